@@ -1,0 +1,114 @@
+//! The networks that the application can run, and their checkpoints.
+//!
+//! A checkpoint is one safetensors file: the weights, and in its metadata the sizes, the vocabulary and how it was made.
+
+use std::{collections::HashMap, path::Path};
+
+use anyhow::{Context, Result, bail};
+use burn::{module::AutodiffModule, prelude::*, tensor::backend::AutodiffBackend};
+use burn_store::ModuleSnapshot;
+use flow::VelocityField;
+use grpo::{evaluate::EncodedPrompt, images::Decoder};
+use models::{Dit, DitConfig, MlpConfig, MlpField, TokenIds, Vocabulary, WeightsFile, weights};
+use serde::{Deserialize, Serialize};
+use tasks::prompts::Prompt;
+
+use crate::backend::{Device, Plain};
+
+/// The kind and sizes of a network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Architecture {
+    /// A diffusion transformer over pixels.
+    Dit(DitConfig),
+    /// An MLP over points of the plane.
+    Mlp(MlpConfig),
+}
+
+/// What every network can do: be a velocity field under a prompt, be trained, be saved.
+pub trait Network<B: Backend>: VelocityField<B, Condition = TokenIds> + Module<B> + ModuleSnapshot<B> {}
+
+impl<B: Backend, N> Network<B> for N where N: VelocityField<B, Condition = TokenIds> + Module<B> + ModuleSnapshot<B> {}
+
+/// A network on the autodiff backend whose plain form is a network too.
+pub trait Trainable<B: AutodiffBackend>: Network<B> + AutodiffModule<B, InnerModule: Network<B::InnerBackend>> {}
+
+impl<B: AutodiffBackend, N> Trainable<B> for N where N: Network<B> + AutodiffModule<B, InnerModule: Network<B::InnerBackend>> {}
+
+/// What goes with a network's weights: enough to use them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Card {
+    /// Kind and sizes.
+    pub architecture: Architecture,
+    /// The words it knows.
+    pub vocabulary: Vocabulary,
+    /// How it came to be, for people: command, seed, steps, version.
+    pub made_by: String,
+}
+
+/// The metadata entry that holds the card.
+const CARD: &str = "flow_grpo";
+
+impl Card {
+    /// Reads the card of a checkpoint.
+    pub fn of(file: &WeightsFile) -> Result<Self> {
+        let card: Self = file.parsed_metadata(CARD)?;
+        if let Architecture::Dit(config) = &card.architecture
+            && let problems = config.problems()
+            && !problems.is_empty()
+        {
+            bail!("the checkpoint's network sizes are invalid: {}", problems.join("; "));
+        }
+        Ok(card)
+    }
+
+    /// Writes the weights with this card, atomically.
+    pub fn write<N: Network<Plain>>(&self, network: &N, stored_as: weights::StoredAs, path: &Path) -> Result<()> {
+        let card = serde_json::to_string(self).context("a card is plain data")?;
+        weights::write_module::<Plain, N>(network, HashMap::from([(CARD.to_owned(), card)]), stored_as, path)?;
+        Ok(())
+    }
+
+    /// `[C, H, W]` of a latent.
+    pub fn latent_shape(&self) -> [usize; 3] {
+        match &self.architecture {
+            Architecture::Dit(config) => [config.channels, config.image_size, config.image_size],
+            Architecture::Mlp(config) => [config.elements, 1, 1],
+        }
+    }
+
+    /// What a final latent means.
+    pub fn decoder(&self) -> Decoder {
+        match self.architecture {
+            Architecture::Dit(_) => Decoder::Pixels,
+            Architecture::Mlp(_) => Decoder::Points,
+        }
+    }
+
+    /// A prompt's text as the network's condition.
+    ///
+    /// # Errors
+    /// If the network does not know a word, or the text is too long for it.
+    pub fn condition(&self, text: &str) -> Result<TokenIds> {
+        match &self.architecture {
+            Architecture::Dit(config) => Ok(self.vocabulary.encode(text, config.text_length)?),
+            Architecture::Mlp(_) => Ok(TokenIds::from([])),
+        }
+    }
+
+    /// Prompts with their conditions.
+    pub fn encode(&self, prompts: &[Prompt]) -> Result<Vec<EncodedPrompt<TokenIds>>> {
+        let encode = |prompt: &Prompt| Ok(EncodedPrompt { condition: self.condition(&prompt.text)?, prompt: prompt.clone() });
+        prompts.iter().map(encode).collect()
+    }
+}
+
+/// A diffusion transformer from a checkpoint.
+pub fn load_dit(config: &DitConfig, card: &Card, file: &WeightsFile, device: &Device) -> Result<Dit<Plain>> {
+    Ok(file.load_into(config.init::<Plain>(card.vocabulary.len(), 0, device))?)
+}
+
+/// An MLP from a checkpoint.
+pub fn load_mlp(config: &MlpConfig, file: &WeightsFile, device: &Device) -> Result<MlpField<Plain>> {
+    Ok(file.load_into(config.init::<Plain>(0, device))?)
+}

@@ -1,0 +1,99 @@
+//! PNG files: single pictures and captioned grids.
+
+use std::{io::Cursor, path::Path};
+
+use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
+use anyhow::{Context, Result};
+use image::{ImageFormat, Rgb, RgbImage};
+use models::weights::write_atomically;
+use tasks::image::Image;
+
+/// A picture with its prompt.
+#[derive(Clone, Copy, Debug)]
+pub struct Captioned<'a> {
+    /// The picture.
+    pub image: &'a Image,
+    /// The text below it.
+    pub caption: &'a str,
+}
+
+/// The side of a picture in a grid, at least, in pixels.
+const CELL: u32 = 120;
+const GAP: u32 = 8;
+const CAPTION_LINES: u32 = 2;
+const LINE: u32 = 14;
+const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
+const INK: Rgb<u8> = Rgb([30, 30, 30]);
+
+/// Writes captioned pictures in rows of `columns`.
+pub fn write_grid(cells: &[Captioned<'_>], columns: usize, path: &Path) -> Result<()> {
+    let columns = columns.clamp(1, cells.len().max(1)) as u32;
+    let rows = (cells.len() as u32).div_ceil(columns);
+    let scale = cells.first().map_or(1, |cell| CELL.div_ceil(cell.image.width as u32).max(1));
+    let side = cells.first().map_or(CELL, |cell| cell.image.width as u32 * scale);
+    let (width, height) = (side + GAP, side + GAP + CAPTION_LINES * LINE);
+    let mut grid = RgbImage::from_pixel(columns * width + GAP, rows * height + GAP, PAPER);
+    let font = FontRef::try_from_slice(include_bytes!("../../../assets/fonts/DejaVuSans.ttf")).context("the built-in font")?;
+    for (index, cell) in cells.iter().enumerate() {
+        let (x, y) = (GAP + index as u32 % columns * width, GAP + index as u32 / columns * height);
+        let picture = image::imageops::resize(&to_rgb(cell.image), side, side, image::imageops::FilterType::Nearest);
+        image::imageops::replace(&mut grid, &picture, x.into(), y.into());
+        write_caption(&mut grid, &font, cell.caption, (x, y + side + 2), side);
+    }
+    write_png(&grid, path)
+}
+
+/// Writes an RGB picture, atomically.
+pub fn write_png(picture: &RgbImage, path: &Path) -> Result<()> {
+    let bytes = png_bytes(picture)?;
+    write_atomically(path, &bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A picture as the bytes of a PNG file.
+pub fn png_bytes(picture: &RgbImage) -> Result<Vec<u8>> {
+    let mut bytes = Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, ImageFormat::Png)?;
+    Ok(bytes.into_inner())
+}
+
+/// A three-channel picture as bytes.
+pub fn to_rgb(image: &Image) -> RgbImage {
+    RgbImage::from_fn(image.width as u32, image.height as u32, |x, y| {
+        Rgb(image.rgb(y as usize, x as usize).map(|value| (value * 255.0).round() as u8))
+    })
+}
+
+/// Writes a caption in up to [`CAPTION_LINES`] lines, broken between words.
+fn write_caption(canvas: &mut RgbImage, font: &FontRef<'_>, text: &str, (x, y): (u32, u32), width: u32) {
+    let scale = PxScale::from(12.0);
+    let measure = |text: &str| text.chars().map(|c| font.as_scaled(scale).h_advance(font.glyph_id(c))).sum::<f32>();
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if measure(&format!("{line} {word}")) <= width as f32 => *line = format!("{line} {word}"),
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    for (number, line) in lines.iter().take(CAPTION_LINES as usize).enumerate() {
+        let baseline = y as f32 + number as f32 * LINE as f32 + font.as_scaled(scale).ascent();
+        write_line(canvas, font, line, scale, (x as f32, baseline));
+    }
+}
+
+fn write_line(canvas: &mut RgbImage, font: &FontRef<'_>, text: &str, scale: PxScale, (mut x, baseline): (f32, f32)) {
+    for c in text.chars() {
+        let glyph = font.glyph_id(c).with_scale_and_position(scale, point(x, baseline));
+        x += font.as_scaled(scale).h_advance(glyph.id);
+        let Some(outline) = font.outline_glyph(glyph) else { continue };
+        let bounds = outline.px_bounds();
+        outline.draw(|dx, dy, share| {
+            let (px, py) = (bounds.min.x as i32 + dx as i32, bounds.min.y as i32 + dy as i32);
+            let (Ok(px), Ok(py)) = (u32::try_from(px), u32::try_from(py)) else { return };
+            if let Some(pixel) = canvas.get_pixel_mut_checked(px, py) {
+                for (value, ink) in pixel.0.iter_mut().zip(INK.0) {
+                    *value = (f32::from(*value) + (f32::from(ink) - f32::from(*value)) * share).round() as u8;
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,76 @@
+//! How far long work has come: a bar with the time left on a terminal, plain lines elsewhere.
+
+use std::{
+    io::IsTerminal,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Progress of one phase.
+#[derive(Debug)]
+pub struct Progress {
+    bar: ProgressBar,
+    name: String,
+    started: Instant,
+    last_line: Mutex<Instant>,
+    on_terminal: bool,
+}
+
+/// Time between two plain lines.
+const LINE_EVERY: Duration = Duration::from_secs(20);
+
+impl Progress {
+    /// A phase of `total` units.
+    pub fn new(name: &str, total: usize, unit: &str) -> Self {
+        let on_terminal = std::io::stderr().is_terminal();
+        let target = if on_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(total as u64), target);
+        let template = format!("{{msg:<12}} {{bar:32}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left");
+        bar.set_style(ProgressStyle::with_template(&template).expect("the template is well formed"));
+        bar.set_message(name.to_owned());
+        Self { bar, name: name.to_owned(), started: Instant::now(), last_line: Mutex::new(Instant::now()), on_terminal }
+    }
+
+    /// Starts the count at what an earlier session has done.
+    pub fn start_at(&self, done: usize) {
+        self.bar.set_position(done as u64);
+        self.bar.reset_eta();
+    }
+
+    /// Counts `units` more as done.
+    pub fn advance(&self, units: usize) {
+        self.bar.inc(units as u64);
+        if self.on_terminal {
+            return;
+        }
+        let mut last = self.last_line.lock().expect("no thread panics while it holds the clock");
+        if last.elapsed() >= LINE_EVERY {
+            *last = Instant::now();
+            let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
+            eprintln!("{}: {done}/{total}, {} left", self.name, whole_seconds(self.bar.eta()));
+        }
+    }
+
+    /// Prints a line without tearing the bar.
+    pub fn say(&self, line: &str) {
+        self.bar.suspend(|| eprintln!("{line}"));
+    }
+
+    /// Ends the phase; returns how long it took.
+    pub fn finish(self) -> Duration {
+        self.bar.finish_and_clear();
+        self.started.elapsed()
+    }
+}
+
+/// A duration for people, `1h02m` or `3m05s` or `12s`.
+pub fn whole_seconds(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s}s"),
+        (0, m, s) => format!("{m}m{s:02}s"),
+        (h, m, _) => format!("{h}h{m:02}m"),
+    }
+}

@@ -1,0 +1,150 @@
+//! A run directory: everything that explains a run and lets it go on.
+//!
+//! ```text
+//! config.toml          the resolved configuration
+//! about.json           version, source revision, backend, command line
+//! metrics.jsonl        one JSON object a line
+//! state.safetensors    the training state, resumable
+//! base.safetensors     (pre-training) the averaged weights so far
+//! policy.safetensors   (training) the averaged weights so far
+//! samples/             pictures of every evaluation
+//! curves.svg, report.html
+//! ```
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use models::weights::write_atomically;
+use serde::Serialize;
+
+use crate::backend;
+
+/// An open run directory. No other process can open it until this one ends.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    metrics: File,
+    _lock: File,
+}
+
+#[derive(Serialize)]
+struct About {
+    version: &'static str,
+    revision: &'static str,
+    backend: &'static str,
+    command: Vec<String>,
+}
+
+impl RunDir {
+    /// Makes a new run directory and writes down what the run is.
+    ///
+    /// # Errors
+    /// If it holds a run already or cannot be written.
+    pub fn create(path: &Path, config: &impl Serialize) -> Result<Self> {
+        fs::create_dir_all(path.join("samples")).with_context(|| format!("cannot make the run directory {}", path.display()))?;
+        let config_file = path.join("config.toml");
+        if config_file.exists() {
+            bail!("{} already holds a run: choose another --out, or continue it with --resume {0}", path.display());
+        }
+        let run = Self::open(path)?;
+        write_text(&config_file, &toml::to_string(config).context("a configuration is plain data")?)?;
+        let about = About {
+            version: env!("CARGO_PKG_VERSION"),
+            revision: env!("FLOW_GRPO_REVISION"),
+            backend: backend::NAME,
+            command: std::env::args().collect(),
+        };
+        write_text(&path.join("about.json"), &serde_json::to_string_pretty(&about)?)?;
+        Ok(run)
+    }
+
+    /// Opens the directory of a run that is to go on; returns it with its configuration file.
+    ///
+    /// # Errors
+    /// If it is not a run directory, or another process is at work in it.
+    pub fn resume(path: &Path) -> Result<(Self, String)> {
+        let config_file = path.join("config.toml");
+        let config =
+            fs::read_to_string(&config_file).with_context(|| format!("{} is not a run directory: cannot read config.toml", path.display()))?;
+        Ok((Self::open(path)?, config))
+    }
+
+    fn open(path: &Path) -> Result<Self> {
+        let unwritable = || format!("cannot write to the run directory {}", path.display());
+        let lock = File::create(path.join(".lock")).with_context(unwritable)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!("{} is in use by another process", path.display()),
+            Err(TryLockError::Error(error)) => return Err(error).with_context(unwritable),
+        }
+        let metrics = OpenOptions::new().create(true).append(true).open(path.join("metrics.jsonl")).with_context(unwritable)?;
+        Ok(Self { path: path.to_owned(), metrics, _lock: lock })
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds a line to `metrics.jsonl`.
+    pub fn append(&mut self, metrics: &impl Serialize) -> Result<()> {
+        let line = serde_json::to_string(metrics)? + "\n";
+        self.metrics.write_all(line.as_bytes()).with_context(|| format!("cannot write {}/metrics.jsonl", self.path.display()))
+    }
+
+    /// The lines of `metrics.jsonl` so far.
+    pub fn metrics(&self) -> Result<Vec<serde_json::Value>> {
+        let path = self.path.join("metrics.jsonl");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("{}: {line}", path.display()))).collect()
+    }
+
+    /// Drops the lines that an interrupted run wrote after its last checkpoint: they will be written again.
+    pub fn keep_metrics(&mut self, keep: impl Fn(&serde_json::Value) -> bool) -> Result<()> {
+        let path = self.path.join("metrics.jsonl");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        // A line cut short by a kill does not parse and goes too.
+        let kept = text.lines().filter(|line| serde_json::from_str(line).is_ok_and(|value| keep(&value)));
+        write_text(&path, &kept.map(|line| format!("{line}\n")).collect::<String>())?;
+        self.metrics = OpenOptions::new().append(true).open(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(())
+    }
+
+    /// Where the resumable training state is.
+    pub fn training_state(&self) -> PathBuf {
+        self.path.join("state.safetensors")
+    }
+
+    /// Where pre-training leaves its averaged weights.
+    pub fn base_checkpoint(&self) -> PathBuf {
+        self.path.join("base.safetensors")
+    }
+
+    /// Where training leaves its averaged weights.
+    pub fn policy_checkpoint(&self) -> PathBuf {
+        self.path.join("policy.safetensors")
+    }
+
+    /// Where the sample grid of an evaluation goes.
+    pub fn samples(&self, name: &str) -> PathBuf {
+        self.path.join("samples").join(format!("{name}.png"))
+    }
+
+    /// Writes a text file in the directory, atomically.
+    pub fn write(&self, name: &str, text: &str) -> Result<()> {
+        write_text(&self.path.join(name), text)
+    }
+
+    /// The command that continues this run.
+    pub fn resume_command(&self, verb: &str) -> String {
+        format!("cargo xtask {verb} --backend {} --resume {}", backend::NAME, self.path.display())
+    }
+}
+
+fn write_text(path: &Path, text: &str) -> Result<()> {
+    write_atomically(path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,114 @@
+//! The isotropic Gaussian that a denoising step draws from: the policy `π(x' | x, c)`.
+
+use burn::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::time_grid::Step;
+
+/// `N(mean, std²·I)`, one mean per row, one standard deviation for all.
+///
+/// # Shapes
+/// - `mean`: `[B, C, H, W]`, f32
+/// - `std`: in latent units, at least 0; 0 is a point mass, which has no density
+#[derive(Clone, Debug)]
+pub struct IsotropicGaussian<B: Backend> {
+    /// The mean of each row.
+    pub mean: Tensor<B, 4>,
+    /// The standard deviation of every element.
+    pub std: f64,
+}
+
+impl<B: Backend> IsotropicGaussian<B> {
+    /// `mean + std·noise`: a draw, with the standard normal noise as an argument (`[B, C, H, W]`).
+    pub fn sample(&self, noise: Tensor<B, 4>) -> Tensor<B, 4> {
+        if self.std == 0.0 {
+            return self.mean.clone();
+        }
+        self.mean.clone() + noise * self.std
+    }
+
+    /// Whether a draw is random, so that it has a density.
+    pub fn is_random(&self) -> bool {
+        self.std > 0.0
+    }
+
+    /// The log density of `value` under each row's Gaussian, reduced over the elements of the row.
+    ///
+    /// ```text
+    /// log π = − (x' − mean)² / (2·std²) − ln std − ½·ln 2π
+    /// ```
+    ///
+    /// Source: arXiv 2505.05470, section 4.1; the reduction as in the reference code.
+    ///
+    /// # Shapes
+    /// - `value`: `[B, C, H, W]`; the result: `[B]`
+    ///
+    /// # Panics
+    /// If the Gaussian is a point mass (`std` = 0).
+    pub fn log_prob(&self, value: Tensor<B, 4>, reduction: Reduction) -> Tensor<B, 1> {
+        assert!(self.is_random(), "a deterministic step has no log-probability");
+        let offset = self.std.ln() + 0.5 * (2.0 * std::f64::consts::PI).ln();
+        let squared = (value - self.mean.clone()).powi_scalar(2);
+        match reduction {
+            Reduction::Mean => row_mean(squared) * (-0.5 / self.std.powi(2)) - offset,
+            Reduction::Sum => {
+                let elements = squared.dims()[1..].iter().product::<usize>() as f64;
+                row_mean(squared) * (-0.5 / self.std.powi(2) * elements) - offset * elements
+            }
+        }
+    }
+
+    /// The Kullback-Leibler divergence to `reference`, a Gaussian of the same step with the same std, per row.
+    ///
+    /// ```text
+    /// paper:      ‖μ − μ_ref‖² / (2·σ²·|Δt|)            std = σ·√|Δt|
+    /// reference:  mean((μ − μ_ref)²) / (2·σ²)  =  paper · |Δt| / dim
+    /// ```
+    ///
+    /// Source: arXiv 2505.05470, section 4.1 (paper form); the public code's `train_sd3.py` (reference form), whose lack of
+    /// `|Δt|` and mean over elements is deviation `kl-without-dt`. The published β values belong to the reference form.
+    ///
+    /// # Shapes
+    /// - the result: `[B]`
+    ///
+    /// # Panics
+    /// If the Gaussian is a point mass (`std` = 0).
+    pub fn kl(&self, reference: &Self, form: KlForm, step: Step) -> Tensor<B, 1> {
+        assert!(self.is_random(), "a deterministic step has no KL divergence");
+        let squared = (self.mean.clone() - reference.mean.clone()).powi_scalar(2);
+        let elements = squared.dims()[1..].iter().product::<usize>() as f64;
+        let variance = self.std.powi(2);
+        match form {
+            KlForm::Paper => row_mean(squared) * (elements / (2.0 * variance)),
+            KlForm::Reference => row_mean(squared) * (step.duration() / (2.0 * variance)),
+        }
+    }
+}
+
+/// How a log-probability is reduced over the elements of a latent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reduction {
+    /// The mean, as in the reference code: that is why its clip range is 1e-4 and not 0.2 (deviation `log-prob-mean`).
+    #[default]
+    Mean,
+    /// The sum: the log density of the whole latent, as in the paper.
+    Sum,
+}
+
+/// Which of the two published KL expressions is meant; see [`IsotropicGaussian::kl`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KlForm {
+    /// As in the reference code.
+    #[default]
+    Reference,
+    /// As in the paper.
+    Paper,
+}
+
+/// The mean over all but the first dimension: `[B, C, H, W]` to `[B]`.
+pub fn row_mean<B: Backend>(values: Tensor<B, 4>) -> Tensor<B, 1> {
+    let rows = values.dims()[0];
+    values.reshape([rows as i32, -1]).mean_dim(1).reshape([rows]) // [B, C·H·W] -> [B]
+}

@@ -1,0 +1,139 @@
+//! The loop from noise to data: a field, a grid and one transition per step.
+
+use burn::prelude::*;
+
+use crate::{
+    field::VelocityField,
+    gaussian::Reduction,
+    time_grid::{Step, TimeGrid},
+    transition::{NoiseLevel, Transition},
+};
+
+/// A time grid with the transition that each of its steps takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sampler {
+    grid: TimeGrid,
+    transitions: Vec<Transition>,
+}
+
+impl Sampler {
+    /// The deterministic sampler for inference.
+    pub fn ode(grid: TimeGrid) -> Self {
+        let transitions = vec![Transition::Ode; grid.len()];
+        Self { grid, transitions }
+    }
+
+    /// The stochastic sampler for training: the Flow-GRPO SDE at every step.
+    pub fn flow_sde(grid: TimeGrid, noise_level: NoiseLevel) -> Self {
+        let transitions = vec![Transition::FlowSde { noise_level }; grid.len()];
+        Self { grid, transitions }
+    }
+
+    /// The same with an ODE step at the end, so that no noise stays in the picture.
+    ///
+    /// Deviation `ode-last-step`: the reference code draws noise at every step. On its grid the last std is 0.006; on a linear
+    /// grid of 10 steps it would be 0.07, which a person can see.
+    #[must_use]
+    pub fn with_deterministic_last_step(mut self) -> Self {
+        if let Some(last) = self.transitions.last_mut() {
+            *last = Transition::Ode;
+        }
+        self
+    }
+
+    /// The time grid.
+    pub fn grid(&self) -> &TimeGrid {
+        &self.grid
+    }
+
+    /// Every step with its transition.
+    pub fn steps(&self) -> impl Iterator<Item = (Step, Transition)> + '_ {
+        self.grid.steps().zip(self.transitions.iter().copied())
+    }
+
+    /// Step `index` with its transition.
+    ///
+    /// # Panics
+    /// If `index ≥ N`.
+    pub fn step(&self, index: usize) -> (Step, Transition) {
+        (self.grid.step(index), self.transitions[index])
+    }
+
+    /// Samples a trajectory for every row.
+    ///
+    /// # Shapes
+    /// - `initial`: the noise `x_1`, `[B, C, H, W]`, f32
+    /// - `noise(step)`: `[B, C, H, W]`, standard normal; asked for only where the step is random
+    pub fn trajectory<B: Backend, F: VelocityField<B>>(
+        &self,
+        field: &F,
+        conditions: &[F::Condition],
+        initial: Tensor<B, 4>,
+        mut noise: impl FnMut(Step) -> Tensor<B, 4>,
+        reduction: Reduction,
+    ) -> Trajectory<B> {
+        let mut latents = vec![initial];
+        let mut log_probs = Vec::with_capacity(self.grid.len());
+        for (step, transition) in self.steps() {
+            let latent = latents[step.index].clone();
+            let policy = transition.gaussian(latent.clone(), velocity_at(field, latent, step, conditions), step);
+            if policy.is_random() {
+                let next = policy.sample(noise(step));
+                log_probs.push(Some(policy.log_prob(next.clone(), reduction)));
+                latents.push(next);
+            } else {
+                log_probs.push(None);
+                latents.push(policy.mean);
+            }
+        }
+        Trajectory { latents, log_probs }
+    }
+
+    /// Samples the final latent alone, without keeping the way there.
+    ///
+    /// # Shapes
+    /// - as in [`Self::trajectory`]; the result: `[B, C, H, W]`
+    pub fn sample<B: Backend, F: VelocityField<B>>(
+        &self,
+        field: &F,
+        conditions: &[F::Condition],
+        initial: Tensor<B, 4>,
+        mut noise: impl FnMut(Step) -> Tensor<B, 4>,
+    ) -> Tensor<B, 4> {
+        self.steps().fold(initial, |latent, (step, transition)| {
+            let policy = transition.gaussian(latent.clone(), velocity_at(field, latent, step, conditions), step);
+            if policy.is_random() { policy.sample(noise(step)) } else { policy.mean }
+        })
+    }
+}
+
+/// The field's velocity at the start of `step`, every row at the same time.
+pub fn velocity_at<B: Backend, F: VelocityField<B>>(
+    field: &F,
+    latent: Tensor<B, 4>,
+    step: Step,
+    conditions: &[F::Condition],
+) -> Tensor<B, 4> {
+    let time = Tensor::full([latent.dims()[0]], step.from, &latent.device());
+    field.velocity(latent, time, conditions)
+}
+
+/// What the sampler did: every latent it passed through and how likely each draw was.
+///
+/// # Shapes
+/// - `latents`: `N + 1` of `[B, C, H, W]`, f32, from noise to data
+/// - `log_probs`: `N`, `[B]` where the step was random, none where it was not
+#[derive(Clone, Debug)]
+pub struct Trajectory<B: Backend> {
+    /// `x_{t_0}, …, x_{t_N}`.
+    pub latents: Vec<Tensor<B, 4>>,
+    /// `log π(x_{t_{i+1}} | x_{t_i})`.
+    pub log_probs: Vec<Option<Tensor<B, 1>>>,
+}
+
+impl<B: Backend> Trajectory<B> {
+    /// The latent at t = 0, `[B, C, H, W]`.
+    pub fn final_latent(&self) -> Tensor<B, 4> {
+        self.latents[self.latents.len() - 1].clone()
+    }
+}

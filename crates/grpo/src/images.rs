@@ -1,0 +1,45 @@
+//! From final latents to pictures on the host.
+
+use burn::prelude::*;
+use tasks::image::Image;
+
+/// What the numbers of a final latent mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decoder {
+    /// Pixels in `[−1, 1]`, clamped and mapped to `[0, 1]`.
+    Pixels,
+    /// Points of the plane, handed on as they are.
+    Points,
+}
+
+impl Decoder {
+    /// The pictures of a batch, `[B, C, H, W]`.
+    pub fn decode<B: Backend>(self, latent: Tensor<B, 4>) -> Vec<Image> {
+        let [_, channels, height, width] = latent.dims();
+        let values: Vec<f32> = latent.into_data().iter::<f32>().collect();
+        let image = |pixels: &[f32]| Image { channels, height, width, pixels: pixels.iter().map(|&x| self.value(x)).collect() };
+        values.chunks_exact(channels * height * width).map(image).collect()
+    }
+
+    /// The latents of pictures, `[B, C, H, W]`: the reverse of [`Self::decode`] within the range of pixels.
+    pub fn encode<B: Backend>(self, images: &[Image], device: &B::Device) -> Tensor<B, 4> {
+        let (channels, height, width) = images.first().map_or((0, 0, 0), |image| (image.channels, image.height, image.width));
+        let values: Vec<f32> = images.iter().flat_map(|image| &image.pixels).map(|&x| self.latent(x)).collect();
+        Tensor::from_data(TensorData::new(values, [images.len(), channels, height, width]), device)
+    }
+
+    fn value(self, latent: f32) -> f32 {
+        match self {
+            // A NaN stays a NaN: the reward must see it.
+            Self::Pixels => latent.mul_add(0.5, 0.5).clamp(0.0, 1.0),
+            Self::Points => latent,
+        }
+    }
+
+    fn latent(self, value: f32) -> f32 {
+        match self {
+            Self::Pixels => value.mul_add(2.0, -1.0),
+            Self::Points => value,
+        }
+    }
+}

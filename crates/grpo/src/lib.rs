@@ -1,0 +1,15 @@
+//! Flow-GRPO: groups, rollouts, advantages, the clipped objective and the trainer.
+//!
+//! Knows the velocity field and the reward trait, not the networks.
+
+pub mod advantage;
+pub mod ema;
+pub mod evaluate;
+pub mod groups;
+pub mod images;
+pub mod noise;
+pub mod objective;
+pub mod optimizer;
+pub mod parameters;
+pub mod rollout;
+pub mod workers;

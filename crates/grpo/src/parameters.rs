@@ -1,0 +1,159 @@
+//! A network's trainable numbers as a list of vectors: what optimiser, EMA, clipping and checkpoints work on.
+//!
+//! One entry per parameter tensor, flattened, keyed by its identity in the network, in a fixed order.
+
+use std::collections::BTreeMap;
+
+use burn::{
+    module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param, ParamId},
+    prelude::*,
+    tensor::backend::AutodiffBackend,
+};
+
+/// One vector per parameter tensor, in the order of their identities.
+#[derive(Clone, Debug)]
+pub struct Parameters<B: Backend>(BTreeMap<u64, Tensor<B, 1>>);
+
+impl<B: Backend> Parameters<B> {
+    /// The parameters of a network.
+    pub fn of<M: Module<B>>(network: &M) -> Self {
+        let mut collect = Collect(BTreeMap::new());
+        network.visit(&mut collect);
+        Self(collect.0)
+    }
+
+    /// The same network with these numbers in place of its own.
+    ///
+    /// # Panics
+    /// If an entry for one of the network's parameters is missing.
+    pub fn put_into<M: Module<B>>(&self, network: M) -> M {
+        network.map(&mut Replace(&self.0))
+    }
+
+    /// Named vectors on the host, for a checkpoint.
+    pub fn to_data(&self) -> BTreeMap<u64, TensorData> {
+        self.0.iter().map(|(&id, values)| (id, values.to_data())).collect()
+    }
+
+    /// The reverse of [`Self::to_data`].
+    pub fn from_data(data: BTreeMap<u64, TensorData>, device: &B::Device) -> Self {
+        Self(data.into_iter().map(|(id, values)| (id, Tensor::from_data(values, device))).collect())
+    }
+
+    /// The lengths of the vectors by identity; two lists that fit each other have equal layouts.
+    pub fn layout(&self) -> BTreeMap<u64, usize> {
+        self.0.iter().map(|(&id, values)| (id, values.dims()[0])).collect()
+    }
+
+    /// Zeros of the same layout.
+    #[must_use]
+    pub fn zeros_like(&self) -> Self {
+        self.map(|values| values.zeros_like())
+    }
+
+    /// Every vector through `f`.
+    #[must_use]
+    pub fn map(&self, f: impl Fn(Tensor<B, 1>) -> Tensor<B, 1>) -> Self {
+        Self(self.0.iter().map(|(&id, values)| (id, f(values.clone()))).collect())
+    }
+
+    /// Pairs of vectors through `f`.
+    ///
+    /// # Panics
+    /// If `other` lacks one of the vectors.
+    #[must_use]
+    pub fn zip(&self, other: &Self, f: impl Fn(Tensor<B, 1>, Tensor<B, 1>) -> Tensor<B, 1>) -> Self {
+        Self(self.0.iter().map(|(&id, values)| (id, f(values.clone(), other.0[&id].clone()))).collect())
+    }
+
+    /// The Euclidean norm of all numbers together.
+    pub fn norm(&self) -> f64 {
+        let squares: Vec<Tensor<B, 1>> = self.0.values().map(|values| values.clone().powi_scalar(2).sum()).collect();
+        let squares: Vec<f64> = Tensor::cat(squares, 0).into_data().iter::<f64>().collect();
+        squares.iter().sum::<f64>().sqrt()
+    }
+
+    /// The number of trainable numbers.
+    pub fn count(&self) -> usize {
+        self.0.values().map(|values| values.dims()[0]).sum()
+    }
+}
+
+/// A network on the autodiff backend, every parameter a leaf of a graph of its own.
+///
+/// Parameters that lived on the plain backend have forgotten that they want gradients; here they are told again.
+pub fn trainable<B: AutodiffBackend, M: AutodiffModule<B>>(network: M::InnerModule) -> M {
+    M::from_inner(network).map(&mut WantGradients)
+}
+
+/// The gradients of a network's parameters; a parameter that the loss does not reach has zeros.
+pub fn gradients<B: AutodiffBackend, M: Module<B>>(network: &M, gradients: B::Gradients) -> Parameters<B::InnerBackend> {
+    let mut collect = CollectGradients::<B> { gradients, found: BTreeMap::new() };
+    network.visit(&mut collect);
+    Parameters(collect.found)
+}
+
+/// The name of every parameter by identity: its path in the network.
+pub fn names<B: Backend, M: Module<B>>(network: &M) -> BTreeMap<u64, String> {
+    let mut collect = Names { path: Vec::new(), found: BTreeMap::new() };
+    network.visit(&mut collect);
+    collect.found
+}
+
+struct Collect<B: Backend>(BTreeMap<u64, Tensor<B, 1>>);
+
+impl<B: Backend> ModuleVisitor<B> for Collect<B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        self.0.insert(param.id.val(), param.val().reshape([-1]));
+    }
+}
+
+struct Replace<'a, B: Backend>(&'a BTreeMap<u64, Tensor<B, 1>>);
+
+impl<B: Backend> ModuleMapper<B> for Replace<'_, B> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        let values = self.0[&param.id.val()].clone();
+        param.map(|old| values.reshape(old.dims()))
+    }
+}
+
+struct WantGradients;
+
+impl<B: AutodiffBackend> ModuleMapper<B> for WantGradients {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        param.set_require_grad(true)
+    }
+}
+
+struct CollectGradients<B: AutodiffBackend> {
+    gradients: B::Gradients,
+    found: BTreeMap<u64, Tensor<B::InnerBackend, 1>>,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for CollectGradients<B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let tensor = param.val();
+        let gradient = tensor.grad_remove(&mut self.gradients).unwrap_or_else(|| tensor.inner().zeros_like());
+        self.found.insert(param.id.val(), gradient.reshape([-1]));
+    }
+}
+
+struct Names {
+    path: Vec<String>,
+    found: BTreeMap<u64, String>,
+}
+
+impl<B: Backend> ModuleVisitor<B> for Names {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let id: ParamId = param.id;
+        self.found.insert(id.val(), self.path.join("."));
+    }
+}

@@ -1,0 +1,15 @@
+//! Networks that are velocity fields, and what feeds them: text and weights.
+//!
+//! Knows nothing of reinforcement learning, of the command line, or of what is asked of the model.
+
+pub mod dit;
+mod init;
+pub mod mlp;
+mod time_embedding;
+pub mod vocabulary;
+pub mod weights;
+
+pub use dit::{Dit, DitConfig};
+pub use mlp::{MlpConfig, MlpField};
+pub use vocabulary::{TokenIds, Vocabulary, VocabularyError};
+pub use weights::{WeightsError, WeightsFile};

@@ -1,0 +1,53 @@
+//! A multilayer perceptron as a velocity field, for points in the plane.
+
+use burn::{nn::Linear, prelude::*, tensor::activation};
+use flow::VelocityField;
+use serde::{Deserialize, Serialize};
+
+use crate::{init::Initializer, time_embedding::sinusoidal, vocabulary::TokenIds};
+
+/// The size of an [`MlpField`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MlpConfig {
+    /// The number of elements of a latent.
+    pub elements: usize,
+    /// The width of the hidden layers.
+    pub width: usize,
+    /// The number of hidden layers.
+    pub depth: usize,
+}
+
+impl MlpConfig {
+    /// A network with weights drawn from `seed`.
+    pub fn init<B: Backend>(&self, seed: u64, device: &B::Device) -> MlpField<B> {
+        let mut init = Initializer::new(seed, device);
+        let widths = std::iter::once(self.elements + 2 * HALF).chain(std::iter::repeat_n(self.width, self.depth));
+        let widths: Vec<usize> = widths.collect();
+        MlpField {
+            hidden: widths.windows(2).map(|pair| init.linear(pair[0], pair[1])).collect(),
+            output: init.zero_linear(widths[widths.len() - 1], self.elements),
+        }
+    }
+}
+
+/// Half the number of time features.
+const HALF: usize = 16;
+
+/// `v(x, t)` by an MLP on `x` and sinusoidal features of `t`. The text is ignored.
+#[derive(Module, Debug)]
+pub struct MlpField<B: Backend> {
+    hidden: Vec<Linear<B>>,
+    output: Linear<B>,
+}
+
+impl<B: Backend> VelocityField<B> for MlpField<B> {
+    type Condition = TokenIds;
+
+    fn velocity(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, _conditions: &[TokenIds]) -> Tensor<B, 4> {
+        let shape = latent.dims();
+        let input = Tensor::cat(vec![latent.flatten(1, 3), sinusoidal(time, HALF)], 1); // [B, elements + 2·HALF]
+        let features = self.hidden.iter().fold(input, |x, layer| activation::silu(layer.forward(x)));
+        self.output.forward(features).reshape(shape)
+    }
+}

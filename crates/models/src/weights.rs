@@ -1,0 +1,227 @@
+//! Weights in safetensors files: names, shapes and types checked, all problems reported together, writes atomic.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use burn::{
+    prelude::*,
+    tensor::{DType, f16},
+};
+use burn_store::{ModuleSnapshot, TensorSnapshot};
+use safetensors::{SafeTensors, tensor::TensorView};
+use thiserror::Error;
+
+/// The type that weights are stored in; they are f32 in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredAs {
+    /// 32-bit floats: exact.
+    F32,
+    /// 16-bit floats: half the size, for checkpoints that are shipped.
+    F16,
+}
+
+/// A safetensors file read into memory.
+#[derive(Debug)]
+pub struct WeightsFile {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    metadata: HashMap<String, String>,
+}
+
+impl WeightsFile {
+    /// Reads a file and checks that it is safetensors.
+    pub fn read(path: &Path) -> Result<Self, WeightsError> {
+        let bytes = std::fs::read(path).map_err(|source| WeightsError::Io { path: path.into(), source })?;
+        let (_, header) = SafeTensors::read_metadata(&bytes)
+            .and_then(|header| SafeTensors::deserialize(&bytes).map(|_| header))
+            .map_err(|source| WeightsError::NotSafetensors { path: path.into(), source })?;
+        let metadata = header.metadata().clone().unwrap_or_default();
+        Ok(Self { path: path.into(), bytes, metadata })
+    }
+
+    /// A metadata entry.
+    ///
+    /// # Errors
+    /// If the file has none of that name.
+    pub fn metadata(&self, key: &str) -> Result<&str, WeightsError> {
+        let missing = || WeightsError::NoMetadata { path: self.path.clone(), key: key.to_owned() };
+        self.metadata.get(key).map(String::as_str).ok_or_else(missing)
+    }
+
+    /// A metadata entry that holds JSON.
+    ///
+    /// # Errors
+    /// If it is missing or does not parse.
+    pub fn parsed_metadata<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<T, WeightsError> {
+        let text = self.metadata(key)?;
+        serde_json::from_str(text).map_err(|source| WeightsError::BadMetadata { path: self.path.clone(), key: key.to_owned(), source })
+    }
+
+    /// Every tensor as f32 numbers in row-major order, by name.
+    ///
+    /// # Errors
+    /// If one is stored in a type other than F32, F16 or BF16.
+    pub fn tensors(&self) -> Result<BTreeMap<String, TensorData>, WeightsError> {
+        let file = SafeTensors::deserialize(&self.bytes)
+            .map_err(|source| WeightsError::NotSafetensors { path: self.path.clone(), source })?;
+        let mut problems = Vec::new();
+        let mut tensors = BTreeMap::new();
+        for (name, view) in file.tensors() {
+            match numbers(&view) {
+                Some(values) => drop(tensors.insert(name, TensorData::new(values, view.shape().to_vec()))),
+                None => problems.push(format!("{name} is stored as {:?}, which is not F32, F16 or BF16", view.dtype())),
+            }
+        }
+        self.unless_problems(problems)?;
+        Ok(tensors)
+    }
+
+    /// Puts the file's tensors into a module of exactly these names and shapes.
+    ///
+    /// # Errors
+    /// Lists every missing, unexpected or misshapen tensor, and every number that is not finite.
+    pub fn load_into<B: Backend, M: Module<B> + ModuleSnapshot<B>>(&self, mut module: M) -> Result<M, WeightsError> {
+        let mut tensors = self.tensors()?;
+        let mut problems = Vec::new();
+        let mut found = Vec::new();
+        for wanted in module.collect(None, None, false) {
+            let name = wanted.full_path();
+            let Some(data) = tensors.remove(&name) else {
+                problems.push(format!("{name} is missing"));
+                continue;
+            };
+            if data.shape != wanted.shape {
+                problems.push(format!("{name} has shape {:?}, the network needs {:?}", data.shape, wanted.shape));
+            } else if !data.iter::<f32>().all(f32::is_finite) {
+                problems.push(format!("{name} holds numbers that are not finite"));
+            }
+            let path = name.split('.').map(str::to_owned).collect();
+            found.push(TensorSnapshot::from_data(data, path, Vec::new(), burn::module::ParamId::new()));
+        }
+        problems.extend(tensors.keys().map(|name| format!("{name} is not a weight of this network")));
+        self.unless_problems(problems)?;
+        let result = module.apply(found, None, None, false);
+        self.unless_problems(result.errors.iter().map(ToString::to_string).collect())?;
+        Ok(module)
+    }
+
+    fn unless_problems(&self, problems: Vec<String>) -> Result<(), WeightsError> {
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(WeightsError::Mismatch { path: self.path.clone(), problems: problems.join("\n  - ") })
+    }
+}
+
+/// Writes a module's parameters, under their paths in the module.
+pub fn write_module<B: Backend, M: ModuleSnapshot<B>>(
+    module: &M,
+    metadata: HashMap<String, String>,
+    stored_as: StoredAs,
+    path: &Path,
+) -> Result<(), WeightsError> {
+    let mut tensors = BTreeMap::new();
+    for snapshot in module.collect(None, None, false) {
+        let data = snapshot.to_data().expect("a parameter in memory can be read");
+        tensors.insert(snapshot.full_path(), data);
+    }
+    write_tensors(&tensors, metadata, stored_as, path)
+}
+
+/// Writes named tensors to a file, which either has its old content or all of the new one.
+pub fn write_tensors(
+    tensors: &BTreeMap<String, TensorData>,
+    metadata: HashMap<String, String>,
+    stored_as: StoredAs,
+    path: &Path,
+) -> Result<(), WeightsError> {
+    let buffers: Vec<(&String, Vec<usize>, Vec<u8>)> =
+        tensors.iter().map(|(name, data)| (name, data.shape.to_vec(), encode(data, stored_as))).collect();
+    let dtype = match stored_as {
+        StoredAs::F32 => safetensors::Dtype::F32,
+        StoredAs::F16 => safetensors::Dtype::F16,
+    };
+    let views = buffers.iter().map(|(name, shape, bytes)| {
+        (name.as_str(), TensorView::new(dtype, shape.clone(), bytes).expect("bytes and shape come from one tensor"))
+    });
+    let bytes = safetensors::serialize(views, Some(metadata)).expect("names are unique and views valid");
+    write_atomically(path, &bytes).map_err(|source| WeightsError::Io { path: path.into(), source })
+}
+
+/// Replaces a file in one go: a kill at any moment leaves the old content or the new.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().suffix(".tmp").tempfile_in(directory)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+fn encode(data: &TensorData, stored_as: StoredAs) -> Vec<u8> {
+    match stored_as {
+        StoredAs::F32 => data.iter::<f32>().flat_map(f32::to_le_bytes).collect(),
+        StoredAs::F16 => data.iter::<f32>().flat_map(|x| f16::from_f32(x).to_le_bytes()).collect(),
+    }
+}
+
+fn numbers(view: &TensorView<'_>) -> Option<Vec<f32>> {
+    let dtype = match view.dtype() {
+        safetensors::Dtype::F32 => DType::F32,
+        safetensors::Dtype::F16 => DType::F16,
+        safetensors::Dtype::BF16 => DType::BF16,
+        _ => return None,
+    };
+    let bytes = burn::tensor::Bytes::from_bytes_vec(view.data().to_vec());
+    Some(TensorData::from_bytes(bytes, view.shape().to_vec(), dtype).iter::<f32>().collect())
+}
+
+/// Why a weights file could not be used.
+#[derive(Debug, Error)]
+pub enum WeightsError {
+    /// The file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is something else, cut short or damaged.
+    #[error("{} is not a complete safetensors file: {source}", path.display())]
+    NotSafetensors {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: safetensors::SafeTensorError,
+    },
+    /// A metadata entry is missing.
+    #[error("{} has no metadata entry `{key}`: it was not written by this program", path.display())]
+    NoMetadata {
+        /// The file.
+        path: PathBuf,
+        /// The entry.
+        key: String,
+    },
+    /// A metadata entry does not parse.
+    #[error("{}: metadata entry `{key}`: {source}", path.display())]
+    BadMetadata {
+        /// The file.
+        path: PathBuf,
+        /// The entry.
+        key: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The tensors are not those of the network.
+    #[error("{} does not fit the network:\n  - {problems}", path.display())]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// One line each.
+        problems: String,
+    },
+}

@@ -1,0 +1,25 @@
+//! A picture in host memory.
+
+/// One picture, channels first; values nominally in `[0, 1]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Image {
+    /// Colour channels.
+    pub channels: usize,
+    /// Rows of pixels.
+    pub height: usize,
+    /// Columns of pixels.
+    pub width: usize,
+    /// `channels · height · width` numbers.
+    pub pixels: Vec<f32>,
+}
+
+impl Image {
+    /// The colour of a pixel of a three-channel picture, clamped to `[0, 1]`.
+    ///
+    /// # Panics
+    /// If the picture has fewer than three channels or the place lies outside.
+    pub fn rgb(&self, row: usize, column: usize) -> [f32; 3] {
+        let plane = self.height * self.width;
+        [0, 1, 2].map(|channel| self.pixels[channel * plane + row * self.width + column].clamp(0.0, 1.0))
+    }
+}

@@ -1,0 +1,9 @@
+//! What is asked of the model: prompts in, images judged.
+//!
+//! Works on pictures in host memory. Knows no network, no tensor library and no training loop.
+
+pub mod image;
+pub mod prompts;
+pub mod reward;
+pub mod shapes;
+pub mod toy;

@@ -1,0 +1,104 @@
+//! Prompts and the files they come in.
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::shapes::Metadata;
+
+/// What a picture is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prompt {
+    /// The text.
+    pub text: String,
+    /// The kind of prompt, by which scores are grouped.
+    pub tag: String,
+    /// What a verifier needs to judge a picture, where there is one.
+    pub metadata: Option<Metadata>,
+}
+
+impl Prompt {
+    /// A prompt that comes with nothing but its text.
+    pub fn plain(text: &str) -> Self {
+        Self { text: text.to_owned(), tag: "prompt".to_owned(), metadata: None }
+    }
+}
+
+impl From<Metadata> for Prompt {
+    fn from(metadata: Metadata) -> Self {
+        Self { text: metadata.prompt.clone(), tag: metadata.tag.name().to_owned(), metadata: Some(metadata) }
+    }
+}
+
+/// A named list of prompts; a prompt's identity is its index.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PromptSet {
+    /// What the set is called.
+    pub name: String,
+    /// The prompts.
+    pub prompts: Vec<Prompt>,
+}
+
+impl PromptSet {
+    /// Reads a prompt file: GenEval metadata if it ends in `.jsonl`, else one prompt a line; empty lines are skipped.
+    ///
+    /// # Errors
+    /// If the file cannot be read, has no prompt, or a line is not what it should be; all bad lines are named together.
+    pub fn read(path: &Path) -> Result<Self, PromptError> {
+        let text = std::fs::read_to_string(path).map_err(|source| PromptError::Io { path: path.into(), source })?;
+        let jsonl = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl"));
+        let mut prompts = Vec::new();
+        let mut problems = Vec::new();
+        for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            if jsonl {
+                match serde_json::from_str::<Metadata>(line) {
+                    Ok(metadata) => prompts.push(Prompt::from(metadata)),
+                    Err(error) => problems.push(format!("line {}: {error}", index + 1)),
+                }
+            } else {
+                prompts.push(Prompt::plain(line.trim()));
+            }
+        }
+        if !problems.is_empty() {
+            return Err(PromptError::BadLines { path: path.into(), problems: problems.join("\n  - ") });
+        }
+        if prompts.is_empty() {
+            return Err(PromptError::Empty { path: path.into() });
+        }
+        let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        Ok(Self { name, prompts })
+    }
+
+    /// The set as a GenEval metadata file; prompts without metadata are left out.
+    pub fn to_jsonl(&self) -> String {
+        let lines = self.prompts.iter().filter_map(|prompt| prompt.metadata.as_ref());
+        lines.map(|metadata| serde_json::to_string(metadata).expect("metadata is plain data") + "\n").collect()
+    }
+}
+
+/// Why a prompt file was refused.
+#[derive(Debug, Error)]
+pub enum PromptError {
+    /// The file could not be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Lines that are not GenEval metadata.
+    #[error("{} is not a GenEval metadata file for shapes:\n  - {problems}", path.display())]
+    BadLines {
+        /// The file.
+        path: PathBuf,
+        /// One line each.
+        problems: String,
+    },
+    /// A file without a prompt.
+    #[error("{} holds no prompt", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+}

@@ -1,0 +1,220 @@
+//! From pixels to objects: segmentation, connected components, the colour and shape of each.
+//!
+//! Gets a picture and nothing else. What is neither background nor a clean shape of a known colour is counted as unrecognised.
+
+use super::{Color, Object, Shape, render::coverage};
+use crate::image::Image;
+
+/// One recognised object.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Detection {
+    /// Its shape.
+    pub shape: Shape,
+    /// Its colour.
+    pub color: Color,
+    /// Its centre (x, y), in shares of the picture's side.
+    pub center: (f32, f32),
+    /// The side of its bounding square, in shares of the picture's side.
+    pub size: f32,
+    /// How well the ideal shape covers it: soft intersection over union, in `[0, 1]`.
+    pub fit: f32,
+}
+
+/// Everything that was found in a picture.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Detections {
+    /// The recognised objects.
+    pub objects: Vec<Detection>,
+    /// The number of blobs that are no clean shape of a known colour.
+    pub unrecognised: usize,
+}
+
+/// Distance from the background, in RGB, from which a pixel is foreground.
+const FOREGROUND: f32 = 0.3;
+/// The smallest blob that counts, in shares of the picture: 2 of 24 x 24 pixels. Less is a speck that nobody sees.
+const SPECK: f32 = 2.0 / 576.0;
+/// The smallest and the largest size of an object, in shares of the picture's side.
+const SIZES: std::ops::RangeInclusive<f32> = 5.0 / 24.0..=13.0 / 24.0;
+/// The smallest fit of the best shape.
+const FIT: f32 = 0.78;
+/// The largest distance between the mean colour of an object and the colour it is taken for.
+const COLOR_DISTANCE: f32 = 0.28;
+/// The smallest share of an object's pixels that must have its colour.
+const ONE_COLOR: f32 = 0.85;
+
+/// Finds the objects of a three-channel picture. Values outside `[0, 1]` are clamped; a picture that is not finite has none.
+///
+/// # Panics
+/// If the picture has fewer than three channels or is not square.
+pub fn detect(image: &Image) -> Detections {
+    assert!(image.channels >= 3 && image.height == image.width, "the verifier needs square RGB pictures");
+    if !image.pixels.iter().all(|value| value.is_finite()) {
+        return Detections { objects: Vec::new(), unrecognised: 1 };
+    }
+    let pixels = Pixels::new(image);
+    let mut found = Detections::default();
+    for component in pixels.components() {
+        if (component.len() as f32) < SPECK * (image.height * image.width) as f32 {
+            continue;
+        }
+        match pixels.recognise(&component) {
+            Some(detection) => found.objects.push(detection),
+            None => found.unrecognised += 1,
+        }
+    }
+    found
+}
+
+/// A picture with its background known.
+struct Pixels {
+    side: usize,
+    rgb: Vec<[f32; 3]>,
+    background: [f32; 3],
+    foreground: Vec<bool>,
+}
+
+impl Pixels {
+    fn new(image: &Image) -> Self {
+        let side = image.height;
+        let rgb: Vec<[f32; 3]> = (0..side * side).map(|index| image.rgb(index / side, index % side)).collect();
+        let background = [0, 1, 2].map(|channel| median(rgb.iter().map(|pixel| pixel[channel]).collect()));
+        let foreground = rgb.iter().map(|&pixel| distance(pixel, background) > FOREGROUND).collect();
+        Self { side, rgb, background, foreground }
+    }
+
+    /// The foreground's connected components, as lists of pixel indices.
+    fn components(&self) -> Vec<Vec<usize>> {
+        let mut seen = vec![false; self.foreground.len()];
+        let mut components = Vec::new();
+        for start in 0..self.foreground.len() {
+            if !self.foreground[start] || seen[start] {
+                continue;
+            }
+            seen[start] = true;
+            let mut component = vec![start];
+            let mut next = 0;
+            while let Some(&index) = component.get(next) {
+                next += 1;
+                for neighbour in self.neighbours(index) {
+                    if self.foreground[neighbour] && !std::mem::replace(&mut seen[neighbour], true) {
+                        component.push(neighbour);
+                    }
+                }
+            }
+            components.push(component);
+        }
+        components
+    }
+
+    /// The up to four pixels that share an edge with this one.
+    fn neighbours(&self, index: usize) -> impl Iterator<Item = usize> {
+        let (side, row, column) = (self.side, index / self.side, index % self.side);
+        let up = (row > 0).then(|| index - side);
+        let down = (row + 1 < side).then(|| index + side);
+        let left = (column > 0).then(|| index - 1);
+        let right = (column + 1 < side).then(|| index + 1);
+        [up, down, left, right].into_iter().flatten()
+    }
+
+    fn recognise(&self, component: &[usize]) -> Option<Detection> {
+        let color = self.color(component)?;
+        let opacity = self.opacity(component, color);
+        Shape::ALL
+            .into_iter()
+            .filter_map(|shape| self.fit(shape, color, &opacity))
+            .max_by(|a, b| a.fit.total_cmp(&b.fit))
+            .filter(|best| best.fit >= FIT && SIZES.contains(&best.size))
+    }
+
+    /// The one known colour of a component, judged by its inner pixels, which do not blend with the background.
+    fn color(&self, component: &[usize]) -> Option<Color> {
+        let inner = |&&index: &&usize| self.neighbours(index).filter(|&neighbour| self.foreground[neighbour]).count() == 4;
+        let mut pixels: Vec<[f32; 3]> = component.iter().filter(inner).map(|&index| self.rgb[index]).collect();
+        if pixels.len() < 3 {
+            pixels = component.iter().map(|&index| self.rgb[index]).collect();
+        }
+        let n = pixels.len() as f32;
+        let mean = [0, 1, 2].map(|channel| pixels.iter().map(|pixel| pixel[channel]).sum::<f32>() / n);
+        let color = nearest(mean);
+        let same = pixels.iter().filter(|&&pixel| nearest(pixel) == color).count() as f32 / n;
+        (distance(mean, color.rgb()) <= COLOR_DISTANCE && same >= ONE_COLOR).then_some(color)
+    }
+
+    /// How opaque every pixel is if this component of this colour was painted over the background; 0 far from the component.
+    fn opacity(&self, component: &[usize], color: Color) -> Vec<f32> {
+        let paint = difference(color.rgb(), self.background);
+        let length = dot(paint, paint);
+        let mut opacity = vec![0.0; self.rgb.len()];
+        let own = |index: usize| (dot(difference(self.rgb[index], self.background), paint) / length).clamp(0.0, 1.0);
+        for &index in component {
+            opacity[index] = own(index);
+            // The anti-aliased rim lies below the foreground threshold.
+            for neighbour in self.neighbours(index).filter(|&neighbour| !self.foreground[neighbour]) {
+                opacity[neighbour] = own(neighbour);
+            }
+        }
+        opacity
+    }
+
+    /// The object of this shape with the component's area and centre of mass, and how well it covers it.
+    fn fit(&self, shape: Shape, color: Color, opacity: &[f32]) -> Option<Detection> {
+        let side = self.side as f32;
+        let mass: f32 = opacity.iter().sum();
+        let moment = |place: fn(usize, usize) -> usize| {
+            let weighted = opacity.iter().enumerate().map(|(index, share)| share * (place(index, self.side) as f32 + 0.5));
+            weighted.sum::<f32>() / mass / side
+        };
+        let (x, y) = (moment(|index, side| index % side), moment(|index, side| index / side));
+        let Moments { area, below } = moments(shape);
+        let size = (mass / area).sqrt() / side;
+        let object = Object { shape, color, center: (x, y - below * size), size };
+        // A blob as large as the picture is no object, and its template would lie outside.
+        (size < 1.0).then(|| {
+            let ideal = coverage(&object, self.side);
+            let (shared, total) = opacity
+                .iter()
+                .zip(&ideal)
+                .fold((0.0, 0.0), |(shared, total), (&a, &b)| (shared + a.min(b), total + a.max(b)));
+            Detection { shape, color, center: object.center, size, fit: shared / total }
+        })
+    }
+}
+
+/// A shape's area and the height of its centre of mass below the middle of its bounding square of side 1.
+struct Moments {
+    area: f32,
+    below: f32,
+}
+
+/// The moments of the shapes that `render` draws.
+fn moments(shape: Shape) -> Moments {
+    match shape {
+        Shape::Circle => Moments { area: std::f32::consts::FRAC_PI_4, below: 0.0 },
+        Shape::Square => Moments { area: 0.81, below: 0.0 },
+        Shape::Triangle => Moments { area: 0.5, below: 1.0 / 6.0 },
+        Shape::Cross => Moments { area: 0.5644, below: 0.0 },
+    }
+}
+
+fn nearest(pixel: [f32; 3]) -> Color {
+    let closer = |a: &Color, b: &Color| distance(pixel, a.rgb()).total_cmp(&distance(pixel, b.rgb()));
+    Color::ALL.into_iter().min_by(closer).expect("there are colours")
+}
+
+fn difference(a: [f32; 3], b: [f32; 3]) -> [f32; 3] {
+    [a[0] - b[0], a[1] - b[1], a[2] - b[2]]
+}
+
+fn dot(a: [f32; 3], b: [f32; 3]) -> f32 {
+    a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+}
+
+fn distance(a: [f32; 3], b: [f32; 3]) -> f32 {
+    let d = difference(a, b);
+    dot(d, d).sqrt()
+}
+
+fn median(mut values: Vec<f32>) -> f32 {
+    let middle = values.len() / 2;
+    *values.select_nth_unstable_by(middle, f32::total_cmp).1
+}

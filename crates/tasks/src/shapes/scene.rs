@@ -1,0 +1,105 @@
+//! What is in a picture, before it is drawn.
+
+use rand::{Rng, seq::IndexedRandom};
+
+use super::{Color, Metadata, Relation, Shape};
+
+/// One object of a scene.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Object {
+    /// Its shape.
+    pub shape: Shape,
+    /// Its colour.
+    pub color: Color,
+    /// Its centre (x, y), in shares of the picture's side, from the top left.
+    pub center: (f32, f32),
+    /// The side of its bounding square, in shares of the picture's side.
+    pub size: f32,
+}
+
+/// Objects on a grey background.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scene {
+    /// The grey of the background, in `[0, 1]`.
+    pub background: f32,
+    /// The objects, none touching another.
+    pub objects: Vec<Object>,
+}
+
+/// Sizes of objects, in shares of the side; crowded scenes get the smaller ones.
+const SIZES: (f32, f32) = (7.5 / 24.0, 10.0 / 24.0);
+const CROWDED_SIZES: (f32, f32) = (7.0 / 24.0, 8.5 / 24.0);
+/// Objects from which a scene counts as crowded.
+const CROWDED: usize = 3;
+/// The smallest gap between two bounding squares.
+const GAP: f32 = 2.0 / 24.0;
+/// The smallest gap between an object and the frame.
+const MARGIN: f32 = 0.5 / 24.0;
+/// How far along its axis a stated relation reaches at least.
+const RELATION_DISTANCE: f32 = 0.25;
+
+impl Scene {
+    /// A random scene for which the metadata holds, and nothing else is in it.
+    ///
+    /// Colours that are not asked for are uniform. Deterministic given the generator. `resolution` is in pixels and only
+    /// guards against pictures too small to draw on.
+    ///
+    /// # Panics
+    /// If `resolution` is below 16, or more objects are asked for than fit.
+    pub fn sample(metadata: &Metadata, resolution: usize, rng: &mut impl Rng) -> Self {
+        assert!(resolution >= 16, "objects of a picture below 16 pixels cannot be told apart");
+        let background = rng.random_range(0.05..0.30);
+        for _ in 0..10_000 {
+            if let Some(objects) = attempt(metadata, rng) {
+                return Self { background, objects };
+            }
+        }
+        panic!("no room for what \"{}\" asks for", metadata.prompt);
+    }
+}
+
+/// Places one object after the other; gives up where the next one finds no room.
+fn attempt(metadata: &Metadata, rng: &mut impl Rng) -> Option<Vec<Object>> {
+    let total: usize = metadata.include.iter().map(|entry| entry.count).sum();
+    let sizes = if total >= CROWDED { CROWDED_SIZES } else { SIZES };
+    let mut objects: Vec<Object> = Vec::with_capacity(total);
+    let mut owners: Vec<usize> = Vec::with_capacity(total);
+    for (index, entry) in metadata.include.iter().enumerate() {
+        for _ in 0..entry.count {
+            let color = entry.color.or_else(|| Color::ALL.choose(rng).copied())?;
+            let fits = |object: &Object| {
+                let anchors = objects.iter().zip(&owners);
+                objects.iter().all(|other| apart(object, other))
+                    && entry.position.is_none_or(|(relation, anchor)| {
+                        anchors.filter(|(_, owner)| **owner == anchor).all(|(other, _)| related(relation, object, other))
+                    })
+            };
+            let object = (0..20).map(|_| place(entry.class, color, sizes, rng)).find(fits)?;
+            objects.push(object);
+            owners.push(index);
+        }
+    }
+    Some(objects)
+}
+
+fn place(shape: Shape, color: Color, sizes: (f32, f32), rng: &mut impl Rng) -> Object {
+    let size = rng.random_range(sizes.0..sizes.1);
+    let reach = MARGIN + size / 2.0;
+    let center = (rng.random_range(reach..1.0 - reach), rng.random_range(reach..1.0 - reach));
+    Object { shape, color, center, size }
+}
+
+fn apart(a: &Object, b: &Object) -> bool {
+    let reach = (a.size + b.size) / 2.0 + GAP;
+    (a.center.0 - b.center.0).abs() >= reach || (a.center.1 - b.center.1).abs() >= reach
+}
+
+/// Whether `object` lies clearly in the direction of `relation` from `anchor`, more than sideways.
+fn related(relation: Relation, object: &Object, anchor: &Object) -> bool {
+    let along = relation.distance(object.center, anchor.center);
+    let sideways = match relation {
+        Relation::LeftOf | Relation::RightOf => object.center.1 - anchor.center.1,
+        Relation::Above | Relation::Below => object.center.0 - anchor.center.0,
+    };
+    along >= RELATION_DISTANCE && along > sideways.abs()
+}
