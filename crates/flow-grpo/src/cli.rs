@@ -2,15 +2,26 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use grpo::{
+    evaluate::Row,
+    noise::{Key, Purpose},
+    workers::Workers,
+};
+use models::weights::write_atomically;
+use tasks::prompts::{Prompt, PromptSet};
 
 use crate::{
-    backend::Device,
+    backend::{self, Device},
     config::{self, Checked, Preset},
+    evaluation::{Evaluator, Prompts},
     interrupt,
+    network::{AnyNetwork, Card, open_checkpoint},
+    picture,
     pretrain::{self, PretrainConfig},
     run_dir::RunDir,
+    train::{self, TrainConfig},
 };
 
 /// Train flow-matching image models by reinforcement learning.
@@ -23,8 +34,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Train the base model on rendered scenes.
+    /// Improve a base model by Flow-GRPO. Presets: shapes (default), toy-2d.
+    Train(RunArgs),
+    /// Train a base model. Presets: shapes-base (default), toy-2d-base.
     Pretrain(RunArgs),
+    /// Make pictures for prompts.
+    Sample(SampleArgs),
+    /// Measure strict accuracy on held-out prompts, kind by kind.
+    Eval(EvalArgs),
 }
 
 /// What every run takes.
@@ -36,7 +53,7 @@ struct RunArgs {
     /// A TOML file; its keys replace those of the preset.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// One key, e.g. --set steps=100 or --set optimizer.learning_rate=1e-3; may be repeated.
+    /// One key, e.g. --set epochs=10 or --set grpo.group_size=8; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Where the run goes [default: runs/PRESET-DATE].
@@ -47,16 +64,81 @@ struct RunArgs {
     resume: Option<PathBuf>,
 }
 
-const PRETRAIN_PRESETS: [Preset; 1] =
-    [Preset { name: "shapes-base", text: include_str!("../../../assets/presets/shapes-base.toml") }];
+/// The network and how it samples.
+#[derive(Args, Debug)]
+struct ModelArgs {
+    /// A checkpoint file, or a built-in checkpoint: shapes-base, toy-2d-base.
+    #[arg(long, default_value = "shapes-base")]
+    checkpoint: String,
+    /// ODE steps.
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+    /// Scale of classifier-free guidance; 1 is none.
+    #[arg(long, default_value_t = 1.0)]
+    guidance: f64,
+    /// Seed of the noise.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Args, Debug)]
+struct SampleArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// A prompt; may be repeated.
+    #[arg(long = "prompt", value_name = "TEXT")]
+    prompts: Vec<String>,
+    /// A file of prompts: one a line, or GenEval metadata (.jsonl).
+    #[arg(long, value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
+    /// Pictures for each prompt.
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..))]
+    count: u32,
+    /// The PNG file to write.
+    #[arg(long, default_value = "samples.png")]
+    output: PathBuf,
+}
+
+#[derive(Args, Debug)]
+struct EvalArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// shapes:test, shapes:unseen, shapes:train, or a GenEval metadata file.
+    #[arg(long, default_value = "shapes:test")]
+    prompts: String,
+    /// Pictures of each kind of prompt.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    samples: u32,
+    /// The JSON file to write.
+    #[arg(long)]
+    output: Option<PathBuf>,
+}
+
+const TRAIN_PRESETS: [Preset; 2] = [
+    Preset { name: "shapes", text: include_str!("../../../assets/presets/shapes.toml") },
+    Preset { name: "toy-2d", text: include_str!("../../../assets/presets/toy-2d.toml") },
+];
+
+const PRETRAIN_PRESETS: [Preset; 2] = [
+    Preset { name: "shapes-base", text: include_str!("../../../assets/presets/shapes-base.toml") },
+    Preset { name: "toy-2d-base", text: include_str!("../../../assets/presets/toy-2d-base.toml") },
+];
 
 /// Runs what the command line asks for.
 pub fn run() -> Result<()> {
     let cli = Cli::parse();
     interrupt::listen()?;
     match cli.verb {
+        Verb::Train(args) => train(&args),
         Verb::Pretrain(args) => pretrain(&args),
+        Verb::Sample(args) => sample(&args),
+        Verb::Eval(args) => eval(&args),
     }
+}
+
+fn train(args: &RunArgs) -> Result<()> {
+    let (config, mut run): (TrainConfig, _) = open_run(args, &TRAIN_PRESETS)?;
+    train::train(&config, &mut run, &Device::default())
 }
 
 fn pretrain(args: &RunArgs) -> Result<()> {
@@ -64,6 +146,68 @@ fn pretrain(args: &RunArgs) -> Result<()> {
     let checkpoint = pretrain::pretrain(&config, &mut run, &Device::default())?;
     println!("base model: {}", checkpoint.display());
     Ok(())
+}
+
+fn sample(args: &SampleArgs) -> Result<()> {
+    let mut prompts: Vec<Prompt> = args.prompts.iter().map(|text| Prompt::plain(text)).collect();
+    if let Some(file) = &args.prompt_file {
+        prompts.extend(PromptSet::read(file)?.prompts);
+    }
+    if prompts.is_empty() {
+        bail!("give at least one --prompt \"…\" or a --prompt-file");
+    }
+    let rows = Row::all(prompts.len(), args.count as usize);
+    let (_, prompts, images) = generate(&args.model, |card| Ok(Prompts(card.encode(&prompts)?)), |_| rows.clone())?;
+    if images.first().is_some_and(|image| image.channels == 2) {
+        prompts.write_picture(&images, &rows, &args.output)?;
+    } else {
+        let cell = |(image, row)| picture::Captioned { image, caption: prompts.prompt(row).text.as_str() };
+        let cells: Vec<picture::Captioned<'_>> = images.iter().zip(&rows).map(cell).collect();
+        picture::write_grid(&cells, args.count as usize, &args.output)?;
+    }
+    println!("{}", args.output.display());
+    Ok(())
+}
+
+fn eval(args: &EvalArgs) -> Result<()> {
+    let (rows, prompts, images) =
+        generate(&args.model, |card| Prompts::open(&args.prompts, card), |prompts| prompts.balanced_rows(args.samples as usize))?;
+    let evaluation = prompts.evaluate(&images, &rows, None)?;
+    match &evaluation.accuracy {
+        Some(accuracy) => print!("{}", accuracy.table()),
+        None => bail!("{} has prompts without metadata: nothing can be verified", args.prompts),
+    }
+    if let Some(path) = &args.output {
+        let json = serde_json::to_string_pretty(&evaluation)? + "\n";
+        write_atomically(path, json.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Makes pictures with a checkpoint.
+fn generate(
+    args: &ModelArgs,
+    prompts: impl FnOnce(&Card) -> Result<Prompts>,
+    rows: impl FnOnce(&Prompts) -> Vec<Row>,
+) -> Result<(Vec<Row>, Prompts, Vec<tasks::image::Image>)> {
+    let device = Device::default();
+    let (card, network) = AnyNetwork::load(&open_checkpoint(&args.checkpoint)?, &device)?;
+    let prompts = prompts(&card)?;
+    let rows = rows(&prompts);
+    let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
+    let evaluator = Evaluator {
+        card: &card,
+        workers: &workers,
+        device: &device,
+        key: Key::new(args.seed, Purpose::Sampling),
+        steps: args.steps as usize,
+        guidance: args.guidance,
+    };
+    let images = match &network {
+        AnyNetwork::Dit(network) => evaluator.generate(network, &prompts, &rows),
+        AnyNetwork::Mlp(network) => evaluator.generate(network, &prompts, &rows),
+    };
+    Ok((rows, prompts, images))
 }
 
 /// The configuration and directory of a new run, or of one that goes on.

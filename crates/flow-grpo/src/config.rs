@@ -9,6 +9,9 @@ use anyhow::{Context, Result, bail};
 use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
+/// Tables whose keys are names, replaced as a whole.
+const OPEN_TABLES: [&str; 2] = ["rewards", "mix"];
+
 /// A configuration that can say what is wrong with it.
 pub trait Checked: Serialize + DeserializeOwned {
     /// All that is out of range, one sentence each, beginning with the key.
@@ -78,8 +81,10 @@ fn merge(table: &mut Table, given: Table, prefix: &str, problems: &mut Vec<Strin
             continue;
         };
         match (old, value) {
+            // Lists by name: any name may be given, and what reads the list knows which there are.
+            (old @ Value::Table(_), new @ Value::Table(_)) if OPEN_TABLES.contains(&key.as_str()) => *old = new,
             // A choice with its own fields is replaced as a whole: its fields depend on the kind.
-            (Value::Table(old), Value::Table(new)) if !old.contains_key("kind") => merge(old, new, &format!("{name}."), problems),
+            (Value::Table(old), Value::Table(new)) if !old.contains_key("kind") || !new.contains_key("kind") => merge(old, new, &format!("{name}."), problems),
             (old @ Value::Float(_), Value::Integer(number)) => *old = Value::Float(number as f64),
             (old, new) if old.same_type(&new) => *old = new,
             (old, new) => problems.push(format!("{name}: a {} is needed, not the {} {new}", old.type_str(), new.type_str())),

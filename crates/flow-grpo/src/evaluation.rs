@@ -1,15 +1,184 @@
-//! Strict accuracy on held-out prompts, kind by kind, and the pictures it was measured on.
+//! Evaluation: prompts, the pictures made for them, and what those are worth.
 
 use std::{collections::BTreeMap, path::Path};
 
-use anyhow::{Context, Result};
-use grpo::evaluate::{EncodedPrompt, Row};
+use anyhow::{Result, bail};
+use flow::{GridKind, Guided, Sampler, VelocityField};
+use grpo::{
+    evaluate::{EncodedPrompt, Generator, Row},
+    noise::Key,
+    workers::Workers,
+};
+use models::TokenIds;
 use serde::{Deserialize, Serialize};
-use tasks::{image::Image, shapes};
+use tasks::{
+    image::Image,
+    prompts::{Prompt, PromptSet},
+    reward::WeightedReward,
+    shapes::{self, Split},
+    toy,
+};
 
-use crate::picture;
+use crate::{
+    backend::{Device, Plain},
+    network::{Card, Network},
+    picture,
+    plot,
+    progress::Progress,
+};
 
-/// Accuracies in `[0, 1]`.
+/// A prompt set, encoded for a network.
+pub struct Prompts(pub Vec<EncodedPrompt<TokenIds>>);
+
+impl Prompts {
+    /// A built-in set (`shapes:train`, `shapes:test`, `shapes:unseen`, `toy`) or a prompt file.
+    pub fn open(source: &str, card: &Card) -> Result<Self> {
+        let set = match source {
+            "shapes:train" => shapes::prompts(Split::Train),
+            "shapes:test" => shapes::prompts(Split::Test),
+            "shapes:unseen" => shapes::prompts(Split::Unseen),
+            "toy" => toy::prompts(),
+            path => PromptSet::read(Path::new(path))?,
+        };
+        Ok(Self(card.encode(&set.prompts)?))
+    }
+
+    /// `per_tag` rows for every kind of prompt, spread evenly over the prompts of the kind.
+    pub fn balanced_rows(&self, per_tag: usize) -> Vec<Row> {
+        let mut by_tag: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (index, encoded) in self.0.iter().enumerate() {
+            by_tag.entry(&encoded.prompt.tag).or_default().push(index);
+        }
+        let rows = |indices: &Vec<usize>| {
+            let n = indices.len();
+            (0..per_tag).map(|i| Row { prompt: indices[i % n], sample: i / n }).collect::<Vec<_>>()
+        };
+        by_tag.values().flat_map(rows).collect()
+    }
+
+    /// The prompt of a row.
+    pub fn prompt(&self, row: &Row) -> &Prompt {
+        &self.0[row.prompt].prompt
+    }
+
+    /// Shows what was made: pictures as a captioned grid with one row a kind, points as a scatter plot.
+    pub fn write_picture(&self, images: &[Image], rows: &[Row], path: &Path) -> Result<()> {
+        if images.first().is_some_and(|image| image.channels == 2) {
+            return plot::write_scatter(images, path);
+        }
+        let mut by_tag: BTreeMap<&str, Vec<picture::Captioned<'_>>> = BTreeMap::new();
+        for (image, row) in images.iter().zip(rows) {
+            let prompt = self.prompt(row);
+            let shown = by_tag.entry(&prompt.tag).or_default();
+            if shown.len() < SHOWN {
+                shown.push(picture::Captioned { image, caption: prompt.text.trim_start_matches("a photo of ") });
+            }
+        }
+        let cells: Vec<picture::Captioned<'_>> = by_tag.into_values().flatten().collect();
+        picture::write_grid(&cells, SHOWN, path)
+    }
+
+    /// Judges pictures: strict accuracy where prompts have metadata, and the mean of every reward that is given.
+    pub fn evaluate(&self, images: &[Image], rows: &[Row], reward: Option<&WeightedReward>) -> Result<Evaluation> {
+        let accuracy = self.accuracy(images, rows);
+        let mut rewards = BTreeMap::new();
+        if let Some(reward) = reward {
+            let prompts: Vec<&Prompt> = rows.iter().map(|row| self.prompt(row)).collect();
+            for (name, scores) in reward.score(images, &prompts)?.parts {
+                let sum: f64 = scores.iter().copied().map(f64::from).sum();
+                rewards.insert(name.to_owned(), sum / scores.len().max(1) as f64);
+            }
+        }
+        if accuracy.is_none() && rewards.is_empty() {
+            rewards.insert("images".to_owned(), images.len() as f64);
+        }
+        Ok(Evaluation { accuracy, rewards })
+    }
+
+    fn accuracy(&self, images: &[Image], rows: &[Row]) -> Option<Accuracy> {
+        let mut by_tag: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        let mut partial = 0.0;
+        for (image, row) in images.iter().zip(rows) {
+            let prompt = self.prompt(row);
+            let verdict = shapes::verify(image, prompt.metadata.as_ref()?);
+            let (right, all) = by_tag.entry(prompt.tag.clone()).or_default();
+            *right += usize::from(verdict.strict);
+            *all += 1;
+            partial += f64::from(verdict.partial) / images.len() as f64;
+        }
+        let tags: BTreeMap<String, f64> = by_tag.iter().map(|(tag, &(right, all))| (tag.clone(), right as f64 / all as f64)).collect();
+        let overall = tags.values().sum::<f64>() / tags.len().max(1) as f64;
+        Some(Accuracy { overall, tags, partial, images: by_tag.into_iter().map(|(tag, (_, all))| (tag, all)).collect() })
+    }
+}
+
+/// Pictures shown of each kind in a sample grid.
+const SHOWN: usize = 6;
+
+/// Makes pictures for inference: the ODE, the same noise every time.
+pub struct Evaluator<'a> {
+    /// The network's card.
+    pub card: &'a Card,
+    /// Who does the work.
+    pub workers: &'a Workers,
+    /// Where.
+    pub device: &'a Device,
+    /// Identity of the noise.
+    pub key: Key,
+    /// ODE steps.
+    pub steps: usize,
+    /// Scale of classifier-free guidance; 1 is none.
+    pub guidance: f64,
+}
+
+/// Rows that a worker samples at a time in inference.
+const BATCH: usize = 16;
+
+impl Evaluator<'_> {
+    /// A picture for every row.
+    pub fn generate<N: Network<Plain>>(&self, network: &N, prompts: &Prompts, rows: &[Row]) -> Vec<Image> {
+        if self.guidance == 1.0 {
+            return self.sample(network, prompts, rows);
+        }
+        let unconditional = self.card.condition("").expect("an empty prompt has no unknown word");
+        self.sample(&Guided { field: network.clone(), unconditional, scale: self.guidance }, prompts, rows)
+    }
+
+    fn sample<F: VelocityField<Plain, Condition = TokenIds> + Clone + Send>(&self, field: &F, prompts: &Prompts, rows: &[Row]) -> Vec<Image> {
+        let progress = Progress::new("sampling", rows.len(), "images");
+        let generator = Generator {
+            sampler: Sampler::ode(GridKind::Linear.grid(self.steps).expect("at least one step")),
+            shape: self.card.latent_shape(),
+            decoder: self.card.decoder(),
+            batch: BATCH,
+            workers: self.workers,
+        };
+        let images = generator.generate::<Plain, F>(field, &prompts.0, rows, self.key, self.device, |n| progress.advance(n));
+        progress.finish();
+        images
+    }
+}
+
+/// What a set of pictures is worth.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Where every prompt could be verified.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<Accuracy>,
+    /// The mean of every reward.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rewards: BTreeMap<String, f64>,
+}
+
+impl Evaluation {
+    /// One line for people.
+    pub fn line(&self) -> String {
+        let rewards = self.rewards.iter().map(|(name, value)| format!("{name} {value:.3}"));
+        self.accuracy.iter().map(Accuracy::line).chain(rewards).collect::<Vec<_>>().join("  ")
+    }
+}
+
+/// Strict accuracies in `[0, 1]`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Accuracy {
     /// The mean over the kinds of prompt, as GenEval's overall score.
@@ -26,20 +195,19 @@ impl Accuracy {
     /// One line for people.
     pub fn line(&self) -> String {
         let tags: Vec<String> = self.tags.iter().map(|(tag, share)| format!("{tag} {share:.2}")).collect();
-        format!("overall {:.3}  partial {:.3}  {}", self.overall, self.partial, tags.join("  "))
+        format!("overall {:.3}  {}", self.overall, tags.join("  "))
     }
 
     /// A table with 95 % intervals.
     pub fn table(&self) -> String {
-        let mut table = String::from("kind            images  strict   95 % interval\n");
+        let mut table = String::from("kind            images   strict   95 % interval\n");
         for (tag, &share) in &self.tags {
             let (low, high) = wilson_interval(share, self.images[tag]);
-            table += &format!("{tag:<15} {:>6}  {:>5.1} %  {:.1} - {:.1} %\n", self.images[tag], 100.0 * share, 100.0 * low, 100.0 * high);
+            table += &row(tag, self.images[tag], share, low, high);
         }
-        let images: usize = self.images.values().sum();
         let half = 1.96 * self.overall_standard_error();
         let (low, high) = ((self.overall - half).max(0.0), (self.overall + half).min(1.0));
-        table + &format!("{:<15} {images:>6}  {:>5.1} %  {:.1} - {:.1} %\n", "overall", 100.0 * self.overall, 100.0 * low, 100.0 * high)
+        table + &row("overall", self.images.values().sum(), self.overall, low, high)
     }
 
     /// The standard error of the mean over the kinds, each kind's pictures being independent.
@@ -49,63 +217,38 @@ impl Accuracy {
     }
 }
 
-/// Judges pictures by the shapes verifier.
-pub fn accuracy<C>(images: &[Image], prompts: &[EncodedPrompt<C>], rows: &[Row]) -> Result<Accuracy> {
-    let mut by_tag: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-    let mut partial = 0.0;
-    for (image, row) in images.iter().zip(rows) {
-        let prompt = &prompts[row.prompt].prompt;
-        let metadata = prompt.metadata.as_ref().with_context(|| format!("\"{}\" has no metadata to be judged by", prompt.text))?;
-        let verdict = shapes::verify(image, metadata);
-        let (right, all) = by_tag.entry(prompt.tag.clone()).or_default();
-        *right += usize::from(verdict.strict);
-        *all += 1;
-        partial += f64::from(verdict.partial) / images.len() as f64;
-    }
-    let tags: BTreeMap<String, f64> = by_tag.iter().map(|(tag, &(right, all))| (tag.clone(), right as f64 / all as f64)).collect();
-    let overall = tags.values().sum::<f64>() / tags.len().max(1) as f64;
-    let images = by_tag.into_iter().map(|(tag, (_, all))| (tag, all)).collect();
-    Ok(Accuracy { overall, tags, partial, images })
-}
-
-/// `per_tag` rows for every kind of prompt, spread evenly over the prompts of the kind.
-pub fn balanced_rows<C>(prompts: &[EncodedPrompt<C>], per_tag: usize) -> Vec<Row> {
-    let mut by_tag: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (index, prompt) in prompts.iter().enumerate() {
-        by_tag.entry(&prompt.prompt.tag).or_default().push(index);
-    }
-    let rows = |indices: &Vec<usize>| {
-        let n = indices.len();
-        (0..per_tag).map(|i| Row { prompt: indices[i % n], sample: i / n }).collect::<Vec<_>>()
-    };
-    by_tag.values().flat_map(rows).collect()
-}
-
-/// Pictures shown of each kind in a sample grid.
-const SHOWN: usize = 6;
-
-/// Writes the first pictures of every kind as a captioned grid, one row a kind.
-pub fn write_grid<C>(images: &[Image], prompts: &[EncodedPrompt<C>], rows: &[Row], path: &Path) -> Result<()> {
-    let mut by_tag: BTreeMap<&str, Vec<picture::Captioned<'_>>> = BTreeMap::new();
-    for (image, row) in images.iter().zip(rows) {
-        let prompt = &prompts[row.prompt].prompt;
-        let shown = by_tag.entry(&prompt.tag).or_default();
-        if shown.len() < SHOWN {
-            shown.push(picture::Captioned { image, caption: prompt.text.trim_start_matches("a photo of ") });
-        }
-    }
-    let cells: Vec<picture::Captioned<'_>> = by_tag.into_values().flatten().collect();
-    picture::write_grid(&cells, SHOWN, path)
+fn row(name: &str, images: usize, share: f64, low: f64, high: f64) -> String {
+    format!("{name:<15} {images:>6}  {:>5.1} %  {:>5.1} - {:.1} %\n", 100.0 * share, 100.0 * low, 100.0 * high)
 }
 
 /// The Wilson score interval at 95 % for a share of `n` trials (Wilson 1927).
-fn wilson_interval(share: f64, n: usize) -> (f64, f64) {
+pub fn wilson_interval(share: f64, n: usize) -> (f64, f64) {
     let (n, z) = (n as f64, 1.96);
     let denominator = 1.0 + z * z / n;
     let center = (share + z * z / (2.0 * n)) / denominator;
     let half = z / denominator * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
     ((center - half).max(0.0), (center + half).min(1.0))
 }
+
+/// The reward of a configuration: names and weights.
+pub fn rewards(weights: &BTreeMap<String, f32>) -> Result<WeightedReward> {
+    use tasks::reward::{Darkness, Reward};
+    let mut parts: Vec<(f32, Box<dyn Reward>)> = Vec::new();
+    for (name, &weight) in weights {
+        let reward: Box<dyn Reward> = match name.as_str() {
+            "shapes_partial" => Box::new(shapes::ShapesPartial),
+            "shapes_strict" => Box::new(shapes::ShapesStrict),
+            "darkness" => Box::new(Darkness),
+            "toy_mode" => Box::new(toy::FirstMode),
+            _ => bail!("rewards.{name}: there is no such reward; there are: {}", REWARDS.join(", ")),
+        };
+        parts.push((weight, reward));
+    }
+    Ok(WeightedReward::new(parts))
+}
+
+/// The names of all rewards.
+pub const REWARDS: [&str; 4] = ["shapes_partial", "shapes_strict", "darkness", "toy_mode"];
 
 #[cfg(test)]
 mod tests {

@@ -6,12 +6,16 @@ mod backend;
 mod cli;
 mod config;
 mod evaluation;
+mod examples;
 mod interrupt;
 mod network;
 mod picture;
+mod plot;
 mod pretrain;
 mod progress;
+mod report;
 mod run_dir;
+mod train;
 mod training_state;
 
 use std::process::ExitCode;

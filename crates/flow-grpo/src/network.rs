@@ -25,6 +25,16 @@ pub enum Architecture {
     Mlp(MlpConfig),
 }
 
+impl Architecture {
+    /// All that is wrong with the sizes, one sentence each.
+    pub fn problems(&self) -> Vec<String> {
+        match self {
+            Self::Dit(sizes) => sizes.problems(),
+            Self::Mlp(sizes) => sizes.problems(),
+        }
+    }
+}
+
 /// What every network can do: be a velocity field under a prompt, be trained, be saved.
 pub trait Network<B: Backend>: VelocityField<B, Condition = TokenIds> + Module<B> + ModuleSnapshot<B> {}
 
@@ -53,13 +63,10 @@ impl Card {
     /// Reads the card of a checkpoint.
     pub fn of(file: &WeightsFile) -> Result<Self> {
         let card: Self = file.parsed_metadata(CARD)?;
-        if let Architecture::Dit(config) = &card.architecture
-            && let problems = config.problems()
-            && !problems.is_empty()
-        {
-            bail!("the checkpoint's network sizes are invalid: {}", problems.join("; "));
+        match card.architecture.problems() {
+            problems if problems.is_empty() => Ok(card),
+            problems => bail!("the checkpoint's network sizes are invalid: {}", problems.join("; ")),
         }
-        Ok(card)
     }
 
     /// Writes the weights with this card, atomically.
@@ -103,12 +110,37 @@ impl Card {
     }
 }
 
-/// A diffusion transformer from a checkpoint.
-pub fn load_dit(config: &DitConfig, card: &Card, file: &WeightsFile, device: &Device) -> Result<Dit<Plain>> {
-    Ok(file.load_into(config.init::<Plain>(card.vocabulary.len(), 0, device))?)
+/// The checkpoints that come with the program, by name.
+const BUILT_IN: [(&str, &[u8]); 2] = [
+    ("shapes-base", include_bytes!("../../../assets/checkpoints/shapes-base.safetensors")),
+    ("toy-2d-base", include_bytes!("../../../assets/checkpoints/toy-2d-base.safetensors")),
+];
+
+/// Opens a built-in checkpoint by its name, or a checkpoint file by its path.
+pub fn open_checkpoint(name: &str) -> Result<WeightsFile> {
+    if let Some((_, bytes)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
+        return Ok(WeightsFile::from_bytes(bytes.to_vec(), Path::new(name))?);
+    }
+    let names: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+    WeightsFile::read(Path::new(name)).with_context(|| format!("`{name}` is neither a built-in checkpoint ({}) nor one on disk", names.join(", ")))
 }
 
-/// An MLP from a checkpoint.
-pub fn load_mlp(config: &MlpConfig, file: &WeightsFile, device: &Device) -> Result<MlpField<Plain>> {
-    Ok(file.load_into(config.init::<Plain>(0, device))?)
+/// A network from a checkpoint, whichever kind it is.
+pub enum AnyNetwork {
+    /// A diffusion transformer.
+    Dit(Dit<Plain>),
+    /// An MLP.
+    Mlp(MlpField<Plain>),
+}
+
+impl AnyNetwork {
+    /// Reads a checkpoint: its card and its network.
+    pub fn load(file: &WeightsFile, device: &Device) -> Result<(Card, Self)> {
+        let card = Card::of(file)?;
+        let network = match &card.architecture {
+            Architecture::Dit(sizes) => Self::Dit(file.load_into(sizes.init::<Plain>(card.vocabulary.len(), 0, device))?),
+            Architecture::Mlp(sizes) => Self::Mlp(file.load_into(sizes.init::<Plain>(0, device))?),
+        };
+        Ok((card, network))
+    }
 }

@@ -1,6 +1,6 @@
 //! Evaluation: the ODE on held-out prompts, the same prompts and noise every time.
 
-use burn::{module::Module, prelude::*};
+use burn::prelude::*;
 use flow::{Sampler, VelocityField};
 use tasks::{image::Image, prompts::Prompt};
 
@@ -62,7 +62,7 @@ impl Generator<'_> {
         done: impl Fn(usize) + Sync,
     ) -> Vec<Image>
     where
-        F: VelocityField<B> + Module<B>,
+        F: VelocityField<B> + Clone + Send,
         F::Condition: Sync,
     {
         let jobs: Vec<(F, &[Row])> = rows.chunks(self.batch.max(1)).map(|rows| (field.clone(), rows)).collect();

@@ -12,4 +12,8 @@ pub mod objective;
 pub mod optimizer;
 pub mod parameters;
 pub mod rollout;
+pub mod trainer;
+pub mod update;
 pub mod workers;
+
+pub use trainer::{EpochMetrics, GrpoConfig, Iteration, Task, TrainError, Trainer, TrainerState};

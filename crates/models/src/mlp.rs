@@ -19,6 +19,12 @@ pub struct MlpConfig {
 }
 
 impl MlpConfig {
+    /// All that is wrong with these sizes, one sentence each.
+    pub fn problems(&self) -> Vec<String> {
+        let sizes = [("elements", self.elements), ("width", self.width), ("depth", self.depth)];
+        sizes.iter().filter(|(_, size)| *size == 0).map(|(name, _)| format!("{name} must be at least 1")).collect()
+    }
+
     /// A network with weights drawn from `seed`.
     pub fn init<B: Backend>(&self, seed: u64, device: &B::Device) -> MlpField<B> {
         let mut init = Initializer::new(seed, device);

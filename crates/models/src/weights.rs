@@ -35,6 +35,11 @@ impl WeightsFile {
     /// Reads a file and checks that it is safetensors.
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
         let bytes = std::fs::read(path).map_err(|source| WeightsError::Io { path: path.into(), source })?;
+        Self::from_bytes(bytes, path)
+    }
+
+    /// The same for bytes that are in memory already; `path` is what errors call them.
+    pub fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<Self, WeightsError> {
         let (_, header) = SafeTensors::read_metadata(&bytes)
             .and_then(|header| SafeTensors::deserialize(&bytes).map(|_| header))
             .map_err(|source| WeightsError::NotSafetensors { path: path.into(), source })?;

@@ -1,0 +1,291 @@
+//! Training: Flow-GRPO from a base model, evaluated on held-out prompts, in a run directory.
+
+use std::{collections::BTreeMap, time::{Duration, Instant}};
+
+use anyhow::{Context, Result};
+use grpo::{GrpoConfig, Task, Trainer, TrainerState, noise::{Key, Purpose}, workers::Workers};
+use models::{Dit, MlpField, TokenIds, weights::StoredAs};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    backend::{self, Device, Training},
+    config::Checked,
+    evaluation::{self, Evaluation, Evaluator, Prompts, REWARDS},
+    interrupt,
+    network::{AnyNetwork, Card, Trainable, open_checkpoint},
+    progress::{Progress, whole_seconds},
+    report,
+    run_dir::RunDir,
+    training_state::TrainingState,
+};
+
+/// A training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Seed of every random draw.
+    pub seed: u64,
+    /// Iterations of Flow-GRPO.
+    pub epochs: usize,
+    /// The base model: the name of a built-in checkpoint or the path of one.
+    pub base: String,
+    /// Epochs between two checkpoints.
+    pub checkpoint_every: usize,
+    /// Epochs between two evaluations; there is one before the first epoch and one after the last as well.
+    pub evaluate_every: usize,
+    /// Pictures of each kind of prompt in an evaluation.
+    pub evaluation_samples: usize,
+    /// What is asked for.
+    pub prompts: PromptsConfig,
+    /// Rewards by name, with their weights.
+    pub rewards: BTreeMap<String, f32>,
+    /// The algorithm.
+    pub grpo: GrpoConfig,
+}
+
+/// What the model is asked for: built-in sets (`shapes:train`, …) or prompt files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptsConfig {
+    /// Trained on.
+    pub train: String,
+    /// Evaluated on.
+    pub test: String,
+    /// Evaluated on at the start and the end; empty for none.
+    pub unseen: String,
+    /// How often each kind of prompt is drawn, relative to the others; empty draws every prompt equally often.
+    pub mix: BTreeMap<String, f64>,
+}
+
+impl Checked for TrainConfig {
+    fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = self.grpo.problems().into_iter().map(|problem| format!("grpo.{problem}")).collect();
+        for (key, value) in [
+            ("checkpoint_every", self.checkpoint_every),
+            ("evaluate_every", self.evaluate_every),
+            ("evaluation_samples", self.evaluation_samples),
+        ] {
+            if value == 0 {
+                problems.push(format!("{key} must be at least 1"));
+            }
+        }
+        if self.rewards.is_empty() {
+            problems.push(format!("rewards must name at least one of {}", REWARDS.join(", ")));
+        }
+        for (name, weight) in &self.rewards {
+            if !REWARDS.contains(&name.as_str()) {
+                problems.push(format!("rewards.{name}: there is no such reward; there are: {}", REWARDS.join(", ")));
+            }
+            if !weight.is_finite() {
+                problems.push(format!("rewards.{name} ({weight}) must be a finite number"));
+            }
+        }
+        for (tag, weight) in &self.prompts.mix {
+            if !(*weight >= 0.0 && weight.is_finite()) {
+                problems.push(format!("prompts.mix.{tag} ({weight}) must be at least 0"));
+            }
+        }
+        problems
+    }
+}
+
+/// Trains from the configured base model.
+pub fn train(config: &TrainConfig, run: &mut RunDir, device: &Device) -> Result<()> {
+    let (card, network) = AnyNetwork::load(&open_checkpoint(&config.base)?, device)?;
+    match network {
+        AnyNetwork::Dit(network) => Session::<Dit<Training>>::start(config, card, network, run, device)?.run(run),
+        AnyNetwork::Mlp(network) => Session::<MlpField<Training>>::start(config, card, network, run, device)?.run(run),
+    }
+}
+
+/// The line of an evaluation in `metrics.jsonl`.
+#[derive(Debug, Serialize)]
+struct EvaluationMetrics {
+    event: &'static str,
+    epoch: usize,
+    #[serde(flatten)]
+    test: Evaluation,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unseen: Option<Evaluation>,
+}
+
+/// The line of an epoch in `metrics.jsonl`.
+#[derive(Debug, Serialize)]
+struct EpochLine {
+    event: &'static str,
+    #[serde(flatten)]
+    metrics: grpo::EpochMetrics,
+}
+
+/// The counters of a checkpoint.
+#[derive(Debug, Serialize, Deserialize)]
+struct Counters {
+    epoch: usize,
+}
+
+struct Session<'a, N: Trainable<Training>> {
+    config: &'a TrainConfig,
+    device: &'a Device,
+    card: Card,
+    trainer: Trainer<Training, N, TokenIds>,
+    test: Prompts,
+    unseen: Option<Prompts>,
+}
+
+impl<'a, N: Trainable<Training>> Session<'a, N> {
+    fn start(config: &'a TrainConfig, card: Card, base: N::InnerModule, run: &RunDir, device: &'a Device) -> Result<Self> {
+        let prompts = Prompts::open(&config.prompts.train, &card).context("prompts.train")?.0;
+        let weights = draw_weights(&prompts.iter().map(|prompt| prompt.prompt.tag.as_str()).collect::<Vec<_>>(), &config.prompts.mix)?;
+        let task = Task {
+            prompts,
+            weights,
+            reward: evaluation::rewards(&config.rewards)?,
+            latent_shape: card.latent_shape(),
+            decoder: card.decoder(),
+        };
+        let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
+        let mut trainer = Trainer::new(config.grpo.clone(), config.seed, task, base, workers, device.clone());
+        let saved = run.training_state();
+        if saved.exists() {
+            let (state, Counters { epoch }) = TrainingState::read(&trainer.averaged_policy(), &saved, device)?;
+            trainer.restore(TrainerState { weights: state.weights, average: state.average, optimizer: state.optimizer, epoch });
+        }
+        let open = |key: &'static str, source: &str| Prompts::open(source, &card).context(key);
+        let test = open("prompts.test", &config.prompts.test)?;
+        let unseen = (!config.prompts.unseen.is_empty()).then(|| open("prompts.unseen", &config.prompts.unseen)).transpose()?;
+        Ok(Self { config, device, test, unseen, card, trainer })
+    }
+
+    fn run(mut self, run: &mut RunDir) -> Result<()> {
+        let done = self.trainer.epoch();
+        run.keep_metrics(|line| line["epoch"].as_u64().is_none_or(|epoch| epoch <= done as u64))?;
+        self.print_plan(run);
+        if done == 0 {
+            self.evaluate(run)?;
+            self.save(run)?;
+        }
+        let progress = Progress::new("training", self.config.epochs, "epochs");
+        progress.start_at(done);
+        let started = Instant::now();
+        while self.trainer.epoch() < self.config.epochs {
+            let iteration = self.trainer.iterate().with_context(|| format!("the last good checkpoint is {}", run.training_state().display()))?;
+            progress.say(&epoch_line(&iteration.metrics, self.remaining(done, started)));
+            run.append(&EpochLine { event: "epoch", metrics: iteration.metrics })?;
+            progress.advance(1);
+            let epoch = self.trainer.epoch();
+            let last = epoch == self.config.epochs;
+            if last || epoch.is_multiple_of(self.config.evaluate_every) {
+                self.evaluate(run)?;
+                report::write(run, self.config, &self.card)?;
+            }
+            let interrupted = interrupt::requested();
+            if last || interrupted || epoch.is_multiple_of(self.config.checkpoint_every) {
+                self.save(run)?;
+            }
+            if interrupted && !last {
+                return Err(interrupt::Interrupted { resume: run.resume_command("train") }.into());
+            }
+        }
+        let took = progress.finish();
+        report::write(run, self.config, &self.card)?;
+        eprintln!("training took {}; see {}", whole_seconds(took), run.path().join("report.html").display());
+        Ok(())
+    }
+
+    fn remaining(&self, done: usize, started: Instant) -> Duration {
+        let epochs = (self.trainer.epoch() - done).max(1) as f64;
+        started.elapsed().mul_f64((self.config.epochs - self.trainer.epoch()) as f64 / epochs)
+    }
+
+    fn print_plan(&self, run: &RunDir) {
+        let grpo = &self.config.grpo;
+        let images = grpo.groups * grpo.group_size;
+        eprintln!(
+            "plan: {} epochs x {} prompts x {} images = {} images, {} denoising steps each; up to {} transitions and {} updates an \
+             epoch\n      {} trainable numbers, {} backend, base {} ({}), run directory {}",
+            self.config.epochs,
+            grpo.groups,
+            grpo.group_size,
+            self.config.epochs * images,
+            grpo.rollout.steps,
+            grpo.transitions_per_epoch(),
+            grpo.updates_per_epoch,
+            self.trainer.state().weights.count(),
+            backend::NAME,
+            self.config.base,
+            self.card.made_by,
+            run.path().display(),
+        );
+    }
+
+    /// Evaluates the averaged policy; the unseen prompts only at both ends.
+    fn evaluate(&self, run: &mut RunDir) -> Result<()> {
+        let epoch = self.trainer.epoch();
+        let policy = self.trainer.averaged_policy();
+        let ends = epoch == 0 || epoch == self.config.epochs;
+        let test = self.evaluate_on(&policy, &self.test, &run.samples(&format!("epoch-{epoch:04}")))?;
+        let unseen = match &self.unseen {
+            Some(unseen) if ends => Some(self.evaluate_on(&policy, unseen, &run.samples(&format!("unseen-{epoch:04}")))?),
+            _ => None,
+        };
+        eprintln!("epoch {epoch:>4}  held out: {}", test.line());
+        if let Some(unseen) = &unseen {
+            eprintln!("epoch {epoch:>4}  unseen:   {}", unseen.line());
+        }
+        run.append(&EvaluationMetrics { event: "eval", epoch, test, unseen })
+    }
+
+    fn evaluate_on(&self, policy: &N::InnerModule, prompts: &Prompts, picture: &std::path::Path) -> Result<Evaluation> {
+        let evaluator = Evaluator {
+            card: &self.card,
+            workers: self.trainer.workers(),
+            device: self.device,
+            key: Key::new(self.config.seed, Purpose::Evaluation),
+            steps: EVALUATION_STEPS,
+            guidance: 1.0,
+        };
+        let rows = prompts.balanced_rows(self.config.evaluation_samples);
+        let images = evaluator.generate(policy, prompts, &rows);
+        prompts.write_picture(&images, &rows, picture)?;
+        prompts.evaluate(&images, &rows, Some(&evaluation::rewards(&self.config.rewards)?))
+    }
+
+    /// The resumable state and the policy, each written in one go.
+    fn save(&self, run: &RunDir) -> Result<()> {
+        let TrainerState { weights, average, optimizer, epoch } = self.trainer.state();
+        let policy = self.trainer.averaged_policy();
+        let state = TrainingState { weights, average, optimizer };
+        self.card.write(&policy, StoredAs::F32, &run.policy_checkpoint())?;
+        state.write::<N::InnerModule>(&policy, &Counters { epoch }, &run.training_state())
+    }
+}
+
+/// ODE steps of an evaluation, as in the paper.
+const EVALUATION_STEPS: usize = 40;
+
+/// How often each prompt is drawn, from how often each kind is.
+fn draw_weights(tags: &[&str], mix: &BTreeMap<String, f64>) -> Result<Vec<f64>> {
+    if mix.is_empty() {
+        return Ok(vec![1.0; tags.len()]);
+    }
+    let count = |tag: &str| tags.iter().filter(|other| **other == tag).count() as f64;
+    let weights: Vec<f64> = tags.iter().map(|tag| mix.get(*tag).copied().unwrap_or(0.0) / count(tag)).collect();
+    anyhow::ensure!(weights.iter().any(|weight| *weight > 0.0), "prompts.mix gives no prompt of prompts.train a positive weight");
+    Ok(weights)
+}
+
+fn epoch_line(metrics: &grpo::EpochMetrics, remaining: Duration) -> String {
+    format!(
+        "epoch {:>4}  reward {:.3} ± {:.3}  ratio {:.4}…{:.4}  clipped {:.2}  grad {:.2e}  {:.1}s  {} left",
+        metrics.epoch,
+        metrics.reward,
+        metrics.reward_std,
+        metrics.ratio[0],
+        metrics.ratio[2],
+        metrics.clipped,
+        metrics.gradient_norm,
+        metrics.time.seconds,
+        whole_seconds(remaining),
+    )
+}
+

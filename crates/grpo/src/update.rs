@@ -1,0 +1,182 @@
+//! The update: replay stored steps with a gradient, compare with the rollout, move the weights.
+
+use burn::{
+    module::{AutodiffModule, Module},
+    prelude::*,
+    tensor::backend::AutodiffBackend,
+};
+use flow::{Reduction, Sampler, Trajectory, VelocityField, sampler::velocity_at};
+
+use crate::{
+    objective::{ObjectiveConfig, clipped_loss},
+    parameters::{self, Parameters},
+    workers::Workers,
+};
+
+/// One step of one row: what is trained on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Transition {
+    /// The denoising step.
+    pub step: usize,
+    /// The row of the trajectory.
+    pub row: usize,
+}
+
+/// Everything an epoch's updates replay.
+#[derive(Clone, Debug)]
+pub struct Replay<'a, B: Backend, C> {
+    /// Grid and transitions: the same code that sampled.
+    pub sampler: &'a Sampler,
+    /// How log-probabilities are reduced.
+    pub reduction: Reduction,
+    /// What was sampled.
+    pub trajectory: &'a Trajectory<B>,
+    /// One condition per row.
+    pub conditions: &'a [C],
+    /// One advantage per row.
+    pub advantages: &'a [f32],
+    /// What is minimised.
+    pub objective: &'a ObjectiveConfig,
+    /// Transitions per forward and backward pass.
+    pub micro_batch: usize,
+    /// Who does the work.
+    pub workers: &'a Workers,
+}
+
+/// The gradient over a set of transitions, with what was seen on the way.
+#[derive(Clone, Debug)]
+pub struct ReplayOutcome<B: Backend> {
+    /// The gradient of the mean loss over the transitions.
+    pub gradient: Parameters<B>,
+    /// The mean loss, policy and KL together.
+    pub loss: f64,
+    /// What each transition showed.
+    pub seen: Vec<Seen>,
+}
+
+/// What one transition showed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Seen {
+    /// Which one.
+    pub transition: Transition,
+    /// `π_new / π_old`.
+    pub ratio: f64,
+    /// `log π_new − log π_old`.
+    pub log_ratio: f64,
+    /// The KL divergence to the reference, 0 where it is not evaluated.
+    pub kl: f64,
+    /// The advantage of its row.
+    pub advantage: f64,
+}
+
+impl Seen {
+    /// Whether the clip took this transition's gradient: the ratio has gone too far in the direction that it was pushed.
+    pub fn is_clipped(&self, clip_range: f64) -> bool {
+        if self.advantage > 0.0 { self.ratio > 1.0 + clip_range } else { self.ratio < 1.0 - clip_range }
+    }
+}
+
+impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
+    /// The gradient of the mean objective over `transitions`.
+    ///
+    /// ```text
+    /// L = mean over transitions of [ max(−A·r, −A·clip(r, 1 − c, 1 + c)) + β·KL(π_new ‖ π_ref) ]
+    /// ```
+    ///
+    /// Source: arXiv 2505.05470, equation 6. A micro-batch holds transitions of one step; the last one of a step may be
+    /// smaller. Each counts by its share of the whole, so the size of micro-batches changes nothing beyond rounding.
+    ///
+    /// # Panics
+    /// If there is no transition, or one of a deterministic step.
+    pub fn gradient<AB, M>(&self, policy: &M::InnerModule, reference: Option<&M::InnerModule>, transitions: &[Transition]) -> ReplayOutcome<B>
+    where
+        AB: AutodiffBackend<InnerBackend = B>,
+        M: AutodiffModule<AB> + VelocityField<AB, Condition = C>,
+        M::InnerModule: VelocityField<B, Condition = C> + Module<B>,
+    {
+        let share = 1.0 / transitions.len() as f64;
+        let jobs = self.micro_batches(transitions).into_iter().map(|batch| (policy.clone(), reference.cloned(), batch)).collect();
+        let mut total: Option<ReplayOutcome<B>> = None;
+        self.workers.for_each(
+            jobs,
+            |(policy, reference, batch)| self.micro_batch::<AB, M>(policy, reference, &batch, share),
+            |part| {
+                total = Some(match total.take() {
+                    None => part,
+                    Some(total) => total.plus(part),
+                });
+            },
+        );
+        total.expect("there are transitions")
+    }
+
+    /// Transitions of one step each, at most `micro_batch` together, in a fixed order.
+    fn micro_batches(&self, transitions: &[Transition]) -> Vec<Vec<Transition>> {
+        let mut sorted = transitions.to_vec();
+        sorted.sort_unstable();
+        let steps = sorted.chunk_by(|a, b| a.step == b.step);
+        steps.flat_map(|step| step.chunks(self.micro_batch.max(1))).map(<[_]>::to_vec).collect()
+    }
+
+    fn micro_batch<AB, M>(&self, policy: M::InnerModule, reference: Option<M::InnerModule>, batch: &[Transition], share: f64) -> ReplayOutcome<B>
+    where
+        AB: AutodiffBackend<InnerBackend = B>,
+        M: AutodiffModule<AB> + VelocityField<AB, Condition = C>,
+        M::InnerModule: VelocityField<B, Condition = C>,
+    {
+        let (step, transition) = self.sampler.step(batch[0].step);
+        let latents = &self.trajectory.latents;
+        let device = latents[0].device();
+        let rows: Vec<i32> = batch.iter().map(|transition| transition.row as i32).collect();
+        let rows = Tensor::<B, 1, Int>::from_ints(rows.as_slice(), &device);
+        let conditions: Vec<C> = batch.iter().map(|transition| self.conditions[transition.row].clone()).collect();
+        let advantages: Vec<f32> = batch.iter().map(|transition| self.advantages[transition.row]).collect();
+        let latent = latents[step.index].clone().select(0, rows.clone());
+        let next = latents[step.index + 1].clone().select(0, rows.clone());
+        let old_log_prob = self.trajectory.log_probs[step.index].clone().expect("only random steps are trained").select(0, rows);
+        let reference = reference.map(|reference| {
+            let velocity = velocity_at(&reference, latent.clone(), step, &conditions);
+            transition.gaussian(latent.clone(), velocity, step)
+        });
+
+        let policy: M = parameters::trainable(policy);
+        let latent = Tensor::<AB, 4>::from_inner(latent);
+        let gaussian = transition.gaussian(latent.clone(), velocity_at(&policy, latent, step, &conditions), step);
+        let new_log_prob = gaussian.log_prob(Tensor::from_inner(next), self.reduction);
+        let old_log_prob = Tensor::<AB, 1>::from_inner(old_log_prob);
+        let log_ratio = (new_log_prob.clone() - old_log_prob.clone()).inner();
+        let advantage = Tensor::from_inner(Tensor::<B, 1>::from_floats(advantages.as_slice(), &device));
+        let policy_loss = clipped_loss(new_log_prob, old_log_prob, advantage, self.objective.clip_range);
+        let kl = reference.map(|reference| {
+            let reference = flow::IsotropicGaussian { mean: Tensor::from_inner(reference.mean), std: reference.std };
+            gaussian.kl(&reference, self.objective.kl_form, step)
+        });
+        let mut loss = policy_loss.loss;
+        if let Some(kl) = kl.clone() {
+            loss = loss + kl * self.objective.kl_weight;
+        }
+        let loss = loss.sum() * share;
+        let value: f64 = loss.clone().inner().into_scalar().elem();
+        let gradient = parameters::gradients(&policy, loss.backward());
+
+        let host = |values: Tensor<B, 1>| values.into_data().iter::<f64>().collect::<Vec<f64>>();
+        let kl = kl.map_or_else(|| vec![0.0; batch.len()], |kl| host(kl.inner()));
+        let columns = host(policy_loss.ratio.inner()).into_iter().zip(host(log_ratio)).zip(kl);
+        let seen = batch.iter().zip(&advantages).zip(columns);
+        let seen = seen.map(|((&transition, &advantage), ((ratio, log_ratio), kl))| Seen {
+            transition,
+            ratio,
+            log_ratio,
+            kl,
+            advantage: advantage.into(),
+        });
+        ReplayOutcome { gradient, loss: value, seen: seen.collect() }
+    }
+}
+
+impl<B: Backend> ReplayOutcome<B> {
+    fn plus(mut self, other: Self) -> Self {
+        self.seen.extend(other.seen);
+        Self { gradient: self.gradient.zip(&other.gradient, |a, b| a + b), loss: self.loss + other.loss, seen: self.seen }
+    }
+}
