@@ -1,1 +1,14 @@
-//! Tests that cross a crate.
+//! What crosses a crate: laws over many seeds, goldens, equivalences of runs, whole runs, the command line.
+//!
+//! One binary, one backend per build: `cargo xtask test --backend ndarray|flex|wgpu`.
+
+#![cfg(test)]
+
+mod backend;
+mod cli;
+mod closed_forms;
+mod equivalence;
+mod golden;
+mod marginals;
+mod networks;
+mod training;

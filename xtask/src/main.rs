@@ -1,2 +1,78 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask`: the verbs that people use. Knows cargo and the command line, not Burn.
+
+mod app;
+mod book;
+mod check;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::app::AppArgs;
+
+/// Build, run and check Flow-GRPO.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Improve a base model by Flow-GRPO.
+    #[command(disable_help_flag = true)]
+    Train(AppArgs),
+    /// Train a base model by flow matching.
+    #[command(disable_help_flag = true)]
+    Pretrain(AppArgs),
+    /// Make pictures for prompts.
+    #[command(disable_help_flag = true)]
+    Sample(AppArgs),
+    /// Measure strict accuracy on held-out prompts.
+    #[command(disable_help_flag = true)]
+    Eval(AppArgs),
+    /// Time the parts of training and sampling.
+    #[command(disable_help_flag = true)]
+    Bench(AppArgs),
+    /// Run all tests on a backend.
+    Test(test::TestArgs),
+    /// Format, clippy, docs, tests and book, cheapest first.
+    Check,
+    /// Build the book into book/book; its tools are installed into target/tools if they are missing.
+    Book,
+    /// What continuous integration runs: check, and a smoke run of the application.
+    Ci,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<ExitCode> {
+    std::env::set_current_dir(root())?;
+    match Cli::parse().verb {
+        Verb::Train(args) => app::run("train", &args),
+        Verb::Pretrain(args) => app::run("pretrain", &args),
+        Verb::Sample(args) => app::run("sample", &args),
+        Verb::Eval(args) => app::run("eval", &args),
+        Verb::Bench(args) => app::run("bench", &args),
+        Verb::Test(args) => test::test(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Check => check::check().map(|()| ExitCode::SUCCESS),
+        Verb::Book => book::build().map(|()| ExitCode::SUCCESS),
+        Verb::Ci => check::ci().map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// The workspace's root.
+fn root() -> &'static std::path::Path {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
+}

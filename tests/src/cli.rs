@@ -1,0 +1,149 @@
+//! The real program, as a person runs it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+/// The program that `cargo xtask test` built.
+fn program() -> PathBuf {
+    let path = std::env::var_os("FLOW_GRPO_BIN").expect("FLOW_GRPO_BIN is unset: run the tests with `cargo xtask test`");
+    PathBuf::from(path)
+}
+
+fn run(args: &[&str]) -> Output {
+    Command::new(program()).args(args).output().expect("the program runs")
+}
+
+/// Runs what must fail with exit code 2; returns what it said.
+fn refused(args: &[&str]) -> String {
+    let output = run(args);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+fn toy(out: &Path, more: &[&str]) -> Output {
+    let out = out.to_string_lossy().into_owned();
+    let args: Vec<&str> = ["train", "--preset", "toy-2d", "--set", "evaluation_samples=100", "--out", &out].into_iter().chain(more.iter().copied()).collect();
+    run(&args)
+}
+
+/// `metrics.jsonl` without wall-clock times.
+fn metrics(run: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
+    text.lines()
+        .map(|line| {
+            let mut value: serde_json::Value = serde_json::from_str(line).expect("one JSON object a line");
+            value.as_object_mut().expect("an object").remove("time");
+            value
+        })
+        .collect()
+}
+
+#[test]
+fn a_training_run_leaves_a_directory_that_explains_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = directory.path().join("run");
+    let output = toy(&run, &["--set", "epochs=12"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for file in ["config.toml", "about.json", "metrics.jsonl", "state.safetensors", "policy.safetensors", "curves.svg", "report.html"] {
+        assert!(std::fs::metadata(run.join(file)).is_ok_and(|file| file.len() > 0), "{file}");
+    }
+    assert!(run.join("samples/epoch-0000.png").exists() && run.join("samples/epoch-0012.png").exists());
+    let lines = metrics(&run);
+    let evaluations: Vec<_> = lines.iter().filter(|line| line["event"] == "eval").collect();
+    assert_eq!(evaluations.len(), 3, "at epochs 0, 10 and 12");
+    let reward = |line: &serde_json::Value| line["rewards"]["toy_mode"].as_f64().expect("a reward");
+    assert!(reward(evaluations[2]) > reward(evaluations[0]) + 0.1, "twelve epochs must show");
+    let report = std::fs::read_to_string(run.join("report.html")).expect("a report");
+    assert!(!report.contains("src=\"http") && report.contains("data:image/png;base64"), "the report must need nothing else");
+}
+
+#[test]
+fn a_run_that_was_stopped_goes_on_as_if_it_never_had() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [whole, stopped] = ["whole", "stopped"].map(|name| directory.path().join(name));
+    assert!(toy(&whole, &["--set", "epochs=20"]).status.success());
+    assert!(toy(&stopped, &["--set", "epochs=20"]).status.success());
+    // As a kill between two checkpoints leaves it: state of epoch 10, metrics of epoch 13 and half a line.
+    let early = directory.path().join("early");
+    assert!(toy(&early, &["--set", "epochs=10"]).status.success());
+    std::fs::copy(early.join("state.safetensors"), stopped.join("state.safetensors")).expect("copied");
+    let text = std::fs::read_to_string(stopped.join("metrics.jsonl")).expect("metrics");
+    let cut: Vec<&str> = text.lines().take(16).collect();
+    std::fs::write(stopped.join("metrics.jsonl"), cut.join("\n") + "\n{\"event\":\"epo").expect("written");
+    let resumed = run(&["train", "--resume", &stopped.to_string_lossy()]);
+    assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
+    assert_eq!(metrics(&stopped), metrics(&whole));
+    let policy = |run: &Path| std::fs::read(run.join("policy.safetensors")).expect("a policy");
+    assert_eq!(policy(&stopped), policy(&whole));
+}
+
+#[test]
+fn every_mistake_in_a_configuration_is_named_at_once() {
+    let text = refused(&[
+        "train", "--out", "/nonexistent/never-made", "--set", "epoch=3", "--set", "grpo.group_size=0", "--set", "seed=\"x\"", "--set", "rewards={beauty=1.0}",
+    ]);
+    for part in ["epoch: unknown key; did you mean `epochs`?", "grpo.group_size must be at least 1", "seed: a integer is needed", "rewards.beauty"] {
+        assert!(text.contains(part), "`{part}` is missing in: {text}");
+    }
+}
+
+#[test]
+fn a_file_is_read_on_top_of_the_preset() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("mine.toml");
+    std::fs::write(&file, "epochs = 2\n[grpo.optimizer]\nweight_decay = 1\n").expect("written");
+    let run = directory.path().join("run");
+    assert!(toy(&run, &["--config", &file.to_string_lossy(), "--set", "seed=5"]).status.success());
+    let config = std::fs::read_to_string(run.join("config.toml")).expect("a configuration");
+    assert!(config.contains("epochs = 2") && config.contains("weight_decay = 1.0") && config.contains("seed = 5"), "{config}");
+    std::fs::write(&file, "epochs = ").expect("written");
+    assert!(refused(&["train", "--config", &file.to_string_lossy()]).contains("is not TOML"));
+}
+
+#[test]
+fn a_run_directory_is_never_overwritten_nor_shared() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = directory.path().join("run");
+    assert!(toy(&run, &["--set", "epochs=1"]).status.success());
+    let run_text = run.to_string_lossy().into_owned();
+    assert!(refused(&["train", "--preset", "toy-2d", "--out", &run_text]).contains("already holds a run"));
+    let lock = std::fs::File::create(run.join(".lock")).expect("a lock file");
+    lock.lock().expect("locked");
+    assert!(refused(&["train", "--resume", &run_text]).contains("in use by another process"));
+}
+
+#[test]
+fn bad_input_gets_one_clear_message() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
+    let out = path("out.png");
+    assert!(refused(&["sample", "--prompt", "a purple circle", "--output", &out]).contains("unknown word `purple`"));
+    assert!(refused(&["sample", "--output", &out]).contains("--prompt"));
+    assert!(refused(&["sample", "--prompt", "a circle", "--checkpoint", "nowhere"]).contains("nowhere"));
+    std::fs::write(path("broken.safetensors"), b"not a checkpoint").expect("written");
+    assert!(refused(&["eval", "--checkpoint", &path("broken.safetensors")]).contains("not a complete safetensors file"));
+    std::fs::write(path("bad.jsonl"), "{\"tag\": \"colors\"}\nnonsense\n").expect("written");
+    let text = refused(&["eval", "--prompts", &path("bad.jsonl")]);
+    assert!(text.contains("line 1") && text.contains("line 2"), "{text}");
+    assert!(refused(&["train", "--preset", "imagenet"]).contains("there are: shapes, toy-2d"));
+    assert!(refused(&["train", "--resume", &path("nothing")]).contains("not a run directory"));
+    assert!(refused(&["sample", "--prompt", "a circle", "--steps", "1", "--count", "1", "--output", "/proc/no/such/picture.png"]).contains("cannot write"));
+}
+
+#[test]
+fn pictures_and_accuracies_come_from_the_built_in_base() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [picture, table] = ["picture.png", "eval.json"].map(|name| directory.path().join(name));
+    let output = run(&["sample", "--prompt", "a photo of a red square", "--count", "2", "--steps", "2", "--output", &picture.to_string_lossy()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(std::fs::read(&picture).expect("a picture").starts_with(b"\x89PNG"));
+    let output = run(&["eval", "--samples", "2", "--steps", "2", "--output", &table.to_string_lossy()]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&table).expect("a table")).expect("JSON");
+    assert!((0.0..=1.0).contains(&json["overall"].as_f64().expect("overall")));
+    assert_eq!(json["tags"].as_object().expect("tags").len(), 6);
+}

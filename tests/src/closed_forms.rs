@@ -1,0 +1,225 @@
+//! Fields, steps and densities against what is known on paper.
+
+use burn::tensor::Tensor;
+use flow::{
+    GridKind, Guided, IsotropicGaussian, KlForm, NoiseLevel, Reduction, Sampler, Step, Transition, VelocityField,
+    analytic::{GaussianField, MixtureField, Component, score_from_velocity},
+    matching::{TimeDistribution, flow_matching_loss},
+    transition,
+};
+use grpo::noise::{Key, Purpose, normal};
+
+use crate::backend::{Device, Plain, distance, numbers};
+
+pub fn noise(rows: usize, shape: [usize; 3], stream: usize) -> Tensor<Plain, 4> {
+    let keys: Vec<Key> = (0..rows).map(|row| Key::new(7, Purpose::Step).row(row, 0).step(stream)).collect();
+    normal(&keys, shape, &Device::default())
+}
+
+/// Data with correlated elements: eigenvalues 4 and 0.04 on axes turned by 0.6.
+pub fn gaussian() -> GaussianField<Plain> {
+    let device = Device::default();
+    let (sin, cos) = 0.6_f32.sin_cos();
+    let basis = Tensor::from_floats([[cos, -sin], [sin, cos]], &device);
+    GaussianField::new(Tensor::from_floats([1.0, -0.5], &device), basis, vec![4.0, 0.04])
+}
+
+pub fn mixture() -> MixtureField {
+    MixtureField::new(vec![
+        Component { weight: 0.7, mean: vec![1.5, 0.0], std: 0.3 },
+        Component { weight: 0.3, mean: vec![-1.0, 1.0], std: 0.6 },
+    ])
+}
+
+const POINT: [usize; 3] = [2, 1, 1];
+
+#[test]
+fn the_score_follows_from_the_velocity() {
+    let x = noise(64, POINT, 0) * 2.0;
+    for t in [0.05, 0.3, 0.7, 0.99] {
+        let time = Tensor::full([64], t, &Device::default());
+        let velocity = gaussian().velocity(x.clone(), time.clone(), &[]);
+        let d = distance(&numbers(score_from_velocity(x.clone(), velocity, t)), &numbers(gaussian().score(x.clone(), t)));
+        assert!(d < 2e-4, "gaussian at {t}: {d:e}");
+        let velocity = mixture().velocity(x.clone(), time, &[]);
+        let d = distance(&numbers(score_from_velocity(x.clone(), velocity, t)), &numbers(mixture().score(x.clone(), t)));
+        assert!(d < 2e-4, "mixture at {t}: {d:e}");
+    }
+}
+
+#[test]
+fn a_mixture_of_one_is_the_gaussian() {
+    let device = Device::default();
+    let one = MixtureField::new(vec![Component { weight: 2.0, mean: vec![0.3, -0.2], std: 0.5 }]);
+    let same = GaussianField::<Plain>::new(Tensor::from_floats([0.3, -0.2], &device), Tensor::eye(2, &device), vec![0.25, 0.25]);
+    let (x, time) = (noise(32, POINT, 1), Tensor::full([32], 0.4, &device));
+    let d = distance(&numbers(one.velocity(x.clone(), time.clone(), &[])), &numbers(same.velocity(x, time, &[])));
+    assert!(d < 1e-5, "{d:e}");
+}
+
+#[test]
+fn the_euler_ode_approaches_the_exact_solution_with_order_one() {
+    let x = noise(256, POINT, 2);
+    let exact = numbers(gaussian().solve(x.clone(), 0.0));
+    let error = |steps: usize| {
+        let sampler = Sampler::ode(GridKind::Linear.grid(steps).expect("valid"));
+        let end = sampler.sample(&gaussian(), &[], x.clone(), |_| unreachable!("the ODE draws no noise"));
+        distance(&numbers(end), &exact)
+    };
+    let (coarse, fine) = (error(40), error(160));
+    let order = (coarse / fine).ln() / 4.0_f64.ln();
+    assert!((0.8..1.3).contains(&order), "halving the step should halve the error; order {order}");
+}
+
+#[test]
+fn the_first_step_has_exactly_the_noise_level_as_std() {
+    for a in [0.1, 0.7, 1.0] {
+        for kind in [GridKind::Linear, GridKind::Sd3DoubleShift { shift: 3.0 }] {
+            let step = kind.grid(10).expect("valid").step(0);
+            let x = noise(1, POINT, 3);
+            let first = transition::flow_sde(x.clone(), x, step, NoiseLevel::new(a).expect("valid"));
+            assert!((first.std - a).abs() < 1e-12, "{} is not {a}", first.std);
+        }
+    }
+}
+
+#[test]
+fn without_noise_the_sde_is_the_euler_ode() {
+    let (x, v) = (noise(8, POINT, 4), noise(8, POINT, 5));
+    let grid = GridKind::Shifted { shift: 3.0 }.grid(10).expect("valid");
+    for step in grid.steps() {
+        let sde = transition::flow_sde(x.clone(), v.clone(), step, NoiseLevel::new(0.0).expect("valid"));
+        let ode = transition::ode(x.clone(), v.clone(), step);
+        assert_eq!(sde.std, 0.0);
+        let d = distance(&numbers(sde.mean), &numbers(ode.mean));
+        assert!(d < 1e-6, "{d:e}");
+    }
+}
+
+#[test]
+fn the_coefficients_are_those_of_the_table() {
+    // The double-shift grid of 10 steps at a = 0.7: mean = cx·x + cv·v, std = sd.
+    let grid = GridKind::Sd3DoubleShift { shift: 3.0 }.grid(10).expect("valid");
+    let device = Device::default();
+    let [zero, one] = [0.0, 1.0].map(|value| Tensor::<Plain, 4>::full([1, 1, 1, 1], value, &device));
+    for (i, sd, cx, cv) in [
+        (0, 0.7, 0.755, -0.039_871),
+        (3, 0.445_897, 0.884_093, -0.083_818),
+        (8, 0.225_360, 0.908_672, -0.335_055),
+        (9, 0.006_278, 0.997_793, -0.011_116),
+    ] {
+        let at = |x: &Tensor<Plain, 4>, v: &Tensor<Plain, 4>| {
+            transition::flow_sde(x.clone(), v.clone(), grid.step(i), NoiseLevel::new(0.7).expect("valid"))
+        };
+        assert!((at(&one, &zero).std - sd).abs() < 1e-6);
+        assert!((numbers(at(&one, &zero).mean)[0] - cx).abs() < 1e-6);
+        assert!((numbers(at(&zero, &one).mean)[0] - cv).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn the_log_probability_is_the_closed_form() {
+    let (mean, value, std) = (noise(3, [4, 2, 2], 6), noise(3, [4, 2, 2], 7), 0.37_f64);
+    let gaussian = IsotropicGaussian { mean: mean.clone(), std };
+    let [mean, value] = [mean, value.clone()].map(numbers);
+    let by_hand: Vec<f64> = mean
+        .chunks(16)
+        .zip(value.chunks(16))
+        .map(|(m, x)| m.iter().zip(x).map(|(m, x)| -((x - m) / std).powi(2) / 2.0 - (std * (2.0 * std::f64::consts::PI).sqrt()).ln()).sum())
+        .collect();
+    let value = noise(3, [4, 2, 2], 7);
+    let sum = numbers(gaussian.log_prob(value.clone(), Reduction::Sum));
+    assert!(distance(&sum, &by_hand) < 1e-5);
+    let mean = numbers(gaussian.log_prob(value, Reduction::Mean));
+    assert!(distance(&mean, &by_hand.iter().map(|x| x / 16.0).collect::<Vec<_>>()) < 1e-5);
+}
+
+#[test]
+fn the_two_kl_forms_differ_by_the_documented_factor() {
+    let step = Step { index: 3, from: 0.7, to: 0.6 };
+    let level = NoiseLevel::new(0.7).expect("valid");
+    let x = noise(5, [3, 4, 4], 8);
+    let [p, q] = [9, 10].map(|stream| transition::flow_sde(x.clone(), noise(5, [3, 4, 4], stream), step, level));
+    let paper = numbers(p.kl(&q, KlForm::Paper, step));
+    let reference = numbers(p.kl(&q, KlForm::Reference, step));
+    let scaled: Vec<f64> = paper.iter().map(|kl| kl * step.duration() / 48.0).collect();
+    assert!(distance(&reference, &scaled) < 1e-5);
+    // And the paper's own expression in terms of velocities.
+    let (t, sigma) = (step.from, level.sigma(step));
+    let factor = step.duration() / 2.0 * (sigma * (1.0 - t) / (2.0 * t) + 1.0 / sigma).powi(2);
+    let [v, w] = [9, 10].map(|stream| numbers(noise(5, [3, 4, 4], stream)));
+    let squared: Vec<f64> = v.chunks(48).zip(w.chunks(48)).map(|(v, w)| factor * v.iter().zip(w).map(|(a, b)| (a - b).powi(2)).sum::<f64>()).collect();
+    assert!(distance(&paper, &squared) < 1e-4);
+}
+
+#[test]
+fn guidance_of_one_is_the_conditional_field_and_of_zero_the_unconditional() {
+    struct ByCondition;
+    impl VelocityField<Plain> for ByCondition {
+        type Condition = f32;
+        fn velocity(&self, latent: Tensor<Plain, 4>, _time: Tensor<Plain, 1>, conditions: &[f32]) -> Tensor<Plain, 4> {
+            let per_row = Tensor::<Plain, 1>::from_floats(conditions, &latent.device()).reshape([-1, 1, 1, 1]);
+            latent + per_row
+        }
+    }
+    let (x, time) = (noise(2, POINT, 11), Tensor::full([2], 0.5, &Device::default()));
+    let plain = |conditions: &[f32]| numbers(ByCondition.velocity(x.clone(), time.clone(), conditions));
+    for (scale, want) in [(0.0, plain(&[0.0, 0.0])), (1.0, plain(&[3.0, 5.0])), (2.0, plain(&[6.0, 10.0]))] {
+        let guided = Guided { field: ByCondition, unconditional: 0.0, scale };
+        let got = numbers(guided.velocity(x.clone(), time.clone(), &[3.0, 5.0]));
+        assert!(distance(&got, &want) < 1e-6, "scale {scale}");
+    }
+}
+
+#[test]
+fn the_true_field_has_the_smallest_matching_loss() {
+    // For one Gaussian in one dimension the least mean squared error is known: E[Var(x_1 − x_0 | x_t)].
+    let device = Device::default();
+    let data_variance = 0.25_f64;
+    let field = GaussianField::<Plain>::new(Tensor::from_floats([0.0], &device), Tensor::eye(1, &device), vec![data_variance]);
+    let rows = 200_000;
+    let shape = [1, 1, 1];
+    let key = Key::new(3, Purpose::Initial);
+    let [x0, x1] = [1, 2].map(|step| {
+        let keys: Vec<Key> = (0..rows).map(|row| key.row(row, 0).step(step)).collect();
+        normal::<Plain>(&keys, shape, &device)
+    });
+    for t in [0.2_f64, 0.6] {
+        let variance = (1.0 - t).powi(2) * data_variance + t * t;
+        let covariance = t - (1.0 - t) * data_variance;
+        let least = 1.0 + data_variance - covariance.powi(2) / variance;
+        let time = Tensor::full([rows], t, &device);
+        let loss = flow_matching_loss(&field, x0.clone() * data_variance.sqrt(), x1.clone(), time, &vec![(); rows]);
+        let got = numbers(loss.mean())[0];
+        // The loss is a scaled chi-square: its standard error over the rows is least·√(2/rows).
+        assert!((got - least).abs() < 5.0 * least * (2.0 / rows as f64).sqrt(), "{got} is not {least} at {t}");
+    }
+}
+
+#[test]
+fn times_follow_their_distribution() {
+    use rand::Rng;
+    use rand_distr::{Distribution, StandardNormal};
+    let mut rng = Key::new(1, Purpose::Pretraining).rng();
+    let mut draw = |times: TimeDistribution| -> Vec<f64> {
+        (0..20_000).map(|_| times.time(rng.random(), StandardNormal.sample(&mut rng))).collect()
+    };
+    let share_below = |times: &[f64], bound: f64| times.iter().filter(|t| **t < bound).count() as f64 / times.len() as f64;
+    let uniform = draw(TimeDistribution::Uniform);
+    assert!((share_below(&uniform, 0.3) - 0.3).abs() < 0.02);
+    // P(t < ½) = P(logit < 0) = Φ(−mean/std) = Φ(−0.5) = 0.3085
+    let normal = draw(TimeDistribution::LogitNormal { mean: 0.5, std: 1.0 });
+    assert!((share_below(&normal, 0.5) - 0.3085).abs() < 0.02);
+}
+
+#[test]
+fn a_deterministic_last_step_draws_no_noise() {
+    let sampler = Sampler::flow_sde(GridKind::Linear.grid(5).expect("valid"), NoiseLevel::new(0.7).expect("valid"));
+    assert!(sampler.steps().all(|(_, transition)| transition.is_random()));
+    let sampler = sampler.with_deterministic_last_step();
+    let trajectory = sampler.trajectory(&gaussian(), &[], noise(4, POINT, 12), |step| noise(4, POINT, 13 + step.index), Reduction::Mean);
+    assert_eq!(sampler.step(4).1, Transition::Ode);
+    let random: Vec<bool> = trajectory.log_probs.iter().map(Option::is_some).collect();
+    assert_eq!(random, [true, true, true, true, false]);
+    assert_eq!(trajectory.latents.len(), 6);
+}

@@ -1,0 +1,83 @@
+//! Classes of runs that must be the same run.
+
+use grpo::{GrpoConfig, advantage::AdvantageConfig, trainer::TrainedSteps};
+use proptest::prelude::*;
+use tasks::reward::Darkness;
+
+use crate::{
+    backend::distance,
+    training::{TestTrainer, config, trainer, trainer_for},
+};
+
+/// Metrics without wall-clock times, as text, and all weights.
+fn record(trainer: &mut TestTrainer, epochs: usize) -> (Vec<String>, Vec<f64>) {
+    let metrics = (0..epochs).map(|_| {
+        let mut metrics = trainer.iterate().expect("an epoch").metrics;
+        metrics.time = grpo::trainer::EpochTimes::default();
+        serde_json::to_string(&metrics).expect("JSON")
+    });
+    let metrics = metrics.collect();
+    (metrics, weights(trainer))
+}
+
+fn weights(trainer: &TestTrainer) -> Vec<f64> {
+    trainer.state().weights.to_data().values().flat_map(|data| data.iter::<f64>().collect::<Vec<_>>()).collect()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_whatever_the_number_of_threads() {
+    let run = |workers: usize| record(&mut trainer_for(config(), 9, workers, Box::new(Darkness)), 3);
+    let one = run(1);
+    assert_eq!(one, run(1));
+    assert_eq!(one, run(3));
+    assert_ne!(one.1, record(&mut trainer(config(), 10), 3).1, "another seed must give another run");
+}
+
+#[test]
+fn resuming_equals_never_stopping() {
+    let config = GrpoConfig { updates_per_epoch: 2, trained_steps: TrainedSteps::Random { count: 2 }, ..config() };
+    let mut whole = trainer(config.clone(), 4);
+    record(&mut whole, 2);
+    let state = whole.state();
+    let rest = record(&mut whole, 2);
+    let mut resumed = trainer(config, 4);
+    resumed.restore(state);
+    assert_eq!(record(&mut resumed, 2), rest);
+}
+
+#[test]
+fn microbatches_of_one_and_of_eight_give_the_same_update() {
+    let run = |micro_batch: usize, rollout_batch: usize| {
+        let mut trainer = trainer(GrpoConfig { micro_batch, rollout_batch, ..config() }, 6);
+        record(&mut trainer, 1);
+        weights(&trainer)
+    };
+    let reference = run(8, 8);
+    for (micro_batch, rollout_batch) in [(1, 8), (5, 8), (24, 8), (8, 1), (8, 7), (8, 100)] {
+        // Adam divides by the size of the gradient: where that is near 0, rounding decides the direction of a step of one
+        // learning rate. All but a few weights must agree to rounding.
+        let other = run(micro_batch, rollout_batch);
+        let differ = reference.iter().zip(&other).filter(|(a, b)| (*a - *b).abs() > 1e-5).count();
+        assert!(differ * 200 < reference.len(), "micro-batch {micro_batch}, rollout batch {rollout_batch}: {differ} of {} differ", reference.len());
+        assert!(distance(&other, &reference) < 0.01);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    /// No divisibility rules: any sizes train, and every row of a group with spread is trained once.
+    #[test]
+    fn any_sizes_train(groups in 1_usize..4, group_size in 1_usize..5, updates in 1_usize..4, micro_batch in 1_usize..6, rollout_batch in 1_usize..7, count in 1_usize..4) {
+        let config = GrpoConfig {
+            groups, group_size, updates_per_epoch: updates, micro_batch, rollout_batch,
+            trained_steps: TrainedSteps::Random { count },
+            advantage: AdvantageConfig { clip: 5.0, ..config().advantage },
+            ..config()
+        };
+        let metrics = trainer(config, 3).iterate().expect("an epoch").metrics;
+        let trained = if group_size == 1 { 0 } else { groups * group_size * count };
+        prop_assert_eq!(metrics.transitions, trained);
+        prop_assert!(metrics.loss.is_finite() && metrics.gradient_norm.is_finite());
+    }
+}

@@ -1,0 +1,125 @@
+//! One step of the published PyTorch code, number by number.
+
+use std::path::Path;
+
+use burn::tensor::{Tensor, TensorData};
+use flow::{GridKind, KlForm, NoiseLevel, Reduction, Transition};
+use grpo::{
+    advantage::{AdvantageConfig, Spread, group_advantages},
+    objective::clipped_loss,
+};
+use safetensors::SafeTensors;
+
+use crate::backend::{Device, Plain, distance, numbers};
+
+struct Golden {
+    bytes: Vec<u8>,
+    cases: Vec<serde_json::Value>,
+}
+
+impl Golden {
+    fn read() -> Self {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+        let text = std::fs::read_to_string(directory.join("flow_sde_reference.json")).expect("the golden is committed");
+        let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let bytes = std::fs::read(directory.join("flow_sde_reference.safetensors")).expect("the golden is committed");
+        Self { bytes, cases: json["cases"].as_array().expect("cases").clone() }
+    }
+
+    fn values(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
+        let file = SafeTensors::deserialize(&self.bytes).expect("safetensors");
+        let view = file.tensor(name).unwrap_or_else(|_| panic!("no {name}"));
+        let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        (view.shape().to_vec(), values)
+    }
+
+    fn tensor<const D: usize>(&self, name: &str) -> Tensor<Plain, D> {
+        let (shape, values) = self.values(name);
+        Tensor::from_data(TensorData::new(values, shape), &Device::default())
+    }
+
+    fn wide(&self, name: &str) -> Vec<f64> {
+        self.values(name).1.into_iter().map(f64::from).collect()
+    }
+}
+
+const TOLERANCE: f64 = 1e-5;
+
+fn assert_near(what: &str, got: &[f64], want: &[f64], tolerance: f64) {
+    let distance = distance(got, want);
+    assert!(distance <= tolerance, "{what}: off by {distance:e}");
+}
+
+#[test]
+fn every_case_of_the_reference_code_is_reproduced() {
+    let golden = Golden::read();
+    assert_eq!(golden.cases.len(), 18);
+    for case in &golden.cases {
+        let key = case["key"].as_str().expect("key");
+        let grid = GridKind::Sd3DoubleShift { shift: 3.0 }.grid(case["n_steps"].as_u64().expect("steps") as usize).expect("valid");
+        let step = grid.step(case["step"].as_u64().expect("step") as usize);
+        let noise_level = NoiseLevel::new(case["noise_level"].as_f64().expect("level")).expect("valid");
+        let transition = Transition::FlowSde { noise_level };
+        let get = |name: &str| golden.tensor::<4>(&format!("{key}.{name}"));
+        let want = |name: &str| golden.wide(&format!("{key}.{name}"));
+
+        let old = transition.gaussian(get("x"), get("velocity"), step);
+        let sigma = old.std / step.duration().sqrt();
+        // The reference computes its grid in f32, and 1 − t loses digits near t = 1.
+        assert_near(&format!("{key} sigma"), &[sigma], &[case["std_per_sqrt_dt"].as_f64().expect("std")], TOLERANCE);
+        assert_near(&format!("{key} mean"), &numbers(old.mean.clone()), &want("mean"), TOLERANCE);
+        assert_near(&format!("{key} next"), &numbers(old.sample(get("noise"))), &want("next"), TOLERANCE);
+
+        let next = get("next");
+        let log_prob = old.log_prob(next.clone(), Reduction::Mean);
+        assert_near(&format!("{key} log_prob"), &numbers(log_prob.clone()), &want("log_prob"), LOG_PROB_TOLERANCE);
+        let new = transition.gaussian(get("x"), get("velocity_new"), step);
+        assert_near(&format!("{key} mean_new"), &numbers(new.mean.clone()), &want("mean_new"), TOLERANCE);
+        let log_prob_new = new.log_prob(next, Reduction::Mean);
+        assert_near(&format!("{key} log_prob_new"), &numbers(log_prob_new.clone()), &want("log_prob_new"), LOG_PROB_TOLERANCE);
+        let reference = transition.gaussian(get("x"), get("velocity_ref"), step);
+        let kl = new.kl(&reference, KlForm::Reference, step);
+        assert_near(&format!("{key} kl"), &numbers(kl), &want("kl_code"), KL_TOLERANCE);
+
+        // From the golden's own log-probabilities: their rounding is not the loss's.
+        let policy = clipped_loss(
+            golden.tensor::<1>(&format!("{key}.log_prob_new")),
+            golden.tensor::<1>(&format!("{key}.log_prob")),
+            golden.tensor::<1>(&format!("{key}.advantage")),
+            1e-4,
+        );
+        assert_near(&format!("{key} ratio"), &numbers(policy.ratio), &want("ratio"), TOLERANCE);
+        // The loss is a mean of terms A·ratio that cancel: it is exact on their scale, not on its own.
+        let scale = want("advantage").iter().fold(0.0_f64, |scale, advantage| scale.max(advantage.abs()));
+        let off = (numbers(policy.loss.mean())[0] - want("policy_loss")[0]).abs();
+        assert!(off <= TOLERANCE * scale, "{key} loss: off by {off:e}");
+    }
+}
+
+/// At the last steps std is 0.003, so `(x' − mean)/std` keeps four digits of f32's seven in each element; the mean over
+/// elements keeps five.
+const LOG_PROB_TOLERANCE: f64 = 2e-5;
+/// The KL is the square of a small difference of means: it has half their digits.
+const KL_TOLERANCE: f64 = 1e-4;
+
+#[test]
+fn advantages_are_those_of_the_reference_code() {
+    let golden = Golden::read();
+    let (_, rewards) = golden.values("rewards");
+    for (spread, name) in [(Spread::Epoch, "advantages_global_std_true"), (Spread::Group, "advantages_global_std_false")] {
+        let config = AdvantageConfig { spread, epsilon: 1e-4, clip: 5.0 };
+        let advantages = group_advantages(&rewards, 6, &config);
+        let got: Vec<f64> = advantages.values.iter().copied().map(f64::from).collect();
+        assert_near(name, &got, &golden.wide(name), TOLERANCE);
+        assert_eq!(advantages.has_spread, [true, false, true, true, true], "the second group is constant");
+    }
+}
+
+#[test]
+fn the_grids_are_those_of_diffusers() {
+    let golden = Golden::read();
+    for steps in [10, 40] {
+        let grid = GridKind::Sd3DoubleShift { shift: 3.0 }.grid(steps).expect("valid");
+        assert_near("grid", grid.times(), &golden.wide(&format!("sigmas_{steps}")), 1e-6);
+    }
+}

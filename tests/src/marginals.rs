@@ -1,0 +1,157 @@
+//! The law on which everything rests: the SDE has the marginals of the ODE.
+//!
+//! Many samples are drawn with many small steps from a field whose marginals are known, and mean and covariance are compared with
+//! the known ones at several times, within statistical bounds plus the bias of the step size. The same test must fail for an SDE
+//! with a wrong drift.
+
+use burn::tensor::Tensor;
+use flow::{GridKind, IsotropicGaussian, NoiseLevel, Step, VelocityField, sampler::velocity_at, transition};
+
+use crate::{
+    backend::{Plain, numbers},
+    closed_forms::{gaussian, mixture, noise},
+};
+
+type Rule = fn(Tensor<Plain, 4>, Tensor<Plain, 4>, Step, NoiseLevel) -> IsotropicGaussian<Plain>;
+
+/// Mean (2) and covariance (xx, xy, yy) of points in the plane.
+#[derive(Clone, Copy, Debug)]
+struct Moments {
+    mean: [f64; 2],
+    covariance: [f64; 3],
+}
+
+impl Moments {
+    fn of(latent: &Tensor<Plain, 4>) -> Self {
+        let points = numbers(latent.clone());
+        let n = points.len() as f64 / 2.0;
+        let average = |f: &dyn Fn(f64, f64) -> f64| points.chunks(2).map(|p| f(p[0], p[1])).sum::<f64>() / n;
+        let mean = [average(&|x, _| x), average(&|_, y| y)];
+        let covariance = [
+            average(&|x, _| (x - mean[0]).powi(2)),
+            average(&|x, y| (x - mean[0]) * (y - mean[1])),
+            average(&|_, y| (y - mean[1]).powi(2)),
+        ];
+        Self { mean, covariance }
+    }
+
+    /// The largest deviation from the truth, in standard errors of `n` samples.
+    fn deviation(&self, truth: &Self, n: usize) -> f64 {
+        let [xx, xy, yy] = truth.covariance;
+        let n = n as f64;
+        let errors = [(xx / n).sqrt(), (yy / n).sqrt(), (2.0 * xx * xx / n).sqrt(), ((xx * yy + xy * xy) / n).sqrt(), (2.0 * yy * yy / n).sqrt()];
+        let got = [self.mean[0], self.mean[1], self.covariance[0], self.covariance[1], self.covariance[2]];
+        let want = [truth.mean[0], truth.mean[1], xx, xy, yy];
+        got.iter().zip(want).zip(errors).map(|((got, want), error)| (got - want).abs() / error).fold(0.0, f64::max)
+    }
+}
+
+fn gaussian_truth(t: f64) -> Moments {
+    let mean = numbers(gaussian().marginal_mean(t));
+    let covariance = numbers(gaussian().marginal_covariance(t));
+    Moments { mean: [mean[0], mean[1]], covariance: [covariance[0], covariance[1], covariance[3]] }
+}
+
+/// The moments of the mixture of `closed_forms`, from those of its components.
+fn mixture_truth(t: f64) -> Moments {
+    let field = mixture();
+    let total: f64 = field.components().iter().map(|c| c.weight).sum();
+    let mut mean = [0.0; 2];
+    let mut second = [0.0; 3];
+    for c in field.components() {
+        let w = c.weight / total;
+        let m = [(1.0 - t) * f64::from(c.mean[0]), (1.0 - t) * f64::from(c.mean[1])];
+        let variance = ((1.0 - t) * c.std).powi(2) + t * t;
+        mean = [mean[0] + w * m[0], mean[1] + w * m[1]];
+        second = [second[0] + w * (variance + m[0] * m[0]), second[1] + w * m[0] * m[1], second[2] + w * (variance + m[1] * m[1])];
+    }
+    Moments { mean, covariance: [second[0] - mean[0] * mean[0], second[1] - mean[0] * mean[1], second[2] - mean[1] * mean[1]] }
+}
+
+const ROWS: usize = 20_000;
+const STEPS: usize = 200;
+/// Times at which marginals are compared, as step indices of the linear grid: t = 0.8, 0.5, 0.2, 0.05.
+const AT: [usize; 4] = [40, 100, 160, 190];
+
+/// The largest deviation over the compared times, in standard errors.
+fn worst_deviation<F: VelocityField<Plain, Condition = ()>>(field: &F, truth: impl Fn(f64) -> Moments, level: f64, rule: Rule, stream: usize) -> f64 {
+    let level = NoiseLevel::new(level).expect("valid");
+    let mut latent = noise(ROWS, [2, 1, 1], stream);
+    let mut worst = 0.0_f64;
+    for step in GridKind::Linear.grid(STEPS).expect("valid").steps() {
+        if AT.contains(&step.index) {
+            worst = worst.max(Moments::of(&latent).deviation(&truth(step.from), ROWS));
+        }
+        let velocity = velocity_at(field, latent.clone(), step, &[]);
+        latent = rule(latent, velocity, step, level).sample(noise(ROWS, [2, 1, 1], stream + 1 + step.index));
+    }
+    worst
+}
+
+/// Twenty comparisons of a normal deviate stay below 4.5 with probability 0.9999; the rest is the bias of 200 steps.
+const BOUND: f64 = 9.0;
+
+#[test]
+fn the_sde_keeps_the_marginals_of_the_ode() {
+    for (index, level) in [0.1, 0.7, 1.0].into_iter().enumerate() {
+        let stream = 1000 * (index + 1);
+        let deviation = worst_deviation(&gaussian(), gaussian_truth, level, transition::flow_sde, stream);
+        println!("gaussian, a = {level}: {deviation:.1} standard errors");
+        assert!(deviation < BOUND, "gaussian, a = {level}: {deviation:.1} standard errors");
+        let deviation = worst_deviation(&mixture(), mixture_truth, level, transition::flow_sde, stream + 500);
+        println!("mixture, a = {level}: {deviation:.1} standard errors");
+        assert!(deviation < BOUND, "mixture, a = {level}: {deviation:.1} standard errors");
+    }
+}
+
+/// The SDE with its score term multiplied by `share`.
+fn with_share_of_score(x: Tensor<Plain, 4>, v: Tensor<Plain, 4>, step: Step, level: NoiseLevel, share: f64) -> IsotropicGaussian<Plain> {
+    let (t, sigma) = (step.from, level.sigma(step));
+    let score = (x.clone() + v.clone() * (1.0 - t)) * (share * sigma * sigma / (2.0 * t));
+    IsotropicGaussian { mean: x - (v + score) * step.duration(), std: sigma * step.duration().sqrt() }
+}
+
+#[test]
+fn an_sde_without_its_score_term_is_found_out() {
+    let none = worst_deviation(&gaussian(), gaussian_truth, 0.7, |x, v, step, level| with_share_of_score(x, v, step, level, 0.0), 5000);
+    let half = worst_deviation(&gaussian(), gaussian_truth, 0.7, |x, v, step, level| with_share_of_score(x, v, step, level, 0.5), 6000);
+    println!("no score: {none:.0}, half: {half:.0}");
+    assert!(none > 3.0 * BOUND && half > 3.0 * BOUND, "no score: {none}, half: {half}");
+    let whole = worst_deviation(&gaussian(), gaussian_truth, 0.7, |x, v, step, level| with_share_of_score(x, v, step, level, 1.0), 5000);
+    assert!(whole < BOUND, "the test's own SDE with the whole score must pass: {whole}");
+}
+
+/// The error of the final variance of Euler-Maruyama from the exact marginal at t = 0.8 down to the data.
+///
+/// Free of sampling noise: for centred Gaussian data in one dimension the velocity is linear, a step is `x' = factor·x + std·e`,
+/// and the variance of the chain obeys a recursion. It starts below t = 1 because σ is singular there: from t = 1 on, every
+/// grid has a first step of std `a`, and the order falls to about `a²`.
+fn variance_error(steps: usize, level: f64) -> f64 {
+    const START: f64 = 0.8;
+    let data_variance = 0.25_f64;
+    let marginal = |t: f64| (1.0 - t).powi(2) * data_variance + t * t;
+    let level = NoiseLevel::new(level).expect("valid");
+    let device = crate::backend::Device::default();
+    let time = |i: usize| START * (1.0 - i as f64 / steps as f64);
+    let variance = (0..steps).fold(marginal(START), |variance, index| {
+        let step = Step { index, from: time(index), to: time(index + 1) };
+        let gain = (step.from - (1.0 - step.from) * data_variance) / marginal(step.from);
+        let x = Tensor::<Plain, 4>::full([1, 1, 1, 1], 1.0, &device);
+        let gaussian = transition::flow_sde(x, Tensor::full([1, 1, 1, 1], gain, &device), step, level);
+        numbers(gaussian.mean)[0].powi(2) * variance + gaussian.std.powi(2)
+    });
+    (variance - data_variance).abs()
+}
+
+#[test]
+fn the_sde_converges_weakly_with_order_one() {
+    for level in [0.1, 0.7, 1.0] {
+        // Least squares through log error against log step size.
+        let points: Vec<(f64, f64)> = [20, 40, 80, 160].iter().map(|&n| ((1.0 / f64::from(n)).ln(), variance_error(n as usize, level).ln())).collect();
+        let n = points.len() as f64;
+        let (mx, my) = (points.iter().map(|p| p.0).sum::<f64>() / n, points.iter().map(|p| p.1).sum::<f64>() / n);
+        let order = points.iter().map(|p| (p.0 - mx) * (p.1 - my)).sum::<f64>() / points.iter().map(|p| (p.0 - mx).powi(2)).sum::<f64>();
+        println!("a = {level}: order {order:.3}");
+        assert!((0.9..1.15).contains(&order), "a = {level}: order {order}");
+    }
+}

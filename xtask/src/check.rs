@@ -1,0 +1,109 @@
+//! What must hold before a change goes in, cheapest first, with what took how long.
+
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    app::{self, Backend, cargo},
+    book, test,
+};
+
+type Stage = (&'static str, fn() -> Result<()>);
+
+const CHECK: [Stage; 6] =
+    [("format", format), ("clippy", clippy), ("dependencies", deny), ("docs", docs), ("tests (ndarray)", tests), ("book", book::build)];
+
+/// Format, clippy, docs, tests, book.
+pub fn check() -> Result<()> {
+    run(&CHECK)
+}
+
+/// The same, and a smoke run of the application on the backend that people use.
+pub fn ci() -> Result<()> {
+    let mut stages = CHECK.to_vec();
+    stages.insert(5, ("smoke run (flex)", smoke));
+    run(&stages)
+}
+
+/// Runs stages in order, stops at the first that fails, and says what took how long.
+fn run(stages: &[Stage]) -> Result<()> {
+    let mut times: Vec<(&str, Duration)> = Vec::new();
+    for (name, stage) in stages {
+        println!("== {name}");
+        let started = Instant::now();
+        let result = stage();
+        times.push((name, started.elapsed()));
+        if let Err(error) = result {
+            print_times(&times);
+            return Err(error.context(format!("stage `{name}`")));
+        }
+    }
+    print_times(&times);
+    Ok(())
+}
+
+fn print_times(times: &[(&str, Duration)]) {
+    println!("== what took how long");
+    for (name, time) in times {
+        println!("{name:<20} {:>6.0} s", time.as_secs_f64());
+    }
+}
+
+fn format() -> Result<()> {
+    succeed(cargo().args(["fmt", "--all", "--", "--check"]), "cargo fmt --all tidies up")
+}
+
+fn clippy() -> Result<()> {
+    succeed(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]), "clippy has something to say")
+}
+
+/// Licences, advisories and sources of dependencies, where cargo-deny is installed.
+fn deny() -> Result<()> {
+    let installed = cargo().args(["deny", "--version"]).output().is_ok_and(|output| output.status.success());
+    if !installed {
+        println!("skipped: cargo-deny is not installed (cargo install cargo-deny)");
+        return Ok(());
+    }
+    succeed(cargo().args(["deny", "check", "licenses", "bans", "sources"]), "a dependency breaks deny.toml")
+}
+
+fn docs() -> Result<()> {
+    let mut command = cargo();
+    command.args(["doc", "--quiet", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+    succeed(&mut command, "the docs have warnings")
+}
+
+fn tests() -> Result<()> {
+    test::run(Backend::Ndarray, None)
+}
+
+/// A whole training run on the toy task, and pictures from the base model.
+fn smoke() -> Result<()> {
+    let program = app::build(Backend::Flex)?;
+    let directory = Path::new("target/smoke");
+    if directory.exists() {
+        std::fs::remove_dir_all(directory)?;
+    }
+    let run = directory.join("toy");
+    let flow_grpo = |args: &[&str]| succeed(Command::new(&program).args(args), "the application failed");
+    flow_grpo(&["train", "--preset", "toy-2d", "--out", &run.to_string_lossy()])?;
+    for file in ["metrics.jsonl", "curves.svg", "report.html", "policy.safetensors"] {
+        let size = std::fs::metadata(run.join(file)).with_context(|| format!("the run left no {file}"))?.len();
+        ensure!(size > 0, "the run left an empty {file}");
+    }
+    let picture = directory.join("samples.png");
+    flow_grpo(&["sample", "--prompt", "a photo of a red circle", "--count", "2", "--steps", "4", "--output", &picture.to_string_lossy()])?;
+    flow_grpo(&["eval", "--samples", "2", "--steps", "4"])
+}
+
+/// Runs a command that must succeed.
+pub fn succeed(command: &mut Command, otherwise: &str) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {}", command.get_program().to_string_lossy()))?;
+    ensure!(status.success(), "{otherwise} ({status})");
+    Ok(())
+}
