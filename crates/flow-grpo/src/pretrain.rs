@@ -11,7 +11,7 @@ use flow::matching::{TimeDistribution, flow_matching_loss};
 use grpo::{
     ema::{EmaConfig, average},
     noise::{Key, Purpose, normal},
-    optimizer::{AdamW, AdamWConfig},
+    optimizer::{AdamW, AdamWConfig, MuonConfig},
     parameters::{self, Parameters},
     workers::Workers,
 };
@@ -63,6 +63,8 @@ pub struct PretrainConfig {
     pub model: Architecture,
     /// The optimiser.
     pub optimizer: AdamWConfig,
+    /// The optimiser of the matrices of transformer blocks.
+    pub muon: MuonConfig,
     /// Which times the loss is taken at.
     pub times: TimeDistribution,
     /// The average of the weights, which is what is kept.
@@ -190,7 +192,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             held_out,
             workers: Workers::new(backend::workers()).context("cannot start worker threads")?,
             average: weights.clone(),
-            optimizer: AdamW::new(config.optimizer, &weights),
+            optimizer: AdamW::new(config.optimizer, &weights).with_muon(config.muon, parameters::matrices(&network, "blocks.")),
             network,
             step: 0,
         };
@@ -199,7 +201,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             let (state, Counters { step }) = TrainingState::read(&session.network, &saved, device)?;
             session.network = state.weights.put_into(session.network);
             session.average = state.average;
-            session.optimizer = AdamW::resume(config.optimizer, state.optimizer);
+            session.optimizer.restore(state.optimizer);
             session.step = step;
         }
         Ok(session)

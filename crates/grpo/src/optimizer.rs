@@ -1,7 +1,9 @@
-//! AdamW over [`Parameters`], with one clip of the global gradient norm and no hidden defaults.
+//! AdamW over [`Parameters`], with one clip of the global gradient norm and no hidden defaults; Muon for matrices on request.
 //!
-//! Burn's own optimiser clips every tensor by itself, has other defaults and keeps its state in a format of its own; here the
+//! Burn's own optimisers clip every tensor by itself, have other defaults and keep their state in a format of its own; here the
 //! state is two vectors per parameter, which a checkpoint stores as they are.
+
+use std::collections::BTreeMap;
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -26,10 +28,21 @@ pub struct AdamWConfig {
     pub max_gradient_norm: f64,
 }
 
-/// The optimiser's state.
+/// The constants of Muon.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MuonConfig {
+    /// Peak learning rate of the matrices; 0 leaves them to AdamW.
+    pub learning_rate: f64,
+    /// Decay of the sum of gradients.
+    pub momentum: f64,
+}
+
+/// The optimiser: AdamW, but Muon for the matrices that it is told of.
 #[derive(Clone, Debug)]
 pub struct AdamW<B: Backend> {
     config: AdamWConfig,
+    muon: Option<(MuonConfig, BTreeMap<u64, [usize; 2]>)>,
     state: AdamWState<B>,
 }
 
@@ -38,9 +51,9 @@ pub struct AdamW<B: Backend> {
 pub struct AdamWState<B: Backend> {
     /// Updates taken.
     pub updates: usize,
-    /// The mean of gradients.
+    /// The mean of gradients; Muon's sum of gradients for its matrices.
     pub first: Parameters<B>,
-    /// The mean of squared gradients.
+    /// The mean of squared gradients; without meaning for Muon's matrices.
     pub second: Parameters<B>,
 }
 
@@ -48,12 +61,19 @@ impl<B: Backend> AdamW<B> {
     /// An optimiser that has not moved yet.
     pub fn new(config: AdamWConfig, parameters: &Parameters<B>) -> Self {
         let zeros = parameters.zeros_like();
-        Self { config, state: AdamWState { updates: 0, first: zeros.clone(), second: zeros } }
+        Self { config, muon: None, state: AdamWState { updates: 0, first: zeros.clone(), second: zeros } }
     }
 
-    /// An optimiser that goes on from a saved state.
-    pub fn resume(config: AdamWConfig, state: AdamWState<B>) -> Self {
-        Self { config, state }
+    /// The same, with Muon for these matrices, given as identity and shape `[inputs, outputs]`.
+    #[must_use]
+    pub fn with_muon(mut self, config: MuonConfig, matrices: BTreeMap<u64, [usize; 2]>) -> Self {
+        self.muon = (config.learning_rate > 0.0).then_some((config, matrices));
+        self
+    }
+
+    /// Goes on from a saved state.
+    pub fn restore(&mut self, state: AdamWState<B>) {
+        self.state = state;
     }
 
     /// The state to save.
@@ -81,13 +101,63 @@ impl<B: Backend> AdamW<B> {
         let clip = (max_gradient_norm / (norm + 1e-6)).min(1.0);
         let state = &mut self.state;
         state.updates += 1;
+        let before = self.muon.as_ref().map(|_| state.first.clone());
         state.first = state.first.zip(gradient, |m, g| m * beta1 + g * (clip * (1.0 - beta1)));
         state.second = state.second.zip(gradient, |s, g| s * beta2 + g.powi_scalar(2) * (clip * clip * (1.0 - beta2)));
         let n = i32::try_from(state.updates).unwrap_or(i32::MAX);
         let (bias1, bias2) = (1.0 - beta1.powi(n), 1.0 - beta2.powi(n));
-        let rate = learning_rate * rate;
+        let adam_rate = learning_rate * rate;
         let direction = state.first.zip(&state.second, |m, s| m / ((s / bias2).sqrt() + epsilon));
-        let moved = parameters.zip(&direction, |p, d| p * (1.0 - rate * weight_decay) - d * (rate / bias1));
+        let mut moved = parameters.zip(&direction, |p, d| p * (1.0 - adam_rate * weight_decay) - d * (adam_rate / bias1));
+        if let (Some((config, matrices)), Some(before)) = (&self.muon, before) {
+            for (&id, &shape) in matrices {
+                let sum = before.get(id) * config.momentum + gradient.get(id) * clip;
+                let ahead = sum.clone() * config.momentum + gradient.get(id) * clip;
+                let step = orthogonal(ahead.reshape(shape)).reshape([-1]) * (config.learning_rate * rate * muon_scale(shape));
+                moved.set(id, parameters.get(id) * (1.0 - adam_rate * weight_decay) - step);
+                state.first.set(id, sum);
+            }
+        }
         (moved, norm)
+    }
+}
+
+/// Brings the steps of matrices of all shapes to a common size per element of the output.
+fn muon_scale([inputs, outputs]: [usize; 2]) -> f64 {
+    (outputs as f64 / inputs as f64).max(1.0).sqrt()
+}
+
+/// The nearest matrix whose singular values are all about 1, by five Newton-Schulz iterations.
+///
+/// ```text
+/// X ← G/‖G‖      five times:  A = X·Xᵀ,  X ← 3.4445·X + (−4.7750·A + 2.0315·A²)·X
+/// ```
+///
+/// Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024); arXiv 2502.16982.
+///
+/// # Shapes
+/// - `gradient` and the result: `[m, n]`
+fn orthogonal<B: Backend>(gradient: Tensor<B, 2>) -> Tensor<B, 2> {
+    let [rows, columns] = gradient.dims();
+    // The products are smaller for a wide matrix.
+    let wide = if rows > columns { gradient.transpose() } else { gradient };
+    let norm = (wide.clone() * wide.clone()).sum().sqrt() + 1e-7;
+    let mut x = wide / norm.reshape([1, 1]);
+    for _ in 0..5 {
+        let a = x.clone().matmul(x.clone().transpose());
+        let b = a.clone().matmul(a.clone()) * 2.0315 - a * 4.775;
+        x = x.clone() * 3.4445 + b.matmul(x);
+    }
+    if rows > columns { x.transpose() } else { x }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tall_outputs_take_larger_steps() {
+        assert_eq!(muon_scale([4, 16]), 2.0);
+        assert_eq!(muon_scale([16, 4]), 1.0);
     }
 }

@@ -66,6 +66,19 @@ impl<B: Backend> Parameters<B> {
         Self(self.0.iter().map(|(&id, values)| (id, f(values.clone(), other.0[&id].clone()))).collect())
     }
 
+    /// The vector of one parameter.
+    ///
+    /// # Panics
+    /// If there is none of this identity.
+    pub fn get(&self, id: u64) -> Tensor<B, 1> {
+        self.0[&id].clone()
+    }
+
+    /// Replaces the vector of one parameter.
+    pub fn set(&mut self, id: u64, values: Tensor<B, 1>) {
+        self.0.insert(id, values);
+    }
+
     /// The Euclidean norm of all numbers together.
     pub fn norm(&self) -> f64 {
         let squares: Vec<Tensor<B, 1>> = self.0.values().map(|values| values.clone().powi_scalar(2).sum()).collect();
@@ -98,6 +111,25 @@ pub fn names<B: Backend, M: Module<B>>(network: &M) -> BTreeMap<u64, String> {
     let mut collect = Names { path: Vec::new(), found: BTreeMap::new() };
     network.visit(&mut collect);
     collect.found
+}
+
+/// The matrices of a network whose path begins with `prefix`, by identity, with their shapes.
+pub fn matrices<B: Backend, M: Module<B>>(network: &M, prefix: &str) -> BTreeMap<u64, [usize; 2]> {
+    let names = names(network);
+    let mut collect = Matrices(BTreeMap::new());
+    network.visit(&mut collect);
+    collect.0.retain(|id, _| names[id].starts_with(prefix));
+    collect.0
+}
+
+struct Matrices(BTreeMap<u64, [usize; 2]>);
+
+impl<B: Backend> ModuleVisitor<B> for Matrices {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if let Ok(shape) = <[usize; 2]>::try_from(&param.dims()[..]) {
+            self.0.insert(param.id.val(), shape);
+        }
+    }
 }
 
 struct Collect<B: Backend>(BTreeMap<u64, Tensor<B, 1>>);

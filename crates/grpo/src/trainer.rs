@@ -246,7 +246,7 @@ where
     pub fn restore(&mut self, state: TrainerState<B::InnerBackend>) {
         self.policy = state.weights.put_into(self.policy.clone());
         self.average = state.average;
-        self.optimizer = AdamW::resume(self.config.optimizer, state.optimizer);
+        self.optimizer.restore(state.optimizer);
         self.epoch = state.epoch;
     }
 

@@ -36,7 +36,9 @@ const SPECK: f32 = 2.0 / 576.0;
 /// The smallest and the largest size of an object, in shares of the picture's side.
 const SIZES: std::ops::RangeInclusive<f32> = 5.0 / 24.0..=13.0 / 24.0;
 /// The smallest fit of the best shape.
-const FIT: f32 = 0.78;
+const FIT: f32 = 0.72;
+/// The smallest share of an object's mass that lies in its opaque pixels, `Σo²/Σo`; below it the object is blurred.
+const SHARPNESS: f32 = 0.76;
 /// The largest distance between the mean colour of an object and the colour it is taken for.
 const COLOR_DISTANCE: f32 = 0.28;
 /// The smallest share of an object's pixels that must have its colour.
@@ -119,6 +121,10 @@ impl Pixels {
     fn recognise(&self, component: &[usize]) -> Option<Detection> {
         let color = self.color(component)?;
         let opacity = self.opacity(component, color);
+        let sharpness = opacity.iter().map(|share| share * share).sum::<f32>() / opacity.iter().sum::<f32>();
+        if sharpness < SHARPNESS {
+            return None;
+        }
         Shape::ALL
             .into_iter()
             .filter_map(|shape| self.fit(shape, color, &opacity))
