@@ -26,7 +26,10 @@ fn refused(args: &[&str]) -> String {
 
 fn toy(out: &Path, more: &[&str]) -> Output {
     let out = out.to_string_lossy().into_owned();
-    let args: Vec<&str> = ["train", "--preset", "toy-2d", "--set", "evaluation_samples=100", "--out", &out].into_iter().chain(more.iter().copied()).collect();
+    let args: Vec<&str> = ["train", "--preset", "toy-2d", "--set", "evaluation_samples=100", "--out", &out]
+        .into_iter()
+        .chain(more.iter().copied())
+        .collect();
     run(&args)
 }
 
@@ -48,7 +51,9 @@ fn a_training_run_leaves_a_directory_that_explains_it() {
     let run = directory.path().join("run");
     let output = toy(&run, &["--set", "epochs=12"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    for file in ["config.toml", "about.json", "metrics.jsonl", "state.safetensors", "policy.safetensors", "curves.svg", "report.html"] {
+    for file in
+        ["config.toml", "about.json", "metrics.jsonl", "state.safetensors", "policy.safetensors", "curves.svg", "report.html"]
+    {
         assert!(std::fs::metadata(run.join(file)).is_ok_and(|file| file.len() > 0), "{file}");
     }
     assert!(run.join("samples/epoch-0000.png").exists() && run.join("samples/epoch-0012.png").exists());
@@ -84,9 +89,24 @@ fn a_run_that_was_stopped_goes_on_as_if_it_never_had() {
 #[test]
 fn every_mistake_in_a_configuration_is_named_at_once() {
     let text = refused(&[
-        "train", "--out", "/nonexistent/never-made", "--set", "epoch=3", "--set", "grpo.group_size=0", "--set", "seed=\"x\"", "--set", "rewards={beauty=1.0}",
+        "train",
+        "--out",
+        "/nonexistent/never-made",
+        "--set",
+        "epoch=3",
+        "--set",
+        "grpo.group_size=0",
+        "--set",
+        "seed=\"x\"",
+        "--set",
+        "rewards={beauty=1.0}",
     ]);
-    for part in ["epoch: unknown key; did you mean `epochs`?", "grpo.group_size must be at least 1", "seed: a integer is needed", "rewards.beauty"] {
+    for part in [
+        "epoch: unknown key; did you mean `epochs`?",
+        "grpo.group_size must be at least 1",
+        "seed: a integer is needed",
+        "rewards.beauty",
+    ] {
         assert!(text.contains(part), "`{part}` is missing in: {text}");
     }
 }
@@ -131,14 +151,27 @@ fn bad_input_gets_one_clear_message() {
     assert!(text.contains("line 1") && text.contains("line 2"), "{text}");
     assert!(refused(&["train", "--preset", "imagenet"]).contains("there are: shapes, toy-2d"));
     assert!(refused(&["train", "--resume", &path("nothing")]).contains("not a run directory"));
-    assert!(refused(&["sample", "--prompt", "a circle", "--steps", "1", "--count", "1", "--output", "/proc/no/such/picture.png"]).contains("cannot write"));
+    assert!(
+        refused(&["sample", "--prompt", "a circle", "--steps", "1", "--count", "1", "--output", "/proc/no/such/picture.png"])
+            .contains("cannot write")
+    );
 }
 
 #[test]
 fn pictures_and_accuracies_come_from_the_built_in_base() {
     let directory = tempfile::tempdir().expect("a directory");
     let [picture, table] = ["picture.png", "eval.json"].map(|name| directory.path().join(name));
-    let output = run(&["sample", "--prompt", "a photo of a red square", "--count", "2", "--steps", "2", "--output", &picture.to_string_lossy()]);
+    let output = run(&[
+        "sample",
+        "--prompt",
+        "a photo of a red square",
+        "--count",
+        "2",
+        "--steps",
+        "2",
+        "--output",
+        &picture.to_string_lossy(),
+    ]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(std::fs::read(&picture).expect("a picture").starts_with(b"\x89PNG"));
     let output = run(&["eval", "--samples", "2", "--steps", "2", "--output", &table.to_string_lossy()]);

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use flow::{
     GridKind, Guided, IsotropicGaussian, KlForm, NoiseLevel, Reduction, Sampler, Step, Transition, VelocityField,
-    analytic::{GaussianField, MixtureField, Component, score_from_velocity},
+    analytic::{Component, GaussianField, MixtureField, score_from_velocity},
     matching::{TimeDistribution, flow_matching_loss},
     transition,
 };
@@ -125,7 +125,9 @@ fn the_log_probability_is_the_closed_form() {
     let by_hand: Vec<f64> = mean
         .chunks(16)
         .zip(value.chunks(16))
-        .map(|(m, x)| m.iter().zip(x).map(|(m, x)| -((x - m) / std).powi(2) / 2.0 - (std * (2.0 * std::f64::consts::PI).sqrt()).ln()).sum())
+        .map(|(m, x)| {
+            m.iter().zip(x).map(|(m, x)| -((x - m) / std).powi(2) / 2.0 - (std * (2.0 * std::f64::consts::PI).sqrt()).ln()).sum()
+        })
         .collect();
     let value = noise(3, [4, 2, 2], 7);
     let sum = numbers(gaussian.log_prob(value.clone(), Reduction::Sum));
@@ -148,7 +150,11 @@ fn the_two_kl_forms_differ_by_the_documented_factor() {
     let (t, sigma) = (step.from, level.sigma(step));
     let factor = step.duration() / 2.0 * (sigma * (1.0 - t) / (2.0 * t) + 1.0 / sigma).powi(2);
     let [v, w] = [9, 10].map(|stream| numbers(noise(5, [3, 4, 4], stream)));
-    let squared: Vec<f64> = v.chunks(48).zip(w.chunks(48)).map(|(v, w)| factor * v.iter().zip(w).map(|(a, b)| (a - b).powi(2)).sum::<f64>()).collect();
+    let squared: Vec<f64> = v
+        .chunks(48)
+        .zip(w.chunks(48))
+        .map(|(v, w)| factor * v.iter().zip(w).map(|(a, b)| (a - b).powi(2)).sum::<f64>())
+        .collect();
     assert!(distance(&paper, &squared) < 1e-4);
 }
 
@@ -217,7 +223,8 @@ fn a_deterministic_last_step_draws_no_noise() {
     let sampler = Sampler::flow_sde(GridKind::Linear.grid(5).expect("valid"), NoiseLevel::new(0.7).expect("valid"));
     assert!(sampler.steps().all(|(_, transition)| transition.is_random()));
     let sampler = sampler.with_deterministic_last_step();
-    let trajectory = sampler.trajectory(&gaussian(), &[], noise(4, POINT, 12), |step| noise(4, POINT, 13 + step.index), Reduction::Mean);
+    let trajectory =
+        sampler.trajectory(&gaussian(), &[], noise(4, POINT, 12), |step| noise(4, POINT, 13 + step.index), Reduction::Mean);
     assert_eq!(sampler.step(4).1, Transition::Ode);
     let random: Vec<bool> = trajectory.log_probs.iter().map(Option::is_some).collect();
     assert_eq!(random, [true, true, true, true, false]);

@@ -58,7 +58,11 @@ fn microbatches_of_one_and_of_eight_give_the_same_update() {
         // learning rate. All but a few weights must agree to rounding.
         let other = run(micro_batch, rollout_batch);
         let differ = reference.iter().zip(&other).filter(|(a, b)| (*a - *b).abs() > 1e-5).count();
-        assert!(differ * 200 < reference.len(), "micro-batch {micro_batch}, rollout batch {rollout_batch}: {differ} of {} differ", reference.len());
+        assert!(
+            differ * 200 < reference.len(),
+            "micro-batch {micro_batch}, rollout batch {rollout_batch}: {differ} of {} differ",
+            reference.len()
+        );
         assert!(distance(&other, &reference) < 0.01);
     }
 }

@@ -56,7 +56,8 @@ fn every_case_of_the_reference_code_is_reproduced() {
     assert_eq!(golden.cases.len(), 18);
     for case in &golden.cases {
         let key = case["key"].as_str().expect("key");
-        let grid = GridKind::Sd3DoubleShift { shift: 3.0 }.grid(case["n_steps"].as_u64().expect("steps") as usize).expect("valid");
+        let grid =
+            GridKind::Sd3DoubleShift { shift: 3.0 }.grid(case["n_steps"].as_u64().expect("steps") as usize).expect("valid");
         let step = grid.step(case["step"].as_u64().expect("step") as usize);
         let noise_level = NoiseLevel::new(case["noise_level"].as_f64().expect("level")).expect("valid");
         let transition = Transition::FlowSde { noise_level };

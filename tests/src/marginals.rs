@@ -39,7 +39,13 @@ impl Moments {
     fn deviation(&self, truth: &Self, n: usize) -> f64 {
         let [xx, xy, yy] = truth.covariance;
         let n = n as f64;
-        let errors = [(xx / n).sqrt(), (yy / n).sqrt(), (2.0 * xx * xx / n).sqrt(), ((xx * yy + xy * xy) / n).sqrt(), (2.0 * yy * yy / n).sqrt()];
+        let errors = [
+            (xx / n).sqrt(),
+            (yy / n).sqrt(),
+            (2.0 * xx * xx / n).sqrt(),
+            ((xx * yy + xy * xy) / n).sqrt(),
+            (2.0 * yy * yy / n).sqrt(),
+        ];
         let got = [self.mean[0], self.mean[1], self.covariance[0], self.covariance[1], self.covariance[2]];
         let want = [truth.mean[0], truth.mean[1], xx, xy, yy];
         got.iter().zip(want).zip(errors).map(|((got, want), error)| (got - want).abs() / error).fold(0.0, f64::max)
@@ -63,7 +69,8 @@ fn mixture_truth(t: f64) -> Moments {
         let m = [(1.0 - t) * f64::from(c.mean[0]), (1.0 - t) * f64::from(c.mean[1])];
         let variance = ((1.0 - t) * c.std).powi(2) + t * t;
         mean = [mean[0] + w * m[0], mean[1] + w * m[1]];
-        second = [second[0] + w * (variance + m[0] * m[0]), second[1] + w * m[0] * m[1], second[2] + w * (variance + m[1] * m[1])];
+        second =
+            [second[0] + w * (variance + m[0] * m[0]), second[1] + w * m[0] * m[1], second[2] + w * (variance + m[1] * m[1])];
     }
     Moments { mean, covariance: [second[0] - mean[0] * mean[0], second[1] - mean[0] * mean[1], second[2] - mean[1] * mean[1]] }
 }
@@ -74,7 +81,13 @@ const STEPS: usize = 200;
 const AT: [usize; 4] = [40, 100, 160, 190];
 
 /// The largest deviation over the compared times, in standard errors.
-fn worst_deviation<F: VelocityField<Plain, Condition = ()>>(field: &F, truth: impl Fn(f64) -> Moments, level: f64, rule: Rule, stream: usize) -> f64 {
+fn worst_deviation<F: VelocityField<Plain, Condition = ()>>(
+    field: &F,
+    truth: impl Fn(f64) -> Moments,
+    level: f64,
+    rule: Rule,
+    stream: usize,
+) -> f64 {
     let level = NoiseLevel::new(level).expect("valid");
     let mut latent = noise(ROWS, [2, 1, 1], stream);
     let mut worst = 0.0_f64;
@@ -104,20 +117,31 @@ fn the_sde_keeps_the_marginals_of_the_ode() {
     }
 }
 
+// ANCHOR: wrong
 /// The SDE with its score term multiplied by `share`.
-fn with_share_of_score(x: Tensor<Plain, 4>, v: Tensor<Plain, 4>, step: Step, level: NoiseLevel, share: f64) -> IsotropicGaussian<Plain> {
+fn with_share_of_score(
+    x: Tensor<Plain, 4>,
+    v: Tensor<Plain, 4>,
+    step: Step,
+    level: NoiseLevel,
+    share: f64,
+) -> IsotropicGaussian<Plain> {
     let (t, sigma) = (step.from, level.sigma(step));
     let score = (x.clone() + v.clone() * (1.0 - t)) * (share * sigma * sigma / (2.0 * t));
     IsotropicGaussian { mean: x - (v + score) * step.duration(), std: sigma * step.duration().sqrt() }
 }
+// ANCHOR_END: wrong
 
 #[test]
 fn an_sde_without_its_score_term_is_found_out() {
-    let none = worst_deviation(&gaussian(), gaussian_truth, 0.7, |x, v, step, level| with_share_of_score(x, v, step, level, 0.0), 5000);
-    let half = worst_deviation(&gaussian(), gaussian_truth, 0.7, |x, v, step, level| with_share_of_score(x, v, step, level, 0.5), 6000);
+    let none =
+        worst_deviation(&gaussian(), gaussian_truth, 0.7, |x, v, step, level| with_share_of_score(x, v, step, level, 0.0), 5000);
+    let half =
+        worst_deviation(&gaussian(), gaussian_truth, 0.7, |x, v, step, level| with_share_of_score(x, v, step, level, 0.5), 6000);
     println!("no score: {none:.0}, half: {half:.0}");
     assert!(none > 3.0 * BOUND && half > 3.0 * BOUND, "no score: {none}, half: {half}");
-    let whole = worst_deviation(&gaussian(), gaussian_truth, 0.7, |x, v, step, level| with_share_of_score(x, v, step, level, 1.0), 5000);
+    let whole =
+        worst_deviation(&gaussian(), gaussian_truth, 0.7, |x, v, step, level| with_share_of_score(x, v, step, level, 1.0), 5000);
     assert!(whole < BOUND, "the test's own SDE with the whole score must pass: {whole}");
 }
 
@@ -147,10 +171,12 @@ fn variance_error(steps: usize, level: f64) -> f64 {
 fn the_sde_converges_weakly_with_order_one() {
     for level in [0.1, 0.7, 1.0] {
         // Least squares through log error against log step size.
-        let points: Vec<(f64, f64)> = [40, 80, 160, 320].iter().map(|&n| ((1.0 / f64::from(n)).ln(), variance_error(n as usize, level).ln())).collect();
+        let points: Vec<(f64, f64)> =
+            [40, 80, 160, 320].iter().map(|&n| ((1.0 / f64::from(n)).ln(), variance_error(n as usize, level).ln())).collect();
         let n = points.len() as f64;
         let (mx, my) = (points.iter().map(|p| p.0).sum::<f64>() / n, points.iter().map(|p| p.1).sum::<f64>() / n);
-        let order = points.iter().map(|p| (p.0 - mx) * (p.1 - my)).sum::<f64>() / points.iter().map(|p| (p.0 - mx).powi(2)).sum::<f64>();
+        let order =
+            points.iter().map(|p| (p.0 - mx) * (p.1 - my)).sum::<f64>() / points.iter().map(|p| (p.0 - mx).powi(2)).sum::<f64>();
         println!("a = {level}: order {order:.3}");
         assert!((0.9..1.1).contains(&order), "a = {level}: order {order}");
     }

@@ -1,7 +1,5 @@
 //! Networks: shapes, seeds, checkpoints.
 
-use std::collections::HashMap;
-
 use burn::tensor::Tensor;
 use flow::VelocityField;
 use grpo::parameters::{self, Parameters};
@@ -57,7 +55,9 @@ fn rows_do_not_see_each_other() {
 fn the_text_and_the_time_matter() {
     let network = network(1);
     let x = noise(1, [3, 16, 16], 1);
-    let at = |time: f64, ids: [i32; 3]| numbers(network.velocity(x.clone(), Tensor::full([1], time, &Device::default()), &[TokenIds::from(ids)]));
+    let at = |time: f64, ids: [i32; 3]| {
+        numbers(network.velocity(x.clone(), Tensor::full([1], time, &Device::default()), &[TokenIds::from(ids)]))
+    };
     let base = at(0.5, [1, 2, 3]);
     assert!(distance(&at(0.5, [2, 1, 3]), &base) > 1e-4, "word order");
     assert!(distance(&at(0.5, [1, 2, 4]), &base) > 1e-4, "another word");
@@ -111,7 +111,8 @@ fn a_gradient_is_the_slope() {
     let moved = |by: f64| Parameters::of(&network).zip(&direction, |p, d| p + d * by).put_into(network.clone());
     let slope = (loss(&moved(1e-3)) - loss(&moved(-1e-3))) / 2e-3;
     let trainable: Dit<Training> = parameters::trainable(network.clone());
-    let value = trainable.velocity(Tensor::from_inner(x.clone()), Tensor::from_inner(time.clone()), &conditions(2)).powi_scalar(2).mean();
+    let value =
+        trainable.velocity(Tensor::from_inner(x.clone()), Tensor::from_inner(time.clone()), &conditions(2)).powi_scalar(2).mean();
     let gradient = parameters::gradients(&trainable, value.backward());
     let along: f64 = gradient
         .to_data()
@@ -126,7 +127,7 @@ fn a_gradient_is_the_slope() {
 fn saved(stored_as: weights::StoredAs) -> (tempfile::TempDir, std::path::PathBuf) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("network.safetensors");
-    weights::write_module(&network(1), HashMap::from([("k".to_owned(), "v".to_owned())]), stored_as, &path).expect("written");
+    weights::write_module(&network(1), ("k", "v".to_owned()), stored_as, &path).expect("written");
     (directory, path)
 }
 
@@ -138,7 +139,8 @@ fn a_checkpoint_gives_back_the_same_numbers() {
     let loaded = file.load_into(config().init::<Plain>(5, 99, &Device::default())).expect("fits");
     assert_eq!(Parameters::of(&loaded).to_data(), Parameters::of(&network(1)).to_data());
     let (_directory, path) = saved(weights::StoredAs::F16);
-    let half = WeightsFile::read(&path).expect("a file").load_into(config().init::<Plain>(5, 99, &Device::default())).expect("fits");
+    let half =
+        WeightsFile::read(&path).expect("a file").load_into(config().init::<Plain>(5, 99, &Device::default())).expect("fits");
     for (id, want) in Parameters::of(&network(1)).to_data() {
         let got = &Parameters::of(&half).to_data()[&id];
         let d = distance(&got.iter::<f64>().collect::<Vec<_>>(), &want.iter::<f64>().collect::<Vec<_>>());
@@ -150,12 +152,18 @@ fn a_checkpoint_gives_back_the_same_numbers() {
 fn a_checkpoint_of_another_network_is_refused_with_all_differences() {
     let (_directory, path) = saved(weights::StoredAs::F32);
     let other = DitConfig { width: 24, depth: 3, ..config() };
-    let error = WeightsFile::read(&path).expect("a file").load_into(other.init::<Plain>(5, 1, &Device::default())).expect_err("does not fit");
+    let error = WeightsFile::read(&path)
+        .expect("a file")
+        .load_into(other.init::<Plain>(5, 1, &Device::default()))
+        .expect_err("does not fit");
     let text = error.to_string();
     assert!(text.contains("blocks.2.to_q.weight is missing"), "{text}");
     assert!(text.contains("blocks.0.to_q.weight has shape"), "{text}");
     let smaller = DitConfig { depth: 1, ..config() };
-    let error = WeightsFile::read(&path).expect("a file").load_into(smaller.init::<Plain>(5, 1, &Device::default())).expect_err("does not fit");
+    let error = WeightsFile::read(&path)
+        .expect("a file")
+        .load_into(smaller.init::<Plain>(5, 1, &Device::default()))
+        .expect_err("does not fit");
     assert!(error.to_string().contains("blocks.1.to_q.weight is not a weight of this network"), "{error}");
 }
 

@@ -44,7 +44,14 @@ pub fn config() -> GrpoConfig {
         trained_steps: TrainedSteps::AllButLast,
         advantage: AdvantageConfig { spread: Spread::Epoch, epsilon: 1e-4, clip: 5.0 },
         objective: ObjectiveConfig { clip_range: 1e-2, kl_weight: 0.0, kl_form: KlForm::Reference },
-        optimizer: AdamWConfig { learning_rate: 3e-3, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 1e-4, max_gradient_norm: 1.0 },
+        optimizer: AdamWConfig {
+            learning_rate: 3e-3,
+            beta1: 0.9,
+            beta2: 0.99,
+            epsilon: 1e-8,
+            weight_decay: 1e-4,
+            max_gradient_norm: 1.0,
+        },
         ema: EmaConfig { decay: 0.9, every: 1 },
     }
 }
@@ -111,7 +118,11 @@ fn the_ratio_is_one_on_policy() {
             if updates_per_epoch == 1 {
                 assert!(metrics.ratio.iter().all(|ratio| (ratio - 1.0).abs() < 1e-5), "{:?}", metrics.ratio);
             } else {
-                assert!(metrics.ratio[2] - metrics.ratio[0] > 1e-4, "later updates must leave the rollout's policy: {:?}", metrics.ratio);
+                assert!(
+                    metrics.ratio[2] - metrics.ratio[0] > 1e-4,
+                    "later updates must leave the rollout's policy: {:?}",
+                    metrics.ratio
+                );
             }
         }
     }
@@ -179,7 +190,8 @@ fn the_whole_gradient_is_clipped_not_each_tensor() {
     let gradient = parameters.map(|values| values.zeros_like() + 1.0);
     let count = gradient.count() as f64;
     let optimizer = |max_gradient_norm: f64| {
-        let config = AdamWConfig { learning_rate: 1.0, beta1: 0.0, beta2: 0.0, epsilon: 1.0, weight_decay: 0.0, max_gradient_norm };
+        let config =
+            AdamWConfig { learning_rate: 1.0, beta1: 0.0, beta2: 0.0, epsilon: 1.0, weight_decay: 0.0, max_gradient_norm };
         AdamW::new(config, &parameters)
     };
     let (moved, norm) = optimizer(1.0).update(&parameters, &gradient, 1.0);
@@ -209,7 +221,8 @@ fn adamw_is_the_published_algorithm() {
     }
     let like = Parameters::of(&network(1));
     let all = |value: f64| like.map(|values| values.zeros_like() + value);
-    let config = AdamWConfig { learning_rate: lr, beta1: b1, beta2: b2, epsilon: eps, weight_decay: decay, max_gradient_norm: 1e9 };
+    let config =
+        AdamWConfig { learning_rate: lr, beta1: b1, beta2: b2, epsilon: eps, weight_decay: decay, max_gradient_norm: 1e9 };
     let mut optimizer = AdamW::new(config, &like);
     let (once, _) = optimizer.update(&all(2.0), &all(0.5), 1.0);
     let (twice, _) = optimizer.update(&once, &all(-0.25), 1.0);

@@ -57,15 +57,16 @@ fn split(args: &[String]) -> Result<Split> {
                 break;
             }
             "--backend" => rest.next().map(String::as_str).unwrap_or_default(),
-            other => match other.strip_prefix("--backend=") {
-                Some(value) => value,
-                None => {
+            other => {
+                let Some(value) = other.strip_prefix("--backend=") else {
                     app.push(arg.clone());
                     continue;
-                }
-            },
+                };
+                value
+            }
         };
-        backend = Backend::from_str(value, false).map_err(|_| anyhow::anyhow!("--backend {value}: choose flex, ndarray, wgpu or cuda"))?;
+        backend = Backend::from_str(value, false)
+            .map_err(|_| anyhow::anyhow!("--backend {value}: choose flex, ndarray, wgpu or cuda"))?;
     }
     Ok(Split { backend, app })
 }

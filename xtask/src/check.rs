@@ -15,8 +15,14 @@ use crate::{
 
 type Stage = (&'static str, fn() -> Result<()>);
 
-const CHECK: [Stage; 6] =
-    [("format", format), ("clippy", clippy), ("dependencies", deny), ("docs", docs), ("tests (ndarray)", tests), ("book", book::build)];
+const CHECK: [Stage; 6] = [
+    ("format", format),
+    ("clippy", clippy),
+    ("dependencies", deny),
+    ("docs", docs),
+    ("tests (ndarray)", tests),
+    ("book", book::build),
+];
 
 /// Format, clippy, docs, tests, book.
 pub fn check() -> Result<()> {
@@ -59,7 +65,10 @@ fn format() -> Result<()> {
 }
 
 fn clippy() -> Result<()> {
-    succeed(cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]), "clippy has something to say")
+    succeed(
+        cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        "clippy has something to say",
+    )
 }
 
 /// Licences, advisories and sources of dependencies, where cargo-deny is installed.
@@ -97,7 +106,17 @@ fn smoke() -> Result<()> {
         ensure!(size > 0, "the run left an empty {file}");
     }
     let picture = directory.join("samples.png");
-    flow_grpo(&["sample", "--prompt", "a photo of a red circle", "--count", "2", "--steps", "4", "--output", &picture.to_string_lossy()])?;
+    flow_grpo(&[
+        "sample",
+        "--prompt",
+        "a photo of a red circle",
+        "--count",
+        "2",
+        "--steps",
+        "4",
+        "--output",
+        &picture.to_string_lossy(),
+    ])?;
     flow_grpo(&["eval", "--samples", "2", "--steps", "4"])
 }
 

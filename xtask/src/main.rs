@@ -34,9 +34,9 @@ enum Verb {
     /// Measure strict accuracy on held-out prompts.
     #[command(disable_help_flag = true)]
     Eval(AppArgs),
-    /// Time the parts of training and sampling.
+    /// Draw the book's computed figure.
     #[command(disable_help_flag = true)]
-    Bench(AppArgs),
+    Figure(AppArgs),
     /// Run all tests on a backend.
     Test(test::TestArgs),
     /// Format, clippy, docs, tests and book, cheapest first.
@@ -64,7 +64,7 @@ fn run() -> Result<ExitCode> {
         Verb::Pretrain(args) => app::run("pretrain", &args),
         Verb::Sample(args) => app::run("sample", &args),
         Verb::Eval(args) => app::run("eval", &args),
-        Verb::Bench(args) => app::run("bench", &args),
+        Verb::Figure(args) => app::run("figure", &args),
         Verb::Test(args) => test::test(&args).map(|()| ExitCode::SUCCESS),
         Verb::Check => check::check().map(|()| ExitCode::SUCCESS),
         Verb::Book => book::build().map(|()| ExitCode::SUCCESS),

@@ -16,7 +16,7 @@ use crate::{
     backend::{self, Device},
     config::{self, Checked, Preset},
     evaluation::{Evaluator, Prompts},
-    interrupt,
+    figure, interrupt,
     network::{AnyNetwork, Card, open_checkpoint},
     picture,
     pretrain::{self, PretrainConfig},
@@ -42,6 +42,12 @@ enum Verb {
     Sample(SampleArgs),
     /// Measure strict accuracy on held-out prompts, kind by kind.
     Eval(EvalArgs),
+    /// Draw the book's figure of the marginals of ODE and SDE.
+    Figure {
+        /// The SVG file to write.
+        #[arg(long, default_value = "book/src/figures/marginals.svg")]
+        output: PathBuf,
+    },
 }
 
 /// What every run takes.
@@ -53,7 +59,7 @@ struct RunArgs {
     /// A TOML file; its keys replace those of the preset.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// One key, e.g. --set epochs=10 or --set grpo.group_size=8; may be repeated.
+    /// One key, e.g. `--set epochs=10` or `--set grpo.group_size=8`; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Where the run goes [default: runs/PRESET-DATE].
@@ -133,6 +139,7 @@ pub fn run() -> Result<()> {
         Verb::Pretrain(args) => pretrain(&args),
         Verb::Sample(args) => sample(&args),
         Verb::Eval(args) => eval(&args),
+        Verb::Figure { output } => figure::marginals(&output),
     }
 }
 
@@ -204,7 +211,7 @@ fn generate(
         guidance: args.guidance,
     };
     let images = match &network {
-        AnyNetwork::Dit(network) => evaluator.generate(network, &prompts, &rows),
+        AnyNetwork::Dit(network) => evaluator.generate(network.as_ref(), &prompts, &rows),
         AnyNetwork::Mlp(network) => evaluator.generate(network, &prompts, &rows),
     };
     Ok((rows, prompts, images))

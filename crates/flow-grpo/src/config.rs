@@ -30,7 +30,11 @@ pub struct Preset {
 /// Finds a preset by name.
 pub fn preset(presets: &[Preset], name: &str) -> Result<Preset> {
     let names = || presets.iter().map(|preset| preset.name).collect::<Vec<_>>().join(", ");
-    presets.iter().copied().find(|preset| preset.name == name).with_context(|| format!("there is no preset `{name}`; there are: {}", names()))
+    presets
+        .iter()
+        .copied()
+        .find(|preset| preset.name == name)
+        .with_context(|| format!("there is no preset `{name}`; there are: {}", names()))
 }
 
 /// Resolves a configuration.
@@ -84,7 +88,9 @@ fn merge(table: &mut Table, given: Table, prefix: &str, problems: &mut Vec<Strin
             // Lists by name: any name may be given, and what reads the list knows which there are.
             (old @ Value::Table(_), new @ Value::Table(_)) if OPEN_TABLES.contains(&key.as_str()) => *old = new,
             // A choice with its own fields is replaced as a whole: its fields depend on the kind.
-            (Value::Table(old), Value::Table(new)) if !old.contains_key("kind") || !new.contains_key("kind") => merge(old, new, &format!("{name}."), problems),
+            (Value::Table(old), Value::Table(new)) if !old.contains_key("kind") || !new.contains_key("kind") => {
+                merge(old, new, &format!("{name}."), problems);
+            }
             (old @ Value::Float(_), Value::Integer(number)) => *old = Value::Float(number as f64),
             (old, new) if old.same_type(&new) => *old = new,
             (old, new) => problems.push(format!("{name}: a {} is needed, not the {} {new}", old.type_str(), new.type_str())),

@@ -22,8 +22,7 @@ use tasks::{
 use crate::{
     backend::{Device, Plain},
     network::{Card, Network},
-    picture,
-    plot,
+    picture, plot,
     progress::Progress,
 };
 
@@ -106,7 +105,8 @@ impl Prompts {
             *all += 1;
             partial += f64::from(verdict.partial) / images.len() as f64;
         }
-        let tags: BTreeMap<String, f64> = by_tag.iter().map(|(tag, &(right, all))| (tag.clone(), right as f64 / all as f64)).collect();
+        let tags: BTreeMap<String, f64> =
+            by_tag.iter().map(|(tag, &(right, all))| (tag.clone(), right as f64 / all as f64)).collect();
         let overall = tags.values().sum::<f64>() / tags.len().max(1) as f64;
         Some(Accuracy { overall, tags, partial, images: by_tag.into_iter().map(|(tag, (_, all))| (tag, all)).collect() })
     }
@@ -144,7 +144,12 @@ impl Evaluator<'_> {
         self.sample(&Guided { field: network.clone(), unconditional, scale: self.guidance }, prompts, rows)
     }
 
-    fn sample<F: VelocityField<Plain, Condition = TokenIds> + Clone + Send>(&self, field: &F, prompts: &Prompts, rows: &[Row]) -> Vec<Image> {
+    fn sample<F: VelocityField<Plain, Condition = TokenIds> + Clone + Send>(
+        &self,
+        field: &F,
+        prompts: &Prompts,
+        rows: &[Row],
+    ) -> Vec<Image> {
         let progress = Progress::new("sampling", rows.len(), "images");
         let generator = Generator {
             sampler: Sampler::ode(GridKind::Linear.grid(self.steps).expect("at least one step")),

@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod evaluation;
 mod examples;
+mod figure;
 mod interrupt;
 mod network;
 mod picture;

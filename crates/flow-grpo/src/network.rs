@@ -2,7 +2,7 @@
 //!
 //! A checkpoint is one safetensors file: the weights, and in its metadata the sizes, the vocabulary and how it was made.
 
-use std::{collections::HashMap, path::Path};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use burn::{module::AutodiffModule, prelude::*, tensor::backend::AutodiffBackend};
@@ -72,7 +72,7 @@ impl Card {
     /// Writes the weights with this card, atomically.
     pub fn write<N: Network<Plain>>(&self, network: &N, stored_as: weights::StoredAs, path: &Path) -> Result<()> {
         let card = serde_json::to_string(self).context("a card is plain data")?;
-        weights::write_module::<Plain, N>(network, HashMap::from([(CARD.to_owned(), card)]), stored_as, path)?;
+        weights::write_module::<Plain, N>(network, (CARD, card), stored_as, path)?;
         Ok(())
     }
 
@@ -122,13 +122,14 @@ pub fn open_checkpoint(name: &str) -> Result<WeightsFile> {
         return Ok(WeightsFile::from_bytes(bytes.to_vec(), Path::new(name))?);
     }
     let names: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
-    WeightsFile::read(Path::new(name)).with_context(|| format!("`{name}` is neither a built-in checkpoint ({}) nor one on disk", names.join(", ")))
+    WeightsFile::read(Path::new(name))
+        .with_context(|| format!("`{name}` is neither a built-in checkpoint ({}) nor one on disk", names.join(", ")))
 }
 
 /// A network from a checkpoint, whichever kind it is.
 pub enum AnyNetwork {
     /// A diffusion transformer.
-    Dit(Dit<Plain>),
+    Dit(Box<Dit<Plain>>),
     /// An MLP.
     Mlp(MlpField<Plain>),
 }
@@ -138,7 +139,9 @@ impl AnyNetwork {
     pub fn load(file: &WeightsFile, device: &Device) -> Result<(Card, Self)> {
         let card = Card::of(file)?;
         let network = match &card.architecture {
-            Architecture::Dit(sizes) => Self::Dit(file.load_into(sizes.init::<Plain>(card.vocabulary.len(), 0, device))?),
+            Architecture::Dit(sizes) => {
+                Self::Dit(Box::new(file.load_into(sizes.init::<Plain>(card.vocabulary.len(), 0, device))?))
+            }
             Architecture::Mlp(sizes) => Self::Mlp(file.load_into(sizes.init::<Plain>(0, device))?),
         };
         Ok((card, network))

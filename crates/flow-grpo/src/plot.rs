@@ -108,7 +108,7 @@ pub fn write_scatter(points: &[Image], path: &Path) -> Result<()> {
 }
 
 fn dot(picture: &mut RgbImage, x: f32, y: f32, radius: i32, color: Rgb<u8>) {
-    let at = |value: f32| ((value / REACH + 1.0) / 2.0 * SIDE as f32) as i32;
+    let at = |value: f32| (f32::midpoint(value / REACH, 1.0) * SIDE as f32) as i32;
     let (column, row) = (at(x), at(-y));
     for (dx, dy) in (-radius..=radius).flat_map(|dx| (-radius..=radius).map(move |dy| (dx, dy))) {
         if let (Ok(column), Ok(row)) = (u32::try_from(column + dx), u32::try_from(row + dy))

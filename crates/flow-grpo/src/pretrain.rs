@@ -141,7 +141,9 @@ const REPORT_EVERY: usize = 50;
 pub fn pretrain(config: &PretrainConfig, run: &mut RunDir, device: &Device) -> Result<PathBuf> {
     let words = match config.model {
         Architecture::Dit(_) => shapes::vocabulary(),
-        Architecture::Mlp(_) => toy::prompts().prompts.iter().flat_map(|prompt| prompt.text.split(' ')).map(str::to_owned).collect(),
+        Architecture::Mlp(_) => {
+            toy::prompts().prompts.iter().flat_map(|prompt| prompt.text.split(' ')).map(str::to_owned).collect()
+        }
     };
     let made_by = format!("flow-grpo {} pretrain, seed {}, {} steps", env!("CARGO_PKG_VERSION"), config.seed, config.steps);
     let card = Card { architecture: config.model.clone(), vocabulary: Vocabulary::new(words), made_by };
@@ -218,7 +220,10 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             if self.step.is_multiple_of(REPORT_EVERY) {
                 let metrics = self.metrics(&std::mem::take(&mut interval), interval_started);
                 interval_started = Instant::now();
-                progress.say(&format!("step {:>6}  loss {:.4}  {:.0} images/s", metrics.step, metrics.loss, metrics.images_per_second));
+                progress.say(&format!(
+                    "step {:>6}  loss {:.4}  {:.0} images/s",
+                    metrics.step, metrics.loss, metrics.images_per_second
+                ));
                 run.append(&metrics)?;
             }
             let last = self.step == self.config.steps;
@@ -254,7 +259,8 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
 
     fn update(&mut self) -> Result<Update> {
         let rows = self.config.batch_size;
-        let micro_batches = (0..rows).step_by(self.config.micro_batch).map(|from| from..(from + self.config.micro_batch).min(rows));
+        let micro_batches =
+            (0..rows).step_by(self.config.micro_batch).map(|from| from..(from + self.config.micro_batch).min(rows));
         let jobs = micro_batches.map(|rows| (self.network.clone(), rows)).collect();
         let (batches, step) = (&self.batches, self.step);
         let results = self.workers.map(jobs, |(network, rows)| batches.loss_and_gradient::<N>(network, step, rows));
@@ -310,8 +316,14 @@ struct Batches<'a> {
 
 impl Batches<'_> {
     /// The share of one micro-batch in the batch's mean loss and its gradient.
-    fn loss_and_gradient<N: Trainable<Training>>(&self, network: N::InnerModule, step: usize, rows: Range<usize>) -> (f64, Parameters<Plain>) {
-        let (mut images, mut conditions, mut times, mut keys) = (Vec::<Image>::new(), Vec::<TokenIds>::new(), Vec::<f32>::new(), Vec::new());
+    fn loss_and_gradient<N: Trainable<Training>>(
+        &self,
+        network: N::InnerModule,
+        step: usize,
+        rows: Range<usize>,
+    ) -> (f64, Parameters<Plain>) {
+        let (mut images, mut conditions, mut times, mut keys) =
+            (Vec::<Image>::new(), Vec::<TokenIds>::new(), Vec::<f32>::new(), Vec::new());
         for row in rows {
             let key = Key::new(self.config.seed, Purpose::Pretraining).epoch(step).row(row, 0);
             let mut rng = key.rng();

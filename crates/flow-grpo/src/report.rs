@@ -63,7 +63,10 @@ fn html(run: &RunDir, config: &TrainConfig, card: &Card, lines: &[Value], svg: &
             let epoch = line["epoch"].as_u64().unwrap_or(0);
             let path = run.samples(&format!("{name}-{epoch:04}"));
             let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            Ok(format!("<figure><img src=\"data:image/png;base64,{}\"><figcaption>{caption}, epoch {epoch}</figcaption></figure>", STANDARD.encode(bytes)))
+            Ok(format!(
+                "<figure><img src=\"data:image/png;base64,{}\"><figcaption>{caption}, epoch {epoch}</figcaption></figure>",
+                STANDARD.encode(bytes)
+            ))
         };
         Ok(format!("<div class=pair>{}{}</div>", figure(first, "before")?, figure(last, "after")?))
     };
@@ -85,7 +88,8 @@ fn html(run: &RunDir, config: &TrainConfig, card: &Card, lines: &[Value], svg: &
 
 /// Accuracy and rewards before and after.
 fn table(before: &Value, after: &Value) -> String {
-    let number = |line: &Value, pointer: &str| line.pointer(pointer).and_then(Value::as_f64).map_or("-".to_owned(), |x| format!("{x:.3}"));
+    let number =
+        |line: &Value, pointer: &str| line.pointer(pointer).and_then(Value::as_f64).map_or("-".to_owned(), |x| format!("{x:.3}"));
     let mut pointers: Vec<(String, String)> = Vec::new();
     for object in ["tags", "rewards"] {
         let keys = after[object].as_object().into_iter().flat_map(|object| object.keys());

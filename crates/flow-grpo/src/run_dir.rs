@@ -68,8 +68,8 @@ impl RunDir {
     /// If it is not a run directory, or another process is at work in it.
     pub fn resume(path: &Path) -> Result<(Self, String)> {
         let config_file = path.join("config.toml");
-        let config =
-            fs::read_to_string(&config_file).with_context(|| format!("{} is not a run directory: cannot read config.toml", path.display()))?;
+        let config = fs::read_to_string(&config_file)
+            .with_context(|| format!("{} is not a run directory: cannot read config.toml", path.display()))?;
         Ok((Self::open(path)?, config))
     }
 

@@ -1,9 +1,16 @@
 //! Training: Flow-GRPO from a base model, evaluated on held-out prompts, in a run directory.
 
-use std::{collections::BTreeMap, time::{Duration, Instant}};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
-use grpo::{GrpoConfig, Task, Trainer, TrainerState, noise::{Key, Purpose}, workers::Workers};
+use grpo::{
+    GrpoConfig, Task, Trainer, TrainerState,
+    noise::{Key, Purpose},
+    workers::Workers,
+};
 use models::{Dit, MlpField, TokenIds, weights::StoredAs};
 use serde::{Deserialize, Serialize};
 
@@ -93,7 +100,7 @@ impl Checked for TrainConfig {
 pub fn train(config: &TrainConfig, run: &mut RunDir, device: &Device) -> Result<()> {
     let (card, network) = AnyNetwork::load(&open_checkpoint(&config.base)?, device)?;
     match network {
-        AnyNetwork::Dit(network) => Session::<Dit<Training>>::start(config, card, network, run, device)?.run(run),
+        AnyNetwork::Dit(network) => Session::<Dit<Training>>::start(config, card, *network, run, device)?.run(run),
         AnyNetwork::Mlp(network) => Session::<MlpField<Training>>::start(config, card, network, run, device)?.run(run),
     }
 }
@@ -135,7 +142,8 @@ struct Session<'a, N: Trainable<Training>> {
 impl<'a, N: Trainable<Training>> Session<'a, N> {
     fn start(config: &'a TrainConfig, card: Card, base: N::InnerModule, run: &RunDir, device: &'a Device) -> Result<Self> {
         let prompts = Prompts::open(&config.prompts.train, &card).context("prompts.train")?.0;
-        let weights = draw_weights(&prompts.iter().map(|prompt| prompt.prompt.tag.as_str()).collect::<Vec<_>>(), &config.prompts.mix)?;
+        let weights =
+            draw_weights(&prompts.iter().map(|prompt| prompt.prompt.tag.as_str()).collect::<Vec<_>>(), &config.prompts.mix)?;
         let task = Task {
             prompts,
             weights,
@@ -153,7 +161,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let open = |key: &'static str, source: &str| Prompts::open(source, &card).context(key);
         let test = open("prompts.test", &config.prompts.test)?;
         let unseen = (!config.prompts.unseen.is_empty()).then(|| open("prompts.unseen", &config.prompts.unseen)).transpose()?;
-        Ok(Self { config, device, test, unseen, card, trainer })
+        Ok(Self { config, device, card, trainer, test, unseen })
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
@@ -168,7 +176,10 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         progress.start_at(done);
         let started = Instant::now();
         while self.trainer.epoch() < self.config.epochs {
-            let iteration = self.trainer.iterate().with_context(|| format!("the last good checkpoint is {}", run.training_state().display()))?;
+            let iteration = self
+                .trainer
+                .iterate()
+                .with_context(|| format!("the last good checkpoint is {}", run.training_state().display()))?;
             progress.say(&epoch_line(&iteration.metrics, self.remaining(done, started)));
             run.append(&EpochLine { event: "epoch", metrics: iteration.metrics })?;
             progress.advance(1);
@@ -288,4 +299,3 @@ fn epoch_line(metrics: &grpo::EpochMetrics, remaining: Duration) -> String {
         whole_seconds(remaining),
     )
 }
-

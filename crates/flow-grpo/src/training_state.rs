@@ -3,19 +3,16 @@
 //! Shared by pre-training and Flow-GRPO. One safetensors file, f32, written atomically: what is read back is what was written,
 //! bit for bit.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use burn::{module::Module, tensor::TensorData};
 use grpo::{
     optimizer::AdamWState,
     parameters::{self, Parameters},
 };
 use models::{WeightsFile, weights};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::backend::{Device, Plain};
 
@@ -31,8 +28,15 @@ pub struct TrainingState {
 }
 
 const PARTS: [&str; 4] = ["weights", "average", "first", "second"];
-const COUNTERS: &str = "counters";
-const UPDATES: &str = "updates";
+
+/// The metadata entry that holds the [`Progress`].
+const PROGRESS: &str = "progress";
+
+#[derive(Serialize, Deserialize)]
+struct Progress<C> {
+    updates: usize,
+    counters: C,
+}
 
 impl TrainingState {
     /// Writes the state of `network`'s training with `counters` of the caller's.
@@ -45,11 +49,8 @@ impl TrainingState {
                 tensors.insert(format!("{part}.{}", names[&id]), data);
             }
         }
-        let metadata = HashMap::from([
-            (COUNTERS.to_owned(), serde_json::to_string(counters)?),
-            (UPDATES.to_owned(), self.optimizer.updates.to_string()),
-        ]);
-        Ok(weights::write_tensors(&tensors, metadata, weights::StoredAs::F32, path)?)
+        let progress = serde_json::to_string(&Progress { updates: self.optimizer.updates, counters })?;
+        Ok(weights::write_tensors(&tensors, (PROGRESS, progress), weights::StoredAs::F32, path)?)
     }
 
     /// Reads a state back.
@@ -58,8 +59,7 @@ impl TrainingState {
     /// If the file is not the training state of a network with `network`'s parameters.
     pub fn read<M: Module<Plain>, C: DeserializeOwned>(network: &M, path: &Path, device: &Device) -> Result<(Self, C)> {
         let file = WeightsFile::read(path)?;
-        let counters = file.parsed_metadata(COUNTERS)?;
-        let updates = file.metadata(UPDATES)?.parse().with_context(|| format!("{}: bad update count", path.display()))?;
+        let Progress { updates, counters } = file.parsed_metadata(PROGRESS)?;
         let mut tensors = file.tensors()?;
         let names = parameters::names(network);
         let layout = Parameters::of(network).layout();

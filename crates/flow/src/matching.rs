@@ -16,6 +16,7 @@ use crate::{field::VelocityField, gaussian::row_mean};
 /// # Shapes
 /// - `data` (`x_0`), `noise` (`x_1`): `[B, C, H, W]`; `time`: `[B]`, in `(0, 1]`
 /// - the result: `[B]`
+// ANCHOR: loss
 pub fn flow_matching_loss<B: Backend, F: VelocityField<B>>(
     field: &F,
     data: Tensor<B, 4>,
@@ -28,6 +29,7 @@ pub fn flow_matching_loss<B: Backend, F: VelocityField<B>>(
     let latent = data + target.clone() * t;
     row_mean((field.velocity(latent, time, conditions) - target).powi_scalar(2))
 }
+// ANCHOR_END: loss
 
 /// Which times the loss is taken at.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

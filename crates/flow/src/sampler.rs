@@ -64,6 +64,7 @@ impl Sampler {
     /// # Shapes
     /// - `initial`: the noise `x_1`, `[B, C, H, W]`, f32
     /// - `noise(step)`: `[B, C, H, W]`, standard normal; asked for only where the step is random
+    // ANCHOR: trajectory
     pub fn trajectory<B: Backend, F: VelocityField<B>>(
         &self,
         field: &F,
@@ -88,6 +89,7 @@ impl Sampler {
         }
         Trajectory { latents, log_probs }
     }
+    // ANCHOR_END: trajectory
 
     /// Samples the final latent alone, without keeping the way there.
     ///

@@ -196,8 +196,17 @@ mod tests {
         assert_close(
             &grid,
             &[
-                1.0, 0.960_129_31, 0.913_348_95, 0.857_692_31, 0.790_368_27, 0.707_278_48, 0.602_150_54, 0.464_876_03,
-                0.278_048_78, 0.008_928_57, 0.0,
+                1.0,
+                0.960_129_31,
+                0.913_348_95,
+                0.857_692_31,
+                0.790_368_27,
+                0.707_278_48,
+                0.602_150_54,
+                0.464_876_03,
+                0.278_048_78,
+                0.008_928_57,
+                0.0,
             ],
         );
     }
@@ -233,10 +242,7 @@ mod tests {
 
     #[test]
     fn a_grid_that_rises_or_misses_an_end_is_refused() {
-        assert_eq!(
-            TimeGrid::new(vec![1.0, 0.5, 0.5, 0.0]),
-            Err(GridError::NotDecreasing { index: 1, from: 0.5, to: 0.5 })
-        );
+        assert_eq!(TimeGrid::new(vec![1.0, 0.5, 0.5, 0.0]), Err(GridError::NotDecreasing { index: 1, from: 0.5, to: 0.5 }));
         assert!(matches!(TimeGrid::new(vec![1.0, f64::NAN, 0.0]), Err(GridError::NotDecreasing { index: 0, .. })));
         assert_eq!(TimeGrid::new(vec![0.9, 0.0]), Err(GridError::BadEnds { first: 0.9, last: 0.0 }));
         assert_eq!(GridKind::Linear.grid(0), Err(GridError::NoSteps));

@@ -46,6 +46,7 @@ pub struct Advantages {
 ///
 /// # Panics
 /// If the rewards do not divide into groups of `group_size`.
+// ANCHOR: advantages
 pub fn group_advantages(rewards: &[f32], group_size: usize, config: &AdvantageConfig) -> Advantages {
     assert!(group_size > 0 && rewards.len().is_multiple_of(group_size), "rewards come in whole groups");
     let rewards: Vec<f64> = rewards.iter().copied().map(f64::from).collect();
@@ -64,6 +65,7 @@ pub fn group_advantages(rewards: &[f32], group_size: usize, config: &AdvantageCo
     }
     Advantages { values, has_spread }
 }
+// ANCHOR_END: advantages
 
 /// The mean; 0 of nothing.
 pub fn mean(values: &[f64]) -> f64 {

@@ -98,7 +98,9 @@ mod tests {
     fn every_key_has_a_stream_of_its_own() {
         let mut seen = HashSet::new();
         for purpose in [Purpose::Initial, Purpose::Step, Purpose::Evaluation] {
-            for (seed, epoch, prompt, sample) in (0..4).flat_map(|a| (0..4).flat_map(move |b| (0..4).flat_map(move |c| (0..4).map(move |d| (a, b, c, d))))) {
+            for (seed, epoch, prompt, sample) in
+                (0..4).flat_map(|a| (0..4).flat_map(move |b| (0..4).flat_map(move |c| (0..4).map(move |d| (a, b, c, d)))))
+            {
                 for step in 0..4 {
                     let key = Key::new(seed, purpose).epoch(epoch).row(prompt, sample).step(step);
                     assert!(seen.insert(key.rng().random::<u64>()), "{key:?} repeats another stream");

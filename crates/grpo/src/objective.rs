@@ -35,6 +35,7 @@ pub struct PolicyLoss<B: Backend> {
 ///
 /// # Shapes
 /// - all: `[B]`, f32
+// ANCHOR: clipped
 pub fn clipped_loss<B: Backend>(
     new_log_prob: Tensor<B, 1>,
     old_log_prob: Tensor<B, 1>,
@@ -47,3 +48,4 @@ pub fn clipped_loss<B: Backend>(
     let loss = (advantage.clone().neg() * ratio.clone()).max_pair(advantage.neg() * clipped);
     PolicyLoss { loss, ratio }
 }
+// ANCHOR_END: clipped

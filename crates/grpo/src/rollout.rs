@@ -59,7 +59,9 @@ fn join<B: Backend>(parts: Vec<Trajectory<B>>) -> Trajectory<B> {
     let steps = parts[0].log_probs.len();
     let latents = (0..=steps).map(|i| Tensor::cat(parts.iter().map(|part| part.latents[i].clone()).collect(), 0)).collect();
     let log_probs = (0..steps)
-        .map(|i| parts.iter().map(|part| part.log_probs[i].clone()).collect::<Option<Vec<_>>>().map(|parts| Tensor::cat(parts, 0)))
+        .map(|i| {
+            parts.iter().map(|part| part.log_probs[i].clone()).collect::<Option<Vec<_>>>().map(|parts| Tensor::cat(parts, 0))
+        })
         .collect();
     Trajectory { latents, log_probs }
 }

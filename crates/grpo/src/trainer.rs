@@ -127,12 +127,16 @@ impl GrpoConfig {
                 problems.push(format!("{key} ({value}) must be a positive number"));
             }
         }
-        for (key, value) in [("optimizer.beta1", self.optimizer.beta1), ("optimizer.beta2", self.optimizer.beta2), ("ema.decay", self.ema.decay)] {
+        for (key, value) in
+            [("optimizer.beta1", self.optimizer.beta1), ("optimizer.beta2", self.optimizer.beta2), ("ema.decay", self.ema.decay)]
+        {
             if !(0.0..1.0).contains(&value) {
                 problems.push(format!("{key} ({value}) must be at least 0 and below 1"));
             }
         }
-        for (key, value) in [("objective.kl_weight", self.objective.kl_weight), ("optimizer.weight_decay", self.optimizer.weight_decay)] {
+        for (key, value) in
+            [("objective.kl_weight", self.objective.kl_weight), ("optimizer.weight_decay", self.optimizer.weight_decay)]
+        {
             if !(value >= 0.0 && value.is_finite()) {
                 problems.push(format!("{key} ({value}) must be at least 0"));
             }
@@ -276,6 +280,7 @@ where
     }
 
     /// One iteration of Flow-GRPO: sample groups, score them, take the updates.
+    // ANCHOR: iterate
     pub fn iterate(&mut self) -> Result<Iteration, TrainError> {
         let started = Instant::now();
         let rows = self.draw_rows();
@@ -287,9 +292,11 @@ where
         let updates = self.update(&trajectory, &rows, &advantages)?;
         self.epoch += 1;
         let clip_range = self.config.objective.clip_range;
-        let metrics = EpochMetrics::new(self.epoch, &scores, &advantages, &updates, clip_range).timed(started, sampled, rows.len());
+        let metrics =
+            EpochMetrics::new(self.epoch, &scores, &advantages, &updates, clip_range).timed(started, sampled, rows.len());
         Ok(Iteration { metrics, images, rows, scores })
     }
+    // ANCHOR_END: iterate
 
     fn draw_rows(&self) -> Vec<Row> {
         groups::draw(&self.task.weights, self.config.groups, self.config.group_size, self.key(Purpose::Prompts))
@@ -395,10 +402,13 @@ pub const ON_POLICY_TOLERANCE: f64 = 1e-4;
 fn check_on_policy(epoch: usize, seen: &[Seen]) -> Result<(), TrainError> {
     let worst = seen.iter().max_by(|a, b| deviation(a).total_cmp(&deviation(b)));
     match worst {
-        // Negated, so that a NaN is an error.
-        Some(worst) if !(deviation(worst) <= ON_POLICY_TOLERANCE) => {
-            Err(TrainError::OffPolicy { epoch, step: worst.transition.step, row: worst.transition.row, deviation: deviation(worst) })
-        }
+        // A NaN is the largest of all by `total_cmp`.
+        Some(worst) if deviation(worst).is_nan() || deviation(worst) > ON_POLICY_TOLERANCE => Err(TrainError::OffPolicy {
+            epoch,
+            step: worst.transition.step,
+            row: worst.transition.row,
+            deviation: deviation(worst),
+        }),
         _ => Ok(()),
     }
 }

@@ -88,7 +88,12 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
     ///
     /// # Panics
     /// If there is no transition, or one of a deterministic step.
-    pub fn gradient<AB, M>(&self, policy: &M::InnerModule, reference: Option<&M::InnerModule>, transitions: &[Transition]) -> ReplayOutcome<B>
+    pub fn gradient<AB, M>(
+        &self,
+        policy: &M::InnerModule,
+        reference: Option<&M::InnerModule>,
+        transitions: &[Transition],
+    ) -> ReplayOutcome<B>
     where
         AB: AutodiffBackend<InnerBackend = B>,
         M: AutodiffModule<AB> + VelocityField<AB, Condition = C>,
@@ -118,7 +123,14 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
         steps.flat_map(|step| step.chunks(self.micro_batch.max(1))).map(<[_]>::to_vec).collect()
     }
 
-    fn micro_batch<AB, M>(&self, policy: M::InnerModule, reference: Option<M::InnerModule>, batch: &[Transition], share: f64) -> ReplayOutcome<B>
+    // ANCHOR: replay
+    fn micro_batch<AB, M>(
+        &self,
+        policy: M::InnerModule,
+        reference: Option<M::InnerModule>,
+        batch: &[Transition],
+        share: f64,
+    ) -> ReplayOutcome<B>
     where
         AB: AutodiffBackend<InnerBackend = B>,
         M: AutodiffModule<AB> + VelocityField<AB, Condition = C>,
@@ -172,6 +184,7 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
         });
         ReplayOutcome { gradient, loss: value, seen: seen.collect() }
     }
+    // ANCHOR_END: replay
 }
 
 impl<B: Backend> ReplayOutcome<B> {

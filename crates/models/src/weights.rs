@@ -62,7 +62,11 @@ impl WeightsFile {
     /// If it is missing or does not parse.
     pub fn parsed_metadata<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<T, WeightsError> {
         let text = self.metadata(key)?;
-        serde_json::from_str(text).map_err(|source| WeightsError::BadMetadata { path: self.path.clone(), key: key.to_owned(), source })
+        serde_json::from_str(text).map_err(|source| WeightsError::BadMetadata {
+            path: self.path.clone(),
+            key: key.to_owned(),
+            source,
+        })
     }
 
     /// Every tensor as f32 numbers in row-major order, by name.
@@ -121,10 +125,10 @@ impl WeightsFile {
     }
 }
 
-/// Writes a module's parameters, under their paths in the module.
+/// Writes a module's parameters, under their paths in the module, with one metadata entry.
 pub fn write_module<B: Backend, M: ModuleSnapshot<B>>(
     module: &M,
-    metadata: HashMap<String, String>,
+    metadata: (&str, String),
     stored_as: StoredAs,
     path: &Path,
 ) -> Result<(), WeightsError> {
@@ -136,10 +140,12 @@ pub fn write_module<B: Backend, M: ModuleSnapshot<B>>(
     write_tensors(&tensors, metadata, stored_as, path)
 }
 
-/// Writes named tensors to a file, which either has its old content or all of the new one.
+/// Writes named tensors and one metadata entry to a file, which either has its old content or all of the new one.
+///
+/// One entry, because the format does not fix the order of several: equal states give equal bytes.
 pub fn write_tensors(
     tensors: &BTreeMap<String, TensorData>,
-    metadata: HashMap<String, String>,
+    metadata: (&str, String),
     stored_as: StoredAs,
     path: &Path,
 ) -> Result<(), WeightsError> {
@@ -152,6 +158,7 @@ pub fn write_tensors(
     let views = buffers.iter().map(|(name, shape, bytes)| {
         (name.as_str(), TensorView::new(dtype, shape.clone(), bytes).expect("bytes and shape come from one tensor"))
     });
+    let metadata = HashMap::from([(metadata.0.to_owned(), metadata.1)]);
     let bytes = safetensors::serialize(views, Some(metadata)).expect("names are unique and views valid");
     write_atomically(path, &bytes).map_err(|source| WeightsError::Io { path: path.into(), source })
 }

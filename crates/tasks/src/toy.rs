@@ -29,7 +29,10 @@ pub fn center(mode: usize) -> [f32; 2] {
 /// A point of the data.
 pub fn sample(rng: &mut impl Rng) -> Image {
     let [x, y] = center(rng.random_range(0..MODES));
-    let mut jitter = || { let z: f32 = StandardNormal.sample(rng); STD * z };
+    let mut jitter = || {
+        let z: f32 = StandardNormal.sample(rng);
+        STD * z
+    };
     Image { channels: 2, height: 1, width: 1, pixels: vec![x + jitter(), y + jitter()] }
 }
 

@@ -83,7 +83,9 @@ fn shapes_with_parts_missing_are_refused() {
         let object = scene.objects[0];
         let (first, last) = (object.center.0 - object.size / 8.0, object.center.0 + object.size / 8.0);
         for column in (first * 24.0).floor() as usize..=(last * 24.0).floor() as usize {
-            for row in ((object.center.1 - object.size / 2.0) * 24.0) as usize..=(((object.center.1 + object.size / 2.0) * 24.0) as usize).min(23) {
+            for row in ((object.center.1 - object.size / 2.0) * 24.0) as usize
+                ..=(((object.center.1 + object.size / 2.0) * 24.0) as usize).min(23)
+            {
                 for channel in 0..3 {
                     image.pixels[channel * 576 + row * 24 + column] = scene.background;
                 }
@@ -118,8 +120,10 @@ fn blurred(image: &Image, radius: usize) -> Image {
     let around = |center: usize| center.saturating_sub(radius)..=(center + radius).min(side - 1);
     let pixel = |index: usize| {
         let (channel, row, column) = (index / (side * side), index / side % side, index % side);
-        let values: Vec<f32> =
-            around(row).flat_map(|r| around(column).map(move |c| (r, c))).map(|(r, c)| image.pixels[channel * side * side + r * side + c]).collect();
+        let values: Vec<f32> = around(row)
+            .flat_map(|r| around(column).map(move |c| (r, c)))
+            .map(|(r, c)| image.pixels[channel * side * side + r * side + c])
+            .collect();
         values.iter().sum::<f32>() / values.len() as f32
     };
     Image { pixels: (0..image.pixels.len()).map(pixel).collect(), ..image.clone() }

@@ -22,12 +22,7 @@ use crate::{gaussian::IsotropicGaussian, time_grid::Step};
 /// If `velocity` has another shape than `latent`.
 ///
 /// Deviation `sigma-at-one`: at t = 1 the denominator 1 − t is taken at the next grid point; the formula is singular there.
-pub fn flow_sde<B: Backend>(
-    latent: Tensor<B, 4>,
-    velocity: Tensor<B, 4>,
-    step: Step,
-    level: NoiseLevel,
-) -> IsotropicGaussian<B> {
+pub fn flow_sde<B: Backend>(latent: Tensor<B, 4>, velocity: Tensor<B, 4>, step: Step, level: NoiseLevel) -> IsotropicGaussian<B> {
     assert_eq!(latent.dims(), velocity.dims(), "velocity and latent differ in shape");
     let (t, dt) = (step.from, -step.duration());
     let sigma = level.sigma(step);

@@ -164,23 +164,21 @@ impl Pixels {
 
     /// The object of this shape with the component's area and centre of mass, and how well it covers it.
     fn fit(&self, shape: Shape, color: Color, opacity: &[f32]) -> Option<Detection> {
-        let side = self.side as f32;
+        let pixels = self.side as f32;
         let mass: f32 = opacity.iter().sum();
         let moment = |place: fn(usize, usize) -> usize| {
             let weighted = opacity.iter().enumerate().map(|(index, share)| share * (place(index, self.side) as f32 + 0.5));
-            weighted.sum::<f32>() / mass / side
+            weighted.sum::<f32>() / mass / pixels
         };
         let (x, y) = (moment(|index, side| index % side), moment(|index, side| index / side));
         let Moments { area, below } = moments(shape);
-        let size = (mass / area).sqrt() / side;
+        let size = (mass / area).sqrt() / pixels;
         let object = Object { shape, color, center: (x, y - below * size), size };
         // A blob as large as the picture is no object, and its template would lie outside.
         (size < 1.0).then(|| {
             let ideal = coverage(&object, self.side);
-            let (shared, total) = opacity
-                .iter()
-                .zip(&ideal)
-                .fold((0.0, 0.0), |(shared, total), (&a, &b)| (shared + a.min(b), total + a.max(b)));
+            let (shared, total) =
+                opacity.iter().zip(&ideal).fold((0.0, 0.0), |(shared, total), (&a, &b)| (shared + a.min(b), total + a.max(b)));
             Detection { shape, color, center: object.center, size, fit: shared / total }
         })
     }

@@ -6,12 +6,8 @@ use super::{Color, Entry, Excluded, Metadata, Relation, Shape, Tag};
 use crate::prompts::{Prompt, PromptSet};
 
 /// Pairs that no training prompt mentions: one for every shape.
-pub const UNSEEN: [(Shape, Color); 4] = [
-    (Shape::Circle, Color::Cyan),
-    (Shape::Square, Color::Magenta),
-    (Shape::Triangle, Color::Red),
-    (Shape::Cross, Color::Green),
-];
+pub const UNSEEN: [(Shape, Color); 4] =
+    [(Shape::Circle, Color::Cyan), (Shape::Square, Color::Magenta), (Shape::Triangle, Color::Red), (Shape::Cross, Color::Green)];
 
 /// A part of the task's prompts; the parts are disjoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +58,9 @@ fn mentions_unseen(metadata: &Metadata) -> bool {
 fn all_of(tag: Tag) -> Vec<Metadata> {
     match tag {
         Tag::SingleObject => single_object(),
-        Tag::TwoObject => pairs().map(|(a, b)| describe(tag, vec![entry(a), entry(b)], &format!("a {} and a {}", a.word(), b.word()))).collect(),
+        Tag::TwoObject => {
+            pairs().map(|(a, b)| describe(tag, vec![entry(a), entry(b)], &format!("a {} and a {}", a.word(), b.word()))).collect()
+        }
         Tag::Counting => counting(),
         Tag::Colors => colors(),
         Tag::Position => position(),
@@ -72,7 +70,8 @@ fn all_of(tag: Tag) -> Vec<Metadata> {
 
 fn single_object() -> Vec<Metadata> {
     let one = |shape: Shape| {
-        ["a", "one", "a single"].map(|article| describe(Tag::SingleObject, vec![entry(shape)], &format!("{article} {}", shape.word())))
+        ["a", "one", "a single"]
+            .map(|article| describe(Tag::SingleObject, vec![entry(shape)], &format!("{article} {}", shape.word())))
     };
     Shape::ALL.into_iter().flat_map(one).collect()
 }

@@ -64,7 +64,7 @@ fn contains(object: &Object, x: f32, y: f32) -> bool {
         Shape::Circle => u * u + v * v <= 0.25,
         // Slightly smaller than its box, so that the four shapes cover comparable areas.
         Shape::Square => u.abs().max(v.abs()) <= 0.45,
-        Shape::Triangle => u.abs() <= (v + 0.5) / 2.0,
+        Shape::Triangle => 2.0 * u.abs() <= v + 0.5,
         Shape::Cross => u.abs() <= ARM || v.abs() <= ARM,
     }
 }

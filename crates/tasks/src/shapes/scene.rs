@@ -90,7 +90,7 @@ fn place(shape: Shape, color: Color, sizes: (f32, f32), rng: &mut impl Rng) -> O
 }
 
 fn apart(a: &Object, b: &Object) -> bool {
-    let reach = (a.size + b.size) / 2.0 + GAP;
+    let reach = f32::midpoint(a.size, b.size) + GAP;
     (a.center.0 - b.center.0).abs() >= reach || (a.center.1 - b.center.1).abs() >= reach
 }
 

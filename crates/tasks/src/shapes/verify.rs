@@ -30,7 +30,8 @@ const RELATION_DISTANCE: f32 = 0.1;
 pub fn verify(image: &Image, metadata: &Metadata) -> Verdict {
     let found = detect(image);
     let entries = metadata.include.iter();
-    let partial = entries.map(|entry| partial(&found.objects, entry, metadata)).sum::<f32>() / metadata.include.len().max(1) as f32;
+    let partial =
+        entries.map(|entry| partial(&found.objects, entry, metadata)).sum::<f32>() / metadata.include.len().max(1) as f32;
     Verdict { strict: strict(&found, metadata), partial }
 }
 
@@ -63,7 +64,8 @@ fn placed(objects: &[Detection], entry: &Entry, metadata: &Metadata) -> Option<b
     let anchor = metadata.include.get(anchor);
     let of = |entry: &Entry| objects.iter().filter(|object| matches(object, entry)).collect::<Vec<_>>();
     let anchors = anchor.map(of).unwrap_or_default();
-    let right = |object: &&Detection| anchors.iter().any(|anchor| relation.distance(object.center, anchor.center) >= RELATION_DISTANCE);
+    let right =
+        |object: &&Detection| anchors.iter().any(|anchor| relation.distance(object.center, anchor.center) >= RELATION_DISTANCE);
     Some(of(entry).iter().any(right))
 }
 
