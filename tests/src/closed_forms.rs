@@ -219,10 +219,10 @@ fn times_follow_their_distribution() {
 }
 
 #[test]
-fn a_deterministic_last_step_draws_no_noise() {
+fn ode_steps_at_the_end_draw_no_noise() {
     let sampler = Sampler::flow_sde(GridKind::Linear.grid(5).expect("valid"), NoiseLevel::new(0.7).expect("valid"));
     assert!(sampler.steps().all(|(_, transition)| transition.is_random()));
-    let sampler = sampler.with_deterministic_last_step();
+    let sampler = sampler.with_ode_after(4);
     let trajectory =
         sampler.trajectory(&gaussian(), &[], noise(4, POINT, 12), |step| noise(4, POINT, 13 + step.index), Reduction::Mean);
     assert_eq!(sampler.step(4).1, Transition::Ode);

@@ -38,7 +38,7 @@ pub fn config() -> GrpoConfig {
             steps: 4,
             grid: GridKind::Linear,
             noise_level: NoiseLevel::new(0.7).expect("valid"),
-            deterministic_last_step: true,
+            random_steps: 3,
             log_prob: Reduction::Mean,
         },
         trained_steps: TrainedSteps::AllButLast,

@@ -212,7 +212,7 @@ fn generate(
     };
     let images = match &network {
         AnyNetwork::Dit(network) => evaluator.generate(network.as_ref(), &prompts, &rows),
-        AnyNetwork::Mlp(network) => evaluator.generate(network, &prompts, &rows),
+        AnyNetwork::Mlp(network) => evaluator.generate(network.as_ref(), &prompts, &rows),
     };
     Ok((rows, prompts, images))
 }

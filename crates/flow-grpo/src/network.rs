@@ -131,7 +131,7 @@ pub enum AnyNetwork {
     /// A diffusion transformer.
     Dit(Box<Dit<Plain>>),
     /// An MLP.
-    Mlp(MlpField<Plain>),
+    Mlp(Box<MlpField<Plain>>),
 }
 
 impl AnyNetwork {
@@ -142,7 +142,7 @@ impl AnyNetwork {
             Architecture::Dit(sizes) => {
                 Self::Dit(Box::new(file.load_into(sizes.init::<Plain>(card.vocabulary.len(), 0, device))?))
             }
-            Architecture::Mlp(sizes) => Self::Mlp(file.load_into(sizes.init::<Plain>(0, device))?),
+            Architecture::Mlp(sizes) => Self::Mlp(Box::new(file.load_into(sizes.init::<Plain>(0, device))?)),
         };
         Ok((card, network))
     }

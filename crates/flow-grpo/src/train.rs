@@ -101,7 +101,7 @@ pub fn train(config: &TrainConfig, run: &mut RunDir, device: &Device) -> Result<
     let (card, network) = AnyNetwork::load(&open_checkpoint(&config.base)?, device)?;
     match network {
         AnyNetwork::Dit(network) => Session::<Dit<Training>>::start(config, card, *network, run, device)?.run(run),
-        AnyNetwork::Mlp(network) => Session::<MlpField<Training>>::start(config, card, network, run, device)?.run(run),
+        AnyNetwork::Mlp(network) => Session::<MlpField<Training>>::start(config, card, *network, run, device)?.run(run),
     }
 }
 

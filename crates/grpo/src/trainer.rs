@@ -72,8 +72,8 @@ pub struct RolloutConfig {
     pub grid: GridKind,
     /// The noise level `a`.
     pub noise_level: NoiseLevel,
-    /// Whether the last step is an ODE step.
-    pub deterministic_last_step: bool,
+    /// Steps that draw noise, from the start of the trajectory on; the others are ODE steps.
+    pub random_steps: usize,
     /// How log-probabilities are reduced.
     pub log_prob: Reduction,
 }
@@ -81,8 +81,7 @@ pub struct RolloutConfig {
 impl RolloutConfig {
     /// The sampler that these numbers describe.
     pub fn sampler(&self) -> Result<Sampler, GridError> {
-        let sampler = Sampler::flow_sde(self.grid.grid(self.steps)?, self.noise_level);
-        Ok(if self.deterministic_last_step { sampler.with_deterministic_last_step() } else { sampler })
+        Ok(Sampler::flow_sde(self.grid.grid(self.steps)?, self.noise_level).with_ode_after(self.random_steps))
     }
 }
 
