@@ -86,7 +86,8 @@ fn every_case_of_the_reference_code_is_reproduced() {
         let policy = clipped_loss(
             golden.tensor::<1>(&format!("{key}.log_prob_new")),
             golden.tensor::<1>(&format!("{key}.log_prob")),
-            golden.tensor::<1>(&format!("{key}.advantage")),
+            // The reference clips advantages where it takes the loss, we where they are made.
+            golden.tensor::<1>(&format!("{key}.advantage")).clamp(-5.0, 5.0),
             1e-4,
         );
         assert_near(&format!("{key} ratio"), &numbers(policy.ratio), &want("ratio"), TOLERANCE);
