@@ -117,3 +117,66 @@ fn verdicts(
     };
     images.iter().zip(prompts).map(judge).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shapes::{Color, Object, Relation, Scene, Shape, Tag, render};
+
+    fn picture(objects: &[(Shape, Color, f32, f32)]) -> Image {
+        let object = |&(shape, color, x, y): &(Shape, Color, f32, f32)| Object { shape, color, center: (x, y), size: 0.35 };
+        render(&Scene { background: 0.1, objects: objects.iter().map(object).collect() }, 24)
+    }
+
+    fn entry(class: Shape) -> Entry {
+        Entry { class, count: 1, color: None, position: None }
+    }
+
+    fn asked(tag: Tag, include: Vec<Entry>) -> Metadata {
+        Metadata { tag, include, exclude: Vec::new(), prompt: "a test".to_owned() }
+    }
+
+    const CIRCLE_LEFT: (Shape, Color, f32, f32) = (Shape::Circle, Color::Red, 0.25, 0.5);
+    const SQUARE_RIGHT: (Shape, Color, f32, f32) = (Shape::Square, Color::Blue, 0.75, 0.5);
+
+    #[test]
+    fn a_wrong_place_earns_nothing_for_its_part() {
+        let right = Entry { position: Some((Relation::LeftOf, 0)), ..entry(Shape::Circle) };
+        let wrong = Entry { position: Some((Relation::RightOf, 0)), ..entry(Shape::Circle) };
+        let image = picture(&[CIRCLE_LEFT, SQUARE_RIGHT]);
+        let verdict = |placed: Entry| verify(&image, &asked(Tag::Position, vec![entry(Shape::Square), placed]));
+        assert_eq!(verdict(right), Verdict { strict: true, partial: 1.0 });
+        // The square earns all, the circle its number but not its place: (1 + ½)/2.
+        assert_eq!(verdict(wrong), Verdict { strict: false, partial: 0.75 });
+    }
+
+    #[test]
+    fn a_wrong_number_earns_its_share() {
+        let three = asked(Tag::Counting, vec![Entry { count: 3, ..entry(Shape::Circle) }]);
+        let two = picture(&[CIRCLE_LEFT, (Shape::Circle, Color::Green, 0.75, 0.5)]);
+        let verdict = verify(&two, &three);
+        assert!(!verdict.strict && (verdict.partial - 2.0 / 3.0).abs() < 1e-6, "{verdict:?}");
+        assert_eq!(verify(&picture(&[]), &three), Verdict { strict: false, partial: 0.0 });
+    }
+
+    #[test]
+    fn a_wrong_color_earns_half_of_its_entry() {
+        let red = asked(Tag::Colors, vec![Entry { color: Some(Color::Red), ..entry(Shape::Square) }]);
+        assert_eq!(verify(&picture(&[SQUARE_RIGHT]), &red), Verdict { strict: false, partial: 0.5 });
+    }
+
+    #[test]
+    fn exchanged_colors_are_not_strictly_right() {
+        let colored = |class, color| Entry { color: Some(color), ..entry(class) };
+        let exchanged = vec![colored(Shape::Circle, Color::Blue), colored(Shape::Square, Color::Red)];
+        let verdict = verify(&picture(&[CIRCLE_LEFT, SQUARE_RIGHT]), &asked(Tag::ColorAttr, exchanged));
+        assert_eq!(verdict, Verdict { strict: false, partial: 0.5 });
+    }
+
+    #[test]
+    fn a_further_object_is_not_strictly_right() {
+        let circle = asked(Tag::SingleObject, vec![entry(Shape::Circle)]);
+        assert!(verify(&picture(&[CIRCLE_LEFT]), &circle).strict);
+        assert_eq!(verify(&picture(&[CIRCLE_LEFT, SQUARE_RIGHT]), &circle), Verdict { strict: false, partial: 1.0 });
+    }
+}
