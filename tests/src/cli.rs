@@ -149,7 +149,7 @@ fn bad_input_gets_one_clear_message() {
     std::fs::write(path("bad.jsonl"), "{\"tag\": \"colors\"}\nnonsense\n").expect("written");
     let text = refused(&["eval", "--prompts", &path("bad.jsonl")]);
     assert!(text.contains("line 1") && text.contains("line 2"), "{text}");
-    assert!(refused(&["train", "--preset", "imagenet"]).contains("there are: shapes, toy-2d"));
+    assert!(refused(&["train", "--preset", "imagenet"]).contains("there are: shapes, shapes-64, toy-2d"));
     assert!(refused(&["train", "--resume", &path("nothing")]).contains("not a run directory"));
     assert!(
         refused(&["sample", "--prompt", "a circle", "--steps", "1", "--count", "1", "--output", "/proc/no/such/picture.png"])
@@ -179,4 +179,48 @@ fn pictures_and_accuracies_come_from_the_built_in_base() {
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&table).expect("a table")).expect("JSON");
     assert!((0.0..=1.0).contains(&json["overall"].as_f64().expect("overall")));
     assert_eq!(json["tags"].as_object().expect("tags").len(), 6);
+}
+
+/// A file system that takes no more: writes beyond a few kilobytes fail, as on a full disk.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_breaks_the_run_with_one_clear_message() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = directory.path().join("run");
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 8; exec '{}' train --preset toy-2d --set epochs=2 --out '{}'",
+        program().display(),
+        run.display()
+    );
+    let output = Command::new("sh").args(["-c", &script]).output().expect("the program runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("the run broke off") && text.contains("cannot write") && text.contains(&run.display().to_string()),
+        "{text}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = directory.path().join("run");
+    let mut child = Command::new(program())
+        .args(["train", "--preset", "toy-2d", "--set", "epochs=1000000", "--set", "evaluation_samples=10", "--out"])
+        .arg(&run)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let metrics = run.join("metrics.jsonl");
+    while !std::fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() > 3) {
+        assert!(child.try_wait().expect("a status").is_none(), "it must not end by itself");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs").success());
+    let output = child.wait_with_output().expect("it ends");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{text}");
+    assert!(text.contains("train --resume") && text.contains(&run.display().to_string()), "{text}");
+    assert!(run.join("state.safetensors").exists());
 }

@@ -1,6 +1,6 @@
 //! Classes of runs that must be the same run.
 
-use grpo::{GrpoConfig, advantage::AdvantageConfig, trainer::TrainedSteps};
+use grpo::{GrpoConfig, TrainedSteps, advantage::AdvantageConfig};
 use proptest::prelude::*;
 use tasks::reward::Darkness;
 
@@ -13,7 +13,7 @@ use crate::{
 fn record(trainer: &mut TestTrainer, epochs: usize) -> (Vec<String>, Vec<f64>) {
     let metrics = (0..epochs).map(|_| {
         let mut metrics = trainer.iterate().expect("an epoch").metrics;
-        metrics.time = grpo::trainer::EpochTimes::default();
+        metrics.time = grpo::EpochTimes::default();
         serde_json::to_string(&metrics).expect("JSON")
     });
     let metrics = metrics.collect();

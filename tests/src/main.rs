@@ -11,4 +11,5 @@ mod equivalence;
 mod golden;
 mod marginals;
 mod networks;
+mod shipped;
 mod training;

@@ -1,6 +1,6 @@
 //! Networks: shapes, seeds, checkpoints.
 
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 use flow::VelocityField;
 use grpo::parameters::{self, Parameters};
 use models::{Dit, DitConfig, TokenIds, WeightsFile, dit::Prediction, weights};
@@ -180,4 +180,25 @@ fn a_damaged_checkpoint_is_refused_not_a_panic() {
     let file = WeightsFile::from_bytes(not_finite, &path).expect("still safetensors");
     let error = file.load_into(config().init::<Plain>(5, 1, &Device::default())).expect_err("NaN");
     assert!(error.to_string().contains("not finite"), "{error}");
+}
+
+/// On the CPU backend that can; a GPU computes in bf16 in the same way.
+#[cfg(feature = "flex")]
+#[test]
+fn bf16_layers_come_close_and_gradients_stay_f32() {
+    let exact = network(1);
+    let half = exact.clone().computing_in(FloatDType::BF16);
+    let (x, time) = (noise(2, [3, 16, 16], 1), Tensor::<Plain, 1>::from_floats([0.3, 0.8], &Device::default()));
+    let gradient = |network: Dit<Plain>| {
+        let network: Dit<Training> = parameters::trainable(network);
+        let [x, time] = [x.clone(), time.clone().reshape([2, 1, 1, 1])];
+        let velocity = network.velocity(Tensor::from_inner(x), Tensor::from_inner(time).reshape([2]), &conditions(2));
+        let gradients = velocity.clone().powi_scalar(2).mean().backward();
+        (numbers(velocity.inner()), parameters::gradients(&network, gradients))
+    };
+    let ((v, g), (v_half, g_half)) = (gradient(exact), gradient(half));
+    let d = distance(&v_half, &v);
+    assert!((1e-5..2e-2).contains(&d), "bf16 must differ, but by little: {d:e}");
+    let difference = g.zip(&g_half, |a, b| a - b).norm() / g.norm();
+    assert!((1e-5..5e-2).contains(&difference), "{difference:e}");
 }

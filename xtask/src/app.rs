@@ -30,64 +30,88 @@ impl Backend {
     }
 }
 
-/// `--backend` is ours; everything else is the application's.
+/// What the layers of a transformer compute in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats with the range of f32, on wgpu and cuda.
+    Bf16,
+}
+
+/// `--backend` and `--precision` are ours; everything else is the application's.
 #[derive(Args, Debug)]
 pub struct AppArgs {
-    /// Options of `flow-grpo`, and --backend flex|ndarray|wgpu|cuda.
+    /// Options of `flow-grpo`, --backend flex|ndarray|wgpu|cuda and --precision f32|bf16.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
 
-/// What is left to the application once our own option is taken out.
+/// What is left to the application once our own options are taken out.
 #[derive(Debug, PartialEq, Eq)]
 struct Split {
     backend: Backend,
+    precision: Precision,
     app: Vec<String>,
 }
 
-/// Takes `--backend X` or `--backend=X` out of the arguments, up to a `--`, which goes too.
+/// Takes `--backend X`, `--precision X` and their forms with `=` out of the arguments, up to a `--`, which goes too.
 fn split(args: &[String]) -> Result<Split> {
-    let mut backend = Backend::Flex;
-    let mut app = Vec::new();
+    let mut split = Split { backend: Backend::Flex, precision: Precision::F32, app: Vec::new() };
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
-        let value = match arg.as_str() {
+        let (name, value) = arg.split_once('=').map_or((arg.as_str(), None), |(name, value)| (name, Some(value)));
+        match name {
             "--" => {
-                app.extend(rest.cloned());
+                split.app.extend(rest.cloned());
                 break;
             }
-            "--backend" => rest.next().map(String::as_str).unwrap_or_default(),
-            other => {
-                let Some(value) = other.strip_prefix("--backend=") else {
-                    app.push(arg.clone());
-                    continue;
-                };
-                value
+            "--backend" | "--precision" => {
+                let value = value.unwrap_or_else(|| rest.next().map(String::as_str).unwrap_or_default());
+                if name == "--backend" {
+                    split.backend = choose(name, value)?;
+                } else {
+                    split.precision = choose(name, value)?;
+                }
             }
-        };
-        backend = Backend::from_str(value, false)
-            .map_err(|_| anyhow::anyhow!("--backend {value}: choose flex, ndarray, wgpu or cuda"))?;
+            _ => split.app.push(arg.clone()),
+        }
     }
-    Ok(Split { backend, app })
+    Ok(split)
+}
+
+/// The choice of this name, or an error that lists all of them.
+fn choose<T: ValueEnum>(option: &str, value: &str) -> Result<T> {
+    let names = || T::value_variants().iter().filter_map(ValueEnum::to_possible_value).map(|choice| choice.get_name().to_owned());
+    T::from_str(value, false).map_err(|_| anyhow::anyhow!("{option} {value}: choose {}", names().collect::<Vec<_>>().join(", ")))
 }
 
 /// Builds and runs a verb of the application; its exit code is ours.
 pub fn run(verb: &str, args: &AppArgs) -> Result<ExitCode> {
-    let Split { backend, app } = split(&args.args)?;
+    let Split { backend, precision, app } = split(&args.args)?;
     if app.iter().any(|arg| arg == "--help" || arg == "-h") {
-        println!("cargo xtask {verb} [--backend flex|ndarray|wgpu|cuda] [OPTIONS OF THE APPLICATION]\n");
+        println!("cargo xtask {verb} [--backend flex|ndarray|wgpu|cuda] [--precision f32|bf16] [OPTIONS OF THE APPLICATION]\n");
         println!("Builds the application for the backend (flex, the fast CPU backend, by default), then runs it:\n");
     }
-    let program = build(backend)?;
+    let program = build(backend, precision)?;
     let status = Command::new(&program).arg(verb).args(app).status().with_context(|| format!("cannot run {program}"))?;
     // A signal that reached the application reached us too; 130 is what it would have said.
     Ok(ExitCode::from(u8::try_from(status.code().unwrap_or(130)).unwrap_or(1)))
 }
 
 /// Builds the application for a backend; returns its path.
-pub fn build(backend: Backend) -> Result<String> {
+pub fn build(backend: Backend, precision: Precision) -> Result<String> {
+    let mut features = vec![backend.feature()];
+    if precision == Precision::Bf16 {
+        ensure!(
+            matches!(backend, Backend::Wgpu | Backend::Cuda),
+            "--precision bf16 is for --backend wgpu and cuda; {} computes in f32",
+            backend.feature()
+        );
+        features.push("bf16");
+    }
     let mut command = cargo();
-    command.args(["build", "--quiet", "--package", "flow-grpo", "--no-default-features", "--features", backend.feature()]);
+    command.args(["build", "--quiet", "--package", "flow-grpo", "--no-default-features", "--features", &features.join(",")]);
     if backend == Backend::Cuda && std::env::var_os("CUDARC_CUDA_VERSION").is_none() {
         // The build machine needs no CUDA toolkit if it is told which version the run will have.
         command.env("CUDARC_CUDA_VERSION", "13000");
@@ -112,21 +136,26 @@ mod tests {
     }
 
     #[test]
-    fn the_backend_is_ours_and_the_rest_is_the_applications() {
-        let Split { backend, app } = of(&["--set", "a=b", "--backend", "ndarray", "--resume", "runs/x"]);
-        assert_eq!((backend, app), (Backend::Ndarray, vec!["--set".into(), "a=b".into(), "--resume".into(), "runs/x".into()]));
-        assert_eq!(of(&["--backend=cuda"]), Split { backend: Backend::Cuda, app: vec![] });
+    fn backend_and_precision_are_ours_and_the_rest_is_the_applications() {
+        let Split { backend, precision, app } = of(&["--set", "a=b", "--backend", "ndarray", "--resume", "runs/x"]);
+        assert_eq!((backend, precision), (Backend::Ndarray, Precision::F32));
+        assert_eq!(app, ["--set", "a=b", "--resume", "runs/x"]);
+        let split = of(&["--backend=cuda", "--precision=bf16"]);
+        assert_eq!(split, Split { backend: Backend::Cuda, precision: Precision::Bf16, app: vec![] });
     }
 
     #[test]
     fn everything_after_two_dashes_is_the_applications() {
-        let Split { backend, app } = of(&["--", "--backend", "cuda"]);
+        let Split { backend, app, .. } = of(&["--", "--backend", "cuda"]);
         assert_eq!((backend, app), (Backend::Flex, vec!["--backend".into(), "cuda".into()]));
     }
 
     #[test]
-    fn an_unknown_or_missing_backend_is_refused() {
-        assert!(split(&["--backend".into(), "tpu".into()]).is_err());
-        assert!(split(&["--backend".into()]).is_err());
+    fn an_unknown_or_missing_choice_is_refused_with_the_choices() {
+        let refused =
+            |args: &[&str]| split(&args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>()).expect_err("no such choice");
+        assert_eq!(refused(&["--backend", "tpu"]).to_string(), "--backend tpu: choose flex, ndarray, wgpu, cuda");
+        assert!(refused(&["--backend"]).to_string().contains("choose flex"));
+        assert_eq!(refused(&["--precision=f16"]).to_string(), "--precision f16: choose f32, bf16");
     }
 }

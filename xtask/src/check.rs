@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    app::{self, Backend, cargo},
+    app::{self, Backend, Precision, cargo},
     book, test,
 };
 
@@ -93,7 +93,7 @@ fn tests() -> Result<()> {
 
 /// A whole training run on the toy task, and pictures from the base model.
 fn smoke() -> Result<()> {
-    let program = app::build(Backend::Flex)?;
+    let program = app::build(Backend::Flex, Precision::F32)?;
     let directory = Path::new("target/smoke");
     if directory.exists() {
         std::fs::remove_dir_all(directory)?;

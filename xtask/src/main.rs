@@ -34,6 +34,9 @@ enum Verb {
     /// Measure strict accuracy on held-out prompts.
     #[command(disable_help_flag = true)]
     Eval(AppArgs),
+    /// Time the parts, on request beside the same network in PyTorch.
+    #[command(disable_help_flag = true)]
+    Bench(AppArgs),
     /// Draw the book's computed figure.
     #[command(disable_help_flag = true)]
     Figure(AppArgs),
@@ -64,6 +67,7 @@ fn run() -> Result<ExitCode> {
         Verb::Pretrain(args) => app::run("pretrain", &args),
         Verb::Sample(args) => app::run("sample", &args),
         Verb::Eval(args) => app::run("eval", &args),
+        Verb::Bench(args) => app::run("bench", &args),
         Verb::Figure(args) => app::run("figure", &args),
         Verb::Test(args) => test::test(&args).map(|()| ExitCode::SUCCESS),
         Verb::Check => check::check().map(|()| ExitCode::SUCCESS),

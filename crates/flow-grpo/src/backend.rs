@@ -1,5 +1,7 @@
 //! The one place that names a backend. Exactly one is compiled in.
 
+use burn::tensor::FloatDType;
+
 #[cfg(not(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda")))]
 compile_error!("choose a backend: cargo xtask VERB --backend flex|ndarray|wgpu|cuda");
 
@@ -34,6 +36,15 @@ mod chosen {
 }
 
 pub use chosen::{NAME, Plain};
+
+#[cfg(all(feature = "bf16", not(any(feature = "wgpu", feature = "cuda"))))]
+compile_error!("bf16 is for GPUs: cargo xtask VERB --backend cuda|wgpu --precision bf16");
+
+/// What the layers of a transformer compute in; everything else is f32.
+pub const PRECISION: FloatDType = if cfg!(feature = "bf16") { FloatDType::BF16 } else { FloatDType::F32 };
+
+/// How far a replayed log-probability may lie from the sampled one; bf16 has 8 bits where f32 has 24.
+pub const ON_POLICY_TOLERANCE: f64 = if cfg!(feature = "bf16") { 1e-2 } else { 1e-4 };
 
 /// The backend with automatic differentiation on top.
 pub type Training = burn::backend::Autodiff<Plain>;

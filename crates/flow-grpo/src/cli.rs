@@ -14,6 +14,7 @@ use tasks::prompts::{Prompt, PromptSet};
 
 use crate::{
     backend::{self, Device},
+    bench::{self, BenchArgs},
     config::{self, Checked, Preset},
     evaluation::{Evaluator, Prompts},
     figure, interrupt,
@@ -34,14 +35,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Improve a base model by Flow-GRPO. Presets: shapes (default), toy-2d.
+    /// Improve a base model by Flow-GRPO. Presets: shapes (default), shapes-64 (for a GPU), toy-2d.
     Train(RunArgs),
-    /// Train a base model. Presets: shapes-base (default), toy-2d-base.
+    /// Train a base model. Presets: shapes-base (default), shapes-64-base (for a GPU), toy-2d-base.
     Pretrain(RunArgs),
     /// Make pictures for prompts.
     Sample(SampleArgs),
     /// Measure strict accuracy on held-out prompts, kind by kind.
     Eval(EvalArgs),
+    /// Time the parts, on request beside the same network in PyTorch.
+    Bench(BenchArgs),
     /// Draw the book's figure of the marginals of ODE and SDE.
     Figure {
         /// The SVG file to write.
@@ -120,13 +123,15 @@ struct EvalArgs {
     output: Option<PathBuf>,
 }
 
-const TRAIN_PRESETS: [Preset; 2] = [
+const TRAIN_PRESETS: [Preset; 3] = [
     Preset { name: "shapes", text: include_str!("../../../assets/presets/shapes.toml") },
+    Preset { name: "shapes-64", text: include_str!("../../../assets/presets/shapes-64.toml") },
     Preset { name: "toy-2d", text: include_str!("../../../assets/presets/toy-2d.toml") },
 ];
 
-const PRETRAIN_PRESETS: [Preset; 2] = [
+const PRETRAIN_PRESETS: [Preset; 3] = [
     Preset { name: "shapes-base", text: include_str!("../../../assets/presets/shapes-base.toml") },
+    Preset { name: "shapes-64-base", text: include_str!("../../../assets/presets/shapes-64-base.toml") },
     Preset { name: "toy-2d-base", text: include_str!("../../../assets/presets/toy-2d-base.toml") },
 ];
 
@@ -139,6 +144,7 @@ pub fn run() -> Result<()> {
         Verb::Pretrain(args) => pretrain(&args),
         Verb::Sample(args) => sample(&args),
         Verb::Eval(args) => eval(&args),
+        Verb::Bench(args) => bench::bench(&args, &Device::default()),
         Verb::Figure { output } => figure::marginals(&output),
     }
 }
@@ -233,4 +239,19 @@ fn open_run<C: Checked>(args: &RunArgs, presets: &[Preset]) -> Result<(C, RunDir
 /// Seconds since 1970: sorts by time and needs no time zone.
 fn timestamp() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_is_valid() {
+        for preset in TRAIN_PRESETS {
+            config::resolve::<TrainConfig>(preset, None, &[]).unwrap_or_else(|error| panic!("{}: {error:#}", preset.name));
+        }
+        for preset in PRETRAIN_PRESETS {
+            config::resolve::<PretrainConfig>(preset, None, &[]).unwrap_or_else(|error| panic!("{}: {error:#}", preset.name));
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! The application: the only crate that names a backend, touches the clock and writes files.
 
 mod backend;
+mod bench;
 mod cli;
 mod config;
 mod evaluation;
@@ -10,6 +11,7 @@ mod examples;
 mod figure;
 mod interrupt;
 mod network;
+mod outcome;
 mod picture;
 mod plot;
 mod pretrain;
@@ -26,15 +28,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match cli::run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<interrupt::Interrupted>() => {
-            eprintln!("{error}");
-            ExitCode::from(interrupt::EXIT_CODE)
-        }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(2)
-        }
-    }
+    outcome::report(cli::run())
 }

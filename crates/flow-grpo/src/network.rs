@@ -13,7 +13,7 @@ use models::{Dit, DitConfig, MlpConfig, MlpField, TokenIds, Vocabulary, WeightsF
 use serde::{Deserialize, Serialize};
 use tasks::prompts::Prompt;
 
-use crate::backend::{Device, Plain};
+use crate::backend::{self, Device, Plain};
 
 /// The kind and sizes of a network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -140,7 +140,8 @@ impl AnyNetwork {
         let card = Card::of(file)?;
         let network = match &card.architecture {
             Architecture::Dit(sizes) => {
-                Self::Dit(Box::new(file.load_into(sizes.init::<Plain>(card.vocabulary.len(), 0, device))?))
+                let network = sizes.init::<Plain>(card.vocabulary.len(), 0, device).computing_in(backend::PRECISION);
+                Self::Dit(Box::new(file.load_into(network)?))
             }
             Architecture::Mlp(sizes) => Self::Mlp(Box::new(file.load_into(sizes.init::<Plain>(0, device))?)),
         };

@@ -28,6 +28,7 @@ use crate::{
     examples::Examples,
     interrupt,
     network::{Architecture, Card, Trainable},
+    outcome::BrokeRun,
     progress::{Progress, whole_seconds},
     run_dir::RunDir,
     training_state::TrainingState,
@@ -149,12 +150,12 @@ pub fn pretrain(config: &PretrainConfig, run: &mut RunDir, device: &Device) -> R
     let card = Card { architecture: config.model.clone(), vocabulary: Vocabulary::new(words), made_by };
     match &config.model {
         Architecture::Dit(sizes) => {
-            let network = sizes.init::<Plain>(card.vocabulary.len(), config.seed, device);
-            Session::<Dit<Training>>::start(config, card, network, run, device)?.run(run)?;
+            let network = sizes.init::<Plain>(card.vocabulary.len(), config.seed, device).computing_in(backend::PRECISION);
+            Session::<Dit<Training>>::start(config, card, network, run, device)?.run(run).context(BrokeRun)?;
         }
         Architecture::Mlp(sizes) => {
             let network = sizes.init::<Plain>(config.seed, device);
-            Session::<MlpField<Training>>::start(config, card, network, run, device)?.run(run)?;
+            Session::<MlpField<Training>>::start(config, card, network, run, device)?.run(run).context(BrokeRun)?;
         }
     }
     Ok(run.base_checkpoint())

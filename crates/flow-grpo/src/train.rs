@@ -20,6 +20,7 @@ use crate::{
     evaluation::{self, Evaluation, Evaluator, Prompts, REWARDS},
     interrupt,
     network::{AnyNetwork, Card, Trainable, open_checkpoint},
+    outcome::BrokeRun,
     progress::{Progress, whole_seconds},
     report,
     run_dir::RunDir,
@@ -100,8 +101,12 @@ impl Checked for TrainConfig {
 pub fn train(config: &TrainConfig, run: &mut RunDir, device: &Device) -> Result<()> {
     let (card, network) = AnyNetwork::load(&open_checkpoint(&config.base)?, device)?;
     match network {
-        AnyNetwork::Dit(network) => Session::<Dit<Training>>::start(config, card, *network, run, device)?.run(run),
-        AnyNetwork::Mlp(network) => Session::<MlpField<Training>>::start(config, card, *network, run, device)?.run(run),
+        AnyNetwork::Dit(network) => {
+            Session::<Dit<Training>>::start(config, card, *network, run, device)?.run(run).context(BrokeRun)
+        }
+        AnyNetwork::Mlp(network) => {
+            Session::<MlpField<Training>>::start(config, card, *network, run, device)?.run(run).context(BrokeRun)
+        }
     }
 }
 
@@ -150,6 +155,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             reward: evaluation::rewards(&config.rewards)?,
             latent_shape: card.latent_shape(),
             decoder: card.decoder(),
+            on_policy_tolerance: backend::ON_POLICY_TOLERANCE,
         };
         let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
         let mut trainer = Trainer::new(config.grpo.clone(), config.seed, task, base, workers, device.clone());

@@ -39,6 +39,14 @@ impl Transition {
         }
     }
 
+    /// The standard deviation of what the step draws, in latent units; 0 for a deterministic step.
+    pub fn std(self, step: Step) -> f64 {
+        match self {
+            Self::Ode => 0.0,
+            Self::FlowSde { noise_level } => noise_level.std(step),
+        }
+    }
+
     /// Whether the step draws noise, so that it has a log-probability and can be trained.
     pub fn is_random(self) -> bool {
         match self {

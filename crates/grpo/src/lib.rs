@@ -3,10 +3,12 @@
 //! Knows the velocity field and the reward trait, not the networks.
 
 pub mod advantage;
+pub mod config;
 pub mod ema;
 pub mod evaluate;
 pub mod groups;
 pub mod images;
+pub mod metrics;
 pub mod noise;
 pub mod objective;
 pub mod optimizer;
@@ -16,4 +18,6 @@ pub mod trainer;
 pub mod update;
 pub mod workers;
 
-pub use trainer::{EpochMetrics, GrpoConfig, Iteration, Task, TrainError, Trainer, TrainerState};
+pub use config::{GrpoConfig, RolloutConfig, TrainedSteps};
+pub use metrics::{EpochMetrics, EpochTimes};
+pub use trainer::{Iteration, Task, TrainError, Trainer, TrainerState};

@@ -1,7 +1,7 @@
 //! The clipped objective of GRPO.
 
 use burn::prelude::*;
-use flow::KlForm;
+use flow::{KlForm, Sampler};
 use serde::{Deserialize, Serialize};
 
 /// What is minimised.
@@ -10,10 +10,44 @@ use serde::{Deserialize, Serialize};
 pub struct ObjectiveConfig {
     /// The ratio counts only within `1 ± clip_range`. 1e-4 in the paper, because log-probabilities are means over elements.
     pub clip_range: f64,
+    /// How much the steps of a trajectory count.
+    pub step_weight: StepWeight,
     /// The weight `β` of the KL divergence to the reference policy; at 0 the reference is not evaluated.
     pub kl_weight: f64,
     /// Which KL expression.
     pub kl_form: KlForm,
+}
+
+/// How much the policy loss of a step counts, relative to the other trained steps; the mean over them is 1.
+///
+/// With equal weights the late steps rule: the gradient of `log π` goes with `1/s_t`, and `s_t`, the std of the step's noise,
+/// falls along the trajectory. But what a picture shows is decided early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepWeight {
+    /// All the same, as in the paper and its code.
+    Equal,
+    /// `w_t ∝ s_t` (TempFlow, arXiv 2508.04324).
+    Std,
+    /// `w_t ∝ s_t²`: at ratio 1 the gradient of a log-probability without its variance, `−mean((x' − μ)²)`, which is what
+    /// Flow-CPS trains on (arXiv 2509.05952).
+    Variance,
+}
+
+impl StepWeight {
+    /// The weight of every step of the sampler's grid, given which of them are trained; 0 for the others.
+    pub fn weights(self, sampler: &Sampler, trained: &[usize]) -> Vec<f64> {
+        let raw = |index: usize| {
+            let (step, transition) = sampler.step(index);
+            match self {
+                Self::Equal => 1.0,
+                Self::Std => transition.std(step),
+                Self::Variance => transition.std(step).powi(2),
+            }
+        };
+        let mean = trained.iter().map(|&index| raw(index)).sum::<f64>() / trained.len() as f64;
+        (0..sampler.grid().len()).map(|index| if trained.contains(&index) { raw(index) / mean } else { 0.0 }).collect()
+    }
 }
 
 /// The policy loss of every row, with the ratio it came from.
@@ -49,3 +83,27 @@ pub fn clipped_loss<B: Backend>(
     PolicyLoss { loss, ratio }
 }
 // ANCHOR_END: clipped
+
+#[cfg(test)]
+mod tests {
+    use flow::{GridKind, NoiseLevel};
+
+    use super::*;
+
+    #[test]
+    fn weights_have_mean_1_over_the_trained_steps_and_follow_the_noise() {
+        let grid = GridKind::Linear.grid(10).expect("a valid grid");
+        let sampler = Sampler::flow_sde(grid, NoiseLevel::new(0.7).expect("valid"));
+        let std = |index| {
+            let (step, transition) = sampler.step(index);
+            transition.std(step)
+        };
+        let trained = [0, 2, 5];
+        for (kind, power) in [(StepWeight::Equal, 0), (StepWeight::Std, 1), (StepWeight::Variance, 2)] {
+            let weights = kind.weights(&sampler, &trained);
+            assert!((weights.iter().sum::<f64>() - 3.0).abs() < 1e-12);
+            assert_eq!(weights.iter().filter(|weight| **weight > 0.0).count(), 3);
+            assert!((weights[0] / weights[5] - (std(0) / std(5)).powi(power)).abs() < 1e-12);
+        }
+    }
+}

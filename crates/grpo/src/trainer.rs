@@ -7,9 +7,8 @@ use burn::{
     prelude::*,
     tensor::backend::AutodiffBackend,
 };
-use flow::{GridError, GridKind, NoiseLevel, Reduction, Sampler, Trajectory, VelocityField};
+use flow::{Sampler, Trajectory, VelocityField};
 use rand::seq::{SliceRandom, index};
-use serde::{Deserialize, Serialize};
 use tasks::{
     image::Image,
     prompts::Prompt,
@@ -18,160 +17,20 @@ use tasks::{
 use thiserror::Error;
 
 use crate::{
-    advantage::{AdvantageConfig, Advantages, group_advantages, mean, std},
-    ema::{EmaConfig, average},
+    advantage::{Advantages, group_advantages},
+    config::{GrpoConfig, TrainedSteps, trainable_steps},
+    ema::average,
     evaluate::{EncodedPrompt, Row},
     groups,
     images::Decoder,
+    metrics::{EpochMetrics, Update},
     noise::{Key, Purpose},
-    objective::ObjectiveConfig,
-    optimizer::{AdamW, AdamWConfig, AdamWState},
-    parameters::Parameters,
+    optimizer::{AdamW, AdamWState},
+    parameters::{self, Parameters},
     rollout::Rollout,
     update::{Replay, ReplayOutcome, Seen, Transition},
     workers::Workers,
 };
-
-/// The numbers of Flow-GRPO.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GrpoConfig {
-    /// Prompts per epoch; each is one group.
-    pub groups: usize,
-    /// Samples per prompt.
-    pub group_size: usize,
-    /// Optimiser updates per epoch; the first is on-policy, the others are not.
-    pub updates_per_epoch: usize,
-    /// Transitions per forward and backward pass; changes the speed, not the update.
-    pub micro_batch: usize,
-    /// Rows sampled together; changes the speed, not the samples.
-    pub rollout_batch: usize,
-    /// Epochs over which the learning rate rises from 0.
-    pub warm_up: usize,
-    /// How trajectories are sampled.
-    pub rollout: RolloutConfig,
-    /// Which steps of a trajectory are trained.
-    pub trained_steps: TrainedSteps,
-    /// How rewards become advantages.
-    pub advantage: AdvantageConfig,
-    /// What is minimised.
-    pub objective: ObjectiveConfig,
-    /// The optimiser.
-    pub optimizer: AdamWConfig,
-    /// The average of the weights, which is what is evaluated and kept.
-    pub ema: EmaConfig,
-}
-
-/// How trajectories are sampled in training.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RolloutConfig {
-    /// Denoising steps `N`.
-    pub steps: usize,
-    /// The time grid.
-    pub grid: GridKind,
-    /// The noise level `a`.
-    pub noise_level: NoiseLevel,
-    /// Steps that draw noise, from the start of the trajectory on; the others are ODE steps.
-    pub random_steps: usize,
-    /// How log-probabilities are reduced.
-    pub log_prob: Reduction,
-}
-
-impl RolloutConfig {
-    /// The sampler that these numbers describe.
-    pub fn sampler(&self) -> Result<Sampler, GridError> {
-        Ok(Sampler::flow_sde(self.grid.grid(self.steps)?, self.noise_level).with_ode_after(self.random_steps))
-    }
-}
-
-/// Which of the random steps of a trajectory are trained. The last step of the grid never is: it is nearly deterministic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum TrainedSteps {
-    /// All but the last, as in the reference code.
-    AllButLast,
-    /// Some of those, drawn anew for every row: less work per sample.
-    Random {
-        /// How many.
-        count: usize,
-    },
-}
-
-impl GrpoConfig {
-    /// All that is out of range, one sentence each, beginning with the key.
-    pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        for (key, value) in [
-            ("groups", self.groups),
-            ("group_size", self.group_size),
-            ("updates_per_epoch", self.updates_per_epoch),
-            ("micro_batch", self.micro_batch),
-            ("rollout_batch", self.rollout_batch),
-            ("ema.every", self.ema.every),
-        ] {
-            if value == 0 {
-                problems.push(format!("{key} must be at least 1"));
-            }
-        }
-        for (key, value) in [
-            ("optimizer.learning_rate", self.optimizer.learning_rate),
-            ("optimizer.epsilon", self.optimizer.epsilon),
-            ("optimizer.max_gradient_norm", self.optimizer.max_gradient_norm),
-            ("objective.clip_range", self.objective.clip_range),
-            ("advantage.clip", self.advantage.clip),
-            ("advantage.epsilon", self.advantage.epsilon),
-        ] {
-            if !(value > 0.0 && value.is_finite()) {
-                problems.push(format!("{key} ({value}) must be a positive number"));
-            }
-        }
-        for (key, value) in
-            [("optimizer.beta1", self.optimizer.beta1), ("optimizer.beta2", self.optimizer.beta2), ("ema.decay", self.ema.decay)]
-        {
-            if !(0.0..1.0).contains(&value) {
-                problems.push(format!("{key} ({value}) must be at least 0 and below 1"));
-            }
-        }
-        for (key, value) in
-            [("objective.kl_weight", self.objective.kl_weight), ("optimizer.weight_decay", self.optimizer.weight_decay)]
-        {
-            if !(value >= 0.0 && value.is_finite()) {
-                problems.push(format!("{key} ({value}) must be at least 0"));
-            }
-        }
-        match self.rollout.sampler() {
-            Ok(sampler) => {
-                let trainable = trainable_steps(&sampler).len();
-                if trainable == 0 {
-                    problems.push("rollout: no step can be trained; use at least two steps and a noise_level above 0".to_owned());
-                }
-                if let TrainedSteps::Random { count } = self.trained_steps
-                    && !(1..=trainable).contains(&count)
-                {
-                    problems.push(format!("trained_steps.count ({count}) must lie between 1 and {trainable}"));
-                }
-            }
-            Err(error) => problems.push(format!("rollout: {error}")),
-        }
-        problems
-    }
-
-    /// Transitions that an epoch trains if every group has spread.
-    pub fn transitions_per_epoch(&self) -> usize {
-        let per_row = match self.trained_steps {
-            TrainedSteps::AllButLast => self.rollout.sampler().map_or(0, |sampler| trainable_steps(&sampler).len()),
-            TrainedSteps::Random { count } => count,
-        };
-        self.groups * self.group_size * per_row
-    }
-}
-
-/// The random steps of a sampler but for the last step of its grid.
-fn trainable_steps(sampler: &Sampler) -> Vec<usize> {
-    let last = sampler.grid().len() - 1;
-    sampler.steps().filter(|(step, transition)| step.index < last && transition.is_random()).map(|(step, _)| step.index).collect()
-}
 
 /// What is trained on: prompts, how often each is drawn, and how pictures are judged.
 pub struct Task<C> {
@@ -185,6 +44,9 @@ pub struct Task<C> {
     pub latent_shape: [usize; 3],
     /// What a final latent means.
     pub decoder: Decoder,
+    /// The largest `|log π_new − log π_old|` at an epoch's first update that rounding explains: the replay computes what the
+    /// rollout computed, but in batches of another size, so sums may be ordered differently. 1e-4 is right for f32.
+    pub on_policy_tolerance: f64,
 }
 
 /// The state of a training run.
@@ -232,7 +94,7 @@ where
         let weights = Parameters::of(&base);
         Self {
             sampler: config.rollout.sampler().expect("checked above"),
-            optimizer: AdamW::new(config.optimizer, &weights),
+            optimizer: AdamW::new(config.optimizer, &weights).with_muon(config.muon, parameters::matrices(&base, "blocks.")),
             average: weights,
             reference: base.clone(),
             policy: base,
@@ -326,6 +188,7 @@ where
         advantages: &Advantages,
     ) -> Result<Vec<Update>, TrainError> {
         let conditions: Vec<C> = rows.iter().map(|row| self.task.prompts[row.prompt].condition.clone()).collect();
+        let step_weights = self.config.objective.step_weight.weights(&self.sampler, &trainable_steps(&self.sampler));
         let mut updates = Vec::new();
         for transitions in self.plan(advantages) {
             let replay = Replay {
@@ -335,13 +198,14 @@ where
                 conditions: &conditions,
                 advantages: &advantages.values,
                 objective: &self.config.objective,
+                step_weights: &step_weights,
                 micro_batch: self.config.micro_batch,
                 workers: &self.workers,
             };
             let reference = (self.config.objective.kl_weight > 0.0).then_some(&self.reference);
             let outcome = replay.gradient::<B, M>(&self.policy, reference, &transitions);
             if updates.is_empty() {
-                check_on_policy(self.epoch + 1, &outcome.seen)?;
+                check_on_policy(self.epoch + 1, &outcome.seen, self.task.on_policy_tolerance)?;
             }
             updates.push(self.step(outcome)?);
         }
@@ -392,28 +256,19 @@ where
     }
 }
 
-/// The largest `|log π_new − log π_old|` per element that rounding explains in f32.
-///
-/// The replay computes what the rollout computed, but in batches of another size, so sums may be ordered differently.
-pub const ON_POLICY_TOLERANCE: f64 = 1e-4;
-
 /// Before the first update of an epoch the policy has not changed: every ratio is 1.
-fn check_on_policy(epoch: usize, seen: &[Seen]) -> Result<(), TrainError> {
-    let worst = seen.iter().max_by(|a, b| deviation(a).total_cmp(&deviation(b)));
+fn check_on_policy(epoch: usize, seen: &[Seen], tolerance: f64) -> Result<(), TrainError> {
+    let worst = seen.iter().max_by(|a, b| a.deviation().total_cmp(&b.deviation()));
     match worst {
         // A NaN is the largest of all by `total_cmp`.
-        Some(worst) if deviation(worst).is_nan() || deviation(worst) > ON_POLICY_TOLERANCE => Err(TrainError::OffPolicy {
+        Some(worst) if worst.deviation().is_nan() || worst.deviation() > tolerance => Err(TrainError::OffPolicy {
             epoch,
             step: worst.transition.step,
             row: worst.transition.row,
-            deviation: deviation(worst),
+            deviation: worst.deviation(),
         }),
         _ => Ok(()),
     }
-}
-
-fn deviation(seen: &Seen) -> f64 {
-    seen.log_ratio.abs()
 }
 
 /// What an iteration did.
@@ -427,101 +282,6 @@ pub struct Iteration {
     pub rows: Vec<Row>,
     /// What they were worth.
     pub scores: Scores,
-}
-
-/// What one update did.
-#[derive(Clone, Debug)]
-struct Update {
-    loss: f64,
-    gradient_norm: f64,
-    seen: Vec<Seen>,
-}
-
-/// The numbers of an epoch: one line of `metrics.jsonl`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct EpochMetrics {
-    /// Epochs done, this one included.
-    pub epoch: usize,
-    /// Mean of the total reward.
-    pub reward: f64,
-    /// Its standard deviation over the epoch.
-    pub reward_std: f64,
-    /// Mean of each reward.
-    pub rewards: std::collections::BTreeMap<&'static str, f64>,
-    /// Share of groups whose rewards are all equal.
-    pub zero_spread: f64,
-    /// Mean absolute advantage of the rows.
-    pub advantage: f64,
-    /// Updates taken.
-    pub updates: usize,
-    /// Transitions trained.
-    pub transitions: usize,
-    /// Mean loss.
-    pub loss: f64,
-    /// Mean gradient norm before clipping.
-    pub gradient_norm: f64,
-    /// Largest `|log π_new − log π_old|` at the first update, which must be 0 but for rounding.
-    pub on_policy_deviation: f64,
-    /// Smallest, mean and largest ratio of all updates.
-    pub ratio: [f64; 3],
-    /// Share of transitions whose ratio was outside the clip range on the side where that stops the gradient.
-    pub clipped: f64,
-    /// `½·mean((log π_new − log π_old)²)` over all updates.
-    pub kl_old: f64,
-    /// Mean KL divergence to the reference; 0 where it is not evaluated.
-    pub kl_reference: f64,
-    /// Wall-clock times, which differ between runs that are otherwise equal.
-    pub time: EpochTimes,
-}
-
-/// How long an epoch took.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct EpochTimes {
-    /// Images per second in the rollout.
-    pub images_per_second: f64,
-    /// Transitions per second in scoring and training.
-    pub transitions_per_second: f64,
-    /// Seconds for the whole epoch.
-    pub seconds: f64,
-}
-
-impl EpochMetrics {
-    fn new(epoch: usize, scores: &Scores, advantages: &Advantages, updates: &[Update], clip_range: f64) -> Self {
-        let total: Vec<f64> = scores.total.iter().copied().map(f64::from).collect();
-        let seen: Vec<&Seen> = updates.iter().flat_map(|update| &update.seen).collect();
-        let column = |f: fn(&Seen) -> f64| seen.iter().map(|seen| f(seen)).collect::<Vec<f64>>();
-        let ratios = column(|seen| seen.ratio);
-        let bound = |pick: fn(f64, f64) -> f64| ratios.iter().copied().reduce(pick).unwrap_or(1.0);
-        let part = |scores: &[f32]| mean(&scores.iter().copied().map(f64::from).collect::<Vec<_>>());
-        let first = updates.first().map_or(&[][..], |update| &update.seen);
-        Self {
-            epoch,
-            reward: mean(&total),
-            reward_std: std(&total),
-            rewards: scores.parts.iter().map(|(name, scores)| (*name, part(scores))).collect(),
-            zero_spread: mean(&advantages.has_spread.iter().map(|varies| if *varies { 0.0 } else { 1.0 }).collect::<Vec<_>>()),
-            advantage: mean(&advantages.values.iter().map(|value| f64::from(value.abs())).collect::<Vec<_>>()),
-            updates: updates.len(),
-            transitions: seen.len(),
-            loss: mean(&updates.iter().map(|update| update.loss).collect::<Vec<_>>()),
-            gradient_norm: mean(&updates.iter().map(|update| update.gradient_norm).collect::<Vec<_>>()),
-            on_policy_deviation: first.iter().map(deviation).fold(0.0, f64::max),
-            ratio: [bound(f64::min), if ratios.is_empty() { 1.0 } else { mean(&ratios) }, bound(f64::max)],
-            clipped: mean(&seen.iter().map(|seen| if seen.is_clipped(clip_range) { 1.0 } else { 0.0 }).collect::<Vec<_>>()),
-            kl_old: 0.5 * mean(&column(|seen| seen.log_ratio.powi(2))),
-            kl_reference: mean(&column(|seen| seen.kl)),
-            time: EpochTimes::default(),
-        }
-    }
-
-    fn timed(mut self, started: Instant, sampled: Instant, images: usize) -> Self {
-        self.time = EpochTimes {
-            images_per_second: images as f64 / (sampled - started).as_secs_f64(),
-            transitions_per_second: self.transitions as f64 / sampled.elapsed().as_secs_f64(),
-            seconds: started.elapsed().as_secs_f64(),
-        };
-        self
-    }
 }
 
 /// Why training stopped.

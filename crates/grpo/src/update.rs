@@ -37,6 +37,8 @@ pub struct Replay<'a, B: Backend, C> {
     pub advantages: &'a [f32],
     /// What is minimised.
     pub objective: &'a ObjectiveConfig,
+    /// How much each step of the grid counts.
+    pub step_weights: &'a [f64],
     /// Transitions per forward and backward pass.
     pub micro_batch: usize,
     /// Who does the work.
@@ -70,6 +72,11 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// `|log π_new − log π_old|`: at the first update of an epoch 0 but for rounding.
+    pub fn deviation(&self) -> f64 {
+        self.log_ratio.abs()
+    }
+
     /// Whether the clip took this transition's gradient: the ratio has gone too far in the direction that it was pushed.
     pub fn is_clipped(&self, clip_range: f64) -> bool {
         if self.advantage > 0.0 { self.ratio > 1.0 + clip_range } else { self.ratio < 1.0 - clip_range }
@@ -80,7 +87,7 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
     /// The gradient of the mean objective over `transitions`.
     ///
     /// ```text
-    /// L = mean over transitions of [ max(−A·r, −A·clip(r, 1 − c, 1 + c)) + β·KL(π_new ‖ π_ref) ]
+    /// L = mean over transitions of [ w_t·max(−A·r, −A·clip(r, 1 − c, 1 + c)) + β·KL(π_new ‖ π_ref) ]
     /// ```
     ///
     /// Source: arXiv 2505.05470, equation 6. A micro-batch holds transitions of one step; the last one of a step may be
@@ -163,7 +170,7 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
             let reference = flow::IsotropicGaussian { mean: Tensor::from_inner(reference.mean), std: reference.std };
             gaussian.kl(&reference, self.objective.kl_form, step)
         });
-        let mut loss = policy_loss.loss;
+        let mut loss = policy_loss.loss * self.step_weights[step.index];
         if let Some(kl) = kl.clone() {
             loss = loss + kl * self.objective.kl_weight;
         }

@@ -21,6 +21,11 @@ impl Workers {
         Ok(Self { pools: pools.collect::<Result<_, _>>()? })
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.pools.len()
+    }
+
     /// `job` for every item, spread over the workers; the results are in the order of the items.
     pub fn map<T: Send, R: Send>(&self, items: Vec<T>, job: impl Fn(T) -> R + Sync) -> Vec<R> {
         let mut results = Vec::with_capacity(items.len());

@@ -5,10 +5,10 @@
 //! network is too small for two) and the VAE (it draws pixels).
 
 use burn::{
-    module::Param,
+    module::{Module, ModuleMapper, Param},
     nn::{Embedding, Linear},
     prelude::*,
-    tensor::activation,
+    tensor::{FloatDType, activation},
 };
 use flow::VelocityField;
 use serde::{Deserialize, Serialize};
@@ -114,6 +114,7 @@ impl DitConfig {
             modulation: init.zero_linear(d, 2 * d),
             output: init.zero_linear(d, self.patch_elements()),
             config: self.clone(),
+            precision: FloatDType::F32,
         }
     }
 
@@ -146,6 +147,8 @@ pub struct Dit<B: Backend> {
     output: Linear<B>,
     #[module(skip)]
     config: DitConfig,
+    #[module(skip)]
+    precision: FloatDType,
 }
 
 impl<B: Backend> Dit<B> {
@@ -154,7 +157,24 @@ impl<B: Backend> Dit<B> {
         &self.config
     }
 
-    /// The raw output of the last layer, as an image, `[B, C, H, W]`.
+    /// The same network with its layers in another precision. Weights, gradients, latents and velocities stay f32: weights are
+    /// cast on the way in, the last layer's output on the way out.
+    #[must_use]
+    pub fn computing_in(mut self, precision: FloatDType) -> Self {
+        self.precision = precision;
+        self
+    }
+
+    /// The raw output of the last layer, as an image, `[B, C, H, W]`, f32.
+    fn output(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[TokenIds]) -> Tensor<B, 4> {
+        if self.precision == FloatDType::F32 {
+            return self.forward(latent, time, conditions);
+        }
+        let network = self.clone().map(&mut Cast(self.precision));
+        network.forward(latent.cast(self.precision), time, conditions).cast(FloatDType::F32)
+    }
+
+    /// `latent` and the weights in the network's precision, `time` in f32.
     fn forward(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[TokenIds]) -> Tensor<B, 4> {
         let (rows, d) = (conditions.len(), self.config.width);
         let text = self.embed_text(conditions, &latent.device()); // [T, B, D]
@@ -180,7 +200,8 @@ impl<B: Backend> Dit<B> {
 
     /// What steers every block: the time and the pooled text, `[B, D]`, through the activation that all its readers share.
     fn condition(&self, time: Tensor<B, 1>, text: Tensor<B, 3>) -> Tensor<B, 2> {
-        let time = self.time_out.forward(activation::silu(self.time_in.forward(sinusoidal(time, TIME_HALF))));
+        let time =
+            self.time_out.forward(activation::silu(self.time_in.forward(sinusoidal(time, TIME_HALF).cast(self.precision))));
         let pooled = self.pooled.forward(text.mean_dim(0).squeeze_dim::<2>(0));
         activation::silu(time + pooled)
     }
@@ -209,7 +230,7 @@ impl<B: Backend> Dit<B> {
             .flat_map(|patch| [patch / side, patch % side])
             .flat_map(|place| (0..quarter).flat_map(move |i| <[f32; 2]>::from((place as f32 * frequency(i)).sin_cos())))
             .collect();
-        Tensor::from_data(TensorData::new(values, [side * side, 1, d]), device)
+        Tensor::<B, 3>::from_data(TensorData::new(values, [side * side, 1, d]), device).cast(self.precision)
     }
 }
 
@@ -218,9 +239,9 @@ impl<B: Backend> VelocityField<B> for Dit<B> {
 
     fn velocity(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[TokenIds]) -> Tensor<B, 4> {
         match self.config.prediction {
-            Prediction::Velocity => self.forward(latent, time, conditions),
+            Prediction::Velocity => self.output(latent, time, conditions),
             Prediction::Preconditioned { data_std } => {
-                let output = self.forward(latent.clone(), time.clone(), conditions);
+                let output = self.output(latent.clone(), time.clone(), conditions);
                 let t: Tensor<B, 4> = time.reshape([-1, 1, 1, 1]); // [B, 1, 1, 1]
                 let data_variance = data_std * data_std;
                 let rest = t.clone().neg() + 1.0;
@@ -231,6 +252,15 @@ impl<B: Backend> VelocityField<B> for Dit<B> {
                 latent * of_latent - output * of_output
             }
         }
+    }
+}
+
+/// Casts every parameter; gradients flow back through the cast.
+struct Cast(FloatDType);
+
+impl<B: Backend> ModuleMapper<B> for Cast {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+        param.map(|values| values.cast(self.0))
     }
 }
 

@@ -29,7 +29,7 @@ pub fn flow_sde<B: Backend>(latent: Tensor<B, 4>, velocity: Tensor<B, 4>, step: 
     // The drift collected by x and by v, in f64: the tensors are touched twice, not six times.
     let pull = sigma.powi(2) / (2.0 * t);
     let mean = latent * (1.0 + pull * dt) + velocity * ((1.0 + pull * (1.0 - t)) * dt);
-    IsotropicGaussian { mean, std: sigma * step.duration().sqrt() }
+    IsotropicGaussian { mean, std: level.std(step) }
 }
 
 /// The noise level `a ≥ 0` of the SDE; 0.7 in the paper, 0 is the ODE.
@@ -52,6 +52,11 @@ impl NoiseLevel {
     pub fn sigma(self, step: Step) -> f64 {
         let denominator = if step.from == 1.0 { 1.0 - step.to } else { 1.0 - step.from };
         self.0 * (step.from / denominator).sqrt()
+    }
+
+    /// The standard deviation of a step's noise, `σ_t·√|Δt|`, in latent units.
+    pub fn std(self, step: Step) -> f64 {
+        self.sigma(step) * step.duration().sqrt()
     }
 }
 

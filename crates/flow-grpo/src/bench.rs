@@ -1,0 +1,368 @@
+//! How fast the parts are: named cases, median and spread; on request in one session with the same network in PyTorch.
+
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use burn::prelude::*;
+use clap::Args;
+use flow::{GridKind, NoiseLevel, Reduction, Sampler, VelocityField, matching::flow_matching_loss};
+use grpo::{
+    evaluate::{EncodedPrompt, Row},
+    noise::{Key, Purpose, normal},
+    optimizer::{AdamW, AdamWConfig, MuonConfig},
+    parameters::{self, Parameters},
+    rollout::Rollout,
+    workers::Workers,
+};
+use models::{
+    Dit, TokenIds,
+    weights::{StoredAs, write_atomically, write_tensors},
+};
+use serde::{Deserialize, Serialize};
+use tasks::shapes::{self, Split};
+
+use crate::{
+    backend::{self, Device, Plain, Training},
+    network::{AnyNetwork, Architecture, Card, open_checkpoint},
+};
+
+/// What is timed and how often.
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    /// A checkpoint file, or a built-in checkpoint; its network is what is timed.
+    #[arg(long, default_value = "shapes-base")]
+    checkpoint: String,
+    /// Pictures per repetition.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pictures: u32,
+    /// Timed repetitions of every case in a round, after one that is not timed.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    repetitions: u32,
+    /// Rounds; with a peer, ours and its rounds alternate.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// A Python with torch, numpy and safetensors: times the same network there, after checking that it computes the same.
+    #[arg(long, value_name = "PYTHON")]
+    peer: Option<PathBuf>,
+    /// The JSON file to write.
+    #[arg(long)]
+    output: Option<PathBuf>,
+}
+
+/// The same network in PyTorch; reads the exchange file, prints seconds by case as JSON.
+const PEER: &str = include_str!("../peer/dit.py");
+
+/// Seconds of every repetition, by case.
+type Times = BTreeMap<String, Vec<f64>>;
+
+/// What `--output` holds.
+#[derive(Debug, Serialize)]
+struct Report {
+    version: &'static str,
+    backend: &'static str,
+    threads: usize,
+    machine: String,
+    pictures: u32,
+    peak_memory_mib: Option<u64>,
+    seconds: Times,
+    peer: Option<PeerTimes>,
+}
+
+/// What the peer prints.
+#[derive(Debug, Serialize, Deserialize)]
+struct PeerTimes {
+    versions: BTreeMap<String, String>,
+    /// Largest difference to our numbers, relative to the largest number.
+    differences: BTreeMap<String, f64>,
+    seconds: Times,
+}
+
+/// Times all cases, prints a table, writes JSON on request.
+pub fn bench(args: &BenchArgs, device: &Device) -> Result<()> {
+    let (card, network) = AnyNetwork::load(&open_checkpoint(&args.checkpoint)?, device)?;
+    let AnyNetwork::Dit(network) = network else { bail!("{} is not a transformer, and only that is timed", args.checkpoint) };
+    let bench = Bench::new(card, *network, args.pictures as usize, device)?;
+    let exchange = std::env::temp_dir().join(format!("flow-grpo-bench-{}.safetensors", std::process::id()));
+    let (mut ours, mut peer) = (Times::new(), None);
+    if args.peer.is_some() {
+        bench.write_exchange(&exchange)?;
+    }
+    for round in 1..=args.rounds {
+        eprintln!("round {round} of {}", args.rounds);
+        bench.round(args.repetitions, &mut ours);
+        if let Some(python) = &args.peer {
+            let times = run_peer(python, &exchange, args.repetitions, bench.workers.count())?;
+            peer = Some(match peer.take() {
+                None => times,
+                Some(before) => merge(before, times),
+            });
+        }
+    }
+    if args.peer.is_some() {
+        std::fs::remove_file(&exchange).with_context(|| format!("cannot remove {}", exchange.display()))?;
+    }
+    let report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        backend: backend::NAME,
+        threads: bench.workers.count(),
+        machine: machine(),
+        pictures: args.pictures,
+        peak_memory_mib: peak_memory_mib(),
+        seconds: ours,
+        peer,
+    };
+    print!("{}", report.table());
+    if let Some(path) = &args.output {
+        let json = serde_json::to_string_pretty(&report)? + "\n";
+        write_atomically(path, json.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// What all cases share.
+struct Bench {
+    card: Card,
+    network: Dit<Plain>,
+    workers: Workers,
+    device: Device,
+    prompts: Vec<EncodedPrompt<TokenIds>>,
+    rows: Vec<Row>,
+    data: Tensor<Plain, 4>,
+    noise: Tensor<Plain, 4>,
+    times: Vec<f32>,
+}
+
+/// Pictures per forward pass, and per forward and backward pass: what is fastest on a CPU. A GPU takes all of them at once.
+const FORWARD_BATCH: usize = 16;
+const TRAIN_BATCH: usize = 8;
+
+impl Bench {
+    fn new(card: Card, network: Dit<Plain>, pictures: usize, device: &Device) -> Result<Self> {
+        let prompts = card.encode(&shapes::prompts(Split::Train).prompts)?;
+        let rows: Vec<Row> = (0..pictures).map(|i| Row { prompt: i * 7 % prompts.len(), sample: i }).collect();
+        let keys = |purpose| rows.iter().map(|row| Key::new(1, purpose).row(row.prompt, row.sample)).collect::<Vec<Key>>();
+        Ok(Self {
+            data: normal::<Plain>(&keys(Purpose::Pretraining), card.latent_shape(), device),
+            noise: normal::<Plain>(&keys(Purpose::Initial), card.latent_shape(), device),
+            times: (0..pictures).map(|i| (i as f32 + 0.5) / pictures as f32).collect(),
+            workers: Workers::new(backend::workers()).context("cannot start worker threads")?,
+            device: device.clone(),
+            card,
+            network,
+            prompts,
+            rows,
+        })
+    }
+
+    /// Times every case `repetitions` times.
+    fn round(&self, repetitions: u32, times: &mut Times) {
+        let gradient = self.loss_and_gradient().1;
+        let weights = Parameters::of(&self.network);
+        let optimizer = AdamW::<Plain>::new(OPTIMIZER, &weights)
+            .with_muon(MuonConfig { learning_rate: 1e-3, momentum: 0.9 }, parameters::matrices(&self.network, "blocks."));
+        let images = self.card.decoder().decode(self.data.clone());
+        let cases: [(&str, &dyn Fn()); 5] = [
+            ("forward", &|| drop(read(self.velocity()))),
+            ("train step", &|| drop(self.loss_and_gradient())),
+            ("rollout, 10 steps", &|| drop(read(self.rollout()))),
+            ("update", &|| {
+                std::hint::black_box(optimizer.clone().update(&weights, &gradient, 1.0).0.norm());
+            }),
+            ("verifier", &|| {
+                for (image, row) in images.iter().zip(&self.rows) {
+                    let metadata = self.prompts[row.prompt].prompt.metadata.as_ref().expect("training prompts have metadata");
+                    std::hint::black_box(shapes::verify(image, metadata));
+                }
+            }),
+        ];
+        for (name, case) in cases {
+            case();
+            for _ in 0..repetitions {
+                let started = Instant::now();
+                case();
+                times.entry(name.to_owned()).or_default().push(started.elapsed().as_secs_f64());
+            }
+        }
+    }
+
+    /// Ranges of pictures, and what goes with each of them.
+    fn batches(&self, size: usize) -> Vec<std::ops::Range<usize>> {
+        let size = if self.workers.count() == 1 { self.rows.len() } else { size };
+        (0..self.rows.len()).step_by(size).map(|from| from..(from + size).min(self.rows.len())).collect()
+    }
+
+    fn conditions(&self, range: &std::ops::Range<usize>) -> Vec<TokenIds> {
+        self.rows[range.clone()].iter().map(|row| self.prompts[row.prompt].condition.clone()).collect()
+    }
+
+    fn time(&self, range: &std::ops::Range<usize>) -> Tensor<Plain, 1> {
+        Tensor::from_floats(&self.times[range.clone()], &self.device)
+    }
+
+    /// The velocity of all pictures, `[B, C, H, W]`.
+    fn velocity(&self) -> Tensor<Plain, 4> {
+        let jobs = self.batches(FORWARD_BATCH).into_iter().map(|range| (self.network.clone(), range)).collect();
+        let part = |(network, range): (Dit<Plain>, std::ops::Range<usize>)| {
+            network.velocity(self.noise.clone().slice([range.clone()]), self.time(&range), &self.conditions(&range))
+        };
+        Tensor::cat(self.workers.map(jobs, part), 0)
+    }
+
+    /// The mean flow-matching loss of all pictures and its gradient.
+    fn loss_and_gradient(&self) -> (f64, Parameters<Plain>) {
+        let jobs = self.batches(TRAIN_BATCH).into_iter().map(|range| (self.network.clone(), range)).collect();
+        let parts = self.workers.map(jobs, |(network, range)| {
+            let network: Dit<Training> = parameters::trainable(network);
+            let [data, noise] = [&self.data, &self.noise].map(|x| Tensor::from_inner(x.clone().slice([range.clone()])));
+            let time = Tensor::from_inner(self.time(&range));
+            let loss = flow_matching_loss(&network, data, noise, time, &self.conditions(&range)).sum() / self.rows.len() as f64;
+            let gradient = parameters::gradients(&network, loss.backward());
+            (loss.into_scalar().elem::<f64>(), gradient)
+        });
+        let sum = |a: (f64, Parameters<Plain>), b: (f64, Parameters<Plain>)| (a.0 + b.0, a.1.zip(&b.1, |a, b| a + b));
+        parts.into_iter().reduce(sum).expect("there is at least one picture")
+    }
+
+    /// The final latents of a training rollout, `[B, C, H, W]`.
+    fn rollout(&self) -> Tensor<Plain, 4> {
+        let grid = GridKind::Linear.grid(10).expect("ten steps are a grid");
+        let sampler = Sampler::flow_sde(grid, NoiseLevel::new(0.7).expect("0.7 is a noise level"));
+        let rollout = Rollout {
+            sampler: &sampler,
+            reduction: Reduction::Mean,
+            shape: self.card.latent_shape(),
+            batch: if self.workers.count() == 1 { self.rows.len() } else { FORWARD_BATCH },
+            workers: &self.workers,
+        };
+        let keys = [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(1, purpose));
+        rollout.sample(&self.network, &self.prompts, &self.rows, keys, &self.device).final_latent()
+    }
+
+    /// Weights, inputs and what we made of them, for the peer to check and to time.
+    fn write_exchange(&self, path: &Path) -> Result<()> {
+        let (loss, gradient) = self.loss_and_gradient();
+        let names = parameters::names(&self.network);
+        let weights = Parameters::of(&self.network).to_data();
+        let mut tensors: BTreeMap<String, TensorData> = BTreeMap::new();
+        for (id, values) in gradient.to_data() {
+            tensors.insert(format!("gradient.{}", names[&id]), values);
+        }
+        for (id, values) in weights {
+            tensors.insert(format!("weight.{}", names[&id]), values);
+        }
+        let ids: Vec<f32> =
+            self.conditions(&(0..self.rows.len())).iter().flat_map(|ids| ids.to_vec()).map(|id| id as f32).collect();
+        let columns = ids.len() / self.rows.len();
+        tensors.insert("ids".to_owned(), TensorData::new(ids, [self.rows.len(), columns]));
+        tensors.insert("time".to_owned(), TensorData::from(self.times.as_slice()));
+        tensors.insert("data".to_owned(), self.data.to_data());
+        tensors.insert("noise".to_owned(), self.noise.to_data());
+        tensors.insert("velocity".to_owned(), self.velocity().to_data());
+        tensors.insert("loss".to_owned(), TensorData::from([loss as f32]));
+        let Architecture::Dit(sizes) = &self.card.architecture else { bail!("only a transformer is timed") };
+        write_tensors(&tensors, ("sizes", serde_json::to_string(sizes)?), StoredAs::F32, path)?;
+        Ok(())
+    }
+}
+
+const OPTIMIZER: AdamWConfig =
+    AdamWConfig { learning_rate: 1e-3, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.0, max_gradient_norm: 1.0 };
+
+/// Waits for a result: a GPU works on while we are not looking.
+fn read(tensor: Tensor<Plain, 4>) -> TensorData {
+    tensor.into_data()
+}
+
+fn run_peer(python: &Path, exchange: &Path, repetitions: u32, threads: usize) -> Result<PeerTimes> {
+    let device = if cfg!(any(feature = "cuda", feature = "wgpu")) { "cuda" } else { "cpu" };
+    let mut child = Command::new(python)
+        .arg("-")
+        .arg(exchange)
+        .args([repetitions.to_string(), threads.to_string(), device.to_owned()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {}", python.display()))?;
+    child
+        .stdin
+        .take()
+        .context("the peer has an input")?
+        .write_all(PEER.as_bytes())
+        .context("cannot hand the script to the peer")?;
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "the peer failed ({}); its message is above", output.status);
+    serde_json::from_slice(&output.stdout).context("the peer did not print what it should")
+}
+
+fn merge(mut before: PeerTimes, after: PeerTimes) -> PeerTimes {
+    for (case, seconds) in after.seconds {
+        before.seconds.entry(case).or_default().extend(seconds);
+    }
+    before
+}
+
+/// Smallest, median and largest.
+fn spread(seconds: &[f64]) -> [f64; 3] {
+    let mut sorted = seconds.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    [sorted[0], sorted[sorted.len() / 2], sorted[sorted.len() - 1]]
+}
+
+impl Report {
+    fn table(&self) -> String {
+        let mut text = format!("{} on {}, {} threads, {} pictures\n\n", self.backend, self.machine, self.threads, self.pictures);
+        text += &format!("{:<20} {:>10} {:>21}", "case", "median", "smallest … largest");
+        text += if self.peer.is_some() { "   PyTorch   ours / PyTorch\n" } else { "\n" };
+        for (case, seconds) in &self.seconds {
+            let [least, median, most] = spread(seconds).map(|seconds| seconds * 1e3);
+            text += &format!("{case:<20} {median:>7.1} ms {least:>9.1} … {most:>6.1} ms");
+            if let Some(peer) = self.peer.as_ref().and_then(|peer| peer.seconds.get(case)) {
+                let theirs = spread(peer)[1] * 1e3;
+                text += &format!(" {theirs:>6.1} ms   {:>6.2}", median / theirs);
+            }
+            text.push('\n');
+        }
+        if let Some(peak) = self.peak_memory_mib {
+            text += &format!("\npeak memory {peak} MiB\n");
+        }
+        if let Some(peer) = &self.peer {
+            let list = |(name, value): (&String, String)| format!("{name} {value}");
+            let versions: Vec<String> = peer.versions.iter().map(|(name, version)| list((name, version.clone()))).collect();
+            let differences: Vec<String> = peer.differences.iter().map(|(name, d)| list((name, format!("{d:.1e}")))).collect();
+            text += &format!("peer: {}; differs by: {}\n", versions.join(", "), differences.join(", "));
+        }
+        text
+    }
+}
+
+/// The processor, where the system says.
+fn machine() -> String {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model =
+        cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name.to_owned()));
+    model.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+}
+
+/// The most memory that the process has held, where the system says.
+fn peak_memory_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spread_is_smallest_median_largest() {
+        assert_eq!(spread(&[3.0, 1.0, 2.0]), [1.0, 2.0, 3.0]);
+        assert_eq!(spread(&[4.0]), [4.0, 4.0, 4.0]);
+    }
+}

@@ -1,0 +1,62 @@
+//! The checkpoint that comes with the program, trained for real at reduced size.
+
+use std::path::Path;
+
+use grpo::{
+    GrpoConfig, RolloutConfig, Task, Trainer, evaluate::EncodedPrompt, images::Decoder, optimizer::AdamWConfig, workers::Workers,
+};
+use models::{Dit, DitConfig, TokenIds, Vocabulary, WeightsFile};
+use serde_json::Value;
+use tasks::{
+    prompts::Prompt,
+    reward::{Darkness, WeightedReward},
+};
+
+use crate::{
+    backend::{Device, Plain, Training},
+    training::config,
+};
+
+/// The base model of the shapes task with its vocabulary.
+fn base() -> (DitConfig, Vocabulary, Dit<Plain>) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/checkpoints/shapes-base.safetensors");
+    let file = WeightsFile::read(&path).expect("the checkpoint is there");
+    let mut card: Value = file.parsed_metadata("flow_grpo").expect("it has a card");
+    let mut sizes = card["architecture"].take();
+    sizes.as_object_mut().expect("an architecture").remove("kind");
+    let sizes: DitConfig = serde_json::from_value(sizes).expect("the sizes of a DiT");
+    let vocabulary: Vocabulary = serde_json::from_value(card["vocabulary"].take()).expect("a vocabulary");
+    let network = file.load_into(sizes.init::<Plain>(vocabulary.len(), 0, &Device::default())).expect("weights that fit");
+    (sizes, vocabulary, network)
+}
+
+/// A wrong sign, a dead gradient or a broken replay cannot pass: the pictures become darker, third by third of the run.
+#[test]
+fn a_dense_reward_rises_steadily_on_the_shipped_base() {
+    let (sizes, vocabulary, network) = base();
+    let prompts =
+        ["a photo of a red circle", "a photo of two squares", "a photo of a cross and a triangle", "a photo of a blue cross"];
+    let encode = |text: &str| -> TokenIds { vocabulary.encode(text, sizes.text_length).expect("known words") };
+    let task = Task {
+        prompts: prompts.map(|text| EncodedPrompt { prompt: Prompt::plain(text), condition: encode(text) }).into(),
+        weights: vec![1.0; prompts.len()],
+        reward: WeightedReward::new(vec![(1.0, Box::new(Darkness))]),
+        latent_shape: [sizes.channels, sizes.image_size, sizes.image_size],
+        decoder: Decoder::Pixels,
+        on_policy_tolerance: 1e-4,
+    };
+    let small = config();
+    let config = GrpoConfig {
+        groups: 3,
+        group_size: 16,
+        rollout: RolloutConfig { steps: 5, random_steps: 3, ..small.rollout },
+        optimizer: AdamWConfig { learning_rate: 3e-4, ..small.optimizer },
+        ..small
+    };
+    let workers = Workers::new(2).expect("threads");
+    let mut trainer = Trainer::<Training, Dit<Training>, TokenIds>::new(config, 1, task, network, workers, Device::default());
+    let rewards: Vec<f64> = (0..15).map(|_| trainer.iterate().expect("an epoch").metrics.reward).collect();
+    let thirds: Vec<f64> = rewards.chunks(5).map(|third| third.iter().sum::<f64>() / 5.0).collect();
+    println!("{thirds:.3?}");
+    assert!(thirds[1] > thirds[0] + 0.01 && thirds[2] > thirds[1] + 0.01, "{rewards:.3?}");
+}
