@@ -1,6 +1,6 @@
 //! Networks: shapes, seeds, checkpoints.
 
-use burn::tensor::{FloatDType, Tensor};
+use burn::tensor::Tensor;
 use flow::VelocityField;
 use grpo::parameters::{self, Parameters};
 use models::{Dit, DitConfig, TokenIds, WeightsFile, dit::Prediction, weights};
@@ -187,7 +187,7 @@ fn a_damaged_checkpoint_is_refused_not_a_panic() {
 #[test]
 fn bf16_layers_come_close_and_gradients_stay_f32() {
     let exact = network(1);
-    let half = exact.clone().computing_in(FloatDType::BF16);
+    let half = exact.clone().computing_in(burn::tensor::FloatDType::BF16);
     let (x, time) = (noise(2, [3, 16, 16], 1), Tensor::<Plain, 1>::from_floats([0.3, 0.8], &Device::default()));
     let gradient = |network: Dit<Plain>| {
         let network: Dit<Training> = parameters::trainable(network);

@@ -127,6 +127,13 @@ pub fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
+/// Runs a command that must succeed.
+pub fn succeed(command: &mut Command, otherwise: &str) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {}", command.get_program().to_string_lossy()))?;
+    ensure!(status.success(), "{otherwise} ({status})");
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@ use std::{path::Path, process::Command};
 
 use anyhow::Result;
 
-use crate::{app::cargo, check::succeed};
+use crate::app::{cargo, succeed};
 
 const TOOLS: &str = "target/tools";
 /// The tools with their versions.

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    app::{self, Backend, Precision, cargo},
+    app::{self, Backend, Precision, cargo, succeed},
     book, test,
 };
 
@@ -118,11 +118,4 @@ fn smoke() -> Result<()> {
         &picture.to_string_lossy(),
     ])?;
     flow_grpo(&["eval", "--samples", "2", "--steps", "4"])
-}
-
-/// Runs a command that must succeed.
-pub fn succeed(command: &mut Command, otherwise: &str) -> Result<()> {
-    let status = command.status().with_context(|| format!("cannot run {}", command.get_program().to_string_lossy()))?;
-    ensure!(status.success(), "{otherwise} ({status})");
-    Ok(())
 }

@@ -22,7 +22,8 @@ use crate::{
     picture,
     pretrain::{self, PretrainConfig},
     run_dir::RunDir,
-    train::{self, TrainConfig},
+    train,
+    train_config::TrainConfig,
 };
 
 /// Train flow-matching image models by reinforcement learning.

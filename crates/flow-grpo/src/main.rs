@@ -19,6 +19,7 @@ mod progress;
 mod report;
 mod run_dir;
 mod train;
+mod train_config;
 mod training_state;
 
 use std::process::ExitCode;

@@ -8,7 +8,7 @@ use crate::{
     network::Card,
     plot::{Curve, Panel, curves},
     run_dir::RunDir,
-    train::TrainConfig,
+    train_config::TrainConfig,
 };
 
 /// Draws the curves and writes the report of what the run has done so far.

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use grpo::{
-    GrpoConfig, Task, Trainer, TrainerState,
+    Task, Trainer, TrainerState,
     noise::{Key, Purpose},
     workers::Workers,
 };
@@ -16,86 +16,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     backend::{self, Device, Training},
-    config::Checked,
-    evaluation::{self, Evaluation, Evaluator, Prompts, REWARDS},
+    evaluation::{self, Evaluation, Evaluator, Prompts},
     interrupt,
     network::{AnyNetwork, Card, Trainable, open_checkpoint},
     outcome::BrokeRun,
     progress::{Progress, whole_seconds},
     report,
     run_dir::RunDir,
+    train_config::TrainConfig,
     training_state::TrainingState,
 };
-
-/// A training run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrainConfig {
-    /// Seed of every random draw.
-    pub seed: u64,
-    /// Iterations of Flow-GRPO.
-    pub epochs: usize,
-    /// The base model: the name of a built-in checkpoint or the path of one.
-    pub base: String,
-    /// Epochs between two checkpoints.
-    pub checkpoint_every: usize,
-    /// Epochs between two evaluations; there is one before the first epoch and one after the last as well.
-    pub evaluate_every: usize,
-    /// Pictures of each kind of prompt in an evaluation.
-    pub evaluation_samples: usize,
-    /// What is asked for.
-    pub prompts: PromptsConfig,
-    /// Rewards by name, with their weights.
-    pub rewards: BTreeMap<String, f32>,
-    /// The algorithm.
-    pub grpo: GrpoConfig,
-}
-
-/// What the model is asked for: built-in sets (`shapes:train`, …) or prompt files.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PromptsConfig {
-    /// Trained on.
-    pub train: String,
-    /// Evaluated on.
-    pub test: String,
-    /// Evaluated on at the start and the end; empty for none.
-    pub unseen: String,
-    /// How often each kind of prompt is drawn, relative to the others; empty draws every prompt equally often.
-    pub mix: BTreeMap<String, f64>,
-}
-
-impl Checked for TrainConfig {
-    fn problems(&self) -> Vec<String> {
-        let mut problems: Vec<String> = self.grpo.problems().into_iter().map(|problem| format!("grpo.{problem}")).collect();
-        for (key, value) in [
-            ("checkpoint_every", self.checkpoint_every),
-            ("evaluate_every", self.evaluate_every),
-            ("evaluation_samples", self.evaluation_samples),
-        ] {
-            if value == 0 {
-                problems.push(format!("{key} must be at least 1"));
-            }
-        }
-        if self.rewards.is_empty() {
-            problems.push(format!("rewards must name at least one of {}", REWARDS.join(", ")));
-        }
-        for (name, weight) in &self.rewards {
-            if !REWARDS.contains(&name.as_str()) {
-                problems.push(format!("rewards.{name}: there is no such reward; there are: {}", REWARDS.join(", ")));
-            }
-            if !weight.is_finite() {
-                problems.push(format!("rewards.{name} ({weight}) must be a finite number"));
-            }
-        }
-        for (tag, weight) in &self.prompts.mix {
-            if !(*weight >= 0.0 && weight.is_finite()) {
-                problems.push(format!("prompts.mix.{tag} ({weight}) must be at least 0"));
-            }
-        }
-        problems
-    }
-}
 
 /// Trains from the configured base model.
 pub fn train(config: &TrainConfig, run: &mut RunDir, device: &Device) -> Result<()> {

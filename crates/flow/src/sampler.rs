@@ -33,7 +33,7 @@ impl Sampler {
     ///
     /// Deviation `ode-last-steps`: the reference code draws noise at every step. What a picture shows is decided early; noise
     /// that is drawn late costs sharpness and teaches little, and noise of the last step stays in the picture: 0.006 on the
-    /// reference's grid, but 0.07 on a linear grid of 10 steps, which a person can see. With few random steps this is `MixGRPO`'s
+    /// reference's grid, but 0.07 on a linear grid of 10 steps, which a person can see. With few random steps this is MixGRPO's
     /// window at the start of the trajectory (arXiv 2507.21802).
     #[must_use]
     pub fn with_ode_after(mut self, random: usize) -> Self {
