@@ -221,6 +221,6 @@ fn ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on() {
     let output = child.wait_with_output().expect("it ends");
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{text}");
-    assert!(text.contains("train --resume") && text.contains(&run.display().to_string()), "{text}");
+    assert!(text.contains("--resume") && text.contains(&run.display().to_string()), "{text}");
     assert!(run.join("state.safetensors").exists());
 }
