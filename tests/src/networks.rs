@@ -20,6 +20,7 @@ pub fn config() -> DitConfig {
         heads: 2,
         mlp_ratio: 2,
         text_length: 3,
+        text_neighbours: 3,
         prediction: Prediction::Preconditioned { data_std: 0.6 },
     }
 }

@@ -24,7 +24,7 @@ with safe_open(path, "pt", device=device) as file:
 D, DEPTH, HEADS, P = sizes["width"], sizes["depth"], sizes["heads"], sizes["patch"]
 SIDE = sizes["image_size"] // P
 ELEMENTS = sizes["channels"] * P * P
-MLP, T = sizes["mlp_ratio"] * D, sizes["text_length"]
+MLP, T, N = sizes["mlp_ratio"] * D, sizes["text_length"], sizes["text_neighbours"]
 HALF = 32
 
 
@@ -37,6 +37,8 @@ def shapes():
         "patches": linear(ELEMENTS, D), "time_in": linear(2 * HALF, D), "time_out": linear(D, D), "pooled": linear(D, D),
         "modulation": linear(D, 2 * D), "output": linear(D, ELEMENTS),
     }
+    if N > 1:
+        layers |= {"text_in": linear(N * D, MLP), "text_out": linear(MLP, D)}
     for i in range(DEPTH):
         b = f"blocks.{i}."
         layers |= {b + "modulation": linear(D, 6 * D), b + "mlp_in": linear(D, MLP), b + "mlp_out": linear(MLP, D)}
@@ -80,6 +82,10 @@ def forward(x, t):
     angles = t[:, None] * frequencies
     time_features = lin("time_out", F.silu(lin("time_in", torch.cat([angles.cos(), angles.sin()], 1))))
     text = F.embedding(ids, W["text.weight"])
+    if N > 1:
+        padded = F.pad(text, (0, 0, N // 2, N // 2))
+        around = torch.cat([padded[:, offset : offset + T] for offset in range(N)], -1)
+        text = text + lin("text_out", F.relu(lin("text_in", around)).square())
     condition = F.silu(time_features + lin("pooled", text.mean(1)))
     image = x.reshape(B, -1, SIDE, P, SIDE, P).permute(0, 2, 4, 1, 3, 5).reshape(B, SIDE * SIDE, ELEMENTS)
     h = torch.cat([text + W["text_positions"], lin("patches", image) + POSITIONS], 1)

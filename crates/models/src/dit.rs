@@ -35,6 +35,9 @@ pub struct DitConfig {
     pub mlp_ratio: usize,
     /// Text tokens read from a prompt.
     pub text_length: usize,
+    /// Words that a text token knows of before any attention: itself and those beside it, an odd number; 1 is itself alone.
+    #[serde(default = "itself_alone")]
+    pub text_neighbours: usize,
     /// What the last layer predicts.
     pub prediction: Prediction,
 }
@@ -84,6 +87,9 @@ impl DitConfig {
         if self.heads != 0 && !self.width.is_multiple_of(self.heads) {
             problems.push(format!("width ({}) must be a multiple of heads ({})", self.width, self.heads));
         }
+        if self.text_neighbours.is_multiple_of(2) {
+            problems.push(format!("text_neighbours ({}) must be odd: a word and as many on either side", self.text_neighbours));
+        }
         if !self.width.is_multiple_of(4) {
             problems.push(format!("width ({}) must be a multiple of 4", self.width));
         }
@@ -103,8 +109,11 @@ impl DitConfig {
         assert_eq!(self.problems(), Vec::<String>::new(), "an invalid configuration");
         let mut init = Initializer::new(seed, device);
         let d = self.width;
+        let knows_neighbours = self.text_neighbours > 1;
         Dit {
             text: init.embedding(vocabulary, d),
+            text_in: knows_neighbours.then(|| init.linear(self.text_neighbours * d, self.mlp_ratio * d)),
+            text_out: knows_neighbours.then(|| init.linear(self.mlp_ratio * d, d)),
             text_positions: init.normal([self.text_length, d], 0.02),
             patches: init.linear(self.patch_elements(), d),
             time_in: init.linear(2 * TIME_HALF, d),
@@ -127,6 +136,10 @@ impl DitConfig {
     }
 }
 
+fn itself_alone() -> usize {
+    1
+}
+
 /// Half the number of time features.
 const TIME_HALF: usize = 32;
 
@@ -137,6 +150,8 @@ const TIME_HALF: usize = 32;
 #[derive(Module, Debug)]
 pub struct Dit<B: Backend> {
     text: Embedding<B>,
+    text_in: Option<Linear<B>>,
+    text_out: Option<Linear<B>>,
     text_positions: Param<Tensor<B, 2>>,
     patches: Linear<B>,
     time_in: Linear<B>,
@@ -191,11 +206,18 @@ impl<B: Backend> Dit<B> {
         self.unpatchify(self.output.forward(modulate(normalize(image), shift, scale)), rows)
     }
 
-    /// `[T, B, D]`
+    /// Words, with their neighbours if the network knows of them, `[T, B, D]`.
     fn embed_text(&self, conditions: &[TokenIds], device: &B::Device) -> Tensor<B, 3> {
         let length = self.config.text_length;
         let ids: Vec<i32> = (0..length).flat_map(|token| conditions.iter().map(move |ids| ids[token])).collect();
-        self.text.forward(Tensor::from_data(TensorData::new(ids, [length, conditions.len()]), device))
+        let words = self.text.forward(Tensor::from_data(TensorData::new(ids, [length, conditions.len()]), device)); // [T, B, D]
+        let (Some(text_in), Some(text_out)) = (&self.text_in, &self.text_out) else { return words };
+        let neighbours = self.config.text_neighbours;
+        let margin = Tensor::zeros([neighbours / 2, conditions.len(), self.config.width], (device, words.dtype()));
+        let padded = Tensor::cat(vec![margin.clone(), words.clone(), margin], 0);
+        let around = (0..neighbours).map(|offset| padded.clone().narrow(0, offset, length)).collect();
+        let hidden = activation::relu(text_in.forward(Tensor::cat(around, 2))); // [T, B, hidden]
+        words + text_out.forward(hidden.clone() * hidden)
     }
 
     /// What steers every block: the time and the pooled text, `[B, D]`, through the activation that all its readers share.
