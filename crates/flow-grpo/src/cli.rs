@@ -188,7 +188,7 @@ fn eval(args: &EvalArgs) -> Result<()> {
         generate(&args.model, |card| Prompts::open(&args.prompts, card), |prompts| prompts.balanced_rows(args.samples as usize))?;
     let evaluation = prompts.evaluate(&images, &rows, None)?;
     match &evaluation.accuracy {
-        Some(accuracy) => print!("{}", accuracy.table()),
+        Some(accuracy) => print!("{}\n{}", accuracy.table(), accuracy.fault_table()),
         None => bail!("{} has prompts without metadata: nothing can be verified", args.prompts),
     }
     if let Some(path) = &args.output {

@@ -15,7 +15,7 @@ use tasks::{
     image::Image,
     prompts::{Prompt, PromptSet},
     reward::WeightedReward,
-    shapes::{self, Split},
+    shapes::{self, Fault, Split, Verdict},
     toy,
 };
 
@@ -95,20 +95,13 @@ impl Prompts {
     }
 
     fn accuracy(&self, images: &[Image], rows: &[Row]) -> Option<Accuracy> {
-        let mut by_tag: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-        let mut partial = 0.0;
+        let mut by_tag: BTreeMap<String, Vec<Verdict>> = BTreeMap::new();
         for (image, row) in images.iter().zip(rows) {
             let prompt = self.prompt(row);
             let verdict = shapes::verify(image, prompt.metadata.as_ref()?);
-            let (right, all) = by_tag.entry(prompt.tag.clone()).or_default();
-            *right += usize::from(verdict.strict);
-            *all += 1;
-            partial += f64::from(verdict.partial) / images.len() as f64;
+            by_tag.entry(prompt.tag.clone()).or_default().push(verdict);
         }
-        let tags: BTreeMap<String, f64> =
-            by_tag.iter().map(|(tag, &(right, all))| (tag.clone(), right as f64 / all as f64)).collect();
-        let overall = tags.values().sum::<f64>() / tags.len().max(1) as f64;
-        Some(Accuracy { overall, tags, partial, images: by_tag.into_iter().map(|(tag, (_, all))| (tag, all)).collect() })
+        Some(Accuracy::of(&by_tag))
     }
 }
 
@@ -194,9 +187,31 @@ pub struct Accuracy {
     pub partial: f64,
     /// The number of pictures of each kind.
     pub images: BTreeMap<String, usize>,
+    /// The share of pictures of a kind with each fault; only what occurs.
+    pub faults: BTreeMap<String, BTreeMap<Fault, f64>>,
 }
 
 impl Accuracy {
+    /// The accuracy of the pictures of each kind.
+    fn of(by_tag: &BTreeMap<String, Vec<Verdict>>) -> Self {
+        let share = |verdicts: &[Verdict], fault: Option<Fault>| {
+            verdicts.iter().filter(|verdict| verdict.fault == fault).count() as f64 / verdicts.len() as f64
+        };
+        let faults = |verdicts: &[Verdict]| {
+            let shares = Fault::ALL.map(|fault| (fault, share(verdicts, Some(fault))));
+            shares.into_iter().filter(|(_, share)| *share > 0.0).collect()
+        };
+        let tags: BTreeMap<String, f64> = by_tag.iter().map(|(tag, verdicts)| (tag.clone(), share(verdicts, None))).collect();
+        let partials: Vec<f64> = by_tag.values().flatten().map(|verdict| verdict.partial.into()).collect();
+        Self {
+            overall: tags.values().sum::<f64>() / tags.len().max(1) as f64,
+            tags,
+            partial: partials.iter().sum::<f64>() / partials.len().max(1) as f64,
+            images: by_tag.iter().map(|(tag, verdicts)| (tag.clone(), verdicts.len())).collect(),
+            faults: by_tag.iter().map(|(tag, verdicts)| (tag.clone(), faults(verdicts))).collect(),
+        }
+    }
+
     /// One line for people.
     pub fn line(&self) -> String {
         let tags: Vec<String> = self.tags.iter().map(|(tag, share)| format!("{tag} {share:.2}")).collect();
@@ -213,6 +228,18 @@ impl Accuracy {
         let half = 1.96 * self.overall_standard_error();
         let (low, high) = ((self.overall - half).max(0.0), (self.overall + half).min(1.0));
         table + &row("overall", self.images.values().sum(), self.overall, low, high)
+    }
+
+    /// What is wrong with the pictures that are not strictly right, in percent of all of the kind; the first fault of each counts.
+    pub fn fault_table(&self) -> String {
+        let heading: String = Fault::ALL.iter().map(|fault| format!("{:>9}", fault.name())).collect();
+        let mut table = format!("first fault, % {heading}\n");
+        for (tag, faults) in &self.faults {
+            let percent = |fault| 100.0 * faults.get(fault).copied().unwrap_or_default();
+            let shares: String = Fault::ALL.iter().map(|fault| format!("{:>9.1}", percent(fault))).collect();
+            table += &format!("{tag:<15}{shares}\n");
+        }
+        table
     }
 
     /// The standard error of the mean over the kinds, each kind's pictures being independent.

@@ -1,6 +1,6 @@
 //! Pre-training: a base model learns to draw by flow matching.
 //!
-//! A share of the captions is deliberately wrong (`caption_noise`), as captions of the web are: the base learns to draw well and
+//! A share of the captions is deliberately wrong (`captions.wrong`), as captions of the web are: the base learns to draw well and
 //! to compose as well as its captions, which leaves reinforcement learning something to improve.
 
 use std::{ops::Range, path::PathBuf, time::Instant};
@@ -25,7 +25,7 @@ use crate::{
     backend::{self, Device, Plain, Training},
     config::Checked,
     evaluation::{Evaluation, Evaluator, Prompts},
-    examples::Examples,
+    examples::{CaptionConfig, Examples},
     interrupt,
     network::{Architecture, Card, Trainable},
     outcome::BrokeRun,
@@ -50,10 +50,6 @@ pub struct PretrainConfig {
     pub warm_up: usize,
     /// Updates at the end over which the learning rate falls to 0, as a share of `steps`.
     pub cool_down: f64,
-    /// Share of captions that describe a similar but different scene.
-    pub caption_noise: f64,
-    /// Share of captions that are empty, for classifier-free guidance.
-    pub caption_dropout: f64,
     /// Updates between two checkpoints.
     pub checkpoint_every: usize,
     /// Updates between two evaluations.
@@ -68,6 +64,8 @@ pub struct PretrainConfig {
     pub muon: MuonConfig,
     /// Which times the loss is taken at.
     pub times: TimeDistribution,
+    /// What the captions are like.
+    pub captions: CaptionConfig,
     /// The average of the weights, which is what is kept.
     pub ema: EmaConfig,
 }
@@ -98,12 +96,9 @@ impl Checked for PretrainConfig {
                 problems.push(format!("{name} must be at least 1"));
             }
         }
-        for (name, share) in
-            [("caption_noise", self.caption_noise), ("caption_dropout", self.caption_dropout), ("cool_down", self.cool_down)]
-        {
-            if !(0.0..=1.0).contains(&share) {
-                problems.push(format!("{name} ({share}) must lie between 0 and 1"));
-            }
+        problems.extend(self.captions.problems().into_iter().map(|problem| format!("captions.{problem}")));
+        if !(0.0..=1.0).contains(&self.cool_down) {
+            problems.push(format!("cool_down ({}) must lie between 0 and 1", self.cool_down));
         }
         problems
     }
@@ -328,7 +323,7 @@ impl Batches<'_> {
         for row in rows {
             let key = Key::new(self.config.seed, Purpose::Pretraining).epoch(step).row(row, 0);
             let mut rng = key.rng();
-            let (image, caption) = self.examples.draw(self.config.caption_noise, self.config.caption_dropout, &mut rng);
+            let (image, caption) = self.examples.draw(&self.config.captions, &mut rng);
             images.push(image);
             conditions.push(caption);
             times.push(self.config.times.time(rng.random(), StandardNormal.sample(&mut rng)) as f32);

@@ -10,11 +10,11 @@ mod scene;
 mod verify;
 
 pub use detect::{Detection, Detections, detect};
-pub use grammar::{Split, UNSEEN, prompts, vocabulary};
+pub use grammar::{Split, UNSEEN, detailed, prompts, vocabulary};
 pub use metadata::{Entry, Excluded, Metadata, Relation, Tag};
 pub use render::{coverage, render};
 pub use scene::{Object, Scene};
-pub use verify::{ShapesPartial, ShapesStrict, Verdict, verify};
+pub use verify::{Fault, ShapesPartial, ShapesStrict, Verdict, verify};
 
 use serde::{Deserialize, Serialize};
 

@@ -20,7 +20,7 @@ fn metadata(count: usize) -> Vec<Metadata> {
 /// The share of `count` pictures that the verifier accepts, each made from metadata by `make`.
 fn accepted(count: usize, seed: u64, mut make: impl FnMut(&Metadata, &mut ChaCha8Rng) -> Image) -> f64 {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let right = metadata(count).iter().filter(|metadata| shapes::verify(&make(metadata, &mut rng), metadata).strict).count();
+    let right = metadata(count).iter().filter(|metadata| shapes::verify(&make(metadata, &mut rng), metadata).strict()).count();
     right as f64 / count as f64
 }
 

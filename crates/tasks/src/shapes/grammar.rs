@@ -42,6 +42,25 @@ pub fn prompts(split: Split) -> PromptSet {
     PromptSet { name: format!("shapes-{split:?}").to_lowercase(), prompts }
 }
 
+/// Detailed captions, for pre-training alone: the training prompts of [`Tag::Position`] with every colour named, without the
+/// [`UNSEEN`] pairs. A picture teaches more the more its caption says of it (arXiv 2403.03206, section 5.2.2).
+pub fn detailed() -> PromptSet {
+    let placed = prompts(Split::Train).prompts.into_iter().filter_map(|prompt| prompt.metadata);
+    let placed = placed.filter(|metadata| metadata.tag == Tag::Position);
+    let colored = placed.flat_map(|metadata| color_pairs().map(move |colors| in_colors(&metadata, colors)));
+    let seen = colored.filter(|metadata| !mentions_unseen(metadata)).map(Prompt::from);
+    PromptSet { name: "shapes-detailed".to_owned(), prompts: seen.collect() }
+}
+
+/// A prompt of [`Tag::Position`] with the colours of what is placed and of its anchor.
+fn in_colors(metadata: &Metadata, (placed, anchor): (Color, Color)) -> Metadata {
+    let [b, a] = &metadata.include[..] else { unreachable!("a position prompt has two objects") };
+    let include = vec![Entry { color: Some(anchor), ..b.clone() }, Entry { color: Some(placed), ..a.clone() }];
+    let relation = a.position.expect("the second object is placed").0;
+    let [(a, placed), (b, anchor)] = [(a.class, placed), (b.class, anchor)].map(|(shape, color)| (shape.word(), color.word()));
+    describe(Tag::Position, include, &format!("a {placed} {a} {} a {anchor} {b}", relation.words()))
+}
+
 /// Every word of every prompt, sorted.
 pub fn vocabulary() -> Vec<String> {
     let prompts = Tag::ALL.into_iter().flat_map(all_of);
@@ -116,12 +135,10 @@ fn position() -> Vec<Metadata> {
 fn color_attr() -> Vec<Metadata> {
     let mut all = Vec::new();
     for (a, b) in pairs() {
-        for color_a in Color::ALL {
-            for color_b in Color::ALL.into_iter().filter(|&color| color != color_a) {
-                let include = vec![Entry { color: Some(color_a), ..entry(a) }, Entry { color: Some(color_b), ..entry(b) }];
-                let text = format!("a {} {} and a {} {}", color_a.word(), a.word(), color_b.word(), b.word());
-                all.push(describe(Tag::ColorAttr, include, &text));
-            }
+        for (color_a, color_b) in color_pairs() {
+            let include = vec![Entry { color: Some(color_a), ..entry(a) }, Entry { color: Some(color_b), ..entry(b) }];
+            let text = format!("a {} {} and a {} {}", color_a.word(), a.word(), color_b.word(), b.word());
+            all.push(describe(Tag::ColorAttr, include, &text));
         }
     }
     all
@@ -130,6 +147,11 @@ fn color_attr() -> Vec<Metadata> {
 /// Ordered pairs of different shapes.
 fn pairs() -> impl Iterator<Item = (Shape, Shape)> {
     Shape::ALL.into_iter().flat_map(|a| Shape::ALL.into_iter().filter(move |&b| b != a).map(move |b| (a, b)))
+}
+
+/// Ordered pairs of different colours.
+fn color_pairs() -> impl Iterator<Item = (Color, Color)> {
+    Color::ALL.into_iter().flat_map(|a| Color::ALL.into_iter().filter(move |&b| b != a).map(move |b| (a, b)))
 }
 
 fn entry(class: Shape) -> Entry {

@@ -1,5 +1,7 @@
 //! Whether a picture shows what its metadata asks for: strictly, and in part.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Detection, Detections, Entry, Metadata, detect};
 use crate::{
     image::Image,
@@ -10,10 +12,49 @@ use crate::{
 /// The verdict on one picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Verdict {
-    /// Exactly what was asked for, and nothing else.
-    pub strict: bool,
-    /// How much of it, in `[0, 1]`.
+    /// What is wrong with it; nothing if it shows exactly what was asked for, and nothing else.
+    pub fault: Option<Fault>,
+    /// How much of what was asked for it shows, in `[0, 1]`.
     pub partial: f32,
+}
+
+impl Verdict {
+    /// Exactly what was asked for, and nothing else.
+    pub fn strict(&self) -> bool {
+        self.fault.is_none()
+    }
+}
+
+/// The first thing that is wrong with a picture; those after it in this list may be wrong as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// Something in it is no clean shape of a known colour.
+    Unclear,
+    /// More or fewer objects than asked for.
+    Number,
+    /// The wrong shapes, or the wrong number of one of them.
+    Shapes,
+    /// The wrong colours, or on the wrong objects.
+    Colors,
+    /// A relation that does not hold.
+    Places,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Unclear, Self::Number, Self::Shapes, Self::Colors, Self::Places];
+
+    /// What it is called in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unclear => "unclear",
+            Self::Number => "number",
+            Self::Shapes => "shapes",
+            Self::Colors => "colors",
+            Self::Places => "places",
+        }
+    }
 }
 
 /// How far along its axis a relation must reach, in shares of the picture's side.
@@ -32,20 +73,32 @@ pub fn verify(image: &Image, metadata: &Metadata) -> Verdict {
     let entries = metadata.include.iter();
     let partial =
         entries.map(|entry| partial(&found.objects, entry, metadata)).sum::<f32>() / metadata.include.len().max(1) as f32;
-    Verdict { strict: strict(&found, metadata), partial }
+    Verdict { fault: fault(&found, metadata), partial }
 }
 
-fn strict(found: &Detections, metadata: &Metadata) -> bool {
+fn fault(found: &Detections, metadata: &Metadata) -> Option<Fault> {
     let objects = &found.objects;
     let asked: usize = metadata.include.iter().map(|entry| entry.count).sum();
-    let exact = |entry: &Entry| {
-        let of_class: usize = metadata.include.iter().filter(|other| other.class == entry.class).map(|other| other.count).sum();
-        count(objects, |object| object.shape == entry.class) == of_class
-            && entry.color.is_none_or(|_| count(objects, |object| matches(object, entry)) == entry.count)
-            && placed(objects, entry, metadata) != Some(false)
+    let all = |right: &dyn Fn(&Entry) -> bool| metadata.include.iter().all(right);
+    let in_number = |entry: &Entry| {
+        let same = metadata.include.iter().filter(|other| other.class == entry.class);
+        count(objects, |object| object.shape == entry.class) == same.map(|other| other.count).sum::<usize>()
     };
+    let in_color = |entry: &Entry| entry.color.is_none() || count(objects, |object| matches(object, entry)) == entry.count;
     let excluded = metadata.exclude.iter().any(|no| count(objects, |object| object.shape == no.class) >= no.count);
-    found.unrecognised == 0 && objects.len() == asked && metadata.include.iter().all(exact) && !excluded
+    if found.unrecognised > 0 {
+        Some(Fault::Unclear)
+    } else if objects.len() != asked {
+        Some(Fault::Number)
+    } else if excluded || !all(&in_number) {
+        Some(Fault::Shapes)
+    } else if !all(&in_color) {
+        Some(Fault::Colors)
+    } else if !all(&|entry| placed(objects, entry, metadata) != Some(false)) {
+        Some(Fault::Places)
+    } else {
+        None
+    }
 }
 
 fn partial(objects: &[Detection], entry: &Entry, metadata: &Metadata) -> f32 {
@@ -101,7 +154,7 @@ impl Reward for ShapesStrict {
     }
 
     fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
-        verdicts(self.name(), images, prompts, |verdict| if verdict.strict { 1.0 } else { 0.0 })
+        verdicts(self.name(), images, prompts, |verdict| if verdict.strict() { 1.0 } else { 0.0 })
     }
 }
 
@@ -145,9 +198,9 @@ mod tests {
         let wrong = Entry { position: Some((Relation::RightOf, 0)), ..entry(Shape::Circle) };
         let image = picture(&[CIRCLE_LEFT, SQUARE_RIGHT]);
         let verdict = |placed: Entry| verify(&image, &asked(Tag::Position, vec![entry(Shape::Square), placed]));
-        assert_eq!(verdict(right), Verdict { strict: true, partial: 1.0 });
+        assert_eq!(verdict(right), Verdict { fault: None, partial: 1.0 });
         // The square earns all, the circle its number but not its place: (1 + ½)/2.
-        assert_eq!(verdict(wrong), Verdict { strict: false, partial: 0.75 });
+        assert_eq!(verdict(wrong), Verdict { fault: Some(Fault::Places), partial: 0.75 });
     }
 
     #[test]
@@ -155,14 +208,14 @@ mod tests {
         let three = asked(Tag::Counting, vec![Entry { count: 3, ..entry(Shape::Circle) }]);
         let two = picture(&[CIRCLE_LEFT, (Shape::Circle, Color::Green, 0.75, 0.5)]);
         let verdict = verify(&two, &three);
-        assert!(!verdict.strict && (verdict.partial - 2.0 / 3.0).abs() < 1e-6, "{verdict:?}");
-        assert_eq!(verify(&picture(&[]), &three), Verdict { strict: false, partial: 0.0 });
+        assert!(verdict.fault == Some(Fault::Number) && (verdict.partial - 2.0 / 3.0).abs() < 1e-6, "{verdict:?}");
+        assert_eq!(verify(&picture(&[]), &three), Verdict { fault: Some(Fault::Number), partial: 0.0 });
     }
 
     #[test]
     fn a_wrong_color_earns_half_of_its_entry() {
         let red = asked(Tag::Colors, vec![Entry { color: Some(Color::Red), ..entry(Shape::Square) }]);
-        assert_eq!(verify(&picture(&[SQUARE_RIGHT]), &red), Verdict { strict: false, partial: 0.5 });
+        assert_eq!(verify(&picture(&[SQUARE_RIGHT]), &red), Verdict { fault: Some(Fault::Colors), partial: 0.5 });
     }
 
     #[test]
@@ -170,13 +223,13 @@ mod tests {
         let colored = |class, color| Entry { color: Some(color), ..entry(class) };
         let exchanged = vec![colored(Shape::Circle, Color::Blue), colored(Shape::Square, Color::Red)];
         let verdict = verify(&picture(&[CIRCLE_LEFT, SQUARE_RIGHT]), &asked(Tag::ColorAttr, exchanged));
-        assert_eq!(verdict, Verdict { strict: false, partial: 0.5 });
+        assert_eq!(verdict, Verdict { fault: Some(Fault::Colors), partial: 0.5 });
     }
 
     #[test]
     fn a_further_object_is_not_strictly_right() {
         let circle = asked(Tag::SingleObject, vec![entry(Shape::Circle)]);
-        assert!(verify(&picture(&[CIRCLE_LEFT]), &circle).strict);
-        assert_eq!(verify(&picture(&[CIRCLE_LEFT, SQUARE_RIGHT]), &circle), Verdict { strict: false, partial: 1.0 });
+        assert!(verify(&picture(&[CIRCLE_LEFT]), &circle).strict());
+        assert_eq!(verify(&picture(&[CIRCLE_LEFT, SQUARE_RIGHT]), &circle), Verdict { fault: Some(Fault::Number), partial: 1.0 });
     }
 }
