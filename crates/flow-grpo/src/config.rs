@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
 
-/// Tables whose keys are names, replaced as a whole.
+/// Tables whose keys are names: a table replaces them as a whole, `--set` with a dotted key changes one name.
 const OPEN_TABLES: [&str; 2] = ["rewards", "mix"];
 
 /// A configuration that can say what is wrong with it.
@@ -50,7 +50,7 @@ pub fn resolve<C: Checked>(preset: Preset, file: Option<&Path>, settings: &[Stri
         merge(&mut table, given, "", &mut problems);
     }
     for setting in settings {
-        match parse_setting(setting) {
+        match parse_setting(setting, &table) {
             Ok(given) => merge(&mut table, given, "", &mut problems),
             Err(problem) => problems.push(problem),
         }
@@ -106,14 +106,48 @@ fn unknown(name: &str, key: &str, table: &Table) -> String {
     }
 }
 
-/// `a.b.c=value` as a table. A value that is not TOML is taken as a string.
-fn parse_setting(setting: &str) -> Result<Table, String> {
+/// `a.b.c=value` as a table to merge into `table`. A value that is not TOML is taken as a string.
+fn parse_setting(setting: &str, table: &Table) -> Result<Table, String> {
     let (key, value) = setting.split_once('=').ok_or_else(|| format!("--set {setting}: write key=value"))?;
     let parse = |value: &str| format!("v = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("v"));
     let value = parse(value.trim()).unwrap_or_else(|| Value::String(value.trim().to_owned()));
-    let nested = key.trim().rsplit('.').fold(value, |value, key| Value::Table(Table::from_iter([(key.to_owned(), value)])));
-    match nested {
-        Value::Table(table) => Ok(table),
-        _ => Err(format!("--set {setting}: write key=value")),
+    let path: Vec<&str> = key.trim().split('.').collect();
+    Ok(nest(&path, value, table))
+}
+
+/// The table in which `value` is under `path`. One name of a list by name brings along the list's other names in `old`.
+fn nest(path: &[&str], value: Value, old: &Table) -> Table {
+    let [key, rest @ ..] = path else { unreachable!("splitting gives at least one part") };
+    if rest.is_empty() {
+        return Table::from_iter([((*key).to_owned(), value)]);
+    }
+    let empty = Table::new();
+    let old = old.get(*key).and_then(Value::as_table).unwrap_or(&empty);
+    let named = nest(rest, value, old);
+    let inner = if OPEN_TABLES.contains(key) { old.clone().into_iter().chain(named).collect() } else { named };
+    Table::from_iter([((*key).to_owned(), Value::Table(inner))])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settled(settings: &[&str]) -> Table {
+        let mut table: Table = "epochs = 3\n[rewards]\nred = 1.0\nblue = 2.0".parse().expect("TOML");
+        let mut problems = Vec::new();
+        for setting in settings {
+            let given = parse_setting(setting, &table).expect("key=value");
+            merge(&mut table, given, "", &mut problems);
+        }
+        assert!(problems.is_empty(), "{problems:?}");
+        table
+    }
+
+    #[test]
+    fn a_dotted_key_changes_one_name_of_a_list_and_a_table_replaces_the_list() {
+        assert_eq!(settled(&["rewards.red=5.0"])["rewards"].to_string(), "{ blue = 2.0, red = 5.0 }");
+        assert_eq!(settled(&["rewards.green=5.0"])["rewards"].to_string(), "{ blue = 2.0, green = 5.0, red = 1.0 }");
+        assert_eq!(settled(&["rewards={ green = 5.0 }"])["rewards"].to_string(), "{ green = 5.0 }");
+        assert_eq!(settled(&["epochs=4"])["epochs"].as_integer(), Some(4));
     }
 }

@@ -1,7 +1,7 @@
 //! Training: Flow-GRPO from a base model, evaluated on held-out prompts, in a run directory.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -214,6 +214,11 @@ const EVALUATION_STEPS: usize = 40;
 fn draw_weights(tags: &[&str], mix: &BTreeMap<String, f64>) -> Result<Vec<f64>> {
     if mix.is_empty() {
         return Ok(vec![1.0; tags.len()]);
+    }
+    if let Some(unknown) = mix.keys().find(|tag| !tags.contains(&tag.as_str())) {
+        let known: BTreeSet<&str> = tags.iter().copied().collect();
+        let known: Vec<&str> = known.into_iter().collect();
+        anyhow::bail!("prompts.mix.{unknown}: prompts.train has no prompt of this kind; it has: {}", known.join(", "));
     }
     let count = |tag: &str| tags.iter().filter(|other| **other == tag).count() as f64;
     let weights: Vec<f64> = tags.iter().map(|tag| mix.get(*tag).copied().unwrap_or(0.0) / count(tag)).collect();
