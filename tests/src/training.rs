@@ -33,6 +33,7 @@ pub fn config() -> GrpoConfig {
         micro_batch: 8,
         rollout_batch: 8,
         warm_up: 0,
+        cool_down: 0,
         rollout: RolloutConfig {
             steps: 4,
             grid: GridKind::Linear,
@@ -73,7 +74,7 @@ pub fn trainer_for(config: GrpoConfig, seed: u64, workers: usize, reward: Box<dy
         decoder: Decoder::Pixels,
         on_policy_tolerance: 1e-4,
     };
-    Trainer::new(config, seed, task, network(1), Workers::new(workers).expect("threads"), Device::default())
+    Trainer::new(config, 10, seed, task, network(1), Workers::new(workers).expect("threads"), Device::default())
 }
 
 pub fn trainer(config: GrpoConfig, seed: u64) -> TestTrainer {
@@ -246,6 +247,22 @@ fn adamw_is_the_published_algorithm() {
     for data in twice.to_data().values() {
         assert!(distance(&data.iter::<f64>().collect::<Vec<_>>(), &vec![p; data.num_elements()]) < 1e-6);
     }
+}
+
+#[test]
+fn the_learning_rate_rises_stays_and_falls() {
+    let config = GrpoConfig { warm_up: 1, cool_down: 3, ..config() };
+    let rates: Vec<f64> = (0..7).map(|epoch| config.rate(epoch, 7)).collect();
+    assert_eq!(rates, [0.5, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]);
+    let moved = |cool_down| {
+        let mut trainer = trainer(GrpoConfig { cool_down, ..self::config() }, 1);
+        let before = trainer.state().weights;
+        trainer.iterate().expect("an epoch");
+        let after = trainer.state().weights;
+        before.zip(&after, |before, after| after - before).norm()
+    };
+    // Ten epochs, of which all cool down: the first has 10/40 of the rate.
+    assert!((moved(39) / moved(0) - 0.25).abs() < 0.01);
 }
 
 #[test]

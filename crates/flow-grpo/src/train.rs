@@ -88,7 +88,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             on_policy_tolerance: backend::ON_POLICY_TOLERANCE,
         };
         let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
-        let mut trainer = Trainer::new(config.grpo.clone(), config.seed, task, base, workers, device.clone());
+        let mut trainer = Trainer::new(config.grpo.clone(), config.epochs, config.seed, task, base, workers, device.clone());
         let saved = run.training_state();
         if saved.exists() {
             let (state, Counters { epoch }) = TrainingState::read(&trainer.averaged_policy(), &saved, device)?;

@@ -26,6 +26,8 @@ pub struct GrpoConfig {
     pub rollout_batch: usize,
     /// Epochs over which the learning rate rises from 0.
     pub warm_up: usize,
+    /// Epochs at the end over which the learning rate falls to 0; 0 is a constant rate.
+    pub cool_down: usize,
     /// How trajectories are sampled.
     pub rollout: RolloutConfig,
     /// Which steps of a trajectory are trained.
@@ -79,6 +81,14 @@ pub enum TrainedSteps {
 }
 
 impl GrpoConfig {
+    /// The learning rate of an epoch, counted from 0, relative to its peak: linear warm-up, constant, linear cool-down
+    /// (arXiv 2405.18392).
+    pub fn rate(&self, epoch: usize, epochs: usize) -> f64 {
+        let warm = (epoch + 1) as f64 / (self.warm_up + 1) as f64;
+        let cool = epochs.saturating_sub(epoch) as f64 / (self.cool_down + 1) as f64;
+        warm.min(cool).min(1.0)
+    }
+
     /// All that is out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();

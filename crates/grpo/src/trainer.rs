@@ -62,6 +62,7 @@ pub struct Trainer<B: AutodiffBackend, M: AutodiffModule<B>, C> {
     average: Parameters<B::InnerBackend>,
     optimizer: AdamW<B::InnerBackend>,
     epoch: usize,
+    epochs: usize,
 }
 
 /// What changes in training and must be saved.
@@ -84,11 +85,19 @@ where
     M::InnerModule: VelocityField<B::InnerBackend, Condition = C> + Module<B::InnerBackend>,
     C: Clone + Sync + Send,
 {
-    /// A trainer that starts from `base`, which stays the reference policy.
+    /// A trainer that starts from `base`, which stays the reference policy, and is to be iterated `epochs` times.
     ///
     /// # Panics
     /// If [`GrpoConfig::problems`] finds any, or prompts and weights differ in number.
-    pub fn new(config: GrpoConfig, seed: u64, task: Task<C>, base: M::InnerModule, workers: Workers, device: B::Device) -> Self {
+    pub fn new(
+        config: GrpoConfig,
+        epochs: usize,
+        seed: u64,
+        task: Task<C>,
+        base: M::InnerModule,
+        workers: Workers,
+        device: B::Device,
+    ) -> Self {
         assert_eq!(config.problems(), Vec::<String>::new(), "an invalid configuration");
         assert_eq!(task.prompts.len(), task.weights.len(), "every prompt needs a weight");
         let weights = Parameters::of(&base);
@@ -99,6 +108,7 @@ where
             reference: base.clone(),
             policy: base,
             epoch: 0,
+            epochs,
             config,
             seed,
             task,
@@ -214,7 +224,7 @@ where
 
     /// Moves the weights and their average.
     fn step(&mut self, outcome: ReplayOutcome<B::InnerBackend>) -> Result<Update, TrainError> {
-        let rate = ((self.epoch + 1) as f64 / (self.config.warm_up + 1) as f64).min(1.0);
+        let rate = self.config.rate(self.epoch, self.epochs);
         let (weights, gradient_norm) = self.optimizer.update(&Parameters::of(&self.policy), &outcome.gradient, rate);
         if !(outcome.loss.is_finite() && gradient_norm.is_finite()) {
             return Err(TrainError::NotFinite { epoch: self.epoch + 1, loss: outcome.loss, gradient_norm });
