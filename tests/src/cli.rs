@@ -84,6 +84,14 @@ fn a_run_that_was_stopped_goes_on_as_if_it_never_had() {
     assert_eq!(metrics(&stopped), metrics(&whole));
     let policy = |run: &Path| std::fs::read(run.join("policy.safetensors")).expect("a policy");
     assert_eq!(policy(&stopped), policy(&whole));
+    // Half the run, lengthened.
+    let early_text = early.to_string_lossy().into_owned();
+    assert!(refused(&["train", "--resume", &early_text, "--set", "epoch=20"]).contains("did you mean `epochs`?"));
+    assert!(run(&["train", "--resume", &early_text, "--set", "epochs=20"]).status.success());
+    assert_eq!((metrics(&early), policy(&early)), (metrics(&whole), policy(&whole)));
+    let programs = std::fs::read_to_string(early.join("about.json")).expect("about.json");
+    assert_eq!(programs.matches("\"command\"").count(), 2, "{programs}");
+    assert!(std::fs::read_to_string(early.join("config.toml")).expect("config.toml").contains("epochs = 20"));
 }
 
 #[test]

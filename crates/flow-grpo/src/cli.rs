@@ -69,8 +69,8 @@ struct RunArgs {
     /// Where the run goes [default: runs/PRESET-DATE].
     #[arg(long, conflicts_with = "resume")]
     out: Option<PathBuf>,
-    /// Continues an interrupted run.
-    #[arg(long, value_name = "RUN", conflicts_with_all = ["preset", "config", "set"])]
+    /// Continues a run where it stopped; with `--set`, under changed settings (`--set epochs=300` lengthens it).
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["preset", "config"])]
     resume: Option<PathBuf>,
 }
 
@@ -227,11 +227,13 @@ fn generate(
 /// The configuration and directory of a new run, or of one that goes on.
 fn open_run<C: Checked>(args: &RunArgs, presets: &[Preset]) -> Result<(C, RunDir)> {
     if let Some(path) = &args.resume {
-        let (run, text) = RunDir::resume(path)?;
-        return Ok((config::reread(&text)?, run));
+        let (run, text) = RunDir::open(path)?;
+        let config: C = config::resolve(&text, None, &args.set).with_context(|| format!("{}/config.toml", path.display()))?;
+        run.describe(&config)?;
+        return Ok((config, run));
     }
     let preset = config::preset(presets, args.preset.as_deref().unwrap_or(presets[0].name))?;
-    let config: C = config::resolve(preset, args.config.as_deref(), &args.set)?;
+    let config: C = config::resolve(preset.text, args.config.as_deref(), &args.set)?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("runs/{}-{}", preset.name, timestamp())));
     let run = RunDir::create(&out, &config)?;
     Ok((config, run))
@@ -249,10 +251,11 @@ mod tests {
     #[test]
     fn every_preset_is_valid() {
         for preset in TRAIN_PRESETS {
-            config::resolve::<TrainConfig>(preset, None, &[]).unwrap_or_else(|error| panic!("{}: {error:#}", preset.name));
+            config::resolve::<TrainConfig>(preset.text, None, &[]).unwrap_or_else(|error| panic!("{}: {error:#}", preset.name));
         }
         for preset in PRETRAIN_PRESETS {
-            config::resolve::<PretrainConfig>(preset, None, &[]).unwrap_or_else(|error| panic!("{}: {error:#}", preset.name));
+            config::resolve::<PretrainConfig>(preset.text, None, &[])
+                .unwrap_or_else(|error| panic!("{}: {error:#}", preset.name));
         }
     }
 }

@@ -37,12 +37,12 @@ pub fn preset(presets: &[Preset], name: &str) -> Result<Preset> {
         .with_context(|| format!("there is no preset `{name}`; there are: {}", names()))
 }
 
-/// Resolves a configuration.
+/// Resolves a configuration from `text`, that of a preset or of a run that goes on.
 ///
 /// # Errors
-/// If the file cannot be read or parsed; or with the list of all unknown keys, wrong types and values out of range.
-pub fn resolve<C: Checked>(preset: Preset, file: Option<&Path>, settings: &[String]) -> Result<C> {
-    let mut table: Table = preset.text.parse().with_context(|| format!("preset {}", preset.name))?;
+/// If the text or the file cannot be read or parsed; or with the list of all unknown keys, wrong types and values out of range.
+pub fn resolve<C: Checked>(text: &str, file: Option<&Path>, settings: &[String]) -> Result<C> {
+    let mut table: Table = text.parse().context("not TOML")?;
     let mut problems = Vec::new();
     if let Some(path) = file {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -65,15 +65,6 @@ pub fn resolve<C: Checked>(preset: Preset, file: Option<&Path>, settings: &[Stri
         Err(error) => problems.push(error.to_string().trim().replace('\n', " ")),
     }
     bail!("the configuration is refused:\n  - {}", problems.join("\n  - "))
-}
-
-/// Reads a configuration back from a run directory.
-pub fn reread<C: Checked>(text: &str) -> Result<C> {
-    let config: C = toml::from_str(text).context("config.toml of the run")?;
-    match config.problems() {
-        problems if problems.is_empty() => Ok(config),
-        problems => bail!("config.toml of the run is refused:\n  - {}", problems.join("\n  - ")),
-    }
 }
 
 /// Puts `given` into `table`, key by key; what the table does not know, or knows as another type, is a problem.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! config.toml          the resolved configuration
-//! about.json           version, source revision, backend, command line
+//! about.json           version, source revision, backend and command line of every program that worked on the run
 //! metrics.jsonl        one JSON object a line
 //! state.safetensors    the training state, resumable
 //! base.safetensors     (pre-training) the averaged weights so far
@@ -13,13 +13,13 @@
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io::Write,
+    io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
 use models::weights::write_atomically;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::backend;
 
@@ -31,12 +31,24 @@ pub struct RunDir {
     _lock: File,
 }
 
-#[derive(Serialize)]
+/// A program that worked on a run.
+#[derive(Serialize, Deserialize)]
 struct About {
-    version: &'static str,
-    revision: &'static str,
-    backend: &'static str,
+    version: String,
+    revision: String,
+    backend: String,
     command: Vec<String>,
+}
+
+impl About {
+    fn this_program() -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: env!("FLOW_GRPO_REVISION").to_owned(),
+            backend: backend::NAME.to_owned(),
+            command: std::env::args().collect(),
+        }
+    }
 }
 
 impl RunDir {
@@ -50,15 +62,8 @@ impl RunDir {
         if config_file.exists() {
             bail!("{} already holds a run: choose another --out, or continue it with --resume {0}", path.display());
         }
-        let run = Self::open(path)?;
-        write_text(&config_file, &toml::to_string(config).context("a configuration is plain data")?)?;
-        let about = About {
-            version: env!("CARGO_PKG_VERSION"),
-            revision: env!("FLOW_GRPO_REVISION"),
-            backend: backend::NAME,
-            command: std::env::args().collect(),
-        };
-        write_text(&path.join("about.json"), &serde_json::to_string_pretty(&about)?)?;
+        let run = Self::lock(path)?;
+        run.describe(config)?;
         Ok(run)
     }
 
@@ -66,14 +71,14 @@ impl RunDir {
     ///
     /// # Errors
     /// If it is not a run directory, or another process is at work in it.
-    pub fn resume(path: &Path) -> Result<(Self, String)> {
+    pub fn open(path: &Path) -> Result<(Self, String)> {
         let config_file = path.join("config.toml");
         let config = fs::read_to_string(&config_file)
             .with_context(|| format!("{} is not a run directory: cannot read config.toml", path.display()))?;
-        Ok((Self::open(path)?, config))
+        Ok((Self::lock(path)?, config))
     }
 
-    fn open(path: &Path) -> Result<Self> {
+    fn lock(path: &Path) -> Result<Self> {
         let unwritable = || format!("cannot write to the run directory {}", path.display());
         let lock = File::create(path.join(".lock")).with_context(unwritable)?;
         match lock.try_lock() {
@@ -83,6 +88,22 @@ impl RunDir {
         }
         let metrics = OpenOptions::new().create(true).append(true).open(path.join("metrics.jsonl")).with_context(unwritable)?;
         Ok(Self { path: path.to_owned(), metrics, _lock: lock })
+    }
+
+    /// Writes down the configuration, and adds this program to those that worked on the run.
+    ///
+    /// # Errors
+    /// If the directory cannot be written, or its `about.json` is not one.
+    pub fn describe(&self, config: &impl Serialize) -> Result<()> {
+        let about = self.path.join("about.json");
+        let mut programs: Vec<About> = match fs::read_to_string(&about) {
+            Ok(text) => serde_json::from_str(&text).with_context(|| format!("cannot read {}", about.display()))?,
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", about.display())),
+        };
+        programs.push(About::this_program());
+        write_text(&about, &serde_json::to_string_pretty(&programs)?)?;
+        write_text(&self.path.join("config.toml"), &toml::to_string(config).context("a configuration is plain data")?)
     }
 
     /// The directory.
