@@ -87,6 +87,7 @@ fn a_run_that_was_stopped_goes_on_as_if_it_never_had() {
     // Half the run, lengthened.
     let early_text = early.to_string_lossy().into_owned();
     assert!(refused(&["train", "--resume", &early_text, "--set", "epoch=20"]).contains("did you mean `epochs`?"));
+    assert!(refused(&["train", "--resume", &early_text, "--set", "epochs=9"]).contains("must be at least 10"));
     assert!(run(&["train", "--resume", &early_text, "--set", "epochs=20"]).status.success());
     assert_eq!((metrics(&early), policy(&early)), (metrics(&whole), policy(&whole)));
     let programs = std::fs::read_to_string(early.join("about.json")).expect("about.json");

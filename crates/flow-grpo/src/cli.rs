@@ -229,13 +229,12 @@ fn open_run<C: Checked>(args: &RunArgs, presets: &[Preset]) -> Result<(C, RunDir
     if let Some(path) = &args.resume {
         let (run, text) = RunDir::open(path)?;
         let config: C = config::resolve(&text, None, &args.set).with_context(|| format!("{}/config.toml", path.display()))?;
-        run.describe(&config)?;
         return Ok((config, run));
     }
     let preset = config::preset(presets, args.preset.as_deref().unwrap_or(presets[0].name))?;
     let config: C = config::resolve(preset.text, args.config.as_deref(), &args.set)?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("runs/{}-{}", preset.name, timestamp())));
-    let run = RunDir::create(&out, &config)?;
+    let run = RunDir::create(&out)?;
     Ok((config, run))
 }
 

@@ -5,7 +5,7 @@
 
 use std::{ops::Range, path::PathBuf, time::Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use burn::prelude::*;
 use flow::matching::{TimeDistribution, flow_matching_loss};
 use grpo::{
@@ -197,6 +197,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let saved = run.training_state();
         if saved.exists() {
             let (state, Counters { step }) = TrainingState::read(&session.network, &saved, device)?;
+            ensure!(step <= config.steps, "steps ({}) must be at least {step}: the run has done as many", config.steps);
             session.network = state.weights.put_into(session.network);
             session.average = state.average;
             session.optimizer.restore(state.optimizer);
@@ -206,6 +207,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
+        run.describe(self.config)?;
         run.keep_metrics(|line| line["step"].as_u64().is_none_or(|step| step <= self.step as u64))?;
         let progress = Progress::new("pre-training", self.config.steps, "steps");
         progress.start_at(self.step);

@@ -52,19 +52,16 @@ impl About {
 }
 
 impl RunDir {
-    /// Makes a new run directory and writes down what the run is.
+    /// Makes a new run directory.
     ///
     /// # Errors
     /// If it holds a run already or cannot be written.
-    pub fn create(path: &Path, config: &impl Serialize) -> Result<Self> {
+    pub fn create(path: &Path) -> Result<Self> {
         fs::create_dir_all(path.join("samples")).with_context(|| format!("cannot make the run directory {}", path.display()))?;
-        let config_file = path.join("config.toml");
-        if config_file.exists() {
+        if path.join("config.toml").exists() {
             bail!("{} already holds a run: choose another --out, or continue it with --resume {0}", path.display());
         }
-        let run = Self::lock(path)?;
-        run.describe(config)?;
-        Ok(run)
+        Self::lock(path)
     }
 
     /// Opens the directory of a run that is to go on; returns it with its configuration file.

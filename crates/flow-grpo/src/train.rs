@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use grpo::{
     Task, Trainer, TrainerState,
     noise::{Key, Purpose},
@@ -92,6 +92,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let saved = run.training_state();
         if saved.exists() {
             let (state, Counters { epoch }) = TrainingState::read(&trainer.averaged_policy(), &saved, device)?;
+            ensure!(epoch <= config.epochs, "epochs ({}) must be at least {epoch}: the run has done as many", config.epochs);
             trainer.restore(TrainerState { weights: state.weights, average: state.average, optimizer: state.optimizer, epoch });
         }
         let open = |key: &'static str, source: &str| Prompts::open(source, &card).context(key);
@@ -101,6 +102,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
+        run.describe(self.config)?;
         let done = self.trainer.epoch();
         run.keep_metrics(|line| line["epoch"].as_u64().is_none_or(|epoch| epoch <= done as u64))?;
         self.print_plan(run);
@@ -222,7 +224,7 @@ fn draw_weights(tags: &[&str], mix: &BTreeMap<String, f64>) -> Result<Vec<f64>> 
     }
     let count = |tag: &str| tags.iter().filter(|other| **other == tag).count() as f64;
     let weights: Vec<f64> = tags.iter().map(|tag| mix.get(*tag).copied().unwrap_or(0.0) / count(tag)).collect();
-    anyhow::ensure!(weights.iter().any(|weight| *weight > 0.0), "prompts.mix gives no prompt of prompts.train a positive weight");
+    ensure!(weights.iter().any(|weight| *weight > 0.0), "prompts.mix gives no prompt of prompts.train a positive weight");
     Ok(weights)
 }
 
