@@ -140,6 +140,12 @@ fn a_run_directory_is_never_overwritten_nor_shared() {
     assert!(toy(&run, &["--set", "epochs=1"]).status.success());
     let run_text = run.to_string_lossy().into_owned();
     assert!(refused(&["train", "--preset", "toy-2d", "--out", &run_text]).contains("already holds a run"));
+    let unborn = directory.path().join("unborn");
+    assert!(
+        refused(&["train", "--preset", "toy-2d", "--set", "base=nowhere", "--out", &unborn.to_string_lossy()])
+            .contains("nowhere")
+    );
+    assert!(toy(&unborn, &["--set", "epochs=1"]).status.success(), "a start that was refused leaves no run");
     let lock = std::fs::File::create(run.join(".lock")).expect("a lock file");
     lock.lock().expect("locked");
     assert!(refused(&["train", "--resume", &run_text]).contains("in use by another process"));
