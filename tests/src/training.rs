@@ -42,7 +42,7 @@ pub fn config() -> GrpoConfig {
             log_prob: Reduction::Mean,
         },
         trained_steps: TrainedSteps::AllButLast,
-        advantage: AdvantageConfig { spread: Spread::Epoch, epsilon: 1e-4, clip: 5.0 },
+        advantage: AdvantageConfig { spread: Spread::Epoch, epsilon: 1e-4, clip: 5.0, prune_below: 0.0 },
         objective: ObjectiveConfig {
             clip_range: 1e-2,
             step_weight: StepWeight::Equal,
@@ -165,6 +165,22 @@ fn a_constant_reward_moves_nothing() {
 }
 
 #[test]
+fn rows_of_little_advantage_are_not_replayed() {
+    let iterate = |prune_below| {
+        let advantage = AdvantageConfig { prune_below, ..config().advantage };
+        trainer(GrpoConfig { advantage, updates_per_epoch: 1, ..config() }, 1).iterate().expect("an epoch")
+    };
+    let all = iterate(0.0);
+    let advantages = grpo::advantage::group_advantages(&all.scores.total, config().group_size, &config().advantage).values;
+    let per_row = all.metrics.transitions / advantages.len();
+    assert_eq!(per_row * advantages.len(), all.metrics.transitions, "every row is replayed");
+    let kept = advantages.iter().filter(|advantage| advantage.abs() >= 0.5).count();
+    assert!(kept > 0 && kept < advantages.len(), "{advantages:?}");
+    assert_eq!(iterate(0.5).metrics.transitions, per_row * kept);
+    assert_eq!(iterate(4.999).metrics.updates, 0, "no row is left, so nothing is updated");
+}
+
+#[test]
 fn a_reward_that_is_not_a_number_stops_the_run_and_is_named() {
     struct Broken;
     impl Reward for Broken {
@@ -250,10 +266,7 @@ fn adamw_is_the_published_algorithm() {
 }
 
 #[test]
-fn the_learning_rate_rises_stays_and_falls() {
-    let config = GrpoConfig { warm_up: 1, cool_down: 3, ..config() };
-    let rates: Vec<f64> = (0..7).map(|epoch| config.rate(epoch, 7)).collect();
-    assert_eq!(rates, [0.5, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]);
+fn the_schedule_reaches_the_weights() {
     let moved = |cool_down| {
         let mut trainer = trainer(GrpoConfig { cool_down, ..self::config() }, 1);
         let before = trainer.state().weights;

@@ -13,6 +13,7 @@ use grpo::{
     noise::{Key, Purpose, normal},
     optimizer::{AdamW, AdamWConfig, MuonConfig},
     parameters::{self, Parameters},
+    schedule,
     workers::Workers,
 };
 use models::{Dit, MlpField, TokenIds, Vocabulary, weights::StoredAs};
@@ -71,12 +72,10 @@ pub struct PretrainConfig {
 }
 
 impl PretrainConfig {
-    /// The learning rate of an update relative to its peak: linear warm-up, constant, linear cool-down
-    /// (arXiv 2405.18392: as good as a cosine, and a run can be lengthened).
+    /// The learning rate of an update relative to its peak.
     fn rate(&self, step: usize) -> f64 {
-        let warm = (step + 1) as f64 / self.warm_up.max(1) as f64;
-        let cool = (self.steps - step) as f64 / (self.steps as f64 * self.cool_down).max(1.0);
-        warm.min(cool).min(1.0)
+        let cool_down = (self.steps as f64 * self.cool_down) as usize;
+        schedule::rate(step, self.steps, self.warm_up, cool_down)
     }
 }
 

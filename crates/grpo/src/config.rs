@@ -81,14 +81,6 @@ pub enum TrainedSteps {
 }
 
 impl GrpoConfig {
-    /// The learning rate of an epoch, counted from 0, relative to its peak: linear warm-up, constant, linear cool-down
-    /// (arXiv 2405.18392).
-    pub fn rate(&self, epoch: usize, epochs: usize) -> f64 {
-        let warm = (epoch + 1) as f64 / (self.warm_up + 1) as f64;
-        let cool = epochs.saturating_sub(epoch) as f64 / (self.cool_down + 1) as f64;
-        warm.min(cool).min(1.0)
-    }
-
     /// All that is out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -130,10 +122,17 @@ impl GrpoConfig {
             ("objective.kl_weight", self.objective.kl_weight),
             ("muon.learning_rate", self.muon.learning_rate),
             ("optimizer.weight_decay", self.optimizer.weight_decay),
+            ("advantage.prune_below", self.advantage.prune_below),
         ] {
             if !(value >= 0.0 && value.is_finite()) {
                 problems.push(format!("{key} ({value}) must be at least 0"));
             }
+        }
+        if self.advantage.prune_below >= self.advantage.clip {
+            problems.push(format!(
+                "advantage.prune_below ({}) must be less than advantage.clip ({}): no row would be left",
+                self.advantage.prune_below, self.advantage.clip
+            ));
         }
         match self.rollout.sampler() {
             Ok(sampler) => {

@@ -14,6 +14,7 @@ pub mod objective;
 pub mod optimizer;
 pub mod parameters;
 pub mod rollout;
+pub mod schedule;
 pub mod trainer;
 pub mod update;
 pub mod workers;

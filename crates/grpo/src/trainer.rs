@@ -28,6 +28,7 @@ use crate::{
     optimizer::{AdamW, AdamWState},
     parameters::{self, Parameters},
     rollout::Rollout,
+    schedule,
     update::{Replay, ReplayOutcome, Seen, Transition},
     workers::Workers,
 };
@@ -224,7 +225,7 @@ where
 
     /// Moves the weights and their average.
     fn step(&mut self, outcome: ReplayOutcome<B::InnerBackend>) -> Result<Update, TrainError> {
-        let rate = self.config.rate(self.epoch, self.epochs);
+        let rate = schedule::rate(self.epoch, self.epochs, self.config.warm_up, self.config.cool_down);
         let (weights, gradient_norm) = self.optimizer.update(&Parameters::of(&self.policy), &outcome.gradient, rate);
         if !(outcome.loss.is_finite() && gradient_norm.is_finite()) {
             return Err(TrainError::NotFinite { epoch: self.epoch + 1, loss: outcome.loss, gradient_norm });
@@ -240,11 +241,15 @@ where
 
     /// The transitions of each of the epoch's updates.
     ///
-    /// Rows of groups without spread are left out; the others are shuffled and dealt to the updates as evenly as they go.
+    /// Rows of groups without spread and rows of little advantage are left out; the others are shuffled and dealt to the updates
+    /// as evenly as they go.
     fn plan(&self, advantages: &Advantages) -> Vec<Vec<Transition>> {
         let mut rng = self.key(Purpose::Order).rng();
-        let mut rows: Vec<usize> =
-            (0..advantages.values.len()).filter(|row| advantages.has_spread[row / self.config.group_size]).collect();
+        let teaches = |row: &usize| {
+            let advantage = f64::from(advantages.values[*row].abs());
+            advantages.has_spread[row / self.config.group_size] && advantage >= self.config.advantage.prune_below
+        };
+        let mut rows: Vec<usize> = (0..advantages.values.len()).filter(teaches).collect();
         rows.shuffle(&mut rng);
         let trainable = trainable_steps(&self.sampler);
         let count = match self.config.trained_steps {
