@@ -42,7 +42,7 @@ pub fn config() -> GrpoConfig {
             log_prob: Reduction::Mean,
         },
         trained_steps: TrainedSteps::AllButLast,
-        advantage: AdvantageConfig { spread: Spread::Epoch, epsilon: 1e-4, clip: 5.0, prune_below: 0.0 },
+        advantage: AdvantageConfig { spread: Spread::Epoch, epsilon: 1e-4, clip: 5.0 },
         objective: ObjectiveConfig {
             clip_range: 1e-2,
             step_weight: StepWeight::Equal,
@@ -162,22 +162,6 @@ fn a_constant_reward_moves_nothing() {
     let metrics = trainer.iterate().expect("an epoch").metrics;
     assert_eq!((metrics.zero_spread, metrics.updates, metrics.transitions), (1.0, 0, 0));
     assert_eq!(trainer.state().weights.to_data(), before);
-}
-
-#[test]
-fn rows_of_little_advantage_are_not_replayed() {
-    let iterate = |prune_below| {
-        let advantage = AdvantageConfig { prune_below, ..config().advantage };
-        trainer(GrpoConfig { advantage, updates_per_epoch: 1, ..config() }, 1).iterate().expect("an epoch")
-    };
-    let all = iterate(0.0);
-    let advantages = grpo::advantage::group_advantages(&all.scores.total, config().group_size, &config().advantage).values;
-    let per_row = all.metrics.transitions / advantages.len();
-    assert_eq!(per_row * advantages.len(), all.metrics.transitions, "every row is replayed");
-    let kept = advantages.iter().filter(|advantage| advantage.abs() >= 0.5).count();
-    assert!(kept > 0 && kept < advantages.len(), "{advantages:?}");
-    assert_eq!(iterate(0.5).metrics.transitions, per_row * kept);
-    assert_eq!(iterate(4.999).metrics.updates, 0, "no row is left, so nothing is updated");
 }
 
 #[test]

@@ -14,9 +14,6 @@ pub struct AdvantageConfig {
     pub epsilon: f64,
     /// The largest absolute advantage.
     pub clip: f64,
-    /// Rows whose absolute advantage is smaller are not replayed (CPPO, arXiv 2503.22342): they cost as much as the others and
-    /// teach little. 0 keeps all.
-    pub prune_below: f64,
 }
 
 /// Which rewards a standard deviation is taken over.
@@ -85,7 +82,7 @@ pub fn std(values: &[f64]) -> f64 {
 mod tests {
     use super::*;
 
-    const CONFIG: AdvantageConfig = AdvantageConfig { spread: Spread::Epoch, epsilon: 1e-4, clip: 5.0, prune_below: 0.0 };
+    const CONFIG: AdvantageConfig = AdvantageConfig { spread: Spread::Epoch, epsilon: 1e-4, clip: 5.0 };
 
     #[test]
     fn a_constant_group_has_zero_advantage_not_nan() {

@@ -122,17 +122,10 @@ impl GrpoConfig {
             ("objective.kl_weight", self.objective.kl_weight),
             ("muon.learning_rate", self.muon.learning_rate),
             ("optimizer.weight_decay", self.optimizer.weight_decay),
-            ("advantage.prune_below", self.advantage.prune_below),
         ] {
             if !(value >= 0.0 && value.is_finite()) {
                 problems.push(format!("{key} ({value}) must be at least 0"));
             }
-        }
-        if self.advantage.prune_below >= self.advantage.clip {
-            problems.push(format!(
-                "advantage.prune_below ({}) must be less than advantage.clip ({}): no row would be left",
-                self.advantage.prune_below, self.advantage.clip
-            ));
         }
         match self.rollout.sampler() {
             Ok(sampler) => {

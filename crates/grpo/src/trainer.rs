@@ -241,15 +241,11 @@ where
 
     /// The transitions of each of the epoch's updates.
     ///
-    /// Rows of groups without spread and rows of little advantage are left out; the others are shuffled and dealt to the updates
-    /// as evenly as they go.
+    /// Rows of groups without spread are left out; the others are shuffled and dealt to the updates as evenly as they go.
     fn plan(&self, advantages: &Advantages) -> Vec<Vec<Transition>> {
         let mut rng = self.key(Purpose::Order).rng();
-        let teaches = |row: &usize| {
-            let advantage = f64::from(advantages.values[*row].abs());
-            advantages.has_spread[row / self.config.group_size] && advantage >= self.config.advantage.prune_below
-        };
-        let mut rows: Vec<usize> = (0..advantages.values.len()).filter(teaches).collect();
+        let mut rows: Vec<usize> =
+            (0..advantages.values.len()).filter(|row| advantages.has_spread[row / self.config.group_size]).collect();
         rows.shuffle(&mut rng);
         let trainable = trainable_steps(&self.sampler);
         let count = match self.config.trained_steps {
