@@ -9,6 +9,7 @@ mod cli;
 mod closed_forms;
 mod equivalence;
 mod golden;
+mod kernels;
 mod marginals;
 mod networks;
 mod shipped;

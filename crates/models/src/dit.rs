@@ -11,6 +11,7 @@ use burn::{
     tensor::{FloatDType, activation},
 };
 use flow::VelocityField;
+use kernels::Kernels;
 use serde::{Deserialize, Serialize};
 
 use crate::{init::Initializer, time_embedding::sinusoidal, vocabulary::TokenIds};
@@ -105,7 +106,7 @@ impl DitConfig {
     ///
     /// # Panics
     /// If [`Self::problems`] finds any.
-    pub fn init<B: Backend>(&self, vocabulary: usize, seed: u64, device: &B::Device) -> Dit<B> {
+    pub fn init<B: Kernels>(&self, vocabulary: usize, seed: u64, device: &B::Device) -> Dit<B> {
         assert_eq!(self.problems(), Vec::<String>::new(), "an invalid configuration");
         let mut init = Initializer::new(seed, device);
         let d = self.width;
@@ -166,7 +167,7 @@ pub struct Dit<B: Backend> {
     precision: FloatDType,
 }
 
-impl<B: Backend> Dit<B> {
+impl<B: Kernels> Dit<B> {
     /// The sizes it was made with.
     pub fn config(&self) -> &DitConfig {
         &self.config
@@ -196,18 +197,31 @@ impl<B: Backend> Dit<B> {
         let condition = self.condition(time, text.clone()); // [B, D]
         let text = text + self.text_positions.val().unsqueeze_dim(1);
         let image = self.patches.forward(self.patchify(latent)); // [P·B, D]
-        let image = image.reshape([-1, rows as i32, d as i32]) + self.positions(&text.device()); // [P, B, D]
-        let tokens = Tensor::cat(vec![text, image], 0).flatten(0, 1); // [L·B, D]
+        let image = image + self.positions(rows, &text.device());
+        let tokens = Tensor::cat(vec![text.reshape([-1, d as i32]), image], 0); // [L·B, D]
         let tokens = self.blocks.iter().fold(tokens, |tokens, block| block.forward(tokens, condition.clone()));
         let text_tokens = rows * self.config.text_length;
         let patches = tokens.dims()[0] - text_tokens;
         let image = tokens.narrow(0, text_tokens, patches); // [P·B, D]
         let [shift, scale] = modulation(&self.modulation, condition);
-        self.unpatchify(self.output.forward(modulate(normalize(image), shift, scale)), rows)
+        self.unpatchify(self.output.forward(B::modulated_norm(image, shift, scale)), rows)
+    }
+
+    /// The text tokens of every row, `[T, B, D]`; rows with one prompt, as those of a group are, share the work.
+    fn embed_text(&self, conditions: &[TokenIds], device: &B::Device) -> Tensor<B, 3> {
+        let prompts: Vec<&[TokenIds]> = conditions.chunk_by(|a, b| a == b).collect();
+        let distinct: Vec<&TokenIds> = prompts.iter().map(|rows| &rows[0]).collect();
+        let text = self.embed_words(&distinct, device); // [T, prompts, D]
+        if distinct.len() == conditions.len() {
+            return text;
+        }
+        let (length, d) = (self.config.text_length, self.config.width);
+        let rows = |(i, rows): (usize, &&[TokenIds])| text.clone().narrow(1, i, 1).expand([length, rows.len(), d]);
+        Tensor::cat(prompts.iter().enumerate().map(rows).collect(), 1)
     }
 
     /// Words, with their neighbours if the network knows of them, `[T, B, D]`.
-    fn embed_text(&self, conditions: &[TokenIds], device: &B::Device) -> Tensor<B, 3> {
+    fn embed_words(&self, conditions: &[&TokenIds], device: &B::Device) -> Tensor<B, 3> {
         let length = self.config.text_length;
         let ids: Vec<i32> = (0..length).flat_map(|token| conditions.iter().map(move |ids| ids[token])).collect();
         let words = self.text.forward(Tensor::from_data(TensorData::new(ids, [length, conditions.len()]), device)); // [T, B, D]
@@ -243,20 +257,19 @@ impl<B: Backend> Dit<B> {
         split.permute([2, 3, 0, 4, 1, 5]).reshape([rows, channels, side * p, side * p])
     }
 
-    /// Fixed two-dimensional sine-cosine positions of unit scale, `[P, 1, D]`: half the features for the row, half for the column.
-    fn positions(&self, device: &B::Device) -> Tensor<B, 3> {
+    /// Fixed two-dimensional sine-cosine positions of unit scale, `[P·B, D]`: half the features for the row, half for the column.
+    fn positions(&self, rows: usize, device: &B::Device) -> Tensor<B, 2> {
         let (side, d) = (self.config.patches_per_side(), self.config.width);
         let quarter = d / 4;
         let frequency = |i: usize| 100_f32.powf(-(i as f32) / quarter as f32);
-        let values: Vec<f32> = (0..side * side)
-            .flat_map(|patch| [patch / side, patch % side])
-            .flat_map(|place| (0..quarter).flat_map(move |i| <[f32; 2]>::from((place as f32 * frequency(i)).sin_cos())))
-            .collect();
-        Tensor::<B, 3>::from_data(TensorData::new(values, [side * side, 1, d]), device).cast(self.precision)
+        let of_place = |place: usize| (0..quarter).flat_map(move |i| <[f32; 2]>::from((place as f32 * frequency(i)).sin_cos()));
+        let of_patch = |patch: usize| of_place(patch / side).chain(of_place(patch % side)).collect::<Vec<f32>>().repeat(rows);
+        let values: Vec<f32> = (0..side * side).flat_map(of_patch).collect();
+        Tensor::<B, 2>::from_data(TensorData::new(values, [side * side * rows, d]), device).cast(self.precision)
     }
 }
 
-impl<B: Backend> VelocityField<B> for Dit<B> {
+impl<B: Kernels> VelocityField<B> for Dit<B> {
     type Condition = TokenIds;
 
     fn velocity(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[TokenIds]) -> Tensor<B, 4> {
@@ -304,7 +317,7 @@ struct Block<B: Backend> {
     heads: usize,
 }
 
-impl<B: Backend> Block<B> {
+impl<B: Kernels> Block<B> {
     fn init(config: &DitConfig, init: &mut Initializer<'_, B>) -> Self {
         let d = config.width;
         Self {
@@ -325,23 +338,17 @@ impl<B: Backend> Block<B> {
     fn forward(&self, tokens: Tensor<B, 2>, condition: Tensor<B, 2>) -> Tensor<B, 2> {
         let rows = condition.dims()[0];
         let [shift1, scale1, gate1, shift2, scale2, gate2] = modulation(&self.modulation, condition);
-        let attended = self.attention(modulate(normalize(tokens.clone()), shift1, scale1), rows);
-        let tokens = tokens + gated(attended, gate1);
-        let hidden = activation::relu(self.mlp_in.forward(modulate(normalize(tokens.clone()), shift2, scale2)));
-        tokens + gated(self.mlp_out.forward(hidden.clone() * hidden), gate2)
+        let attended = self.attention(B::modulated_norm(tokens.clone(), shift1, scale1), rows);
+        let tokens = B::gated_residual(tokens, attended, gate1);
+        let hidden = B::squared_relu(self.mlp_in.forward(B::modulated_norm(tokens.clone(), shift2, scale2)));
+        B::gated_residual(tokens, self.mlp_out.forward(hidden), gate2)
     }
 
     /// Softmax attention with RMS-normalised queries and keys, `[L·B, D]`.
     fn attention(&self, tokens: Tensor<B, 2>, rows: usize) -> Tensor<B, 2> {
-        let [tokens_and_rows, d] = tokens.dims();
-        let (length, heads, width) = (tokens_and_rows / rows, self.heads, d / self.heads);
-        let split = |x: Tensor<B, 2>| x.reshape([length, rows * heads, width]).swap_dims(0, 1); // [B·heads, L, width]
-        let features = |layer: &Linear<B>| layer.forward(tokens.clone()).reshape([length * rows * heads, width]);
-        let query = normalize(features(&self.to_q)) * (self.query_scale.val() / (width as f64).sqrt()).unsqueeze();
-        let key = normalize(features(&self.to_k)) * self.key_scale.val().unsqueeze();
-        let weights = activation::softmax(split(query).matmul(split(key).transpose()), 2); // [B·heads, L, L]
-        let mixed = weights.matmul(split(features(&self.to_v))); // [B·heads, L, width]
-        self.to_out.forward(mixed.swap_dims(0, 1).reshape([length * rows, d]))
+        let [query, key, value] = [&self.to_q, &self.to_k, &self.to_v].map(|layer| layer.forward(tokens.clone()));
+        let mixed = B::normalized_attention(query, key, value, self.query_scale.val(), self.key_scale.val(), rows);
+        self.to_out.forward(mixed)
     }
 }
 
@@ -350,27 +357,4 @@ fn modulation<B: Backend, const N: usize>(layer: &Linear<B>, condition: Tensor<B
     let [rows, d] = condition.dims();
     let all = layer.forward(condition).reshape([rows, N, d]).swap_dims(0, 1).reshape([N, rows * d]);
     std::array::from_fn(|i| all.clone().narrow(0, i, 1))
-}
-
-/// `x / √(mean(x²) + ε)` over the last dimension (arXiv 1910.07467), without a learned scale.
-fn normalize<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
-    let mean_square = (x.clone() * x.clone()).mean_dim(D - 1);
-    x / (mean_square + 1e-6).sqrt()
-}
-
-/// `x·(1 + scale) + shift`; `x`: `[L·B, D]`, the others `[1, B·D]`, the same for every token.
-fn modulate<B: Backend>(x: Tensor<B, 2>, shift: Tensor<B, 2>, scale: Tensor<B, 2>) -> Tensor<B, 2> {
-    let shape = x.dims();
-    (per_token(x, &shift) * (scale + 1.0) + shift).reshape(shape)
-}
-
-/// `x·gate`, with shapes as in [`modulate`].
-fn gated<B: Backend>(x: Tensor<B, 2>, gate: Tensor<B, 2>) -> Tensor<B, 2> {
-    let shape = x.dims();
-    (per_token(x, &gate) * gate).reshape(shape)
-}
-
-/// `[L·B, D]` to `[L, B·D]`: two dimensions, because the CPU backends' fast loops broadcast over all but the last.
-fn per_token<B: Backend>(x: Tensor<B, 2>, steering: &Tensor<B, 2>) -> Tensor<B, 2> {
-    x.reshape([-1, steering.dims()[1] as i32])
 }

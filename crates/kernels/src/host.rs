@@ -1,0 +1,182 @@
+//! Where the fused kernels meet Burn: an operation on slices becomes one on tensors, with a gradient.
+
+use std::{borrow::Cow, fmt::Debug};
+
+use burn::{
+    backend::{
+        Autodiff,
+        autodiff::{
+            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
+            grads::Gradients,
+            ops::{Backward, Ops, OpsKind},
+        },
+    },
+    tensor::{DType, Shape, Tensor, TensorData, TensorMetadata, TensorPrimitive, backend::Backend, ops::FloatTensor},
+};
+
+use crate::{
+    Kernels,
+    attention::Attention,
+    elementwise::{GatedResidual, ModulatedNorm, SquaredRelu},
+    plain,
+};
+
+/// A differentiable operation on row-major numbers, whose result has the shape of the first input.
+pub(crate) trait Operation<const N: usize>: Copy + Debug + Send + 'static {
+    /// The result.
+    fn forward(&self, inputs: [&[f32]; N]) -> Vec<f32>;
+
+    /// From the gradient with respect to the result, that with respect to each input.
+    fn backward<'a>(&self, inputs: [&[f32]; N], gradient: &'a [f32]) -> [Cow<'a, [f32]>; N];
+}
+
+/// A backend whose numbers lie in this process's memory.
+trait Host: Backend {
+    /// The numbers of an f32 tensor, row-major; copied only where they lie otherwise.
+    fn values(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]>;
+}
+
+#[cfg(feature = "flex")]
+impl Host for burn_flex::Flex {
+    fn values(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]> {
+        match tensor.layout().contiguous_offsets() {
+            Some((from, to)) => tensor.storage::<f32>()[from..to].into(),
+            None => copied::<Self>(tensor).into(),
+        }
+    }
+}
+
+#[cfg(feature = "ndarray")]
+impl Host for burn_ndarray::NdArray<f32> {
+    fn values(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]> {
+        copied::<Self>(tensor).into()
+    }
+}
+
+/// The numbers of an f32 tensor.
+fn copied<B: Backend>(tensor: &FloatTensor<B>) -> Vec<f32> {
+    // The rank of the type is not looked at.
+    let tensor = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(tensor.clone()));
+    tensor.into_data().into_vec().expect("f32 numbers")
+}
+
+fn tensor_of<B: Backend>(values: Vec<f32>, shape: Shape, device: &B::Device) -> FloatTensor<B> {
+    B::float_from_data(TensorData::new(values, shape), device)
+}
+
+fn run<B: Host, O: Operation<N>, const N: usize>(operation: O, inputs: &[FloatTensor<B>; N]) -> FloatTensor<B> {
+    let values = inputs.each_ref().map(B::values);
+    let result = operation.forward(values.each_ref().map(|values| &**values));
+    tensor_of::<B>(result, inputs[0].shape(), &B::float_device(&inputs[0]))
+}
+
+#[derive(Debug)]
+struct Gradient<O>(std::marker::PhantomData<O>);
+
+impl<B: Host, O: Operation<N>, const N: usize> Backward<B, N> for Gradient<O> {
+    type State = (O, [FloatTensor<B>; N]);
+
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let (operation, inputs) = ops.state;
+        let gradient = grads.consume::<B>(&ops.node);
+        let of_result = B::values(&gradient);
+        let values = inputs.each_ref().map(B::values);
+        let of_inputs = operation.backward(values.each_ref().map(|values| &**values), &of_result);
+        for ((parent, of_input), input) in ops.parents.into_iter().zip(of_inputs).zip(&inputs) {
+            let Some(parent) = parent else { continue };
+            let of_input = match of_input {
+                Cow::Borrowed(_) => gradient.clone(),
+                Cow::Owned(values) => tensor_of::<B>(values, input.shape(), &B::float_device(input)),
+            };
+            grads.register::<B>(parent.id, of_input);
+        }
+    }
+}
+
+/// [`run`], with a gradient where an input wants one.
+fn run_tracked<B: Host, C: CheckpointStrategy, O: Operation<N>, const N: usize>(
+    operation: O,
+    inputs: [FloatTensor<Autodiff<B, C>>; N],
+) -> FloatTensor<Autodiff<B, C>> {
+    let nodes = inputs.each_ref().map(|input| input.node.clone());
+    let inputs = inputs.map(|input| input.primitive);
+    let result = run::<B, O, N>(operation, &inputs);
+    let gradient = Gradient::<O>(std::marker::PhantomData);
+    match Backward::<B, N>::prepare::<C>(gradient, nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prepared) => prepared.finish((operation, inputs), result),
+        OpsKind::UnTracked(prepared) => prepared.finish(result),
+    }
+}
+
+fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
+    tensor.into_primitive().tensor()
+}
+
+fn tensor<B: Backend>(primitive: FloatTensor<B>) -> Tensor<B, 2> {
+    Tensor::from_primitive(TensorPrimitive::Float(primitive))
+}
+
+/// The kernels of a backend, given what runs an [`Operation`] there.
+macro_rules! fused_kernels {
+    ($run:expr) => {
+        fn modulated_norm(x: Tensor<Self, 2>, shift: Tensor<Self, 2>, scale: Tensor<Self, 2>) -> Tensor<Self, 2> {
+            if x.dtype() != DType::F32 {
+                return plain::modulated_norm(x, shift, scale);
+            }
+            let operation = ModulatedNorm { width: x.dims()[1] };
+            tensor($run(operation, [primitive(x), primitive(shift), primitive(scale)]))
+        }
+
+        fn gated_residual(x: Tensor<Self, 2>, branch: Tensor<Self, 2>, gate: Tensor<Self, 2>) -> Tensor<Self, 2> {
+            if x.dtype() != DType::F32 {
+                return plain::gated_residual(x, branch, gate);
+            }
+            tensor($run(GatedResidual, [primitive(x), primitive(branch), primitive(gate)]))
+        }
+
+        fn squared_relu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
+            if x.dtype() != DType::F32 {
+                return plain::squared_relu(x);
+            }
+            tensor($run(SquaredRelu, [primitive(x)]))
+        }
+
+        fn normalized_attention(
+            query: Tensor<Self, 2>,
+            key: Tensor<Self, 2>,
+            value: Tensor<Self, 2>,
+            query_scale: Tensor<Self, 1>,
+            key_scale: Tensor<Self, 1>,
+            rows: usize,
+        ) -> Tensor<Self, 2> {
+            if query.dtype() != DType::F32 {
+                return plain::normalized_attention(query, key, value, query_scale, key_scale, rows);
+            }
+            let width = query_scale.dims()[0];
+            let [tokens_and_rows, d] = query.dims();
+            assert!(d.is_multiple_of(width) && tokens_and_rows.is_multiple_of(rows), "{tokens_and_rows} x {d} are not whole heads");
+            let operation = Attention { heads: rows * (d / width), width };
+            let features = [primitive(query), primitive(key), primitive(value)];
+            let [query, key, value] = features;
+            tensor($run(operation, [query, key, value, primitive(query_scale), primitive(key_scale)]))
+        }
+    };
+}
+
+/// A host backend, plain and with gradients.
+macro_rules! host_backend {
+    ($backend:ty) => {
+        impl Kernels for $backend {
+            fused_kernels!(|operation, inputs| run::<$backend, _, _>(operation, &inputs));
+        }
+
+        impl<C: CheckpointStrategy> Kernels for Autodiff<$backend, C> {
+            fused_kernels!(run_tracked::<$backend, C, _, _>);
+        }
+    };
+}
+
+#[cfg(feature = "flex")]
+host_backend!(burn_flex::Flex);
+#[cfg(feature = "ndarray")]
+host_backend!(burn_ndarray::NdArray<f32>);

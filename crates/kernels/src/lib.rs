@@ -1,0 +1,92 @@
+//! The operations that a transformer block spends its time in, next to its matrix products.
+//!
+//! [`Kernels`] is a backend extension: each operation is written once as a plain composition of tensor operations, which is
+//! what it means, and which a GPU runs. The CPU backends run the same formula as one loop over the numbers, with a backward
+//! pass written by hand, because a composition of `n` operations reads and writes its tensors `n` times.
+//!
+//! Does not know about models, conditions or images. Every tensor is f32 on the fused path; another precision takes the plain
+//! one.
+
+mod attention;
+mod elementwise;
+mod host;
+pub mod plain;
+mod simd;
+
+use burn::tensor::{Tensor, backend::Backend};
+
+/// The fused operations of a transformer block.
+///
+/// Rows are token-major: row `l·B + b` belongs to token `l` of sample `b`. What steers them (shift, scale, gate) is
+/// `[1, B·D]`, the same for every token.
+pub trait Kernels: Backend {
+    /// Root-mean-square norm, then scale and shift.
+    ///
+    /// ```text
+    /// y = x / √(mean(x²) + ε) · (1 + scale) + shift
+    /// ```
+    ///
+    /// Source: arXiv 1910.07467 for the norm, arXiv 2212.09748 (adaLN) for the rest.
+    ///
+    /// # Shapes
+    /// `x`: `[L·B, D]`; `shift`, `scale`: `[1, B·D]`; result: `[L·B, D]`
+    fn modulated_norm(x: Tensor<Self, 2>, shift: Tensor<Self, 2>, scale: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        plain::modulated_norm(x, shift, scale)
+    }
+
+    /// `x + branch·gate`
+    ///
+    /// # Shapes
+    /// `x`, `branch`: `[L·B, D]`; `gate`: `[1, B·D]`; result: `[L·B, D]`
+    fn gated_residual(x: Tensor<Self, 2>, branch: Tensor<Self, 2>, gate: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        plain::gated_residual(x, branch, gate)
+    }
+
+    /// `max(x, 0)²` (arXiv 2109.08668), element by element.
+    fn squared_relu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        plain::squared_relu(x)
+    }
+
+    /// Softmax attention inside every sample, with RMS-normalised queries and keys.
+    ///
+    /// ```text
+    /// q̂ = q / rms(q) · query_scale / √w      k̂ = k / rms(k) · key_scale
+    /// y = softmax(q̂·k̂ᵀ)·v
+    /// ```
+    ///
+    /// Source: arXiv 2403.03206, section 4 (joint attention over text and image) and 5.3.2 (the normalisation).
+    ///
+    /// # Shapes
+    /// `query`, `key`, `value`: `[L·B, D]`, `D` the heads' features one after the other; `query_scale`, `key_scale`: `[w]`, `w`
+    /// a head's features; result: `[L·B, D]`
+    ///
+    /// # Panics
+    /// If `D` is not a multiple of `w`, or the rows not of `rows`.
+    fn normalized_attention(
+        query: Tensor<Self, 2>,
+        key: Tensor<Self, 2>,
+        value: Tensor<Self, 2>,
+        query_scale: Tensor<Self, 1>,
+        key_scale: Tensor<Self, 1>,
+        rows: usize,
+    ) -> Tensor<Self, 2> {
+        plain::normalized_attention(query, key, value, query_scale, key_scale, rows)
+    }
+}
+
+/// Backends that run the plain compositions.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+macro_rules! plain_backend {
+    ($backend:ty) => {
+        impl Kernels for $backend {}
+        impl<C: burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy> Kernels
+            for burn::backend::Autodiff<$backend, C>
+        {
+        }
+    };
+}
+
+#[cfg(feature = "wgpu")]
+plain_backend!(burn_wgpu::Wgpu<f32, i32>);
+#[cfg(feature = "cuda")]
+plain_backend!(burn_cuda::Cuda<f32, i32>);
