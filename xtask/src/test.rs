@@ -36,7 +36,7 @@ pub fn run(backend: Backend, filter: Option<&str>) -> Result<()> {
         Ok(())
     };
     call(&["flow", "models", "tasks", "grpo", "xtask"], &[])?;
-    call(&["flow-grpo"], &on_backend)?;
+    call(&["kernels", "flow-grpo"], &on_backend)?;
     call(&["tests"], &on_backend)
 }
 

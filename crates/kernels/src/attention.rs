@@ -79,12 +79,7 @@ impl Attention {
     }
 
     /// From the gradient with respect to what [`Self::gather_normalized`] made, `[L', w']`, that of its inputs.
-    fn scatter_norm_gradient(
-        &self,
-        [of_x, of_scale]: [&mut [f32]; 2],
-        [x, scale, gradient]: [&[f32]; 3],
-        head: usize,
-    ) {
+    fn scatter_norm_gradient(&self, [of_x, of_scale]: [&mut [f32]; 2], [x, scale, gradient]: [&[f32]; 3], head: usize) {
         let length = self.length(x);
         let mut of_norm = vec![0.0; self.width];
         for (gradient, at) in gradient.chunks_exact(padded(self.width)).zip(self.offsets(head, length)) {
@@ -190,11 +185,7 @@ impl Operation<5> for Attention {
         out
     }
 
-    fn backward<'a>(
-        &self,
-        [query, key, value, query_scale, key_scale]: [&[f32]; 5],
-        gradient: &'a [f32],
-    ) -> [Cow<'a, [f32]>; 5] {
+    fn backward<'a>(&self, [query, key, value, query_scale, key_scale]: [&[f32]; 5], gradient: &'a [f32]) -> [Cow<'a, [f32]>; 5] {
         let scaled_down = self.scaled_down(query_scale);
         let [mut of_query, mut of_key, mut of_value] = [query, key, value].map(|x| vec![0.0; x.len()]);
         let [mut of_query_scale, mut of_key_scale] = [query_scale, key_scale].map(|x| vec![0.0; x.len()]);

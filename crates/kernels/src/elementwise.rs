@@ -2,11 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::{
-    host::Operation,
-    plain::EPSILON,
-    simd::dot,
-};
+use crate::{host::Operation, plain::EPSILON, simd::dot};
 
 /// `x / √(mean(x²) + ε) · (1 + scale) + shift`; inputs `x`, `shift`, `scale`.
 #[derive(Clone, Copy, Debug)]

@@ -154,7 +154,10 @@ macro_rules! fused_kernels {
             }
             let width = query_scale.dims()[0];
             let [tokens_and_rows, d] = query.dims();
-            assert!(d.is_multiple_of(width) && tokens_and_rows.is_multiple_of(rows), "{tokens_and_rows} x {d} are not whole heads");
+            assert!(
+                d.is_multiple_of(width) && tokens_and_rows.is_multiple_of(rows),
+                "{tokens_and_rows} x {d} are not whole heads"
+            );
             let operation = Attention { heads: rows * (d / width), width };
             let features = [primitive(query), primitive(key), primitive(value)];
             let [query, key, value] = features;

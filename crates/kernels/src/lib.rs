@@ -7,10 +7,15 @@
 //! Does not know about models, conditions or images. Every tensor is f32 on the fused path; another precision takes the plain
 //! one.
 
+// Without a CPU backend there is nothing to fuse.
+#[cfg(any(feature = "flex", feature = "ndarray"))]
 mod attention;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
 mod elementwise;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
 mod host;
 pub mod plain;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
 mod simd;
 
 use burn::tensor::{Tensor, backend::Backend};

@@ -2,6 +2,9 @@
 //!
 //! The order of additions is fixed by the code, so equal inputs give equal bits on any number of threads.
 
+// A call for each vector would cost more than what is done with it.
+#![allow(clippy::inline_always)]
+
 use wide::{f32x8, u32x8};
 
 /// Numbers that are added side by side. Lengths that are a multiple of it have no remainder to treat.
@@ -43,7 +46,7 @@ pub(crate) fn exp(x: f32x8) -> f32x8 {
     let n = shifted - ROUND;
     let r = n.mul_add(LN_2[1], n.mul_add(LN_2[0], x));
     let p = TAYLOR.into_iter().fold(f32x8::splat(1.0 / 5040.0), |p, c| p.mul_add(r, f32x8::splat(c)));
-    let power: u32x8 = (u32x8::from(shifted.to_bits()) << 23_u32) + u32x8::splat(0x3f80_0000);
+    let power: u32x8 = (shifted.to_bits() << 23_u32) + u32x8::splat(0x3f80_0000);
     p * f32x8::from_bits(power)
 }
 
@@ -153,7 +156,9 @@ mod tests {
 
     /// A list of numbers between -1 and 1, from a seed.
     fn numbers(count: usize, seed: u32) -> Vec<f32> {
-        (0..count as u32).map(|i| ((i.wrapping_mul(2_654_435_761) ^ seed.wrapping_mul(40_503)) % 2003) as f32 / 1001.0 - 1.0).collect()
+        (0..count as u32)
+            .map(|i| ((i.wrapping_mul(2_654_435_761) ^ seed.wrapping_mul(40_503)) % 2003) as f32 / 1001.0 - 1.0)
+            .collect()
     }
 
     proptest! {
