@@ -21,48 +21,53 @@ fn inputs<const N: usize>(shapes: [[usize; 2]; N], seed: usize) -> [Tensor<Plain
 }
 
 /// The result, and the gradients of a sum in which every element has its own weight.
-fn value_and_gradients<const N: usize>(inputs: &[Tensor<Plain, 2>; N], f: impl Fn([T<2>; N]) -> T<2>) -> Vec<Vec<f64>> {
+fn value_and_gradients<const N: usize>(
+    inputs: &[Tensor<Plain, 2>; N],
+    f: impl Fn([T<2>; N]) -> T<2>,
+) -> (Vec<f64>, [Vec<f64>; N]) {
     let inputs = inputs.clone().map(|x| Tensor::from_inner(x).require_grad());
     let result = f(inputs.clone());
     let [m, n] = result.dims();
     let weights: Tensor<Plain, 2> = noise(m, [n, 1, 1], 99).reshape([m, n]);
     let gradients = (result.clone() * Tensor::from_inner(weights)).sum().backward();
-    let of_inputs = inputs.iter().map(|x| numbers(x.grad(&gradients).expect("every input has a gradient")));
-    std::iter::once(numbers(result.inner())).chain(of_inputs).collect()
+    (numbers(result.inner()), inputs.map(|x| numbers(x.grad(&gradients).expect("every input has a gradient"))))
 }
 
+/// Gradients are compared relative to the largest number in any of them: one of them can be nothing but rounding, as that of a
+/// query is where there is a single key.
 fn agree<const N: usize>(inputs: [Tensor<Plain, 2>; N], fused: impl Fn([T<2>; N]) -> T<2>, plain: impl Fn([T<2>; N]) -> T<2>) {
-    let (got, want) = (value_and_gradients(&inputs, fused), value_and_gradients(&inputs, plain));
-    for (i, (got, want)) in got.iter().zip(&want).enumerate() {
-        let d = distance(got, want);
-        assert!(d < 2e-5, "{}: {d:e}", if i == 0 { "the result".to_owned() } else { format!("the gradient of input {}", i - 1) });
-    }
+    let ((value, gradients), (want_value, want_gradients)) =
+        (value_and_gradients(&inputs, fused), value_and_gradients(&inputs, plain));
+    let d = distance(&value, &want_value);
+    assert!(d < 2e-5, "the result: {d:e}");
+    let d = distance(&gradients.concat(), &want_gradients.concat());
+    let alone: Vec<f64> = gradients.iter().zip(&want_gradients).map(|(got, want)| distance(got, want)).collect();
+    assert!(d < 2e-5, "the gradients: {d:e}; each by itself: {alone:?}");
 }
 
-// Fewer than four features, or one token: the gradients are differences of nearly equal numbers, and the comparison says nothing.
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 
     #[test]
-    fn the_modulated_norm_is_the_composition(length in 1_usize..6, rows in 1_usize..5, width in 4_usize..40, seed in 0_usize..1000) {
+    fn the_modulated_norm_is_the_composition(length in 1_usize..6, rows in 1_usize..5, width in 1_usize..40, seed in 0_usize..1000) {
         let x = inputs([[length * rows, width], [1, rows * width], [1, rows * width]], seed);
         agree(x, |[x, shift, scale]| Training::modulated_norm(x, shift, scale), |[x, shift, scale]| plain::modulated_norm(x, shift, scale));
     }
 
     #[test]
-    fn the_gated_residual_is_the_composition(length in 1_usize..6, rows in 1_usize..5, width in 4_usize..40, seed in 0_usize..1000) {
+    fn the_gated_residual_is_the_composition(length in 1_usize..6, rows in 1_usize..5, width in 1_usize..40, seed in 0_usize..1000) {
         let x = inputs([[length * rows, width], [length * rows, width], [1, rows * width]], seed);
         agree(x, |[x, branch, gate]| Training::gated_residual(x, branch, gate), |[x, branch, gate]| plain::gated_residual(x, branch, gate));
     }
 
     #[test]
-    fn the_squared_relu_is_the_composition(rows in 1_usize..9, width in 4_usize..40, seed in 0_usize..1000) {
+    fn the_squared_relu_is_the_composition(rows in 1_usize..9, width in 1_usize..40, seed in 0_usize..1000) {
         agree(inputs([[rows, width]], seed), |[x]| Training::squared_relu(x), |[x]| plain::squared_relu(x));
     }
 
     #[test]
     fn the_attention_is_the_composition(
-        length in 2_usize..30, rows in 1_usize..4, heads in 1_usize..4, width in 4_usize..40, seed in 0_usize..1000
+        length in 1_usize..30, rows in 1_usize..4, heads in 1_usize..4, width in 1_usize..40, seed in 0_usize..1000
     ) {
         let features = [length * rows, heads * width];
         let x = inputs([features, features, features, [1, width], [1, width]], seed);
