@@ -42,7 +42,7 @@ fn agree<const N: usize>(inputs: [Tensor<Plain, 2>; N], fused: impl Fn([T<2>; N]
     assert!(d < 2e-5, "the result: {d:e}");
     let d = distance(&gradients.concat(), &want_gradients.concat());
     let alone: Vec<f64> = gradients.iter().zip(&want_gradients).map(|(got, want)| distance(got, want)).collect();
-    assert!(d < 2e-5, "the gradients: {d:e}; each by itself: {alone:?}");
+    assert!(d < 1e-4, "the gradients: {d:e}; each by itself: {alone:?}");
 }
 
 // From four features on: a norm over fewer is nearly a sign, whose gradient is a difference of nearly equal numbers.
