@@ -56,6 +56,7 @@ fn a_training_run_leaves_a_directory_that_explains_it() {
     {
         assert!(std::fs::metadata(run.join(file)).is_ok_and(|file| file.len() > 0), "{file}");
     }
+    assert!(String::from_utf8_lossy(&output.stderr).contains("estimated time: "), "the plan must say how long it will take");
     assert!(run.join("samples/epoch-0000.png").exists() && run.join("samples/epoch-0012.png").exists());
     let lines = metrics(&run);
     let evaluations: Vec<_> = lines.iter().filter(|line| line["event"] == "eval").collect();
@@ -93,6 +94,28 @@ fn a_run_that_was_stopped_goes_on_as_if_it_never_had() {
     let programs = std::fs::read_to_string(early.join("about.json")).expect("about.json");
     assert_eq!(programs.matches("\"command\"").count(), 2, "{programs}");
     assert!(std::fs::read_to_string(early.join("config.toml")).expect("config.toml").contains("epochs = 20"));
+}
+
+#[test]
+fn pre_training_goes_on_from_a_base_that_fits() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pretrain = |name: &str, settings: &[&str]| {
+        let out = directory.path().join(name).to_string_lossy().into_owned();
+        let mut args = vec!["pretrain", "--preset", "toy-2d-base", "--out", &out, "--set", "steps=50"];
+        args.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        let output = run(&args);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    // The loss of the first 50 updates is that of a trained network if it starts as one.
+    let loss = |name: &str| metrics(&directory.path().join(name))[0]["loss"].as_f64().expect("a loss");
+    for (name, base) in [("fresh", "base="), ("continued", "base=toy-2d-base")] {
+        let (code, text) = pretrain(name, &[base]);
+        assert_eq!(code, Some(0), "{text}");
+    }
+    let (fresh, continued) = (loss("fresh"), loss("continued"));
+    assert!(continued < 0.8 * fresh, "{fresh} {continued}");
+    let (code, text) = pretrain("other", &["base=toy-2d-base", "model.width=32"]);
+    assert!(code == Some(2) && text.contains("other sizes than `model` asks for"), "{text}");
 }
 
 #[test]

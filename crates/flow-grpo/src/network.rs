@@ -138,13 +138,20 @@ impl AnyNetwork {
     /// Reads a checkpoint: its card and its network.
     pub fn load(file: &WeightsFile, device: &Device) -> Result<(Card, Self)> {
         let card = Card::of(file)?;
-        let network = match &card.architecture {
-            Architecture::Dit(sizes) => {
-                let network = sizes.init::<Plain>(card.vocabulary.len(), 0, device).computing_in(backend::PRECISION);
-                Self::Dit(Box::new(file.load_into(network)?))
-            }
-            Architecture::Mlp(sizes) => Self::Mlp(Box::new(file.load_into(sizes.init::<Plain>(0, device))?)),
+        let network = match Self::init(&card, 0, device) {
+            Self::Dit(network) => Self::Dit(Box::new(file.load_into(*network)?)),
+            Self::Mlp(network) => Self::Mlp(Box::new(file.load_into(*network)?)),
         };
         Ok((card, network))
+    }
+
+    /// A network with random weights.
+    pub fn init(card: &Card, seed: u64, device: &Device) -> Self {
+        match &card.architecture {
+            Architecture::Dit(sizes) => {
+                Self::Dit(Box::new(sizes.init(card.vocabulary.len(), seed, device).computing_in(backend::PRECISION)))
+            }
+            Architecture::Mlp(sizes) => Self::Mlp(Box::new(sizes.init(seed, device))),
+        }
     }
 }

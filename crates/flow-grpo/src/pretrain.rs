@@ -28,7 +28,7 @@ use crate::{
     evaluation::{Evaluation, Evaluator, Prompts},
     examples::{CaptionConfig, Examples},
     interrupt,
-    network::{Architecture, Card, Trainable},
+    network::{AnyNetwork, Architecture, Card, Trainable, open_checkpoint},
     outcome::BrokeRun,
     progress::{Progress, whole_seconds},
     run_dir::RunDir,
@@ -57,6 +57,8 @@ pub struct PretrainConfig {
     pub evaluate_every: usize,
     /// Pictures of each kind of prompt in an evaluation.
     pub evaluation_samples: usize,
+    /// What training starts from: the name of a built-in checkpoint or the path of one; empty for random weights.
+    pub base: String,
     /// Kind and sizes of the network: a `dit` learns scenes of shapes, an `mlp` the points of the toy task.
     pub model: Architecture,
     /// The optimiser.
@@ -141,18 +143,39 @@ pub fn pretrain(config: &PretrainConfig, run: &mut RunDir, device: &Device) -> R
         }
     };
     let made_by = format!("flow-grpo {} pretrain, seed {}, {} steps", env!("CARGO_PKG_VERSION"), config.seed, config.steps);
-    let card = Card { architecture: config.model.clone(), vocabulary: Vocabulary::new(words), made_by };
-    match &config.model {
-        Architecture::Dit(sizes) => {
-            let network = sizes.init::<Plain>(card.vocabulary.len(), config.seed, device).computing_in(backend::PRECISION);
-            Session::<Dit<Training>>::start(config, card, network, run, device)?.run(run).context(BrokeRun)?;
+    let fresh = Card { architecture: config.model.clone(), vocabulary: Vocabulary::new(words), made_by };
+    let (card, network) = if config.base.is_empty() {
+        let network = AnyNetwork::init(&fresh, config.seed, device);
+        (fresh, network)
+    } else {
+        continued(fresh, &config.base, device)?
+    };
+    match network {
+        AnyNetwork::Dit(network) => {
+            Session::<Dit<Training>>::start(config, card, *network, run, device)?.run(run).context(BrokeRun)?;
         }
-        Architecture::Mlp(sizes) => {
-            let network = sizes.init::<Plain>(config.seed, device);
-            Session::<MlpField<Training>>::start(config, card, network, run, device)?.run(run).context(BrokeRun)?;
+        AnyNetwork::Mlp(network) => {
+            Session::<MlpField<Training>>::start(config, card, *network, run, device)?.run(run).context(BrokeRun)?;
         }
     }
     Ok(run.base_checkpoint())
+}
+
+/// The weights of a checkpoint, and a card that says where they came from.
+///
+/// # Errors
+/// If the checkpoint cannot be read, or is of another network or another vocabulary than `card` asks for.
+fn continued(card: Card, base: &str, device: &Device) -> Result<(Card, AnyNetwork)> {
+    let (from, network) = AnyNetwork::load(&open_checkpoint(base)?, device)?;
+    ensure!(
+        from.architecture == card.architecture,
+        "base `{base}` is a network of other sizes than `model` asks for:\n  base:  {}\n  model: {}",
+        serde_json::to_string(&from.architecture)?,
+        serde_json::to_string(&card.architecture)?
+    );
+    ensure!(from.vocabulary == card.vocabulary, "base `{base}` knows other words than the task's prompts have");
+    let made_by = format!("{}, from {base} ({})", card.made_by, from.made_by);
+    Ok((Card { made_by, ..card }, network))
 }
 
 /// What one update did.

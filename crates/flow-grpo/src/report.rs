@@ -46,6 +46,7 @@ fn panels(lines: &[Value]) -> Vec<Panel> {
     vec![
         panel("training reward", vec![epochs("reward", "/reward")]),
         panel("rewards by name", each("epoch", "/rewards")),
+        panel("training reward by kind of prompt", each("epoch", "/kinds")),
         panel("strict accuracy on held-out prompts (40-step ODE)", accuracy),
         panel("share of clipped transitions", vec![epochs("clipped", "/clipped")]),
         panel("approximate KL to the policy of the rollout", vec![epochs("kl", "/kl_old")]),

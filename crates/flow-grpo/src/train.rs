@@ -107,7 +107,9 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         run.keep_metrics(|line| line["epoch"].as_u64().is_none_or(|epoch| epoch <= done as u64))?;
         self.print_plan(run);
         if done == 0 {
+            let started = Instant::now();
             self.evaluate(run)?;
+            eprintln!("estimated time: {}", whole_seconds(self.estimated_time(started.elapsed())));
             self.save(run)?;
         }
         let progress = Progress::new("training", self.config.epochs, "epochs");
@@ -167,6 +169,18 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         );
     }
 
+    /// How long training will take if it keeps the pace of the first evaluation.
+    fn estimated_time(&self, evaluation: Duration) -> Duration {
+        let TrainConfig { grpo, epochs, evaluate_every, evaluation_samples, .. } = self.config;
+        let sets = std::iter::once(&self.test).chain(&self.unseen);
+        let evaluated: usize = sets.map(|prompts| prompts.balanced_rows(*evaluation_samples).len()).sum();
+        let reference = usize::from(grpo.objective.kl_weight > 0.0);
+        let rollout = grpo.groups * grpo.group_size * grpo.rollout.steps;
+        let epoch = rollout + grpo.transitions_per_epoch() * (TRANSITION_COST + reference);
+        let training = (epochs * epoch) as f64 / (evaluated * EVALUATION_STEPS) as f64;
+        evaluation.mul_f64(training + (epochs / evaluate_every) as f64)
+    }
+
     /// Evaluates the averaged policy; the unseen prompts only at both ends.
     fn evaluate(&self, run: &mut RunDir) -> Result<()> {
         let epoch = self.trainer.epoch();
@@ -211,6 +225,9 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
 
 /// ODE steps of an evaluation, as in the paper.
 const EVALUATION_STEPS: usize = 40;
+
+/// What a trained transition costs, in denoising steps: a forward and a backward pass.
+const TRANSITION_COST: usize = 4;
 
 /// How often each prompt is drawn, from how often each kind is.
 fn draw_weights(tags: &[&str], mix: &BTreeMap<String, f64>) -> Result<Vec<f64>> {

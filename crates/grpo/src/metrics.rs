@@ -29,6 +29,8 @@ pub struct EpochMetrics {
     pub reward_std: f64,
     /// Mean of each reward.
     pub rewards: BTreeMap<&'static str, f64>,
+    /// Mean of the total reward of each kind of prompt that was drawn.
+    pub kinds: BTreeMap<String, f64>,
     /// Share of groups whose rewards are all equal.
     pub zero_spread: f64,
     /// Mean absolute advantage of the rows.
@@ -67,7 +69,15 @@ pub struct EpochTimes {
 }
 
 impl EpochMetrics {
-    pub(crate) fn new(epoch: usize, scores: &Scores, advantages: &Advantages, updates: &[Update], clip_range: f64) -> Self {
+    /// `kinds` has the kind of every row's prompt.
+    pub(crate) fn new(
+        epoch: usize,
+        scores: &Scores,
+        kinds: &[&str],
+        advantages: &Advantages,
+        updates: &[Update],
+        clip_range: f64,
+    ) -> Self {
         let total: Vec<f64> = scores.total.iter().copied().map(f64::from).collect();
         let seen: Vec<&Seen> = updates.iter().flat_map(|update| &update.seen).collect();
         let column = |f: fn(&Seen) -> f64| seen.iter().map(|seen| f(seen)).collect::<Vec<f64>>();
@@ -80,6 +90,7 @@ impl EpochMetrics {
             reward: mean(&total),
             reward_std: std(&total),
             rewards: scores.parts.iter().map(|(name, scores)| (*name, part(scores))).collect(),
+            kinds: by_kind(&total, kinds),
             zero_spread: mean(&advantages.has_spread.iter().map(|varies| if *varies { 0.0 } else { 1.0 }).collect::<Vec<_>>()),
             advantage: mean(&advantages.values.iter().map(|value| f64::from(value.abs())).collect::<Vec<_>>()),
             updates: updates.len(),
@@ -102,5 +113,25 @@ impl EpochMetrics {
             seconds: started.elapsed().as_secs_f64(),
         };
         self
+    }
+}
+
+/// The mean reward of each kind.
+fn by_kind(rewards: &[f64], kinds: &[&str]) -> BTreeMap<String, f64> {
+    let mut of_kind: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for (reward, kind) in rewards.iter().zip(kinds) {
+        of_kind.entry(kind).or_default().push(*reward);
+    }
+    of_kind.into_iter().map(|(kind, rewards)| (kind.to_owned(), mean(&rewards))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::by_kind;
+
+    #[test]
+    fn every_kind_has_the_mean_of_its_own_rewards() {
+        let kinds = by_kind(&[1.0, 0.0, 0.5, 0.5], &["two", "two", "two", "one"]);
+        assert_eq!(kinds, [("one".to_owned(), 0.5), ("two".to_owned(), 0.5)].into());
     }
 }
