@@ -52,9 +52,12 @@ pub type Training = burn::backend::Autodiff<Plain>;
 /// The device everything runs on: the first of its kind.
 pub type Device = <Plain as burn::tensor::backend::BackendTypes>::Device;
 
+/// Whether the backend computes on the CPU, with tensors in the process's own memory.
+pub const ON_CPU: bool = cfg!(any(feature = "flex", feature = "ndarray"));
+
 /// Threads that work on whole micro-batches: the cores for a CPU backend, one for a GPU, which is parallel by itself.
 pub fn workers() -> usize {
-    if cfg!(any(feature = "flex", feature = "ndarray")) {
+    if ON_CPU {
         std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
     } else {
         1

@@ -29,7 +29,10 @@ use tasks::shapes::{self, Split};
 
 use crate::{
     backend::{self, Device, Plain, Training},
+    memory,
     network::{AnyNetwork, Architecture, Card, open_checkpoint},
+    scale::scale,
+    train_config::TrainConfig,
 };
 
 /// What is timed and how often.
@@ -53,6 +56,9 @@ pub struct BenchArgs {
     /// The JSON file to write.
     #[arg(long)]
     output: Option<PathBuf>,
+    /// Instead: how an epoch's time and memory grow with its groups and steps, as a table and as the SVG file to write.
+    #[arg(long, value_name = "SVG", conflicts_with_all = ["peer", "output"])]
+    scale: Option<PathBuf>,
 }
 
 /// The same network in PyTorch; reads the exchange file, prints seconds by case as JSON.
@@ -83,10 +89,13 @@ struct PeerTimes {
     seconds: Times,
 }
 
-/// Times all cases, prints a table, writes JSON on request.
-pub fn bench(args: &BenchArgs, device: &Device) -> Result<()> {
+/// Times all cases, prints a table, writes JSON on request; `epoch` is the configuration of an epoch whose growth is shown.
+pub fn bench(args: &BenchArgs, epoch: &TrainConfig, device: &Device) -> Result<()> {
     let (card, network) = AnyNetwork::load(&open_checkpoint(&args.checkpoint)?, device)?;
     let AnyNetwork::Dit(network) = network else { bail!("{} is not a transformer, and only that is timed", args.checkpoint) };
+    if let Some(plot) = &args.scale {
+        return scale(epoch, &card, &network, plot, device);
+    }
     let bench = Bench::new(card, *network, args.pictures as usize, device)?;
     let exchange = std::env::temp_dir().join(format!("flow-grpo-bench-{}.safetensors", std::process::id()));
     let (mut ours, mut peer) = (Times::new(), None);
@@ -113,7 +122,7 @@ pub fn bench(args: &BenchArgs, device: &Device) -> Result<()> {
         threads: bench.workers.count(),
         machine: machine(),
         pictures: args.pictures,
-        peak_memory_mib: peak_memory_mib(),
+        peak_memory_mib: memory::peak_mib(),
         seconds: ours,
         peer,
     };
@@ -347,13 +356,6 @@ fn machine() -> String {
     let model =
         cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name.to_owned()));
     model.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
-}
-
-/// The most memory that the process has held, where the system says.
-fn peak_memory_mib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib / 1024)
 }
 
 #[cfg(test)]

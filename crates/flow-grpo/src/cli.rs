@@ -145,7 +145,10 @@ pub fn run() -> Result<()> {
         Verb::Pretrain(args) => pretrain(&args),
         Verb::Sample(args) => sample(&args),
         Verb::Eval(args) => eval(&args),
-        Verb::Bench(args) => bench::bench(&args, &Device::default()),
+        Verb::Bench(args) => {
+            let epoch = config::resolve(TRAIN_PRESETS[0].text, None, &[])?;
+            bench::bench(&args, &epoch, &Device::default())
+        }
         Verb::Figure { output } => figure::marginals(&output),
     }
 }

@@ -33,6 +33,14 @@ impl Architecture {
             Self::Mlp(sizes) => sizes.problems(),
         }
     }
+
+    /// Numbers per row that a forward pass keeps for its backward pass.
+    pub fn kept_per_row(&self) -> usize {
+        match self {
+            Self::Dit(sizes) => sizes.kept_per_row(),
+            Self::Mlp(sizes) => sizes.kept_per_row(),
+        }
+    }
 }
 
 /// What every network can do: be a velocity field under a prompt, be trained, be saved.

@@ -28,6 +28,7 @@ use crate::{
     evaluation::{Evaluation, Evaluator, Prompts},
     examples::{CaptionConfig, Examples},
     interrupt,
+    memory::Needs,
     network::{AnyNetwork, Architecture, Card, Trainable, open_checkpoint},
     outcome::BrokeRun,
     progress::{Progress, whole_seconds},
@@ -225,11 +226,21 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             session.optimizer.restore(state.optimizer);
             session.step = step;
         }
+        session.needs().check()?;
         Ok(session)
+    }
+
+    /// What the run needs: data and noise of a batch.
+    fn needs(&self) -> Needs {
+        let weights = self.average.count();
+        Needs::new(&self.batches.card, weights, 2 * self.config.batch_size, self.config.micro_batch)
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
         run.describe(self.config)?;
+        if let Some(line) = self.needs().line() {
+            eprintln!("{line}");
+        }
         run.keep_metrics(|line| line["step"].as_u64().is_none_or(|step| step <= self.step as u64))?;
         let progress = Progress::new("pre-training", self.config.steps, "steps");
         progress.start_at(self.step);

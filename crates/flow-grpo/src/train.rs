@@ -18,6 +18,7 @@ use crate::{
     backend::{self, Device, Training},
     evaluation::{self, Evaluation, Evaluator, Prompts},
     interrupt,
+    memory::{self, Needs},
     network::{AnyNetwork, Card, Trainable, open_checkpoint},
     outcome::BrokeRun,
     progress::{Progress, whole_seconds},
@@ -98,7 +99,17 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let open = |key: &'static str, source: &str| Prompts::open(source, &card).context(key);
         let test = open("prompts.test", &config.prompts.test)?;
         let unseen = (!config.prompts.unseen.is_empty()).then(|| open("prompts.unseen", &config.prompts.unseen)).transpose()?;
-        Ok(Self { config, device, card, trainer, test, unseen })
+        let session = Self { config, device, card, trainer, test, unseen };
+        session.needs().check()?;
+        Ok(session)
+    }
+
+    /// What the run needs: latents are alive twice while the parts of a rollout are joined, and once more as pictures.
+    fn needs(&self) -> Needs {
+        let grpo = &self.config.grpo;
+        let kept = 2 * (grpo.rollout.random_steps.min(grpo.rollout.steps) + 2) + 1;
+        let weights = self.trainer.state().weights.count();
+        Needs::new(&self.card, weights, grpo.groups * grpo.group_size * kept, grpo.micro_batch)
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
@@ -139,7 +150,8 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         }
         let took = progress.finish();
         report::write(run, self.config, &self.card)?;
-        eprintln!("training took {}; see {}", whole_seconds(took), run.path().join("report.html").display());
+        let memory = memory::peak_mib().map(|peak| format!(" and {peak} MiB of memory")).unwrap_or_default();
+        eprintln!("training took {}{memory}; see {}", whole_seconds(took), run.path().join("report.html").display());
         Ok(())
     }
 
@@ -167,6 +179,9 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             self.card.made_by,
             run.path().display(),
         );
+        if let Some(line) = self.needs().line() {
+            eprintln!("      {line}");
+        }
     }
 
     /// How long training will take if it keeps the pace of the first evaluation.

@@ -75,23 +75,30 @@ impl Sampler {
         mut noise: impl FnMut(Step) -> Tensor<B, 4>,
         reduction: Reduction,
     ) -> Trajectory<B> {
-        let mut latents = vec![initial];
+        let mut latent = initial;
+        let mut latents = vec![self.keeps(0).then(|| latent.clone())];
         let mut log_probs = Vec::with_capacity(self.grid.len());
         for (step, transition) in self.steps() {
-            let latent = latents[step.index].clone();
             let policy = transition.gaussian(latent.clone(), velocity_at(field, latent, step, conditions), step);
             if policy.is_random() {
-                let next = policy.sample(noise(step));
-                log_probs.push(Some(policy.log_prob(next.clone(), reduction)));
-                latents.push(next);
+                latent = policy.sample(noise(step));
+                log_probs.push(Some(policy.log_prob(latent.clone(), reduction)));
             } else {
+                latent = policy.mean;
                 log_probs.push(None);
-                latents.push(policy.mean);
             }
+            latents.push(self.keeps(step.index + 1).then(|| latent.clone()));
         }
         Trajectory { latents, log_probs }
     }
     // ANCHOR_END: trajectory
+
+    /// Whether a trajectory keeps `x_{t_index}`: a random step begins or ends there, or it is the last. ODE steps leave no trace,
+    /// so memory grows with the random steps alone.
+    fn keeps(&self, index: usize) -> bool {
+        let random = |step: usize| self.transitions.get(step).copied().is_some_and(Transition::is_random);
+        index == self.grid.len() || random(index) || index.checked_sub(1).is_some_and(random)
+    }
 
     /// Samples the final latent alone, without keeping the way there.
     ///
@@ -122,22 +129,30 @@ pub fn velocity_at<B: Backend, F: VelocityField<B>>(
     field.velocity(latent, time, conditions)
 }
 
-/// What the sampler did: every latent it passed through and how likely each draw was.
+/// What the sampler did: the latents between which it drew, how likely each draw was, and where it ended.
 ///
 /// # Shapes
-/// - `latents`: `N + 1` of `[B, C, H, W]`, f32, from noise to data
+/// - `latents`: `N + 1`, from noise to data; `[B, C, H, W]`, f32, where a random step begins or ends and at t = 0, else none
 /// - `log_probs`: `N`, `[B]` where the step was random, none where it was not
 #[derive(Clone, Debug)]
 pub struct Trajectory<B: Backend> {
     /// `x_{t_0}, …, x_{t_N}`.
-    pub latents: Vec<Tensor<B, 4>>,
+    pub latents: Vec<Option<Tensor<B, 4>>>,
     /// `log π(x_{t_{i+1}} | x_{t_i})`.
     pub log_probs: Vec<Option<Tensor<B, 1>>>,
 }
 
 impl<B: Backend> Trajectory<B> {
+    /// The latent at grid point `index`, `[B, C, H, W]`.
+    ///
+    /// # Panics
+    /// If it is not kept: no random step begins or ends there, and it is not the last.
+    pub fn latent(&self, index: usize) -> Tensor<B, 4> {
+        self.latents[index].clone().expect("a random step begins or ends here, or the trajectory does")
+    }
+
     /// The latent at t = 0, `[B, C, H, W]`.
     pub fn final_latent(&self) -> Tensor<B, 4> {
-        self.latents[self.latents.len() - 1].clone()
+        self.latent(self.latents.len() - 1)
     }
 }

@@ -54,14 +54,14 @@ impl Rollout<'_> {
     }
 }
 
-/// One trajectory of all rows from those of its parts.
+/// One trajectory of all rows from those of its parts, which keep the same latents.
 fn join<B: Backend>(parts: Vec<Trajectory<B>>) -> Trajectory<B> {
     let steps = parts[0].log_probs.len();
-    let latents = (0..=steps).map(|i| Tensor::cat(parts.iter().map(|part| part.latents[i].clone()).collect(), 0)).collect();
-    let log_probs = (0..steps)
-        .map(|i| {
-            parts.iter().map(|part| part.log_probs[i].clone()).collect::<Option<Vec<_>>>().map(|parts| Tensor::cat(parts, 0))
-        })
-        .collect();
+    let latents = (0..=steps).map(|i| joined(parts.iter().map(|part| part.latents[i].clone()))).collect();
+    let log_probs = (0..steps).map(|i| joined(parts.iter().map(|part| part.log_probs[i].clone()))).collect();
     Trajectory { latents, log_probs }
+}
+
+fn joined<B: Backend, const D: usize>(parts: impl Iterator<Item = Option<Tensor<B, D>>>) -> Option<Tensor<B, D>> {
+    parts.collect::<Option<Vec<_>>>().map(|parts| Tensor::cat(parts, 0))
 }

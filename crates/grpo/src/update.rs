@@ -144,14 +144,13 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
         M::InnerModule: VelocityField<B, Condition = C>,
     {
         let (step, transition) = self.sampler.step(batch[0].step);
-        let latents = &self.trajectory.latents;
-        let device = latents[0].device();
+        let device = self.trajectory.final_latent().device();
         let rows: Vec<i32> = batch.iter().map(|transition| transition.row as i32).collect();
         let rows = Tensor::<B, 1, Int>::from_ints(rows.as_slice(), &device);
         let conditions: Vec<C> = batch.iter().map(|transition| self.conditions[transition.row].clone()).collect();
         let advantages: Vec<f32> = batch.iter().map(|transition| self.advantages[transition.row]).collect();
-        let latent = latents[step.index].clone().select(0, rows.clone());
-        let next = latents[step.index + 1].clone().select(0, rows.clone());
+        let latent = self.trajectory.latent(step.index).select(0, rows.clone());
+        let next = self.trajectory.latent(step.index + 1).select(0, rows.clone());
         let old_log_prob = self.trajectory.log_probs[step.index].clone().expect("only random steps are trained").select(0, rows);
         let reference = reference.map(|reference| {
             let velocity = velocity_at(&reference, latent.clone(), step, &conditions);

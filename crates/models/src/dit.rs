@@ -128,6 +128,16 @@ impl DitConfig {
         }
     }
 
+    /// Numbers per row that a forward pass keeps for its backward pass, with fused kernels.
+    ///
+    /// A block keeps for every token ten times its width (both norms, query, key, value, the attended, what each branch adds
+    /// and what each sum gives) and the MLP's hidden features before and after their activation; what lies before and after the
+    /// blocks counts as two widths more.
+    pub fn kept_per_row(&self) -> usize {
+        let tokens = self.text_length + self.patches_per_side().pow(2);
+        tokens * self.width * (self.depth * (10 + 2 * self.mlp_ratio) + 2)
+    }
+
     fn patch_elements(&self) -> usize {
         self.channels * self.patch * self.patch
     }

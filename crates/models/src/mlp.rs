@@ -25,6 +25,12 @@ impl MlpConfig {
         sizes.iter().filter(|(_, size)| *size == 0).map(|(name, _)| format!("{name} must be at least 1")).collect()
     }
 
+    /// Numbers per row that a forward pass keeps for its backward pass: two for every hidden feature, before and after its
+    /// activation.
+    pub fn kept_per_row(&self) -> usize {
+        2 * self.width * self.depth
+    }
+
     /// A network with weights drawn from `seed`.
     pub fn init<B: Backend>(&self, seed: u64, device: &B::Device) -> MlpField<B> {
         let mut init = Initializer::new(seed, device);

@@ -1,0 +1,83 @@
+//! How an epoch's time and memory grow with its groups and with its denoising steps: a table and a plot.
+
+use std::{path::Path, time::Instant};
+
+use anyhow::{Context, Result};
+use burn::prelude::Backend;
+use grpo::{Task, Trainer, workers::Workers};
+use models::{Dit, weights::write_atomically};
+use tasks::shapes::{self, Split};
+
+use crate::{
+    backend::{self, Device, Plain, Training},
+    evaluation, memory,
+    network::Card,
+    plot::{Curve, Panel, curves},
+    train_config::TrainConfig,
+};
+
+/// Groups of an epoch, with the configured number of steps.
+const GROUPS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
+/// Denoising steps, with [`GROUPS_OF_STEPS`] groups.
+const STEPS: [usize; 4] = [5, 10, 20, 40];
+const GROUPS_OF_STEPS: usize = 8;
+
+/// What an epoch took.
+struct Cost {
+    seconds: f64,
+    peak_mib: Option<u64>,
+}
+
+/// Times one epoch of `config` for each number of groups and of steps; prints a table and draws the plot.
+pub fn scale(config: &TrainConfig, card: &Card, network: &Dit<Plain>, plot: &Path, device: &Device) -> Result<()> {
+    println!("{} with {} threads\n", backend::NAME, backend::workers());
+    println!("{:<22} {:>9} {:>12}", "", "seconds", "peak memory");
+    let sweep = |name: &str, values: &[usize], set: &dyn Fn(&mut TrainConfig, usize)| -> Result<Vec<Panel>> {
+        let mut costs = Vec::new();
+        for &value in values {
+            let mut config = config.clone();
+            set(&mut config, value);
+            let cost = epoch(&config, card, network, device)?;
+            let peak = cost.peak_mib.map_or("-".to_owned(), |peak| format!("{peak} MiB"));
+            println!("{:<22} {:>9.3} {peak:>12}", format!("{value} {name}"), cost.seconds);
+            costs.push((value as f64, cost));
+        }
+        let curve = |of: &dyn Fn(&Cost) -> Option<f64>| {
+            let points = costs.iter().filter_map(|(value, cost)| Some((*value, of(cost)?))).collect();
+            vec![Curve { name: name.to_owned(), points }]
+        };
+        Ok(vec![
+            Panel { title: format!("seconds of an epoch by {name}"), curves: curve(&|cost| Some(cost.seconds)) },
+            Panel { title: format!("peak memory in MiB by {name}"), curves: curve(&|cost| Some(cost.peak_mib? as f64)) },
+        ])
+    };
+    let mut panels = sweep("steps", &STEPS, &|config, steps| {
+        config.grpo.groups = GROUPS_OF_STEPS;
+        config.grpo.rollout.steps = steps;
+    })?;
+    panels.extend(sweep("groups", &GROUPS, &|config, groups| config.grpo.groups = groups)?);
+    write_atomically(plot, curves(&panels)?.as_bytes()).with_context(|| format!("cannot write {}", plot.display()))
+}
+
+/// One epoch, after one that is not counted.
+fn epoch(config: &TrainConfig, card: &Card, network: &Dit<Plain>, device: &Device) -> Result<Cost> {
+    let prompts = card.encode(&shapes::prompts(Split::Train).prompts)?;
+    let task = Task {
+        weights: vec![1.0; prompts.len()],
+        prompts,
+        reward: evaluation::rewards(&config.rewards)?,
+        latent_shape: card.latent_shape(),
+        decoder: card.decoder(),
+        on_policy_tolerance: backend::ON_POLICY_TOLERANCE,
+    };
+    let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
+    let (grpo, base) = (config.grpo.clone(), network.clone());
+    let mut trainer: Trainer<Training, Dit<Training>, _> =
+        Trainer::new(grpo, config.epochs, config.seed, task, base, workers, device.clone());
+    trainer.iterate()?;
+    memory::forget_peak();
+    let started = Instant::now();
+    trainer.iterate()?;
+    Plain::sync(device).context("the device does not finish")?;
+    Ok(Cost { seconds: started.elapsed().as_secs_f64(), peak_mib: memory::peak_mib() })
+}
