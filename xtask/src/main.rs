@@ -3,6 +3,7 @@
 mod app;
 mod book;
 mod check;
+mod measure;
 mod test;
 
 use std::process::ExitCode;
@@ -40,6 +41,8 @@ enum Verb {
     /// Draw the book's computed figure.
     #[command(disable_help_flag = true)]
     Figure(AppArgs),
+    /// Measure a machine: the parts, how an epoch grows, the main jobs from start to end. For a GPU: --backend cuda.
+    Measure(measure::MeasureArgs),
     /// Run all tests on a backend.
     Test(test::TestArgs),
     /// Format, clippy, docs, tests and book, cheapest first.
@@ -61,7 +64,10 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode> {
-    std::env::set_current_dir(root())?;
+    // Carried to a machine without the sources, it works where it is.
+    if root().exists() {
+        std::env::set_current_dir(root())?;
+    }
     match Cli::parse().verb {
         Verb::Train(args) => app::run("train", &args),
         Verb::Pretrain(args) => app::run("pretrain", &args),
@@ -69,6 +75,7 @@ fn run() -> Result<ExitCode> {
         Verb::Eval(args) => app::run("eval", &args),
         Verb::Bench(args) => app::run("bench", &args),
         Verb::Figure(args) => app::run("figure", &args),
+        Verb::Measure(args) => measure::measure(&args),
         Verb::Test(args) => test::test(&args).map(|()| ExitCode::SUCCESS),
         Verb::Check => check::check().map(|()| ExitCode::SUCCESS),
         Verb::Book => book::build().map(|()| ExitCode::SUCCESS),

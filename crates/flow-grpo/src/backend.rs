@@ -57,9 +57,5 @@ pub const ON_CPU: bool = cfg!(any(feature = "flex", feature = "ndarray"));
 
 /// Threads that work on whole micro-batches: the cores for a CPU backend, one for a GPU, which is parallel by itself.
 pub fn workers() -> usize {
-    if ON_CPU {
-        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-    } else {
-        1
-    }
+    if ON_CPU { std::thread::available_parallelism().map_or(1, std::num::NonZero::get) } else { 1 }
 }

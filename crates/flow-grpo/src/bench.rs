@@ -11,17 +11,19 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use burn::prelude::*;
 use clap::Args;
-use flow::{GridKind, NoiseLevel, Reduction, Sampler, VelocityField, matching::flow_matching_loss};
+use flow::{Reduction, Sampler, Trajectory, VelocityField, matching::flow_matching_loss};
 use grpo::{
     evaluate::{EncodedPrompt, Row},
     noise::{Key, Purpose, normal},
+    objective::ObjectiveConfig,
     optimizer::{AdamW, AdamWConfig, MuonConfig},
     parameters::{self, Parameters},
     rollout::Rollout,
+    update::{Replay, Transition},
     workers::Workers,
 };
 use models::{
-    Dit, TokenIds,
+    Dit, TokenIds, Vocabulary,
     weights::{StoredAs, write_atomically, write_tensors},
 };
 use serde::{Deserialize, Serialize};
@@ -41,6 +43,9 @@ pub struct BenchArgs {
     /// A checkpoint file, or a built-in checkpoint; its network is what is timed.
     #[arg(long, default_value = "shapes-base")]
     checkpoint: String,
+    /// Instead of a checkpoint: a network with random weights of the sizes of a preset of `pretrain`, e.g. shapes-64-base.
+    #[arg(long, conflicts_with = "checkpoint")]
+    pub preset: Option<String>,
     /// Pictures per repetition.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     pictures: u32,
@@ -89,14 +94,22 @@ struct PeerTimes {
     seconds: Times,
 }
 
-/// Times all cases, prints a table, writes JSON on request; `epoch` is the configuration of an epoch whose growth is shown.
-pub fn bench(args: &BenchArgs, epoch: &TrainConfig, device: &Device) -> Result<()> {
-    let (card, network) = AnyNetwork::load(&open_checkpoint(&args.checkpoint)?, device)?;
-    let AnyNetwork::Dit(network) = network else { bail!("{} is not a transformer, and only that is timed", args.checkpoint) };
+/// Times all cases, prints a table, writes JSON on request; `epoch` says how an epoch samples and what it minimises, `sizes` are
+/// those of the network that is timed instead of the checkpoint's.
+pub fn bench(args: &BenchArgs, epoch: &TrainConfig, sizes: Option<Architecture>, device: &Device) -> Result<()> {
+    let (card, network) = match sizes {
+        Some(architecture) => {
+            let card = Card { architecture, vocabulary: Vocabulary::new(shapes::vocabulary()), made_by: String::new() };
+            let network = AnyNetwork::init(&card, 1, device);
+            (card, network)
+        }
+        None => AnyNetwork::load(&open_checkpoint(&args.checkpoint)?, device)?,
+    };
+    let AnyNetwork::Dit(network) = network else { bail!("it is not a transformer, and only that is timed") };
     if let Some(plot) = &args.scale {
         return scale(epoch, &card, &network, plot, device);
     }
-    let bench = Bench::new(card, *network, args.pictures as usize, device)?;
+    let bench = Bench::new(card, *network, epoch, args.pictures as usize, device)?;
     let exchange = std::env::temp_dir().join(format!("flow-grpo-bench-{}.safetensors", std::process::id()));
     let (mut ours, mut peer) = (Times::new(), None);
     if args.peer.is_some() {
@@ -145,6 +158,8 @@ struct Bench {
     data: Tensor<Plain, 4>,
     noise: Tensor<Plain, 4>,
     times: Vec<f32>,
+    sampler: Sampler,
+    objective: ObjectiveConfig,
 }
 
 /// Pictures per forward pass, and per forward and backward pass: what is fastest on a CPU. A GPU takes all of them at once.
@@ -152,7 +167,7 @@ const FORWARD_BATCH: usize = 16;
 const TRAIN_BATCH: usize = 8;
 
 impl Bench {
-    fn new(card: Card, network: Dit<Plain>, pictures: usize, device: &Device) -> Result<Self> {
+    fn new(card: Card, network: Dit<Plain>, epoch: &TrainConfig, pictures: usize, device: &Device) -> Result<Self> {
         let prompts = card.encode(&shapes::prompts(Split::Train).prompts)?;
         let rows: Vec<Row> = (0..pictures).map(|i| Row { prompt: i * 7 % prompts.len(), sample: i }).collect();
         let keys = |purpose| rows.iter().map(|row| Key::new(1, purpose).row(row.prompt, row.sample)).collect::<Vec<Key>>();
@@ -162,6 +177,8 @@ impl Bench {
             times: (0..pictures).map(|i| (i as f32 + 0.5) / pictures as f32).collect(),
             workers: Workers::new(backend::workers()).context("cannot start worker threads")?,
             device: device.clone(),
+            sampler: epoch.grpo.rollout.sampler()?,
+            objective: epoch.grpo.objective,
             card,
             network,
             prompts,
@@ -176,10 +193,13 @@ impl Bench {
         let optimizer = AdamW::<Plain>::new(OPTIMIZER, &weights)
             .with_muon(MuonConfig { learning_rate: 1e-3, momentum: 0.9 }, parameters::matrices(&self.network, "blocks."));
         let images = self.card.decoder().decode(self.data.clone());
-        let cases: [(&str, &dyn Fn()); 5] = [
+        let trajectory = self.rollout();
+        let cases: [(&str, &dyn Fn()); 7] = [
             ("forward", &|| drop(read(self.velocity()))),
             ("train step", &|| drop(self.loss_and_gradient())),
-            ("rollout, 10 steps", &|| drop(read(self.rollout()))),
+            ("rollout", &|| drop(read(self.rollout().final_latent()))),
+            ("sampler alone", &|| drop(read(self.sampler_alone()))),
+            ("replay of a step", &|| drop(self.replay(&trajectory))),
             ("update", &|| {
                 std::hint::black_box(optimizer.clone().update(&weights, &gradient, 1.0).0.norm());
             }),
@@ -238,19 +258,45 @@ impl Bench {
         parts.into_iter().reduce(sum).expect("there is at least one picture")
     }
 
-    /// The final latents of a training rollout, `[B, C, H, W]`.
-    fn rollout(&self) -> Tensor<Plain, 4> {
-        let grid = GridKind::Linear.grid(10).expect("ten steps are a grid");
-        let sampler = Sampler::flow_sde(grid, NoiseLevel::new(0.7).expect("0.7 is a noise level"));
+    /// A training rollout.
+    fn rollout(&self) -> Trajectory<Plain> {
         let rollout = Rollout {
-            sampler: &sampler,
+            sampler: &self.sampler,
             reduction: Reduction::Mean,
             shape: self.card.latent_shape(),
             batch: if self.workers.count() == 1 { self.rows.len() } else { FORWARD_BATCH },
             workers: &self.workers,
         };
         let keys = [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(1, purpose));
-        rollout.sample(&self.network, &self.prompts, &self.rows, keys, &self.device).final_latent()
+        rollout.sample(&self.network, &self.prompts, &self.rows, keys, &self.device)
+    }
+
+    /// What a rollout does besides evaluating the network: noise, steps, log-probabilities; the final latents.
+    fn sampler_alone(&self) -> Tensor<Plain, 4> {
+        let noise = |step: flow::Step| {
+            let key = Key::new(1, Purpose::Step).step(step.index);
+            let keys: Vec<Key> = self.rows.iter().map(|row| key.row(row.prompt, row.sample)).collect();
+            normal(&keys, self.card.latent_shape(), &self.device)
+        };
+        self.sampler.trajectory(&Still, &[], self.noise.clone(), noise, Reduction::Mean).final_latent()
+    }
+
+    /// Forward and backward passes over the first step of every row, with the loss of Flow-GRPO.
+    fn replay(&self, trajectory: &Trajectory<Plain>) -> Parameters<Plain> {
+        let replay = Replay {
+            sampler: &self.sampler,
+            reduction: Reduction::Mean,
+            trajectory,
+            conditions: &self.conditions(&(0..self.rows.len())),
+            advantages: &vec![1.0; self.rows.len()],
+            objective: &self.objective,
+            step_weights: &vec![1.0; self.sampler.grid().len()],
+            micro_batch: if self.workers.count() == 1 { self.rows.len() } else { TRAIN_BATCH },
+            workers: &self.workers,
+        };
+        let transitions: Vec<Transition> = (0..self.rows.len()).map(|row| Transition { step: 0, row }).collect();
+        let reference = (self.objective.kl_weight > 0.0).then_some(&self.network);
+        replay.gradient::<Training, Dit<Training>>(&self.network, reference, &transitions).gradient
     }
 
     /// Weights, inputs and what we made of them, for the peer to check and to time.
@@ -277,6 +323,17 @@ impl Bench {
         let Architecture::Dit(sizes) = &self.card.architecture else { bail!("only a transformer is timed") };
         write_tensors(&tensors, ("sizes", serde_json::to_string(sizes)?), StoredAs::F32, path)?;
         Ok(())
+    }
+}
+
+/// A field that never moves.
+struct Still;
+
+impl VelocityField<Plain> for Still {
+    type Condition = TokenIds;
+
+    fn velocity(&self, latent: Tensor<Plain, 4>, _time: Tensor<Plain, 1>, _conditions: &[TokenIds]) -> Tensor<Plain, 4> {
+        latent.zeros_like()
     }
 }
 

@@ -145,10 +145,7 @@ pub fn run() -> Result<()> {
         Verb::Pretrain(args) => pretrain(&args),
         Verb::Sample(args) => sample(&args),
         Verb::Eval(args) => eval(&args),
-        Verb::Bench(args) => {
-            let epoch = config::resolve(TRAIN_PRESETS[0].text, None, &[])?;
-            bench::bench(&args, &epoch, &Device::default())
-        }
+        Verb::Bench(args) => bench(&args),
         Verb::Figure { output } => figure::marginals(&output),
     }
 }
@@ -163,6 +160,15 @@ fn pretrain(args: &RunArgs) -> Result<()> {
     let checkpoint = pretrain::pretrain(&config, &mut run, &Device::default())?;
     println!("base model: {}", checkpoint.display());
     Ok(())
+}
+
+fn bench(args: &BenchArgs) -> Result<()> {
+    let sizes = |name: &str| -> Result<_> {
+        let preset = config::preset(&PRETRAIN_PRESETS, name)?;
+        Ok(config::resolve::<PretrainConfig>(preset.text, None, &[])?.model)
+    };
+    let epoch = config::resolve(TRAIN_PRESETS[0].text, None, &[])?;
+    bench::bench(args, &epoch, args.preset.as_deref().map(sizes).transpose()?, &Device::default())
 }
 
 fn sample(args: &SampleArgs) -> Result<()> {

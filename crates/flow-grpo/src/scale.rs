@@ -1,10 +1,9 @@
 //! How an epoch's time and memory grow with its groups and with its denoising steps: a table and a plot.
 
-use std::{path::Path, time::Instant};
+use std::path::Path;
 
 use anyhow::{Context, Result};
-use burn::prelude::Backend;
-use grpo::{Task, Trainer, workers::Workers};
+use grpo::{EpochTimes, Task, Trainer, workers::Workers};
 use models::{Dit, weights::write_atomically};
 use tasks::shapes::{self, Split};
 
@@ -24,14 +23,14 @@ const GROUPS_OF_STEPS: usize = 8;
 
 /// What an epoch took.
 struct Cost {
-    seconds: f64,
+    time: EpochTimes,
     peak_mib: Option<u64>,
 }
 
 /// Times one epoch of `config` for each number of groups and of steps; prints a table and draws the plot.
 pub fn scale(config: &TrainConfig, card: &Card, network: &Dit<Plain>, plot: &Path, device: &Device) -> Result<()> {
     println!("{} with {} threads\n", backend::NAME, backend::workers());
-    println!("{:<22} {:>9} {:>12}", "", "seconds", "peak memory");
+    println!("{:<12} {:>9} {:>10} {:>15} {:>12}", "epoch of", "seconds", "images/s", "transitions/s", "peak memory");
     let sweep = |name: &str, values: &[usize], set: &dyn Fn(&mut TrainConfig, usize)| -> Result<Vec<Panel>> {
         let mut costs = Vec::new();
         for &value in values {
@@ -39,7 +38,9 @@ pub fn scale(config: &TrainConfig, card: &Card, network: &Dit<Plain>, plot: &Pat
             set(&mut config, value);
             let cost = epoch(&config, card, network, device)?;
             let peak = cost.peak_mib.map_or("-".to_owned(), |peak| format!("{peak} MiB"));
-            println!("{:<22} {:>9.3} {peak:>12}", format!("{value} {name}"), cost.seconds);
+            let EpochTimes { seconds, images_per_second, transitions_per_second } = cost.time;
+            let what = format!("{value} {name}");
+            println!("{what:<12} {seconds:>9.3} {images_per_second:>10.0} {transitions_per_second:>15.0} {peak:>12}");
             costs.push((value as f64, cost));
         }
         let curve = |of: &dyn Fn(&Cost) -> Option<f64>| {
@@ -47,7 +48,7 @@ pub fn scale(config: &TrainConfig, card: &Card, network: &Dit<Plain>, plot: &Pat
             vec![Curve { name: name.to_owned(), points }]
         };
         Ok(vec![
-            Panel { title: format!("seconds of an epoch by {name}"), curves: curve(&|cost| Some(cost.seconds)) },
+            Panel { title: format!("seconds of an epoch by {name}"), curves: curve(&|cost| Some(cost.time.seconds)) },
             Panel { title: format!("peak memory in MiB by {name}"), curves: curve(&|cost| Some(cost.peak_mib? as f64)) },
         ])
     };
@@ -76,8 +77,6 @@ fn epoch(config: &TrainConfig, card: &Card, network: &Dit<Plain>, device: &Devic
         Trainer::new(grpo, config.epochs, config.seed, task, base, workers, device.clone());
     trainer.iterate()?;
     memory::forget_peak();
-    let started = Instant::now();
-    trainer.iterate()?;
-    Plain::sync(device).context("the device does not finish")?;
-    Ok(Cost { seconds: started.elapsed().as_secs_f64(), peak_mib: memory::peak_mib() })
+    let time = trainer.iterate()?.metrics.time;
+    Ok(Cost { time, peak_mib: memory::peak_mib() })
 }

@@ -165,8 +165,8 @@ where
         self.epoch += 1;
         let kinds: Vec<&str> = rows.iter().map(|row| self.task.prompts[row.prompt].prompt.tag.as_str()).collect();
         let clip_range = self.config.objective.clip_range;
-        let metrics = EpochMetrics::new(self.epoch, &scores, &kinds, &advantages, &updates, clip_range)
-            .timed(started, sampled, rows.len());
+        let metrics =
+            EpochMetrics::new(self.epoch, &scores, &kinds, &advantages, &updates, clip_range).timed(started, sampled, rows.len());
         Ok(Iteration { metrics, images, rows, scores })
     }
     // ANCHOR_END: iterate

@@ -174,21 +174,22 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
             loss = loss + kl * self.objective.kl_weight;
         }
         let loss = loss.sum() * share;
-        let value: f64 = loss.clone().inner().into_scalar().elem();
+        let ratio = policy_loss.ratio.inner();
+        let kl = kl.map_or_else(|| log_ratio.zeros_like(), Tensor::inner);
+        let seen = Tensor::cat(vec![loss.clone().inner(), ratio, log_ratio, kl], 0);
         let gradient = parameters::gradients(&policy, loss.backward());
 
-        let host = |values: Tensor<B, 1>| values.into_data().iter::<f64>().collect::<Vec<f64>>();
-        let kl = kl.map_or_else(|| vec![0.0; batch.len()], |kl| host(kl.inner()));
-        let columns = host(policy_loss.ratio.inner()).into_iter().zip(host(log_ratio)).zip(kl);
-        let seen = batch.iter().zip(&advantages).zip(columns);
-        let seen = seen.map(|((&transition, &advantage), ((ratio, log_ratio), kl))| Seen {
+        // One read for everything: at each the host waits for the device.
+        let seen: Vec<f64> = seen.into_data().iter().collect();
+        let value = |column: usize, row: usize| seen[1 + column * batch.len() + row];
+        let of_row = |(row, &transition): (usize, &Transition)| Seen {
             transition,
-            ratio,
-            log_ratio,
-            kl,
-            advantage: advantage.into(),
-        });
-        ReplayOutcome { gradient, loss: value, seen: seen.collect() }
+            ratio: value(0, row),
+            log_ratio: value(1, row),
+            kl: value(2, row),
+            advantage: advantages[row].into(),
+        };
+        ReplayOutcome { gradient, loss: seen[0], seen: batch.iter().enumerate().map(of_row).collect() }
     }
     // ANCHOR_END: replay
 }

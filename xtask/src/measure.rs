@@ -1,0 +1,163 @@
+//! Everything worth measuring on a machine, in one command: the parts, how an epoch grows, and the main jobs from start to end.
+//!
+//! Each stage leaves a log and its files in a directory. A stage that has finished is not run again, so the command can be
+//! interrupted and repeated; one that fails does not keep the others from running.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+
+use crate::app::{self, Backend, Precision};
+
+/// What to measure, and where.
+#[derive(Args, Debug)]
+pub struct MeasureArgs {
+    /// Where the networks run.
+    #[arg(long, value_enum, default_value_t = Backend::Flex)]
+    backend: Backend,
+    /// What layers compute in.
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
+    /// The directory of the results.
+    #[arg(long)]
+    out: PathBuf,
+    /// A Python with torch, numpy and safetensors: the parts are timed beside the same network there.
+    #[arg(long, value_name = "PYTHON")]
+    peer: Option<PathBuf>,
+    /// A program that is built already, for a machine without a toolchain.
+    #[arg(long)]
+    program: Option<PathBuf>,
+    /// Only these stages; may be repeated [default: all].
+    #[arg(long, value_enum)]
+    only: Vec<Stage>,
+}
+
+/// A thing to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Stage {
+    /// The parts with the network of the shapes task, beside PyTorch if there is a peer.
+    Parts,
+    /// The same with the network for 64 x 64 pixels.
+    Parts64,
+    /// Time and memory of an epoch by groups and by denoising steps.
+    Growth,
+    /// The main job, from start to end.
+    Train,
+    /// The base model at 64 x 64 pixels.
+    Pretrain64,
+    /// Flow-GRPO from there.
+    Train64,
+}
+
+impl Stage {
+    fn name(self) -> String {
+        self.to_possible_value().expect("no stage is hidden").get_name().to_owned()
+    }
+
+    /// The command line of the application; `file` is where a result of this name goes.
+    fn command(self, args: &MeasureArgs, file: impl Fn(&str) -> String) -> Vec<String> {
+        let parts = |more: &[&str]| {
+            let output = file(&format!("{}.json", self.name()));
+            let peer = args.peer.iter().flat_map(|peer| ["--peer".to_owned(), peer.to_string_lossy().into_owned()]);
+            let fixed = ["bench", "--output", &output].into_iter().chain(more.iter().copied()).map(str::to_owned);
+            fixed.chain(peer).collect()
+        };
+        let run = |verb: &str, preset: &str, base: Option<String>| {
+            let directory = file(&self.name());
+            if Path::new(&directory).join("config.toml").exists() {
+                return [verb, "--resume", &directory].map(str::to_owned).to_vec();
+            }
+            let setting = base.into_iter().flat_map(|base| ["--set".to_owned(), format!("base={base}")]);
+            [verb, "--preset", preset, "--out", &directory].map(str::to_owned).into_iter().chain(setting).collect()
+        };
+        match self {
+            Self::Parts => parts(&[]),
+            Self::Parts64 => parts(&["--preset", "shapes-64-base", "--pictures", "256"]),
+            Self::Growth => ["bench".to_owned(), "--scale".to_owned(), file("growth.svg")].into(),
+            Self::Train => run("train", "shapes", None),
+            Self::Pretrain64 => run("pretrain", "shapes-64-base", None),
+            Self::Train64 => {
+                let base = file(&format!("{}/base.safetensors", Self::Pretrain64.name()));
+                run("train", "shapes-64", Some(base))
+            }
+        }
+    }
+}
+
+/// Runs the stages; fails if one of them did.
+pub fn measure(args: &MeasureArgs) -> Result<ExitCode> {
+    fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
+    let program = match &args.program {
+        Some(program) => program.to_string_lossy().into_owned(),
+        None => app::build(args.backend, args.precision)?,
+    };
+    let stages = if args.only.is_empty() { Stage::value_variants() } else { &args.only };
+    let mut failed = false;
+    for &stage in stages {
+        let (name, done) = (stage.name(), args.out.join(format!("{}.done", stage.name())));
+        if done.exists() {
+            println!("{name:<12} done before");
+            continue;
+        }
+        let log = args.out.join(format!("{name}.log"));
+        let command = stage.command(args, |file| args.out.join(file).to_string_lossy().into_owned());
+        println!("{name:<12} {} {}; see {}", program, command.join(" "), log.display());
+        let started = Instant::now();
+        let succeeded = logged(&program, &command, &log)?;
+        println!("{name:<12} {} after {:.0} s", if succeeded { "done" } else { "FAILED" }, started.elapsed().as_secs_f64());
+        if succeeded {
+            fs::write(&done, "").with_context(|| format!("cannot write {}", done.display()))?;
+        }
+        failed |= !succeeded;
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Runs the program with everything it prints in a file; whether it succeeded.
+fn logged(program: &str, args: &[String], log: &Path) -> Result<bool> {
+    let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+    let errors = file.try_clone().context("cannot write the log twice")?;
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(file).stderr(errors);
+    Ok(command.status().with_context(|| format!("cannot run {program}"))?.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        measure: MeasureArgs,
+    }
+
+    #[test]
+    fn training_at_64_pixels_starts_from_the_base_that_was_trained_before_it() {
+        let args = Line::parse_from(["measure", "--out", "d", "--peer", "py"]).measure;
+        let command = |stage: Stage| stage.command(&args, |file| format!("d/{file}")).join(" ");
+        assert_eq!(command(Stage::Pretrain64), "pretrain --preset shapes-64-base --out d/pretrain64");
+        let train = "train --preset shapes-64 --out d/train64 --set base=d/pretrain64/base.safetensors";
+        assert_eq!(command(Stage::Train64), train);
+        assert_eq!(command(Stage::Parts), "bench --output d/parts.json --peer py");
+    }
+
+    #[test]
+    fn a_run_that_was_interrupted_goes_on() {
+        let args = Line::parse_from(["measure", "--out", "d"]).measure;
+        let directory = std::env::temp_dir().join(format!("measure-{}", std::process::id()));
+        fs::create_dir_all(directory.join("train")).expect("a directory");
+        fs::write(directory.join("train/config.toml"), "").expect("a file");
+        let command = Stage::Train.command(&args, |file| directory.join(file).to_string_lossy().into_owned());
+        assert_eq!(command, ["train", "--resume", &directory.join("train").to_string_lossy()]);
+        fs::remove_dir_all(directory).expect("removed");
+    }
+}
