@@ -25,12 +25,15 @@ pub struct CaptionConfig {
     pub wrong: f64,
     /// Not described at all, for classifier-free guidance.
     pub dropped: f64,
+    /// Of those with two objects and no relation between them: named from left to right, as people do; the others in any order.
+    pub reading_order: f64,
 }
 
 impl CaptionConfig {
     /// All that is wrong with these shares, one sentence each.
     pub fn problems(&self) -> Vec<String> {
-        let shares = [("detailed", self.detailed), ("wrong", self.wrong), ("dropped", self.dropped)];
+        let Self { detailed, wrong, dropped, reading_order } = *self;
+        let shares = [("detailed", detailed), ("wrong", wrong), ("dropped", dropped), ("reading_order", reading_order)];
         let outside = shares.into_iter().filter(|(_, share)| !(0.0..=1.0).contains(share));
         outside.map(|(name, share)| format!("{name} ({share}) must lie between 0 and 1")).collect()
     }
@@ -83,14 +86,56 @@ impl Examples {
                 let of_a_kind = by_tag.choose(rng).expect("there are kinds of prompts");
                 let prompts = if rng.random_bool(captions.detailed) { detailed } else { of_a_kind };
                 let (metadata, caption) = prompts.choose(rng).expect("every kind has prompts");
-                let scene = if rng.random_bool(captions.wrong) {
-                    Scene::sample(&metadata.similar(rng), *image_size, rng)
-                } else {
-                    Scene::sample(metadata, *image_size, rng)
-                };
+                let shown = if rng.random_bool(captions.wrong) { metadata.similar(rng) } else { metadata.clone() };
+                let scene = sample(&shown, *image_size, rng.random_bool(captions.reading_order), rng);
                 let caption = if rng.random_bool(captions.dropped) { empty } else { caption };
                 (shapes::render(&scene, *image_size), caption.clone())
             }
         }
+    }
+}
+
+/// A scene; `in_order`, one whose objects are named from the left, if that is asked of it.
+fn sample(metadata: &Metadata, image_size: usize, in_order: bool, rng: &mut impl Rng) -> Scene {
+    loop {
+        let scene = Scene::sample(metadata, image_size, rng);
+        if !in_order || named_from_left(metadata, &scene) {
+            return scene;
+        }
+    }
+}
+
+/// Whether two objects without a relation stand in the order in which they are named; true of every other scene.
+fn named_from_left(metadata: &Metadata, scene: &Scene) -> bool {
+    let placed = metadata.include.iter().any(|entry| entry.position.is_some());
+    match (&metadata.include[..], &scene.objects[..]) {
+        ([_, _], [first, second]) if !placed => first.center.0 < second.center.0,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use grpo::noise::{Key, Purpose};
+
+    use super::*;
+
+    #[test]
+    fn two_objects_are_named_from_the_left_in_the_asked_share_of_pictures() {
+        let mut rng = Key::new(1, Purpose::Pretraining).rng();
+        let pair = shapes::prompts(Split::Train)
+            .prompts
+            .into_iter()
+            .find_map(|prompt| prompt.metadata.filter(|metadata| metadata.tag == shapes::Tag::TwoObject));
+        let pair = pair.expect("there are prompts with two objects");
+        let mut share = |reading_order: f64| {
+            let in_order = |_| {
+                let scene = sample(&pair, 24, rng.random_bool(reading_order), &mut rng);
+                f64::from(u8::from(scene.objects[0].center.0 < scene.objects[1].center.0))
+            };
+            (0..400).map(in_order).sum::<f64>() / 400.0
+        };
+        assert_eq!(share(1.0), 1.0);
+        assert!((share(0.5) - 0.75).abs() < 0.08 && (share(0.0) - 0.5).abs() < 0.08);
     }
 }
