@@ -254,7 +254,7 @@ impl Bench {
             let gradient = parameters::gradients(&network, loss.backward());
             (loss.into_scalar().elem::<f64>(), gradient)
         });
-        let sum = |a: (f64, Parameters<Plain>), b: (f64, Parameters<Plain>)| (a.0 + b.0, a.1.zip(&b.1, |a, b| a + b));
+        let sum = |a: (f64, Parameters<Plain>), b: (f64, Parameters<Plain>)| (a.0 + b.0, a.1.plus(&b.1));
         parts.into_iter().reduce(sum).expect("there is at least one picture")
     }
 

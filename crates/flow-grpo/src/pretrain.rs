@@ -296,7 +296,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let (batches, step) = (&self.batches, self.step);
         let results = self.workers.map(jobs, |(network, rows)| batches.loss_and_gradient::<N>(network, step, rows));
         let loss: f64 = results.iter().map(|(loss, _)| loss).sum();
-        let gradient = results.into_iter().map(|(_, gradient)| gradient).reduce(|a, b| a.zip(&b, |a, b| a + b));
+        let gradient = results.into_iter().map(|(_, gradient)| gradient).reduce(|a, b| a.plus(&b));
         let gradient = gradient.context("a batch has at least one micro-batch")?;
         let rate = self.config.rate(self.step);
         let (weights, gradient_norm) = self.optimizer.update(&Parameters::of(&self.network), &gradient, rate);

@@ -66,6 +66,15 @@ impl<B: Backend> Parameters<B> {
         Self(self.0.iter().map(|(&id, values)| (id, f(values.clone(), other.0[&id].clone()))).collect())
     }
 
+    /// The sum with `other`, in the place of `self` where the backend can: gradients are summed once per micro-batch.
+    ///
+    /// # Panics
+    /// If `other` lacks one of the vectors.
+    #[must_use]
+    pub fn plus(self, other: &Self) -> Self {
+        Self(self.0.into_iter().map(|(id, values)| (id, values + other.0[&id].clone())).collect())
+    }
+
     /// The vector of one parameter.
     ///
     /// # Panics

@@ -197,6 +197,6 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
 impl<B: Backend> ReplayOutcome<B> {
     fn plus(mut self, other: Self) -> Self {
         self.seen.extend(other.seen);
-        Self { gradient: self.gradient.zip(&other.gradient, |a, b| a + b), loss: self.loss + other.loss, seen: self.seen }
+        Self { gradient: self.gradient.plus(&other.gradient), loss: self.loss + other.loss, seen: self.seen }
     }
 }
