@@ -77,22 +77,22 @@ fn number_between(text: &str, before: &str, after: &str) -> f64 {
 #[test]
 fn a_run_takes_about_as_much_memory_as_it_says_and_does_not_start_where_there_is_less() {
     let directory = tempfile::tempdir().expect("a directory");
-    let train = |name: &str, micro_batch: &str| {
+    let train = |name: &str, groups: &str| {
         let out = directory.path().join(name).to_string_lossy().into_owned();
-        let settings = ["epochs=1", "grpo.cool_down=0", "grpo.groups=8", "evaluation_samples=1", micro_batch];
+        let settings = ["epochs=1", "grpo.cool_down=0", "grpo.micro_batch=64", "evaluation_samples=1", groups];
         let args = ["train", "--out", &out].into_iter().chain(settings.into_iter().flat_map(|setting| ["--set", setting]));
         let output = run(&args.collect::<Vec<_>>());
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    let (code, text) = train("fits", "grpo.micro_batch=64");
+    let (code, text) = train("fits", "grpo.groups=8");
     assert_eq!(code, Some(0), "{text}");
     let said = number_between(&text, "memory: about ", " MiB (");
     let took = number_between(&text, " and ", " MiB of memory");
     println!("said {said} MiB, took {took} MiB");
     assert!(said > 0.6 * took && said < 1.7 * took, "said {said} MiB, took {took} MiB");
-    // 10 TB of what forward passes keep.
-    let (code, text) = train("does-not-fit", "grpo.micro_batch=4000000");
-    assert!(code == Some(2) && text.contains("lower the micro-batch"), "{text}");
+    // Terabytes of latents.
+    let (code, text) = train("does-not-fit", "grpo.groups=10000000");
+    assert!(code == Some(2) && text.contains("lower the number of pictures"), "{text}");
 }
 
 #[test]

@@ -232,8 +232,8 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
 
     /// What the run needs: data and noise of a batch.
     fn needs(&self) -> Needs {
-        let weights = self.average.count();
-        Needs::new(&self.batches.card, weights, 2 * self.config.batch_size, self.config.micro_batch)
+        let (weights, rows) = (self.average.count(), self.config.batch_size);
+        Needs::new(&self.batches.card, weights, 2 * rows, self.config.micro_batch.min(rows))
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {

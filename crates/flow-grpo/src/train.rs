@@ -109,7 +109,8 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let grpo = &self.config.grpo;
         let kept = 2 * (grpo.rollout.random_steps.min(grpo.rollout.steps) + 2) + 1;
         let weights = self.trainer.state().weights.count();
-        Needs::new(&self.card, weights, grpo.groups * grpo.group_size * kept, grpo.micro_batch)
+        let rows = grpo.groups * grpo.group_size;
+        Needs::new(&self.card, weights, rows * kept, grpo.micro_batch.min(rows))
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
