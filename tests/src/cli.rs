@@ -67,10 +67,10 @@ fn a_training_run_leaves_a_directory_that_explains_it() {
     assert!(!report.contains("src=\"http") && report.contains("data:image/png;base64"), "the report must need nothing else");
 }
 
-/// The number between two pieces of text.
+/// The number that stands before `after`, and after `before`.
 fn number_between(text: &str, before: &str, after: &str) -> f64 {
-    let rest = text.split_once(before).unwrap_or_else(|| panic!("`{before}` is missing in {text}")).1;
-    rest.split_once(after).and_then(|(number, _)| number.parse().ok()).unwrap_or_else(|| panic!("no number before `{after}`"))
+    let number = text.split_once(after).and_then(|(text, _)| text.rsplit_once(before)?.1.parse().ok());
+    number.unwrap_or_else(|| panic!("no number between `{before}` and `{after}` in {text}"))
 }
 
 #[cfg(all(target_os = "linux", any(feature = "flex", feature = "ndarray")))]
