@@ -210,6 +210,8 @@ fn bad_input_gets_one_clear_message() {
     assert!(refused(&["sample", "--prompt", "a purple circle", "--output", &out]).contains("unknown word `purple`"));
     assert!(refused(&["sample", "--output", &out]).contains("--prompt"));
     assert!(refused(&["sample", "--prompt", "a circle", "--checkpoint", "nowhere"]).contains("nowhere"));
+    assert!(refused(&["eval", "--checkpoint", "toy-2d-base"]).contains("asks for square RGB pictures"));
+    assert!(refused(&["train", "--set", "base=toy-2d-base", "--out", &path("points")]).contains("asks for square RGB pictures"));
     std::fs::write(path("broken.safetensors"), b"not a checkpoint").expect("written");
     assert!(refused(&["eval", "--checkpoint", &path("broken.safetensors")]).contains("not a complete safetensors file"));
     std::fs::write(path("bad.jsonl"), "{\"tag\": \"colors\"}\nnonsense\n").expect("written");

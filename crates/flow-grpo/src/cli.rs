@@ -66,7 +66,7 @@ struct RunArgs {
     /// One key, e.g. `--set epochs=10` or `--set grpo.group_size=8`; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Where the run goes [default: runs/PRESET-DATE].
+    /// Where the run goes [default: runs/PRESET-SECONDS, the seconds since 1970].
     #[arg(long, conflicts_with = "resume")]
     out: Option<PathBuf>,
     /// Continues a run where it stopped; with `--set`, under changed settings (`--set epochs=300` lengthens it).
@@ -182,6 +182,7 @@ fn sample(args: &SampleArgs) -> Result<()> {
     let rows = Row::all(prompts.len(), args.count as usize);
     let (_, prompts, images) = generate(&args.model, |card| Ok(Prompts(card.encode(&prompts)?)), |_| rows.clone())?;
     if images.first().is_some_and(|image| image.channels == 2) {
+        eprintln!("{} draws points of the plane and reads no prompt", args.model.checkpoint);
         prompts.write_picture(&images, &rows, &args.output)?;
     } else {
         let cell = |(image, row)| picture::Captioned { image, caption: prompts.prompt(row).text.as_str() };

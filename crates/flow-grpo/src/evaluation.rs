@@ -31,6 +31,9 @@ pub struct Prompts(pub Vec<EncodedPrompt<TokenIds>>);
 
 impl Prompts {
     /// A built-in set (`shapes:train`, `shapes:test`, `shapes:unseen`, `toy`) or a prompt file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, a word is unknown, or pictures are to be verified and the network makes none.
     pub fn open(source: &str, card: &Card) -> Result<Self> {
         let set = match source {
             "shapes:train" => shapes::prompts(Split::Train),
@@ -39,6 +42,10 @@ impl Prompts {
             "toy" => toy::prompts(),
             path => PromptSet::read(Path::new(path))?,
         };
+        let verified = set.prompts.iter().any(|prompt| prompt.metadata.is_some());
+        if verified && !matches!(card.latent_shape(), [3, height, width] if height == width) {
+            bail!("{source} asks for square RGB pictures that can be verified; the checkpoint makes {:?}", card.latent_shape());
+        }
         Ok(Self(card.encode(&set.prompts)?))
     }
 

@@ -53,8 +53,9 @@ impl Progress {
         }
     }
 
-    /// Prints a line without tearing the bar.
+    /// Prints a line without tearing the bar. Who hears of the work anyway needs no plain line for a while.
     pub fn say(&self, line: &str) {
+        *self.last_line.lock().expect("no thread panics while it holds the clock") = Instant::now();
         self.bar.suspend(|| eprintln!("{line}"));
     }
 

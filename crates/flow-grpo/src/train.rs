@@ -118,6 +118,9 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let done = self.trainer.epoch();
         run.keep_metrics(|line| line["epoch"].as_u64().is_none_or(|epoch| epoch <= done as u64))?;
         self.print_plan(run);
+        if done > 0 {
+            eprintln!("going on after epoch {done}");
+        }
         if done == 0 {
             let started = Instant::now();
             self.evaluate(run)?;
@@ -146,6 +149,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
                 self.save(run)?;
             }
             if interrupted && !last {
+                report::write(run, self.config, &self.card)?;
                 return Err(interrupt::Interrupted { resume: run.resume_command("train") }.into());
             }
         }

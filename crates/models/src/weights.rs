@@ -199,7 +199,7 @@ fn numbers(view: &TensorView<'_>) -> Option<Vec<f32>> {
 #[derive(Debug, Error)]
 pub enum WeightsError {
     /// The file could not be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot read or write {}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -207,7 +207,7 @@ pub enum WeightsError {
         source: std::io::Error,
     },
     /// The file is something else, cut short or damaged.
-    #[error("{} is not a complete safetensors file: {source}", path.display())]
+    #[error("{} is not a complete safetensors file", path.display())]
     NotSafetensors {
         /// The file.
         path: PathBuf,
@@ -223,7 +223,7 @@ pub enum WeightsError {
         key: String,
     },
     /// A metadata entry does not parse.
-    #[error("{}: metadata entry `{key}`: {source}", path.display())]
+    #[error("{}: metadata entry `{key}` does not parse", path.display())]
     BadMetadata {
         /// The file.
         path: PathBuf,

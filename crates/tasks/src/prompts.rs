@@ -80,7 +80,7 @@ impl PromptSet {
 #[derive(Debug, Error)]
 pub enum PromptError {
     /// The file could not be read.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
