@@ -220,9 +220,14 @@ impl Bench {
         }
     }
 
+    /// How many pictures a pass takes: this many on a CPU, all on a GPU.
+    fn batch(&self, on_cpu: usize) -> usize {
+        if backend::ON_CPU { on_cpu } else { self.rows.len() }
+    }
+
     /// Ranges of pictures, and what goes with each of them.
     fn batches(&self, size: usize) -> Vec<std::ops::Range<usize>> {
-        let size = if self.workers.count() == 1 { self.rows.len() } else { size };
+        let size = self.batch(size);
         (0..self.rows.len()).step_by(size).map(|from| from..(from + size).min(self.rows.len())).collect()
     }
 
@@ -264,7 +269,7 @@ impl Bench {
             sampler: &self.sampler,
             reduction: Reduction::Mean,
             shape: self.card.latent_shape(),
-            batch: if self.workers.count() == 1 { self.rows.len() } else { FORWARD_BATCH },
+            batch: self.batch(FORWARD_BATCH),
             workers: &self.workers,
         };
         let keys = [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(1, purpose));
@@ -291,7 +296,7 @@ impl Bench {
             advantages: &vec![1.0; self.rows.len()],
             objective: &self.objective,
             step_weights: &vec![1.0; self.sampler.grid().len()],
-            micro_batch: if self.workers.count() == 1 { self.rows.len() } else { TRAIN_BATCH },
+            micro_batch: self.batch(TRAIN_BATCH),
             workers: &self.workers,
         };
         let transitions: Vec<Transition> = (0..self.rows.len()).map(|row| Transition { step: 0, row }).collect();
