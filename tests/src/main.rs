@@ -10,6 +10,7 @@ mod closed_forms;
 mod equivalence;
 mod golden;
 mod kernels;
+mod lora;
 mod marginals;
 mod networks;
 mod shipped;

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use flow::VelocityField;
-use grpo::parameters::{self, Parameters};
+use grpo::parameters::{self, Parameters, Trained};
 use models::{Dit, DitConfig, TokenIds, WeightsFile, dit::Prediction, weights};
 
 use crate::{
@@ -86,11 +86,11 @@ fn equal_seeds_give_equal_weights_and_other_seeds_others() {
 
 #[test]
 fn every_parameter_gets_a_gradient() {
-    let trainable: Dit<Training> = parameters::trainable(network(1));
+    let trainable: Dit<Training> = Trained::all(&network(1)).with_graph(network(1));
     let x = Tensor::from_inner(noise(4, [3, 16, 16], 3));
     let time = Tensor::from_inner(Tensor::<Plain, 1>::from_floats([0.2, 0.4, 0.6, 0.8], &Device::default()));
     let loss = trainable.velocity(x, time, &conditions(4)).powi_scalar(2).sum();
-    let gradients = parameters::gradients(&trainable, loss.backward());
+    let gradients = Trained::all(&trainable).gradients(&trainable, loss.backward());
     let names = parameters::names(&trainable);
     for (id, data) in gradients.to_data() {
         let norm: f64 = data.iter::<f64>().map(|x| x * x).sum();
@@ -111,10 +111,10 @@ fn a_gradient_is_the_slope() {
     });
     let moved = |by: f64| Parameters::of(&network).zip(&direction, |p, d| p + d * by).put_into(network.clone());
     let slope = (loss(&moved(1e-3)) - loss(&moved(-1e-3))) / 2e-3;
-    let trainable: Dit<Training> = parameters::trainable(network.clone());
+    let trainable: Dit<Training> = Trained::all(&network).with_graph(network.clone());
     let value =
         trainable.velocity(Tensor::from_inner(x.clone()), Tensor::from_inner(time.clone()), &conditions(2)).powi_scalar(2).mean();
-    let gradient = parameters::gradients(&trainable, value.backward());
+    let gradient = Trained::all(&trainable).gradients(&trainable, value.backward());
     let along: f64 = gradient
         .to_data()
         .values()
@@ -191,11 +191,11 @@ fn bf16_layers_come_close_and_gradients_stay_f32() {
     let half = exact.clone().computing_in(burn::tensor::FloatDType::BF16);
     let (x, time) = (noise(2, [3, 16, 16], 1), Tensor::<Plain, 1>::from_floats([0.3, 0.8], &Device::default()));
     let gradient = |network: Dit<Plain>| {
-        let network: Dit<Training> = parameters::trainable(network);
+        let network: Dit<Training> = Trained::all(&network).with_graph(network);
         let [x, time] = [x.clone(), time.clone().reshape([2, 1, 1, 1])];
         let velocity = network.velocity(Tensor::from_inner(x), Tensor::from_inner(time).reshape([2]), &conditions(2));
         let gradients = velocity.clone().powi_scalar(2).mean().backward();
-        (numbers(velocity.inner()), parameters::gradients(&network, gradients))
+        (numbers(velocity.inner()), Trained::all(&network).gradients(&network, gradients))
     };
     let ((v, g), (v_half, g_half)) = (gradient(exact), gradient(half));
     let d = distance(&v_half, &v);

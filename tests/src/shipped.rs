@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use grpo::{
-    GrpoConfig, RolloutConfig, Task, Trainer, evaluate::EncodedPrompt, images::Decoder, optimizer::AdamWConfig, workers::Workers,
+    GrpoConfig, Policy, RolloutConfig, Task, Trainer, evaluate::EncodedPrompt, images::Decoder, optimizer::AdamWConfig,
+    workers::Workers,
 };
 use models::{Dit, DitConfig, TokenIds, Vocabulary, WeightsFile};
 use serde_json::Value;
@@ -54,7 +55,8 @@ fn a_dense_reward_rises_steadily_on_the_shipped_base() {
         ..small
     };
     let workers = Workers::new(2).expect("threads");
-    let mut trainer = Trainer::<Training, Dit<Training>, TokenIds>::new(config, 15, 1, task, network, workers, Device::default());
+    let mut trainer =
+        Trainer::<Training, Dit<Training>, TokenIds>::new(config, 15, 1, task, Policy::full(network), workers, Device::default());
     let rewards: Vec<f64> = (0..15).map(|_| trainer.iterate().expect("an epoch").metrics.reward).collect();
     let thirds: Vec<f64> = rewards.chunks(5).map(|third| third.iter().sum::<f64>() / 5.0).collect();
     println!("{thirds:.3?}");

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use flow::{GridKind, KlForm, NoiseLevel, Reduction};
 use grpo::{
-    GrpoConfig, RolloutConfig, Task, TrainError, TrainedSteps, Trainer,
+    GrpoConfig, Policy, RolloutConfig, Task, TrainError, TrainedSteps, Trainer,
     advantage::{AdvantageConfig, Spread},
     ema::EmaConfig,
     evaluate::EncodedPrompt,
@@ -65,16 +65,33 @@ pub fn config() -> GrpoConfig {
 pub type TestTrainer = Trainer<Training, Dit<Training>, TokenIds>;
 
 pub fn trainer_for(config: GrpoConfig, seed: u64, workers: usize, reward: Box<dyn Reward>) -> TestTrainer {
+    Trainer::new(
+        config,
+        10,
+        seed,
+        task(reward),
+        Policy::full(network(1)),
+        Workers::new(workers).expect("threads"),
+        Device::default(),
+    )
+}
+
+/// A trainer of this policy, for darkness.
+pub fn policy_trainer(config: GrpoConfig, policy: Policy<Dit<Plain>>) -> TestTrainer {
+    let workers = Workers::new(2).expect("threads");
+    Trainer::new(config, 10, 1, task(Box::new(Darkness)), policy, workers, Device::default())
+}
+
+fn task(reward: Box<dyn Reward>) -> Task<TokenIds> {
     let prompt = |(i, condition): (usize, TokenIds)| EncodedPrompt { prompt: Prompt::plain(&format!("prompt {i}")), condition };
-    let task = Task {
+    Task {
         prompts: conditions(4).into_iter().enumerate().map(prompt).collect(),
         weights: vec![1.0; 4],
         reward: WeightedReward::new(vec![(1.0, reward)]),
         latent_shape: [3, 16, 16],
         decoder: Decoder::Pixels,
         on_policy_tolerance: 1e-4,
-    };
-    Trainer::new(config, 10, seed, task, network(1), Workers::new(workers).expect("threads"), Device::default())
+    }
 }
 
 pub fn trainer(config: GrpoConfig, seed: u64) -> TestTrainer {

@@ -39,10 +39,60 @@ pub enum Precision {
     Bf16,
 }
 
-/// `--backend` and `--precision` are ours; everything else is the application's.
+/// What a GPU backend does by itself to be faster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Speedup {
+    /// Makes one kernel of several operations.
+    Fusion,
+    /// Times the variants of a kernel and keeps the fastest.
+    Autotune,
+}
+
+/// How the application is built.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Build {
+    /// Where the networks run.
+    #[arg(long, value_enum, default_value_t = Backend::Flex)]
+    pub backend: Backend,
+    /// What layers compute in.
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    pub precision: Precision,
+    /// Leaves out what a GPU backend does to be faster, to see what it brings; may be repeated.
+    #[arg(long, value_enum)]
+    pub without: Vec<Speedup>,
+}
+
+impl Build {
+    /// The application on a backend, with everything that makes it fast.
+    pub fn of(backend: Backend) -> Self {
+        Self { backend, precision: Precision::F32, without: Vec::new() }
+    }
+
+    /// The application's features.
+    fn features(&self) -> Result<Vec<&'static str>> {
+        let on_gpu = matches!(self.backend, Backend::Wgpu | Backend::Cuda);
+        let for_gpus = |option: &str| {
+            ensure!(on_gpu, "{option} is for --backend wgpu and cuda, not for {}", self.backend.feature());
+            Ok(())
+        };
+        let mut features = vec![self.backend.feature()];
+        if self.precision == Precision::Bf16 {
+            for_gpus("--precision bf16")?;
+            features.push("bf16");
+        }
+        if !self.without.is_empty() {
+            for_gpus("--without")?;
+        }
+        let speedups = [(Speedup::Fusion, "fusion"), (Speedup::Autotune, "autotune")];
+        features.extend(speedups.iter().filter(|(speedup, _)| on_gpu && !self.without.contains(speedup)).map(|(_, name)| *name));
+        Ok(features)
+    }
+}
+
+/// The options of [`Build`] are ours; everything else is the application's.
 #[derive(Args, Debug)]
 pub struct AppArgs {
-    /// Options of `flow-grpo`, --backend flex|ndarray|wgpu|cuda and --precision f32|bf16.
+    /// Options of `flow-grpo`, --backend flex|ndarray|wgpu|cuda, --precision f32|bf16 and --without fusion|autotune.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
@@ -50,14 +100,13 @@ pub struct AppArgs {
 /// What is left to the application once our own options are taken out.
 #[derive(Debug, PartialEq, Eq)]
 struct Split {
-    backend: Backend,
-    precision: Precision,
+    build: Build,
     app: Vec<String>,
 }
 
-/// Takes `--backend X`, `--precision X` and their forms with `=` out of the arguments, up to a `--`, which goes too.
+/// Takes the options of [`Build`], also in their form with `=`, out of the arguments, up to a `--`, which goes too.
 fn split(args: &[String]) -> Result<Split> {
-    let mut split = Split { backend: Backend::Flex, precision: Precision::F32, app: Vec::new() };
+    let mut split = Split { build: Build::of(Backend::Flex), app: Vec::new() };
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
         let (name, value) = arg.split_once('=').map_or((arg.as_str(), None), |(name, value)| (name, Some(value)));
@@ -66,12 +115,12 @@ fn split(args: &[String]) -> Result<Split> {
                 split.app.extend(rest.cloned());
                 break;
             }
-            "--backend" | "--precision" => {
+            "--backend" | "--precision" | "--without" => {
                 let value = value.unwrap_or_else(|| rest.next().map(String::as_str).unwrap_or_default());
-                if name == "--backend" {
-                    split.backend = choose(name, value)?;
-                } else {
-                    split.precision = choose(name, value)?;
+                match name {
+                    "--backend" => split.build.backend = choose(name, value)?,
+                    "--precision" => split.build.precision = choose(name, value)?,
+                    _ => split.build.without.push(choose(name, value)?),
                 }
             }
             _ => split.app.push(arg.clone()),
@@ -88,36 +137,29 @@ fn choose<T: ValueEnum>(option: &str, value: &str) -> Result<T> {
 
 /// Builds and runs a verb of the application; its exit code is ours.
 pub fn run(verb: &str, args: &AppArgs) -> Result<ExitCode> {
-    let Split { backend, precision, app } = split(&args.args)?;
+    let Split { build: how, app } = split(&args.args)?;
     if app.iter().any(|arg| arg == "--help" || arg == "-h") {
-        println!("cargo xtask {verb} [--backend flex|ndarray|wgpu|cuda] [--precision f32|bf16] [OPTIONS OF THE APPLICATION]\n");
+        println!("cargo xtask {verb} [--backend flex|ndarray|wgpu|cuda] [--precision f32|bf16] [--without fusion|autotune]");
+        println!("    [OPTIONS OF THE APPLICATION]\n");
         println!("Builds the application for the backend (flex, the fast CPU backend, by default), then runs it:\n");
     }
-    let program = build(backend, precision)?;
+    let program = build(&how)?;
     let status = Command::new(&program).arg(verb).args(app).status().with_context(|| format!("cannot run {program}"))?;
     // A signal that reached the application reached us too; 130 is what it would have said.
     Ok(ExitCode::from(u8::try_from(status.code().unwrap_or(130)).unwrap_or(1)))
 }
 
-/// Builds the application for a backend; returns its path.
-pub fn build(backend: Backend, precision: Precision) -> Result<String> {
-    let mut features = vec![backend.feature()];
-    if precision == Precision::Bf16 {
-        ensure!(
-            matches!(backend, Backend::Wgpu | Backend::Cuda),
-            "--precision bf16 is for --backend wgpu and cuda; {} computes in f32",
-            backend.feature()
-        );
-        features.push("bf16");
-    }
+/// Builds the application; returns its path.
+pub fn build(how: &Build) -> Result<String> {
     let mut command = cargo();
-    command.args(["build", "--quiet", "--package", "flow-grpo", "--no-default-features", "--features", &features.join(",")]);
-    if backend == Backend::Cuda && std::env::var_os("CUDARC_CUDA_VERSION").is_none() {
+    let features = how.features()?.join(",");
+    command.args(["build", "--quiet", "--package", "flow-grpo", "--no-default-features", "--features", &features]);
+    if how.backend == Backend::Cuda && std::env::var_os("CUDARC_CUDA_VERSION").is_none() {
         // The build machine needs no CUDA toolkit if it is told which version the run will have.
         command.env("CUDARC_CUDA_VERSION", "13000");
     }
     let status = command.status().context("cannot run cargo")?;
-    ensure!(status.success(), "the application does not build for {}", backend.feature());
+    ensure!(status.success(), "the application does not build for {}", how.backend.feature());
     let directory = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
     Ok(format!("{directory}/debug/flow-grpo"))
 }
@@ -144,17 +186,28 @@ mod tests {
 
     #[test]
     fn backend_and_precision_are_ours_and_the_rest_is_the_applications() {
-        let Split { backend, precision, app } = of(&["--set", "a=b", "--backend", "ndarray", "--resume", "runs/x"]);
-        assert_eq!((backend, precision), (Backend::Ndarray, Precision::F32));
+        let Split { build, app } = of(&["--set", "a=b", "--backend", "ndarray", "--resume", "runs/x"]);
+        assert_eq!(build, Build::of(Backend::Ndarray));
         assert_eq!(app, ["--set", "a=b", "--resume", "runs/x"]);
-        let split = of(&["--backend=cuda", "--precision=bf16"]);
-        assert_eq!(split, Split { backend: Backend::Cuda, precision: Precision::Bf16, app: vec![] });
+        let split = of(&["--backend=cuda", "--precision=bf16", "--without", "fusion"]);
+        assert_eq!(split.build, Build { backend: Backend::Cuda, precision: Precision::Bf16, without: vec![Speedup::Fusion] });
+        assert!(split.app.is_empty());
+    }
+
+    #[test]
+    fn a_gpu_backend_has_every_speedup_but_those_left_out() {
+        let features = |build: &Build| build.features().expect("a build that exists").join(" ");
+        let cuda = Build::of(Backend::Cuda);
+        assert_eq!(features(&cuda), "cuda fusion autotune");
+        assert_eq!(features(&Build { without: vec![Speedup::Fusion], ..cuda.clone() }), "cuda autotune");
+        assert_eq!(features(&Build::of(Backend::Flex)), "flex");
+        assert!(Build { backend: Backend::Flex, ..Build { without: vec![Speedup::Fusion], ..cuda } }.features().is_err());
     }
 
     #[test]
     fn everything_after_two_dashes_is_the_applications() {
-        let Split { backend, app, .. } = of(&["--", "--backend", "cuda"]);
-        assert_eq!((backend, app), (Backend::Flex, vec!["--backend".into(), "cuda".into()]));
+        let Split { build, app } = of(&["--", "--backend", "cuda"]);
+        assert_eq!((build.backend, app), (Backend::Flex, vec!["--backend".into(), "cuda".into()]));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    app::{self, Backend, Precision, cargo, succeed},
+    app::{self, Backend, Build, cargo, succeed},
     book, test,
 };
 
@@ -94,7 +94,7 @@ fn tests() -> Result<()> {
 
 /// A whole training run on the toy task, and pictures from the base model.
 fn smoke() -> Result<()> {
-    let program = app::build(Backend::Flex, Precision::F32)?;
+    let program = app::build(&Build::of(Backend::Flex))?;
     let directory = Path::new("target/smoke");
     if directory.exists() {
         std::fs::remove_dir_all(directory)?;

@@ -35,6 +35,9 @@ enum Verb {
     /// Measure strict accuracy on held-out prompts.
     #[command(disable_help_flag = true)]
     Eval(AppArgs),
+    /// Add a LoRA adapter to the weights of its base model.
+    #[command(disable_help_flag = true)]
+    Merge(AppArgs),
     /// Time the parts, on request beside the same network in PyTorch.
     #[command(disable_help_flag = true)]
     Bench(AppArgs),
@@ -73,6 +76,7 @@ fn run() -> Result<ExitCode> {
         Verb::Pretrain(args) => app::run("pretrain", &args),
         Verb::Sample(args) => app::run("sample", &args),
         Verb::Eval(args) => app::run("eval", &args),
+        Verb::Merge(args) => app::run("merge", &args),
         Verb::Bench(args) => app::run("bench", &args),
         Verb::Figure(args) => app::run("figure", &args),
         Verb::Measure(args) => measure::measure(&args),

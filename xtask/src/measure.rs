@@ -13,17 +13,13 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
-use crate::app::{self, Backend, Precision};
+use crate::app::{self, Build};
 
 /// What to measure, and where.
 #[derive(Args, Debug)]
 pub struct MeasureArgs {
-    /// Where the networks run.
-    #[arg(long, value_enum, default_value_t = Backend::Flex)]
-    backend: Backend,
-    /// What layers compute in.
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    precision: Precision,
+    #[command(flatten)]
+    build: Build,
     /// The directory of the results.
     #[arg(long)]
     out: PathBuf,
@@ -95,7 +91,7 @@ pub fn measure(args: &MeasureArgs) -> Result<ExitCode> {
     fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let program = match &args.program {
         Some(program) => program.to_string_lossy().into_owned(),
-        None => app::build(args.backend, args.precision)?,
+        None => app::build(&args.build)?,
     };
     let stages = if args.only.is_empty() { Stage::value_variants() } else { &args.only };
     let mut failed = false;

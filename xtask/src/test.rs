@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
-use crate::app::{self, Backend, Precision, cargo};
+use crate::app::{self, Backend, Build, cargo};
 
 /// Which tests.
 #[derive(Args, Debug)]
@@ -42,7 +42,7 @@ pub fn run(backend: Backend, filter: Option<&str>) -> Result<()> {
 
 /// The application on this backend, copied to where the next build does not replace it.
 fn under_test(backend: Backend) -> Result<std::path::PathBuf> {
-    let built = app::build(backend, Precision::F32)?;
+    let built = app::build(&Build::of(backend))?;
     let directory = std::path::Path::new("target/under-test");
     std::fs::create_dir_all(directory)?;
     let program = directory.join(format!("flow-grpo-{}", backend.feature()));

@@ -17,7 +17,7 @@ use grpo::{
     noise::{Key, Purpose, normal},
     objective::ObjectiveConfig,
     optimizer::{AdamW, AdamWConfig, MuonConfig},
-    parameters::{self, Parameters},
+    parameters::{self, Parameters, Trained},
     rollout::Rollout,
     update::{Replay, Transition},
     workers::Workers,
@@ -151,6 +151,7 @@ pub fn bench(args: &BenchArgs, epoch: &TrainConfig, sizes: Option<Architecture>,
 struct Bench {
     card: Card,
     network: Dit<Plain>,
+    trained: Trained,
     workers: Workers,
     device: Device,
     prompts: Vec<EncodedPrompt<TokenIds>>,
@@ -180,6 +181,7 @@ impl Bench {
             sampler: epoch.grpo.rollout.sampler()?,
             objective: epoch.grpo.objective,
             card,
+            trained: Trained::all(&network),
             network,
             prompts,
             rows,
@@ -191,7 +193,7 @@ impl Bench {
         let gradient = self.loss_and_gradient().1;
         let weights = Parameters::of(&self.network);
         let optimizer = AdamW::<Plain>::new(OPTIMIZER, &weights)
-            .with_muon(MuonConfig { learning_rate: 1e-3, momentum: 0.9 }, parameters::matrices(&self.network, "blocks."));
+            .with_muon(MuonConfig { learning_rate: 1e-3, momentum: 0.9 }, self.trained.matrices(&self.network, "blocks."));
         let images = self.card.decoder().decode(self.data.clone());
         let trajectory = self.rollout();
         let cases: [(&str, &dyn Fn()); 7] = [
@@ -252,11 +254,11 @@ impl Bench {
     fn loss_and_gradient(&self) -> (f64, Parameters<Plain>) {
         let jobs = self.batches(TRAIN_BATCH).into_iter().map(|range| (self.network.clone(), range)).collect();
         let parts = self.workers.map(jobs, |(network, range)| {
-            let network: Dit<Training> = parameters::trainable(network);
+            let network: Dit<Training> = self.trained.with_graph(network);
             let [data, noise] = [&self.data, &self.noise].map(|x| Tensor::from_inner(x.clone().slice([range.clone()])));
             let time = Tensor::from_inner(self.time(&range));
             let loss = flow_matching_loss(&network, data, noise, time, &self.conditions(&range)).sum() / self.rows.len() as f64;
-            let gradient = parameters::gradients(&network, loss.backward());
+            let gradient = self.trained.gradients(&network, loss.backward());
             (loss.into_scalar().elem::<f64>(), gradient)
         });
         let sum = |a: (f64, Parameters<Plain>), b: (f64, Parameters<Plain>)| (a.0 + b.0, a.1.plus(&b.1));
@@ -296,6 +298,7 @@ impl Bench {
             advantages: &vec![1.0; self.rows.len()],
             objective: &self.objective,
             step_weights: &vec![1.0; self.sampler.grid().len()],
+            trained: &self.trained,
             micro_batch: self.batch(TRAIN_BATCH),
             workers: &self.workers,
         };

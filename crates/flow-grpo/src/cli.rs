@@ -9,7 +9,10 @@ use grpo::{
     noise::{Key, Purpose},
     workers::Workers,
 };
-use models::weights::write_atomically;
+use models::{
+    lora,
+    weights::{StoredAs, write_atomically},
+};
 use tasks::prompts::{Prompt, PromptSet};
 
 use crate::{
@@ -18,7 +21,7 @@ use crate::{
     config::{self, Checked, Preset},
     evaluation::{Evaluator, Prompts},
     figure, interrupt,
-    network::{AnyNetwork, Card, open_checkpoint},
+    network::{AnyNetwork, Card},
     picture,
     pretrain::{self, PretrainConfig},
     run_dir::RunDir,
@@ -44,6 +47,8 @@ enum Verb {
     Sample(SampleArgs),
     /// Measure strict accuracy on held-out prompts, kind by kind.
     Eval(EvalArgs),
+    /// Add a LoRA adapter to the weights of its base model: one checkpoint that needs no adapter.
+    Merge(MergeArgs),
     /// Time the parts, on request beside the same network in PyTorch.
     Bench(BenchArgs),
     /// Draw the book's figure of the marginals of ODE and SDE.
@@ -77,9 +82,12 @@ struct RunArgs {
 /// The network and how it samples.
 #[derive(Args, Debug)]
 struct ModelArgs {
-    /// A checkpoint file, or a built-in checkpoint: shapes-base, toy-2d-base.
-    #[arg(long, default_value = "shapes-base")]
-    checkpoint: String,
+    /// A checkpoint file, or a built-in checkpoint: shapes-base, toy-2d-base [default: what the adapter names, or shapes-base].
+    #[arg(long)]
+    checkpoint: Option<String>,
+    /// A LoRA adapter on top of it: RUN/adapter, another directory of PEFT's, or a file of diffusers'.
+    #[arg(long, value_name = "PATH")]
+    adapter: Option<PathBuf>,
     /// ODE steps.
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
@@ -124,6 +132,19 @@ struct EvalArgs {
     output: Option<PathBuf>,
 }
 
+#[derive(Args, Debug)]
+struct MergeArgs {
+    /// The adapter: RUN/adapter, another directory of PEFT's, or a file of diffusers'.
+    #[arg(long, value_name = "PATH")]
+    adapter: PathBuf,
+    /// Its base model: a checkpoint file, or a built-in checkpoint [default: what the adapter names, or shapes-base].
+    #[arg(long)]
+    checkpoint: Option<String>,
+    /// The checkpoint to write.
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+}
+
 const TRAIN_PRESETS: [Preset; 3] = [
     Preset { name: "shapes", text: include_str!("../../../assets/presets/shapes.toml") },
     Preset { name: "shapes-64", text: include_str!("../../../assets/presets/shapes-64.toml") },
@@ -145,6 +166,7 @@ pub fn run() -> Result<()> {
         Verb::Pretrain(args) => pretrain(&args),
         Verb::Sample(args) => sample(&args),
         Verb::Eval(args) => eval(&args),
+        Verb::Merge(args) => merge(&args),
         Verb::Bench(args) => bench(&args),
         Verb::Figure { output } => figure::marginals(&output),
     }
@@ -182,7 +204,7 @@ fn sample(args: &SampleArgs) -> Result<()> {
     let rows = Row::all(prompts.len(), args.count as usize);
     let (_, prompts, images) = generate(&args.model, |card| Ok(Prompts(card.encode(&prompts)?)), |_| rows.clone())?;
     if images.first().is_some_and(|image| image.channels == 2) {
-        eprintln!("{} draws points of the plane and reads no prompt", args.model.checkpoint);
+        eprintln!("this model draws points of the plane and reads no prompt");
         prompts.write_picture(&images, &rows, &args.output)?;
     } else {
         let cell = |(image, row)| picture::Captioned { image, caption: prompts.prompt(row).text.as_str() };
@@ -208,6 +230,17 @@ fn eval(args: &EvalArgs) -> Result<()> {
     Ok(())
 }
 
+fn merge(args: &MergeArgs) -> Result<()> {
+    let (card, network) = AnyNetwork::open(args.checkpoint.as_deref(), Some(&args.adapter), &Device::default())?;
+    let card = Card { made_by: format!("{}, with the adapter {}", card.made_by, args.adapter.display()), ..card };
+    match network {
+        AnyNetwork::Dit(network) => card.write(&lora::merged(*network), StoredAs::F32, &args.output)?,
+        AnyNetwork::Mlp(network) => card.write(&lora::merged(*network), StoredAs::F32, &args.output)?,
+    }
+    println!("{}", args.output.display());
+    Ok(())
+}
+
 /// Makes pictures with a checkpoint.
 fn generate(
     args: &ModelArgs,
@@ -215,7 +248,7 @@ fn generate(
     rows: impl FnOnce(&Prompts) -> Vec<Row>,
 ) -> Result<(Vec<Row>, Prompts, Vec<tasks::image::Image>)> {
     let device = Device::default();
-    let (card, network) = AnyNetwork::load(&open_checkpoint(&args.checkpoint)?, &device)?;
+    let (card, network) = AnyNetwork::open(args.checkpoint.as_deref(), args.adapter.as_deref(), &device)?;
     let prompts = prompts(&card)?;
     let rows = rows(&prompts);
     let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;

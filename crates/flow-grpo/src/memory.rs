@@ -28,13 +28,13 @@ const NUMBER: u64 = 4;
 const COPIES_OF_WEIGHTS: usize = 7;
 
 impl Needs {
-    /// The needs of a network with `weights` numbers, `latents` latents alive at the same time, and backward passes over
+    /// The needs of a network with `trained` numbers that are trained and `frozen` ones, `latents` latents alive at the same time, and backward passes over
     /// `micro_batch` rows on every worker.
-    pub fn new(card: &Card, weights: usize, latents: usize, micro_batch: usize) -> Self {
+    pub fn new(card: &Card, [trained, frozen]: [usize; 2], latents: usize, micro_batch: usize) -> Self {
         let workers = backend::workers();
         let bytes = |numbers: usize| numbers as u64 * NUMBER;
         Self {
-            weights: bytes(weights * (COPIES_OF_WEIGHTS + workers)),
+            weights: bytes(frozen + trained * (COPIES_OF_WEIGHTS + workers)),
             samples: bytes(latents * card.latent_shape().iter().product::<usize>()),
             passes: bytes(workers * micro_batch * card.architecture.kept_per_row()),
         }

@@ -9,7 +9,7 @@ use burn::{module::AutodiffModule, prelude::*, tensor::backend::AutodiffBackend}
 use burn_store::ModuleSnapshot;
 use flow::VelocityField;
 use grpo::{evaluate::EncodedPrompt, images::Decoder};
-use models::{Dit, DitConfig, MlpConfig, MlpField, TokenIds, Vocabulary, WeightsFile, weights};
+use models::{Adaptable, Adapter, Dit, DitConfig, MlpConfig, MlpField, TokenIds, Vocabulary, WeightsFile, lora, weights};
 use serde::{Deserialize, Serialize};
 use tasks::prompts::Prompt;
 
@@ -43,10 +43,11 @@ impl Architecture {
     }
 }
 
-/// What every network can do: be a velocity field under a prompt, be trained, be saved.
-pub trait Network<B: Backend>: VelocityField<B, Condition = TokenIds> + Module<B> + ModuleSnapshot<B> {}
+/// What every network can do: be a velocity field under a prompt, be trained, be saved, carry adapters.
+pub trait Network<B: Backend>: VelocityField<B, Condition = TokenIds> + Module<B> + ModuleSnapshot<B> + Adaptable<B> {}
 
-impl<B: Backend, N> Network<B> for N where N: VelocityField<B, Condition = TokenIds> + Module<B> + ModuleSnapshot<B> {}
+impl<B: Backend, N> Network<B> for N where N: VelocityField<B, Condition = TokenIds> + Module<B> + ModuleSnapshot<B> + Adaptable<B>
+{}
 
 /// A network on the autodiff backend whose plain form is a network too.
 pub trait Trainable<B: AutodiffBackend>: Network<B> + AutodiffModule<B, InnerModule: Network<B::InnerBackend>> {}
@@ -124,6 +125,9 @@ const BUILT_IN: [(&str, &[u8]); 2] = [
     ("toy-2d-base", include_bytes!("../../../assets/checkpoints/toy-2d-base.safetensors")),
 ];
 
+/// The checkpoint that is meant where none is named.
+const DEFAULT: &str = "shapes-base";
+
 /// Opens a built-in checkpoint by its name, or a checkpoint file by its path.
 pub fn open_checkpoint(name: &str) -> Result<WeightsFile> {
     if let Some((_, bytes)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
@@ -149,6 +153,20 @@ impl AnyNetwork {
         let network = match Self::init(&card, 0, device) {
             Self::Dit(network) => Self::Dit(Box::new(file.load_into(*network)?)),
             Self::Mlp(network) => Self::Mlp(Box::new(file.load_into(*network)?)),
+        };
+        Ok((card, network))
+    }
+
+    /// A checkpoint's network, on request with an adapter on it; without a checkpoint it is the one that the adapter names, or
+    /// else the base of the shapes task.
+    pub fn open(checkpoint: Option<&str>, adapter: Option<&Path>, device: &Device) -> Result<(Card, Self)> {
+        let named = adapter.map(lora::base_of).transpose()?.flatten();
+        let (card, network) = Self::load(&open_checkpoint(checkpoint.or(named.as_deref()).unwrap_or(DEFAULT))?, device)?;
+        let Some(path) = adapter else { return Ok((card, network)) };
+        let adapter = Adapter::read(path)?;
+        let network = match network {
+            Self::Dit(network) => Self::Dit(Box::new(adapter.attach(*network, device)?)),
+            Self::Mlp(network) => Self::Mlp(Box::new(adapter.attach(*network, device)?)),
         };
         Ok((card, network))
     }

@@ -12,7 +12,7 @@ use grpo::{
     ema::{EmaConfig, average},
     noise::{Key, Purpose, normal},
     optimizer::{AdamW, AdamWConfig, MuonConfig},
-    parameters::{self, Parameters},
+    parameters::{Parameters, Trained},
     schedule,
     workers::Workers,
 };
@@ -201,7 +201,8 @@ struct Session<'a, N: Trainable<Training>> {
 impl<'a, N: Trainable<Training>> Session<'a, N> {
     /// A fresh start, or the continuation of what the run directory holds.
     fn start(config: &'a PretrainConfig, card: Card, network: N::InnerModule, run: &RunDir, device: &'a Device) -> Result<Self> {
-        let weights = Parameters::of(&network);
+        let trained = Trained::all(&network);
+        let weights = trained.of(&network);
         let held_out = match card.architecture {
             Architecture::Dit(_) => Prompts::open("shapes:test", &card)?,
             Architecture::Mlp(_) => Prompts::open("toy", &card)?,
@@ -213,13 +214,13 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             held_out,
             workers: Workers::new(backend::workers()).context("cannot start worker threads")?,
             average: weights.clone(),
-            optimizer: AdamW::new(config.optimizer, &weights).with_muon(config.muon, parameters::matrices(&network, "blocks.")),
+            optimizer: AdamW::new(config.optimizer, &weights).with_muon(config.muon, trained.matrices(&network, "blocks.")),
             network,
             step: 0,
         };
         let saved = run.training_state();
         if saved.exists() {
-            let (state, Counters { step }) = TrainingState::read(&session.network, &saved, device)?;
+            let (state, Counters { step }) = TrainingState::read(&session.network, &session.average, &saved, device)?;
             ensure!(step <= config.steps, "steps ({}) must be at least {step}: the run has done as many", config.steps);
             session.network = state.weights.put_into(session.network);
             session.average = state.average;
@@ -233,7 +234,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
     /// What the run needs: data and noise of a batch.
     fn needs(&self) -> Needs {
         let (weights, rows) = (self.average.count(), self.config.batch_size);
-        Needs::new(&self.batches.card, weights, 2 * rows, self.config.micro_batch.min(rows))
+        Needs::new(&self.batches.card, [weights, 0], 2 * rows, self.config.micro_batch.min(rows))
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
@@ -292,9 +293,10 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let rows = self.config.batch_size;
         let micro_batches =
             (0..rows).step_by(self.config.micro_batch).map(|from| from..(from + self.config.micro_batch).min(rows));
+        let trained = Trained::all(&self.network);
         let jobs = micro_batches.map(|rows| (self.network.clone(), rows)).collect();
         let (batches, step) = (&self.batches, self.step);
-        let results = self.workers.map(jobs, |(network, rows)| batches.loss_and_gradient::<N>(network, step, rows));
+        let results = self.workers.map(jobs, |(network, rows)| batches.loss_and_gradient::<N>(network, &trained, step, rows));
         let loss: f64 = results.iter().map(|(loss, _)| loss).sum();
         let gradient = results.into_iter().map(|(_, gradient)| gradient).reduce(|a, b| a.plus(&b));
         let gradient = gradient.context("a batch has at least one micro-batch")?;
@@ -350,6 +352,7 @@ impl Batches<'_> {
     fn loss_and_gradient<N: Trainable<Training>>(
         &self,
         network: N::InnerModule,
+        trained: &Trained,
         step: usize,
         rows: Range<usize>,
     ) -> (f64, Parameters<Plain>) {
@@ -367,11 +370,11 @@ impl Batches<'_> {
         let data = self.card.decoder().encode::<Plain>(&images, self.device);
         let noise = normal::<Plain>(&keys, self.card.latent_shape(), self.device);
         let time = Tensor::<Plain, 1>::from_floats(times.as_slice(), self.device);
-        let network: N = parameters::trainable(network);
+        let network: N = trained.with_graph(network);
         let [data, noise] = [data, noise].map(Tensor::from_inner);
         let loss = flow_matching_loss(&network, data, noise, Tensor::from_inner(time), &conditions);
         let loss = loss.sum() / self.config.batch_size as f64;
-        let gradient = parameters::gradients(&network, loss.backward());
+        let gradient = trained.gradients(&network, loss.backward());
         (loss.into_scalar().elem(), gradient)
     }
 }

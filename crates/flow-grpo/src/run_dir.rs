@@ -7,6 +7,7 @@
 //! state.safetensors    the training state, resumable
 //! base.safetensors     (pre-training) the averaged weights so far
 //! policy.safetensors   (training) the averaged weights so far
+//! adapter/             (training with LoRA, instead) the averaged adapter so far, in the files of PEFT and diffusers
 //! samples/             pictures of every evaluation
 //! curves.svg, report.html
 //! ```
@@ -145,6 +146,11 @@ impl RunDir {
     /// Where training leaves its averaged weights.
     pub fn policy_checkpoint(&self) -> PathBuf {
         self.path.join("policy.safetensors")
+    }
+
+    /// Where training with LoRA leaves its averaged adapter.
+    pub fn adapter(&self) -> PathBuf {
+        self.path.join("adapter")
     }
 
     /// Where the sample grid of an evaluation goes.

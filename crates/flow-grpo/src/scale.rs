@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use grpo::{EpochTimes, Task, Trainer, workers::Workers};
+use grpo::{EpochTimes, Policy, Task, Trainer, workers::Workers};
 use models::{Dit, weights::write_atomically};
 use tasks::shapes::{self, Split};
 
@@ -72,9 +72,9 @@ fn epoch(config: &TrainConfig, card: &Card, network: &Dit<Plain>, device: &Devic
         on_policy_tolerance: backend::ON_POLICY_TOLERANCE,
     };
     let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
-    let (grpo, base) = (config.grpo.clone(), network.clone());
+    let (grpo, policy) = (config.grpo.clone(), Policy::full(network.clone()));
     let mut trainer: Trainer<Training, Dit<Training>, _> =
-        Trainer::new(grpo, config.epochs, config.seed, task, base, workers, device.clone());
+        Trainer::new(grpo, config.epochs, config.seed, task, policy, workers, device.clone());
     trainer.iterate()?;
     memory::forget_peak();
     let time = trainer.iterate()?.metrics.time;

@@ -2,29 +2,31 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, ensure};
 use grpo::{
-    Task, Trainer, TrainerState,
+    Policy, Task, Trainer, TrainerState,
     noise::{Key, Purpose},
+    parameters::{Parameters, Trained},
     workers::Workers,
 };
-use models::{Dit, MlpField, TokenIds, weights::StoredAs};
+use models::{Adapter, Dit, MlpField, TokenIds, lora, weights::StoredAs};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    backend::{self, Device, Training},
+    backend::{self, Device, Plain, Training},
     evaluation::{self, Evaluation, Evaluator, Prompts},
     interrupt,
     memory::{self, Needs},
-    network::{AnyNetwork, Card, Trainable, open_checkpoint},
+    network::{AnyNetwork, Card, Network, Trainable, open_checkpoint},
     outcome::BrokeRun,
     progress::{Progress, whole_seconds},
     report,
     run_dir::RunDir,
-    train_config::TrainConfig,
+    train_config::{TrainConfig, Tuning},
     training_state::TrainingState,
 };
 
@@ -89,10 +91,12 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             on_policy_tolerance: backend::ON_POLICY_TOLERANCE,
         };
         let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
-        let mut trainer = Trainer::new(config.grpo.clone(), config.epochs, config.seed, task, base, workers, device.clone());
+        let policy = policy(config, base, device)?;
+        let mut trainer = Trainer::new(config.grpo.clone(), config.epochs, config.seed, task, policy, workers, device.clone());
         let saved = run.training_state();
         if saved.exists() {
-            let (state, Counters { epoch }) = TrainingState::read(&trainer.averaged_policy(), &saved, device)?;
+            let (state, Counters { epoch }) =
+                TrainingState::read(&trainer.averaged_policy(), &trainer.state().weights, &saved, device)?;
             ensure!(epoch <= config.epochs, "epochs ({}) must be at least {epoch}: the run has done as many", config.epochs);
             trainer.restore(TrainerState { weights: state.weights, average: state.average, optimizer: state.optimizer, epoch });
         }
@@ -108,9 +112,10 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
     fn needs(&self) -> Needs {
         let grpo = &self.config.grpo;
         let kept = 2 * (grpo.rollout.random_steps.min(grpo.rollout.steps) + 2) + 1;
-        let weights = self.trainer.state().weights.count();
+        let trained = self.trainer.state().weights.count();
+        let frozen = Parameters::of(&self.trainer.averaged_policy()).count() - trained;
         let rows = grpo.groups * grpo.group_size;
-        Needs::new(&self.card, weights, rows * kept, grpo.micro_batch.min(rows))
+        Needs::new(&self.card, [trained, frozen], rows * kept, grpo.micro_batch.min(rows))
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
@@ -236,11 +241,40 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
     /// The resumable state and the policy, each written in one go.
     fn save(&self, run: &RunDir) -> Result<()> {
         let TrainerState { weights, average, optimizer, epoch } = self.trainer.state();
-        let policy = self.trainer.averaged_policy();
+        let mut policy = self.trainer.averaged_policy();
         let state = TrainingState { weights, average, optimizer };
-        self.card.write(&policy, StoredAs::F32, &run.policy_checkpoint())?;
+        match self.config.tuning {
+            Tuning::Full => self.card.write(&policy, StoredAs::F32, &run.policy_checkpoint())?,
+            Tuning::Lora(_) => {
+                let adapter = Adapter::of(&mut policy);
+                adapter.write_peft(&run.adapter(), &self.config.base)?;
+                adapter.write_diffusers(&run.adapter().join("pytorch_lora_weights.safetensors"))?;
+            }
+        }
         state.write::<N::InnerModule>(&policy, &Counters { epoch }, &run.training_state())
     }
+}
+
+/// What a run begins with: all weights of the base to be trained, or an adapter on it.
+fn policy<N: Network<Plain>>(config: &TrainConfig, mut base: N, device: &Device) -> Result<Policy<N>> {
+    let Tuning::Lora(lora) = &config.tuning else { return Ok(Policy::full(base)) };
+    let adapter = if config.adapter.is_empty() {
+        Adapter::new(lora, &mut base, config.seed).context("tuning")?
+    } else {
+        let adapter = Adapter::read(Path::new(&config.adapter)).context("adapter")?;
+        ensure!(
+            (adapter.rank(), adapter.alpha) == (lora.rank, lora.alpha),
+            "adapter: {} has rank {} and alpha {}, tuning asks for {} and {}",
+            config.adapter,
+            adapter.rank(),
+            adapter.alpha,
+            lora.rank,
+            lora.alpha
+        );
+        adapter
+    };
+    let network = adapter.attach(base.clone(), device).context("adapter")?;
+    Ok(Policy { trained: Trained::named(&network, lora::is_of_adapter), network, reference: base })
 }
 
 /// ODE steps of an evaluation, as in the paper.

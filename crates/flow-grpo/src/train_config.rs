@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use grpo::GrpoConfig;
+use models::LoraConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::{config::Checked, evaluation::REWARDS};
@@ -17,6 +18,10 @@ pub struct TrainConfig {
     pub epochs: usize,
     /// The base model: the name of a built-in checkpoint or the path of one.
     pub base: String,
+    /// What is trained: all weights or an adapter.
+    pub tuning: Tuning,
+    /// An adapter to start from, a directory of PEFT's or a file of diffusers'; empty for a fresh one.
+    pub adapter: String,
     /// Epochs between two checkpoints.
     pub checkpoint_every: usize,
     /// Epochs between two evaluations; there is one before the first epoch and one after the last as well.
@@ -29,6 +34,16 @@ pub struct TrainConfig {
     pub rewards: BTreeMap<String, f32>,
     /// The algorithm.
     pub grpo: GrpoConfig,
+}
+
+/// What is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Tuning {
+    /// All weights; the reference is a frozen copy.
+    Full,
+    /// A low-rank adapter on some layers; the reference is the same weights without it.
+    Lora(LoraConfig),
 }
 
 /// What the model is asked for: built-in sets (`shapes:train`, …) or prompt files.
@@ -48,6 +63,14 @@ pub struct PromptsConfig {
 impl Checked for TrainConfig {
     fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.grpo.problems().into_iter().map(|problem| format!("grpo.{problem}")).collect();
+        match &self.tuning {
+            Tuning::Lora(lora) => problems.extend(lora.problems().into_iter().map(|problem| format!("tuning.{problem}"))),
+            Tuning::Full if !self.adapter.is_empty() => {
+                problems
+                    .push("adapter is for tuning.kind = \"lora\"; merge it into the base model to train all weights".to_owned());
+            }
+            Tuning::Full => {}
+        }
         for (key, value) in [
             ("checkpoint_every", self.checkpoint_every),
             ("evaluate_every", self.evaluate_every),

@@ -56,13 +56,18 @@ impl TrainingState {
     /// Reads a state back.
     ///
     /// # Errors
-    /// If the file is not the training state of a network with `network`'s parameters.
-    pub fn read<M: Module<Plain>, C: DeserializeOwned>(network: &M, path: &Path, device: &Device) -> Result<(Self, C)> {
+    /// If the file is not the training state of these parameters of `network`.
+    pub fn read<M: Module<Plain>, C: DeserializeOwned>(
+        network: &M,
+        trained: &Parameters<Plain>,
+        path: &Path,
+        device: &Device,
+    ) -> Result<(Self, C)> {
         let file = WeightsFile::read(path)?;
         let Progress { updates, counters } = file.parsed_metadata(PROGRESS)?;
         let mut tensors = file.tensors()?;
         let names = parameters::names(network);
-        let layout = Parameters::of(network).layout();
+        let layout = trained.layout();
         let mut problems = Vec::new();
         let mut part = |part: &str| {
             let mut found: BTreeMap<u64, TensorData> = BTreeMap::new();

@@ -21,4 +21,4 @@ pub mod workers;
 
 pub use config::{GrpoConfig, RolloutConfig, TrainedSteps};
 pub use metrics::{EpochMetrics, EpochTimes};
-pub use trainer::{Iteration, Task, TrainError, Trainer, TrainerState};
+pub use trainer::{Iteration, Policy, Task, TrainError, Trainer, TrainerState};

@@ -1,8 +1,9 @@
-//! A network's trainable numbers as a list of vectors: what optimiser, EMA, clipping and checkpoints work on.
+//! A network's trained numbers as a list of vectors: what optimiser, EMA, clipping and checkpoints work on.
 //!
-//! One entry per parameter tensor, flattened, keyed by its identity in the network, in a fixed order.
+//! One entry per parameter tensor, flattened, keyed by its identity in the network, in a fixed order. [`Trained`] says which
+//! tensors of a network are trained: all of them, or those of its adapters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::{
     module::{AutodiffModule, Module, ModuleMapper, ModuleVisitor, Param, ParamId},
@@ -22,10 +23,7 @@ impl<B: Backend> Parameters<B> {
         Self(collect.0)
     }
 
-    /// The same network with these numbers in place of its own.
-    ///
-    /// # Panics
-    /// If an entry for one of the network's parameters is missing.
+    /// The same network with these numbers in place of its own; a parameter without an entry stays as it is.
     pub fn put_into<M: Module<B>>(&self, network: M) -> M {
         network.map(&mut Replace(&self.0))
     }
@@ -95,24 +93,60 @@ impl<B: Backend> Parameters<B> {
         squares.iter().sum::<f64>().sqrt()
     }
 
-    /// The number of trainable numbers.
+    /// How many numbers there are.
     pub fn count(&self) -> usize {
         self.0.values().map(|values| values.dims()[0]).sum()
     }
 }
 
-/// A network on the autodiff backend, every parameter a leaf of a graph of its own.
-///
-/// Parameters that lived on the plain backend have forgotten that they want gradients; here they are told again.
-pub fn trainable<B: AutodiffBackend, M: AutodiffModule<B>>(network: M::InnerModule) -> M {
-    M::from_inner(network).map(&mut WantGradients)
-}
+/// Which parameter tensors of a network are trained, by identity. The others get no gradient and no optimiser state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trained(BTreeSet<u64>);
 
-/// The gradients of a network's parameters; a parameter that the loss does not reach has zeros.
-pub fn gradients<B: AutodiffBackend, M: Module<B>>(network: &M, gradients: B::Gradients) -> Parameters<B::InnerBackend> {
-    let mut collect = CollectGradients::<B> { gradients, found: BTreeMap::new() };
-    network.visit(&mut collect);
-    Parameters(collect.found)
+impl Trained {
+    /// All of them: full fine-tuning.
+    pub fn all<B: Backend, M: Module<B>>(network: &M) -> Self {
+        Self::named(network, |_| true)
+    }
+
+    /// Those whose path in the network is wanted.
+    pub fn named<B: Backend, M: Module<B>>(network: &M, wanted: impl Fn(&str) -> bool) -> Self {
+        Self(names(network).into_iter().filter(|(_, name)| wanted(name)).map(|(id, _)| id).collect())
+    }
+
+    /// The trained parameters of a network.
+    pub fn of<B: Backend, M: Module<B>>(&self, network: &M) -> Parameters<B> {
+        let mut parameters = Parameters::of(network);
+        parameters.0.retain(|id, _| self.0.contains(id));
+        parameters
+    }
+
+    /// A network on the autodiff backend, every trained parameter a leaf of a graph of its own.
+    ///
+    /// Parameters that lived on the plain backend have forgotten that they want gradients; here they are told again.
+    pub fn with_graph<B: AutodiffBackend, M: AutodiffModule<B>>(&self, network: M::InnerModule) -> M {
+        M::from_inner(network).map(&mut WantGradients(&self.0))
+    }
+
+    /// The gradients of a network's trained parameters; one that the loss does not reach has zeros.
+    pub fn gradients<B: AutodiffBackend, M: Module<B>>(
+        &self,
+        network: &M,
+        gradients: B::Gradients,
+    ) -> Parameters<B::InnerBackend> {
+        let mut collect = CollectGradients::<B> { trained: &self.0, gradients, found: BTreeMap::new() };
+        network.visit(&mut collect);
+        Parameters(collect.found)
+    }
+
+    /// The trained matrices whose path begins with `prefix`, by identity, with their shapes.
+    pub fn matrices<B: Backend, M: Module<B>>(&self, network: &M, prefix: &str) -> BTreeMap<u64, [usize; 2]> {
+        let names = names(network);
+        let mut collect = Matrices(BTreeMap::new());
+        network.visit(&mut collect);
+        collect.0.retain(|id, _| self.0.contains(id) && names[id].starts_with(prefix));
+        collect.0
+    }
 }
 
 /// The name of every parameter by identity: its path in the network.
@@ -120,15 +154,6 @@ pub fn names<B: Backend, M: Module<B>>(network: &M) -> BTreeMap<u64, String> {
     let mut collect = Names { path: Vec::new(), found: BTreeMap::new() };
     network.visit(&mut collect);
     collect.found
-}
-
-/// The matrices of a network whose path begins with `prefix`, by identity, with their shapes.
-pub fn matrices<B: Backend, M: Module<B>>(network: &M, prefix: &str) -> BTreeMap<u64, [usize; 2]> {
-    let names = names(network);
-    let mut collect = Matrices(BTreeMap::new());
-    network.visit(&mut collect);
-    collect.0.retain(|id, _| names[id].starts_with(prefix));
-    collect.0
 }
 
 struct Matrices(BTreeMap<u64, [usize; 2]>);
@@ -153,26 +178,33 @@ struct Replace<'a, B: Backend>(&'a BTreeMap<u64, Tensor<B, 1>>);
 
 impl<B: Backend> ModuleMapper<B> for Replace<'_, B> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let values = self.0[&param.id.val()].clone();
-        param.map(|old| values.reshape(old.dims()))
+        match self.0.get(&param.id.val()) {
+            Some(values) => param.map(|old| values.clone().reshape(old.dims())),
+            None => param,
+        }
     }
 }
 
-struct WantGradients;
+struct WantGradients<'a>(&'a BTreeSet<u64>);
 
-impl<B: AutodiffBackend> ModuleMapper<B> for WantGradients {
+impl<B: AutodiffBackend> ModuleMapper<B> for WantGradients<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        param.set_require_grad(true)
+        let trained = self.0.contains(&param.id.val());
+        param.set_require_grad(trained)
     }
 }
 
-struct CollectGradients<B: AutodiffBackend> {
+struct CollectGradients<'a, B: AutodiffBackend> {
+    trained: &'a BTreeSet<u64>,
     gradients: B::Gradients,
     found: BTreeMap<u64, Tensor<B::InnerBackend, 1>>,
 }
 
-impl<B: AutodiffBackend> ModuleVisitor<B> for CollectGradients<B> {
+impl<B: AutodiffBackend> ModuleVisitor<B> for CollectGradients<'_, B> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if !self.trained.contains(&param.id.val()) {
+            return;
+        }
         let tensor = param.val();
         let gradient = tensor.grad_remove(&mut self.gradients).unwrap_or_else(|| tensor.inner().zeros_like());
         self.found.insert(param.id.val(), gradient.reshape([-1]));

@@ -26,7 +26,7 @@ use crate::{
     metrics::{EpochMetrics, Update},
     noise::{Key, Purpose},
     optimizer::{AdamW, AdamWState},
-    parameters::{self, Parameters},
+    parameters::{Parameters, Trained},
     rollout::Rollout,
     schedule,
     update::{Replay, ReplayOutcome, Seen, Transition},
@@ -50,6 +50,28 @@ pub struct Task<C> {
     pub on_policy_tolerance: f64,
 }
 
+/// What is trained, and what it must stay close to.
+#[derive(Clone, Debug)]
+pub struct Policy<N> {
+    /// The network that is trained.
+    pub network: N,
+    /// The one that the KL penalty holds it to: the base model. Its tensors are shared with those of the policy that are not
+    /// trained, so adapters need no second copy.
+    pub reference: N,
+    /// Which parameters of the network are trained.
+    pub trained: Trained,
+}
+
+impl<N> Policy<N> {
+    /// Full fine-tuning of `base`.
+    pub fn full<B: Backend>(base: N) -> Self
+    where
+        N: Module<B>,
+    {
+        Self { trained: Trained::all(&base), reference: base.clone(), network: base }
+    }
+}
+
 /// The state of a training run.
 pub struct Trainer<B: AutodiffBackend, M: AutodiffModule<B>, C> {
     config: GrpoConfig,
@@ -60,6 +82,7 @@ pub struct Trainer<B: AutodiffBackend, M: AutodiffModule<B>, C> {
     device: B::Device,
     policy: M::InnerModule,
     reference: M::InnerModule,
+    trained: Trained,
     average: Parameters<B::InnerBackend>,
     optimizer: AdamW<B::InnerBackend>,
     epoch: usize,
@@ -69,7 +92,7 @@ pub struct Trainer<B: AutodiffBackend, M: AutodiffModule<B>, C> {
 /// What changes in training and must be saved.
 #[derive(Clone, Debug)]
 pub struct TrainerState<B: Backend> {
-    /// The policy's weights.
+    /// The policy's trained weights.
     pub weights: Parameters<B>,
     /// Their average.
     pub average: Parameters<B>,
@@ -86,7 +109,7 @@ where
     M::InnerModule: VelocityField<B::InnerBackend, Condition = C> + Module<B::InnerBackend>,
     C: Clone + Sync + Send,
 {
-    /// A trainer that starts from `base`, which stays the reference policy, and is to be iterated `epochs` times.
+    /// A trainer that is to be iterated `epochs` times.
     ///
     /// # Panics
     /// If [`GrpoConfig::problems`] finds any, or prompts and weights differ in number.
@@ -95,19 +118,21 @@ where
         epochs: usize,
         seed: u64,
         task: Task<C>,
-        base: M::InnerModule,
+        policy: Policy<M::InnerModule>,
         workers: Workers,
         device: B::Device,
     ) -> Self {
         assert_eq!(config.problems(), Vec::<String>::new(), "an invalid configuration");
         assert_eq!(task.prompts.len(), task.weights.len(), "every prompt needs a weight");
-        let weights = Parameters::of(&base);
+        let Policy { network, reference, trained } = policy;
+        let weights = trained.of(&network);
         Self {
             sampler: config.rollout.sampler().expect("checked above"),
-            optimizer: AdamW::new(config.optimizer, &weights).with_muon(config.muon, parameters::matrices(&base, "blocks.")),
+            optimizer: AdamW::new(config.optimizer, &weights).with_muon(config.muon, trained.matrices(&network, "blocks.")),
             average: weights,
-            reference: base.clone(),
-            policy: base,
+            policy: network,
+            reference,
+            trained,
             epoch: 0,
             epochs,
             config,
@@ -129,7 +154,7 @@ where
     /// The state to save.
     pub fn state(&self) -> TrainerState<B::InnerBackend> {
         TrainerState {
-            weights: Parameters::of(&self.policy),
+            weights: self.trained.of(&self.policy),
             average: self.average.clone(),
             optimizer: self.optimizer.state().clone(),
             epoch: self.epoch,
@@ -211,6 +236,7 @@ where
                 advantages: &advantages.values,
                 objective: &self.config.objective,
                 step_weights: &step_weights,
+                trained: &self.trained,
                 micro_batch: self.config.micro_batch,
                 workers: &self.workers,
             };
@@ -227,7 +253,7 @@ where
     /// Moves the weights and their average.
     fn step(&mut self, outcome: ReplayOutcome<B::InnerBackend>) -> Result<Update, TrainError> {
         let rate = schedule::rate(self.epoch, self.epochs, self.config.warm_up, self.config.cool_down);
-        let (weights, gradient_norm) = self.optimizer.update(&Parameters::of(&self.policy), &outcome.gradient, rate);
+        let (weights, gradient_norm) = self.optimizer.update(&self.trained.of(&self.policy), &outcome.gradient, rate);
         if !(outcome.loss.is_finite() && gradient_norm.is_finite()) {
             return Err(TrainError::NotFinite { epoch: self.epoch + 1, loss: outcome.loss, gradient_norm });
         }

@@ -9,7 +9,7 @@ use flow::{Reduction, Sampler, Trajectory, VelocityField, sampler::velocity_at};
 
 use crate::{
     objective::{ObjectiveConfig, clipped_loss},
-    parameters::{self, Parameters},
+    parameters::{Parameters, Trained},
     workers::Workers,
 };
 
@@ -39,6 +39,8 @@ pub struct Replay<'a, B: Backend, C> {
     pub objective: &'a ObjectiveConfig,
     /// How much each step of the grid counts.
     pub step_weights: &'a [f64],
+    /// Which parameters of the policy get a gradient.
+    pub trained: &'a Trained,
     /// Transitions per forward and backward pass.
     pub micro_batch: usize,
     /// Who does the work.
@@ -107,19 +109,43 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
         M::InnerModule: VelocityField<B, Condition = C> + Module<B>,
     {
         let share = 1.0 / transitions.len() as f64;
-        let jobs = self.micro_batches(transitions).into_iter().map(|batch| (policy.clone(), reference.cloned(), batch)).collect();
-        let mut total: Option<ReplayOutcome<B>> = None;
+        let batches = self.micro_batches(transitions);
+        let jobs = batches.iter().map(|batch| (policy.clone(), reference.cloned(), batch)).collect();
+        let (mut gradient, mut numbers) = (None, Vec::with_capacity(batches.len()));
         self.workers.for_each(
             jobs,
-            |(policy, reference, batch)| self.micro_batch::<AB, M>(policy, reference, &batch, share),
-            |part| {
-                total = Some(match total.take() {
-                    None => part,
-                    Some(total) => total.plus(part),
+            |(policy, reference, batch)| self.micro_batch::<AB, M>(policy, reference, batch, share),
+            |part: MicroBatch<B>| {
+                numbers.push(part.numbers);
+                gradient = Some(match gradient.take() {
+                    None => part.gradient,
+                    Some(sum) => Parameters::plus(sum, &part.gradient),
                 });
             },
         );
-        total.expect("there are transitions")
+        // One read for the whole update: at each the host waits for the device, and has nothing to give it meanwhile.
+        let numbers: Vec<f64> = Tensor::cat(numbers, 0).into_data().iter().collect();
+        let (loss, seen) = self.told_apart(&batches, &numbers);
+        ReplayOutcome { gradient: gradient.expect("there are transitions"), loss, seen }
+    }
+
+    /// The loss and what was seen, from the numbers of every micro-batch after the other.
+    fn told_apart(&self, batches: &[Vec<Transition>], mut numbers: &[f64]) -> (f64, Vec<Seen>) {
+        let (mut loss, mut seen) = (0.0, Vec::new());
+        for batch in batches {
+            let (own, rest) = numbers.split_at(1 + 3 * batch.len());
+            numbers = rest;
+            loss += own[0];
+            let value = |column: usize, row: usize| own[1 + column * batch.len() + row];
+            seen.extend(batch.iter().enumerate().map(|(row, &transition)| Seen {
+                transition,
+                ratio: value(0, row),
+                log_ratio: value(1, row),
+                kl: value(2, row),
+                advantage: self.advantages[transition.row].into(),
+            }));
+        }
+        (loss, seen)
     }
 
     /// Transitions of one step each, at most `micro_batch` together, in a fixed order.
@@ -137,7 +163,7 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
         reference: Option<M::InnerModule>,
         batch: &[Transition],
         share: f64,
-    ) -> ReplayOutcome<B>
+    ) -> MicroBatch<B>
     where
         AB: AutodiffBackend<InnerBackend = B>,
         M: AutodiffModule<AB> + VelocityField<AB, Condition = C>,
@@ -157,7 +183,7 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
             transition.gaussian(latent.clone(), velocity, step)
         });
 
-        let policy: M = parameters::trainable(policy);
+        let policy: M = self.trained.with_graph(policy);
         let latent = Tensor::<AB, 4>::from_inner(latent);
         let gaussian = transition.gaussian(latent.clone(), velocity_at(&policy, latent, step, &conditions), step);
         let new_log_prob = gaussian.log_prob(Tensor::from_inner(next), self.reduction);
@@ -176,27 +202,15 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
         let loss = loss.sum() * share;
         let ratio = policy_loss.ratio.inner();
         let kl = kl.map_or_else(|| log_ratio.zeros_like(), Tensor::inner);
-        let seen = Tensor::cat(vec![loss.clone().inner(), ratio, log_ratio, kl], 0);
-        let gradient = parameters::gradients(&policy, loss.backward());
-
-        // One read for everything: at each the host waits for the device.
-        let seen: Vec<f64> = seen.into_data().iter().collect();
-        let value = |column: usize, row: usize| seen[1 + column * batch.len() + row];
-        let of_row = |(row, &transition): (usize, &Transition)| Seen {
-            transition,
-            ratio: value(0, row),
-            log_ratio: value(1, row),
-            kl: value(2, row),
-            advantage: advantages[row].into(),
-        };
-        ReplayOutcome { gradient, loss: seen[0], seen: batch.iter().enumerate().map(of_row).collect() }
+        let numbers = Tensor::cat(vec![loss.clone().inner(), ratio, log_ratio, kl], 0);
+        MicroBatch { gradient: self.trained.gradients(&policy, loss.backward()), numbers }
     }
     // ANCHOR_END: replay
 }
 
-impl<B: Backend> ReplayOutcome<B> {
-    fn plus(mut self, other: Self) -> Self {
-        self.seen.extend(other.seen);
-        Self { gradient: self.gradient.plus(&other.gradient), loss: self.loss + other.loss, seen: self.seen }
-    }
+/// What a micro-batch gives, on the device still.
+struct MicroBatch<B: Backend> {
+    gradient: Parameters<B>,
+    /// Its share of the loss, then the ratios, the log-ratios and the KL divergences of its rows.
+    numbers: Tensor<B, 1>,
 }

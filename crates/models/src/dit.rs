@@ -6,7 +6,7 @@
 
 use burn::{
     module::{Module, ModuleMapper, Param},
-    nn::{Embedding, Linear},
+    nn::Embedding,
     prelude::*,
     tensor::{FloatDType, activation},
 };
@@ -14,7 +14,7 @@ use flow::VelocityField;
 use kernels::Kernels;
 use serde::{Deserialize, Serialize};
 
-use crate::{init::Initializer, time_embedding::sinusoidal, vocabulary::TokenIds};
+use crate::{init::Initializer, linear::Linear, lora::Adaptable, time_embedding::sinusoidal, vocabulary::TokenIds};
 
 /// The sizes of a [`Dit`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -300,6 +300,26 @@ impl<B: Kernels> VelocityField<B> for Dit<B> {
     }
 }
 
+impl<B: Backend> Adaptable<B> for Dit<B> {
+    fn linears(&mut self) -> Vec<(String, &mut Linear<B>)> {
+        let text = [("text_in", &mut self.text_in), ("text_out", &mut self.text_out)];
+        let text = text.into_iter().filter_map(|(name, layer)| Some((name, layer.as_mut()?)));
+        let input = [
+            ("patches", &mut self.patches),
+            ("time_in", &mut self.time_in),
+            ("time_out", &mut self.time_out),
+            ("pooled", &mut self.pooled),
+        ];
+        let output = [("modulation", &mut self.modulation), ("output", &mut self.output)];
+        let blocks =
+            self.blocks.iter_mut().enumerate().flat_map(|(i, block)| {
+                block.linears().into_iter().map(move |(name, layer)| (format!("blocks.{i}.{name}"), layer))
+            });
+        let named = |(name, layer): (&str, _)| (name.to_owned(), layer);
+        text.chain(input).map(named).chain(blocks).chain(output.map(named)).collect()
+    }
+}
+
 /// Casts every parameter; gradients flow back through the cast.
 struct Cast(FloatDType);
 
@@ -325,6 +345,20 @@ struct Block<B: Backend> {
     mlp_in: Linear<B>,
     mlp_out: Linear<B>,
     heads: usize,
+}
+
+impl<B: Backend> Block<B> {
+    fn linears(&mut self) -> [(&'static str, &mut Linear<B>); 7] {
+        [
+            ("modulation", &mut self.modulation),
+            ("to_q", &mut self.to_q),
+            ("to_k", &mut self.to_k),
+            ("to_v", &mut self.to_v),
+            ("to_out", &mut self.to_out),
+            ("mlp_in", &mut self.mlp_in),
+            ("mlp_out", &mut self.mlp_out),
+        ]
+    }
 }
 
 impl<B: Kernels> Block<B> {

@@ -4,12 +4,14 @@
 
 use burn::{
     module::{Param, ParamId},
-    nn::{Embedding, Linear},
+    nn::Embedding,
     prelude::*,
 };
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal, Uniform};
+
+use crate::linear::Linear;
 
 /// Makes the layers of one network, one after the other.
 pub(crate) struct Initializer<'a, B: Backend> {
@@ -28,13 +30,14 @@ impl<'a, B: Backend> Initializer<'a, B> {
         let bound = (6.0 / (inputs + outputs) as f32).sqrt();
         let uniform = Uniform::new_inclusive(-bound, bound).expect("the bound is positive and finite");
         let weights = uniform.sample_iter(&mut self.rng).take(inputs * outputs).collect();
-        Linear { weight: self.param([inputs, outputs], weights), bias: Some(self.param([outputs], vec![0.0; outputs])) }
+        let weight = self.param([inputs, outputs], weights);
+        Linear::new(weight, Some(self.param([outputs], vec![0.0; outputs])))
     }
 
     /// A linear layer of zeros: the block behind it starts as the identity (arXiv 2212.09748, adaLN-zero).
     pub(crate) fn zero_linear(&mut self, inputs: usize, outputs: usize) -> Linear<B> {
         let weight = self.param([inputs, outputs], vec![0.0; inputs * outputs]);
-        Linear { weight, bias: Some(self.param([outputs], vec![0.0; outputs])) }
+        Linear::new(weight, Some(self.param([outputs], vec![0.0; outputs])))
     }
 
     /// An embedding table with rows of about unit scale.

@@ -4,12 +4,16 @@
 
 pub mod dit;
 mod init;
+mod linear;
+pub mod lora;
 pub mod mlp;
 mod time_embedding;
 pub mod vocabulary;
 pub mod weights;
 
 pub use dit::{Dit, DitConfig};
+pub use linear::Linear;
+pub use lora::{Adaptable, Adapter, LoraConfig};
 pub use mlp::{MlpConfig, MlpField};
 pub use vocabulary::{TokenIds, Vocabulary, VocabularyError};
 pub use weights::{WeightsError, WeightsFile};

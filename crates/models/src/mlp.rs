@@ -1,10 +1,10 @@
 //! A multilayer perceptron as a velocity field, for points in the plane.
 
-use burn::{nn::Linear, prelude::*, tensor::activation};
+use burn::{prelude::*, tensor::activation};
 use flow::VelocityField;
 use serde::{Deserialize, Serialize};
 
-use crate::{init::Initializer, time_embedding::sinusoidal, vocabulary::TokenIds};
+use crate::{init::Initializer, linear::Linear, lora::Adaptable, time_embedding::sinusoidal, vocabulary::TokenIds};
 
 /// The size of an [`MlpField`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +51,13 @@ const HALF: usize = 16;
 pub struct MlpField<B: Backend> {
     hidden: Vec<Linear<B>>,
     output: Linear<B>,
+}
+
+impl<B: Backend> Adaptable<B> for MlpField<B> {
+    fn linears(&mut self) -> Vec<(String, &mut Linear<B>)> {
+        let hidden = self.hidden.iter_mut().enumerate().map(|(i, layer)| (format!("hidden.{i}"), layer));
+        hidden.chain([("output".to_owned(), &mut self.output)]).collect()
+    }
 }
 
 impl<B: Backend> VelocityField<B> for MlpField<B> {

@@ -47,6 +47,11 @@ impl WeightsFile {
         Ok(Self { path: path.into(), bytes, metadata })
     }
 
+    /// The file, as errors call it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// A metadata entry.
     ///
     /// # Errors

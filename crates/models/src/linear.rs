@@ -1,0 +1,64 @@
+//! A linear layer that can carry a low-rank adapter.
+
+use burn::{module::Param, prelude::*, tensor::module::linear};
+
+/// A linear layer, on request with a low-rank adapter beside its weights.
+///
+/// ```text
+/// y = x·W + b + (α/r)·(x·A)·B
+/// ```
+///
+/// Source: LoRA, arXiv 2106.09685, section 4.1. Without an adapter the last term is absent, not zero.
+///
+/// # Shapes
+/// - `weight`: `[inputs, outputs]`, the transpose of PyTorch's; `bias`: `[outputs]`
+#[derive(Module, Debug)]
+pub struct Linear<B: Backend> {
+    /// `W`
+    pub weight: Param<Tensor<B, 2>>,
+    /// `b`
+    pub bias: Option<Param<Tensor<B, 1>>>,
+    /// `A`, `B` and `α/r`
+    pub adapter: Option<LowRank<B>>,
+}
+
+/// The adapter of one layer.
+///
+/// # Shapes
+/// - `a`: `[inputs, r]`; `b`: `[r, outputs]`: the transposes of PEFT's `lora_A` and `lora_B`
+#[derive(Module, Debug)]
+pub struct LowRank<B: Backend> {
+    /// Down to rank `r`.
+    pub a: Param<Tensor<B, 2>>,
+    /// Up from rank `r`; zero to begin with, so that a fresh adapter changes nothing.
+    pub b: Param<Tensor<B, 2>>,
+    /// `α/r`
+    #[module(skip)]
+    pub scale: f64,
+}
+
+impl<B: Backend> Linear<B> {
+    /// A layer without an adapter.
+    pub fn new(weight: Param<Tensor<B, 2>>, bias: Option<Param<Tensor<B, 1>>>) -> Self {
+        Self { weight, bias, adapter: None }
+    }
+
+    /// # Shapes
+    /// - `input`: `[…, inputs]`; the result: `[…, outputs]`
+    pub fn forward<const D: usize>(&self, input: Tensor<B, D>) -> Tensor<B, D> {
+        let bias = self.bias.as_ref().map(Param::val);
+        let Some(LowRank { a, b, scale }) = &self.adapter else { return linear(input, self.weight.val(), bias) };
+        let low = linear(linear(input.clone(), a.val(), None), b.val(), None);
+        linear(input, self.weight.val(), bias) + low * *scale
+    }
+
+    /// The same layer with its adapter added to its weights: `W ← W + (α/r)·A·B`.
+    #[must_use]
+    pub fn merged(mut self) -> Self {
+        if let Some(LowRank { a, b, scale }) = self.adapter.take() {
+            let change = a.val().matmul(b.val()) * scale;
+            self.weight = self.weight.map(|weight| weight + change);
+        }
+        self
+    }
+}

@@ -1,0 +1,436 @@
+//! Low-rank adapters: made, put on a network, taken off, merged, and in the files of PEFT and diffusers.
+//!
+//! An [`Adapter`] lives on the host, layer by layer under the layer's path in the network. Which numbers of a network are trained is
+//! the trainer's business: those of an adapter are the ones whose name [`is_of_adapter`].
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use burn::{
+    module::{Param, ParamId},
+    prelude::*,
+};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Normal, Uniform};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    linear::{Linear, LowRank},
+    weights::{StoredAs, WeightsError, WeightsFile, write_atomically, write_tensors},
+};
+
+/// A network whose linear layers can carry adapters.
+pub trait Adaptable<B: Backend> {
+    /// Every linear layer with its path in the network, in the order of the fields.
+    fn linears(&mut self) -> Vec<(String, &mut Linear<B>)>;
+}
+
+/// What a new adapter is like.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoraConfig {
+    /// The rank `r`; 32 in the paper.
+    pub rank: usize,
+    /// `α`: what the adapter adds is scaled by `α/r`; 64 in the paper.
+    pub alpha: f64,
+    /// How `A` is drawn.
+    pub init: LoraInit,
+    /// The layers that get one: those whose path ends with one of these names, as PEFT's `target_modules`; `all-linear` is every
+    /// linear layer.
+    pub targets: Vec<String>,
+}
+
+/// How `A` is drawn; `B` is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoraInit {
+    /// Normal with standard deviation `1/r`: PEFT's `gaussian`, the reference code's choice.
+    Gaussian,
+    /// Uniform within `±1/√inputs`: PEFT's default (Kaiming-uniform with a = √5).
+    Kaiming,
+}
+
+impl LoraConfig {
+    /// All that is out of range, one sentence each, beginning with the key.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.rank == 0 {
+            problems.push("rank must be at least 1".to_owned());
+        }
+        if !(self.alpha > 0.0 && self.alpha.is_finite()) {
+            problems.push(format!("alpha ({}) must be a positive number", self.alpha));
+        }
+        if self.targets.is_empty() {
+            problems.push(format!("targets must name at least one layer, or `{ALL_LINEAR}`"));
+        }
+        problems
+    }
+}
+
+/// The target that stands for every linear layer, in PEFT too.
+const ALL_LINEAR: &str = "all-linear";
+
+/// Whether a layer's path ends with a target, at a dot.
+fn is_target(path: &str, target: &str) -> bool {
+    target == ALL_LINEAR || path.strip_suffix(target).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
+/// Whether a parameter of this name belongs to an adapter.
+pub fn is_of_adapter(name: &str) -> bool {
+    name.contains(".adapter.")
+}
+
+/// Adapters of some layers of a network, on the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adapter {
+    /// `α`
+    pub alpha: f64,
+    layers: BTreeMap<String, Factors>,
+}
+
+/// The two factors of one layer.
+#[derive(Clone, Debug, PartialEq)]
+struct Factors {
+    /// `[inputs, r]`
+    a: TensorData,
+    /// `[r, outputs]`
+    b: TensorData,
+}
+
+impl Factors {
+    fn rank(&self) -> usize {
+        self.b.shape[0]
+    }
+}
+
+impl Adapter {
+    /// A fresh adapter for a network: `A` random, `B` zero, so it changes nothing yet.
+    ///
+    /// # Errors
+    /// If a target names no layer.
+    pub fn new<B: Backend>(config: &LoraConfig, network: &mut impl Adaptable<B>, seed: u64) -> Result<Self, AdapterError> {
+        let linears = network.linears();
+        for target in &config.targets {
+            if !linears.iter().any(|(path, _)| is_target(path, target)) {
+                let layers = linears.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>().join(", ");
+                return Err(AdapterError::NoSuchLayer { target: target.clone(), layers });
+            }
+        }
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut layers = BTreeMap::new();
+        for (path, linear) in linears {
+            if !config.targets.iter().any(|target| is_target(&path, target)) {
+                continue;
+            }
+            let [inputs, outputs] = linear.weight.dims();
+            let a: Vec<f32> = match config.init {
+                LoraInit::Gaussian => {
+                    let normal = Normal::new(0.0, 1.0 / config.rank as f32).expect("the rank is positive");
+                    normal.sample_iter(&mut rng).take(inputs * config.rank).collect()
+                }
+                LoraInit::Kaiming => {
+                    let bound = 1.0 / (inputs as f32).sqrt();
+                    let uniform = Uniform::new_inclusive(-bound, bound).expect("the bound is positive and finite");
+                    uniform.sample_iter(&mut rng).take(inputs * config.rank).collect()
+                }
+            };
+            let b = TensorData::zeros::<f32, _>([config.rank, outputs]);
+            layers.insert(path, Factors { a: TensorData::new(a, [inputs, config.rank]), b });
+        }
+        Ok(Self { alpha: config.alpha, layers })
+    }
+
+    /// The adapter that a network carries.
+    pub fn of<B: Backend>(network: &mut impl Adaptable<B>) -> Self {
+        let mut adapter = Self { alpha: 1.0, layers: BTreeMap::new() };
+        for (path, linear) in network.linears() {
+            if let Some(LowRank { a, b, scale }) = &linear.adapter {
+                let factors = Factors { a: a.val().to_data(), b: b.val().to_data() };
+                adapter.alpha = scale * factors.rank() as f64;
+                adapter.layers.insert(path, factors);
+            }
+        }
+        adapter
+    }
+
+    /// The network with this adapter on it, in the place of the one that it carried.
+    ///
+    /// # Errors
+    /// Lists every layer that the network lacks or that has other sides.
+    pub fn attach<B: Backend, N: Adaptable<B>>(&self, mut network: N, device: &B::Device) -> Result<N, AdapterError> {
+        let mut rest = self.layers.clone();
+        let mut problems = Vec::new();
+        for (path, linear) in network.linears() {
+            linear.adapter = None;
+            let Some(factors) = rest.remove(&path) else { continue };
+            let [inputs, outputs] = linear.weight.dims();
+            if factors.a.shape[0] != inputs || factors.b.shape[1] != outputs {
+                let [a, b] = [factors.a.shape[0], factors.b.shape[1]];
+                problems.push(format!("{path} goes from {inputs} to {outputs} features, its adapter from {a} to {b}"));
+                continue;
+            }
+            let scale = self.alpha / factors.rank() as f64;
+            // Identities of their own, found from that of the weights: the optimiser's state fits the network of the next process.
+            let id = (1 << 40) + 2 * linear.weight.id.val();
+            let param =
+                |id: u64, data| Param::initialized(ParamId::from(id), Tensor::<B, 2>::from_data(data, device).require_grad());
+            linear.adapter = Some(LowRank { a: param(id, factors.a), b: param(id + 1, factors.b), scale });
+        }
+        problems.extend(rest.keys().map(|path| format!("{path} is not a linear layer of this network")));
+        if problems.is_empty() { Ok(network) } else { Err(AdapterError::Misfit { problems: problems.join("\n  - ") }) }
+    }
+
+    /// Reads an adapter: a directory of PEFT's (`adapter_config.json` and `adapter_model.safetensors`) or a file of diffusers'
+    /// (`pytorch_lora_weights.safetensors`, whose `α` is `r` unless its metadata says otherwise).
+    ///
+    /// # Errors
+    /// If a file is missing or damaged, is of a kind of adapter that is not plain LoRA, or its factors do not pair up.
+    pub fn read(path: &Path) -> Result<Self, AdapterError> {
+        if path.is_dir() { Self::read_peft(path) } else { Self::read_diffusers(path) }
+    }
+
+    fn read_peft(directory: &Path) -> Result<Self, AdapterError> {
+        let config = PeftConfig::read(directory)?;
+        let file = WeightsFile::read(&directory.join(PEFT_WEIGHTS))?;
+        let (alpha, layers) = (config.lora_alpha, layers(&file, PEFT_PREFIX)?);
+        let other = layers.iter().find(|(_, factors)| factors.rank() != config.r);
+        if let Some((path, factors)) = other {
+            let reason = format!("r is {}, but the factors of {path} have rank {}", config.r, factors.rank());
+            return Err(AdapterError::BadConfig { path: directory.join(PEFT_CONFIG), reason });
+        }
+        Ok(Self { alpha, layers })
+    }
+
+    fn read_diffusers(path: &Path) -> Result<Self, AdapterError> {
+        let file = WeightsFile::read(path)?;
+        let layers = layers(&file, DIFFUSERS_PREFIX)?;
+        let rank = layers.values().next().map_or(1, Factors::rank);
+        if let Some((layer, _)) = layers.iter().find(|(_, factors)| factors.rank() != rank) {
+            return Err(bad_factors(path, format!("{layer} has another rank than the layers before it, which is not supported")));
+        }
+        let alpha = match file.metadata(DIFFUSERS_METADATA) {
+            Ok(_) => {
+                let metadata: BTreeMap<String, serde_json::Value> = file.parsed_metadata(DIFFUSERS_METADATA)?;
+                metadata.get("transformer.lora_alpha").and_then(serde_json::Value::as_f64).unwrap_or(rank as f64)
+            }
+            Err(_) => rank as f64,
+        };
+        if !(alpha > 0.0 && alpha.is_finite()) {
+            return Err(bad_factors(path, format!("lora_alpha ({alpha}) must be a positive number")));
+        }
+        Ok(Self { alpha, layers })
+    }
+
+    /// Writes PEFT's two files into a directory, each in one go; `base` is the model that the adapter belongs to.
+    pub fn write_peft(&self, directory: &Path, base: &str) -> Result<(), AdapterError> {
+        let io = |source| WeightsError::Io { path: directory.into(), source };
+        std::fs::create_dir_all(directory).map_err(io)?;
+        let config = PeftConfig {
+            peft_type: LORA.to_owned(),
+            base_model_name_or_path: Some(base.to_owned()),
+            r: self.rank(),
+            lora_alpha: self.alpha,
+            target_modules: Some(self.layers.keys().cloned().collect()),
+            bias: "none".to_owned(),
+            inference_mode: true,
+            ..PeftConfig::default()
+        };
+        let text = serde_json::to_string_pretty(&config).expect("a configuration is plain data") + "\n";
+        write_atomically(&directory.join(PEFT_CONFIG), text.as_bytes()).map_err(io)?;
+        Ok(self.write(PEFT_PREFIX, 1.0, &directory.join(PEFT_WEIGHTS))?)
+    }
+
+    /// Writes a file that diffusers' `load_lora_weights` reads. The scale `α/r` is part of `B` there, so versions that do not
+    /// read an `α` apply the same.
+    pub fn write_diffusers(&self, path: &Path) -> Result<(), AdapterError> {
+        Ok(self.write(DIFFUSERS_PREFIX, (self.alpha / self.rank() as f64) as f32, path)?)
+    }
+
+    fn write(&self, prefix: &str, scale: f32, path: &Path) -> Result<(), WeightsError> {
+        let mut tensors = BTreeMap::new();
+        for (layer, Factors { a, b }) in &self.layers {
+            tensors.insert(format!("{prefix}{layer}.lora_A.weight"), transposed(a, 1.0));
+            tensors.insert(format!("{prefix}{layer}.lora_B.weight"), transposed(b, scale));
+        }
+        write_tensors(&tensors, ("format", "pt".to_owned()), StoredAs::F32, path)
+    }
+
+    /// The rank of the first layer; all have the same.
+    pub fn rank(&self) -> usize {
+        self.layers.values().next().map_or(1, Factors::rank)
+    }
+
+    /// The layers that it adapts.
+    pub fn layers(&self) -> impl Iterator<Item = &str> {
+        self.layers.keys().map(String::as_str)
+    }
+}
+
+/// The base model that a PEFT directory names; none in a diffusers file.
+pub fn base_of(path: &Path) -> Result<Option<String>, AdapterError> {
+    if path.is_dir() { Ok(PeftConfig::read(path)?.base_model_name_or_path) } else { Ok(None) }
+}
+
+/// The network with its adapters added to its weights.
+#[must_use]
+pub fn merged<B: Backend, N: Adaptable<B>>(mut network: N) -> N {
+    for (_, linear) in network.linears() {
+        *linear = linear.clone().merged();
+    }
+    network
+}
+
+const PEFT_CONFIG: &str = "adapter_config.json";
+const PEFT_WEIGHTS: &str = "adapter_model.safetensors";
+const PEFT_PREFIX: &str = "base_model.model.";
+const DIFFUSERS_PREFIX: &str = "transformer.";
+const DIFFUSERS_METADATA: &str = "lora_adapter_metadata";
+const LORA: &str = "LORA";
+
+/// What is read and written of `adapter_config.json`; the variants that change what an adapter computes are refused.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(clippy::struct_excessive_bools, reason = "the file's own layout")]
+struct PeftConfig {
+    peft_type: String,
+    base_model_name_or_path: Option<String>,
+    r: usize,
+    lora_alpha: f64,
+    target_modules: Option<Vec<String>>,
+    bias: String,
+    inference_mode: bool,
+    use_rslora: bool,
+    use_dora: bool,
+    fan_in_fan_out: bool,
+    rank_pattern: BTreeMap<String, serde_json::Value>,
+    alpha_pattern: BTreeMap<String, serde_json::Value>,
+}
+
+impl PeftConfig {
+    fn read(directory: &Path) -> Result<Self, AdapterError> {
+        let path = directory.join(PEFT_CONFIG);
+        let text = std::fs::read_to_string(&path).map_err(|source| WeightsError::Io { path: path.clone(), source })?;
+        let bad = |reason: String| AdapterError::BadConfig { path: path.clone(), reason };
+        let config: Self = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+        let unsupported = [
+            (config.peft_type != LORA, "peft_type is not LORA"),
+            (config.use_rslora, "use_rslora is not supported"),
+            (config.use_dora, "use_dora is not supported"),
+            (config.fan_in_fan_out, "fan_in_fan_out is not supported"),
+            (!config.rank_pattern.is_empty(), "rank_pattern is not supported"),
+            (!config.alpha_pattern.is_empty(), "alpha_pattern is not supported"),
+            (!config.bias.is_empty() && config.bias != "none", "trained biases are not supported"),
+            (!(config.lora_alpha > 0.0 && config.lora_alpha.is_finite()), "lora_alpha must be a positive number"),
+        ];
+        match unsupported.iter().find(|(is_so, _)| *is_so) {
+            Some((_, reason)) => Err(bad((*reason).to_owned())),
+            None => Ok(config),
+        }
+    }
+}
+
+/// The factors of a file by layer.
+fn layers(file: &WeightsFile, prefix: &str) -> Result<BTreeMap<String, Factors>, AdapterError> {
+    let mut halves: BTreeMap<String, [Option<TensorData>; 2]> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (name, data) in file.tensors()? {
+        let layer = name.strip_prefix(prefix).and_then(|name| {
+            let half = |suffix: &str, half: usize| name.strip_suffix(suffix).map(|layer| (layer.to_owned(), half));
+            half(".lora_A.weight", 0).or_else(|| half(".lora_B.weight", 1))
+        });
+        match layer {
+            None => problems.push(format!("{name} is not named {prefix}LAYER.lora_A.weight or .lora_B.weight")),
+            Some(_) if data.shape.num_dims() != 2 => problems.push(format!("{name} has shape {:?} and is no matrix", data.shape)),
+            Some(_) if !data.iter::<f32>().all(f32::is_finite) => {
+                problems.push(format!("{name} holds numbers that are not finite"));
+            }
+            Some((layer, half)) => halves.entry(layer).or_default()[half] = Some(transposed(&data, 1.0)),
+        }
+    }
+    let mut layers = BTreeMap::new();
+    for (layer, halves) in halves {
+        match halves {
+            [Some(a), Some(b)] if a.shape[1] == b.shape[0] && b.shape[0] > 0 => {
+                layers.insert(layer, Factors { a, b });
+            }
+            [Some(a), Some(b)] => problems.push(format!("{layer}: lora_A has rank {}, lora_B {}", a.shape[1], b.shape[0])),
+            _ => problems.push(format!("{layer} has only one of lora_A and lora_B")),
+        }
+    }
+    if layers.is_empty() && problems.is_empty() {
+        problems.push("it holds no layer".to_owned());
+    }
+    if problems.is_empty() { Ok(layers) } else { Err(bad_factors(file.path(), problems.join("\n  - "))) }
+}
+
+fn bad_factors(path: &Path, problems: String) -> AdapterError {
+    AdapterError::BadFactors { path: path.into(), problems }
+}
+
+/// A matrix on its other side, times a number: PyTorch keeps `[outputs, inputs]`, Burn `[inputs, outputs]`.
+fn transposed(data: &TensorData, scale: f32) -> TensorData {
+    let [rows, columns] = [data.shape[0], data.shape[1]];
+    let values: Vec<f32> = data.iter::<f32>().collect();
+    let turned = (0..rows * columns).map(|i| values[i % rows * columns + i / rows] * scale).collect();
+    TensorData::new(turned, [columns, rows])
+}
+
+/// Why an adapter could not be made or used.
+#[derive(Debug, Error)]
+pub enum AdapterError {
+    /// A target names no layer.
+    #[error("targets: no linear layer is called `{target}`; there are: {layers}")]
+    NoSuchLayer {
+        /// The target.
+        target: String,
+        /// Those that there are.
+        layers: String,
+    },
+    /// The adapter belongs to another network.
+    #[error("the adapter does not fit the network:\n  - {problems}")]
+    Misfit {
+        /// One line each.
+        problems: String,
+    },
+    /// The configuration cannot be used.
+    #[error("{}: {reason}", path.display())]
+    BadConfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The factors do not make an adapter.
+    #[error("{} is not a LoRA adapter:\n  - {problems}", path.display())]
+    BadFactors {
+        /// The file.
+        path: PathBuf,
+        /// One line each.
+        problems: String,
+    },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_whole_name_at_the_end_of_a_path() {
+        assert!(is_target("blocks.0.to_q", "to_q") && is_target("to_q", "to_q") && is_target("blocks.0.to_q", "0.to_q"));
+        assert!(!is_target("blocks.0.not_to_q", "to_q") && !is_target("blocks.0.to_q", "blocks"));
+        assert!(is_target("anything", ALL_LINEAR));
+    }
+
+    #[test]
+    fn transposing_turns_rows_into_columns() {
+        let data = TensorData::new(vec![1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0], [2, 3]);
+        assert_eq!(transposed(&data, 2.0), TensorData::new(vec![2.0_f32, 8.0, 4.0, 10.0, 6.0, 12.0], [3, 2]));
+    }
+}

@@ -1,0 +1,221 @@
+//! LoRA: a fresh adapter changes nothing, only adapters are trained, the reference is the same weights without them.
+
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    tensor::{Tensor, backend::Backend},
+};
+use flow::VelocityField;
+use grpo::{
+    GrpoConfig, Policy,
+    objective::ObjectiveConfig,
+    parameters::{self, Parameters, Trained},
+};
+use models::{
+    Adaptable, Adapter, Dit, LoraConfig,
+    lora::{self, LoraInit},
+};
+
+use crate::{
+    backend::{Device, Plain, distance, numbers},
+    closed_forms::noise,
+    networks::{conditions, network},
+    training::{TestTrainer, config, policy_trainer},
+};
+
+fn lora(rank: usize, targets: &[&str]) -> LoraConfig {
+    let targets = targets.iter().map(|&target| target.to_owned()).collect();
+    LoraConfig { rank, alpha: 2.0 * rank as f64, init: LoraInit::Gaussian, targets }
+}
+
+const ATTENTION: [&str; 4] = ["to_q", "to_k", "to_v", "to_out"];
+
+/// The test network with a fresh adapter.
+fn adapted(config: &LoraConfig) -> Dit<Plain> {
+    let adapter = Adapter::new(config, &mut network(1), 3).expect("the targets exist");
+    adapter.attach(network(1), &Device::default()).expect("it fits")
+}
+
+/// The same network, with an adapter whose `B` is not zero.
+fn adapted_and_moved(config: &LoraConfig) -> Dit<Plain> {
+    let network = adapted(config);
+    let adapters = Trained::named(&network, lora::is_of_adapter);
+    let moved = adapters.of(&network).map(|values| {
+        let n = values.dims()[0];
+        let jitter: Tensor<Plain, 1> = noise(1, [n, 1, 1], 7).reshape([n]);
+        values + jitter * 0.1
+    });
+    moved.put_into(network)
+}
+
+fn velocity(network: &Dit<Plain>) -> Vec<f64> {
+    let time = Tensor::<Plain, 1>::from_floats([0.2, 0.6, 1.0], &Device::default());
+    numbers(network.velocity(noise(3, [3, 16, 16], 1), time, &conditions(3)))
+}
+
+/// A trainer of the test network with adapters, or of all its weights.
+fn trainer(tuning: Option<&LoraConfig>, config: GrpoConfig) -> TestTrainer {
+    let base = network(1);
+    let policy = match tuning {
+        None => Policy::full(base),
+        Some(lora) => {
+            let network = adapted(lora);
+            Policy { trained: Trained::named(&network, lora::is_of_adapter), network, reference: base }
+        }
+    };
+    policy_trainer(config, policy)
+}
+
+#[test]
+fn a_fresh_adapter_changes_nothing() {
+    for targets in [&ATTENTION[..], &["all-linear"]] {
+        assert_eq!(velocity(&adapted(&lora(4, targets))), velocity(&network(1)));
+    }
+    assert!(distance(&velocity(&adapted_and_moved(&lora(4, &ATTENTION))), &velocity(&network(1))) > 1e-3);
+}
+
+#[test]
+fn merging_equals_applying() {
+    let applied = adapted_and_moved(&lora(4, &["all-linear"]));
+    let merged = lora::merged(applied.clone());
+    assert_eq!(Parameters::of(&merged).layout(), Parameters::of(&network(1)).layout());
+    assert!(distance(&velocity(&merged), &velocity(&applied)) < 1e-5);
+}
+
+/// Where a network's linear layers are, by what its parameters are called.
+struct Linears {
+    path: Vec<String>,
+    containers: Vec<String>,
+    found: Vec<String>,
+}
+
+impl<B: Backend> ModuleVisitor<B> for Linears {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.push(name.to_owned());
+        self.containers.push(container.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+        self.containers.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<B, D>>) {
+        if self.containers.last().is_some_and(|container| container.ends_with("Linear"))
+            && self.path.ends_with(&["weight".to_owned()])
+        {
+            self.found.push(self.path[..self.path.len() - 1].join("."));
+        }
+    }
+}
+
+#[test]
+fn every_linear_layer_can_carry_an_adapter_under_the_path_of_its_weights() {
+    let mut network = network(1);
+    let mut visitor = Linears { path: Vec::new(), containers: Vec::new(), found: Vec::new() };
+    network.visit(&mut visitor);
+    let mut listed: Vec<String> = network.linears().into_iter().map(|(path, _)| path).collect();
+    assert!(visitor.found.len() > 20, "{:?}", visitor.found);
+    listed.sort();
+    visitor.found.sort();
+    assert_eq!(listed, visitor.found);
+}
+
+#[test]
+fn only_adapters_are_trained_and_optimised() {
+    let config = config();
+    let lora = lora(4, &ATTENTION);
+    let mut trainer = trainer(Some(&lora), config);
+    let adapters = 2 * 4 * 4 * 16 * 2;
+    (0..3).for_each(|_| drop(trainer.iterate().expect("an epoch")));
+    let state = trainer.state();
+    for parameters in [&state.weights, &state.average, &state.optimizer.first, &state.optimizer.second] {
+        assert_eq!(parameters.count(), adapters, "two blocks, four layers, two factors of rank 4 and width 16");
+    }
+    assert!(state.optimizer.first.norm() > 0.0);
+    let after = trainer.averaged_policy();
+    let (names, before) = (parameters::names(&after), Parameters::of(&network(1)).to_data());
+    for (id, values) in Parameters::of(&after).to_data() {
+        match before.get(&id) {
+            Some(base) => assert_eq!(&values, base, "{} is not part of an adapter and has moved", names[&id]),
+            None => assert!(lora::is_of_adapter(&names[&id]), "{}", names[&id]),
+        }
+    }
+    assert!(distance(&velocity(&after), &velocity(&network(1))) > 1e-5, "the adapter must have moved");
+}
+
+#[test]
+fn a_dense_reward_rises_with_adapters_as_it_does_with_all_weights() {
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    // An adapter of a random network has fewer ways to darken a picture: it cannot move the biases.
+    for (tuning, gain) in [(None, 0.1), (Some(lora(4, &["all-linear"])), 0.04)] {
+        let mut trainer = trainer(tuning.as_ref(), config());
+        let rewards: Vec<f64> = (0..24).map(|_| trainer.iterate().expect("an epoch").metrics.reward).collect();
+        assert!(mean(&rewards[20..]) > mean(&rewards[..4]) + gain, "{tuning:?}: {rewards:?}");
+    }
+}
+
+#[test]
+fn kl_has_a_gradient_and_is_taken_to_the_weights_without_the_adapter() {
+    for tuning in [None, Some(lora(4, &ATTENTION))] {
+        let run = |kl_weight: f64| {
+            let objective = ObjectiveConfig { kl_weight, ..config().objective };
+            let mut trainer = trainer(tuning.as_ref(), GrpoConfig { objective, ..config() });
+            let metrics: Vec<f64> = (0..6).map(|_| trainer.iterate().expect("an epoch").metrics.kl_reference).collect();
+            (metrics, trainer.state().weights)
+        };
+        // A KL that has no gradient leaves the weights where they are without one, whatever its weight.
+        let ((weak, free), (strong, held)) = (run(1e-9), run(100.0));
+        assert!(weak[0].abs() < 1e-9 && weak[5] > 0.0, "the reference is where the policy starts: {weak:?}");
+        assert!(strong[5] < 0.9 * weak[5], "{tuning:?}: {weak:?} {strong:?}");
+        assert_ne!(free.to_data(), held.to_data());
+    }
+}
+
+#[test]
+fn adapters_come_back_from_the_files_of_peft_and_diffusers() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut network = adapted_and_moved(&lora(3, &["to_q", "mlp_in"]));
+    let adapter = Adapter::of(&mut network);
+    assert_eq!(adapter.layers().collect::<Vec<_>>(), ["blocks.0.mlp_in", "blocks.0.to_q", "blocks.1.mlp_in", "blocks.1.to_q"]);
+    let (peft, diffusers) = (directory.path().join("adapter"), directory.path().join("pytorch_lora_weights.safetensors"));
+    adapter.write_peft(&peft, "some-base").expect("written");
+    adapter.write_diffusers(&diffusers).expect("written");
+    assert_eq!(lora::base_of(&peft).expect("a base").as_deref(), Some("some-base"));
+    assert_eq!(Adapter::read(&peft).expect("PEFT's"), adapter);
+    let read = Adapter::read(&diffusers).expect("diffusers'");
+    assert_eq!((read.alpha, read.rank()), (3.0, 3), "diffusers takes α for r");
+    let again = read.attach(self::network(1), &Device::default()).expect("it fits");
+    assert!(distance(&velocity(&again), &velocity(&network)) < 1e-6);
+}
+
+#[test]
+fn an_adapter_that_does_not_fit_is_refused_with_every_reason() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let refused = |config: &LoraConfig| Adapter::new(config, &mut network(1), 1).expect_err("refused").to_string();
+    let text = refused(&lora(4, &["to_q", "attention"]));
+    assert!(text.contains("`attention`") && text.contains("blocks.0.to_q"), "{text}");
+
+    let path = directory.path().join("adapter");
+    Adapter::of(&mut adapted(&lora(4, &["to_q", "text_in"]))).write_peft(&path, "base").expect("written");
+    let other = models::DitConfig { width: 32, depth: 1, ..crate::networks::config() };
+    let other = other.init::<Plain>(5, 1, &Device::default());
+    let text = Adapter::read(&path).expect("an adapter").attach(other, &Device::default()).expect_err("other sizes").to_string();
+    assert!(text.contains("blocks.1.to_q is not a linear layer") && text.contains("blocks.0.to_q goes from 32 to 32"), "{text}");
+
+    let config = path.join("adapter_config.json");
+    let text = std::fs::read_to_string(&config).expect("a configuration");
+    for (from, to, reason) in [
+        ("\"use_dora\": false", "\"use_dora\": true", "use_dora is not supported"),
+        ("\"LORA\"", "\"IA3\"", "peft_type is not LORA"),
+        ("\"lora_alpha\": 8.0", "\"lora_alpha\": -1", "lora_alpha must be a positive number"),
+        ("\"r\": 4", "\"r\": 5", "have rank 4"),
+        ("\"r\"", "r", "adapter_config.json"),
+    ] {
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&config, text.replace(from, to)).expect("written");
+        let error = Adapter::read(&path).expect_err(reason).to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+    let error = Adapter::read(directory.path().join("nothing").as_path()).expect_err("nothing there").to_string();
+    assert!(error.contains("nothing"), "{error}");
+}
