@@ -6,17 +6,17 @@ use std::{
 };
 
 /// The program that `cargo xtask test` built.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     let path = std::env::var_os("FLOW_GRPO_BIN").expect("FLOW_GRPO_BIN is unset: run the tests with `cargo xtask test`");
     PathBuf::from(path)
 }
 
-fn run(args: &[&str]) -> Output {
+pub fn run(args: &[&str]) -> Output {
     Command::new(program()).args(args).output().expect("the program runs")
 }
 
 /// Runs what must fail with exit code 2; returns what it said.
-fn refused(args: &[&str]) -> String {
+pub fn refused(args: &[&str]) -> String {
     let output = run(args);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
@@ -34,7 +34,7 @@ fn toy(out: &Path, more: &[&str]) -> Output {
 }
 
 /// `metrics.jsonl` without wall-clock times.
-fn metrics(run: &Path) -> Vec<serde_json::Value> {
+pub fn metrics(run: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
     text.lines()
         .map(|line| {
@@ -51,9 +51,16 @@ fn a_training_run_leaves_a_directory_that_explains_it() {
     let run = directory.path().join("run");
     let output = toy(&run, &["--set", "epochs=12"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    for file in
-        ["config.toml", "about.json", "metrics.jsonl", "state.safetensors", "policy.safetensors", "curves.svg", "report.html"]
-    {
+    for file in [
+        "config.toml",
+        "about.json",
+        "metrics.jsonl",
+        "checkpoints/000012.safetensors",
+        "best.safetensors",
+        "policy.safetensors",
+        "curves.svg",
+        "report.html",
+    ] {
         assert!(std::fs::metadata(run.join(file)).is_ok_and(|file| file.len() > 0), "{file}");
     }
     assert!(String::from_utf8_lossy(&output.stderr).contains("estimated time: "), "the plan must say how long it will take");
@@ -96,15 +103,13 @@ fn a_run_takes_about_as_much_memory_as_it_says_and_does_not_start_where_there_is
 }
 
 #[test]
-fn a_run_that_was_stopped_goes_on_as_if_it_never_had() {
+fn a_run_that_was_stopped_or_lengthened_equals_one_that_was_not() {
     let directory = tempfile::tempdir().expect("a directory");
-    let [whole, stopped] = ["whole", "stopped"].map(|name| directory.path().join(name));
+    let [whole, stopped, early] = ["whole", "stopped", "early"].map(|name| directory.path().join(name));
     assert!(toy(&whole, &["--set", "epochs=20"]).status.success());
     assert!(toy(&stopped, &["--set", "epochs=20"]).status.success());
     // As a kill between two checkpoints leaves it: state of epoch 10, metrics of epoch 13 and half a line.
-    let early = directory.path().join("early");
-    assert!(toy(&early, &["--set", "epochs=10"]).status.success());
-    std::fs::copy(early.join("state.safetensors"), stopped.join("state.safetensors")).expect("copied");
+    std::fs::remove_file(stopped.join("checkpoints/000020.safetensors")).expect("removed");
     let text = std::fs::read_to_string(stopped.join("metrics.jsonl")).expect("metrics");
     let cut: Vec<&str> = text.lines().take(16).collect();
     std::fs::write(stopped.join("metrics.jsonl"), cut.join("\n") + "\n{\"event\":\"epo").expect("written");
@@ -114,6 +119,7 @@ fn a_run_that_was_stopped_goes_on_as_if_it_never_had() {
     let policy = |run: &Path| std::fs::read(run.join("policy.safetensors")).expect("a policy");
     assert_eq!(policy(&stopped), policy(&whole));
     // Half the run, lengthened.
+    assert!(toy(&early, &["--set", "epochs=10"]).status.success());
     let early_text = early.to_string_lossy().into_owned();
     assert!(refused(&["train", "--resume", &early_text, "--set", "epoch=20"]).contains("did you mean `epochs`?"));
     assert!(refused(&["train", "--resume", &early_text, "--set", "epochs=9"]).contains("must be at least 10"));
@@ -290,5 +296,5 @@ fn ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(130), "{text}");
     assert!(text.contains("--resume") && text.contains(&run.display().to_string()), "{text}");
-    assert!(run.join("state.safetensors").exists());
+    assert!(std::fs::read_dir(run.join("checkpoints")).expect("a directory").count() > 1);
 }

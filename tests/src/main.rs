@@ -7,6 +7,7 @@
 mod backend;
 mod cli;
 mod closed_forms;
+mod durability;
 mod equivalence;
 mod golden;
 mod kernels;

@@ -74,7 +74,7 @@ struct RunArgs {
     /// Where the run goes [default: runs/PRESET-SECONDS, the seconds since 1970].
     #[arg(long, conflicts_with = "resume")]
     out: Option<PathBuf>,
-    /// Continues a run where it stopped; with `--set`, under changed settings (`--set epochs=300` lengthens it).
+    /// Continues a run where it stopped; `--set epochs=300` lengthens it. What would change its numbers is refused.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["preset", "config"])]
     resume: Option<PathBuf>,
 }

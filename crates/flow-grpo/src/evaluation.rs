@@ -1,6 +1,9 @@
 //! Evaluation: prompts, the pictures made for them, and what those are worth.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use anyhow::{Result, bail};
 use flow::{GridKind, Guided, Sampler, VelocityField};
@@ -65,6 +68,17 @@ impl Prompts {
     /// The prompt of a row.
     pub fn prompt(&self, row: &Row) -> &Prompt {
         &self.0[row.prompt].prompt
+    }
+
+    /// The names of the numbers that an evaluation on these prompts has, given the names of the rewards.
+    pub fn numbers<'a>(&'a self, rewards: impl Iterator<Item = &'a String>) -> Vec<String> {
+        let rewards = rewards.map(|name| format!("rewards.{name}"));
+        if self.0.iter().any(|prompt| prompt.prompt.metadata.is_none()) {
+            return rewards.collect();
+        }
+        let tags: BTreeSet<&str> = self.0.iter().map(|prompt| prompt.prompt.tag.as_str()).collect();
+        let tags = tags.into_iter().map(|tag| format!("tags.{tag}"));
+        ["overall", "partial"].map(str::to_owned).into_iter().chain(tags).chain(rewards).collect()
     }
 
     /// Shows what was made: pictures as a captioned grid with one row a kind, points as a scatter plot.

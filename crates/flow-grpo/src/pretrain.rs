@@ -16,7 +16,7 @@ use grpo::{
     schedule,
     workers::Workers,
 };
-use models::{Dit, MlpField, TokenIds, Vocabulary, weights::StoredAs};
+use models::{Dit, MlpField, TokenIds, Vocabulary, WeightsFile, weights::StoredAs};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ use tasks::{image::Image, shapes, toy};
 
 use crate::{
     backend::{self, Device, Plain, Training},
-    config::Checked,
+    config::{self, Checked},
     evaluation::{Evaluation, Evaluator, Prompts},
     examples::{CaptionConfig, Examples},
     interrupt,
@@ -83,6 +83,8 @@ impl PretrainConfig {
 }
 
 impl Checked for PretrainConfig {
+    const MAY_CHANGE: &'static [&'static str] = &["steps", "checkpoint_every", "evaluate_every", "evaluation_samples"];
+
     fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.model.problems().into_iter().map(|problem| format!("model.{problem}")).collect();
         for (name, value) in [
@@ -110,7 +112,11 @@ impl Checked for PretrainConfig {
 #[derive(Debug, Serialize, Deserialize)]
 struct Counters {
     step: usize,
+    config: PretrainConfig,
 }
+
+/// How many checkpoints are kept.
+const KEPT_CHECKPOINTS: usize = 2;
 
 /// One line of `metrics.jsonl` per interval.
 #[derive(Debug, Serialize)]
@@ -218,9 +224,11 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             network,
             step: 0,
         };
-        let saved = run.training_state();
-        if saved.exists() {
-            let (state, Counters { step }) = TrainingState::read(&session.network, &session.average, &saved, device)?;
+        if let Some(saved) = run.newest_checkpoint()? {
+            let file = WeightsFile::read(&saved)?;
+            let Counters { step, config: begun } = TrainingState::counters(&file)?;
+            config::check_unchanged(&begun, config)?;
+            let state = TrainingState::read(&session.network, &session.average, &file, device)?;
             ensure!(step <= config.steps, "steps ({}) must be at least {step}: the run has done as many", config.steps);
             session.network = state.weights.put_into(session.network);
             session.average = state.average;
@@ -242,7 +250,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         if let Some(line) = self.needs().line() {
             eprintln!("{line}");
         }
-        run.keep_metrics(|line| line["step"].as_u64().is_none_or(|step| step <= self.step as u64))?;
+        run.keep_metrics(|line| line["step"].as_u64().is_some_and(|step| step <= self.step as u64))?;
         let progress = Progress::new("pre-training", self.config.steps, "steps");
         progress.start_at(self.step);
         let (mut interval, mut interval_started) = (Vec::new(), Instant::now());
@@ -334,7 +342,9 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
     fn save(&self, run: &RunDir) -> Result<()> {
         let weights = Parameters::of(&self.network);
         let state = TrainingState { weights, average: self.average.clone(), optimizer: self.optimizer.state().clone() };
-        state.write(&self.network, &Counters { step: self.step }, &run.training_state())?;
+        let counters = Counters { step: self.step, config: self.config.clone() };
+        state.write(&self.network, &counters, &run.checkpoint(self.step))?;
+        run.retain_checkpoints(KEPT_CHECKPOINTS, None)?;
         self.batches.card.write(&self.average.put_into(self.network.clone()), StoredAs::F16, &run.base_checkpoint())
     }
 }

@@ -4,10 +4,11 @@
 //! config.toml          the resolved configuration
 //! about.json           version, source revision, backend and command line of every program that worked on the run
 //! metrics.jsonl        one JSON object a line
-//! state.safetensors    the training state, resumable
+//! checkpoints/         training states, resumable: the last ones, and that of the best evaluation
 //! base.safetensors     (pre-training) the averaged weights so far
 //! policy.safetensors   (training) the averaged weights so far
-//! adapter/             (training with LoRA, instead) the averaged adapter so far, in the files of PEFT and diffusers
+//! best.safetensors     (training) the averaged weights of the best evaluation
+//! adapter/, best-adapter/  (training with LoRA, instead) the averaged adapters, in the files of PEFT and diffusers
 //! samples/             pictures of every evaluation
 //! curves.svg, report.html
 //! ```
@@ -58,7 +59,9 @@ impl RunDir {
     /// # Errors
     /// If it holds a run already or cannot be written.
     pub fn create(path: &Path) -> Result<Self> {
-        fs::create_dir_all(path.join("samples")).with_context(|| format!("cannot make the run directory {}", path.display()))?;
+        fs::create_dir_all(path.join("samples"))
+            .and_then(|()| fs::create_dir_all(path.join("checkpoints")))
+            .with_context(|| format!("cannot make the run directory {}", path.display()))?;
         if path.join("config.toml").exists() {
             bail!("{} already holds a run: choose another --out, or continue it with --resume {0}", path.display());
         }
@@ -88,7 +91,8 @@ impl RunDir {
         Ok(Self { path: path.to_owned(), metrics, _lock: lock })
     }
 
-    /// Writes down the configuration, and adds this program to those that worked on the run.
+    /// Writes down the configuration, and adds this program to those that worked on the run; says so if it is on another backend
+    /// than the one before it, since then its numbers are equal up to rounding only.
     ///
     /// # Errors
     /// If the directory cannot be written, or its `about.json` is not one.
@@ -99,6 +103,14 @@ impl RunDir {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", about.display())),
         };
+        let before = programs.last().filter(|program| program.backend != backend::NAME);
+        if let Some(before) = before {
+            eprintln!(
+                "note: the run was on {} and goes on on {}: it will not be the same byte for byte",
+                before.backend,
+                backend::NAME
+            );
+        }
         programs.push(About::this_program());
         write_text(&about, &serde_json::to_string_pretty(&programs)?)?;
         write_text(&self.path.join("config.toml"), &toml::to_string(config).context("a configuration is plain data")?)
@@ -122,20 +134,71 @@ impl RunDir {
         text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("{}: {line}", path.display()))).collect()
     }
 
+    /// The lines of `metrics.jsonl` that are whole, with what they say: a kill may cut the last one short.
+    fn whole_lines(&self) -> Result<Vec<(String, serde_json::Value)>> {
+        let path = self.path.join("metrics.jsonl");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(text.lines().filter_map(|line| Some((line.to_owned(), serde_json::from_str(line).ok()?))).collect())
+    }
+
     /// Drops the lines that an interrupted run wrote after its last checkpoint: they will be written again.
     pub fn keep_metrics(&mut self, keep: impl Fn(&serde_json::Value) -> bool) -> Result<()> {
         let path = self.path.join("metrics.jsonl");
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        // A line cut short by a kill does not parse and goes too.
-        let kept = text.lines().filter(|line| serde_json::from_str(line).is_ok_and(|value| keep(&value)));
-        write_text(&path, &kept.map(|line| format!("{line}\n")).collect::<String>())?;
+        let kept = self.whole_lines()?.into_iter().filter(|(_, value)| keep(value));
+        write_text(&path, &kept.map(|(line, _)| line + "\n").collect::<String>())?;
         self.metrics = OpenOptions::new().append(true).open(&path).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(())
     }
 
-    /// Where the resumable training state is.
-    pub fn training_state(&self) -> PathBuf {
-        self.path.join("state.safetensors")
+    /// Where the training state after `done` epochs or steps is.
+    pub fn checkpoint(&self, done: usize) -> PathBuf {
+        self.path.join("checkpoints").join(format!("{done:06}.safetensors"))
+    }
+
+    /// The newest training state, if there is one.
+    ///
+    /// # Errors
+    /// If there is none although the run has done something: then it has vanished.
+    pub fn newest_checkpoint(&self) -> Result<Option<PathBuf>> {
+        let newest = self.checkpoints()?.pop();
+        let position = |(_, line): &(_, serde_json::Value)| line["epoch"].as_u64().or_else(|| line["step"].as_u64());
+        if newest.is_none()
+            && let Some(done) = self.whole_lines()?.iter().filter_map(position).max().filter(|&done| done > 0)
+        {
+            bail!(
+                "{0}: there is no checkpoint in {0}/checkpoints, though metrics.jsonl goes up to {done}; put one back, or start again \
+                 with another --out",
+                self.path.display()
+            );
+        }
+        Ok(newest.map(|done| self.checkpoint(done)))
+    }
+
+    /// Deletes all training states but the newest `last` and that after `best` epochs.
+    pub fn retain_checkpoints(&self, last: usize, best: Option<usize>) -> Result<()> {
+        let all = self.checkpoints()?;
+        let old = &all[..all.len().saturating_sub(last)];
+        for &done in old.iter().filter(|&&done| Some(done) != best) {
+            let path = self.checkpoint(done);
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+        Ok(())
+    }
+
+    /// After how many epochs or steps there is a training state, in order.
+    fn checkpoints(&self) -> Result<Vec<usize>> {
+        let directory = self.path.join("checkpoints");
+        let unreadable = || format!("cannot read {}", directory.display());
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&directory).with_context(unreadable)? {
+            let path = entry.with_context(unreadable)?.path();
+            let done = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+            if let Some(done) = done.filter(|&done| path == self.checkpoint(done)) {
+                found.push(done);
+            }
+        }
+        found.sort_unstable();
+        Ok(found)
     }
 
     /// Where pre-training leaves its averaged weights.
@@ -148,9 +211,19 @@ impl RunDir {
         self.path.join("policy.safetensors")
     }
 
+    /// Where training leaves the averaged weights of its best evaluation.
+    pub fn best_checkpoint(&self) -> PathBuf {
+        self.path.join("best.safetensors")
+    }
+
     /// Where training with LoRA leaves its averaged adapter.
     pub fn adapter(&self) -> PathBuf {
         self.path.join("adapter")
+    }
+
+    /// Where training with LoRA leaves the averaged adapter of its best evaluation.
+    pub fn best_adapter(&self) -> PathBuf {
+        self.path.join("best-adapter")
     }
 
     /// Where the sample grid of an evaluation goes.

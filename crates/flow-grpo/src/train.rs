@@ -13,11 +13,13 @@ use grpo::{
     parameters::{Parameters, Trained},
     workers::Workers,
 };
-use models::{Adapter, Dit, MlpField, TokenIds, lora, weights::StoredAs};
+use models::{Adapter, Dit, MlpField, TokenIds, WeightsFile, lora, weights::StoredAs};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{
     backend::{self, Device, Plain, Training},
+    config,
     evaluation::{self, Evaluation, Evaluator, Prompts},
     interrupt,
     memory::{self, Needs},
@@ -62,10 +64,20 @@ struct EpochLine {
     metrics: grpo::EpochMetrics,
 }
 
-/// The counters of a checkpoint.
+/// What a checkpoint holds beside numbers by parameter. The positions of all streams of random numbers are those of the epoch.
 #[derive(Debug, Serialize, Deserialize)]
 struct Counters {
     epoch: usize,
+    best: Option<Best>,
+    config: TrainConfig,
+}
+
+/// The best evaluation so far.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Best {
+    epoch: usize,
+    /// What `best_by` names.
+    value: f64,
 }
 
 struct Session<'a, N: Trainable<Training>> {
@@ -75,6 +87,7 @@ struct Session<'a, N: Trainable<Training>> {
     trainer: Trainer<Training, N, TokenIds>,
     test: Prompts,
     unseen: Option<Prompts>,
+    best: Option<Best>,
 }
 
 impl<'a, N: Trainable<Training>> Session<'a, N> {
@@ -93,17 +106,27 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
         let policy = policy(config, base, device)?;
         let mut trainer = Trainer::new(config.grpo.clone(), config.epochs, config.seed, task, policy, workers, device.clone());
-        let saved = run.training_state();
-        if saved.exists() {
-            let (state, Counters { epoch }) =
-                TrainingState::read(&trainer.averaged_policy(), &trainer.state().weights, &saved, device)?;
+        let mut best_so_far = None;
+        if let Some(saved) = run.newest_checkpoint()? {
+            let file = WeightsFile::read(&saved)?;
+            let Counters { epoch, best, config: begun } = TrainingState::counters(&file)?;
+            config::check_unchanged(&begun, config)?;
+            best_so_far = best;
+            let state = TrainingState::read(&trainer.averaged_policy(), &trainer.state().weights, &file, device)?;
             ensure!(epoch <= config.epochs, "epochs ({}) must be at least {epoch}: the run has done as many", config.epochs);
             trainer.restore(TrainerState { weights: state.weights, average: state.average, optimizer: state.optimizer, epoch });
         }
         let open = |key: &'static str, source: &str| Prompts::open(source, &card).context(key);
         let test = open("prompts.test", &config.prompts.test)?;
+        let numbers = test.numbers(config.rewards.keys());
+        ensure!(
+            numbers.contains(&config.best_by),
+            "best_by: an evaluation has no number `{}`; it has: {}",
+            config.best_by,
+            numbers.join(", ")
+        );
         let unseen = (!config.prompts.unseen.is_empty()).then(|| open("prompts.unseen", &config.prompts.unseen)).transpose()?;
-        let session = Self { config, device, card, trainer, test, unseen };
+        let session = Self { config, device, card, trainer, test, unseen, best: best_so_far };
         session.needs().check()?;
         Ok(session)
     }
@@ -121,16 +144,17 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
     fn run(mut self, run: &mut RunDir) -> Result<()> {
         run.describe(self.config)?;
         let done = self.trainer.epoch();
-        run.keep_metrics(|line| line["epoch"].as_u64().is_none_or(|epoch| epoch <= done as u64))?;
+        let fresh = run.newest_checkpoint()?.is_none();
+        // Without a checkpoint everything is done again, the first evaluation too.
+        run.keep_metrics(|line| !fresh && line["epoch"].as_u64().is_some_and(|epoch| epoch <= done as u64))?;
         self.print_plan(run);
-        if done > 0 {
-            eprintln!("going on after epoch {done}");
-        }
-        if done == 0 {
+        if fresh {
             let started = Instant::now();
             self.evaluate(run)?;
             eprintln!("estimated time: {}", whole_seconds(self.estimated_time(started.elapsed())));
             self.save(run)?;
+        } else {
+            eprintln!("going on after epoch {done}");
         }
         let progress = Progress::new("training", self.config.epochs, "epochs");
         progress.start_at(done);
@@ -139,7 +163,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             let iteration = self
                 .trainer
                 .iterate()
-                .with_context(|| format!("the last good checkpoint is {}", run.training_state().display()))?;
+                .with_context(|| format!("the last good checkpoint is in {}/checkpoints", run.path().display()))?;
             progress.say(&epoch_line(&iteration.metrics, self.remaining(done, started)));
             run.append(&EpochLine { event: "epoch", metrics: iteration.metrics })?;
             progress.advance(1);
@@ -149,8 +173,9 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
                 self.evaluate(run)?;
                 report::write(run, self.config, &self.card)?;
             }
+            let best = self.best.is_some_and(|best| best.epoch == epoch);
             let interrupted = interrupt::requested();
-            if last || interrupted || epoch.is_multiple_of(self.config.checkpoint_every) {
+            if last || best || interrupted || epoch.is_multiple_of(self.config.checkpoint_every) {
                 self.save(run)?;
             }
             if interrupted && !last {
@@ -206,8 +231,8 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         evaluation.mul_f64(training + (epochs / evaluate_every) as f64)
     }
 
-    /// Evaluates the averaged policy; the unseen prompts only at both ends.
-    fn evaluate(&self, run: &mut RunDir) -> Result<()> {
+    /// Evaluates the averaged policy, and keeps it if none was better; the unseen prompts only at both ends.
+    fn evaluate(&mut self, run: &mut RunDir) -> Result<()> {
         let epoch = self.trainer.epoch();
         let policy = self.trainer.averaged_policy();
         let ends = epoch == 0 || epoch == self.config.epochs;
@@ -220,7 +245,14 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         if let Some(unseen) = &unseen {
             eprintln!("epoch {epoch:>4}  unseen:   {}", unseen.line());
         }
-        run.append(&EvaluationMetrics { event: "eval", epoch, test, unseen })
+        let metrics = EvaluationMetrics { event: "eval", epoch, test, unseen };
+        let value = number(&serde_json::to_value(&metrics)?, &self.config.best_by)?;
+        run.append(&metrics)?;
+        if self.best.is_none_or(|best| value > best.value) {
+            self.best = Some(Best { epoch, value });
+            self.write_policy(policy, &run.best_checkpoint(), &run.best_adapter())?;
+        }
+        Ok(())
     }
 
     fn evaluate_on(&self, policy: &N::InnerModule, prompts: &Prompts, picture: &std::path::Path) -> Result<Evaluation> {
@@ -241,17 +273,24 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
     /// The resumable state and the policy, each written in one go.
     fn save(&self, run: &RunDir) -> Result<()> {
         let TrainerState { weights, average, optimizer, epoch } = self.trainer.state();
-        let mut policy = self.trainer.averaged_policy();
+        let policy = self.trainer.averaged_policy();
         let state = TrainingState { weights, average, optimizer };
+        let counters = Counters { epoch, best: self.best, config: self.config.clone() };
+        state.write::<N::InnerModule>(&policy, &counters, &run.checkpoint(epoch))?;
+        run.retain_checkpoints(self.config.keep_checkpoints, self.best.map(|best| best.epoch))?;
+        self.write_policy(policy, &run.policy_checkpoint(), &run.adapter())
+    }
+
+    /// Writes a policy for use: all weights to a file, or the adapter to a directory.
+    fn write_policy(&self, mut policy: N::InnerModule, file: &Path, directory: &Path) -> Result<()> {
         match self.config.tuning {
-            Tuning::Full => self.card.write(&policy, StoredAs::F32, &run.policy_checkpoint())?,
+            Tuning::Full => self.card.write(&policy, StoredAs::F32, file),
             Tuning::Lora(_) => {
                 let adapter = Adapter::of(&mut policy);
-                adapter.write_peft(&run.adapter(), &self.config.base)?;
-                adapter.write_diffusers(&run.adapter().join("pytorch_lora_weights.safetensors"))?;
+                adapter.write_peft(directory, &self.config.base)?;
+                Ok(adapter.write_diffusers(&directory.join("pytorch_lora_weights.safetensors"))?)
             }
         }
-        state.write::<N::InnerModule>(&policy, &Counters { epoch }, &run.training_state())
     }
 }
 
@@ -282,6 +321,12 @@ const EVALUATION_STEPS: usize = 40;
 
 /// What a trained transition costs, in denoising steps: a forward and a backward pass.
 const TRANSITION_COST: usize = 4;
+
+/// The number of an evaluation that a dotted name stands for.
+fn number(evaluation: &Value, name: &str) -> Result<f64> {
+    let value = evaluation.pointer(&format!("/{}", name.replace('.', "/"))).and_then(Value::as_f64);
+    value.with_context(|| format!("the evaluation has no number `{name}`"))
+}
 
 /// How often each prompt is drawn, from how often each kind is.
 fn draw_weights(tags: &[&str], mix: &BTreeMap<String, f64>) -> Result<Vec<f64>> {

@@ -24,6 +24,10 @@ pub struct TrainConfig {
     pub adapter: String,
     /// Epochs between two checkpoints.
     pub checkpoint_every: usize,
+    /// How many of the newest checkpoints are kept, beside that of the best evaluation.
+    pub keep_checkpoints: usize,
+    /// The number of an evaluation that says which one is best: `overall`, `tags.KIND`, `rewards.NAME`, ….
+    pub best_by: String,
     /// Epochs between two evaluations; there is one before the first epoch and one after the last as well.
     pub evaluate_every: usize,
     /// Pictures of each kind of prompt in an evaluation.
@@ -61,6 +65,9 @@ pub struct PromptsConfig {
 }
 
 impl Checked for TrainConfig {
+    const MAY_CHANGE: &'static [&'static str] =
+        &["epochs", "checkpoint_every", "keep_checkpoints", "evaluate_every", "evaluation_samples"];
+
     fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.grpo.problems().into_iter().map(|problem| format!("grpo.{problem}")).collect();
         match &self.tuning {
@@ -73,6 +80,7 @@ impl Checked for TrainConfig {
         }
         for (key, value) in [
             ("checkpoint_every", self.checkpoint_every),
+            ("keep_checkpoints", self.keep_checkpoints),
             ("evaluate_every", self.evaluate_every),
             ("evaluation_samples", self.evaluation_samples),
         ] {

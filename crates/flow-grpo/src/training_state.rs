@@ -12,7 +12,10 @@ use grpo::{
     parameters::{self, Parameters},
 };
 use models::{WeightsFile, weights};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
 use crate::backend::{Device, Plain};
 
@@ -53,18 +56,17 @@ impl TrainingState {
         Ok(weights::write_tensors(&tensors, (PROGRESS, progress), weights::StoredAs::F32, path)?)
     }
 
+    /// The counters of a state's file.
+    pub fn counters<C: DeserializeOwned>(file: &WeightsFile) -> Result<C> {
+        Ok(file.parsed_metadata::<Progress<C>>(PROGRESS)?.counters)
+    }
+
     /// Reads a state back.
     ///
     /// # Errors
     /// If the file is not the training state of these parameters of `network`.
-    pub fn read<M: Module<Plain>, C: DeserializeOwned>(
-        network: &M,
-        trained: &Parameters<Plain>,
-        path: &Path,
-        device: &Device,
-    ) -> Result<(Self, C)> {
-        let file = WeightsFile::read(path)?;
-        let Progress { updates, counters } = file.parsed_metadata(PROGRESS)?;
+    pub fn read<M: Module<Plain>>(network: &M, trained: &Parameters<Plain>, file: &WeightsFile, device: &Device) -> Result<Self> {
+        let Progress::<IgnoredAny> { updates, .. } = file.parsed_metadata(PROGRESS)?;
         let mut tensors = file.tensors()?;
         let names = parameters::names(network);
         let layout = trained.layout();
@@ -84,10 +86,10 @@ impl TrainingState {
         let [weights, average, first, second] = PARTS.map(&mut part);
         problems.extend(tensors.keys().map(|name| format!("{name} belongs to no parameter")));
         if !problems.is_empty() {
-            bail!("{} does not continue this training:\n  - {}", path.display(), problems.join("\n  - "));
+            bail!("{} does not continue this training:\n  - {}", file.path().display(), problems.join("\n  - "));
         }
         let load = |data| Parameters::from_data(data, device);
         let optimizer = AdamWState { updates, first: load(first), second: load(second) };
-        Ok((Self { weights: load(weights), average: load(average), optimizer }, counters))
+        Ok(Self { weights: load(weights), average: load(average), optimizer })
     }
 }

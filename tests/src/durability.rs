@@ -1,0 +1,129 @@
+//! Runs that are killed, copied, filled up and taken away: nothing is lost, and what cannot go on says why.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use crate::cli::{metrics, program, refused, run};
+
+/// A run of a second with checkpoints, evaluations and a best policy at different epochs.
+const SETTINGS: [&str; 5] =
+    ["epochs=14", "checkpoint_every=3", "evaluate_every=4", "evaluation_samples=100", "grpo.updates_per_epoch=3"];
+
+fn train(out: &Path) -> Command {
+    let mut command = Command::new(program());
+    command.args(["train", "--preset", "toy-2d", "--out"]).arg(out);
+    command.args(SETTINGS.iter().flat_map(|setting| ["--set", setting])).stderr(Stdio::null());
+    command
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// That two runs left the same, but for wall-clock times.
+fn assert_same(killed: &Path, whole: &Path, when: &str) {
+    assert_eq!(metrics(killed), metrics(whole), "{when}");
+    let checkpoints = names(&whole.join("checkpoints"));
+    assert_eq!(names(&killed.join("checkpoints")), checkpoints, "{when}");
+    let files = checkpoints.iter().map(|name| format!("checkpoints/{name}"));
+    for file in files.chain(["policy.safetensors", "best.safetensors"].map(str::to_owned)) {
+        let read = |run: &Path| std::fs::read(run.join(&file)).unwrap_or_else(|error| panic!("{when}: {file}: {error}"));
+        assert!(read(killed) == read(whole), "{when}: {file} differs");
+    }
+}
+
+/// `FLOW_GRPO_KILLS=50` for the long version.
+#[test]
+fn a_run_killed_at_any_moment_goes_on_as_if_it_never_had_been() {
+    let kills: u32 = std::env::var("FLOW_GRPO_KILLS").map_or(8, |number| number.parse().expect("FLOW_GRPO_KILLS is a number"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let whole = directory.path().join("whole");
+    let started = Instant::now();
+    assert!(train(&whole).status().expect("the program runs").success());
+    let took = started.elapsed();
+    let mut killed_early = 0;
+    for kill in 0..kills {
+        let run_directory = directory.path().join(format!("killed-{kill}"));
+        let mut child = train(&run_directory).spawn().expect("the program runs");
+        // Spread over the run, at moments that are never quite the same.
+        std::thread::sleep(took.mul_f64((f64::from(kill) + 0.5) / f64::from(kills)));
+        let _ = child.kill();
+        let status = child.wait().expect("it ends");
+        let when = format!("killed after {:?} ({status})", took.mul_f64((f64::from(kill) + 0.5) / f64::from(kills)));
+        killed_early += u32::from(!status.success());
+        // Before there is a configuration there is nothing to go on with, and the directory is free.
+        let goes_on = if run_directory.join("config.toml").exists() {
+            run(&["train", "--resume", &run_directory.to_string_lossy()])
+        } else {
+            train(&run_directory).stderr(Stdio::piped()).output().expect("the program runs")
+        };
+        assert!(goes_on.status.success(), "{when}: {}", String::from_utf8_lossy(&goes_on.stderr));
+        assert_same(&run_directory, &whole, &when);
+    }
+    assert!(killed_early > kills / 2, "most kills must come before the end: {killed_early} of {kills}");
+}
+
+#[test]
+fn the_last_checkpoints_and_the_best_are_kept() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("run");
+    assert!(train(&path).status().expect("the program runs").success());
+    let value = |line: &serde_json::Value| line["rewards"]["toy_mode"].as_f64().expect("a reward");
+    let evaluations: Vec<serde_json::Value> = metrics(&path).into_iter().filter(|line| line["event"] == "eval").collect();
+    assert_eq!(evaluations.iter().map(|line| line["epoch"].as_u64().expect("an epoch")).collect::<Vec<_>>(), [0, 4, 8, 12, 14]);
+    let first_best = evaluations.iter().rev().max_by(|a, b| value(a).total_cmp(&value(b))).expect("evaluations");
+    let best = first_best["epoch"].as_u64().expect("an epoch");
+    let mut expected = vec!["000012.safetensors".to_owned(), "000014.safetensors".to_owned(), format!("{best:06}.safetensors")];
+    expected.sort();
+    expected.dedup();
+    assert_eq!(names(&path.join("checkpoints")), expected);
+}
+
+#[test]
+fn a_run_goes_on_only_as_it_was_begun() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("run");
+    assert!(train(&path).status().expect("the program runs").success());
+    let resumed = path.to_string_lossy().into_owned();
+    let text = refused(&["train", "--resume", &resumed, "--set", "grpo.group_size=8", "--set", "seed=2", "--set", "epochs=20"]);
+    for part in ["grpo.group_size is 256 in the run, 8 now", "seed is 1 in the run, 2 now", "begin a new run"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(!text.contains("epochs is"), "{text}");
+    // A hand in the file is seen as well.
+    let config = path.join("config.toml");
+    let written = std::fs::read_to_string(&config).expect("config.toml");
+    std::fs::write(&config, written.replace("clip_range = 0.05", "clip_range = 0.1")).expect("written");
+    assert!(refused(&["train", "--resume", &resumed]).contains("grpo.objective.clip_range is 0.05 in the run, 0.1 now"));
+    std::fs::write(&config, written).expect("written");
+    let output = run(&["train", "--resume", &resumed, "--set", "epochs=16", "--set", "evaluate_every=2"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_checkpoint_that_vanished_or_broke_is_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("run");
+    assert!(train(&path).status().expect("the program runs").success());
+    let resumed = path.to_string_lossy().into_owned();
+    let newest = path.join("checkpoints/000014.safetensors");
+    let bytes = std::fs::read(&newest).expect("a checkpoint");
+    std::fs::write(&newest, &bytes[..bytes.len() / 2]).expect("written");
+    let text = refused(&["train", "--resume", &resumed]);
+    assert!(text.contains("000014.safetensors is not a complete safetensors file"), "{text}");
+    // The one before it is as good as it was: the run goes on from there.
+    std::fs::remove_file(&newest).expect("removed");
+    assert!(run(&["train", "--resume", &resumed]).status.success());
+    assert!(std::fs::read(&newest).expect("made again") == bytes);
+    std::fs::remove_dir_all(path.join("checkpoints")).expect("removed");
+    assert!(refused(&["train", "--resume", &resumed]).contains("checkpoints"));
+    std::fs::create_dir(path.join("checkpoints")).expect("made");
+    assert!(refused(&["train", "--resume", &resumed]).contains("metrics.jsonl goes up to 14"));
+}
