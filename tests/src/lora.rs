@@ -160,7 +160,7 @@ fn kl_has_a_gradient_and_is_taken_to_the_weights_without_the_adapter() {
         let run = |kl_weight: f64| {
             let objective = ObjectiveConfig { kl_weight, ..config().objective };
             let mut trainer = trainer(tuning.as_ref(), GrpoConfig { objective, ..config() });
-            let metrics: Vec<f64> = (0..6).map(|_| trainer.iterate().expect("an epoch").metrics.kl_reference).collect();
+            let metrics: Vec<f64> = (0..6).map(|_| trainer.iterate().expect("an epoch").metrics.policy.kl_reference).collect();
             (metrics, trainer.state().weights)
         };
         // A KL that has no gradient leaves the weights where they are without one, whatever its weight.

@@ -38,6 +38,9 @@ enum Verb {
     /// Add a LoRA adapter to the weights of its base model.
     #[command(disable_help_flag = true)]
     Merge(AppArgs),
+    /// Train the classifier of the reward shapes_proxy, which can be hacked.
+    #[command(disable_help_flag = true)]
+    Proxy(AppArgs),
     /// Time the parts, on request beside the same network in PyTorch.
     #[command(disable_help_flag = true)]
     Bench(AppArgs),
@@ -77,6 +80,7 @@ fn run() -> Result<ExitCode> {
         Verb::Sample(args) => app::run("sample", &args),
         Verb::Eval(args) => app::run("eval", &args),
         Verb::Merge(args) => app::run("merge", &args),
+        Verb::Proxy(args) => app::run("proxy", &args),
         Verb::Bench(args) => app::run("bench", &args),
         Verb::Figure(args) => app::run("figure", &args),
         Verb::Measure(args) => measure::measure(&args),

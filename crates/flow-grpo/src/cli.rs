@@ -24,6 +24,7 @@ use crate::{
     network::{AnyNetwork, Card},
     picture,
     pretrain::{self, PretrainConfig},
+    proxy::{self, ProxyArgs},
     run_dir::RunDir,
     train,
     train_config::TrainConfig,
@@ -49,6 +50,8 @@ enum Verb {
     Eval(EvalArgs),
     /// Add a LoRA adapter to the weights of its base model: one checkpoint that needs no adapter.
     Merge(MergeArgs),
+    /// Train the classifier of the reward shapes_proxy, which can be hacked.
+    Proxy(ProxyArgs),
     /// Time the parts, on request beside the same network in PyTorch.
     Bench(BenchArgs),
     /// Draw the book's figure of the marginals of ODE and SDE.
@@ -167,6 +170,7 @@ pub fn run() -> Result<()> {
         Verb::Sample(args) => sample(&args),
         Verb::Eval(args) => eval(&args),
         Verb::Merge(args) => merge(&args),
+        Verb::Proxy(args) => proxy::train(&args, &Device::default()),
         Verb::Bench(args) => bench(&args),
         Verb::Figure { output } => figure::marginals(&output),
     }

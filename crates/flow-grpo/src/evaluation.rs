@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use flow::{GridKind, Guided, Sampler, VelocityField};
 use grpo::{
     evaluate::{EncodedPrompt, Generator, Row},
@@ -27,6 +27,7 @@ use crate::{
     network::{Card, Network},
     picture, plot,
     progress::Progress,
+    proxy::ShapesProxy,
 };
 
 /// A prompt set, encoded for a network.
@@ -284,13 +285,14 @@ pub fn wilson_interval(share: f64, n: usize) -> (f64, f64) {
 }
 
 /// The reward of a configuration: names and weights.
-pub fn rewards(weights: &BTreeMap<String, f32>) -> Result<WeightedReward> {
+pub fn rewards(weights: &BTreeMap<String, f32>, card: &Card, device: &Device) -> Result<WeightedReward> {
     use tasks::reward::{Darkness, Reward};
     let mut parts: Vec<(f32, Box<dyn Reward>)> = Vec::new();
     for (name, &weight) in weights {
         let reward: Box<dyn Reward> = match name.as_str() {
             "shapes_partial" => Box::new(shapes::ShapesPartial),
             "shapes_strict" => Box::new(shapes::ShapesStrict),
+            "shapes_proxy" => Box::new(ShapesProxy::built_in(card.latent_shape(), device).context("rewards.shapes_proxy")?),
             "darkness" => Box::new(Darkness),
             "toy_mode" => Box::new(toy::FirstMode),
             _ => bail!("rewards.{name}: there is no such reward; there are: {}", REWARDS.join(", ")),
@@ -301,7 +303,7 @@ pub fn rewards(weights: &BTreeMap<String, f32>) -> Result<WeightedReward> {
 }
 
 /// The names of all rewards.
-pub const REWARDS: [&str; 4] = ["shapes_partial", "shapes_strict", "darkness", "toy_mode"];
+pub const REWARDS: [&str; 5] = ["shapes_partial", "shapes_strict", "shapes_proxy", "darkness", "toy_mode"];
 
 #[cfg(test)]
 mod tests {

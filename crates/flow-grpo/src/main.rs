@@ -17,6 +17,7 @@ mod picture;
 mod plot;
 mod pretrain;
 mod progress;
+mod proxy;
 mod report;
 mod run_dir;
 mod scale;

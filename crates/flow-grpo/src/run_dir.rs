@@ -20,7 +20,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use models::weights::write_atomically;
+use models::weights::{UNFINISHED, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use crate::backend;
@@ -87,6 +87,7 @@ impl RunDir {
             Err(TryLockError::WouldBlock) => bail!("{} is in use by another process", path.display()),
             Err(TryLockError::Error(error)) => return Err(error).with_context(unwritable),
         }
+        remove_unfinished(path).with_context(unwritable)?;
         let metrics = OpenOptions::new().create(true).append(true).open(path.join("metrics.jsonl")).with_context(unwritable)?;
         Ok(Self { path: path.to_owned(), metrics, _lock: lock })
     }
@@ -240,6 +241,19 @@ impl RunDir {
     pub fn resume_command(&self, verb: &str) -> String {
         format!("cargo xtask {verb} --backend {} --resume {}", backend::NAME, self.path.display())
     }
+}
+
+/// Removes what a killed process had not finished writing: files that would have been renamed.
+fn remove_unfinished(directory: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            remove_unfinished(&path)?;
+        } else if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 fn write_text(path: &Path, text: &str) -> Result<()> {

@@ -66,7 +66,7 @@ fn epoch(config: &TrainConfig, card: &Card, network: &Dit<Plain>, device: &Devic
     let task = Task {
         weights: vec![1.0; prompts.len()],
         prompts,
-        reward: evaluation::rewards(&config.rewards)?,
+        reward: evaluation::rewards(&config.rewards, card, device)?,
         latent_shape: card.latent_shape(),
         decoder: card.decoder(),
         on_policy_tolerance: backend::ON_POLICY_TOLERANCE,

@@ -68,6 +68,7 @@ struct EpochLine {
 #[derive(Debug, Serialize, Deserialize)]
 struct Counters {
     epoch: usize,
+    kl_weight: f64,
     best: Option<Best>,
     config: TrainConfig,
 }
@@ -98,7 +99,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let task = Task {
             prompts,
             weights,
-            reward: evaluation::rewards(&config.rewards)?,
+            reward: evaluation::rewards(&config.rewards, &card, device)?,
             latent_shape: card.latent_shape(),
             decoder: card.decoder(),
             on_policy_tolerance: backend::ON_POLICY_TOLERANCE,
@@ -109,12 +110,18 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let mut best_so_far = None;
         if let Some(saved) = run.newest_checkpoint()? {
             let file = WeightsFile::read(&saved)?;
-            let Counters { epoch, best, config: begun } = TrainingState::counters(&file)?;
+            let Counters { epoch, kl_weight, best, config: begun } = TrainingState::counters(&file)?;
             config::check_unchanged(&begun, config)?;
             best_so_far = best;
             let state = TrainingState::read(&trainer.averaged_policy(), &trainer.state().weights, &file, device)?;
             ensure!(epoch <= config.epochs, "epochs ({}) must be at least {epoch}: the run has done as many", config.epochs);
-            trainer.restore(TrainerState { weights: state.weights, average: state.average, optimizer: state.optimizer, epoch });
+            trainer.restore(TrainerState {
+                weights: state.weights,
+                average: state.average,
+                optimizer: state.optimizer,
+                kl_weight,
+                epoch,
+            });
         }
         let open = |key: &'static str, source: &str| Prompts::open(source, &card).context(key);
         let test = open("prompts.test", &config.prompts.test)?;
@@ -267,15 +274,15 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let rows = prompts.balanced_rows(self.config.evaluation_samples);
         let images = evaluator.generate(policy, prompts, &rows);
         prompts.write_picture(&images, &rows, picture)?;
-        prompts.evaluate(&images, &rows, Some(&evaluation::rewards(&self.config.rewards)?))
+        prompts.evaluate(&images, &rows, Some(&evaluation::rewards(&self.config.rewards, &self.card, self.device)?))
     }
 
     /// The resumable state and the policy, each written in one go.
     fn save(&self, run: &RunDir) -> Result<()> {
-        let TrainerState { weights, average, optimizer, epoch } = self.trainer.state();
+        let TrainerState { weights, average, optimizer, kl_weight, epoch } = self.trainer.state();
         let policy = self.trainer.averaged_policy();
         let state = TrainingState { weights, average, optimizer };
-        let counters = Counters { epoch, best: self.best, config: self.config.clone() };
+        let counters = Counters { epoch, kl_weight, best: self.best, config: self.config.clone() };
         state.write::<N::InnerModule>(&policy, &counters, &run.checkpoint(epoch))?;
         run.retain_checkpoints(self.config.keep_checkpoints, self.best.map(|best| best.epoch))?;
         self.write_policy(policy, &run.policy_checkpoint(), &run.adapter())
@@ -350,9 +357,9 @@ fn epoch_line(metrics: &grpo::EpochMetrics, remaining: Duration) -> String {
         metrics.epoch,
         metrics.reward,
         metrics.reward_std,
-        metrics.ratio[0],
-        metrics.ratio[2],
-        metrics.clipped,
+        metrics.policy.ratio.min,
+        metrics.policy.ratio.max,
+        metrics.policy.clipped(),
         metrics.gradient_norm,
         metrics.time.seconds,
         whole_seconds(remaining),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     advantage::AdvantageConfig,
     ema::EmaConfig,
-    objective::ObjectiveConfig,
+    objective::{KlController, ObjectiveConfig},
     optimizer::{AdamWConfig, MuonConfig},
 };
 
@@ -125,6 +125,13 @@ impl GrpoConfig {
         ] {
             if !(value >= 0.0 && value.is_finite()) {
                 problems.push(format!("{key} ({value}) must be at least 0"));
+            }
+        }
+        if let KlController::Adaptive { target, rate } = self.objective.kl_controller {
+            for (key, value) in [("target", target), ("rate", rate), ("kl_weight, where it starts,", self.objective.kl_weight)] {
+                if !(value > 0.0 && value.is_finite()) {
+                    problems.push(format!("objective.kl_controller: {key} ({value}) must be a positive number"));
+                }
             }
         }
         match self.rollout.sampler() {

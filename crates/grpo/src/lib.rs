@@ -20,5 +20,5 @@ pub mod update;
 pub mod workers;
 
 pub use config::{GrpoConfig, RolloutConfig, TrainedSteps};
-pub use metrics::{EpochMetrics, EpochTimes};
+pub use metrics::{EpochMetrics, EpochTimes, Summary};
 pub use trainer::{Iteration, Policy, Task, TrainError, Trainer, TrainerState};

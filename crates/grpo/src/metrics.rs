@@ -7,6 +7,7 @@ use tasks::reward::Scores;
 
 use crate::{
     advantage::{Advantages, mean, std},
+    objective::ObjectiveConfig,
     update::Seen,
 };
 
@@ -33,8 +34,8 @@ pub struct EpochMetrics {
     pub kinds: BTreeMap<String, f64>,
     /// Share of groups whose rewards are all equal.
     pub zero_spread: f64,
-    /// Mean absolute advantage of the rows.
-    pub advantage: f64,
+    /// The advantages of the rows, after clipping.
+    pub advantage: Summary,
     /// Updates taken.
     pub updates: usize,
     /// Transitions trained.
@@ -45,16 +46,85 @@ pub struct EpochMetrics {
     pub gradient_norm: f64,
     /// Largest `|log π_new − log π_old|` at the first update, which must be 0 but for rounding.
     pub on_policy_deviation: f64,
-    /// Smallest, mean and largest ratio of all updates.
-    pub ratio: [f64; 3],
-    /// Share of transitions whose ratio was outside the clip range on the side where that stops the gradient.
-    pub clipped: f64,
-    /// `½·mean((log π_new − log π_old)²)` over all updates.
+    /// The weight `β` of the KL divergence to the reference.
+    pub kl_weight: f64,
+    /// All transitions of all updates together.
+    #[serde(flatten)]
+    pub policy: PolicyMetrics,
+    /// The transitions of each denoising step that was trained.
+    pub steps: Vec<DenoisingStep>,
+    /// Wall-clock times, which differ between runs that are otherwise equal.
+    pub time: EpochTimes,
+}
+
+/// Mean, standard deviation and extremes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Summary {
+    /// The mean.
+    pub mean: f64,
+    /// The population standard deviation.
+    pub std: f64,
+    /// The smallest.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl Summary {
+    /// The summary of some numbers; all 0 of none.
+    pub fn of(values: &[f64]) -> Self {
+        let bound = |pick: fn(f64, f64) -> f64| values.iter().copied().reduce(pick).unwrap_or(0.0);
+        Self { mean: mean(values), std: std(values), min: bound(f64::min), max: bound(f64::max) }
+    }
+}
+
+/// How far the policy was from that of the rollout, and from the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct PolicyMetrics {
+    /// `π_new / π_old`
+    pub ratio: Summary,
+    /// Share of transitions that the clip stopped below: a bad action that is already less likely than `1 − c`.
+    pub clipped_low: f64,
+    /// Share of transitions that the clip stopped above: a good action that is already more likely than `1 + c`.
+    pub clipped_high: f64,
+    /// `½·mean((log π_new − log π_old)²)`
     pub kl_old: f64,
     /// Mean KL divergence to the reference; 0 where it is not evaluated.
     pub kl_reference: f64,
-    /// Wall-clock times, which differ between runs that are otherwise equal.
-    pub time: EpochTimes,
+}
+
+impl PolicyMetrics {
+    fn of(seen: &[&Seen], clip_range: f64) -> Self {
+        let column = |f: fn(&Seen) -> f64| seen.iter().map(|seen| f(seen)).collect::<Vec<f64>>();
+        let clipped = |good: bool| {
+            let stopped = |seen: &&Seen| seen.is_clipped(clip_range) && (seen.advantage > 0.0) == good;
+            mean(&seen.iter().map(|seen| if stopped(seen) { 1.0 } else { 0.0 }).collect::<Vec<_>>())
+        };
+        Self {
+            ratio: Summary::of(&column(|seen| seen.ratio)),
+            clipped_low: clipped(false),
+            clipped_high: clipped(true),
+            kl_old: 0.5 * mean(&column(|seen| seen.log_ratio.powi(2))),
+            kl_reference: mean(&column(|seen| seen.kl)),
+        }
+    }
+
+    /// Share of transitions whose gradient the clip took, on either side.
+    pub fn clipped(&self) -> f64 {
+        self.clipped_low + self.clipped_high
+    }
+}
+
+/// What the transitions of one denoising step showed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct DenoisingStep {
+    /// Its index in the grid.
+    pub step: usize,
+    /// How many were trained.
+    pub transitions: usize,
+    /// What they showed.
+    #[serde(flatten)]
+    pub policy: PolicyMetrics,
 }
 
 /// How long an epoch took.
@@ -69,20 +139,17 @@ pub struct EpochTimes {
 }
 
 impl EpochMetrics {
-    /// `kinds` has the kind of every row's prompt.
+    /// `kinds` has the kind of every row's prompt; `objective` is what was minimised.
     pub(crate) fn new(
         epoch: usize,
         scores: &Scores,
         kinds: &[&str],
         advantages: &Advantages,
         updates: &[Update],
-        clip_range: f64,
+        objective: &ObjectiveConfig,
     ) -> Self {
         let total: Vec<f64> = scores.total.iter().copied().map(f64::from).collect();
         let seen: Vec<&Seen> = updates.iter().flat_map(|update| &update.seen).collect();
-        let column = |f: fn(&Seen) -> f64| seen.iter().map(|seen| f(seen)).collect::<Vec<f64>>();
-        let ratios = column(|seen| seen.ratio);
-        let bound = |pick: fn(f64, f64) -> f64| ratios.iter().copied().reduce(pick).unwrap_or(1.0);
         let part = |scores: &[f32]| mean(&scores.iter().copied().map(f64::from).collect::<Vec<_>>());
         let first = updates.first().map_or(&[][..], |update| &update.seen);
         Self {
@@ -92,16 +159,15 @@ impl EpochMetrics {
             rewards: scores.parts.iter().map(|(name, scores)| (*name, part(scores))).collect(),
             kinds: by_kind(&total, kinds),
             zero_spread: mean(&advantages.has_spread.iter().map(|varies| if *varies { 0.0 } else { 1.0 }).collect::<Vec<_>>()),
-            advantage: mean(&advantages.values.iter().map(|value| f64::from(value.abs())).collect::<Vec<_>>()),
+            advantage: Summary::of(&advantages.values.iter().copied().map(f64::from).collect::<Vec<_>>()),
             updates: updates.len(),
             transitions: seen.len(),
             loss: mean(&updates.iter().map(|update| update.loss).collect::<Vec<_>>()),
             gradient_norm: mean(&updates.iter().map(|update| update.gradient_norm).collect::<Vec<_>>()),
             on_policy_deviation: first.iter().map(Seen::deviation).fold(0.0, f64::max),
-            ratio: [bound(f64::min), if ratios.is_empty() { 1.0 } else { mean(&ratios) }, bound(f64::max)],
-            clipped: mean(&seen.iter().map(|seen| if seen.is_clipped(clip_range) { 1.0 } else { 0.0 }).collect::<Vec<_>>()),
-            kl_old: 0.5 * mean(&column(|seen| seen.log_ratio.powi(2))),
-            kl_reference: mean(&column(|seen| seen.kl)),
+            kl_weight: objective.kl_weight,
+            policy: PolicyMetrics::of(&seen, objective.clip_range),
+            steps: by_step(&seen, objective.clip_range),
             time: EpochTimes::default(),
         }
     }
@@ -116,6 +182,20 @@ impl EpochMetrics {
     }
 }
 
+/// What the transitions of each step showed, in the order of the steps.
+fn by_step(seen: &[&Seen], clip_range: f64) -> Vec<DenoisingStep> {
+    let mut of_step: BTreeMap<usize, Vec<&Seen>> = BTreeMap::new();
+    for seen in seen {
+        of_step.entry(seen.transition.step).or_default().push(seen);
+    }
+    let step = |(step, seen): (usize, Vec<&Seen>)| DenoisingStep {
+        step,
+        transitions: seen.len(),
+        policy: PolicyMetrics::of(&seen, clip_range),
+    };
+    of_step.into_iter().map(step).collect()
+}
+
 /// The mean reward of each kind.
 fn by_kind(rewards: &[f64], kinds: &[&str]) -> BTreeMap<String, f64> {
     let mut of_kind: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
@@ -127,7 +207,27 @@ fn by_kind(rewards: &[f64], kinds: &[&str]) -> BTreeMap<String, f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::by_kind;
+    use super::*;
+    use crate::update::Transition;
+
+    #[test]
+    fn steps_are_told_apart_and_so_are_the_sides_of_the_clip() {
+        let seen = |step, ratio: f64, advantage| Seen {
+            transition: Transition { step, row: 0 },
+            ratio,
+            log_ratio: ratio.ln(),
+            kl: 0.5,
+            advantage,
+        };
+        // Up though good, down though bad: stopped. Down though good, up though bad: not.
+        let seen = [seen(0, 1.2, 1.0), seen(0, 0.8, 1.0), seen(3, 0.8, -1.0), seen(3, 1.2, -1.0), seen(3, 1.0, -1.0)];
+        let steps = by_step(&seen.iter().collect::<Vec<_>>(), 0.1);
+        assert_eq!(steps.iter().map(|step| (step.step, step.transitions)).collect::<Vec<_>>(), [(0, 2), (3, 3)]);
+        assert_eq!((steps[0].policy.clipped_low, steps[0].policy.clipped_high), (0.0, 0.5));
+        assert_eq!((steps[1].policy.clipped_low, steps[1].policy.clipped_high), (1.0 / 3.0, 0.0));
+        assert_eq!((steps[1].policy.ratio.min, steps[1].policy.ratio.max), (0.8, 1.2));
+        assert!((steps[0].policy.ratio.std - 0.2).abs() < 1e-12 && steps[0].policy.kl_reference == 0.5);
+    }
 
     #[test]
     fn every_kind_has_the_mean_of_its_own_rewards() {

@@ -14,8 +14,42 @@ pub struct ObjectiveConfig {
     pub step_weight: StepWeight,
     /// The weight `β` of the KL divergence to the reference policy; at 0 the reference is not evaluated.
     pub kl_weight: f64,
+    /// Whether `β` stays.
+    pub kl_controller: KlController,
     /// Which KL expression.
     pub kl_form: KlForm,
+}
+
+/// Whether the weight `β` of the KL divergence stays as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum KlController {
+    /// It stays.
+    Fixed,
+    /// It is moved after every epoch so that the divergence comes near a target:
+    ///
+    /// ```text
+    /// e = clip(KL/target − 1, −0.2, 0.2)        β ← β·(1 + rate·e)
+    /// ```
+    ///
+    /// Source: arXiv 1909.08593, section 2.2, where the rate is 0.1.
+    Adaptive {
+        /// The mean KL divergence over trained transitions to be held.
+        target: f64,
+        /// How fast `β` follows.
+        rate: f64,
+    },
+}
+
+impl KlController {
+    /// The weight of the next epoch, given that of this one and the divergence that it showed.
+    #[must_use]
+    pub fn next(self, weight: f64, divergence: f64) -> f64 {
+        match self {
+            Self::Fixed => weight,
+            Self::Adaptive { target, rate } => weight * (1.0 + rate * (divergence / target - 1.0).clamp(-0.2, 0.2)),
+        }
+    }
 }
 
 /// How much the policy loss of a step counts, relative to the other trained steps; the mean over them is 1.
@@ -89,6 +123,17 @@ mod tests {
     use flow::{GridKind, NoiseLevel};
 
     use super::*;
+
+    #[test]
+    fn an_adaptive_weight_holds_what_answers_to_it() {
+        // A divergence that falls with the weight, as 0.05/β.
+        let controller = KlController::Adaptive { target: 0.02, rate: 0.5 };
+        for start in [0.01, 40.0] {
+            let weight = (0..200).fold(start, |weight, _| controller.next(weight, 0.05 / weight));
+            assert!((0.05 / weight - 0.02).abs() < 1e-3, "from {start}: {weight}");
+        }
+        assert_eq!(KlController::Fixed.next(0.4, 9.0), 0.4);
+    }
 
     #[test]
     fn weights_have_mean_1_over_the_trained_steps_and_follow_the_noise() {

@@ -25,6 +25,7 @@ use crate::{
     images::Decoder,
     metrics::{EpochMetrics, Update},
     noise::{Key, Purpose},
+    objective::ObjectiveConfig,
     optimizer::{AdamW, AdamWState},
     parameters::{Parameters, Trained},
     rollout::Rollout,
@@ -85,6 +86,7 @@ pub struct Trainer<B: AutodiffBackend, M: AutodiffModule<B>, C> {
     trained: Trained,
     average: Parameters<B::InnerBackend>,
     optimizer: AdamW<B::InnerBackend>,
+    kl_weight: f64,
     epoch: usize,
     epochs: usize,
 }
@@ -98,6 +100,8 @@ pub struct TrainerState<B: Backend> {
     pub average: Parameters<B>,
     /// The optimiser's state.
     pub optimizer: AdamWState<B>,
+    /// The weight of the KL divergence, which a controller may have moved.
+    pub kl_weight: f64,
     /// Epochs that are done.
     pub epoch: usize,
 }
@@ -133,6 +137,7 @@ where
             policy: network,
             reference,
             trained,
+            kl_weight: config.objective.kl_weight,
             epoch: 0,
             epochs,
             config,
@@ -148,6 +153,7 @@ where
         self.policy = state.weights.put_into(self.policy.clone());
         self.average = state.average;
         self.optimizer.restore(state.optimizer);
+        self.kl_weight = state.kl_weight;
         self.epoch = state.epoch;
     }
 
@@ -157,6 +163,7 @@ where
             weights: self.trained.of(&self.policy),
             average: self.average.clone(),
             optimizer: self.optimizer.state().clone(),
+            kl_weight: self.kl_weight,
             epoch: self.epoch,
         }
     }
@@ -164,6 +171,11 @@ where
     /// Epochs that are done.
     pub fn epoch(&self) -> usize {
         self.epoch
+    }
+
+    /// Changes the weight of the KL divergence from the next epoch on.
+    pub fn set_kl_weight(&mut self, kl_weight: f64) {
+        self.kl_weight = kl_weight;
     }
 
     /// The policy with averaged weights: what is evaluated and kept.
@@ -189,12 +201,19 @@ where
         let updates = self.update(&trajectory, &rows, &advantages)?;
         self.epoch += 1;
         let kinds: Vec<&str> = rows.iter().map(|row| self.task.prompts[row.prompt].prompt.tag.as_str()).collect();
-        let clip_range = self.config.objective.clip_range;
-        let metrics =
-            EpochMetrics::new(self.epoch, &scores, &kinds, &advantages, &updates, clip_range).timed(started, sampled, rows.len());
+        let metrics = EpochMetrics::new(self.epoch, &scores, &kinds, &advantages, &updates, &self.objective());
+        if metrics.updates > 0 {
+            self.kl_weight = self.config.objective.kl_controller.next(self.kl_weight, metrics.policy.kl_reference);
+        }
+        let metrics = metrics.timed(started, sampled, rows.len());
         Ok(Iteration { metrics, images, rows, scores })
     }
     // ANCHOR_END: iterate
+
+    /// What is minimised now.
+    fn objective(&self) -> ObjectiveConfig {
+        ObjectiveConfig { kl_weight: self.kl_weight, ..self.config.objective }
+    }
 
     fn draw_rows(&self) -> Vec<Row> {
         groups::draw(&self.task.weights, self.config.groups, self.config.group_size, self.key(Purpose::Prompts))
@@ -226,6 +245,7 @@ where
     ) -> Result<Vec<Update>, TrainError> {
         let conditions: Vec<C> = rows.iter().map(|row| self.task.prompts[row.prompt].condition.clone()).collect();
         let step_weights = self.config.objective.step_weight.weights(&self.sampler, &trainable_steps(&self.sampler));
+        let objective = self.objective();
         let mut updates = Vec::new();
         for transitions in self.plan(advantages) {
             let replay = Replay {
@@ -234,13 +254,13 @@ where
                 trajectory,
                 conditions: &conditions,
                 advantages: &advantages.values,
-                objective: &self.config.objective,
+                objective: &objective,
                 step_weights: &step_weights,
                 trained: &self.trained,
                 micro_batch: self.config.micro_batch,
                 workers: &self.workers,
             };
-            let reference = (self.config.objective.kl_weight > 0.0).then_some(&self.reference);
+            let reference = (objective.kl_weight > 0.0).then_some(&self.reference);
             let outcome = replay.gradient::<B, M>(&self.policy, reference, &transitions);
             if updates.is_empty() {
                 check_on_policy(self.epoch + 1, &outcome.seen, self.task.on_policy_tolerance)?;

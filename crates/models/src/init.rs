@@ -57,7 +57,12 @@ impl<'a, B: Backend> Initializer<'a, B> {
         self.param([size], vec![1.0; size])
     }
 
-    fn param<const D: usize>(&mut self, shape: [usize; D], values: Vec<f32>) -> Param<Tensor<B, D>> {
+    /// Where the network lives.
+    pub(crate) fn device(&self) -> &B::Device {
+        self.device
+    }
+
+    pub(crate) fn param<const D: usize>(&mut self, shape: [usize; D], values: Vec<f32>) -> Param<Tensor<B, D>> {
         let id = ParamId::from(self.made);
         self.made += 1;
         Param::initialized(id, Tensor::from_data(TensorData::new(values, shape), self.device).require_grad())

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of reinforcement learning, of the command line, or of what is asked of the model.
 
+pub mod classifier;
 pub mod dit;
 mod init;
 mod linear;
@@ -11,6 +12,7 @@ mod time_embedding;
 pub mod vocabulary;
 pub mod weights;
 
+pub use classifier::{Classifier, ClassifierConfig};
 pub use dit::{Dit, DitConfig};
 pub use linear::Linear;
 pub use lora::{Adaptable, Adapter, LoraConfig};

@@ -168,11 +168,15 @@ pub fn write_tensors(
     write_atomically(path, &bytes).map_err(|source| WeightsError::Io { path: path.into(), source })
 }
 
+/// The extension of files that are being written: one that a killed process leaves behind is of no use.
+pub const UNFINISHED: &str = "tmp";
+
 /// Replaces a file in one go: a kill at any moment leaves the old content or the new.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
-    builder.suffix(".tmp");
+    let suffix = format!(".{UNFINISHED}");
+    builder.suffix(&suffix);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
     let mut file = builder.tempfile_in(directory)?;

@@ -3,6 +3,7 @@
 //! Prompts ask for coloured shapes, their number and their places; a picture is judged from its pixels alone.
 
 mod detect;
+mod facts;
 mod grammar;
 mod metadata;
 mod render;
@@ -10,6 +11,7 @@ mod scene;
 mod verify;
 
 pub use detect::{Detection, Detections, detect};
+pub use facts::{FACTS, belief, facts};
 pub use grammar::{Split, UNSEEN, detailed, prompts, vocabulary};
 pub use metadata::{Entry, Excluded, Metadata, Relation, Tag};
 pub use render::{coverage, render};

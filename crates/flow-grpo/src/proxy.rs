@@ -1,0 +1,190 @@
+//! A reward that can be hacked: a small classifier, trained on clean scenes alone, in the place of the verifier.
+//!
+//! What learned rewards are like outside of toy tasks: right where they were trained, anything elsewhere. The verifier is its gold.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use burn::{prelude::*, tensor::activation};
+use clap::Args;
+use grpo::{
+    images::Decoder,
+    noise::{Key, Purpose},
+    optimizer::{AdamW, AdamWConfig},
+    parameters::Trained,
+    schedule,
+};
+use models::{
+    Classifier, ClassifierConfig, WeightsFile,
+    weights::{StoredAs, write_module},
+};
+use rand::{Rng, seq::IndexedRandom};
+use tasks::{
+    image::Image,
+    prompts::Prompt,
+    reward::{Reward, RewardError},
+    shapes::{self, Metadata, Scene, Split},
+};
+
+use crate::{
+    backend::{Device, Plain, Training},
+    interrupt,
+    progress::Progress,
+};
+
+/// How the classifier is trained.
+#[derive(Args, Debug)]
+pub struct ProxyArgs {
+    /// Updates.
+    #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+    /// Scenes per update.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    /// Seed of weights and scenes.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The checkpoint to write.
+    #[arg(long, default_value = "shapes-proxy.safetensors")]
+    output: PathBuf,
+}
+
+const IMAGE_SIZE: usize = 24;
+const SIZES: ClassifierConfig = ClassifierConfig { image_size: IMAGE_SIZE, channels: 16, hidden: 96, answers: shapes::FACTS };
+const OPTIMIZER: AdamWConfig =
+    AdamWConfig { learning_rate: 2e-3, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 1e-2, max_gradient_norm: 1.0 };
+/// The metadata entry that holds the sizes.
+const CARD: &str = "flow_grpo_classifier";
+const BUILT_IN: &[u8] = include_bytes!("../../../assets/checkpoints/shapes-proxy.safetensors");
+
+/// Trains the classifier and says how often it is right on held-out prompts.
+pub fn train(args: &ProxyArgs, device: &Device) -> Result<()> {
+    let prompts = metadata(Split::Train);
+    let mut network = SIZES.init::<Plain>(args.seed, device);
+    let trained = Trained::all(&network);
+    let mut optimizer = AdamW::new(OPTIMIZER, &trained.of(&network));
+    let progress = Progress::new("classifier", args.steps as usize, "steps");
+    let steps = args.steps as usize;
+    let mut mean_loss = 0.0;
+    for step in 0..steps {
+        let mut rng = Key::new(args.seed, Purpose::Pretraining).epoch(step).rng();
+        let (images, labels) = batch(&prompts, args.batch as usize, &mut rng);
+        let graph: Classifier<Training> = trained.with_graph(network.clone());
+        let loss = loss(&graph, &images, &labels, device);
+        let gradient = trained.gradients(&graph, loss.backward());
+        let value: f64 = loss.into_scalar().elem();
+        let rate = schedule::rate(step, steps, steps / 50, steps / 2);
+        let (weights, norm) = optimizer.update(&trained.of(&network), &gradient, rate);
+        ensure!(value.is_finite() && norm.is_finite(), "step {step}: loss {value}, gradient norm {norm}");
+        network = weights.put_into(network);
+        mean_loss += (value - mean_loss) / (step % 200 + 1) as f64;
+        if (step + 1).is_multiple_of(200) {
+            progress.say(&format!("step {:>5}  loss {mean_loss:.4}", step + 1));
+            mean_loss = 0.0;
+        }
+        progress.advance(1);
+        if interrupt::requested() {
+            bail!("interrupted: a classifier takes minutes and keeps no checkpoints");
+        }
+    }
+    progress.finish();
+    write_module::<Plain, _>(&network, (CARD, serde_json::to_string(&SIZES)?), StoredAs::F16, &args.output)?;
+    println!("{}: right on {:.1} % of the facts of held-out scenes", args.output.display(), 100.0 * accuracy(&network, device));
+    Ok(())
+}
+
+fn metadata(split: Split) -> Vec<Metadata> {
+    shapes::prompts(split).prompts.into_iter().filter_map(|prompt| prompt.metadata).collect()
+}
+
+/// Scenes with their labels.
+fn batch(prompts: &[Metadata], size: usize, rng: &mut impl Rng) -> (Vec<Image>, Vec<Vec<Option<bool>>>) {
+    let scenes: Vec<Scene> = (0..size)
+        .map(|_| {
+            let asked = prompts.choose(rng).expect("there are prompts");
+            let shown = if rng.random_bool(0.5) { asked.similar(rng) } else { asked.clone() };
+            Scene::sample(&shown, IMAGE_SIZE, rng)
+        })
+        .collect();
+    (scenes.iter().map(|scene| shapes::render(scene, IMAGE_SIZE)).collect(), scenes.iter().map(shapes::facts).collect())
+}
+
+/// The mean cross-entropy of the facts that scenes say.
+///
+/// ```text
+/// max(z, 0) − y·z + log(1 + exp(−|z|))
+/// ```
+fn loss(network: &Classifier<Training>, images: &[Image], labels: &[Vec<Option<bool>>], device: &Device) -> Tensor<Training, 1> {
+    let tensor = |of: fn(Option<bool>) -> f32| {
+        let values: Vec<f32> = labels.iter().flatten().map(|&label| of(label)).collect();
+        Tensor::<Training, 2>::from_data(TensorData::new(values, [labels.len(), shapes::FACTS]), device)
+    };
+    let said = tensor(|label| if label.is_some() { 1.0 } else { 0.0 });
+    let yes = tensor(|label| if label == Some(true) { 1.0 } else { 0.0 });
+    let logits = network.logits(Tensor::from_inner(pixels(images, device)));
+    let entropy = activation::relu(logits.clone()) - logits.clone() * yes + logits.abs().neg().exp().log1p();
+    (entropy * said.clone()).sum() / said.sum()
+}
+
+fn pixels(images: &[Image], device: &Device) -> Tensor<Plain, 4> {
+    Decoder::Pixels.encode(images, device)
+}
+
+/// The share of the facts of held-out scenes on whose right side of ½ the classifier is.
+fn accuracy(network: &Classifier<Plain>, device: &Device) -> f64 {
+    let mut rng = Key::new(0, Purpose::Evaluation).rng();
+    let (images, labels) = batch(&metadata(Split::Test), 1000, &mut rng);
+    let logits: Vec<f32> = network.logits(pixels(&images, device)).into_data().iter().collect();
+    let said = labels.iter().flatten().zip(logits).filter_map(|(label, logit)| label.map(|label| label == (logit > 0.0)));
+    let right: Vec<f64> = said.map(|right| if right { 1.0 } else { 0.0 }).collect();
+    grpo::advantage::mean(&right)
+}
+
+/// The classifier's belief that a picture shows what its prompt asks for.
+pub struct ShapesProxy {
+    network: Mutex<Classifier<Plain>>,
+    device: Device,
+}
+
+/// Pictures judged at a time.
+const BATCH: usize = 128;
+
+impl ShapesProxy {
+    /// The classifier that comes with the program, for pictures of this shape, `[C, H, W]`.
+    ///
+    /// # Errors
+    /// If it was trained on pictures of another shape.
+    pub fn built_in(shape: [usize; 3], device: &Device) -> Result<Self> {
+        ensure!(
+            shape == [3, IMAGE_SIZE, IMAGE_SIZE],
+            "it judges pictures of {IMAGE_SIZE} x {IMAGE_SIZE} RGB pixels, not of {shape:?}"
+        );
+        let file = WeightsFile::from_bytes(BUILT_IN.to_vec(), Path::new("shapes-proxy"))?;
+        let sizes: ClassifierConfig = file.parsed_metadata(CARD)?;
+        let network = file.load_into(sizes.init::<Plain>(0, device)).context("the built-in classifier")?;
+        Ok(Self { network: Mutex::new(network), device: device.clone() })
+    }
+}
+
+impl Reward for ShapesProxy {
+    fn name(&self) -> &'static str {
+        "shapes_proxy"
+    }
+
+    fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+        let network = self.network.lock().expect("no thread panics while it holds the network");
+        let mut scores = Vec::with_capacity(images.len());
+        for (images, prompts) in images.chunks(BATCH).zip(prompts.chunks(BATCH)) {
+            let sure = activation::sigmoid(network.logits(pixels(images, &self.device)));
+            let sure: Vec<f32> = sure.into_data().iter().collect();
+            for (sure, prompt) in sure.chunks_exact(shapes::FACTS).zip(prompts) {
+                let no_metadata = || RewardError::NoMetadata { reward: self.name(), prompt: prompt.text.clone() };
+                scores.push(shapes::belief(sure, prompt.metadata.as_ref().ok_or_else(no_metadata)?));
+            }
+        }
+        Ok(scores)
+    }
+}

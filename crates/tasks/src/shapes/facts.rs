@@ -1,0 +1,104 @@
+//! What can be said of a scene in yes and no: the labels of a classifier, and what its answers are worth to a prompt.
+//!
+//! The classifier is a reward that can be fooled: it never saw anything but clean scenes. The verifier is what it stands in for.
+
+use super::{Color, Metadata, Relation, Scene, Shape};
+
+/// Counts that are told apart: none, one, … and this many less one or more.
+const COUNTS: usize = 6;
+
+/// How many facts there are: for every shape how many of it there are and in which colours, for every pair of shapes how they lie.
+pub const FACTS: usize = Shape::ALL.len() * (COUNTS + Color::ALL.len() + Shape::ALL.len() * Relation::ALL.len());
+
+/// That there are exactly `count` of a shape.
+fn counted(shape: Shape, count: usize) -> usize {
+    shape as usize * COUNTS + count.min(COUNTS - 1)
+}
+
+/// That one of a shape has a colour.
+fn colored(shape: Shape, color: Color) -> usize {
+    Shape::ALL.len() * COUNTS + shape as usize * Color::ALL.len() + color as usize
+}
+
+/// That the one object of a shape lies in a direction as seen from the one object of another.
+fn placed(shape: Shape, relation: Relation, from: Shape) -> usize {
+    let pair = shape as usize * Shape::ALL.len() + from as usize;
+    Shape::ALL.len() * (COUNTS + Color::ALL.len()) + pair * Relation::ALL.len() + relation as usize
+}
+
+/// Labels of a scene: for every fact whether it holds, nothing where the scene does not say.
+///
+/// Colours are said of shapes that are there, places of pairs of shapes that are there once each.
+pub fn facts(scene: &Scene) -> Vec<Option<bool>> {
+    let mut facts = vec![None; FACTS];
+    let of = |shape: Shape| scene.objects.iter().filter(move |object| object.shape == shape);
+    for shape in Shape::ALL {
+        let there = of(shape).count();
+        (0..COUNTS).for_each(|count| facts[counted(shape, count)] = Some(counted(shape, count) == counted(shape, there)));
+        if there > 0 {
+            for color in Color::ALL {
+                facts[colored(shape, color)] = Some(of(shape).any(|object| object.color == color));
+            }
+        }
+        for other in Shape::ALL.into_iter().filter(|other| *other != shape && there == 1 && of(*other).count() == 1) {
+            let centers = of(shape).zip(of(other)).map(|(a, b)| (a.center, b.center)).next();
+            for relation in Relation::ALL {
+                facts[placed(shape, relation, other)] = centers.map(|(a, b)| relation.distance(a, b) > 0.1);
+            }
+        }
+    }
+    facts
+}
+
+/// How much of what a prompt asks for a picture is believed to show: the mean over the entries of the mean of their parts, as in
+/// [`super::verify`], with the probability of each fact in place of its truth; in `[0, 1]`.
+///
+/// # Panics
+/// If there is not one probability for every fact.
+pub fn belief(probabilities: &[f32], metadata: &Metadata) -> f32 {
+    assert_eq!(probabilities.len(), FACTS, "one probability for every fact");
+    let entries = metadata.include.iter().map(|entry| {
+        let count = Some(counted(entry.class, entry.count));
+        let color = entry.color.map(|color| colored(entry.class, color));
+        let place = entry.position.map(|(relation, other)| placed(entry.class, relation, metadata.include[other].class));
+        let parts: Vec<f32> = [count, color, place].into_iter().flatten().map(|fact| probabilities[fact]).collect();
+        parts.iter().sum::<f32>() / parts.len() as f32
+    });
+    entries.sum::<f32>() / metadata.include.len().max(1) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+    use crate::shapes::{Split, prompts};
+
+    #[test]
+    fn every_fact_has_a_place_of_its_own() {
+        let mut places = BTreeSet::new();
+        for shape in Shape::ALL {
+            places.extend((0..COUNTS).map(|count| counted(shape, count)));
+            places.extend(Color::ALL.map(|color| colored(shape, color)));
+            places.extend(Shape::ALL.into_iter().flat_map(|from| Relation::ALL.map(|relation| placed(shape, relation, from))));
+        }
+        assert_eq!(places, (0..FACTS).collect());
+    }
+
+    #[test]
+    fn a_scene_is_believed_to_show_what_it_was_made_for_and_nothing_similar() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        for split in [Split::Train, Split::Test, Split::Unseen] {
+            for metadata in prompts(split).prompts.into_iter().filter_map(|prompt| prompt.metadata) {
+                let scene = Scene::sample(&metadata, 24, &mut rng);
+                let sure: Vec<f32> = facts(&scene).iter().map(|fact| if *fact == Some(true) { 1.0 } else { 0.0 }).collect();
+                assert_eq!(belief(&sure, &metadata), 1.0, "{}", metadata.prompt);
+                let other = metadata.similar(&mut rng);
+                assert!(belief(&sure, &other) < 1.0, "{} is not {other:?}", metadata.prompt);
+            }
+        }
+    }
+}
