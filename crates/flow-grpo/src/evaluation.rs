@@ -24,6 +24,7 @@ use tasks::{
 
 use crate::{
     backend::{Device, Plain},
+    monitors,
     network::{Card, Network},
     picture, plot,
     progress::Progress,
@@ -71,15 +72,14 @@ impl Prompts {
         &self.0[row.prompt].prompt
     }
 
-    /// The names of the numbers that an evaluation on these prompts has, given the names of the rewards.
-    pub fn numbers<'a>(&'a self, rewards: impl Iterator<Item = &'a String>) -> Vec<String> {
-        let rewards = rewards.map(|name| format!("rewards.{name}"));
+    /// The names of the accuracies that an evaluation on these prompts has.
+    pub fn accuracies(&self) -> Vec<String> {
         if self.0.iter().any(|prompt| prompt.prompt.metadata.is_none()) {
-            return rewards.collect();
+            return Vec::new();
         }
         let tags: BTreeSet<&str> = self.0.iter().map(|prompt| prompt.prompt.tag.as_str()).collect();
         let tags = tags.into_iter().map(|tag| format!("tags.{tag}"));
-        ["overall", "partial"].map(str::to_owned).into_iter().chain(tags).chain(rewards).collect()
+        ["overall", "partial"].map(str::to_owned).into_iter().chain(tags).collect()
     }
 
     /// Shows what was made: pictures as a captioned grid with one row a kind, points as a scatter plot.
@@ -102,18 +102,17 @@ impl Prompts {
     /// Judges pictures: strict accuracy where prompts have metadata, and the mean of every reward that is given.
     pub fn evaluate(&self, images: &[Image], rows: &[Row], reward: Option<&WeightedReward>) -> Result<Evaluation> {
         let accuracy = self.accuracy(images, rows);
-        let mut rewards = BTreeMap::new();
-        if let Some(reward) = reward {
-            let prompts: Vec<&Prompt> = rows.iter().map(|row| self.prompt(row)).collect();
-            for (name, scores) in reward.score(images, &prompts)?.parts {
-                let sum: f64 = scores.iter().copied().map(f64::from).sum();
-                rewards.insert(name.to_owned(), sum / scores.len().max(1) as f64);
-            }
-        }
+        let mut rewards = reward.map(|reward| self.means(reward, images, rows)).transpose()?.unwrap_or_default();
         if accuracy.is_none() && rewards.is_empty() {
             rewards.insert("images".to_owned(), images.len() as f64);
         }
         Ok(Evaluation { accuracy, rewards })
+    }
+
+    /// The mean of every reward by name.
+    pub fn means(&self, reward: &WeightedReward, images: &[Image], rows: &[Row]) -> Result<BTreeMap<String, f64>> {
+        let prompts: Vec<&Prompt> = rows.iter().map(|row| self.prompt(row)).collect();
+        monitors::means(reward, images, &prompts)
     }
 
     fn accuracy(&self, images: &[Image], rows: &[Row]) -> Option<Accuracy> {

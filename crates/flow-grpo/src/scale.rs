@@ -38,7 +38,7 @@ pub fn scale(config: &TrainConfig, card: &Card, network: &Dit<Plain>, plot: &Pat
             set(&mut config, value);
             let cost = epoch(&config, card, network, device)?;
             let peak = cost.peak_mib.map_or("-".to_owned(), |peak| format!("{peak} MiB"));
-            let EpochTimes { seconds, images_per_second, transitions_per_second } = cost.time;
+            let EpochTimes { seconds, images_per_second, transitions_per_second, .. } = cost.time;
             let what = format!("{value} {name}");
             println!("{what:<12} {seconds:>9.3} {images_per_second:>10.0} {transitions_per_second:>15.0} {peak:>12}");
             costs.push((value as f64, cost));

@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use grpo::{
-    Policy, Task, Trainer, TrainerState,
+    Iteration, Policy, Task, Trainer, TrainerState,
+    evaluate::Row,
     noise::{Key, Purpose},
     parameters::{Parameters, Trained},
     workers::Workers,
@@ -16,6 +17,7 @@ use grpo::{
 use models::{Adapter, Dit, MlpField, TokenIds, WeightsFile, lora, weights::StoredAs};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tasks::{image::Image, prompts::Prompt, reward::WeightedReward};
 
 use crate::{
     backend::{self, Device, Plain, Training},
@@ -23,10 +25,12 @@ use crate::{
     evaluation::{self, Evaluation, Evaluator, Prompts},
     interrupt,
     memory::{self, Needs},
+    monitors::{self, Features, MONITORS, Monitors},
     network::{AnyNetwork, Card, Network, Trainable, open_checkpoint},
     outcome::BrokeRun,
     progress::{Progress, whole_seconds},
     report,
+    rules::{self, Action, Peaks},
     run_dir::RunDir,
     train_config::{TrainConfig, Tuning},
     training_state::TrainingState,
@@ -52,6 +56,9 @@ struct EvaluationMetrics {
     epoch: usize,
     #[serde(flatten)]
     test: Evaluation,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    gold: BTreeMap<String, f64>,
+    monitors: Monitors,
     #[serde(skip_serializing_if = "Option::is_none")]
     unseen: Option<Evaluation>,
 }
@@ -62,6 +69,18 @@ struct EpochLine {
     event: &'static str,
     #[serde(flatten)]
     metrics: grpo::EpochMetrics,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    gold: BTreeMap<String, f64>,
+    monitors: Monitors,
+}
+
+/// The line of what a rule did in `metrics.jsonl`.
+#[derive(Debug, Serialize)]
+struct ActionLine {
+    event: &'static str,
+    epoch: usize,
+    action: Action,
+    reason: String,
 }
 
 /// What a checkpoint holds beside numbers by parameter. The positions of all streams of random numbers are those of the epoch.
@@ -69,8 +88,17 @@ struct EpochLine {
 struct Counters {
     epoch: usize,
     kl_weight: f64,
-    best: Option<Best>,
+    watched: Watched,
     config: TrainConfig,
+}
+
+/// What is remembered of the evaluations so far.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Watched {
+    best: Option<Best>,
+    peaks: Peaks,
+    /// What the base model's pictures look like.
+    base: Option<Features>,
 }
 
 /// The best evaluation so far.
@@ -88,7 +116,12 @@ struct Session<'a, N: Trainable<Training>> {
     trainer: Trainer<Training, N, TokenIds>,
     test: Prompts,
     unseen: Option<Prompts>,
-    best: Option<Best>,
+    gold: WeightedReward,
+    watched: Watched,
+    /// Whether a rule has ended the run.
+    stopped: bool,
+    /// The epoch after which a rule last did something.
+    acted: Option<usize>,
 }
 
 impl<'a, N: Trainable<Training>> Session<'a, N> {
@@ -107,12 +140,12 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
         let policy = policy(config, base, device)?;
         let mut trainer = Trainer::new(config.grpo.clone(), config.epochs, config.seed, task, policy, workers, device.clone());
-        let mut best_so_far = None;
+        let mut watched = Watched::default();
         if let Some(saved) = run.newest_checkpoint()? {
             let file = WeightsFile::read(&saved)?;
-            let Counters { epoch, kl_weight, best, config: begun } = TrainingState::counters(&file)?;
+            let Counters { epoch, kl_weight, watched: before, config: begun } = TrainingState::counters(&file)?;
             config::check_unchanged(&begun, config)?;
-            best_so_far = best;
+            watched = before;
             let state = TrainingState::read(&trainer.averaged_policy(), &trainer.state().weights, &file, device)?;
             ensure!(epoch <= config.epochs, "epochs ({}) must be at least {epoch}: the run has done as many", config.epochs);
             trainer.restore(TrainerState {
@@ -125,15 +158,16 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         }
         let open = |key: &'static str, source: &str| Prompts::open(source, &card).context(key);
         let test = open("prompts.test", &config.prompts.test)?;
-        let numbers = test.numbers(config.rewards.keys());
-        ensure!(
-            numbers.contains(&config.best_by),
-            "best_by: an evaluation has no number `{}`; it has: {}",
-            config.best_by,
-            numbers.join(", ")
-        );
+        let numbers = numbers(config, &test, &card);
+        for (key, name) in
+            [("best_by", &config.best_by)].into_iter().chain(config.rules.iter().map(|rule| ("rules: watch", &rule.watch)))
+        {
+            ensure!(numbers.contains(name), "{key}: an evaluation has no number `{name}`; it has: {}", numbers.join(", "));
+        }
         let unseen = (!config.prompts.unseen.is_empty()).then(|| open("prompts.unseen", &config.prompts.unseen)).transpose()?;
-        let session = Self { config, device, card, trainer, test, unseen, best: best_so_far };
+        let gold = config.gold.iter().map(|name| (name.clone(), 1.0)).collect();
+        let gold = evaluation::rewards(&gold, &card, device).context("gold")?;
+        let session = Self { config, device, card, trainer, test, unseen, gold, watched, stopped: false, acted: None };
         session.needs().check()?;
         Ok(session)
     }
@@ -172,7 +206,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
                 .iterate()
                 .with_context(|| format!("the last good checkpoint is in {}/checkpoints", run.path().display()))?;
             progress.say(&epoch_line(&iteration.metrics, self.remaining(done, started)));
-            run.append(&EpochLine { event: "epoch", metrics: iteration.metrics })?;
+            run.append(&self.epoch_metrics(&iteration)?)?;
             progress.advance(1);
             let epoch = self.trainer.epoch();
             let last = epoch == self.config.epochs;
@@ -180,10 +214,12 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
                 self.evaluate(run)?;
                 report::write(run, self.config, &self.card)?;
             }
-            let best = self.best.is_some_and(|best| best.epoch == epoch);
             let interrupted = interrupt::requested();
-            if last || best || interrupted || epoch.is_multiple_of(self.config.checkpoint_every) {
+            if last || self.must_save(epoch) || interrupted || epoch.is_multiple_of(self.config.checkpoint_every) {
                 self.save(run)?;
+            }
+            if self.stopped {
+                break;
             }
             if interrupted && !last {
                 report::write(run, self.config, &self.card)?;
@@ -243,26 +279,101 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let epoch = self.trainer.epoch();
         let policy = self.trainer.averaged_policy();
         let ends = epoch == 0 || epoch == self.config.epochs;
-        let test = self.evaluate_on(&policy, &self.test, &run.samples(&format!("epoch-{epoch:04}")))?;
+        let rows = self.test.balanced_rows(self.config.evaluation_samples);
+        let (test, images) = self.evaluate_on(&policy, &self.test, &rows, &run.samples(&format!("epoch-{epoch:04}")))?;
+        let gold = self.test.means(&self.gold, &images, &rows)?;
+        let monitors = self.monitors(&images, &rows)?;
         let unseen = match &self.unseen {
-            Some(unseen) if ends => Some(self.evaluate_on(&policy, unseen, &run.samples(&format!("unseen-{epoch:04}")))?),
+            Some(unseen) if ends => {
+                let rows = unseen.balanced_rows(self.config.evaluation_samples);
+                Some(self.evaluate_on(&policy, unseen, &rows, &run.samples(&format!("unseen-{epoch:04}")))?.0)
+            }
             _ => None,
         };
         eprintln!("epoch {epoch:>4}  held out: {}", test.line());
         if let Some(unseen) = &unseen {
             eprintln!("epoch {epoch:>4}  unseen:   {}", unseen.line());
         }
-        let metrics = EvaluationMetrics { event: "eval", epoch, test, unseen };
-        let value = number(&serde_json::to_value(&metrics)?, &self.config.best_by)?;
+        let metrics = EvaluationMetrics { event: "eval", epoch, test, gold, monitors, unseen };
         run.append(&metrics)?;
-        if self.best.is_none_or(|best| value > best.value) {
-            self.best = Some(Best { epoch, value });
+        let metrics = serde_json::to_value(&metrics)?;
+        let value = number(&metrics, &self.config.best_by)?;
+        if self.watched.best.is_none_or(|best| value > best.value) {
+            self.watched.best = Some(Best { epoch, value });
             self.write_policy(policy, &run.best_checkpoint(), &run.best_adapter())?;
+        }
+        self.apply_rules(&metrics, run)
+    }
+
+    /// The line of an epoch, with what its pictures are worth beside the reward.
+    fn epoch_metrics(&self, iteration: &Iteration) -> Result<EpochLine> {
+        let prompts = self.trainer.prompts();
+        let prompts: Vec<&Prompt> = iteration.rows.iter().map(|row| &prompts[row.prompt].prompt).collect();
+        let mut metrics = iteration.metrics.clone();
+        metrics.time.peak_memory_mib = memory::peak_mib();
+        let gold = monitors::means(&self.gold, &iteration.images, &prompts)?;
+        Ok(EpochLine { event: "epoch", metrics, gold, monitors: Monitors::of(&iteration.images, &iteration.rows)? })
+    }
+
+    /// Whether the state after this epoch is one that must not be lost: the best, or one that a rule has changed.
+    fn must_save(&self, epoch: usize) -> bool {
+        self.stopped || self.acted == Some(epoch) || self.watched.best.is_some_and(|best| best.epoch == epoch)
+    }
+
+    /// Does what the rules ask for, given the numbers of an evaluation, and writes down why.
+    fn apply_rules(&mut self, evaluation: &Value, run: &mut RunDir) -> Result<()> {
+        let epoch = self.trainer.epoch();
+        for rule in &self.config.rules {
+            let value = number(evaluation, &rule.watch)?;
+            let Some(mut reason) = rules::reason(rule, value, &mut self.watched.peaks) else { continue };
+            match rule.action {
+                Action::Stop => self.stopped = true,
+                Action::RaiseKl { factor } => {
+                    let weight = self.trainer.state().kl_weight;
+                    self.trainer.set_kl_weight(weight * factor);
+                    reason += &format!("; the KL weight goes from {weight} to {}", weight * factor);
+                }
+                Action::RollBack => match self.watched.best.filter(|best| best.epoch < epoch) {
+                    Some(best) => {
+                        self.roll_back(&run.checkpoint(best.epoch))?;
+                        reason += &format!("; the weights are those after epoch {} again", best.epoch);
+                    }
+                    None => reason += "; no evaluation before this one was better, nothing is done",
+                },
+            }
+            eprintln!("epoch {epoch:>4}  rule: {reason}");
+            self.acted = Some(epoch);
+            run.append(&ActionLine { event: "action", epoch, action: rule.action, reason })?;
         }
         Ok(())
     }
 
-    fn evaluate_on(&self, policy: &N::InnerModule, prompts: &Prompts, picture: &std::path::Path) -> Result<Evaluation> {
+    fn roll_back(&mut self, checkpoint: &Path) -> Result<()> {
+        let file = WeightsFile::read(checkpoint)?;
+        let TrainerState { weights, epoch, kl_weight, .. } = self.trainer.state();
+        let state = TrainingState::read(&self.trainer.averaged_policy(), &weights, &file, self.device)?;
+        let TrainingState { weights, average, optimizer } = state;
+        self.trainer.roll_back(TrainerState { weights, average, optimizer, kl_weight, epoch });
+        Ok(())
+    }
+
+    /// The monitors of an evaluation; the first one's pictures are those of the base model.
+    fn monitors(&mut self, images: &[Image], rows: &[Row]) -> Result<Monitors> {
+        let features = Features::of(images);
+        if self.trainer.epoch() == 0 {
+            self.watched.base.clone_from(&features);
+        }
+        let base_distance = features.zip(self.watched.base.as_ref()).map(|(now, base)| now.distance(base));
+        Ok(Monitors { base_distance, ..Monitors::of(images, rows)? })
+    }
+
+    fn evaluate_on(
+        &self,
+        policy: &N::InnerModule,
+        prompts: &Prompts,
+        rows: &[Row],
+        picture: &Path,
+    ) -> Result<(Evaluation, Vec<Image>)> {
         let evaluator = Evaluator {
             card: &self.card,
             workers: self.trainer.workers(),
@@ -271,10 +382,10 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             steps: EVALUATION_STEPS,
             guidance: 1.0,
         };
-        let rows = prompts.balanced_rows(self.config.evaluation_samples);
-        let images = evaluator.generate(policy, prompts, &rows);
-        prompts.write_picture(&images, &rows, picture)?;
-        prompts.evaluate(&images, &rows, Some(&evaluation::rewards(&self.config.rewards, &self.card, self.device)?))
+        let images = evaluator.generate(policy, prompts, rows);
+        prompts.write_picture(&images, rows, picture)?;
+        let rewards = evaluation::rewards(&self.config.rewards, &self.card, self.device)?;
+        Ok((prompts.evaluate(&images, rows, Some(&rewards))?, images))
     }
 
     /// The resumable state and the policy, each written in one go.
@@ -282,9 +393,9 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let TrainerState { weights, average, optimizer, kl_weight, epoch } = self.trainer.state();
         let policy = self.trainer.averaged_policy();
         let state = TrainingState { weights, average, optimizer };
-        let counters = Counters { epoch, kl_weight, best: self.best, config: self.config.clone() };
+        let counters = Counters { epoch, kl_weight, watched: self.watched.clone(), config: self.config.clone() };
         state.write::<N::InnerModule>(&policy, &counters, &run.checkpoint(epoch))?;
-        run.retain_checkpoints(self.config.keep_checkpoints, self.best.map(|best| best.epoch))?;
+        run.retain_checkpoints(self.config.keep_checkpoints, self.watched.best.map(|best| best.epoch))?;
         self.write_policy(policy, &run.policy_checkpoint(), &run.adapter())
     }
 
@@ -328,6 +439,15 @@ const EVALUATION_STEPS: usize = 40;
 
 /// What a trained transition costs, in denoising steps: a forward and a backward pass.
 const TRANSITION_COST: usize = 4;
+
+/// The names of the numbers that every evaluation of a run has.
+fn numbers(config: &TrainConfig, test: &Prompts, card: &Card) -> Vec<String> {
+    let rewards = config.rewards.keys().map(|name| format!("rewards.{name}"));
+    let gold = config.gold.iter().map(|name| format!("gold.{name}"));
+    let monitors = if card.latent_shape()[0] == 3 { &MONITORS[..] } else { &MONITORS[..1] };
+    let monitors = monitors.iter().map(|name| format!("monitors.{name}"));
+    test.accuracies().into_iter().chain(rewards).chain(gold).chain(monitors).collect()
+}
 
 /// The number of an evaluation that a dotted name stands for.
 fn number(evaluation: &Value, name: &str) -> Result<f64> {

@@ -6,7 +6,7 @@ use grpo::GrpoConfig;
 use models::LoraConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::{config::Checked, evaluation::REWARDS};
+use crate::{config::Checked, evaluation::REWARDS, rules::Rule};
 
 /// A training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +36,10 @@ pub struct TrainConfig {
     pub prompts: PromptsConfig,
     /// Rewards by name, with their weights.
     pub rewards: BTreeMap<String, f32>,
+    /// Rewards that are measured on the same pictures and not trained on: what the trained ones stand in for.
+    pub gold: Vec<String>,
+    /// What a run does by itself when a number of an evaluation goes wrong.
+    pub rules: Vec<Rule>,
     /// The algorithm.
     pub grpo: GrpoConfig,
 }
@@ -98,6 +102,12 @@ impl Checked for TrainConfig {
             if !weight.is_finite() {
                 problems.push(format!("rewards.{name} ({weight}) must be a finite number"));
             }
+        }
+        for name in self.gold.iter().filter(|name| !REWARDS.contains(&name.as_str())) {
+            problems.push(format!("gold: there is no reward `{name}`; there are: {}", REWARDS.join(", ")));
+        }
+        for (index, rule) in self.rules.iter().enumerate() {
+            problems.extend(rule.problems().into_iter().map(|problem| format!("rules[{index}].{problem}")));
         }
         for (tag, weight) in &self.prompts.mix {
             if !(*weight >= 0.0 && weight.is_finite()) {

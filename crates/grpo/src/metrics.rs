@@ -136,6 +136,9 @@ pub struct EpochTimes {
     pub transitions_per_second: f64,
     /// Seconds for the whole epoch.
     pub seconds: f64,
+    /// The most memory that the program has held so far, in MiB, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak_memory_mib: Option<u64>,
 }
 
 impl EpochMetrics {
@@ -177,6 +180,7 @@ impl EpochMetrics {
             images_per_second: images as f64 / (sampled - started).as_secs_f64(),
             transitions_per_second: self.transitions as f64 / sampled.elapsed().as_secs_f64(),
             seconds: started.elapsed().as_secs_f64(),
+            peak_memory_mib: None,
         };
         self
     }

@@ -173,6 +173,17 @@ where
         self.epoch
     }
 
+    /// The prompts that are trained on.
+    pub fn prompts(&self) -> &[EncodedPrompt<C>] {
+        &self.task.prompts
+    }
+
+    /// Goes on with the weights, average and optimiser of a saved state; the epoch and the KL weight stay.
+    pub fn roll_back(&mut self, state: TrainerState<B::InnerBackend>) {
+        let (epoch, kl_weight) = (self.epoch, self.kl_weight);
+        self.restore(TrainerState { epoch, kl_weight, ..state });
+    }
+
     /// Changes the weight of the KL divergence from the next epoch on.
     pub fn set_kl_weight(&mut self, kl_weight: f64) {
         self.kl_weight = kl_weight;

@@ -1,0 +1,185 @@
+//! What is measured and not trained on: where a reward is hacked, it shows here first.
+
+use std::{collections::BTreeMap, io::Cursor};
+
+use anyhow::{Context, Result};
+use grpo::{advantage, evaluate::Row};
+use image::{ImageEncoder, codecs::jpeg::JpegEncoder};
+use serde::{Deserialize, Serialize};
+use tasks::{image::Image, prompts::Prompt, reward::WeightedReward};
+
+/// The numbers of a set of pictures.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Monitors {
+    /// Mean distance of two pictures for the same prompt: the root of the mean squared difference of their pixels.
+    pub diversity: f64,
+    /// Mean saturation of a pixel, `(max − min)/max` of its channels, in `[0, 1]`; RGB pictures only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub saturation: Option<f64>,
+    /// Mean size as a JPEG of quality 95, in kB: grows with noise and texture, falls with blur and emptiness; RGB pictures only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jpeg_kilobytes: Option<f64>,
+    /// Distance to the pictures that the base model made for the same prompts from the same noise; in evaluations of RGB pictures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_distance: Option<f64>,
+}
+
+/// What every set of pictures is watched by; `base_distance` is known in evaluations alone.
+pub const MONITORS: [&str; 4] = ["diversity", "saturation", "jpeg_kilobytes", "base_distance"];
+
+impl Monitors {
+    /// The numbers of pictures; rows say which of them are for the same prompt.
+    pub fn of(images: &[Image], rows: &[Row]) -> Result<Self> {
+        let colored = images.iter().all(|image| image.channels == 3) && !images.is_empty();
+        let mean = |f: &dyn Fn(&Image) -> Result<f64>| -> Result<Option<f64>> {
+            let values = images.iter().filter(|_| colored).map(f).collect::<Result<Vec<f64>>>()?;
+            Ok(colored.then(|| advantage::mean(&values)))
+        };
+        Ok(Self {
+            diversity: diversity(images, rows),
+            saturation: mean(&|image| Ok(saturation(image)))?,
+            jpeg_kilobytes: mean(&jpeg_kilobytes)?,
+            base_distance: None,
+        })
+    }
+}
+
+/// The mean of every reward by name.
+pub fn means(reward: &WeightedReward, images: &[Image], prompts: &[&Prompt]) -> Result<BTreeMap<String, f64>> {
+    let mean = |scores: Vec<f32>| advantage::mean(&scores.into_iter().map(f64::from).collect::<Vec<_>>());
+    Ok(reward.score(images, prompts)?.parts.into_iter().map(|(name, scores)| (name.to_owned(), mean(scores))).collect())
+}
+
+/// The mean over prompts of the mean distance of their pictures; a prompt with one picture says nothing.
+fn diversity(images: &[Image], rows: &[Row]) -> f64 {
+    let mut by_prompt: BTreeMap<usize, Vec<&Image>> = BTreeMap::new();
+    for (image, row) in images.iter().zip(rows) {
+        by_prompt.entry(row.prompt).or_default().push(image);
+    }
+    let of_prompt = |images: &Vec<&Image>| {
+        let pairs = (0..images.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
+        advantage::mean(&pairs.map(|(i, j)| distance(images[i], images[j])).collect::<Vec<_>>())
+    };
+    advantage::mean(&by_prompt.values().filter(|images| images.len() > 1).map(of_prompt).collect::<Vec<_>>())
+}
+
+fn distance(a: &Image, b: &Image) -> f64 {
+    let squares: f32 = a.pixels.iter().zip(&b.pixels).map(|(a, b)| (a - b).powi(2)).sum();
+    (f64::from(squares) / a.pixels.len() as f64).sqrt()
+}
+
+fn saturation(image: &Image) -> f64 {
+    let of_pixel = |[r, g, b]: [f32; 3]| {
+        let (low, high) = (r.min(g).min(b), r.max(g).max(b));
+        if high > 0.0 { f64::from((high - low) / high) } else { 0.0 }
+    };
+    let pixels = (0..image.height).flat_map(|row| (0..image.width).map(move |column| image.rgb(row, column)));
+    advantage::mean(&pixels.map(of_pixel).collect::<Vec<_>>())
+}
+
+/// Source: the reward `jpeg_compressibility` of the reference code.
+fn jpeg_kilobytes(image: &Image) -> Result<f64> {
+    let pixels = (0..image.height).flat_map(|row| (0..image.width).flat_map(move |column| image.rgb(row, column)));
+    let bytes: Vec<u8> = pixels.map(|value| (value * 255.0).round() as u8).collect();
+    let mut file = Cursor::new(Vec::new());
+    JpegEncoder::new_with_quality(&mut file, 95)
+        .write_image(&bytes, image.width as u32, image.height as u32, image::ExtendedColorType::Rgb8)
+        .context("cannot encode a picture as JPEG")?;
+    Ok(file.into_inner().len() as f64 / 1000.0)
+}
+
+/// Mean and standard deviation of what pictures look like from afar: of each of 4 x 4 fields the mean of every channel, and the mean
+/// difference of brightness between neighbouring pixels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Features {
+    mean: Vec<f64>,
+    std: Vec<f64>,
+}
+
+const FIELDS: usize = 4;
+
+impl Features {
+    /// The features of RGB pictures; nothing for others.
+    pub fn of(images: &[Image]) -> Option<Self> {
+        if images.is_empty() || images.iter().any(|image| image.channels != 3 || image.height.min(image.width) < FIELDS) {
+            return None;
+        }
+        let of_images: Vec<Vec<f64>> = images.iter().map(features).collect();
+        let column = |i: usize| of_images.iter().map(|features| features[i]).collect::<Vec<f64>>();
+        let columns = 0..of_images[0].len();
+        Some(Self {
+            mean: columns.clone().map(|i| advantage::mean(&column(i))).collect(),
+            std: columns.map(|i| advantage::std(&column(i))).collect(),
+        })
+    }
+
+    /// The Fréchet distance of the two Gaussians with these means and diagonal covariances:
+    ///
+    /// ```text
+    /// √( Σ (μ − μ')² + (σ − σ')² )
+    /// ```
+    ///
+    /// Source: arXiv 1706.08500, section 2, with fixed features and without correlations.
+    pub fn distance(&self, other: &Self) -> f64 {
+        let squares = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>();
+        (squares(&self.mean, &other.mean) + squares(&self.std, &other.std)).sqrt()
+    }
+}
+
+fn features(image: &Image) -> Vec<f64> {
+    let brightness = |row: usize, column: usize| image.rgb(row, column).iter().sum::<f32>() / 3.0;
+    let mut sums = vec![[0.0_f64; 5]; FIELDS * FIELDS];
+    for row in 0..image.height {
+        for column in 0..image.width {
+            let field = &mut sums[row * FIELDS / image.height * FIELDS + column * FIELDS / image.width];
+            let (right, down) = ((column + 1).min(image.width - 1), (row + 1).min(image.height - 1));
+            let here = brightness(row, column);
+            let edges = (brightness(row, right) - here).abs() + (brightness(down, column) - here).abs();
+            let [r, g, b] = image.rgb(row, column);
+            for (sum, value) in field.iter_mut().zip([r, g, b, edges, 1.0]) {
+                *sum += f64::from(value);
+            }
+        }
+    }
+    sums.into_iter().flat_map(|[r, g, b, edges, pixels]| [r, g, b, edges].map(|sum| sum / pixels)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(value: f32) -> Image {
+        Image { channels: 3, height: 8, width: 8, pixels: vec![value; 3 * 64] }
+    }
+
+    #[test]
+    fn diversity_is_within_prompts_and_not_between_them() {
+        let rows: Vec<Row> = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(prompt, sample)| Row { prompt, sample }).into();
+        let same = [0.2, 0.2, 0.9, 0.9].map(plain);
+        let differ = [0.2, 0.5, 0.2, 0.5].map(plain);
+        assert_eq!(Monitors::of(&same, &rows).expect("numbers").diversity, 0.0);
+        assert!((Monitors::of(&differ, &rows).expect("numbers").diversity - 0.3).abs() < 1e-6);
+    }
+
+    #[test]
+    fn noise_makes_jpegs_larger_and_colour_makes_pictures_saturated() {
+        let mut noisy = plain(0.5);
+        noisy.pixels.iter_mut().enumerate().for_each(|(i, pixel)| *pixel = (i * 37 % 101) as f32 / 100.0);
+        let mut red = plain(0.0);
+        red.pixels[..64].fill(0.8);
+        let of = |image: &Image| Monitors::of(std::slice::from_ref(image), &[Row { prompt: 0, sample: 0 }]).expect("numbers");
+        let (grey, noisy, red) = (of(&plain(0.5)), of(&noisy), of(&red));
+        assert!(noisy.jpeg_kilobytes > grey.jpeg_kilobytes);
+        assert_eq!((grey.saturation, red.saturation), (Some(0.0), Some(1.0)));
+    }
+
+    #[test]
+    fn features_tell_sets_of_pictures_apart() {
+        let of = |values: &[f32]| Features::of(&values.iter().copied().map(plain).collect::<Vec<_>>()).expect("RGB");
+        assert_eq!(of(&[0.1, 0.3]).distance(&of(&[0.3, 0.1])), 0.0);
+        // 48 colour features, each moved by 0.1 in mean; then each with another spread.
+        assert!((of(&[0.1, 0.3]).distance(&of(&[0.2, 0.4])) - 0.1 * 48.0_f64.sqrt()).abs() < 1e-6);
+        assert!((of(&[0.1, 0.3]).distance(&of(&[0.0, 0.4])) - 0.1 * 48.0_f64.sqrt()).abs() < 1e-6);
+        assert!(Features::of(&[Image { channels: 2, height: 1, width: 1, pixels: vec![0.0; 2] }]).is_none());
+    }
+}

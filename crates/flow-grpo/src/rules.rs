@@ -1,0 +1,107 @@
+//! Rules: what a run does by itself when a number of an evaluation goes wrong.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// One rule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// The number of an evaluation that is watched, as in `best_by`.
+    pub watch: String,
+    /// When something is done.
+    pub when: Condition,
+    /// What is done.
+    pub action: Action,
+}
+
+/// When a watched number has gone wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Condition {
+    /// It is below a value.
+    Below {
+        /// The value.
+        value: f64,
+    },
+    /// It is above a value.
+    Above {
+        /// The value.
+        value: f64,
+    },
+    /// It is lower than its highest so far by more than this.
+    Fallen {
+        /// How much.
+        by: f64,
+    },
+}
+
+/// What a run does.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Action {
+    /// Ends.
+    Stop,
+    /// Goes on from the weights and the optimiser's state of the best evaluation, with the noise of the epochs to come.
+    RollBack,
+    /// Multiplies the weight `β` of the KL divergence.
+    RaiseKl {
+        /// By this, above 1.
+        factor: f64,
+    },
+}
+
+impl Rule {
+    /// All that is out of range, one sentence each, beginning with the key.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if let Action::RaiseKl { factor } = self.action
+            && !(factor > 1.0 && factor.is_finite())
+        {
+            problems.push(format!("action.factor ({factor}) must be above 1"));
+        }
+        if let Condition::Fallen { by } = self.when
+            && !(by > 0.0 && by.is_finite())
+        {
+            problems.push(format!("when.by ({by}) must be a positive number"));
+        }
+        problems
+    }
+}
+
+/// The highest value so far of every watched number.
+pub type Peaks = BTreeMap<String, f64>;
+
+/// Why a rule applies to the value of its number, if it does; `peaks` take the value in.
+pub fn reason(rule: &Rule, value: f64, peaks: &mut Peaks) -> Option<String> {
+    let peak = peaks.entry(rule.watch.clone()).or_insert(value);
+    *peak = peak.max(value);
+    let watch = &rule.watch;
+    match rule.when {
+        Condition::Below { value: limit } if value < limit => Some(format!("{watch} is {value:.4}, below {limit}")),
+        Condition::Above { value: limit } if value > limit => Some(format!("{watch} is {value:.4}, above {limit}")),
+        Condition::Fallen { by } if value < *peak - by => {
+            Some(format!("{watch} is {value:.4}, fallen from {peak:.4} by more than {by}"))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_applies_when_its_condition_holds() {
+        let rule = |when| Rule { watch: "gold.x".to_owned(), when, action: Action::Stop };
+        let mut peaks = Peaks::new();
+        let fallen = rule(Condition::Fallen { by: 0.1 });
+        let applies: Vec<bool> =
+            [0.5, 0.7, 0.65, 0.59].iter().map(|&value| reason(&fallen, value, &mut peaks).is_some()).collect();
+        assert_eq!(applies, [false, false, false, true]);
+        assert_eq!(peaks["gold.x"], 0.7);
+        assert!(reason(&rule(Condition::Below { value: 0.6 }), 0.59, &mut peaks).expect("below").contains("0.59"));
+        assert!(reason(&rule(Condition::Above { value: 0.6 }), 0.59, &mut peaks).is_none());
+    }
+}
