@@ -14,5 +14,7 @@ mod kernels;
 mod lora;
 mod marginals;
 mod networks;
+mod rules;
 mod shipped;
+mod tensorboard;
 mod training;

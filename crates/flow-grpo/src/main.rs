@@ -23,6 +23,7 @@ mod report;
 mod rules;
 mod run_dir;
 mod scale;
+mod tensorboard;
 mod train;
 mod train_config;
 mod training_state;

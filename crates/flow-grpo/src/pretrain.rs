@@ -250,7 +250,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         if let Some(line) = self.needs().line() {
             eprintln!("{line}");
         }
-        run.keep_metrics(|line| line["step"].as_u64().is_some_and(|step| step <= self.step as u64))?;
+        run.record_after((self.step > 0).then_some(self.step))?;
         let progress = Progress::new("pre-training", self.config.steps, "steps");
         progress.start_at(self.step);
         let (mut interval, mut interval_started) = (Vec::new(), Instant::now());
@@ -322,7 +322,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         Ok(Update { loss, gradient_norm })
     }
 
-    fn evaluate(&self, run: &RunDir) -> Result<Evaluation> {
+    fn evaluate(&self, run: &mut RunDir) -> Result<Evaluation> {
         let evaluator = Evaluator {
             card: &self.batches.card,
             workers: &self.workers,
@@ -334,7 +334,8 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let network = self.average.put_into(self.network.clone());
         let rows = self.held_out.balanced_rows(self.config.evaluation_samples);
         let images = evaluator.generate(&network, &self.held_out, &rows);
-        self.held_out.write_picture(&images, &rows, &run.samples(&format!("step-{:06}", self.step)))?;
+        self.held_out.write_picture(&images, &rows, &run.samples("step", self.step))?;
+        run.append_picture("step", self.step)?;
         self.held_out.evaluate(&images, &rows, None)
     }
 

@@ -1,5 +1,7 @@
 //! `curves.svg` and `report.html`: a run for people, in files that need nothing else.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
@@ -8,6 +10,7 @@ use crate::{
     network::Card,
     plot::{Curve, Panel, curves},
     run_dir::RunDir,
+    train::{HELD_OUT, UNSEEN},
     train_config::TrainConfig,
 };
 
@@ -41,35 +44,69 @@ fn panels(lines: &[Value]) -> Vec<Panel> {
     let each = |event: &str, object: &str| -> Vec<Curve> {
         fields(lines, event, object).iter().map(|field| curve(field, of(lines, event), &format!("{object}/{field}"))).collect()
     };
+    let by_step = |pointer: &str| -> Vec<Curve> {
+        let steps = trained_steps(lines).into_iter();
+        let of_step = |step: u64| Curve { name: format!("step {step}"), points: step_points(lines, step, pointer) };
+        steps.map(of_step).collect()
+    };
     let mut accuracy = each("eval", "/tags");
     accuracy.push(curve("overall", of(lines, "eval"), "/overall"));
     vec![
         panel("training reward", vec![epochs("reward", "/reward")]),
         panel("rewards by name", each("epoch", "/rewards")),
+        panel("gold rewards on the training pictures, not trained on", each("epoch", "/gold")),
         panel("training reward by kind of prompt", each("epoch", "/kinds")),
         panel("strict accuracy on held-out prompts (40-step ODE)", accuracy),
-        panel("share of clipped transitions", vec![epochs("clipped", "/clipped")]),
-        panel("approximate KL to the policy of the rollout", vec![epochs("kl", "/kl_old")]),
+        panel(
+            "diversity inside groups",
+            vec![epochs("training", "/monitors/diversity"), curve("held out", of(lines, "eval"), "/monitors/diversity")],
+        ),
+        panel(
+            "feature distance to the base model's pictures",
+            vec![curve("distance", of(lines, "eval"), "/monitors/base_distance")],
+        ),
+        panel(
+            "saturation",
+            vec![epochs("training", "/monitors/saturation"), curve("held out", of(lines, "eval"), "/monitors/saturation")],
+        ),
+        panel(
+            "size as JPEG, kB",
+            vec![
+                epochs("training", "/monitors/jpeg_kilobytes"),
+                curve("held out", of(lines, "eval"), "/monitors/jpeg_kilobytes"),
+            ],
+        ),
+        panel("KL to the reference", vec![epochs("KL", "/kl_reference")]),
+        panel("weight of that KL", vec![epochs("weight", "/kl_weight")]),
+        panel("std of the ratio, by denoising step", by_step("/ratio/std")),
+        panel(
+            "share of transitions stopped by the clip",
+            vec![epochs("below", "/clipped_low"), epochs("above", "/clipped_high")],
+        ),
+        panel("approximate KL to the policy of the rollout, by denoising step", by_step("/kl_old")),
+        panel("share of groups without spread", vec![epochs("share", "/zero_spread")]),
         panel("gradient norm before clipping", vec![epochs("norm", "/gradient_norm")]),
     ]
+}
+
+/// The denoising steps that were trained in any epoch.
+fn trained_steps(lines: &[Value]) -> BTreeSet<u64> {
+    of(lines, "epoch").filter_map(|line| line["steps"].as_array()).flatten().filter_map(|step| step["step"].as_u64()).collect()
+}
+
+/// A number of one denoising step over the epochs.
+fn step_points(lines: &[Value], step: u64, pointer: &str) -> Vec<(f64, f64)> {
+    let point = |line: &Value| {
+        let of_step = line["steps"].as_array()?.iter().find(|entry| entry["step"].as_u64() == Some(step))?;
+        Some((line["epoch"].as_f64()?, of_step.pointer(pointer)?.as_f64()?))
+    };
+    of(lines, "epoch").filter_map(point).collect()
 }
 
 fn html(run: &RunDir, config: &TrainConfig, card: &Card, lines: &[Value], svg: &str) -> Result<String> {
     let evaluations: Vec<&Value> = of(lines, "eval").collect();
     let (Some(first), Some(last)) = (evaluations.first(), evaluations.last()) else {
         return Ok(page(&run.path().display().to_string(), "<p>Nothing has been evaluated yet.</p>"));
-    };
-    let images = |name: &str| -> Result<String> {
-        let figure = |line: &Value, caption: &str| -> Result<String> {
-            let epoch = line["epoch"].as_u64().unwrap_or(0);
-            let path = run.samples(&format!("{name}-{epoch:04}"));
-            let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            Ok(format!(
-                "<figure><img src=\"data:image/png;base64,{}\"><figcaption>{caption}, epoch {epoch}</figcaption></figure>",
-                STANDARD.encode(bytes)
-            ))
-        };
-        Ok(format!("<div class=pair>{}{}</div>", figure(first, "before")?, figure(last, "after")?))
     };
     let mut body = format!(
         "<p>{} epochs of {} prompts with {} images each, from <code>{}</code> ({}).</p>",
@@ -79,12 +116,42 @@ fn html(run: &RunDir, config: &TrainConfig, card: &Card, lines: &[Value], svg: &
         escape(&config.base),
         escape(&card.made_by)
     );
-    body += &format!("<h2>Held-out prompts</h2>{}{}", table(first, last), images("epoch")?);
-    if last.get("unseen").is_some() {
-        body += &format!("<h2>Pairs never trained on</h2>{}{}", table(&first["unseen"], &last["unseen"]), images("unseen")?);
+    body += &format!("<h2>Held-out prompts</h2>{}{}", table(first, last), pictures(run, HELD_OUT, &evaluations)?);
+    let unseen: Vec<&Value> = evaluations.iter().copied().filter(|line| line.get("unseen").is_some()).collect();
+    if let [first, .., last] = unseen[..] {
+        body += "<h2>Pairs never trained on</h2>";
+        body += &format!("{}{}", table(&first["unseen"], &last["unseen"]), pictures(run, UNSEEN, &unseen)?);
+    }
+    let actions: String = of(lines, "action")
+        .map(|line| format!("<li>epoch {}: {}</li>", line["epoch"], escape(line["reason"].as_str().unwrap_or_default())))
+        .collect();
+    if !actions.is_empty() {
+        body += &format!("<h2>What the rules did</h2><ul>{actions}</ul>");
     }
     body += &format!("<h2>Curves</h2>{svg}<h2>Configuration</h2><pre>{}</pre>", escape(&toml::to_string(config)?));
     Ok(page(&run.path().display().to_string(), &body))
+}
+
+/// The first evaluation's pictures beside those of a later one, which a slider chooses.
+fn pictures(run: &RunDir, name: &str, evaluations: &[&Value]) -> Result<String> {
+    let epochs: Vec<u64> = evaluations.iter().filter_map(|line| line["epoch"].as_u64()).collect();
+    let image = |epoch: u64| -> Result<String> {
+        let path = run.samples(name, epoch as usize);
+        let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(format!("<img alt=\"epoch {epoch}\" src=\"data:image/png;base64,{}\">", STANDARD.encode(bytes)))
+    };
+    let [first, later @ ..] = &epochs[..] else { return Ok(String::new()) };
+    let before = format!("<figure>{}<figcaption>epoch {first}</figcaption></figure>", image(*first)?);
+    if later.is_empty() {
+        return Ok(format!("<div class=pair>{before}</div>"));
+    }
+    let last = later.len() - 1;
+    let frames =
+        later.iter().map(|&epoch| Ok(format!("<div class=frame>{}</div>", image(epoch)?))).collect::<Result<String>>()?;
+    let slider = format!("<input type=range min=0 max={last} value={last} aria-label=\"evaluation\">");
+    Ok(format!(
+        "<div class=pair>{before}<figure class=slider>{frames}<figcaption>{slider} <output></output></figcaption></figure></div>"
+    ))
 }
 
 /// Accuracy and rewards before and after.
@@ -112,10 +179,22 @@ fn page(title: &str, body: &str) -> String {
          body{{font:16px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}}\
          table{{border-collapse:collapse;margin:1em 0}}td,th{{padding:.2em 1em;border-bottom:1px solid #ddd;text-align:right}}\
          td:first-child{{text-align:left}}.pair{{display:flex;gap:1em;flex-wrap:wrap}}figure{{margin:0;flex:1 1 30em}}\
-         img,svg{{max-width:100%;height:auto}}pre{{background:#f6f6f6;padding:1em;overflow:auto}}figcaption{{color:#666}}\
-         </style><h1>{title}</h1>{body}</html>"
+         input{{width:60%;vertical-align:middle}}img,svg{{max-width:100%;height:auto}}pre{{background:#f6f6f6;padding:1em;overflow:auto}}figcaption{{color:#666}}\
+         </style><h1>{title}</h1>{body}<script>{SLIDER}</script></html>"
     )
 }
+
+/// Shows the evaluation that a slider stands at; without it all of them are below each other.
+const SLIDER: &str = "for (const figure of document.querySelectorAll('.slider')) {\
+    const frames = [...figure.querySelectorAll('.frame')];\
+    const input = figure.querySelector('input');\
+    const show = () => {\
+        frames.forEach((frame, i) => frame.hidden = i != input.value);\
+        figure.querySelector('output').textContent = frames[input.value].firstChild.alt;\
+    };\
+    input.addEventListener('input', show);\
+    show();\
+}";
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")

@@ -11,6 +11,7 @@
 //! adapter/, best-adapter/  (training with LoRA, instead) the averaged adapters, in the files of PEFT and diffusers
 //! samples/             pictures of every evaluation
 //! curves.svg, report.html
+//! tensorboard/         the same numbers and pictures for `tensorboard --logdir RUN`
 //! ```
 
 use std::{
@@ -23,13 +24,14 @@ use anyhow::{Context, Result, bail};
 use models::weights::{UNFINISHED, write_atomically};
 use serde::{Deserialize, Serialize};
 
-use crate::backend;
+use crate::{backend, tensorboard::EventFile};
 
 /// An open run directory. No other process can open it until this one ends.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
     metrics: File,
+    events: Option<EventFile>,
     _lock: File,
 }
 
@@ -89,7 +91,7 @@ impl RunDir {
         }
         remove_unfinished(path).with_context(unwritable)?;
         let metrics = OpenOptions::new().create(true).append(true).open(path.join("metrics.jsonl")).with_context(unwritable)?;
-        Ok(Self { path: path.to_owned(), metrics, _lock: lock })
+        Ok(Self { path: path.to_owned(), metrics, events: None, _lock: lock })
     }
 
     /// Writes down the configuration, and adds this program to those that worked on the run; says so if it is on another backend
@@ -122,10 +124,21 @@ impl RunDir {
         &self.path
     }
 
-    /// Adds a line to `metrics.jsonl`.
+    /// Adds a line to `metrics.jsonl`, and its numbers to the TensorBoard events.
     pub fn append(&mut self, metrics: &impl Serialize) -> Result<()> {
         let line = serde_json::to_string(metrics)? + "\n";
-        self.metrics.write_all(line.as_bytes()).with_context(|| format!("cannot write {}/metrics.jsonl", self.path.display()))
+        self.metrics.write_all(line.as_bytes()).with_context(|| format!("cannot write {}/metrics.jsonl", self.path.display()))?;
+        let value = serde_json::to_value(metrics)?;
+        if let (Some(events), Some(step)) = (&mut self.events, position(&value)) {
+            events.scalars(value["event"].as_str().unwrap_or("run"), step, &value)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a sample grid that was written to the TensorBoard events.
+    pub fn append_picture(&mut self, name: &str, step: usize) -> Result<()> {
+        let png = self.samples(name, step);
+        self.events.as_mut().map_or(Ok(()), |events| events.picture(&format!("samples/{name}"), step, &png))
     }
 
     /// The lines of `metrics.jsonl` so far.
@@ -142,9 +155,12 @@ impl RunDir {
         Ok(text.lines().filter_map(|line| Some((line.to_owned(), serde_json::from_str(line).ok()?))).collect())
     }
 
-    /// Drops the lines that an interrupted run wrote after its last checkpoint: they will be written again.
-    pub fn keep_metrics(&mut self, keep: impl Fn(&serde_json::Value) -> bool) -> Result<()> {
+    /// Goes on writing metrics after those of the `done` epochs or steps of the last checkpoint. What an interrupted session wrote
+    /// beyond that is dropped: it will be written again. Without a checkpoint everything is.
+    pub fn record_after(&mut self, done: Option<usize>) -> Result<()> {
+        self.events = Some(EventFile::create(&self.path.join("tensorboard"), done.unwrap_or(0))?);
         let path = self.path.join("metrics.jsonl");
+        let keep = |line: &serde_json::Value| position(line).is_some_and(|position| done.is_some_and(|done| position <= done));
         let kept = self.whole_lines()?.into_iter().filter(|(_, value)| keep(value));
         write_text(&path, &kept.map(|(line, _)| line + "\n").collect::<String>())?;
         self.metrics = OpenOptions::new().append(true).open(&path).with_context(|| format!("cannot write {}", path.display()))?;
@@ -162,9 +178,8 @@ impl RunDir {
     /// If there is none although the run has done something: then it has vanished.
     pub fn newest_checkpoint(&self) -> Result<Option<PathBuf>> {
         let newest = self.checkpoints()?.pop();
-        let position = |(_, line): &(_, serde_json::Value)| line["epoch"].as_u64().or_else(|| line["step"].as_u64());
         if newest.is_none()
-            && let Some(done) = self.whole_lines()?.iter().filter_map(position).max().filter(|&done| done > 0)
+            && let Some(done) = self.whole_lines()?.iter().filter_map(|(_, line)| position(line)).max().filter(|&done| done > 0)
         {
             bail!(
                 "{0}: there is no checkpoint in {0}/checkpoints, though metrics.jsonl goes up to {done}; put one back, or start again \
@@ -227,9 +242,9 @@ impl RunDir {
         self.path.join("best-adapter")
     }
 
-    /// Where the sample grid of an evaluation goes.
-    pub fn samples(&self, name: &str) -> PathBuf {
-        self.path.join("samples").join(format!("{name}.png"))
+    /// Where the sample grid of the evaluation after an epoch or step goes.
+    pub fn samples(&self, name: &str, step: usize) -> PathBuf {
+        self.path.join("samples").join(format!("{name}-{step:06}.png"))
     }
 
     /// Writes a text file in the directory, atomically.
@@ -241,6 +256,11 @@ impl RunDir {
     pub fn resume_command(&self, verb: &str) -> String {
         format!("cargo xtask {verb} --backend {} --resume {}", backend::NAME, self.path.display())
     }
+}
+
+/// The epoch or step of a line of metrics.
+fn position(line: &serde_json::Value) -> Option<usize> {
+    line["epoch"].as_u64().or_else(|| line["step"].as_u64()).map(|position| position as usize)
 }
 
 /// Removes what a killed process had not finished writing: files that would have been renamed.

@@ -186,8 +186,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         run.describe(self.config)?;
         let done = self.trainer.epoch();
         let fresh = run.newest_checkpoint()?.is_none();
-        // Without a checkpoint everything is done again, the first evaluation too.
-        run.keep_metrics(|line| !fresh && line["epoch"].as_u64().is_some_and(|epoch| epoch <= done as u64))?;
+        run.record_after((!fresh).then_some(done))?;
         self.print_plan(run);
         if fresh {
             let started = Instant::now();
@@ -280,19 +279,23 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let policy = self.trainer.averaged_policy();
         let ends = epoch == 0 || epoch == self.config.epochs;
         let rows = self.test.balanced_rows(self.config.evaluation_samples);
-        let (test, images) = self.evaluate_on(&policy, &self.test, &rows, &run.samples(&format!("epoch-{epoch:04}")))?;
+        let (test, images) = self.evaluate_on(&policy, &self.test, &rows, &run.samples(HELD_OUT, epoch))?;
         let gold = self.test.means(&self.gold, &images, &rows)?;
         let monitors = self.monitors(&images, &rows)?;
         let unseen = match &self.unseen {
             Some(unseen) if ends => {
                 let rows = unseen.balanced_rows(self.config.evaluation_samples);
-                Some(self.evaluate_on(&policy, unseen, &rows, &run.samples(&format!("unseen-{epoch:04}")))?.0)
+                Some(self.evaluate_on(&policy, unseen, &rows, &run.samples(UNSEEN, epoch))?.0)
             }
             _ => None,
         };
         eprintln!("epoch {epoch:>4}  held out: {}", test.line());
         if let Some(unseen) = &unseen {
             eprintln!("epoch {epoch:>4}  unseen:   {}", unseen.line());
+        }
+        run.append_picture(HELD_OUT, epoch)?;
+        if unseen.is_some() {
+            run.append_picture(UNSEEN, epoch)?;
         }
         let metrics = EvaluationMetrics { event: "eval", epoch, test, gold, monitors, unseen };
         run.append(&metrics)?;
@@ -433,6 +436,11 @@ fn policy<N: Network<Plain>>(config: &TrainConfig, mut base: N, device: &Device)
     let network = adapter.attach(base.clone(), device).context("adapter")?;
     Ok(Policy { trained: Trained::named(&network, lora::is_of_adapter), network, reference: base })
 }
+
+/// What sample grids are called.
+pub const HELD_OUT: &str = "epoch";
+/// The same for the unseen prompts.
+pub const UNSEEN: &str = "unseen";
 
 /// ODE steps of an evaluation, as in the paper.
 const EVALUATION_STEPS: usize = 40;

@@ -1,0 +1,150 @@
+//! TensorBoard event files: every number of a run and the pictures of its evaluations.
+//!
+//! A file is a sequence of records, each its length, a checksum of that, a protocol buffer `Event`, and a checksum of it. Every session
+//! writes a file of its own; one that goes on says after which step, and TensorBoard drops what an interrupted session wrote
+//! beyond that.
+//!
+//! Source: tensorflow/core/util/event.proto, tensorflow/core/framework/summary.proto, tensorflow/core/lib/io/record_writer.cc.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result};
+use prost::Message;
+use serde_json::Value;
+
+#[derive(Clone, PartialEq, Message)]
+struct Event {
+    #[prost(double, tag = "1")]
+    wall_time: f64,
+    #[prost(int64, tag = "2")]
+    step: i64,
+    #[prost(string, optional, tag = "3")]
+    file_version: Option<String>,
+    #[prost(message, optional, tag = "5")]
+    summary: Option<Summary>,
+    #[prost(message, optional, tag = "7")]
+    session_log: Option<SessionLog>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Summary {
+    #[prost(message, repeated, tag = "1")]
+    value: Vec<SummaryValue>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SummaryValue {
+    #[prost(string, tag = "1")]
+    tag: String,
+    #[prost(float, optional, tag = "2")]
+    simple_value: Option<f32>,
+    #[prost(message, optional, tag = "4")]
+    image: Option<EncodedImage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct EncodedImage {
+    #[prost(int32, tag = "1")]
+    height: i32,
+    #[prost(int32, tag = "2")]
+    width: i32,
+    #[prost(int32, tag = "3")]
+    colorspace: i32,
+    #[prost(bytes = "vec", tag = "4")]
+    encoded_image_string: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SessionLog {
+    #[prost(int32, tag = "1")]
+    status: i32,
+}
+
+/// `SessionLog.START`
+const START: i32 = 1;
+/// The colorspace of RGB pictures.
+const RGB: i32 = 3;
+
+/// An event file that is being written.
+#[derive(Debug)]
+pub struct EventFile(File);
+
+impl EventFile {
+    /// A new file in a directory, behind those of earlier sessions; steps after `done` that they wrote count no more.
+    pub fn create(directory: &Path, done: usize) -> Result<Self> {
+        let unwritable = || format!("cannot write event files to {}", directory.display());
+        fs::create_dir_all(directory).with_context(unwritable)?;
+        let number = |name: &str| name.strip_prefix(PREFIX)?.split('.').next()?.parse::<u64>().ok();
+        let entries = fs::read_dir(directory).with_context(unwritable)?;
+        let newest = entries.filter_map(|entry| number(entry.ok()?.file_name().to_str()?)).max();
+        // TensorBoard reads files in the order of their names, which must not follow a clock that goes backwards.
+        let number = newest.map_or(0, |newest| newest + 1).max(now() as u64);
+        let path = directory.join(format!("{PREFIX}{number:010}.flow-grpo"));
+        let mut file = Self(File::create_new(&path).with_context(|| format!("cannot write {}", path.display()))?);
+        file.write(0, |event| event.file_version = Some("brain.Event:2".to_owned()))?;
+        file.write(done + 1, |event| event.session_log = Some(SessionLog { status: START }))?;
+        Ok(file)
+    }
+
+    /// Every number of a line of `metrics.jsonl`, under its path behind `prefix`.
+    pub fn scalars(&mut self, prefix: &str, step: usize, line: &Value) -> Result<()> {
+        let mut value = Vec::new();
+        collect(prefix, line, &mut value);
+        self.write(step, |event| event.summary = Some(Summary { value }))
+    }
+
+    /// A PNG file.
+    pub fn picture(&mut self, tag: &str, step: usize, png: &Path) -> Result<()> {
+        let unreadable = || format!("cannot read {}", png.display());
+        let (width, height) = image::image_dimensions(png).with_context(unreadable)?;
+        let encoded_image_string = fs::read(png).with_context(unreadable)?;
+        let image = EncodedImage { height: height as i32, width: width as i32, colorspace: RGB, encoded_image_string };
+        let value = vec![SummaryValue { tag: tag.to_owned(), simple_value: None, image: Some(image) }];
+        self.write(step, |event| event.summary = Some(Summary { value }))
+    }
+
+    fn write(&mut self, step: usize, what: impl FnOnce(&mut Event)) -> Result<()> {
+        let mut event = Event { wall_time: now(), step: step as i64, ..Event::default() };
+        what(&mut event);
+        let data = event.encode_to_vec();
+        let length = (data.len() as u64).to_le_bytes();
+        let parts = [&length[..], &masked_checksum(&length), &data, &masked_checksum(&data)];
+        self.0.write_all(&parts.concat()).context("cannot write to the TensorBoard event file")
+    }
+}
+
+const PREFIX: &str = "events.out.tfevents.";
+
+/// Every number below a value, under its path; entries of a list that name a step go by that.
+fn collect(path: &str, value: &Value, into: &mut Vec<SummaryValue>) {
+    let join = |name: &str| format!("{path}/{name}");
+    match value {
+        Value::Number(number) => {
+            let simple_value = number.as_f64().map(|number| number as f32);
+            into.push(SummaryValue { tag: path.to_owned(), simple_value, image: None });
+        }
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| collect(&join(name), value, into)),
+        Value::Array(entries) => {
+            for (index, entry) in entries.iter().enumerate() {
+                let name = entry["step"].as_u64().unwrap_or(index as u64);
+                collect(&join(&name.to_string()), entry, into);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+}
+
+/// CRC-32C, turned and shifted so that a checksum of data that holds checksums is not one of them.
+fn masked_checksum(bytes: &[u8]) -> [u8; 4] {
+    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
+}
+
+/// Seconds since 1970.
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
