@@ -9,6 +9,8 @@ mod config;
 mod evaluation;
 mod examples;
 mod figure;
+#[cfg(test)]
+mod fuzz;
 mod interrupt;
 mod memory;
 mod monitors;

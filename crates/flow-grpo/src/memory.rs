@@ -32,16 +32,16 @@ impl Needs {
     /// `micro_batch` rows on every worker.
     pub fn new(card: &Card, [trained, frozen]: [usize; 2], latents: usize, micro_batch: usize) -> Self {
         let workers = backend::workers();
-        let bytes = |numbers: usize| numbers as u64 * NUMBER;
+        let bytes = |factors: &[usize]| factors.iter().fold(NUMBER, |bytes, &factor| bytes.saturating_mul(factor as u64));
         Self {
-            weights: bytes(frozen + trained * (COPIES_OF_WEIGHTS + workers)),
-            samples: bytes(latents * card.latent_shape().iter().product::<usize>()),
-            passes: bytes(workers * micro_batch * card.architecture.kept_per_row()),
+            weights: bytes(&[frozen]).saturating_add(bytes(&[trained, COPIES_OF_WEIGHTS + workers])),
+            samples: bytes(&[&[latents], &card.latent_shape()[..]].concat()),
+            passes: bytes(&[workers, micro_batch, card.architecture.kept_per_row()]),
         }
     }
 
     fn total(&self) -> u64 {
-        PROGRAM + self.weights + self.samples + self.passes
+        [self.weights, self.samples, self.passes].into_iter().fold(PROGRAM, u64::saturating_add)
     }
 
     /// The estimate for people; nothing on a GPU backend.

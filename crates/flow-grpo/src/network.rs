@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use burn::{module::AutodiffModule, prelude::*, tensor::backend::AutodiffBackend};
 use burn_store::ModuleSnapshot;
 use flow::VelocityField;
@@ -31,6 +31,14 @@ impl Architecture {
         match self {
             Self::Dit(sizes) => sizes.problems(),
             Self::Mlp(sizes) => sizes.problems(),
+        }
+    }
+
+    /// How many numbers a network of these sizes has, for a vocabulary of this many ids.
+    pub fn count(&self, vocabulary: usize) -> usize {
+        match self {
+            Self::Dit(sizes) => sizes.count(vocabulary),
+            Self::Mlp(sizes) => sizes.count(),
         }
     }
 
@@ -72,10 +80,16 @@ impl Card {
     /// Reads the card of a checkpoint.
     pub fn of(file: &WeightsFile) -> Result<Self> {
         let card: Self = file.parsed_metadata(CARD)?;
-        match card.architecture.problems() {
-            problems if problems.is_empty() => Ok(card),
-            problems => bail!("the checkpoint's network sizes are invalid: {}", problems.join("; ")),
-        }
+        let problems = card.architecture.problems();
+        ensure!(problems.is_empty(), "the checkpoint's network sizes are invalid: {}", problems.join("; "));
+        // Before anything of these sizes is allocated; what exactly is missing is said when the weights are read.
+        let (asked, held) = (card.architecture.count(card.vocabulary.len()), file.count());
+        ensure!(
+            asked <= 2 * held,
+            "{}: the network's sizes ask for {asked} numbers, the file holds {held}: they do not belong together",
+            file.path().display()
+        );
+        Ok(card)
     }
 
     /// Writes the weights with this card, atomically.

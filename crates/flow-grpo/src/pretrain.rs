@@ -13,6 +13,7 @@ use grpo::{
     noise::{Key, Purpose, normal},
     optimizer::{AdamW, AdamWConfig, MuonConfig},
     parameters::{Parameters, Trained},
+    ranges::{self, MOST},
     schedule,
     workers::Workers,
 };
@@ -87,19 +88,18 @@ impl Checked for PretrainConfig {
 
     fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.model.problems().into_iter().map(|problem| format!("model.{problem}")).collect();
-        for (name, value) in [
+        let counts = [
             ("steps", self.steps),
             ("batch_size", self.batch_size),
             ("micro_batch", self.micro_batch),
             ("checkpoint_every", self.checkpoint_every),
             ("evaluate_every", self.evaluate_every),
             ("evaluation_samples", self.evaluation_samples),
-            ("ema.every", self.ema.every),
-        ] {
-            if value == 0 {
-                problems.push(format!("{name} must be at least 1"));
-            }
-        }
+        ];
+        problems.extend(counts.into_iter().filter_map(|(key, value)| ranges::count(key, value, MOST)));
+        problems.extend(self.optimizer.problems().into_iter().map(|problem| format!("optimizer.{problem}")));
+        problems.extend(self.muon.problems().into_iter().map(|problem| format!("muon.{problem}")));
+        problems.extend(self.ema.problems().into_iter().map(|problem| format!("ema.{problem}")));
         problems.extend(self.captions.problems().into_iter().map(|problem| format!("captions.{problem}")));
         if !(0.0..=1.0).contains(&self.cool_down) {
             problems.push(format!("cool_down ({}) must lie between 0 and 1", self.cool_down));

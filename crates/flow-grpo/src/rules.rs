@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use grpo::ranges;
 use serde::{Deserialize, Serialize};
 
 /// One rule.
@@ -61,10 +62,8 @@ impl Rule {
         {
             problems.push(format!("action.factor ({factor}) must be above 1"));
         }
-        if let Condition::Fallen { by } = self.when
-            && !(by > 0.0 && by.is_finite())
-        {
-            problems.push(format!("when.by ({by}) must be a positive number"));
+        if let Condition::Fallen { by } = self.when {
+            problems.extend(ranges::positive("when.by", by));
         }
         problems
     }

@@ -246,7 +246,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             self.config.epochs,
             grpo.groups,
             grpo.group_size,
-            self.config.epochs * images,
+            self.config.epochs as u128 * images as u128,
             grpo.rollout.steps,
             grpo.transitions_per_epoch(),
             grpo.updates_per_epoch,
@@ -269,8 +269,9 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let reference = usize::from(grpo.objective.kl_weight > 0.0);
         let rollout = grpo.groups * grpo.group_size * grpo.rollout.steps;
         let epoch = rollout + grpo.transitions_per_epoch() * (TRANSITION_COST + reference);
-        let training = (epochs * epoch) as f64 / (evaluated * EVALUATION_STEPS) as f64;
-        evaluation.mul_f64(training + (epochs / evaluate_every) as f64)
+        let training = *epochs as f64 * epoch as f64 / (evaluated * EVALUATION_STEPS) as f64;
+        let seconds = evaluation.as_secs_f64() * (training + (epochs / evaluate_every) as f64);
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 
     /// Evaluates the averaged policy, and keeps it if none was better; the unseen prompts only at both ends.

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use grpo::GrpoConfig;
+use grpo::{
+    GrpoConfig,
+    ranges::{self, MOST},
+};
 use models::LoraConfig;
 use serde::{Deserialize, Serialize};
 
@@ -82,16 +85,14 @@ impl Checked for TrainConfig {
             }
             Tuning::Full => {}
         }
-        for (key, value) in [
+        let counts = [
+            ("epochs", self.epochs),
             ("checkpoint_every", self.checkpoint_every),
             ("keep_checkpoints", self.keep_checkpoints),
             ("evaluate_every", self.evaluate_every),
             ("evaluation_samples", self.evaluation_samples),
-        ] {
-            if value == 0 {
-                problems.push(format!("{key} must be at least 1"));
-            }
-        }
+        ];
+        problems.extend(counts.into_iter().filter_map(|(key, value)| ranges::count(key, value, MOST)));
         if self.rewards.is_empty() {
             problems.push(format!("rewards must name at least one of {}", REWARDS.join(", ")));
         }
@@ -109,11 +110,8 @@ impl Checked for TrainConfig {
         for (index, rule) in self.rules.iter().enumerate() {
             problems.extend(rule.problems().into_iter().map(|problem| format!("rules[{index}].{problem}")));
         }
-        for (tag, weight) in &self.prompts.mix {
-            if !(*weight >= 0.0 && weight.is_finite()) {
-                problems.push(format!("prompts.mix.{tag} ({weight}) must be at least 0"));
-            }
-        }
+        let mix = self.prompts.mix.iter();
+        problems.extend(mix.filter_map(|(tag, &weight)| ranges::not_negative(&format!("prompts.mix.{tag}"), weight)));
         problems
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     ema::EmaConfig,
     objective::{KlController, ObjectiveConfig},
     optimizer::{AdamWConfig, MuonConfig},
+    ranges::{self, MOST},
 };
 
 /// The numbers of Flow-GRPO.
@@ -80,59 +81,38 @@ pub enum TrainedSteps {
     },
 }
 
+/// More denoising steps than any grid has.
+const MOST_STEPS: usize = 10_000;
+
 impl GrpoConfig {
     /// All that is out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        for (key, value) in [
-            ("groups", self.groups),
-            ("group_size", self.group_size),
-            ("updates_per_epoch", self.updates_per_epoch),
-            ("micro_batch", self.micro_batch),
-            ("rollout_batch", self.rollout_batch),
-            ("ema.every", self.ema.every),
-        ] {
-            if value == 0 {
-                problems.push(format!("{key} must be at least 1"));
-            }
-        }
-        for (key, value) in [
-            ("optimizer.learning_rate", self.optimizer.learning_rate),
-            ("optimizer.epsilon", self.optimizer.epsilon),
-            ("optimizer.max_gradient_norm", self.optimizer.max_gradient_norm),
-            ("objective.clip_range", self.objective.clip_range),
-            ("advantage.clip", self.advantage.clip),
-            ("advantage.epsilon", self.advantage.epsilon),
-        ] {
-            if !(value > 0.0 && value.is_finite()) {
-                problems.push(format!("{key} ({value}) must be a positive number"));
-            }
-        }
-        for (key, value) in [
-            ("optimizer.beta1", self.optimizer.beta1),
-            ("optimizer.beta2", self.optimizer.beta2),
-            ("muon.momentum", self.muon.momentum),
-            ("ema.decay", self.ema.decay),
-        ] {
-            if !(0.0..1.0).contains(&value) {
-                problems.push(format!("{key} ({value}) must be at least 0 and below 1"));
-            }
-        }
-        for (key, value) in [
-            ("objective.kl_weight", self.objective.kl_weight),
-            ("muon.learning_rate", self.muon.learning_rate),
-            ("optimizer.weight_decay", self.optimizer.weight_decay),
-        ] {
-            if !(value >= 0.0 && value.is_finite()) {
-                problems.push(format!("{key} ({value}) must be at least 0"));
-            }
-        }
+        let counts = [
+            ranges::count("groups", self.groups, MOST),
+            ranges::count("group_size", self.group_size, MOST),
+            ranges::count("updates_per_epoch", self.updates_per_epoch, MOST),
+            ranges::count("micro_batch", self.micro_batch, MOST),
+            ranges::count("rollout_batch", self.rollout_batch, MOST),
+            ranges::count("groups x group_size", self.groups.saturating_mul(self.group_size), MOST),
+            ranges::count("rollout.steps", self.rollout.steps, MOST_STEPS),
+        ];
+        let numbers = [
+            ranges::positive("objective.clip_range", self.objective.clip_range),
+            ranges::not_negative("objective.kl_weight", self.objective.kl_weight),
+            ranges::positive("advantage.clip", self.advantage.clip),
+            ranges::positive("advantage.epsilon", self.advantage.epsilon),
+        ];
+        let mut problems: Vec<String> = counts.into_iter().chain(numbers).flatten().collect();
+        problems.extend(self.optimizer.problems().into_iter().map(|problem| format!("optimizer.{problem}")));
+        problems.extend(self.muon.problems().into_iter().map(|problem| format!("muon.{problem}")));
+        problems.extend(self.ema.problems().into_iter().map(|problem| format!("ema.{problem}")));
         if let KlController::Adaptive { target, rate } = self.objective.kl_controller {
-            for (key, value) in [("target", target), ("rate", rate), ("kl_weight, where it starts,", self.objective.kl_weight)] {
-                if !(value > 0.0 && value.is_finite()) {
-                    problems.push(format!("objective.kl_controller: {key} ({value}) must be a positive number"));
-                }
-            }
+            let start = ("objective.kl_weight, where an adaptive controller starts,", self.objective.kl_weight);
+            let numbers = [("objective.kl_controller.target", target), ("objective.kl_controller.rate", rate), start];
+            problems.extend(numbers.into_iter().filter_map(|(key, value)| ranges::positive(key, value)));
+        }
+        if !problems.is_empty() {
+            return problems; // What follows builds the grid.
         }
         match self.rollout.sampler() {
             Ok(sampler) => {

@@ -3,7 +3,10 @@
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::parameters::Parameters;
+use crate::{
+    parameters::Parameters,
+    ranges::{self, MOST},
+};
 
 /// How the average is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,6 +19,11 @@ pub struct EmaConfig {
 }
 
 impl EmaConfig {
+    /// All that is out of range, one sentence each, beginning with the key.
+    pub fn problems(&self) -> Vec<String> {
+        [ranges::decay("decay", self.decay), ranges::count("every", self.every, MOST)].into_iter().flatten().collect()
+    }
+
     /// The decay after `updates` updates of the average: `min((1 + n)/(10 + n), decay)`.
     ///
     /// Source: the reference code's `EMAModuleWrapper`.

@@ -13,6 +13,7 @@ pub mod noise;
 pub mod objective;
 pub mod optimizer;
 pub mod parameters;
+pub mod ranges;
 pub mod rollout;
 pub mod schedule;
 pub mod trainer;

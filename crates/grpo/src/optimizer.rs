@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::parameters::Parameters;
+use crate::{parameters::Parameters, ranges};
 
 /// The constants of AdamW; all of them, since libraries disagree on defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,6 +28,21 @@ pub struct AdamWConfig {
     pub max_gradient_norm: f64,
 }
 
+impl AdamWConfig {
+    /// All that is out of range, one sentence each, beginning with the key.
+    pub fn problems(&self) -> Vec<String> {
+        let numbers = [
+            ranges::positive("learning_rate", self.learning_rate),
+            ranges::positive("epsilon", self.epsilon),
+            ranges::positive("max_gradient_norm", self.max_gradient_norm),
+            ranges::decay("beta1", self.beta1),
+            ranges::decay("beta2", self.beta2),
+            ranges::not_negative("weight_decay", self.weight_decay),
+        ];
+        numbers.into_iter().flatten().collect()
+    }
+}
+
 /// The constants of Muon.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +51,14 @@ pub struct MuonConfig {
     pub learning_rate: f64,
     /// Decay of the sum of gradients.
     pub momentum: f64,
+}
+
+impl MuonConfig {
+    /// All that is out of range, one sentence each, beginning with the key.
+    pub fn problems(&self) -> Vec<String> {
+        let numbers = [ranges::not_negative("learning_rate", self.learning_rate), ranges::decay("momentum", self.momentum)];
+        numbers.into_iter().flatten().collect()
+    }
 }
 
 /// The optimiser: AdamW, but Muon for the matrices that it is told of.

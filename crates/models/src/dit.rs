@@ -78,8 +78,8 @@ impl DitConfig {
             ("mlp_ratio", self.mlp_ratio),
             ("text_length", self.text_length),
         ] {
-            if value == 0 {
-                problems.push(format!("{name} must be at least 1"));
+            if !(1..=LARGEST).contains(&value) {
+                problems.push(format!("{name} ({value}) must lie between 1 and {LARGEST}"));
             }
         }
         if self.patch != 0 && !self.image_size.is_multiple_of(self.patch) {
@@ -88,7 +88,7 @@ impl DitConfig {
         if self.heads != 0 && !self.width.is_multiple_of(self.heads) {
             problems.push(format!("width ({}) must be a multiple of heads ({})", self.width, self.heads));
         }
-        if self.text_neighbours.is_multiple_of(2) {
+        if self.text_neighbours.is_multiple_of(2) || self.text_neighbours > LARGEST {
             problems.push(format!("text_neighbours ({}) must be odd: a word and as many on either side", self.text_neighbours));
         }
         if !self.width.is_multiple_of(4) {
@@ -100,6 +100,18 @@ impl DitConfig {
             problems.push(format!("prediction.data_std ({data_std}) must be a positive number"));
         }
         problems
+    }
+
+    /// How many numbers a network for `vocabulary` token ids has, so that a file can be compared before anything is allocated.
+    pub fn count(&self, vocabulary: usize) -> usize {
+        let (d, hidden) = (self.width, self.mlp_ratio * self.width);
+        let linear = |inputs: usize, outputs: usize| (inputs + 1) * outputs;
+        let neighbours = if self.text_neighbours > 1 { linear(self.text_neighbours * d, hidden) + linear(hidden, d) } else { 0 };
+        let text = vocabulary * d + neighbours + self.text_length * d + linear(d, d);
+        let time = linear(2 * TIME_HALF, d) + linear(d, d);
+        let block = linear(d, 6 * d) + 4 * linear(d, d) + linear(d, hidden) + linear(hidden, d) + 2 * (d / self.heads);
+        let ends = linear(self.patch_elements(), d) + linear(d, 2 * d) + linear(d, self.patch_elements());
+        text + time + self.depth * block + ends
     }
 
     /// A network for `vocabulary` token ids with weights drawn from `seed`.
@@ -146,6 +158,9 @@ impl DitConfig {
         self.image_size / self.patch
     }
 }
+
+/// No size of a network is larger: that of a picture, a width, a number of layers.
+const LARGEST: usize = 4096;
 
 fn itself_alone() -> usize {
     1

@@ -22,13 +22,21 @@ impl MlpConfig {
     /// All that is wrong with these sizes, one sentence each.
     pub fn problems(&self) -> Vec<String> {
         let sizes = [("elements", self.elements), ("width", self.width), ("depth", self.depth)];
-        sizes.iter().filter(|(_, size)| *size == 0).map(|(name, _)| format!("{name} must be at least 1")).collect()
+        let outside = sizes.into_iter().filter(|(_, size)| !(1..=LARGEST).contains(size));
+        outside.map(|(name, size)| format!("{name} ({size}) must lie between 1 and {LARGEST}")).collect()
     }
 
     /// Numbers per row that a forward pass keeps for its backward pass: two for every hidden feature, before and after its
     /// activation.
     pub fn kept_per_row(&self) -> usize {
         2 * self.width * self.depth
+    }
+
+    /// How many numbers a network has, so that a file can be compared before anything is allocated.
+    pub fn count(&self) -> usize {
+        let linear = |inputs: usize, outputs: usize| (inputs + 1) * outputs;
+        let first = linear(self.elements + 2 * HALF, self.width);
+        first + (self.depth - 1) * linear(self.width, self.width) + linear(self.width, self.elements)
     }
 
     /// A network with weights drawn from `seed`.
@@ -42,6 +50,9 @@ impl MlpConfig {
         }
     }
 }
+
+/// No size of a network is larger.
+const LARGEST: usize = 4096;
 
 /// Half the number of time features.
 const HALF: usize = 16;

@@ -74,6 +74,15 @@ impl WeightsFile {
         })
     }
 
+    /// How many numbers the file holds.
+    ///
+    /// # Panics
+    /// Never: the header was checked when the file was read.
+    pub fn count(&self) -> usize {
+        let file = SafeTensors::deserialize(&self.bytes).expect("checked when it was read");
+        file.iter().map(|(_, view)| view.shape().iter().product::<usize>()).sum()
+    }
+
     /// Every tensor as f32 numbers in row-major order, by name.
     ///
     /// # Errors

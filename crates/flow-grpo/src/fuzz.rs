@@ -1,0 +1,190 @@
+//! Damaged input, thousands of times: an error or a valid load, never a panic.
+
+use std::path::Path;
+
+use grpo::parameters::Parameters;
+use models::{Adapter, LoraConfig, MlpField, WeightsFile, lora::LoraInit};
+use rand::{Rng, SeedableRng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+
+use crate::{
+    backend::{Device, Plain},
+    config::{self, Checked},
+    network::{AnyNetwork, open_checkpoint},
+    pretrain::PretrainConfig,
+    train_config::TrainConfig,
+    training_state::TrainingState,
+};
+
+const CASES: usize = 10_000;
+
+/// The same text with one to three things wrong with it.
+fn damaged_toml(text: &str, rng: &mut impl Rng) -> String {
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    for _ in 0..rng.random_range(1..=3) {
+        let line = rng.random_range(0..lines.len());
+        match rng.random_range(0..8) {
+            0 => drop(lines.remove(line)),
+            1 => lines.insert(line, lines[line].clone()),
+            2 => {
+                let other = rng.random_range(0..lines.len());
+                lines.swap(line, other);
+            }
+            3 => lines.truncate(line.max(1)),
+            4 => {
+                let bytes: Vec<u8> =
+                    lines[line].bytes().map(|byte| if rng.random_bool(0.05) { rng.random() } else { byte }).collect();
+                lines[line] = String::from_utf8_lossy(&bytes).into_owned();
+            }
+            5 => lines.insert(line, "[grpo]".to_owned()),
+            _ => {
+                let values = [
+                    "-1",
+                    "0",
+                    "1e308",
+                    "-1e-308",
+                    "nan",
+                    "inf",
+                    "18446744073709551615",
+                    "9223372036854775807",
+                    "\"\"",
+                    "[]",
+                    "{}",
+                    "true",
+                ];
+                if let Some((key, _)) = lines[line].split_once('=') {
+                    lines[line] = format!("{key}= {}", values.choose(rng).expect("there are values"));
+                }
+            }
+        }
+        if lines.is_empty() {
+            break;
+        }
+    }
+    lines.join("\n")
+}
+
+/// Resolves damaged presets, as files on top of the whole ones and in their place; returns how many were refused.
+fn resolve_damaged<C: Checked>(text: &str, seed: u64) -> usize {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("damaged.toml");
+    let mut refused = 0;
+    for _ in 0..CASES / 4 {
+        let damaged = damaged_toml(text, &mut rng);
+        std::fs::write(&file, &damaged).expect("written");
+        refused += usize::from(config::resolve::<C>(text, Some(&file), &[]).is_err());
+        refused += usize::from(config::resolve::<C>(&damaged, None, &[]).is_err());
+    }
+    refused
+}
+
+#[test]
+fn a_damaged_configuration_is_refused_or_valid() {
+    let train = resolve_damaged::<TrainConfig>(include_str!("../../../assets/presets/shapes.toml"), 1);
+    let pretrain = resolve_damaged::<PretrainConfig>(include_str!("../../../assets/presets/shapes-base.toml"), 2);
+    for refused in [train, pretrain] {
+        assert!(refused > CASES / 8 && refused < CASES / 2, "damage must show, and some of it must not matter: {refused}");
+    }
+}
+
+/// The same file cut short, with bits turned over, or with a header that says something else.
+fn damaged_file(bytes: &[u8], rng: &mut impl Rng) -> Vec<u8> {
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
+    let mut damaged = bytes.to_vec();
+    match rng.random_range(0..4) {
+        0 => damaged.truncate(rng.random_range(0..bytes.len())),
+        1 => {
+            for _ in 0..rng.random_range(1..8) {
+                let reach = if rng.random_bool(0.7) { header } else { bytes.len() };
+                damaged[rng.random_range(0..reach)] ^= 1 << rng.random_range(0..8);
+            }
+        }
+        _ => {
+            let mut tensors: Value = serde_json::from_slice(&bytes[8..header]).expect("a header");
+            let names: Vec<String> = tensors.as_object().expect("an object").keys().cloned().collect();
+            for _ in 0..rng.random_range(1..4) {
+                shuffle(&mut tensors, &names, rng);
+            }
+            let text = tensors.to_string();
+            damaged = [&(text.len() as u64).to_le_bytes()[..], text.as_bytes(), &bytes[header..]].concat();
+        }
+    }
+    damaged
+}
+
+/// One lie in a header.
+fn shuffle(tensors: &mut Value, names: &[String], rng: &mut impl Rng) {
+    let mut name = || names.choose(rng).expect("there are tensors").clone();
+    let (one, other) = (name(), name());
+    match rng.random_range(0..6) {
+        0 => tensors[&one] = tensors[&other].clone(),
+        1 => tensors[&one]["shape"] = tensors[&other]["shape"].clone(),
+        2 => tensors[&one]["shape"] = json!([u64::MAX, 2]),
+        3 => tensors[&one]["dtype"] = json!(["F64", "BF16", "F16", "F32", "I8", "nonsense"][rng.random_range(0..6)]),
+        4 => tensors[&one]["data_offsets"] = json!([0, rng.random_range(0..1_u64 << 40)]),
+        _ => {
+            tensors.as_object_mut().expect("an object").remove(&one);
+            if let Some(Value::String(card)) = tensors.pointer_mut("/__metadata__/flow_grpo") {
+                *card = card.replace("64", ["0", "4096", "4097", "-1", "18446744073709551615"].choose(rng).expect("values"));
+            }
+        }
+    }
+}
+
+/// Loads damaged files; returns how many were refused.
+fn load_damaged(bytes: &[u8], cases: usize, load: impl Fn(WeightsFile) -> bool) -> usize {
+    let mut rng = ChaCha8Rng::seed_from_u64(3);
+    let loads = (0..cases).map(|_| WeightsFile::from_bytes(damaged_file(bytes, &mut rng), Path::new("damaged")).is_ok_and(&load));
+    loads.filter(|loaded| !loaded).count()
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_or_valid() {
+    let bytes = include_bytes!("../../../assets/checkpoints/toy-2d-base.safetensors");
+    let refused = load_damaged(bytes, CASES, |file| AnyNetwork::load(&file, &Device::default()).is_ok());
+    assert!(refused > CASES / 2 && refused < CASES, "{refused}");
+}
+
+fn toy() -> MlpField<Plain> {
+    let (_, network) =
+        AnyNetwork::load(&open_checkpoint("toy-2d-base").expect("built in"), &Device::default()).expect("a network");
+    let AnyNetwork::Mlp(network) = network else { panic!("the toy model is an MLP") };
+    *network
+}
+
+#[test]
+fn a_damaged_adapter_is_refused_or_valid() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let config =
+        LoraConfig { rank: 4, alpha: 8.0, init: LoraInit::Kaiming, targets: vec!["hidden.1".to_owned(), "output".to_owned()] };
+    Adapter::new(&config, &mut toy(), 1).expect("an adapter").write_peft(directory.path(), "toy-2d-base").expect("written");
+    let file = directory.path().join("adapter_model.safetensors");
+    let bytes = std::fs::read(&file).expect("read");
+    let (mut rng, mut refused) = (ChaCha8Rng::seed_from_u64(4), 0);
+    for _ in 0..CASES {
+        std::fs::write(&file, damaged_file(&bytes, &mut rng)).expect("written");
+        let attached = Adapter::read(directory.path()).and_then(|adapter| adapter.attach(toy(), &Device::default()));
+        refused += usize::from(attached.is_err());
+    }
+    assert!(refused > CASES / 2 && refused < CASES, "{refused}");
+}
+
+#[test]
+fn a_damaged_training_state_is_refused_or_valid() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (network, path) = (toy(), directory.path().join("state.safetensors"));
+    let weights = Parameters::of(&network);
+    let optimizer = grpo::optimizer::AdamWState { updates: 3, first: weights.clone(), second: weights.clone() };
+    let state = TrainingState { weights: weights.clone(), average: weights.clone(), optimizer };
+    state.write(&network, &7, &path).expect("written");
+    let bytes = std::fs::read(&path).expect("read");
+    let load = |file: WeightsFile| {
+        let counters = TrainingState::counters::<usize>(&file).is_ok_and(|epoch| epoch == 7);
+        counters && TrainingState::read(&network, &weights, &file, &Device::default()).is_ok()
+    };
+    assert!(load(WeightsFile::read(&path).expect("whole")));
+    let refused = load_damaged(&bytes, CASES / 4, load);
+    assert!(refused > CASES / 8 && refused < CASES / 4, "{refused}");
+}
