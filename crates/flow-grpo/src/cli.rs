@@ -1,8 +1,8 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{io::IsTerminal, path::PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use grpo::{
     evaluate::Row,
@@ -41,7 +41,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Improve a base model by Flow-GRPO. Presets: shapes (default), shapes-64 (for a GPU), toy-2d.
-    Train(RunArgs),
+    Train(TrainArgs),
     /// Train a base model. Presets: shapes-base (default), shapes-64-base (for a GPU), toy-2d-base.
     Pretrain(RunArgs),
     /// Make pictures for prompts.
@@ -60,6 +60,15 @@ enum Verb {
         #[arg(long, default_value = "book/src/figures/marginals.svg")]
         output: PathBuf,
     },
+}
+
+#[derive(Args, Debug)]
+struct TrainArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Shows curves and the newest numbers on the whole terminal.
+    #[arg(long)]
+    live: bool,
 }
 
 /// What every run takes.
@@ -176,9 +185,10 @@ pub fn run() -> Result<()> {
     }
 }
 
-fn train(args: &RunArgs) -> Result<()> {
-    let (config, mut run): (TrainConfig, _) = open_run(args, &TRAIN_PRESETS)?;
-    train::train(&config, &mut run, &Device::default())
+fn train(args: &TrainArgs) -> Result<()> {
+    ensure!(!args.live || std::io::stderr().is_terminal(), "--live needs a terminal on standard error");
+    let (config, mut run): (TrainConfig, _) = open_run(&args.run, &TRAIN_PRESETS)?;
+    train::train(&config, &mut run, args.live, &Device::default())
 }
 
 fn pretrain(args: &RunArgs) -> Result<()> {

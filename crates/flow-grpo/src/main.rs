@@ -29,6 +29,7 @@ mod tensorboard;
 mod train;
 mod train_config;
 mod training_state;
+mod view;
 
 use std::process::ExitCode;
 

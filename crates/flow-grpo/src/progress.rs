@@ -2,7 +2,10 @@
 
 use std::{
     io::IsTerminal,
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,6 +21,14 @@ pub struct Progress {
     on_terminal: bool,
 }
 
+/// Whether something else has the terminal.
+static HIDDEN: AtomicBool = AtomicBool::new(false);
+
+/// Hides the bars of phases that begin from now on, or shows them again.
+pub fn hide_bars(hidden: bool) {
+    HIDDEN.store(hidden, Ordering::Relaxed);
+}
+
 /// Time between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(20);
 
@@ -25,7 +36,11 @@ impl Progress {
     /// A phase of `total` units.
     pub fn new(name: &str, total: usize, unit: &str) -> Self {
         let on_terminal = std::io::stderr().is_terminal();
-        let target = if on_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = if on_terminal && !HIDDEN.load(Ordering::Relaxed) {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         let bar = ProgressBar::with_draw_target(Some(total as u64), target);
         let template = format!("{{msg:<12}} {{bar:32}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left");
         bar.set_style(ProgressStyle::with_template(&template).expect("the template is well formed"));
@@ -60,7 +75,7 @@ impl Progress {
     }
 
     /// Ends the phase; returns how long it took.
-    pub fn finish(self) -> Duration {
+    pub fn finish(&self) -> Duration {
         self.bar.finish_and_clear();
         self.started.elapsed()
     }

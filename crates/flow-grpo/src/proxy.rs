@@ -39,7 +39,7 @@ use crate::{
 #[derive(Args, Debug)]
 pub struct ProxyArgs {
     /// Updates.
-    #[arg(long, default_value_t = 3000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
     /// Scenes per update.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
@@ -53,7 +53,7 @@ pub struct ProxyArgs {
 }
 
 const IMAGE_SIZE: usize = 24;
-const SIZES: ClassifierConfig = ClassifierConfig { image_size: IMAGE_SIZE, channels: 16, hidden: 96, answers: shapes::FACTS };
+const SIZES: ClassifierConfig = ClassifierConfig { image_size: IMAGE_SIZE, channels: 6, hidden: 32, answers: shapes::FACTS };
 const OPTIMIZER: AdamWConfig =
     AdamWConfig { learning_rate: 2e-3, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 1e-2, max_gradient_norm: 1.0 };
 /// The metadata entry that holds the sizes.

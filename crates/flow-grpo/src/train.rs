@@ -28,23 +28,24 @@ use crate::{
     monitors::{self, Features, MONITORS, Monitors},
     network::{AnyNetwork, Card, Network, Trainable, open_checkpoint},
     outcome::BrokeRun,
-    progress::{Progress, whole_seconds},
+    progress::whole_seconds,
     report,
     rules::{self, Action, Peaks},
     run_dir::RunDir,
     train_config::{TrainConfig, Tuning},
     training_state::TrainingState,
+    view::View,
 };
 
-/// Trains from the configured base model.
-pub fn train(config: &TrainConfig, run: &mut RunDir, device: &Device) -> Result<()> {
+/// Trains from the configured base model; `live` shows it on the whole terminal.
+pub fn train(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device) -> Result<()> {
     let (card, network) = AnyNetwork::load(&open_checkpoint(&config.base)?, device)?;
     match network {
         AnyNetwork::Dit(network) => {
-            Session::<Dit<Training>>::start(config, card, *network, run, device)?.run(run).context(BrokeRun)
+            Session::<Dit<Training>>::start(config, card, *network, run, live, device)?.run(run).context(BrokeRun)
         }
         AnyNetwork::Mlp(network) => {
-            Session::<MlpField<Training>>::start(config, card, *network, run, device)?.run(run).context(BrokeRun)
+            Session::<MlpField<Training>>::start(config, card, *network, run, live, device)?.run(run).context(BrokeRun)
         }
     }
 }
@@ -117,6 +118,7 @@ struct Session<'a, N: Trainable<Training>> {
     test: Prompts,
     unseen: Option<Prompts>,
     gold: WeightedReward,
+    view: View,
     watched: Watched,
     /// Whether a rule has ended the run.
     stopped: bool,
@@ -125,7 +127,14 @@ struct Session<'a, N: Trainable<Training>> {
 }
 
 impl<'a, N: Trainable<Training>> Session<'a, N> {
-    fn start(config: &'a TrainConfig, card: Card, base: N::InnerModule, run: &RunDir, device: &'a Device) -> Result<Self> {
+    fn start(
+        config: &'a TrainConfig,
+        card: Card,
+        base: N::InnerModule,
+        run: &RunDir,
+        live: bool,
+        device: &'a Device,
+    ) -> Result<Self> {
         let prompts = Prompts::open(&config.prompts.train, &card).context("prompts.train")?.0;
         let weights =
             draw_weights(&prompts.iter().map(|prompt| prompt.prompt.tag.as_str()).collect::<Vec<_>>(), &config.prompts.mix)?;
@@ -167,7 +176,8 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let unseen = (!config.prompts.unseen.is_empty()).then(|| open("prompts.unseen", &config.prompts.unseen)).transpose()?;
         let gold = config.gold.iter().map(|name| (name.clone(), 1.0)).collect();
         let gold = evaluation::rewards(&gold, &card, device).context("gold")?;
-        let session = Self { config, device, card, trainer, test, unseen, gold, watched, stopped: false, acted: None };
+        let view = View::new(live, trainer.epoch(), config.epochs)?;
+        let session = Self { config, device, card, trainer, test, unseen, gold, view, watched, stopped: false, acted: None };
         session.needs().check()?;
         Ok(session)
     }
@@ -187,26 +197,27 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let done = self.trainer.epoch();
         let fresh = run.newest_checkpoint()?.is_none();
         run.record_after((!fresh).then_some(done))?;
-        self.print_plan(run);
+        self.view.say(&self.plan(run));
         if fresh {
             let started = Instant::now();
             self.evaluate(run)?;
-            eprintln!("estimated time: {}", whole_seconds(self.estimated_time(started.elapsed())));
+            let estimate = whole_seconds(self.estimated_time(started.elapsed()));
+            self.view.say(&format!("estimated time: {estimate}"));
             self.save(run)?;
         } else {
-            eprintln!("going on after epoch {done}");
+            self.view.say(&format!("going on after epoch {done}"));
         }
-        let progress = Progress::new("training", self.config.epochs, "epochs");
-        progress.start_at(done);
         let started = Instant::now();
         while self.trainer.epoch() < self.config.epochs {
             let iteration = self
                 .trainer
                 .iterate()
                 .with_context(|| format!("the last good checkpoint is in {}/checkpoints", run.path().display()))?;
-            progress.say(&epoch_line(&iteration.metrics, self.remaining(done, started)));
-            run.append(&self.epoch_metrics(&iteration)?)?;
-            progress.advance(1);
+            let remaining = self.remaining(done, started);
+            self.view.say(&epoch_line(&iteration.metrics, remaining));
+            let line = self.epoch_metrics(&iteration)?;
+            run.append(&line)?;
+            self.view.take(&serde_json::to_value(&line)?, remaining);
             let epoch = self.trainer.epoch();
             let last = epoch == self.config.epochs;
             if last || epoch.is_multiple_of(self.config.evaluate_every) {
@@ -225,10 +236,11 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
                 return Err(interrupt::Interrupted { resume: run.resume_command("train") }.into());
             }
         }
-        let took = progress.finish();
+        self.view.finish();
         report::write(run, self.config, &self.card)?;
         let memory = memory::peak_mib().map(|peak| format!(" and {peak} MiB of memory")).unwrap_or_default();
-        eprintln!("training took {}{memory}; see {}", whole_seconds(took), run.path().join("report.html").display());
+        let (took, report) = (whole_seconds(started.elapsed()), run.path().join("report.html"));
+        self.view.say(&format!("training took {took}{memory}; see {}", report.display()));
         Ok(())
     }
 
@@ -237,10 +249,11 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         started.elapsed().mul_f64((self.config.epochs - self.trainer.epoch()) as f64 / epochs)
     }
 
-    fn print_plan(&self, run: &RunDir) {
+    /// What is about to happen, for people.
+    fn plan(&self, run: &RunDir) -> String {
         let grpo = &self.config.grpo;
         let images = grpo.groups * grpo.group_size;
-        eprintln!(
+        let plan = format!(
             "plan: {} epochs x {} prompts x {} images = {} images, {} denoising steps each; up to {} transitions and {} updates an \
              epoch\n      {} trainable numbers, {} backend, base {} ({}), run directory {}",
             self.config.epochs,
@@ -256,9 +269,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             self.card.made_by,
             run.path().display(),
         );
-        if let Some(line) = self.needs().line() {
-            eprintln!("      {line}");
-        }
+        plan + &self.needs().line().map(|line| format!("\n      {line}")).unwrap_or_default()
     }
 
     /// How long training will take if it keeps the pace of the first evaluation.
@@ -290,9 +301,9 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             }
             _ => None,
         };
-        eprintln!("epoch {epoch:>4}  held out: {}", test.line());
+        self.view.say(&format!("epoch {epoch:>4}  held out: {}", test.line()));
         if let Some(unseen) = &unseen {
-            eprintln!("epoch {epoch:>4}  unseen:   {}", unseen.line());
+            self.view.say(&format!("epoch {epoch:>4}  unseen:   {}", unseen.line()));
         }
         run.append_picture(HELD_OUT, epoch)?;
         if unseen.is_some() {
@@ -301,6 +312,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let metrics = EvaluationMetrics { event: "eval", epoch, test, gold, monitors, unseen };
         run.append(&metrics)?;
         let metrics = serde_json::to_value(&metrics)?;
+        self.view.take(&metrics, Duration::ZERO);
         let value = number(&metrics, &self.config.best_by)?;
         if self.watched.best.is_none_or(|best| value > best.value) {
             self.watched.best = Some(Best { epoch, value });
@@ -345,7 +357,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
                     None => reason += "; no evaluation before this one was better, nothing is done",
                 },
             }
-            eprintln!("epoch {epoch:>4}  rule: {reason}");
+            self.view.say(&format!("epoch {epoch:>4}  rule: {reason}"));
             self.acted = Some(epoch);
             run.append(&ActionLine { event: "action", epoch, action: rule.action, reason })?;
         }
