@@ -10,6 +10,7 @@ mod closed_forms;
 mod durability;
 mod equivalence;
 mod golden;
+mod hardening;
 mod kernels;
 mod lora;
 mod marginals;

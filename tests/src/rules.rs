@@ -106,7 +106,8 @@ fn rules_that_make_no_sense_are_refused() {
     assert!(refuse(&rule("x", r#"{kind="sideways"}"#, stop)).contains("sideways"));
     assert!(refuse("gold=[\"beauty\"]").contains("gold: there is no reward `beauty`"));
     assert!(
-        refuse("grpo.objective.kl_controller={kind=\"adaptive\", target=0.1, rate=0.1}").contains("kl_weight, where it starts")
+        refuse("grpo.objective.kl_controller={kind=\"adaptive\", target=0.1, rate=0.1}")
+            .contains("kl_weight, where an adaptive controller starts, (0) must be a positive number")
     );
     let directory = tempfile::tempdir().expect("a directory");
     let out = directory.path().join("run").to_string_lossy().into_owned();

@@ -83,7 +83,7 @@ pub fn policy_trainer(config: GrpoConfig, policy: Policy<Dit<Plain>>) -> TestTra
     Trainer::new(config, 10, 1, task(Box::new(Darkness)), policy, workers, Device::default())
 }
 
-fn task(reward: Box<dyn Reward>) -> Task<TokenIds> {
+pub fn task(reward: Box<dyn Reward>) -> Task<TokenIds> {
     let prompt = |(i, condition): (usize, TokenIds)| EncodedPrompt { prompt: Prompt::plain(&format!("prompt {i}")), condition };
     Task {
         prompts: conditions(4).into_iter().enumerate().map(prompt).collect(),

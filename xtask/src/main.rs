@@ -38,7 +38,7 @@ enum Verb {
     /// Add a LoRA adapter to the weights of its base model.
     #[command(disable_help_flag = true)]
     Merge(AppArgs),
-    /// Train the classifier of the reward shapes_proxy, which can be hacked.
+    /// Train the classifier of the reward `shapes_proxy`, which can be hacked.
     #[command(disable_help_flag = true)]
     Proxy(AppArgs),
     /// Time the parts, on request beside the same network in PyTorch.

@@ -50,7 +50,7 @@ enum Verb {
     Eval(EvalArgs),
     /// Add a LoRA adapter to the weights of its base model: one checkpoint that needs no adapter.
     Merge(MergeArgs),
-    /// Train the classifier of the reward shapes_proxy, which can be hacked.
+    /// Train the classifier of the reward `shapes_proxy`, which can be hacked.
     Proxy(ProxyArgs),
     /// Time the parts, on request beside the same network in PyTorch.
     Bench(BenchArgs),

@@ -21,6 +21,7 @@ mod plot;
 mod pretrain;
 mod progress;
 mod proxy;
+mod record;
 mod report;
 mod rules;
 mod run_dir;
@@ -29,6 +30,7 @@ mod tensorboard;
 mod train;
 mod train_config;
 mod training_state;
+mod tuning;
 mod view;
 
 use std::process::ExitCode;

@@ -4,7 +4,7 @@
 //! writes a file of its own; one that goes on says after which step, and TensorBoard drops what an interrupted session wrote
 //! beyond that.
 //!
-//! Source: tensorflow/core/util/event.proto, tensorflow/core/framework/summary.proto, tensorflow/core/lib/io/record_writer.cc.
+//! Source: `event.proto`, `summary.proto` and `record_writer.cc` of TensorFlow.
 
 use std::{
     fs::{self, File},
@@ -56,7 +56,7 @@ struct EncodedImage {
     #[prost(int32, tag = "3")]
     colorspace: i32,
     #[prost(bytes = "vec", tag = "4")]
-    encoded_image_string: Vec<u8>,
+    png: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -102,8 +102,8 @@ impl EventFile {
     pub fn picture(&mut self, tag: &str, step: usize, png: &Path) -> Result<()> {
         let unreadable = || format!("cannot read {}", png.display());
         let (width, height) = image::image_dimensions(png).with_context(unreadable)?;
-        let encoded_image_string = fs::read(png).with_context(unreadable)?;
-        let image = EncodedImage { height: height as i32, width: width as i32, colorspace: RGB, encoded_image_string };
+        let png = fs::read(png).with_context(unreadable)?;
+        let image = EncodedImage { height: height as i32, width: width as i32, colorspace: RGB, png };
         let value = vec![SummaryValue { tag: tag.to_owned(), simple_value: None, image: Some(image) }];
         self.write(step, |event| event.summary = Some(Summary { value }))
     }

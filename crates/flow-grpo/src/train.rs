@@ -8,32 +8,34 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use grpo::{
-    Iteration, Policy, Task, Trainer, TrainerState,
+    Iteration, Task, Trainer, TrainerState,
     evaluate::Row,
     noise::{Key, Purpose},
-    parameters::{Parameters, Trained},
+    parameters::Parameters,
     workers::Workers,
 };
-use models::{Adapter, Dit, MlpField, TokenIds, WeightsFile, lora, weights::StoredAs};
+use models::{Dit, MlpField, TokenIds, WeightsFile};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tasks::{image::Image, prompts::Prompt, reward::WeightedReward};
 
 use crate::{
-    backend::{self, Device, Plain, Training},
+    backend::{self, Device, Training},
     config,
     evaluation::{self, Evaluation, Evaluator, Prompts},
     interrupt,
     memory::{self, Needs},
-    monitors::{self, Features, MONITORS, Monitors},
-    network::{AnyNetwork, Card, Network, Trainable, open_checkpoint},
+    monitors::{self, Features, Monitors},
+    network::{AnyNetwork, Card, Trainable, open_checkpoint},
     outcome::BrokeRun,
     progress::whole_seconds,
+    record::{ActionLine, Best, EpochLine, EvaluationLine, Watched, number, numbers},
     report,
-    rules::{self, Action, Peaks},
+    rules::{self, Action},
     run_dir::RunDir,
-    train_config::{TrainConfig, Tuning},
+    train_config::TrainConfig,
     training_state::TrainingState,
+    tuning::{policy, write_policy},
     view::View,
 };
 
@@ -50,40 +52,6 @@ pub fn train(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
     }
 }
 
-/// The line of an evaluation in `metrics.jsonl`.
-#[derive(Debug, Serialize)]
-struct EvaluationMetrics {
-    event: &'static str,
-    epoch: usize,
-    #[serde(flatten)]
-    test: Evaluation,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    gold: BTreeMap<String, f64>,
-    monitors: Monitors,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    unseen: Option<Evaluation>,
-}
-
-/// The line of an epoch in `metrics.jsonl`.
-#[derive(Debug, Serialize)]
-struct EpochLine {
-    event: &'static str,
-    #[serde(flatten)]
-    metrics: grpo::EpochMetrics,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    gold: BTreeMap<String, f64>,
-    monitors: Monitors,
-}
-
-/// The line of what a rule did in `metrics.jsonl`.
-#[derive(Debug, Serialize)]
-struct ActionLine {
-    event: &'static str,
-    epoch: usize,
-    action: Action,
-    reason: String,
-}
-
 /// What a checkpoint holds beside numbers by parameter. The positions of all streams of random numbers are those of the epoch.
 #[derive(Debug, Serialize, Deserialize)]
 struct Counters {
@@ -91,23 +59,6 @@ struct Counters {
     kl_weight: f64,
     watched: Watched,
     config: TrainConfig,
-}
-
-/// What is remembered of the evaluations so far.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Watched {
-    best: Option<Best>,
-    peaks: Peaks,
-    /// What the base model's pictures look like.
-    base: Option<Features>,
-}
-
-/// The best evaluation so far.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-struct Best {
-    epoch: usize,
-    /// What `best_by` names.
-    value: f64,
 }
 
 struct Session<'a, N: Trainable<Training>> {
@@ -309,14 +260,14 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         if unseen.is_some() {
             run.append_picture(UNSEEN, epoch)?;
         }
-        let metrics = EvaluationMetrics { event: "eval", epoch, test, gold, monitors, unseen };
+        let metrics = EvaluationLine { event: "eval", epoch, test, gold, monitors, unseen };
         run.append(&metrics)?;
         let metrics = serde_json::to_value(&metrics)?;
         self.view.take(&metrics, Duration::ZERO);
         let value = number(&metrics, &self.config.best_by)?;
         if self.watched.best.is_none_or(|best| value > best.value) {
             self.watched.best = Some(Best { epoch, value });
-            self.write_policy(policy, &run.best_checkpoint(), &run.best_adapter())?;
+            write_policy(self.config, &self.card, policy, &run.best_checkpoint(), &run.best_adapter())?;
         }
         self.apply_rules(&metrics, run)
     }
@@ -412,42 +363,8 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let counters = Counters { epoch, kl_weight, watched: self.watched.clone(), config: self.config.clone() };
         state.write::<N::InnerModule>(&policy, &counters, &run.checkpoint(epoch))?;
         run.retain_checkpoints(self.config.keep_checkpoints, self.watched.best.map(|best| best.epoch))?;
-        self.write_policy(policy, &run.policy_checkpoint(), &run.adapter())
+        write_policy(self.config, &self.card, policy, &run.policy_checkpoint(), &run.adapter())
     }
-
-    /// Writes a policy for use: all weights to a file, or the adapter to a directory.
-    fn write_policy(&self, mut policy: N::InnerModule, file: &Path, directory: &Path) -> Result<()> {
-        match self.config.tuning {
-            Tuning::Full => self.card.write(&policy, StoredAs::F32, file),
-            Tuning::Lora(_) => {
-                let adapter = Adapter::of(&mut policy);
-                adapter.write_peft(directory, &self.config.base)?;
-                Ok(adapter.write_diffusers(&directory.join("pytorch_lora_weights.safetensors"))?)
-            }
-        }
-    }
-}
-
-/// What a run begins with: all weights of the base to be trained, or an adapter on it.
-fn policy<N: Network<Plain>>(config: &TrainConfig, mut base: N, device: &Device) -> Result<Policy<N>> {
-    let Tuning::Lora(lora) = &config.tuning else { return Ok(Policy::full(base)) };
-    let adapter = if config.adapter.is_empty() {
-        Adapter::new(lora, &mut base, config.seed).context("tuning")?
-    } else {
-        let adapter = Adapter::read(Path::new(&config.adapter)).context("adapter")?;
-        ensure!(
-            (adapter.rank(), adapter.alpha) == (lora.rank, lora.alpha),
-            "adapter: {} has rank {} and alpha {}, tuning asks for {} and {}",
-            config.adapter,
-            adapter.rank(),
-            adapter.alpha,
-            lora.rank,
-            lora.alpha
-        );
-        adapter
-    };
-    let network = adapter.attach(base.clone(), device).context("adapter")?;
-    Ok(Policy { trained: Trained::named(&network, lora::is_of_adapter), network, reference: base })
 }
 
 /// What sample grids are called.
@@ -460,21 +377,6 @@ const EVALUATION_STEPS: usize = 40;
 
 /// What a trained transition costs, in denoising steps: a forward and a backward pass.
 const TRANSITION_COST: usize = 4;
-
-/// The names of the numbers that every evaluation of a run has.
-fn numbers(config: &TrainConfig, test: &Prompts, card: &Card) -> Vec<String> {
-    let rewards = config.rewards.keys().map(|name| format!("rewards.{name}"));
-    let gold = config.gold.iter().map(|name| format!("gold.{name}"));
-    let monitors = if card.latent_shape()[0] == 3 { &MONITORS[..] } else { &MONITORS[..1] };
-    let monitors = monitors.iter().map(|name| format!("monitors.{name}"));
-    test.accuracies().into_iter().chain(rewards).chain(gold).chain(monitors).collect()
-}
-
-/// The number of an evaluation that a dotted name stands for.
-fn number(evaluation: &Value, name: &str) -> Result<f64> {
-    let value = evaluation.pointer(&format!("/{}", name.replace('.', "/"))).and_then(Value::as_f64);
-    value.with_context(|| format!("the evaluation has no number `{name}`"))
-}
 
 /// How often each prompt is drawn, from how often each kind is.
 fn draw_weights(tags: &[&str], mix: &BTreeMap<String, f64>) -> Result<Vec<f64>> {

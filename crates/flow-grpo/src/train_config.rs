@@ -6,10 +6,9 @@ use grpo::{
     GrpoConfig,
     ranges::{self, MOST},
 };
-use models::LoraConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::{config::Checked, evaluation::REWARDS, rules::Rule};
+use crate::{config::Checked, evaluation::REWARDS, rules::Rule, tuning::Tuning};
 
 /// A training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,16 +44,6 @@ pub struct TrainConfig {
     pub rules: Vec<Rule>,
     /// The algorithm.
     pub grpo: GrpoConfig,
-}
-
-/// What is trained.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Tuning {
-    /// All weights; the reference is a frozen copy.
-    Full,
-    /// A low-rank adapter on some layers; the reference is the same weights without it.
-    Lora(LoraConfig),
 }
 
 /// What the model is asked for: built-in sets (`shapes:train`, …) or prompt files.

@@ -93,7 +93,7 @@ impl GrpoConfig {
             ranges::count("updates_per_epoch", self.updates_per_epoch, MOST),
             ranges::count("micro_batch", self.micro_batch, MOST),
             ranges::count("rollout_batch", self.rollout_batch, MOST),
-            ranges::count("groups x group_size", self.groups.saturating_mul(self.group_size), MOST),
+            ranges::count("groups x group_size", self.groups.max(1).saturating_mul(self.group_size.max(1)), MOST),
             ranges::count("rollout.steps", self.rollout.steps, MOST_STEPS),
         ];
         let numbers = [

@@ -181,7 +181,7 @@ where
     /// Goes on with the weights, average and optimiser of a saved state; the epoch and the KL weight stay.
     pub fn roll_back(&mut self, state: TrainerState<B::InnerBackend>) {
         let (epoch, kl_weight) = (self.epoch, self.kl_weight);
-        self.restore(TrainerState { epoch, kl_weight, ..state });
+        self.restore(TrainerState { kl_weight, epoch, ..state });
     }
 
     /// Changes the weight of the KL divergence from the next epoch on.

@@ -1,0 +1,64 @@
+//! What is trained: all weights, or a low-rank adapter.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use grpo::{Policy, parameters::Trained};
+use models::{Adapter, LoraConfig, lora, weights::StoredAs};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    backend::{Device, Plain},
+    network::{Card, Network},
+    train_config::TrainConfig,
+};
+
+/// What is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Tuning {
+    /// All weights; the reference is a frozen copy.
+    Full,
+    /// A low-rank adapter on some layers; the reference is the same weights without it.
+    Lora(LoraConfig),
+}
+
+/// What a run begins with: all weights of the base to be trained, or an adapter on it.
+pub fn policy<N: Network<Plain>>(config: &TrainConfig, mut base: N, device: &Device) -> Result<Policy<N>> {
+    let Tuning::Lora(lora) = &config.tuning else { return Ok(Policy::full(base)) };
+    let adapter = if config.adapter.is_empty() {
+        Adapter::new(lora, &mut base, config.seed).context("tuning")?
+    } else {
+        let adapter = Adapter::read(Path::new(&config.adapter)).context("adapter")?;
+        ensure!(
+            (adapter.rank(), adapter.alpha) == (lora.rank, lora.alpha),
+            "adapter: {} has rank {} and alpha {}, tuning asks for {} and {}",
+            config.adapter,
+            adapter.rank(),
+            adapter.alpha,
+            lora.rank,
+            lora.alpha
+        );
+        adapter
+    };
+    let network = adapter.attach(base.clone(), device).context("adapter")?;
+    Ok(Policy { trained: Trained::named(&network, lora::is_of_adapter), network, reference: base })
+}
+
+/// Writes a policy for use: all weights to a file, or the adapter to a directory, in the files of PEFT and diffusers.
+pub fn write_policy<N: Network<Plain>>(
+    config: &TrainConfig,
+    card: &Card,
+    mut policy: N,
+    file: &Path,
+    directory: &Path,
+) -> Result<()> {
+    match config.tuning {
+        Tuning::Full => card.write(&policy, StoredAs::F32, file),
+        Tuning::Lora(_) => {
+            let adapter = Adapter::of(&mut policy);
+            adapter.write_peft(directory, &config.base)?;
+            Ok(adapter.write_diffusers(&directory.join("pytorch_lora_weights.safetensors"))?)
+        }
+    }
+}
