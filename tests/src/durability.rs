@@ -122,8 +122,57 @@ fn a_checkpoint_that_vanished_or_broke_is_named() {
     std::fs::remove_file(&newest).expect("removed");
     assert!(run(&["train", "--resume", &resumed]).status.success());
     assert!(std::fs::read(&newest).expect("made again") == bytes);
+    // What a killed process left half written is swept away.
+    std::fs::write(path.join("checkpoints/.tmpabc.tmp"), "half").expect("written");
+    assert!(run(&["train", "--resume", &resumed]).status.success());
+    assert!(!path.join("checkpoints/.tmpabc.tmp").exists());
     std::fs::remove_dir_all(path.join("checkpoints")).expect("removed");
     assert!(refused(&["train", "--resume", &resumed]).contains("checkpoints"));
     std::fs::create_dir(path.join("checkpoints")).expect("made");
     assert!(refused(&["train", "--resume", &resumed]).contains("metrics.jsonl goes up to 14"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_directory_that_cannot_be_written_or_goes_away_is_named() {
+    assert!(refused(&["train", "--preset", "toy-2d", "--out", "/proc/run"]).contains("cannot make the run directory /proc/run"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("run");
+    let settings = ["epochs=100000", "checkpoint_every=50", "evaluate_every=1000", "evaluation_samples=10"];
+    let mut command = Command::new(program());
+    command.args(["train", "--preset", "toy-2d", "--out"]).arg(&path).stderr(Stdio::piped());
+    let child = command.args(settings.iter().flat_map(|setting| ["--set", setting])).spawn().expect("the program runs");
+    while !path.join("checkpoints/000050.safetensors").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    std::fs::rename(&path, directory.path().join("elsewhere")).expect("moved");
+    let output = child.wait_with_output().expect("it ends");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("the run broke off") && text.contains(&path.display().to_string()) && !text.contains("panicked"),
+        "{text}"
+    );
+    // Nothing is lost: it goes on where it is now.
+    let moved = directory.path().join("elsewhere").to_string_lossy().into_owned();
+    assert!(run(&["train", "--resume", &moved, "--set", "epochs=120"]).status.success());
+}
+
+#[test]
+fn a_base_model_that_vanished_is_named_and_a_clock_that_goes_backwards_does_no_harm() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (path, base) = (directory.path().join("run"), directory.path().join("base.safetensors"));
+    let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/checkpoints/toy-2d-base.safetensors");
+    std::fs::copy(built_in, &base).expect("copied");
+    assert!(train(&path).arg("--set").arg(format!("base={}", base.display())).status().expect("the program runs").success());
+    let resumed = path.to_string_lossy().into_owned();
+    // As if the session before this one had been in the year 2286.
+    let events = path.join("tensorboard");
+    let written = names(&events).pop().expect("an event file");
+    std::fs::rename(events.join(written), events.join("events.out.tfevents.009999999999.flow-grpo")).expect("renamed");
+    assert!(run(&["train", "--resume", &resumed, "--set", "epochs=15"]).status.success());
+    assert_eq!(names(&events).pop().expect("an event file"), "events.out.tfevents.010000000000.flow-grpo");
+    std::fs::remove_file(&base).expect("removed");
+    let text = refused(&["train", "--resume", &resumed, "--set", "epochs=16"]);
+    assert!(text.contains(&base.display().to_string()) && text.contains("neither a built-in checkpoint"), "{text}");
 }

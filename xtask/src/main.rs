@@ -41,6 +41,9 @@ enum Verb {
     /// Train the classifier of the reward `shapes_proxy`, which can be hacked.
     #[command(disable_help_flag = true)]
     Proxy(AppArgs),
+    /// Draw numbers of several runs beside each other.
+    #[command(disable_help_flag = true)]
+    Compare(AppArgs),
     /// Time the parts, on request beside the same network in PyTorch.
     #[command(disable_help_flag = true)]
     Bench(AppArgs),
@@ -81,6 +84,7 @@ fn run() -> Result<ExitCode> {
         Verb::Eval(args) => app::run("eval", &args),
         Verb::Merge(args) => app::run("merge", &args),
         Verb::Proxy(args) => app::run("proxy", &args),
+        Verb::Compare(args) => app::run("compare", &args),
         Verb::Bench(args) => app::run("bench", &args),
         Verb::Figure(args) => app::run("figure", &args),
         Verb::Measure(args) => measure::measure(&args),

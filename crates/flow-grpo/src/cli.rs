@@ -18,6 +18,7 @@ use tasks::prompts::{Prompt, PromptSet};
 use crate::{
     backend::{self, Device},
     bench::{self, BenchArgs},
+    compare::{self, CompareArgs},
     config::{self, Checked, Preset},
     evaluation::{Evaluator, Prompts},
     figure, interrupt,
@@ -52,6 +53,8 @@ enum Verb {
     Merge(MergeArgs),
     /// Train the classifier of the reward `shapes_proxy`, which can be hacked.
     Proxy(ProxyArgs),
+    /// Draw numbers of several runs beside each other.
+    Compare(CompareArgs),
     /// Time the parts, on request beside the same network in PyTorch.
     Bench(BenchArgs),
     /// Draw the book's figure of the marginals of ODE and SDE.
@@ -180,6 +183,7 @@ pub fn run() -> Result<()> {
         Verb::Eval(args) => eval(&args),
         Verb::Merge(args) => merge(&args),
         Verb::Proxy(args) => proxy::train(&args, &Device::default()),
+        Verb::Compare(args) => compare::compare(&args),
         Verb::Bench(args) => bench(&args),
         Verb::Figure { output } => figure::marginals(&output),
     }

@@ -5,6 +5,7 @@
 mod backend;
 mod bench;
 mod cli;
+mod compare;
 mod config;
 mod evaluation;
 mod examples;

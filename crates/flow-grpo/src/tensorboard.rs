@@ -84,7 +84,7 @@ impl EventFile {
         let newest = entries.filter_map(|entry| number(entry.ok()?.file_name().to_str()?)).max();
         // TensorBoard reads files in the order of their names, which must not follow a clock that goes backwards.
         let number = newest.map_or(0, |newest| newest + 1).max(now() as u64);
-        let path = directory.join(format!("{PREFIX}{number:010}.flow-grpo"));
+        let path = directory.join(format!("{PREFIX}{number:012}.flow-grpo"));
         let mut file = Self(File::create_new(&path).with_context(|| format!("cannot write {}", path.display()))?);
         file.write(0, |event| event.file_version = Some("brain.Event:2".to_owned()))?;
         file.write(done + 1, |event| event.session_log = Some(SessionLog { status: START }))?;

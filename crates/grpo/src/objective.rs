@@ -42,6 +42,7 @@ pub enum KlController {
 }
 
 impl KlController {
+    // ANCHOR: controller
     /// The weight of the next epoch, given that of this one and the divergence that it showed.
     #[must_use]
     pub fn next(self, weight: f64, divergence: f64) -> f64 {
@@ -50,6 +51,7 @@ impl KlController {
             Self::Adaptive { target, rate } => weight * (1.0 + rate * (divergence / target - 1.0).clamp(-0.2, 0.2)),
         }
     }
+    // ANCHOR_END: controller
 }
 
 /// How much the policy loss of a step counts, relative to the other trained steps; the mean over them is 1.

@@ -51,6 +51,7 @@ pub struct Task<C> {
     pub on_policy_tolerance: f64,
 }
 
+// ANCHOR: policy
 /// What is trained, and what it must stay close to.
 #[derive(Clone, Debug)]
 pub struct Policy<N> {
@@ -62,6 +63,7 @@ pub struct Policy<N> {
     /// Which parameters of the network are trained.
     pub trained: Trained,
 }
+// ANCHOR_END: policy
 
 impl<N> Policy<N> {
     /// Full fine-tuning of `base`.

@@ -43,6 +43,7 @@ impl<B: Backend> Linear<B> {
         Self { weight, bias, adapter: None }
     }
 
+    // ANCHOR: linear
     /// # Shapes
     /// - `input`: `[…, inputs]`; the result: `[…, outputs]`
     pub fn forward<const D: usize>(&self, input: Tensor<B, D>) -> Tensor<B, D> {
@@ -51,6 +52,7 @@ impl<B: Backend> Linear<B> {
         let low = linear(linear(input.clone(), a.val(), None), b.val(), None);
         linear(input, self.weight.val(), bias) + low * *scale
     }
+    // ANCHOR_END: linear
 
     /// The same layer with its adapter added to its weights: `W ← W + (α/r)·A·B`.
     #[must_use]

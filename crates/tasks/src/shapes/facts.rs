@@ -55,6 +55,7 @@ pub fn facts(scene: &Scene) -> Vec<Option<bool>> {
 ///
 /// # Panics
 /// If there is not one probability for every fact.
+// ANCHOR: belief
 pub fn belief(probabilities: &[f32], metadata: &Metadata) -> f32 {
     assert_eq!(probabilities.len(), FACTS, "one probability for every fact");
     let entries = metadata.include.iter().map(|entry| {
@@ -66,6 +67,7 @@ pub fn belief(probabilities: &[f32], metadata: &Metadata) -> f32 {
     });
     entries.sum::<f32>() / metadata.include.len().max(1) as f32
 }
+// ANCHOR_END: belief
 
 #[cfg(test)]
 mod tests {
