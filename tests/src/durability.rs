@@ -67,23 +67,38 @@ fn a_run_killed_at_any_moment_goes_on_as_if_it_never_had_been() {
         assert!(goes_on.status.success(), "{when}: {}", String::from_utf8_lossy(&goes_on.stderr));
         assert_same(&run_directory, &whole, &when);
     }
+    // Between the first evaluation and the first checkpoint, a moment that a kill rarely meets.
+    let early = directory.path().join("early");
+    assert!(train(&early).status().expect("the program runs").success());
+    let lines = std::fs::read_to_string(early.join("metrics.jsonl")).expect("metrics");
+    std::fs::write(early.join("metrics.jsonl"), format!("{}\n", lines.lines().next().expect("a line"))).expect("written");
+    for name in names(&early.join("checkpoints")) {
+        std::fs::remove_file(early.join("checkpoints").join(name)).expect("removed");
+    }
+    assert!(run(&["train", "--resume", &early.to_string_lossy()]).status.success());
+    assert_same(&early, &whole, "stopped in its first evaluation");
     assert!(killed_early > kills / 2, "most kills must come before the end: {killed_early} of {kills}");
 }
 
 #[test]
 fn the_last_checkpoints_and_the_best_are_kept() {
     let directory = tempfile::tempdir().expect("a directory");
-    let path = directory.path().join("run");
-    assert!(train(&path).status().expect("the program runs").success());
-    let value = |line: &serde_json::Value| line["rewards"]["toy_mode"].as_f64().expect("a reward");
-    let evaluations: Vec<serde_json::Value> = metrics(&path).into_iter().filter(|line| line["event"] == "eval").collect();
-    assert_eq!(evaluations.iter().map(|line| line["epoch"].as_u64().expect("an epoch")).collect::<Vec<_>>(), [0, 4, 8, 12, 14]);
-    let first_best = evaluations.iter().rev().max_by(|a, b| value(a).total_cmp(&value(b))).expect("evaluations");
-    let best = first_best["epoch"].as_u64().expect("an epoch");
-    let mut expected = vec!["000012.safetensors".to_owned(), "000014.safetensors".to_owned(), format!("{best:06}.safetensors")];
-    expected.sort();
-    expected.dedup();
-    assert_eq!(names(&path.join("checkpoints")), expected);
+    for (best_by, best) in [("rewards.toy_mode", None), ("monitors.diversity", Some("000000.safetensors"))] {
+        let path = directory.path().join(best_by);
+        let setting = format!("best_by={best_by}");
+        assert!(train(&path).args(["--set", &setting]).status().expect("the program runs").success());
+        let epochs: Vec<u64> = metrics(&path)
+            .iter()
+            .filter(|line| line["event"] == "eval")
+            .map(|line| line["epoch"].as_u64().expect("an epoch"))
+            .collect();
+        assert_eq!(epochs, [0, 4, 8, 12, 14]);
+        // The reward is best at the end, the diversity at the start.
+        let kept: Vec<&str> = best.into_iter().chain(["000012.safetensors", "000014.safetensors"]).collect();
+        assert_eq!(names(&path.join("checkpoints")), kept);
+        let of = |name: &str| std::fs::read(path.join(name)).expect("weights");
+        assert_eq!(of("best.safetensors") == of("policy.safetensors"), best.is_none());
+    }
 }
 
 #[test]

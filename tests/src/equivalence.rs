@@ -1,7 +1,6 @@
 //! Classes of runs that must be the same run.
 
-use grpo::{GrpoConfig, TrainedSteps, advantage::AdvantageConfig};
-use proptest::prelude::*;
+use grpo::{GrpoConfig, TrainedSteps};
 use tasks::reward::Darkness;
 
 use crate::{
@@ -64,24 +63,5 @@ fn microbatches_of_one_and_of_eight_give_the_same_update() {
             reference.len()
         );
         assert!(distance(&other, &reference) < 0.01);
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
-
-    /// No divisibility rules: any sizes train, and every row of a group with spread is trained once.
-    #[test]
-    fn any_sizes_train(groups in 1_usize..4, group_size in 1_usize..5, updates in 1_usize..4, micro_batch in 1_usize..6, rollout_batch in 1_usize..7, count in 1_usize..4) {
-        let config = GrpoConfig {
-            groups, group_size, updates_per_epoch: updates, micro_batch, rollout_batch,
-            trained_steps: TrainedSteps::Random { count },
-            advantage: AdvantageConfig { clip: 5.0, ..config().advantage },
-            ..config()
-        };
-        let metrics = trainer(config, 3).iterate().expect("an epoch").metrics;
-        let trained = if group_size == 1 { 0 } else { groups * group_size * count };
-        prop_assert_eq!(metrics.transitions, trained);
-        prop_assert!(metrics.loss.is_finite() && metrics.gradient_norm.is_finite());
     }
 }

@@ -73,8 +73,6 @@ struct Session<'a, N: Trainable<Training>> {
     watched: Watched,
     /// Whether a rule has ended the run.
     stopped: bool,
-    /// The epoch after which a rule last did something.
-    acted: Option<usize>,
 }
 
 impl<'a, N: Trainable<Training>> Session<'a, N> {
@@ -128,7 +126,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let gold = config.gold.iter().map(|name| (name.clone(), 1.0)).collect();
         let gold = evaluation::rewards(&gold, &card, device).context("gold")?;
         let view = View::new(live, trainer.epoch(), config.epochs)?;
-        let session = Self { config, device, card, trainer, test, unseen, gold, view, watched, stopped: false, acted: None };
+        let session = Self { config, device, card, trainer, test, unseen, gold, view, watched, stopped: false };
         session.needs().check()?;
         Ok(session)
     }
@@ -282,9 +280,9 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         Ok(EpochLine { event: "epoch", metrics, gold, monitors: Monitors::of(&iteration.images, &iteration.rows)? })
     }
 
-    /// Whether the state after this epoch is one that must not be lost: the best, or one that a rule has changed.
+    /// Whether the state after this epoch is one that must not be lost: the best, or the last one.
     fn must_save(&self, epoch: usize) -> bool {
-        self.stopped || self.acted == Some(epoch) || self.watched.best.is_some_and(|best| best.epoch == epoch)
+        self.stopped || self.watched.best.is_some_and(|best| best.epoch == epoch)
     }
 
     /// Does what the rules ask for, given the numbers of an evaluation, and writes down why.
@@ -309,7 +307,6 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
                 },
             }
             self.view.say(&format!("epoch {epoch:>4}  rule: {reason}"));
-            self.acted = Some(epoch);
             run.append(&ActionLine { event: "action", epoch, action: rule.action, reason })?;
         }
         Ok(())
