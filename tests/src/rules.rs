@@ -104,6 +104,9 @@ fn rules_that_make_no_sense_are_refused() {
     );
     assert!(refuse(&rule("x", r#"{kind="fallen", by=-1.0}"#, stop)).contains("rules[0].when.by"));
     assert!(refuse(&rule("x", r#"{kind="sideways"}"#, stop)).contains("sideways"));
+    assert!(
+        refuse(&rule("x", r#"{kind="below", value=1.0}"#, r#"{kind="raise_kl", factor=2.0}"#)).contains("kl_weight, which is 0")
+    );
     assert!(refuse("gold=[\"beauty\"]").contains("gold: there is no reward `beauty`"));
     assert!(
         refuse("grpo.objective.kl_controller={kind=\"adaptive\", target=0.1, rate=0.1}")

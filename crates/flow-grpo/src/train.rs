@@ -157,7 +157,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             self.view.say(&format!("going on after epoch {done}"));
         }
         let started = Instant::now();
-        while self.trainer.epoch() < self.config.epochs {
+        while !self.stopped && self.trainer.epoch() < self.config.epochs {
             let iteration = self
                 .trainer
                 .iterate()
@@ -176,9 +176,6 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             let interrupted = interrupt::requested();
             if last || self.must_save(epoch) || interrupted || epoch.is_multiple_of(self.config.checkpoint_every) {
                 self.save(run)?;
-            }
-            if self.stopped {
-                break;
             }
             if interrupted && !last {
                 report::write(run, self.config, &self.card)?;

@@ -8,7 +8,12 @@ use grpo::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{config::Checked, evaluation::REWARDS, rules::Rule, tuning::Tuning};
+use crate::{
+    config::Checked,
+    evaluation::REWARDS,
+    rules::{Action, Rule},
+    tuning::Tuning,
+};
 
 /// A training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -98,6 +103,9 @@ impl Checked for TrainConfig {
         }
         for (index, rule) in self.rules.iter().enumerate() {
             problems.extend(rule.problems().into_iter().map(|problem| format!("rules[{index}].{problem}")));
+            if matches!(rule.action, Action::RaiseKl { .. }) && self.grpo.objective.kl_weight == 0.0 {
+                problems.push(format!("rules[{index}].action: raise_kl multiplies grpo.objective.kl_weight, which is 0"));
+            }
         }
         let mix = self.prompts.mix.iter();
         problems.extend(mix.filter_map(|(tag, &weight)| ranges::not_negative(&format!("prompts.mix.{tag}"), weight)));
