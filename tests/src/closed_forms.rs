@@ -62,7 +62,7 @@ fn the_euler_ode_approaches_the_exact_solution_with_order_one() {
     let x = noise(256, POINT, 2);
     let exact = numbers(gaussian().solve(x.clone(), 0.0));
     let error = |steps: usize| {
-        let sampler = Sampler::ode(GridKind::Linear.grid(steps).expect("valid"));
+        let sampler = Sampler::ode(GridKind::Linear {}.grid(steps).expect("valid"));
         let end = sampler.sample(&gaussian(), &[], x.clone(), |_| unreachable!("the ODE draws no noise"));
         distance(&numbers(end), &exact)
     };
@@ -74,7 +74,7 @@ fn the_euler_ode_approaches_the_exact_solution_with_order_one() {
 #[test]
 fn the_first_step_has_exactly_the_noise_level_as_std() {
     for a in [0.1, 0.7, 1.0] {
-        for kind in [GridKind::Linear, GridKind::Sd3DoubleShift { shift: 3.0 }] {
+        for kind in [GridKind::Linear {}, GridKind::Sd3DoubleShift { shift: 3.0 }] {
             let step = kind.grid(10).expect("valid").step(0);
             let x = noise(1, POINT, 3);
             let first = transition::flow_sde(x.clone(), x, step, NoiseLevel::new(a).expect("valid"));
@@ -211,7 +211,7 @@ fn times_follow_their_distribution() {
         (0..20_000).map(|_| times.time(rng.random(), StandardNormal.sample(&mut rng))).collect()
     };
     let share_below = |times: &[f64], bound: f64| times.iter().filter(|t| **t < bound).count() as f64 / times.len() as f64;
-    let uniform = draw(TimeDistribution::Uniform);
+    let uniform = draw(TimeDistribution::Uniform {});
     assert!((share_below(&uniform, 0.3) - 0.3).abs() < 0.02);
     // P(t < ½) = P(logit < 0) = Φ(−mean/std) = Φ(−0.5) = 0.3085
     let normal = draw(TimeDistribution::LogitNormal { mean: 0.5, std: 1.0 });
@@ -220,7 +220,7 @@ fn times_follow_their_distribution() {
 
 #[test]
 fn ode_steps_at_the_end_draw_no_noise() {
-    let sampler = Sampler::flow_sde(GridKind::Linear.grid(5).expect("valid"), NoiseLevel::new(0.7).expect("valid"));
+    let sampler = Sampler::flow_sde(GridKind::Linear {}.grid(5).expect("valid"), NoiseLevel::new(0.7).expect("valid"));
     assert!(sampler.steps().all(|(_, transition)| transition.is_random()));
     let sampler = sampler.with_ode_after(3);
     let trajectory =

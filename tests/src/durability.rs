@@ -191,3 +191,97 @@ fn a_base_model_that_vanished_is_named_and_a_clock_that_goes_backwards_does_no_h
     let text = refused(&["train", "--resume", &resumed, "--set", "epochs=16"]);
     assert!(text.contains(&base.display().to_string()) && text.contains("neither a built-in checkpoint"), "{text}");
 }
+
+/// Removes the checkpoints after `epoch`, as if the run had been killed before them.
+fn take_back_to(run: &Path, epoch: usize) {
+    for name in names(&run.join("checkpoints")) {
+        if name.split('.').next().and_then(|stem| stem.parse::<usize>().ok()).is_some_and(|other| other > epoch) {
+            std::fs::remove_file(run.join("checkpoints").join(name)).expect("removed");
+        }
+    }
+}
+
+#[test]
+fn every_number_of_a_checkpoint_comes_back_to_the_last_bit() {
+    // Pictures, whose monitors remember features of the base model, and a KL weight that a controller moves.
+    let directory = tempfile::tempdir().expect("a directory");
+    let [whole, stopped] = ["whole", "stopped"].map(|name| directory.path().join(name));
+    let settings = [
+        "epochs=4",
+        "checkpoint_every=1",
+        "keep_checkpoints=9",
+        "evaluate_every=2",
+        "evaluation_samples=1",
+        "best_by=monitors.base_distance",
+        "grpo.groups=2",
+        "grpo.group_size=4",
+        "grpo.cool_down=0",
+        "grpo.objective.kl_controller={kind=\"adaptive\", target=1e-5, rate=0.3}",
+    ];
+    for path in [&whole, &stopped] {
+        let mut command = Command::new(program());
+        command.args(["train", "--out"]).arg(path).args(settings.iter().flat_map(|setting| ["--set", setting]));
+        let output = command.output().expect("the program runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    take_back_to(&stopped, 1);
+    assert!(run(&["train", "--resume", &stopped.to_string_lossy()]).status.success());
+    assert_same(&stopped, &whole, "taken back to epoch 1");
+}
+
+#[test]
+fn pre_training_that_was_stopped_equals_one_that_was_not() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [whole, stopped] = ["whole", "stopped"].map(|name| directory.path().join(name));
+    let settings = ["steps=150", "checkpoint_every=100", "evaluate_every=100", "evaluation_samples=10"];
+    for path in [&whole, &stopped] {
+        let mut command = Command::new(program());
+        command.args(["pretrain", "--preset", "toy-2d-base", "--out"]).arg(path);
+        let output = command.args(settings.iter().flat_map(|setting| ["--set", setting])).output().expect("the program runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let read = |run: &Path, name: &str| std::fs::read(run.join(name)).expect("weights");
+    let losses = |run: &Path| metrics(run).iter().map(|line| line["loss"].clone()).collect::<Vec<_>>();
+    // Between its last checkpoint and its base model, and before the first update is saved.
+    for lose in [150, 0] {
+        std::fs::remove_file(stopped.join("base.safetensors")).expect("removed");
+        take_back_to(&stopped, lose);
+        if lose == 0 {
+            std::fs::copy(whole.join("checkpoints/000100.safetensors"), directory.path().join("unused")).expect("kept");
+            std::fs::remove_dir_all(stopped.join("checkpoints")).expect("removed");
+            std::fs::create_dir(stopped.join("checkpoints")).expect("made");
+            std::fs::write(stopped.join("metrics.jsonl"), "").expect("written");
+        }
+        let output = run(&["pretrain", "--resume", &stopped.to_string_lossy()]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(losses(&stopped), losses(&whole));
+        for name in ["base.safetensors", "checkpoints/000150.safetensors"] {
+            assert!(read(&stopped, name) == read(&whole, name), "{name} after losing {lose}");
+        }
+    }
+}
+
+#[test]
+fn what_a_kill_left_undone_after_the_last_checkpoint_is_done_on_resume() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [whole, killed] = ["whole", "killed"].map(|name| directory.path().join(name));
+    assert!(train(&whole).status().expect("the program runs").success());
+    assert!(train(&killed).status().expect("the program runs").success());
+    for name in ["policy.safetensors", "best.safetensors"] {
+        std::fs::write(killed.join(name), "older").expect("written");
+    }
+    assert!(run(&["train", "--resume", &killed.to_string_lossy()]).status.success());
+    assert_same(&killed, &whole, "killed after its last checkpoint");
+}
+
+#[test]
+fn another_base_under_the_same_name_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (path, base) = (directory.path().join("run"), directory.path().join("base.safetensors"));
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/checkpoints");
+    std::fs::copy(assets.join("toy-2d-base.safetensors"), &base).expect("copied");
+    assert!(train(&path).arg("--set").arg(format!("base={}", base.display())).status().expect("the program runs").success());
+    std::fs::copy(path.join("policy.safetensors"), &base).expect("copied");
+    let text = refused(&["train", "--resume", &path.to_string_lossy(), "--set", "epochs=16"]);
+    assert!(text.contains("`base` is another file"), "{text}");
+}

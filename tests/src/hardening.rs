@@ -85,7 +85,7 @@ proptest! {
         trained in 0_usize..4,
         gives in gives(),
     ) {
-        let trained_steps = if trained == 0 { TrainedSteps::AllButLast } else { TrainedSteps::Random { count: trained } };
+        let trained_steps = if trained == 0 { TrainedSteps::AllButLast {} } else { TrainedSteps::Random { count: trained } };
         let config = GrpoConfig { groups, group_size, micro_batch, rollout_batch, updates_per_epoch, trained_steps, ..config() };
         prop_assume!(config.problems().is_empty());
         let mut trainer = trainer(config.clone(), prompts, gives);

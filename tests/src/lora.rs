@@ -208,6 +208,7 @@ fn an_adapter_that_does_not_fit_is_refused_with_every_reason() {
         ("\"use_dora\": false", "\"use_dora\": true", "use_dora is not supported"),
         ("\"LORA\"", "\"IA3\"", "peft_type is not LORA"),
         ("\"lora_alpha\": 8.0", "\"lora_alpha\": -1", "lora_alpha must be a positive number"),
+        ("\"init_lora_weights\": true", "\"init_lora_weights\": \"pissa_niter_4\"", "init_lora_weights changes"),
         ("\"r\": 4", "\"r\": 5", "have rank 4"),
         ("\"r\"", "r", "adapter_config.json"),
     ] {
@@ -218,4 +219,62 @@ fn an_adapter_that_does_not_fit_is_refused_with_every_reason() {
     }
     let error = Adapter::read(directory.path().join("nothing").as_path()).expect_err("nothing there").to_string();
     assert!(error.contains("nothing"), "{error}");
+}
+
+/// A LoRA run of the toy task through the real program.
+fn lora_run(out: &std::path::Path, more: &[&str]) {
+    let tuning = r#"tuning={kind="lora", rank=8, alpha=16.0, init="kaiming", targets=["all-linear"]}"#;
+    let settings = ["epochs=10", "checkpoint_every=4", "evaluate_every=5", "evaluation_samples=200", tuning];
+    let mut command = std::process::Command::new(crate::cli::program());
+    command.args(["train", "--preset", "toy-2d", "--out"]).arg(out);
+    let output =
+        command.args(settings.iter().chain(more).flat_map(|setting| ["--set", setting])).output().expect("the program runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_lora_run_leaves_an_adapter_that_samples_merges_and_is_gone_on_from() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    let text = |name: &str| path(name).to_string_lossy().into_owned();
+    lora_run(&path("run"), &[]);
+    assert!(!path("run/policy.safetensors").exists(), "only the adapter is kept");
+    let size = |name: &str| std::fs::metadata(path(name)).expect("a file").len();
+    assert!(size("run/adapter/adapter_model.safetensors") < 4 * size("run/adapter/adapter_config.json") + 40_000);
+
+    let run = |args: &[&str]| {
+        let output = crate::cli::run(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let (adapter, merged) = (text("run/adapter"), text("merged.safetensors"));
+    let sample = |name: &str, model: [&str; 2]| {
+        run(&["sample", "--prompt", "a point", "--count", "300", "--steps", "5", "--output", &text(name), model[0], model[1]]);
+        std::fs::read(path(name)).expect("a picture")
+    };
+    run(&["merge", "--adapter", &adapter, "--output", &merged]);
+    let applied = sample("applied.png", ["--adapter", &adapter]);
+    assert!(sample("merged.png", ["--checkpoint", &merged]) == applied);
+    assert!(sample("base.png", ["--checkpoint", "toy-2d-base"]) != applied);
+
+    // Warm start: the first evaluation of the second run is the last one of the first.
+    let warm = format!("adapter={adapter}");
+    lora_run(&path("warm"), &[&warm]);
+    let reward = |name: &str, pick: fn(Vec<f64>) -> f64| {
+        let lines = crate::cli::metrics(&path(name));
+        let evaluations = lines.iter().filter(|line| line["event"] == "eval");
+        pick(evaluations.map(|line| line["rewards"]["toy_mode"].as_f64().expect("a reward")).collect())
+    };
+    let (end, start) = (reward("run", |values| values[values.len() - 1]), reward("warm", |values| values[0]));
+    assert!((end - start).abs() < 1e-6 && end > 0.12, "{end} {start}");
+
+    // Stopped between two checkpoints, as byte for byte.
+    std::fs::rename(path("run/checkpoints/000010.safetensors"), path("whole.safetensors")).expect("moved");
+    run(&["train", "--resume", &text("run")]);
+    let read = |name: &str| std::fs::read(path(name)).expect("a checkpoint");
+    assert!(read("run/checkpoints/000010.safetensors") == read("whole.safetensors"));
+    let refused =
+        |more: &str| crate::cli::refused(&["train", "--preset", "toy-2d", "--out", &text("no"), "--set", &warm, "--set", more]);
+    assert!(refused("seed=1").contains("adapter is for tuning.kind"));
+    let fewer = r#"tuning={kind="lora", rank=8, alpha=16.0, init="kaiming", targets=["output"]}"#;
+    assert!(refused(fewer).contains("tuning.targets means output"));
 }

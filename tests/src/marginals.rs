@@ -91,7 +91,7 @@ fn worst_deviation<F: VelocityField<Plain, Condition = ()>>(
     let level = NoiseLevel::new(level).expect("valid");
     let mut latent = noise(ROWS, [2, 1, 1], stream);
     let mut worst = 0.0_f64;
-    for step in GridKind::Linear.grid(STEPS).expect("valid").steps() {
+    for step in (GridKind::Linear {}).grid(STEPS).expect("valid").steps() {
         if AT.contains(&step.index) {
             worst = worst.max(Moments::of(&latent).deviation(&truth(step.from), ROWS));
         }

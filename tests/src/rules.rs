@@ -24,7 +24,10 @@ fn of<'a>(lines: &'a [Value], event: &'a str) -> Vec<&'a Value> {
 fn a_rule_ends_a_run_and_says_why() {
     let directory = tempfile::tempdir().expect("a directory");
     let rule = r#"rules=[{watch="rewards.toy_mode", when={kind="above", value=0.2}, action={kind="stop"}}]"#;
-    let lines = train(&directory.path().join("run"), &[rule]);
+    let path = directory.path().join("run");
+    let lines = train(&path, &[rule]);
+    assert!(run(&["train", "--resume", &path.to_string_lossy()]).status.success());
+    assert_eq!(metrics(&path), lines, "a run that a rule has ended stays ended");
     let last = of(&lines, "eval").last().expect("evaluations")["rewards"]["toy_mode"].as_f64().expect("a reward");
     let epochs = of(&lines, "epoch").len();
     assert!(last > 0.2 && epochs < 12 && epochs.is_multiple_of(2), "ended after {epochs} epochs at {last}");
@@ -102,6 +105,9 @@ fn rules_that_make_no_sense_are_refused() {
     assert!(
         refuse(&rule("x", r#"{kind="below", value=1.0}"#, r#"{kind="raise_kl", factor=0.5}"#)).contains("rules[0].action.factor")
     );
+    assert!(refuse(&rule("x", r#"{kind="below", value=1.0}"#, r#"{kind="stop", factor=2.0}"#)).contains("factor"));
+    assert!(refuse("tuning={kind=\"full\", rank=4}").contains("rank"));
+    assert!(refuse("grpo.objective.kl_controller={kind=\"fixed\", target=0.1}").contains("target"));
     assert!(refuse(&rule("x", r#"{kind="fallen", by=-1.0}"#, stop)).contains("rules[0].when.by"));
     assert!(refuse(&rule("x", r#"{kind="sideways"}"#, stop)).contains("sideways"));
     assert!(

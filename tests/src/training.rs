@@ -36,18 +36,18 @@ pub fn config() -> GrpoConfig {
         cool_down: 0,
         rollout: RolloutConfig {
             steps: 4,
-            grid: GridKind::Linear,
+            grid: GridKind::Linear {},
             noise_level: NoiseLevel::new(0.7).expect("valid"),
             random_steps: 3,
             log_prob: Reduction::Mean,
         },
-        trained_steps: TrainedSteps::AllButLast,
+        trained_steps: TrainedSteps::AllButLast {},
         advantage: AdvantageConfig { spread: Spread::Epoch, epsilon: 1e-4, clip: 5.0 },
         objective: ObjectiveConfig {
             clip_range: 1e-2,
             step_weight: StepWeight::Equal,
             kl_weight: 0.0,
-            kl_controller: KlController::Fixed,
+            kl_controller: KlController::Fixed {},
             kl_form: KlForm::Reference,
         },
         optimizer: AdamWConfig {

@@ -166,7 +166,7 @@ impl Evaluator<'_> {
     ) -> Vec<Image> {
         let progress = Progress::new("sampling", rows.len(), "images");
         let generator = Generator {
-            sampler: Sampler::ode(GridKind::Linear.grid(self.steps).expect("at least one step")),
+            sampler: Sampler::ode(GridKind::Linear {}.grid(self.steps).expect("at least one step")),
             shape: self.card.latent_shape(),
             decoder: self.card.decoder(),
             batch: BATCH,

@@ -62,7 +62,7 @@ fn particles(field: &MixtureField, transition: Transition) -> Result<Vec<Vec<f64
     };
     let mut latent = noise(0);
     let mut shown = Vec::new();
-    for step in GridKind::Linear.grid(STEPS)?.steps() {
+    for step in (GridKind::Linear {}).grid(STEPS)?.steps() {
         let Step { index, .. } = step;
         let policy = transition.gaussian(latent.clone(), velocity_at(field, latent, step, &[]), step);
         latent = if policy.is_random() { policy.sample(noise(index + 1)) } else { policy.mean };

@@ -10,6 +10,7 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 pub fn listen() -> Result<()> {
     ctrlc::set_handler(|| {
         if REQUESTED.swap(true, Ordering::SeqCst) {
+            crate::view::give_back_terminal();
             std::process::exit(EXIT_CODE.into());
         }
         eprintln!("\nending after the current step, with a checkpoint; Ctrl-C again ends at once without one");

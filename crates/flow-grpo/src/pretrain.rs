@@ -250,7 +250,10 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         if let Some(line) = self.needs().line() {
             eprintln!("{line}");
         }
-        run.record_after((self.step > 0).then_some(self.step))?;
+        let fresh = run.newest_checkpoint()?.is_none();
+        run.record_after((!fresh).then_some(self.step))?;
+        // Also when the run goes on: a kill may have come between a checkpoint and what is made from it.
+        self.save(run)?;
         let progress = Progress::new("pre-training", self.config.steps, "steps");
         progress.start_at(self.step);
         let (mut interval, mut interval_started) = (Vec::new(), Instant::now());

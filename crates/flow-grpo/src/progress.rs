@@ -24,9 +24,9 @@ pub struct Progress {
 /// Whether something else has the terminal.
 static HIDDEN: AtomicBool = AtomicBool::new(false);
 
-/// Hides the bars of phases that begin from now on, or shows them again.
-pub fn hide_bars(hidden: bool) {
-    HIDDEN.store(hidden, Ordering::Relaxed);
+/// Hides the bars of phases that begin from now on, or shows them again; whether they were hidden.
+pub fn hide_bars(hidden: bool) -> bool {
+    HIDDEN.swap(hidden, Ordering::Relaxed)
 }
 
 /// Time between two plain lines.

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use grpo::evaluate::EncodedPrompt;
+use models::{TokenIds, weights::sha256};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -62,6 +64,32 @@ pub struct ActionLine {
     pub reason: String,
 }
 
+/// Digests of what a run was begun with and reads again when it goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inputs {
+    /// The base model's file.
+    pub base: String,
+    /// The prompts that are trained on and evaluated on, with what they ask for.
+    pub prompts: String,
+}
+
+impl Inputs {
+    /// The inputs of a run.
+    pub fn of(base: String, train: &[EncodedPrompt<TokenIds>], test: &Prompts, unseen: Option<&Prompts>) -> Self {
+        let sets = [Some(train), Some(&test.0[..]), unseen.map(|unseen| &unseen.0[..])];
+        let prompts: String = sets.into_iter().flatten().flatten().map(|prompt| format!("{:?}\n", prompt.prompt)).collect();
+        Self { base, prompts: sha256(prompts.as_bytes()) }
+    }
+
+    /// # Errors
+    /// If they are others than those that the run was begun with.
+    pub fn check(&self, begun: &Self) -> Result<()> {
+        ensure!(self.base == begun.base, "`base` is another file than the one that the run was begun with");
+        ensure!(self.prompts == begun.prompts, "the prompts are others than those that the run was begun with");
+        Ok(())
+    }
+}
+
 /// What is remembered of the evaluations so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Watched {
@@ -71,6 +99,8 @@ pub struct Watched {
     pub peaks: Peaks,
     /// What the base model's pictures look like.
     pub base: Option<Features>,
+    /// Whether a rule has ended the run.
+    pub stopped: bool,
 }
 
 /// The best evaluation so far.

@@ -43,9 +43,9 @@ pub enum Condition {
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
     /// Ends.
-    Stop,
+    Stop {},
     /// Goes on from the weights and the optimiser's state of the best evaluation, with the noise of the epochs to come.
-    RollBack,
+    RollBack {},
     /// Multiplies the weight `β` of the KL divergence.
     RaiseKl {
         /// By this, above 1.
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_rule_applies_when_its_condition_holds() {
-        let rule = |when| Rule { watch: "gold.x".to_owned(), when, action: Action::Stop };
+        let rule = |when| Rule { watch: "gold.x".to_owned(), when, action: Action::Stop {} };
         let mut peaks = Peaks::new();
         let fallen = rule(Condition::Fallen { by: 0.1 });
         let applies: Vec<bool> =

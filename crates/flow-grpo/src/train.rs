@@ -29,7 +29,7 @@ use crate::{
     network::{AnyNetwork, Card, Trainable, open_checkpoint},
     outcome::BrokeRun,
     progress::whole_seconds,
-    record::{ActionLine, Best, EpochLine, EvaluationLine, Watched, number, numbers},
+    record::{ActionLine, Best, EpochLine, EvaluationLine, Inputs, Watched, number, numbers},
     report,
     rules::{self, Action},
     run_dir::RunDir,
@@ -41,13 +41,15 @@ use crate::{
 
 /// Trains from the configured base model; `live` shows it on the whole terminal.
 pub fn train(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device) -> Result<()> {
-    let (card, network) = AnyNetwork::load(&open_checkpoint(&config.base)?, device)?;
+    let file = open_checkpoint(&config.base)?;
+    let digest = file.digest();
+    let (card, network) = AnyNetwork::load(&file, device)?;
     match network {
         AnyNetwork::Dit(network) => {
-            Session::<Dit<Training>>::start(config, card, *network, run, live, device)?.run(run).context(BrokeRun)
+            Session::<Dit<Training>>::start(config, card, *network, digest, run, live, device)?.run(run).context(BrokeRun)
         }
         AnyNetwork::Mlp(network) => {
-            Session::<MlpField<Training>>::start(config, card, *network, run, live, device)?.run(run).context(BrokeRun)
+            Session::<MlpField<Training>>::start(config, card, *network, digest, run, live, device)?.run(run).context(BrokeRun)
         }
     }
 }
@@ -57,6 +59,7 @@ pub fn train(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
 struct Counters {
     epoch: usize,
     kl_weight: f64,
+    inputs: Inputs,
     watched: Watched,
     config: TrainConfig,
 }
@@ -71,8 +74,7 @@ struct Session<'a, N: Trainable<Training>> {
     gold: WeightedReward,
     view: View,
     watched: Watched,
-    /// Whether a rule has ended the run.
-    stopped: bool,
+    inputs: Inputs,
 }
 
 impl<'a, N: Trainable<Training>> Session<'a, N> {
@@ -80,6 +82,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         config: &'a TrainConfig,
         card: Card,
         base: N::InnerModule,
+        base_digest: String,
         run: &RunDir,
         live: bool,
         device: &'a Device,
@@ -98,11 +101,22 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
         let policy = policy(config, base, device)?;
         let mut trainer = Trainer::new(config.grpo.clone(), config.epochs, config.seed, task, policy, workers, device.clone());
+        let open = |key: &'static str, source: &str| Prompts::open(source, &card).context(key);
+        let test = open("prompts.test", &config.prompts.test)?;
+        let unseen = (!config.prompts.unseen.is_empty()).then(|| open("prompts.unseen", &config.prompts.unseen)).transpose()?;
+        let inputs = Inputs::of(base_digest, trainer.prompts(), &test, unseen.as_ref());
         let mut watched = Watched::default();
         if let Some(saved) = run.newest_checkpoint()? {
             let file = WeightsFile::read(&saved)?;
-            let Counters { epoch, kl_weight, watched: before, config: begun } = TrainingState::counters(&file)?;
+            let Counters { epoch, kl_weight, inputs: then, watched: before, config: begun } = TrainingState::counters(&file)?;
             config::check_unchanged(&begun, config)?;
+            ensure!(
+                config.rules.is_empty() || begun.evaluate_every == config.evaluate_every,
+                "evaluate_every is {} in the run, {} now: with rules, which act at evaluations, it stays",
+                begun.evaluate_every,
+                config.evaluate_every
+            );
+            inputs.check(&then)?;
             watched = before;
             let state = TrainingState::read(&trainer.averaged_policy(), &trainer.state().weights, &file, device)?;
             ensure!(epoch <= config.epochs, "epochs ({}) must be at least {epoch}: the run has done as many", config.epochs);
@@ -114,19 +128,16 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
                 epoch,
             });
         }
-        let open = |key: &'static str, source: &str| Prompts::open(source, &card).context(key);
-        let test = open("prompts.test", &config.prompts.test)?;
         let numbers = numbers(config, &test, &card);
         for (key, name) in
             [("best_by", &config.best_by)].into_iter().chain(config.rules.iter().map(|rule| ("rules: watch", &rule.watch)))
         {
             ensure!(numbers.contains(name), "{key}: an evaluation has no number `{name}`; it has: {}", numbers.join(", "));
         }
-        let unseen = (!config.prompts.unseen.is_empty()).then(|| open("prompts.unseen", &config.prompts.unseen)).transpose()?;
         let gold = config.gold.iter().map(|name| (name.clone(), 1.0)).collect();
         let gold = evaluation::rewards(&gold, &card, device).context("gold")?;
         let view = View::new(live, trainer.epoch(), config.epochs)?;
-        let session = Self { config, device, card, trainer, test, unseen, gold, view, watched, stopped: false };
+        let session = Self { config, device, card, trainer, test, unseen, gold, view, watched, inputs };
         session.needs().check()?;
         Ok(session)
     }
@@ -155,9 +166,15 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             self.save(run)?;
         } else {
             self.view.say(&format!("going on after epoch {done}"));
+            if self.watched.stopped {
+                self.view.say("a rule has ended this run; to go on, begin another from its weights");
+            }
+            // A kill may have come between a checkpoint and what is made from it.
+            self.save(run)?;
+            self.write_best(run)?;
         }
         let started = Instant::now();
-        while !self.stopped && self.trainer.epoch() < self.config.epochs {
+        while !self.watched.stopped && self.trainer.epoch() < self.config.epochs {
             let iteration = self
                 .trainer
                 .iterate()
@@ -177,7 +194,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             if last || self.must_save(epoch) || interrupted || epoch.is_multiple_of(self.config.checkpoint_every) {
                 self.save(run)?;
             }
-            if interrupted && !last {
+            if interrupted && !last && !self.watched.stopped {
                 report::write(run, self.config, &self.card)?;
                 return Err(interrupt::Interrupted { resume: run.resume_command("train") }.into());
             }
@@ -279,7 +296,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
 
     /// Whether the state after this epoch is one that must not be lost: the best, or the last one.
     fn must_save(&self, epoch: usize) -> bool {
-        self.stopped || self.watched.best.is_some_and(|best| best.epoch == epoch)
+        self.watched.stopped || self.watched.best.is_some_and(|best| best.epoch == epoch)
     }
 
     /// Does what the rules ask for, given the numbers of an evaluation, and writes down why.
@@ -289,13 +306,17 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             let value = number(evaluation, &rule.watch)?;
             let Some(mut reason) = rules::reason(rule, value, &mut self.watched.peaks) else { continue };
             match rule.action {
-                Action::Stop => self.stopped = true,
+                Action::Stop {} => self.watched.stopped = true,
                 Action::RaiseKl { factor } => {
                     let weight = self.trainer.state().kl_weight;
                     self.trainer.set_kl_weight(weight * factor);
                     reason += &format!("; the KL weight goes from {weight} to {}", weight * factor);
                 }
-                Action::RollBack => match self.watched.best.filter(|best| best.epoch < epoch) {
+                Action::RollBack {} => match self.watched.best.filter(|best| best.epoch < epoch) {
+                    // Gone if the run was taken back to before a later best, whose coming had removed it.
+                    Some(best) if !run.checkpoint(best.epoch).exists() => {
+                        reason += &format!("; the checkpoint of epoch {} is gone, nothing is done", best.epoch);
+                    }
                     Some(best) => {
                         self.roll_back(&run.checkpoint(best.epoch))?;
                         reason += &format!("; the weights are those after epoch {} again", best.epoch);
@@ -307,6 +328,16 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             run.append(&ActionLine { event: "action", epoch, action: rule.action, reason })?;
         }
         Ok(())
+    }
+
+    /// Writes the best policy again from its checkpoint, if that is there.
+    fn write_best(&self, run: &RunDir) -> Result<()> {
+        let Some(path) = self.watched.best.map(|best| run.checkpoint(best.epoch)).filter(|path| path.exists()) else {
+            return Ok(());
+        };
+        let policy = self.trainer.averaged_policy();
+        let state = TrainingState::read(&policy, &self.trainer.state().weights, &WeightsFile::read(&path)?, self.device)?;
+        write_policy(self.config, &self.card, state.average.put_into(policy), &run.best_checkpoint(), &run.best_adapter())
     }
 
     fn roll_back(&mut self, checkpoint: &Path) -> Result<()> {
@@ -354,7 +385,13 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let TrainerState { weights, average, optimizer, kl_weight, epoch } = self.trainer.state();
         let policy = self.trainer.averaged_policy();
         let state = TrainingState { weights, average, optimizer };
-        let counters = Counters { epoch, kl_weight, watched: self.watched.clone(), config: self.config.clone() };
+        let counters = Counters {
+            epoch,
+            kl_weight,
+            inputs: self.inputs.clone(),
+            watched: self.watched.clone(),
+            config: self.config.clone(),
+        };
         state.write::<N::InnerModule>(&policy, &counters, &run.checkpoint(epoch))?;
         run.retain_checkpoints(self.config.keep_checkpoints, self.watched.best.map(|best| best.epoch))?;
         write_policy(self.config, &self.card, policy, &run.policy_checkpoint(), &run.adapter())

@@ -66,18 +66,17 @@ pub struct PromptsConfig {
 }
 
 impl Checked for TrainConfig {
-    const MAY_CHANGE: &'static [&'static str] =
-        &["epochs", "checkpoint_every", "keep_checkpoints", "evaluate_every", "evaluation_samples"];
+    const MAY_CHANGE: &'static [&'static str] = &["epochs", "checkpoint_every", "keep_checkpoints", "evaluate_every"];
 
     fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.grpo.problems().into_iter().map(|problem| format!("grpo.{problem}")).collect();
         match &self.tuning {
             Tuning::Lora(lora) => problems.extend(lora.problems().into_iter().map(|problem| format!("tuning.{problem}"))),
-            Tuning::Full if !self.adapter.is_empty() => {
+            Tuning::Full {} if !self.adapter.is_empty() => {
                 problems
                     .push("adapter is for tuning.kind = \"lora\"; merge it into the base model to train all weights".to_owned());
             }
-            Tuning::Full => {}
+            Tuning::Full {} => {}
         }
         let counts = [
             ("epochs", self.epochs),

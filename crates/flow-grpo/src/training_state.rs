@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use burn::{module::Module, tensor::TensorData};
 use grpo::{
     optimizer::AdamWState,
@@ -52,13 +52,15 @@ impl TrainingState {
                 tensors.insert(format!("{part}.{}", names[&id]), data);
             }
         }
-        let progress = serde_json::to_string(&Progress { updates: self.optimizer.updates, counters })?;
+        // TOML, because serde_json reads some numbers back with another last bit.
+        let progress =
+            toml::to_string(&Progress { updates: self.optimizer.updates, counters }).context("counters are plain data")?;
         Ok(weights::write_tensors(&tensors, (PROGRESS, progress), weights::StoredAs::F32, path)?)
     }
 
     /// The counters of a state's file.
     pub fn counters<C: DeserializeOwned>(file: &WeightsFile) -> Result<C> {
-        Ok(file.parsed_metadata::<Progress<C>>(PROGRESS)?.counters)
+        Ok(progress::<C>(file)?.counters)
     }
 
     /// Reads a state back.
@@ -66,7 +68,7 @@ impl TrainingState {
     /// # Errors
     /// If the file is not the training state of these parameters of `network`.
     pub fn read<M: Module<Plain>>(network: &M, trained: &Parameters<Plain>, file: &WeightsFile, device: &Device) -> Result<Self> {
-        let Progress::<IgnoredAny> { updates, .. } = file.parsed_metadata(PROGRESS)?;
+        let Progress::<IgnoredAny> { updates, .. } = progress(file)?;
         let mut tensors = file.tensors()?;
         let names = parameters::names(network);
         let layout = trained.layout();
@@ -92,4 +94,9 @@ impl TrainingState {
         let optimizer = AdamWState { updates, first: load(first), second: load(second) };
         Ok(Self { weights: load(weights), average: load(average), optimizer })
     }
+}
+
+fn progress<C: DeserializeOwned>(file: &WeightsFile) -> Result<Progress<C>> {
+    let text = file.metadata(PROGRESS)?;
+    toml::from_str(text).with_context(|| format!("{}: metadata entry `{PROGRESS}` does not parse", file.path().display()))
 }

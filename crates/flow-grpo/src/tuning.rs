@@ -15,10 +15,10 @@ use crate::{
 
 /// What is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Tuning {
     /// All weights; the reference is a frozen copy.
-    Full,
+    Full {},
     /// A low-rank adapter on some layers; the reference is the same weights without it.
     Lora(LoraConfig),
 }
@@ -39,6 +39,14 @@ pub fn policy<N: Network<Plain>>(config: &TrainConfig, mut base: N, device: &Dev
             lora.rank,
             lora.alpha
         );
+        let layers = Adapter::new(lora, &mut base, config.seed).context("tuning")?;
+        ensure!(
+            adapter.layers().eq(layers.layers()),
+            "adapter: {} adapts {}, tuning.targets means {}",
+            config.adapter,
+            adapter.layers().collect::<Vec<_>>().join(", "),
+            layers.layers().collect::<Vec<_>>().join(", ")
+        );
         adapter
     };
     let network = adapter.attach(base.clone(), device).context("adapter")?;
@@ -54,7 +62,7 @@ pub fn write_policy<N: Network<Plain>>(
     directory: &Path,
 ) -> Result<()> {
     match config.tuning {
-        Tuning::Full => card.write(&policy, StoredAs::F32, file),
+        Tuning::Full {} => card.write(&policy, StoredAs::F32, file),
         Tuning::Lora(_) => {
             let adapter = Adapter::of(&mut policy);
             adapter.write_peft(directory, &config.base)?;

@@ -40,7 +40,7 @@ impl View {
     /// If a live view is asked for and the terminal cannot be drawn on.
     pub fn new(live: bool, done: usize, epochs: usize) -> Result<Self> {
         if live {
-            return Ok(Self::Live(Box::new(Live::new(epochs)?)));
+            return Ok(Self::Live(Box::new(Live::new(done, epochs)?)));
         }
         let progress = Progress::new("training", epochs, "epochs");
         progress.start_at(done);
@@ -81,6 +81,7 @@ impl View {
 /// A view of the whole terminal: curves, the newest numbers, what was said. The terminal is given back when it goes.
 pub struct Live {
     terminal: Terminal<CrosstermBackend<Stderr>>,
+    done: usize,
     epochs: usize,
     remaining: Duration,
     rewards: Vec<(f64, f64)>,
@@ -93,19 +94,20 @@ pub struct Live {
 const REMEMBERED: usize = 200;
 
 impl Live {
-    fn new(epochs: usize) -> Result<Self> {
+    fn new(done: usize, epochs: usize) -> Result<Self> {
+        let terminal = Terminal::new(CrosstermBackend::new(stderr())).context("cannot draw on the terminal")?;
         // Not in raw mode: Ctrl-C stays the signal that ends a run with a checkpoint.
         execute!(stderr(), EnterAlternateScreen, Hide).context("cannot take over the terminal")?;
         progress::hide_bars(true);
-        let terminal = Terminal::new(CrosstermBackend::new(stderr())).context("cannot draw on the terminal")?;
         let (rewards, held_out, said) = (Vec::new(), Vec::new(), VecDeque::new());
-        Ok(Self { terminal, epochs, remaining: Duration::ZERO, rewards, held_out, latest: Value::Null, said })
+        Ok(Self { terminal, done, epochs, remaining: Duration::ZERO, rewards, held_out, latest: Value::Null, said })
     }
 
     fn take(&mut self, line: &Value, remaining: Duration) {
         let epoch = line["epoch"].as_f64().unwrap_or(0.0);
         if line["event"] == "epoch" {
             self.rewards.extend(line["reward"].as_f64().map(|reward| (epoch, reward)));
+            self.done = epoch as usize;
             self.latest = line.clone();
             self.remaining = remaining;
         } else if let Some(overall) = line["overall"].as_f64() {
@@ -117,8 +119,8 @@ impl Live {
         while self.said.len() > REMEMBERED {
             self.said.pop_front();
         }
-        let Self { terminal, epochs, remaining, rewards, held_out, latest, said } = self;
-        let shown = Shown { epochs: *epochs, remaining: *remaining, rewards, held_out, latest, said };
+        let Self { terminal, done, epochs, remaining, rewards, held_out, latest, said } = self;
+        let shown = Shown { done: *done, epochs: *epochs, remaining: *remaining, rewards, held_out, latest, said };
         // A terminal that cannot be drawn on is no reason to lose a run.
         let _ = terminal.draw(|frame| shown.draw(frame));
     }
@@ -126,15 +128,22 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        progress::hide_bars(false);
-        let _ = execute!(stderr(), LeaveAlternateScreen, Show);
+        give_back_terminal();
         // What was said stays on the ordinary screen.
         self.said.iter().for_each(|line| eprintln!("{line}"));
     }
 }
 
+/// Gives the terminal back if a live view has it.
+pub fn give_back_terminal() {
+    if progress::hide_bars(false) {
+        let _ = execute!(stderr(), LeaveAlternateScreen, Show);
+    }
+}
+
 /// What is on the screen.
 struct Shown<'a> {
+    done: usize,
     epochs: usize,
     remaining: Duration,
     rewards: &'a [(f64, f64)],
@@ -158,9 +167,8 @@ impl Shown<'_> {
     }
 
     fn draw_bar(&self, frame: &mut Frame<'_>, area: Rect) {
-        let done = self.latest["epoch"].as_u64().unwrap_or(0) as usize;
-        let label = format!("epoch {done} of {}, {} left", self.epochs, whole_seconds(self.remaining));
-        let share = (done as f64 / self.epochs.max(1) as f64).clamp(0.0, 1.0);
+        let label = format!("epoch {} of {}, {} left", self.done, self.epochs, whole_seconds(self.remaining));
+        let share = (self.done as f64 / self.epochs.max(1) as f64).clamp(0.0, 1.0);
         let gauge = Gauge::default().block(Block::bordered().title(" Flow-GRPO ")).ratio(share).label(label);
         frame.render_widget(gauge.gauge_style(Style::new().fg(Color::Blue)), area);
     }
@@ -223,6 +231,7 @@ mod tests {
         let latest = json!({"epoch": 3, "reward": 0.625, "kinds": {"counting": 0.5}});
         let said = VecDeque::from(["epoch    3  held out: overall 0.700".to_owned()]);
         let shown = Shown {
+            done: 3,
             epochs: 12,
             remaining: Duration::from_secs(75),
             rewards: &[(1.0, 0.5), (2.0, 0.55), (3.0, 0.625)],
@@ -244,7 +253,8 @@ mod tests {
     fn an_empty_screen_and_a_tiny_one_can_be_drawn() {
         let (latest, said) = (Value::Null, VecDeque::new());
         for (width, height) in [(100, 30), (10, 3), (1, 1)] {
-            let shown = Shown { epochs: 0, remaining: Duration::MAX, rewards: &[], held_out: &[], latest: &latest, said: &said };
+            let shown =
+                Shown { done: 0, epochs: 0, remaining: Duration::MAX, rewards: &[], held_out: &[], latest: &latest, said: &said };
             let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a screen in memory");
             terminal.draw(|frame| shown.draw(frame)).expect("drawn");
         }

@@ -36,7 +36,7 @@ pub fn flow_matching_loss<B: Backend, F: VelocityField<B>>(
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TimeDistribution {
     /// `t ~ U(0, 1)`.
-    Uniform,
+    Uniform {},
     /// `logit t ~ N(mean, std²)` (arXiv 2403.03206, section 3.1): more weight in the middle, where the work is.
     LogitNormal {
         /// Mean of the logit; positive favours noise.
@@ -50,7 +50,7 @@ impl TimeDistribution {
     /// A time from a draw of `U(0, 1)` and one of `N(0, 1)`, of which one is used.
     pub fn time(self, uniform: f64, normal: f64) -> f64 {
         match self {
-            Self::Uniform => uniform,
+            Self::Uniform {} => uniform,
             Self::LogitNormal { mean, std } => 1.0 / (1.0 + (-(mean + std * normal)).exp()),
         }
     }

@@ -10,7 +10,7 @@ use thiserror::Error;
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum GridKind {
     /// `t_i = 1 − i/N`. Suits small pixel models.
-    Linear,
+    Linear {},
     /// The linear grid under the static shift `t ↦ k·t / (1 + (k − 1)·t)` (arXiv 2403.03206, section 5.3.2).
     Shifted {
         /// The shift `k ≥ 1`; 1 is the linear grid.
@@ -47,7 +47,7 @@ impl GridKind {
         }
         let linear = (0..steps).map(|i| 1.0 - i as f64 / steps as f64);
         let mut times: Vec<f64> = match self {
-            Self::Linear => linear.collect(),
+            Self::Linear {} => linear.collect(),
             Self::Shifted { shift: k } => linear.map(|t| shift(t, k)).collect(),
             Self::Sd3SingleShift { shift: k } => spread(FIRST_TRAINED_TIME, steps).map(|t| shift(t, k)).collect(),
             Self::Sd3DoubleShift { shift: k } => spread(shift(FIRST_TRAINED_TIME, k), steps).map(|t| shift(t, k)).collect(),
@@ -58,7 +58,7 @@ impl GridKind {
 
     fn shift(self) -> Option<f64> {
         match self {
-            Self::Linear => None,
+            Self::Linear {} => None,
             Self::Shifted { shift } | Self::Sd3SingleShift { shift } | Self::Sd3DoubleShift { shift } => Some(shift),
         }
     }
@@ -223,13 +223,13 @@ mod tests {
     #[test]
     fn a_shift_of_one_is_the_linear_grid() {
         let shifted = GridKind::Shifted { shift: 1.0 }.grid(7).expect("valid");
-        assert_close(&shifted, GridKind::Linear.grid(7).expect("valid").times());
+        assert_close(&shifted, GridKind::Linear {}.grid(7).expect("valid").times());
     }
 
     #[test]
     fn every_kind_makes_a_valid_grid_of_any_length() {
         for kind in [
-            GridKind::Linear,
+            GridKind::Linear {},
             GridKind::Shifted { shift: 3.0 },
             GridKind::Sd3SingleShift { shift: 3.0 },
             GridKind::Sd3DoubleShift { shift: 3.0 },
@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(TimeGrid::new(vec![1.0, 0.5, 0.5, 0.0]), Err(GridError::NotDecreasing { index: 1, from: 0.5, to: 0.5 }));
         assert!(matches!(TimeGrid::new(vec![1.0, f64::NAN, 0.0]), Err(GridError::NotDecreasing { index: 0, .. })));
         assert_eq!(TimeGrid::new(vec![0.9, 0.0]), Err(GridError::BadEnds { first: 0.9, last: 0.0 }));
-        assert_eq!(GridKind::Linear.grid(0), Err(GridError::NoSteps));
+        assert_eq!(GridKind::Linear {}.grid(0), Err(GridError::NoSteps));
         assert_eq!(GridKind::Shifted { shift: 0.5 }.grid(4), Err(GridError::BadShift { shift: 0.5 }));
     }
 }

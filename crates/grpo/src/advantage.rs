@@ -69,7 +69,8 @@ pub fn group_advantages(rewards: &[f32], group_size: usize, config: &AdvantageCo
 
 /// The mean; 0 of nothing.
 pub fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
+    // From 0 on: the sum of nothing is −0 in the standard library.
+    values.iter().fold(0.0, |sum, value| sum + value) / values.len().max(1) as f64
 }
 
 /// The population standard deviation; 0 of nothing.

@@ -73,7 +73,7 @@ impl RolloutConfig {
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TrainedSteps {
     /// All but the last, as in the reference code.
-    AllButLast,
+    AllButLast {},
     /// Some of those, drawn anew for every row: less work per sample.
     Random {
         /// How many.
@@ -110,6 +110,11 @@ impl GrpoConfig {
             let start = ("objective.kl_weight, where an adaptive controller starts,", self.objective.kl_weight);
             let numbers = [("objective.kl_controller.target", target), ("objective.kl_controller.rate", rate), start];
             problems.extend(numbers.into_iter().filter_map(|(key, value)| ranges::positive(key, value)));
+            if rate > 1.0 {
+                problems.push(format!(
+                    "objective.kl_controller.rate ({rate}) must be at most 1: the weight must not change its sign"
+                ));
+            }
         }
         if !problems.is_empty() {
             return problems; // What follows builds the grid.
@@ -134,7 +139,7 @@ impl GrpoConfig {
     /// Transitions that an epoch trains if every group has spread.
     pub fn transitions_per_epoch(&self) -> usize {
         let per_row = match self.trained_steps {
-            TrainedSteps::AllButLast => self.rollout.sampler().map_or(0, |sampler| trainable_steps(&sampler).len()),
+            TrainedSteps::AllButLast {} => self.rollout.sampler().map_or(0, |sampler| trainable_steps(&sampler).len()),
             TrainedSteps::Random { count } => count,
         };
         self.groups * self.group_size * per_row

@@ -25,7 +25,7 @@ pub struct ObjectiveConfig {
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum KlController {
     /// It stays.
-    Fixed,
+    Fixed {},
     /// It is moved after every epoch so that the divergence comes near a target:
     ///
     /// ```text
@@ -47,7 +47,7 @@ impl KlController {
     #[must_use]
     pub fn next(self, weight: f64, divergence: f64) -> f64 {
         match self {
-            Self::Fixed => weight,
+            Self::Fixed {} => weight,
             Self::Adaptive { target, rate } => weight * (1.0 + rate * (divergence / target - 1.0).clamp(-0.2, 0.2)),
         }
     }
@@ -134,12 +134,12 @@ mod tests {
             let weight = (0..200).fold(start, |weight, _| controller.next(weight, 0.05 / weight));
             assert!((0.05 / weight - 0.02).abs() < 1e-3, "from {start}: {weight}");
         }
-        assert_eq!(KlController::Fixed.next(0.4, 9.0), 0.4);
+        assert_eq!(KlController::Fixed {}.next(0.4, 9.0), 0.4);
     }
 
     #[test]
     fn weights_have_mean_1_over_the_trained_steps_and_follow_the_noise() {
-        let grid = GridKind::Linear.grid(10).expect("a valid grid");
+        let grid = GridKind::Linear {}.grid(10).expect("a valid grid");
         let sampler = Sampler::flow_sde(grid, NoiseLevel::new(0.7).expect("valid"));
         let std = |index| {
             let (step, transition) = sampler.step(index);

@@ -309,7 +309,7 @@ where
         rows.shuffle(&mut rng);
         let trainable = trainable_steps(&self.sampler);
         let count = match self.config.trained_steps {
-            TrainedSteps::AllButLast => trainable.len(),
+            TrainedSteps::AllButLast {} => trainable.len(),
             TrainedSteps::Random { count } => count,
         };
         let updates = self.config.updates_per_epoch;

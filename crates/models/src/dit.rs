@@ -48,7 +48,7 @@ pub struct DitConfig {
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Prediction {
     /// The velocity itself.
-    Velocity,
+    Velocity {},
     /// What is left of the clean image once the best linear guess is made, scaled to unit variance:
     ///
     /// ```text
@@ -299,7 +299,7 @@ impl<B: Kernels> VelocityField<B> for Dit<B> {
 
     fn velocity(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[TokenIds]) -> Tensor<B, 4> {
         match self.config.prediction {
-            Prediction::Velocity => self.output(latent, time, conditions),
+            Prediction::Velocity {} => self.output(latent, time, conditions),
             Prediction::Preconditioned { data_std } => {
                 let output = self.output(latent.clone(), time.clone(), conditions);
                 let t: Tensor<B, 4> = time.reshape([-1, 1, 1, 1]); // [B, 1, 1, 1]

@@ -18,8 +18,15 @@ pub struct Linear<B: Backend> {
     pub weight: Param<Tensor<B, 2>>,
     /// `b`
     pub bias: Option<Param<Tensor<B, 1>>>,
-    /// `A`, `B` and `α/r`
+    /// `A`, `B` and `α`
     pub adapter: Option<LowRank<B>>,
+}
+
+impl<B: Backend> LowRank<B> {
+    /// `α/r`
+    fn scale(&self) -> f64 {
+        self.alpha / self.b.dims()[0] as f64
+    }
 }
 
 /// The adapter of one layer.
@@ -32,9 +39,9 @@ pub struct LowRank<B: Backend> {
     pub a: Param<Tensor<B, 2>>,
     /// Up from rank `r`; zero to begin with, so that a fresh adapter changes nothing.
     pub b: Param<Tensor<B, 2>>,
-    /// `α/r`
+    /// `α`
     #[module(skip)]
-    pub scale: f64,
+    pub alpha: f64,
 }
 
 impl<B: Backend> Linear<B> {
@@ -48,17 +55,17 @@ impl<B: Backend> Linear<B> {
     /// - `input`: `[…, inputs]`; the result: `[…, outputs]`
     pub fn forward<const D: usize>(&self, input: Tensor<B, D>) -> Tensor<B, D> {
         let bias = self.bias.as_ref().map(Param::val);
-        let Some(LowRank { a, b, scale }) = &self.adapter else { return linear(input, self.weight.val(), bias) };
-        let low = linear(linear(input.clone(), a.val(), None), b.val(), None);
-        linear(input, self.weight.val(), bias) + low * *scale
+        let Some(adapter) = &self.adapter else { return linear(input, self.weight.val(), bias) };
+        let low = linear(linear(input.clone(), adapter.a.val(), None), adapter.b.val(), None);
+        linear(input, self.weight.val(), bias) + low * adapter.scale()
     }
     // ANCHOR_END: linear
 
     /// The same layer with its adapter added to its weights: `W ← W + (α/r)·A·B`.
     #[must_use]
     pub fn merged(mut self) -> Self {
-        if let Some(LowRank { a, b, scale }) = self.adapter.take() {
-            let change = a.val().matmul(b.val()) * scale;
+        if let Some(adapter) = self.adapter.take() {
+            let change = adapter.a.val().matmul(adapter.b.val()) * adapter.scale();
             self.weight = self.weight.map(|weight| weight + change);
         }
         self

@@ -148,9 +148,9 @@ impl Adapter {
     pub fn of<B: Backend>(network: &mut impl Adaptable<B>) -> Self {
         let mut adapter = Self { alpha: 1.0, layers: BTreeMap::new() };
         for (path, linear) in network.linears() {
-            if let Some(LowRank { a, b, scale }) = &linear.adapter {
+            if let Some(LowRank { a, b, alpha }) = &linear.adapter {
                 let factors = Factors { a: a.val().to_data(), b: b.val().to_data() };
-                adapter.alpha = scale * factors.rank() as f64;
+                adapter.alpha = *alpha;
                 adapter.layers.insert(path, factors);
             }
         }
@@ -173,12 +173,11 @@ impl Adapter {
                 problems.push(format!("{path} goes from {inputs} to {outputs} features, its adapter from {a} to {b}"));
                 continue;
             }
-            let scale = self.alpha / factors.rank() as f64;
             // Identities of their own, found from that of the weights: the optimiser's state fits the network of the next process.
             let id = (1 << 40) + 2 * linear.weight.id.val();
             let param =
                 |id: u64, data| Param::initialized(ParamId::from(id), Tensor::<B, 2>::from_data(data, device).require_grad());
-            linear.adapter = Some(LowRank { a: param(id, factors.a), b: param(id + 1, factors.b), scale });
+            linear.adapter = Some(LowRank { a: param(id, factors.a), b: param(id + 1, factors.b), alpha: self.alpha });
         }
         problems.extend(rest.keys().map(|path| format!("{path} is not a linear layer of this network")));
         if problems.is_empty() { Ok(network) } else { Err(AdapterError::Misfit { problems: problems.join("\n  - ") }) }
@@ -215,7 +214,17 @@ impl Adapter {
         let alpha = match file.metadata(DIFFUSERS_METADATA) {
             Ok(_) => {
                 let metadata: BTreeMap<String, serde_json::Value> = file.parsed_metadata(DIFFUSERS_METADATA)?;
-                metadata.get("transformer.lora_alpha").and_then(serde_json::Value::as_f64).unwrap_or(rank as f64)
+                let said = |key: &str| metadata.get(&format!("{DIFFUSERS_PREFIX}{key}"));
+                let unusual = |value: &serde_json::Value| match value {
+                    serde_json::Value::Object(fields) => !fields.is_empty(),
+                    value => value.as_bool() == Some(true),
+                };
+                for key in ["use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern"] {
+                    if said(key).is_some_and(unusual) {
+                        return Err(bad_factors(path, format!("{key} is not supported")));
+                    }
+                }
+                said("lora_alpha").and_then(serde_json::Value::as_f64).unwrap_or(rank as f64)
             }
             Err(_) => rank as f64,
         };
@@ -234,7 +243,8 @@ impl Adapter {
             base_model_name_or_path: Some(base.to_owned()),
             r: self.rank(),
             lora_alpha: self.alpha,
-            target_modules: Some(self.layers.keys().cloned().collect()),
+            target_modules: self.layers.keys().cloned().collect(),
+            init_lora_weights: true.into(),
             bias: "none".to_owned(),
             inference_mode: true,
             ..PeftConfig::default()
@@ -300,7 +310,8 @@ struct PeftConfig {
     base_model_name_or_path: Option<String>,
     r: usize,
     lora_alpha: f64,
-    target_modules: Option<Vec<String>>,
+    target_modules: serde_json::Value,
+    init_lora_weights: serde_json::Value,
     bias: String,
     inference_mode: bool,
     use_rslora: bool,
@@ -318,6 +329,7 @@ impl PeftConfig {
         let config: Self = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
         let unsupported = [
             (config.peft_type != LORA, "peft_type is not LORA"),
+            (changes_the_base(&config.init_lora_weights), "init_lora_weights changes the base model, which is not supported"),
             (config.use_rslora, "use_rslora is not supported"),
             (config.use_dora, "use_dora is not supported"),
             (config.fan_in_fan_out, "fan_in_fan_out is not supported"),
@@ -331,6 +343,11 @@ impl PeftConfig {
             None => Ok(config),
         }
     }
+}
+
+/// Whether an initialisation of PEFT's takes part of the weights out of the base model.
+fn changes_the_base(init: &serde_json::Value) -> bool {
+    init.as_str().is_some_and(|init| ["pissa", "olora", "corda", "loftq"].iter().any(|name| init.starts_with(name)))
 }
 
 /// The factors of a file by layer.

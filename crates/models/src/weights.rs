@@ -12,6 +12,7 @@ use burn::{
 };
 use burn_store::{ModuleSnapshot, TensorSnapshot};
 use safetensors::{SafeTensors, tensor::TensorView};
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 /// The type that weights are stored in; they are f32 in memory.
@@ -72,6 +73,11 @@ impl WeightsFile {
             key: key.to_owned(),
             source,
         })
+    }
+
+    /// What tells the file from every other: the SHA-256 of its bytes, in hexadecimal.
+    pub fn digest(&self) -> String {
+        sha256(&self.bytes)
     }
 
     /// How many numbers the file holds.
@@ -193,6 +199,11 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())
+}
+
+/// The SHA-256 of bytes, in hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn encode(data: &TensorData, stored_as: StoredAs) -> Vec<u8> {
