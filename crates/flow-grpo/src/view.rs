@@ -189,7 +189,9 @@ impl Shown<'_> {
         let epochs = self.epochs as f64;
         let x = Axis::default().bounds([0.0, epochs]).labels(["0".to_owned(), self.epochs.to_string()]);
         let y = Axis::default().bounds([low, high]).labels([format!("{low:.2}"), format!("{high:.2}")]);
-        frame.render_widget(Chart::new(sets).x_axis(x).y_axis(y).block(Block::bordered()), area);
+        // The legend stays where there is hardly room for it: two curves without names say nothing.
+        let chart = Chart::new(sets).hidden_legend_constraints((Constraint::Ratio(1, 2), Constraint::Ratio(1, 2)));
+        frame.render_widget(chart.x_axis(x).y_axis(y).block(Block::bordered()), area);
     }
 
     fn numbers(&self) -> Vec<Line<'static>> {
