@@ -156,8 +156,9 @@ fn a_directory_that_cannot_be_written_or_goes_away_is_named() {
     let settings = ["epochs=100000", "checkpoint_every=50", "evaluate_every=1000", "evaluation_samples=10"];
     let mut command = Command::new(program());
     command.args(["train", "--preset", "toy-2d", "--out"]).arg(&path).stderr(Stdio::piped());
-    let child = command.args(settings.iter().flat_map(|setting| ["--set", setting])).spawn().expect("the program runs");
+    let mut child = command.args(settings.iter().flat_map(|setting| ["--set", setting])).spawn().expect("the program runs");
     while !path.join("checkpoints/000050.safetensors").exists() {
+        assert!(child.try_wait().expect("a status").is_none(), "it must not end by itself");
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     std::fs::rename(&path, directory.path().join("elsewhere")).expect("moved");
