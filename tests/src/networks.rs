@@ -203,3 +203,13 @@ fn bf16_layers_come_close_and_gradients_stay_f32() {
     let difference = g.zip(&g_half, |a, b| a - b).norm() / g.norm();
     assert!((1e-5..5e-2).contains(&difference), "{difference:e}");
 }
+
+#[test]
+fn the_sizes_say_how_many_numbers_a_network_has() {
+    for text_neighbours in [1, 3] {
+        let config = DitConfig { text_neighbours, depth: 3, ..config() };
+        assert_eq!(config.count(7), Parameters::of(&config.init::<Plain>(7, 1, &Device::default())).count());
+    }
+    let config = models::MlpConfig { elements: 2, width: 24, depth: 3 };
+    assert_eq!(config.count(), Parameters::of(&config.init::<Plain>(1, &Device::default())).count());
+}
