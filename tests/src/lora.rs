@@ -278,3 +278,35 @@ fn a_lora_run_leaves_an_adapter_that_samples_merges_and_is_gone_on_from() {
     let fewer = r#"tuning={kind="lora", rank=8, alpha=16.0, init="kaiming", targets=["output"]}"#;
     assert!(refused(fewer).contains("tuning.targets means output"));
 }
+
+#[test]
+fn the_files_that_peft_and_diffusers_write_themselves_are_read() {
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/adapter");
+    let peft = Adapter::read(&golden.join("peft")).expect("PEFT's");
+    assert_eq!((peft.rank(), peft.alpha), (4, 8.0));
+    let layers: Vec<&str> = peft.layers().collect();
+    assert!(layers.contains(&"transformer_blocks.0.attn.to_out.0") && layers.len() >= 16, "{layers:?}");
+    // Written again, every factor is where and what it was.
+    let directory = tempfile::tempdir().expect("a directory");
+    peft.write_peft(directory.path(), "tiny-sd3").expect("written");
+    let tensors = |path: &std::path::Path| models::WeightsFile::read(path).and_then(|file| file.tensors()).expect("tensors");
+    let name = "adapter_model.safetensors";
+    assert!(tensors(&directory.path().join(name)) == tensors(&golden.join("peft").join(name)));
+
+    let file = golden.join("pytorch_lora_weights.safetensors");
+    let diffusers = Adapter::read(&file).expect("diffusers'");
+    assert_eq!((diffusers.rank(), diffusers.alpha), (4, 4.0), "without metadata α is r");
+    assert_eq!(diffusers.layers().collect::<Vec<_>>(), layers);
+    // The same factors with metadata: a known α is taken, a variant that computes something else is refused.
+    let with = |metadata: &str| {
+        let path = directory.path().join("with-metadata.safetensors");
+        let entry = ("lora_adapter_metadata", metadata.to_owned());
+        models::weights::write_tensors(&tensors(&file), entry, models::weights::StoredAs::F32, &path).expect("written");
+        Adapter::read(&path)
+    };
+    assert_eq!(with(r#"{"transformer.lora_alpha": 8, "transformer.use_dora": false}"#).expect("plain").alpha, 8.0);
+    for variant in [r#""transformer.use_rslora": true"#, r#""transformer.alpha_pattern": {"attn": 2}"#] {
+        assert!(with(&format!("{{{variant}}}")).expect_err(variant).to_string().contains("is not supported"));
+    }
+    assert!(with(r#"{"transformer.lora_alpha": -1}"#).is_err() && with("nonsense").is_err());
+}

@@ -376,8 +376,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         };
         let images = evaluator.generate(policy, prompts, rows);
         prompts.write_picture(&images, rows, picture)?;
-        let rewards = evaluation::rewards(&self.config.rewards, &self.card, self.device)?;
-        Ok((prompts.evaluate(&images, rows, Some(&rewards))?, images))
+        Ok((prompts.evaluate(&images, rows, Some(self.trainer.reward()))?, images))
     }
 
     /// The resumable state and the policy, each written in one go.

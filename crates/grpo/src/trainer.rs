@@ -180,6 +180,11 @@ where
         &self.task.prompts
     }
 
+    /// The judge.
+    pub fn reward(&self) -> &WeightedReward {
+        &self.task.reward
+    }
+
     /// Goes on with the weights, average and optimiser of a saved state; the epoch and the KL weight stay.
     pub fn roll_back(&mut self, state: TrainerState<B::InnerBackend>) {
         let (epoch, kl_weight) = (self.epoch, self.kl_weight);

@@ -211,23 +211,7 @@ impl Adapter {
         if let Some((layer, _)) = layers.iter().find(|(_, factors)| factors.rank() != rank) {
             return Err(bad_factors(path, format!("{layer} has another rank than the layers before it, which is not supported")));
         }
-        let alpha = match file.metadata(DIFFUSERS_METADATA) {
-            Ok(_) => {
-                let metadata: BTreeMap<String, serde_json::Value> = file.parsed_metadata(DIFFUSERS_METADATA)?;
-                let said = |key: &str| metadata.get(&format!("{DIFFUSERS_PREFIX}{key}"));
-                let unusual = |value: &serde_json::Value| match value {
-                    serde_json::Value::Object(fields) => !fields.is_empty(),
-                    value => value.as_bool() == Some(true),
-                };
-                for key in ["use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern"] {
-                    if said(key).is_some_and(unusual) {
-                        return Err(bad_factors(path, format!("{key} is not supported")));
-                    }
-                }
-                said("lora_alpha").and_then(serde_json::Value::as_f64).unwrap_or(rank as f64)
-            }
-            Err(_) => rank as f64,
-        };
+        let alpha = diffusers_alpha(&file)?.unwrap_or(rank as f64);
         if !(alpha > 0.0 && alpha.is_finite()) {
             return Err(bad_factors(path, format!("lora_alpha ({alpha}) must be a positive number")));
         }
@@ -342,6 +326,27 @@ impl PeftConfig {
             Some((_, reason)) => Err(bad((*reason).to_owned())),
             None => Ok(config),
         }
+    }
+}
+
+/// The `α` that the metadata of a diffusers file names, if it has any.
+///
+/// # Errors
+/// If it names a variant that computes something else.
+fn diffusers_alpha(file: &WeightsFile) -> Result<Option<f64>, AdapterError> {
+    if file.metadata(DIFFUSERS_METADATA).is_err() {
+        return Ok(None);
+    }
+    let metadata: BTreeMap<String, serde_json::Value> = file.parsed_metadata(DIFFUSERS_METADATA)?;
+    let said = |key: &str| metadata.get(&format!("{DIFFUSERS_PREFIX}{key}"));
+    let unusual = |value: &serde_json::Value| match value {
+        serde_json::Value::Object(fields) => !fields.is_empty(),
+        value => value.as_bool() == Some(true),
+    };
+    let variants = ["use_rslora", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern"];
+    match variants.into_iter().find(|key| said(key).is_some_and(unusual)) {
+        Some(key) => Err(bad_factors(file.path(), format!("{key} is not supported"))),
+        None => Ok(said("lora_alpha").and_then(serde_json::Value::as_f64)),
     }
 }
 
