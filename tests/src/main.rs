@@ -16,6 +16,7 @@ mod lora;
 mod marginals;
 mod networks;
 mod rules;
+mod sd3;
 mod shipped;
 mod tensorboard;
 mod training;

@@ -8,6 +8,8 @@ mod init;
 mod linear;
 pub mod lora;
 pub mod mlp;
+pub mod sd3;
+pub mod tensor_files;
 mod time_embedding;
 pub mod vocabulary;
 pub mod weights;

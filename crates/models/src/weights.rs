@@ -243,6 +243,14 @@ pub enum WeightsError {
         /// What is wrong with it.
         source: safetensors::SafeTensorError,
     },
+    /// The index of a network in several files does not parse.
+    #[error("{} is not an index of safetensors files", path.display())]
+    BadIndex {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
     /// A metadata entry is missing.
     #[error("{} has no metadata entry `{key}`: it was not written by this program", path.display())]
     NoMetadata {

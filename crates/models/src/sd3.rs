@@ -1,0 +1,76 @@
+//! Stable Diffusion 3 and 3.5: the networks, their files, and how prompts are read.
+//!
+//! Sizes come from the configurations beside the weights: SD3-Medium, SD3.5-Medium and SD3.5-Large are the same code. Compared with
+//! diffusers number by number in `tests/src/sd3.rs`.
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+pub mod clip;
+pub mod directory;
+mod layers;
+pub mod prompt;
+mod single_file;
+pub mod source;
+pub mod t5;
+pub mod tokenizer;
+pub mod transformer;
+pub mod vae;
+
+pub use directory::{Choices, ModelDirectory};
+pub use prompt::{Embedding, PromptEmbedding, PromptEncoder};
+pub use transformer::{Transformer, TransformerConfig};
+pub use vae::{Vae, VaeConfig};
+
+use crate::weights::WeightsError;
+
+/// Why a model could not be used.
+#[derive(Debug, Error)]
+pub enum Sd3Error {
+    /// A file of the model cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Unreadable {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// It is something else than a model of SD3's kind.
+    #[error("{} {reason}", path.display())]
+    WrongKind {
+        /// The file or directory.
+        path: PathBuf,
+        /// What it is, and what to do.
+        reason: String,
+    },
+    /// Parts are missing or do not fit.
+    #[error("the model in {} cannot be used:\n  - {problems}", path.display())]
+    Problems {
+        /// The directory.
+        path: PathBuf,
+        /// One line each.
+        problems: String,
+    },
+    /// A prompt cannot be read.
+    #[error("the prompt `{prompt}` cannot be read: {reason}")]
+    Prompt {
+        /// The prompt.
+        prompt: String,
+        /// Why.
+        reason: String,
+    },
+    /// A weights file cannot be used.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+}
+
+impl Sd3Error {
+    fn unreadable(path: &Path, reason: impl ToString) -> Self {
+        Self::Unreadable { path: path.to_owned(), reason: reason.to_string() }
+    }
+
+    fn wrong_kind(path: &Path, reason: &str) -> Self {
+        Self::WrongKind { path: path.to_owned(), reason: reason.to_owned() }
+    }
+}

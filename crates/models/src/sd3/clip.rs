@@ -1,0 +1,228 @@
+//! The text encoders of CLIP: a causal transformer over 77 tokens (arXiv 2103.00020, section 2.4).
+
+use burn::{
+    module::{Module, Param},
+    prelude::*,
+    tensor::{
+        TensorData, activation,
+        module::{attention, embedding},
+        ops::AttentionModuleOptions,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    layers::{LayerNorm, join_heads, split_heads},
+    source::Source,
+};
+use crate::linear::Linear;
+
+/// `config.json` of a `CLIPTextModelWithProjection`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClipConfig {
+    /// `CLIPTextModelWithProjection`.
+    pub architectures: Vec<String>,
+    /// Tokens known.
+    pub vocab_size: usize,
+    /// Features of a token.
+    pub hidden_size: usize,
+    /// Features inside the MLPs.
+    pub intermediate_size: usize,
+    /// Transformer layers, at least two.
+    pub num_hidden_layers: usize,
+    /// Heads.
+    pub num_attention_heads: usize,
+    /// Tokens of a prompt, 77.
+    pub max_position_embeddings: usize,
+    /// Features of the pooled output.
+    pub projection_dim: usize,
+    /// The activation of the MLPs.
+    pub hidden_act: Activation,
+    /// Added to a variance before the root.
+    #[serde(default = "epsilon")]
+    pub layer_norm_eps: f64,
+    /// The token that the pooled output is taken from; 2 in older files, where the token of the highest id is meant.
+    pub eos_token_id: i64,
+}
+
+fn epsilon() -> f64 {
+    1e-5
+}
+
+/// The activation of an MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// `x·σ(1.702·x)`
+    QuickGelu,
+    /// `x·Φ(x)`
+    Gelu,
+}
+
+const CLASS: &str = "CLIPTextModelWithProjection";
+/// What older files call the end of the text.
+const LEGACY_EOS: i64 = 2;
+
+impl ClipConfig {
+    /// The encoder of CLIP ViT-L/14, SD3's first.
+    pub fn clip_l() -> Self {
+        Self {
+            architectures: vec![CLASS.to_owned()],
+            vocab_size: 49408,
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            max_position_embeddings: 77,
+            projection_dim: 768,
+            hidden_act: Activation::QuickGelu,
+            layer_norm_eps: epsilon(),
+            eos_token_id: LEGACY_EOS,
+        }
+    }
+
+    /// The encoder of OpenCLIP's `ViT-bigG/14`, SD3's second.
+    pub fn clip_g() -> Self {
+        Self {
+            hidden_size: 1280,
+            intermediate_size: 5120,
+            num_hidden_layers: 32,
+            num_attention_heads: 20,
+            projection_dim: 1280,
+            hidden_act: Activation::Gelu,
+            ..Self::clip_l()
+        }
+    }
+
+    /// All that makes it a network that this code does not have, one sentence each.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if !self.architectures.iter().any(|class| class == CLASS) {
+            problems.push(format!("architectures is {:?}, not {CLASS}", self.architectures));
+        }
+        if self.num_hidden_layers < 2 {
+            problems.push("num_hidden_layers must be at least 2: the second to last layer is what is read".to_owned());
+        }
+        if self.num_attention_heads == 0 || !self.hidden_size.is_multiple_of(self.num_attention_heads) {
+            problems.push(format!(
+                "hidden_size ({}) must be a multiple of num_attention_heads ({})",
+                self.hidden_size, self.num_attention_heads
+            ));
+        }
+        problems
+    }
+}
+
+/// The encoder.
+#[derive(Module, Debug)]
+pub struct ClipText<B: Backend> {
+    tokens: Param<Tensor<B, 2>>,
+    positions: Param<Tensor<B, 2>>,
+    layers: Vec<Layer<B>>,
+    final_norm: LayerNorm<B>,
+    projection: Linear<B>,
+    #[module(skip)]
+    config: ClipConfig,
+}
+
+/// What the encoder makes of prompts.
+#[derive(Clone, Debug)]
+pub struct Encoded<B: Backend> {
+    /// The output of the second to last layer, `[B, 77, D]`.
+    pub hidden: Tensor<B, 3>,
+    /// The projected output at the end of the text, `[B, projection_dim]`.
+    pub pooled: Tensor<B, 2>,
+}
+
+impl<B: Backend> ClipText<B> {
+    /// The network of these sizes with the weights of a source.
+    pub fn load(config: &ClipConfig, source: &mut Source<'_, B>) -> Self {
+        let d = config.hidden_size;
+        let embeddings = "text_model.embeddings";
+        Self {
+            tokens: source.tensor(&format!("{embeddings}.token_embedding.weight"), [config.vocab_size, d]),
+            positions: source.tensor(&format!("{embeddings}.position_embedding.weight"), [config.max_position_embeddings, d]),
+            layers: (0..config.num_hidden_layers).map(|index| Layer::load(config, index, source)).collect(),
+            final_norm: source.layer_norm("text_model.final_layer_norm", d, config.layer_norm_eps),
+            projection: source.linear_without_bias("text_projection", d, config.projection_dim),
+            config: config.clone(),
+        }
+    }
+
+    /// Encodes token ids, `max_position_embeddings` for each prompt.
+    pub fn encode(&self, ids: &[Vec<u32>]) -> Encoded<B> {
+        let device = self.tokens.device();
+        let length = self.config.max_position_embeddings;
+        let flat: Vec<i32> = ids.iter().flatten().map(|&id| id as i32).collect();
+        let flat = Tensor::<B, 2, Int>::from_data(TensorData::new(flat, [ids.len(), length]), &device);
+        let mut hidden = embedding(self.tokens.val(), flat) + self.positions.val().unsqueeze_dim(0);
+        let mut before_last = hidden.clone();
+        for layer in &self.layers {
+            before_last = hidden.clone();
+            hidden = layer.forward(hidden);
+        }
+        let last = self.final_norm.forward(hidden);
+        let ends = ids.iter().enumerate().map(|(row, ids)| last.clone().narrow(0, row, 1).narrow(1, self.end(ids), 1));
+        let pooled = Tensor::cat(ends.collect(), 0).squeeze_dim::<2>(1);
+        Encoded { hidden: before_last, pooled: self.projection.forward(pooled) }
+    }
+
+    /// Where the text ends: at the first token that says so.
+    fn end(&self, ids: &[u32]) -> usize {
+        let eos = match self.config.eos_token_id {
+            LEGACY_EOS => ids.iter().copied().max(),
+            eos => u32::try_from(eos).ok(),
+        };
+        ids.iter().position(|id| Some(*id) == eos).unwrap_or(0)
+    }
+}
+
+#[derive(Module, Debug)]
+struct Layer<B: Backend> {
+    norm1: LayerNorm<B>,
+    query: Linear<B>,
+    key: Linear<B>,
+    value: Linear<B>,
+    output: Linear<B>,
+    norm2: LayerNorm<B>,
+    mlp_in: Linear<B>,
+    mlp_out: Linear<B>,
+    #[module(skip)]
+    heads: usize,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl<B: Backend> Layer<B> {
+    fn load(config: &ClipConfig, index: usize, source: &mut Source<'_, B>) -> Self {
+        let (d, inner) = (config.hidden_size, config.intermediate_size);
+        let at = |name: &str| format!("text_model.encoder.layers.{index}.{name}");
+        Self {
+            norm1: source.layer_norm(&at("layer_norm1"), d, config.layer_norm_eps),
+            query: source.linear(&at("self_attn.q_proj"), d, d),
+            key: source.linear(&at("self_attn.k_proj"), d, d),
+            value: source.linear(&at("self_attn.v_proj"), d, d),
+            output: source.linear(&at("self_attn.out_proj"), d, d),
+            norm2: source.layer_norm(&at("layer_norm2"), d, config.layer_norm_eps),
+            mlp_in: source.linear(&at("mlp.fc1"), d, inner),
+            mlp_out: source.linear(&at("mlp.fc2"), inner, d),
+            heads: config.num_attention_heads,
+            activation: config.hidden_act,
+        }
+    }
+
+    fn forward(&self, tokens: Tensor<B, 3>) -> Tensor<B, 3> {
+        let normed = self.norm1.forward(tokens.clone());
+        let [query, key, value] =
+            [&self.query, &self.key, &self.value].map(|layer| split_heads(layer.forward(normed.clone()), self.heads));
+        let causal = AttentionModuleOptions { is_causal: true, ..AttentionModuleOptions::default() };
+        let mixed = join_heads(attention(query, key, value, None, None, causal));
+        let tokens = tokens + self.output.forward(mixed);
+        let hidden = self.mlp_in.forward(self.norm2.forward(tokens.clone()));
+        let hidden = match self.activation {
+            Activation::QuickGelu => hidden.clone() * activation::sigmoid(hidden * 1.702),
+            Activation::Gelu => activation::gelu(hidden),
+        };
+        tokens + self.mlp_out.forward(hidden)
+    }
+}

@@ -1,0 +1,189 @@
+//! The tokenizers of a model directory.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::Deserialize;
+use tokenizers::{
+    AddedToken, PostProcessorWrapper, SplitDelimiterBehavior, Tokenizer,
+    models::bpe::BPE,
+    normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers, replace::ReplacePattern},
+    pre_tokenizers::{
+        byte_level::ByteLevel,
+        sequence::Sequence as PreTokenizers,
+        split::{Split, SplitPattern},
+    },
+    processors::roberta::RobertaProcessing,
+};
+
+use super::Sd3Error;
+
+/// Turns a prompt into as many token ids as its encoder reads.
+#[derive(Clone, Debug)]
+pub struct PromptTokenizer {
+    tokenizer: Tokenizer,
+    pad: u32,
+    length: usize,
+}
+
+/// Where CLIP's text begins and ends.
+const START: &str = "<|startoftext|>";
+const END: &str = "<|endoftext|>";
+
+/// What CLIP takes for one word before it is split further.
+const CLIP_WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+impl PromptTokenizer {
+    /// The tokenizer in a directory, `tokenizer.json` or CLIP's `vocab.json` and `merges.txt`; every prompt is cut or padded to
+    /// `length` tokens.
+    ///
+    /// # Errors
+    /// If neither is there, a file does not parse, or the token to pad with is unknown.
+    pub fn open(directory: &Path, length: usize) -> Result<Self, Sd3Error> {
+        let file = directory.join("tokenizer.json");
+        let tokenizer = if file.exists() {
+            Tokenizer::from_file(&file).map_err(|error| Sd3Error::unreadable(&file, error))?
+        } else {
+            clip(directory)?
+        };
+        let special = SpecialTokens::read(directory)?;
+        let bad = |reason: String| Sd3Error::unreadable(directory, reason);
+        let Some(pad) = special.pad_token else {
+            return Err(bad("neither tokenizer_config.json nor special_tokens_map.json names a pad_token".to_owned()));
+        };
+        let pad = tokenizer
+            .token_to_id(pad.content())
+            .ok_or_else(|| bad(format!("pad_token `{}` is not in the vocabulary", pad.content())))?;
+        Ok(Self { tokenizer, pad, length })
+    }
+
+    /// The ids of a prompt, exactly as many as the encoder reads; what is too long is cut before the token that ends it.
+    ///
+    /// # Errors
+    /// If the tokenizer cannot handle the text.
+    pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, Sd3Error> {
+        let failed = |error| Sd3Error::Prompt { prompt: prompt.to_owned(), reason: format!("{error}") };
+        let mut encoding = self.tokenizer.encode(prompt, false).map_err(failed)?;
+        // The tokens around the text count too.
+        let around = self.tokenizer.get_post_processor().map_or(0, |processor| {
+            use tokenizers::PostProcessor;
+            processor.added_tokens(false)
+        });
+        encoding.truncate(self.length.saturating_sub(around), 0, tokenizers::TruncationDirection::Right);
+        let encoding = self.tokenizer.post_process(encoding, None, true).map_err(failed)?;
+        let mut ids = encoding.get_ids().to_vec();
+        ids.resize(self.length, self.pad);
+        Ok(ids)
+    }
+
+    /// How many tokens of a prompt are cut off.
+    pub fn cut(&self, prompt: &str) -> usize {
+        let whole = self.tokenizer.encode(prompt, true).map_or(0, |encoding| encoding.len());
+        whole.saturating_sub(self.length)
+    }
+}
+
+/// CLIP's tokenizer from the files of its first publication, as `transformers` builds it.
+fn clip(directory: &Path) -> Result<Tokenizer, Sd3Error> {
+    let [vocabulary, merges] = ["vocab.json", "merges.txt"].map(|name| directory.join(name));
+    for path in [&vocabulary, &merges] {
+        if !path.exists() {
+            let spiece = directory.join("spiece.model").exists();
+            let advice = if spiece { "; spiece.model alone is not read, save the tokenizer again with transformers" } else { "" };
+            let reason = format!("neither tokenizer.json nor vocab.json and merges.txt are there{advice}");
+            return Err(Sd3Error::unreadable(directory, reason));
+        }
+    }
+    let bad = |error: tokenizers::Error| Sd3Error::unreadable(directory, error);
+    let model = BPE::from_file(&vocabulary.to_string_lossy(), &merges.to_string_lossy())
+        .unk_token(END.to_owned())
+        .continuing_subword_prefix(String::new())
+        .end_of_word_suffix("</w>".to_owned())
+        .build()
+        .map_err(bad)?;
+    let mut tokenizer = Tokenizer::new(model);
+    let id = |token: &str| {
+        let unknown = || Sd3Error::unreadable(&vocabulary, format!("`{token}` is not in it: it is not CLIP's vocabulary"));
+        tokenizer.token_to_id(token).map(|id| (token.to_owned(), id)).ok_or_else(unknown)
+    };
+    let (start, end) = (id(START)?, id(END)?);
+    let one_space = Replace::new(ReplacePattern::Regex(r"\s+".to_owned()), " ").map_err(bad)?;
+    let words = Split::new(SplitPattern::Regex(CLIP_WORDS.to_owned()), SplitDelimiterBehavior::Removed, true).map_err(bad)?;
+    tokenizer
+        .with_normalizer(Some(Normalizers::new(vec![NFC.into(), one_space.into(), Lowercase.into()])))
+        .map_err(bad)?
+        .with_pre_tokenizer(Some(PreTokenizers::new(vec![words.into(), ByteLevel::new(false, true, true).into()])))
+        .with_post_processor(Some(PostProcessorWrapper::from(
+            RobertaProcessing::new(end, start).trim_offsets(false).add_prefix_space(false),
+        )));
+    let names = |content: &str| AddedToken::from(content, true).normalized(true);
+    let special = SpecialTokens::read(directory)?;
+    let mut added: Vec<AddedToken> = [START, END].into_iter().map(names).collect();
+    added.extend(special.pad_token.iter().map(|pad| names(pad.content())));
+    added.extend(special.added_tokens_decoder.values().map(Added::token));
+    tokenizer.add_special_tokens(added).map_err(bad)?;
+    Ok(tokenizer)
+}
+
+/// What the files beside a vocabulary say of special tokens.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct SpecialTokens {
+    pad_token: Option<Named>,
+    added_tokens_decoder: BTreeMap<String, Added>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Named {
+    Text(String),
+    Added { content: String },
+}
+
+impl Named {
+    fn content(&self) -> &str {
+        match self {
+            Self::Text(content) | Self::Added { content } => content,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "the file's own layout")]
+struct Added {
+    content: String,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    #[serde(default)]
+    normalized: bool,
+    #[serde(default)]
+    single_word: bool,
+    #[serde(default)]
+    special: bool,
+}
+
+impl Added {
+    fn token(&self) -> AddedToken {
+        AddedToken::from(self.content.clone(), self.special)
+            .lstrip(self.lstrip)
+            .rstrip(self.rstrip)
+            .normalized(self.normalized)
+            .single_word(self.single_word)
+    }
+}
+
+impl SpecialTokens {
+    /// From `tokenizer_config.json`, and `special_tokens_map.json` for what that does not say.
+    fn read(directory: &Path) -> Result<Self, Sd3Error> {
+        let mut all = Self::default();
+        for name in ["tokenizer_config.json", "special_tokens_map.json"] {
+            let path = directory.join(name);
+            let Ok(text) = std::fs::read_to_string(&path) else { continue };
+            let read: Self = serde_json::from_str(&text).map_err(|error| Sd3Error::unreadable(&path, error))?;
+            all.pad_token = all.pad_token.or(read.pad_token);
+            all.added_tokens_decoder.extend(read.added_tokens_decoder);
+        }
+        Ok(all)
+    }
+}

@@ -1,0 +1,529 @@
+//! The transformer of SD3: MMDiT, and MMDiT-X where the configuration lists layers with a second attention.
+//!
+//! Two streams, image and text, have weights of their own and meet in the attention (arXiv 2403.03206, figure 2). Paths of layers
+//! are those of diffusers' `SD3Transformer2DModel`, so that adapters carry over.
+
+use burn::{
+    module::{Module, Param},
+    prelude::*,
+    tensor::{FloatDType, TensorData, activation},
+};
+use flow::VelocityField;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    layers::{attend, gelu_tanh, join_heads, normalized, rms_normalized, split_heads},
+    prompt::{Embedding, PromptEmbedding},
+    source::Source,
+};
+use crate::{linear::Linear, lora::Adaptable, time_embedding::sinusoidal};
+
+/// `transformer/config.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TransformerConfig {
+    /// `SD3Transformer2DModel`.
+    #[serde(rename = "_class_name")]
+    pub class_name: String,
+    /// Height and width of the latents that it was trained on last; for information.
+    pub sample_size: usize,
+    /// Height and width of a patch of the latent; one patch is one token.
+    pub patch_size: usize,
+    /// Channels of a latent.
+    pub in_channels: usize,
+    /// Channels of a velocity, as many.
+    pub out_channels: usize,
+    /// Transformer blocks.
+    pub num_layers: usize,
+    /// Features of a head.
+    pub attention_head_dim: usize,
+    /// Heads; with the features of each they make the width.
+    pub num_attention_heads: usize,
+    /// Features of a text token.
+    pub joint_attention_dim: usize,
+    /// Features of a text token inside, the width.
+    pub caption_projection_dim: usize,
+    /// Features of the pooled text.
+    pub pooled_projection_dim: usize,
+    /// Side of the square of learned positions, in patches; the largest picture.
+    pub pos_embed_max_size: usize,
+    /// Blocks with a second attention, over the image alone (SD3.5-Medium: the first 13).
+    #[serde(default)]
+    pub dual_attention_layers: Vec<usize>,
+    /// `rms_norm` where queries and keys are normalised (SD3.5), nothing where they are not (SD3).
+    #[serde(default)]
+    pub qk_norm: Option<String>,
+}
+
+impl TransformerConfig {
+    /// That of Stable Diffusion 3.5 Medium.
+    pub fn sd35_medium() -> Self {
+        Self {
+            class_name: CLASS.to_owned(),
+            sample_size: 128,
+            patch_size: 2,
+            in_channels: 16,
+            out_channels: 16,
+            num_layers: 24,
+            attention_head_dim: 64,
+            num_attention_heads: 24,
+            joint_attention_dim: 4096,
+            caption_projection_dim: 1536,
+            pooled_projection_dim: 2048,
+            pos_embed_max_size: 384,
+            dual_attention_layers: (0..13).collect(),
+            qk_norm: Some(RMS_NORM.to_owned()),
+        }
+    }
+
+    /// Features of a token.
+    pub fn width(&self) -> usize {
+        self.attention_head_dim * self.num_attention_heads
+    }
+
+    /// All that makes it a network that this code does not have, one sentence each.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.class_name != CLASS {
+            problems.push(format!("_class_name is {}, which is not the transformer of SD3 ({CLASS})", self.class_name));
+        }
+        let counts = [
+            ("patch_size", self.patch_size),
+            ("in_channels", self.in_channels),
+            ("num_layers", self.num_layers),
+            ("attention_head_dim", self.attention_head_dim),
+            ("num_attention_heads", self.num_attention_heads),
+            ("joint_attention_dim", self.joint_attention_dim),
+            ("pooled_projection_dim", self.pooled_projection_dim),
+            ("pos_embed_max_size", self.pos_embed_max_size),
+        ];
+        for (name, value) in counts {
+            if !(1..=LARGEST).contains(&value) {
+                problems.push(format!("{name} ({value}) must lie between 1 and {LARGEST}"));
+            }
+        }
+        if self.out_channels != self.in_channels {
+            problems.push(format!("out_channels ({}) must be in_channels ({})", self.out_channels, self.in_channels));
+        }
+        if self.caption_projection_dim != self.width() {
+            let (dim, width) = (self.caption_projection_dim, self.width());
+            problems.push(format!("caption_projection_dim ({dim}) must be num_attention_heads x attention_head_dim ({width})"));
+        }
+        if let Some(norm) = self.qk_norm.as_deref().filter(|norm| *norm != RMS_NORM) {
+            problems.push(format!("qk_norm is {norm}; only {RMS_NORM} and none are known"));
+        }
+        problems
+    }
+
+    /// Numbers per row that a forward pass keeps for its backward pass; about, with nothing computed twice.
+    pub fn kept_per_row(&self, latent: [usize; 3], text_tokens: usize) -> usize {
+        let image = latent[1] * latent[2] / (self.patch_size * self.patch_size);
+        // Both norms, q, k, v before and after their norms, the attended, both projections, two MLPs of four widths, the sums.
+        let stream = |tokens: usize| tokens * self.width() * 26;
+        let weights = self.num_attention_heads * (image + text_tokens).pow(2) * 3;
+        let dual = self.num_attention_heads * image.pow(2) * 3 + image * self.width() * 10;
+        self.num_layers * (stream(image + text_tokens) + weights) + self.dual_attention_layers.len() * dual
+    }
+}
+
+const CLASS: &str = "SD3Transformer2DModel";
+const RMS_NORM: &str = "rms_norm";
+/// No size of a network is larger.
+const LARGEST: usize = 1 << 20;
+/// Half the number of time features.
+const TIME_HALF: usize = 128;
+/// Added to a variance before the root.
+const EPSILON: f64 = 1e-6;
+
+/// The network.
+#[derive(Module, Debug)]
+pub struct Transformer<B: Backend> {
+    patches: Linear<B>,
+    positions: Param<Tensor<B, 3>>,
+    time_in: Linear<B>,
+    time_out: Linear<B>,
+    pooled_in: Linear<B>,
+    pooled_out: Linear<B>,
+    context_embedder: Linear<B>,
+    blocks: Vec<Block<B>>,
+    modulation: Linear<B>,
+    output: Linear<B>,
+    #[module(skip)]
+    config: TransformerConfig,
+    #[module(skip)]
+    precision: FloatDType,
+}
+
+impl<B: Backend> Transformer<B> {
+    /// The network of these sizes with the weights of a source.
+    pub fn load(config: &TransformerConfig, source: &mut Source<'_, B>) -> Self {
+        let (d, side) = (config.width(), config.pos_embed_max_size);
+        let patch = config.patch_size * config.patch_size;
+        Self {
+            patches: source.patches("pos_embed.proj", [config.in_channels, config.patch_size], d),
+            positions: source.tensor("pos_embed.pos_embed", [1, side * side, d]),
+            time_in: source.linear("time_text_embed.timestep_embedder.linear_1", 2 * TIME_HALF, d),
+            time_out: source.linear("time_text_embed.timestep_embedder.linear_2", d, d),
+            pooled_in: source.linear("time_text_embed.text_embedder.linear_1", config.pooled_projection_dim, d),
+            pooled_out: source.linear("time_text_embed.text_embedder.linear_2", d, d),
+            context_embedder: source.linear("context_embedder", config.joint_attention_dim, d),
+            blocks: (0..config.num_layers).map(|index| Block::load(config, index, source)).collect(),
+            modulation: source.linear("norm_out.linear", d, 2 * d),
+            output: source.linear("proj_out", d, patch * config.out_channels),
+            config: config.clone(),
+            precision: source.precision(),
+        }
+    }
+
+    /// The sizes it was made with.
+    pub fn config(&self) -> &TransformerConfig {
+        &self.config
+    }
+
+    /// What stands in the way of latents `[C, H, W]`, if anything does.
+    pub fn problem_of(&self, [channels, height, width]: [usize; 3]) -> Option<String> {
+        let TransformerConfig { patch_size, in_channels, pos_embed_max_size, .. } = self.config;
+        let largest = patch_size * pos_embed_max_size;
+        if channels != in_channels {
+            return Some(format!("latents have {channels} channels, the transformer takes {in_channels}"));
+        }
+        let fits = |side: usize| side > 0 && side.is_multiple_of(patch_size) && side <= largest;
+        (!(fits(height) && fits(width))).then(|| {
+            format!("latents of {height} x {width} do not fit: both must be multiples of {patch_size}, at most {largest}")
+        })
+    }
+
+    // ANCHOR: forward
+    /// `v(x, t, c)` in the network's precision.
+    fn forward(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[Embedding]) -> Tensor<B, 4> {
+        let [_, _, height, width] = latent.dims();
+        let (tokens, steering) = self.embed(latent, time, conditions);
+        let tokens = self.blocks.iter().fold(tokens, |tokens, block| block.forward(tokens, steering.clone()));
+        self.finish(tokens.image, steering, [height, width])
+    }
+    // ANCHOR_END: forward
+
+    /// Tokens of both streams, and what steers every block: time and pooled text, `[B, D]`.
+    fn embed(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[Embedding]) -> (Tokens<B>, Tensor<B, 2>) {
+        let [_, _, height, width] = latent.dims();
+        let p = self.config.patch_size;
+        let image = self.patches.forward(self.patchify(latent.cast(self.precision)));
+        let image = image + self.positions([height / p, width / p]);
+        let Conditions { text, pooled } = Conditions::new(conditions, self.precision, &image.device());
+        let time = sinusoidal(time, TIME_HALF).cast(self.precision);
+        let time = self.time_out.forward(activation::silu(self.time_in.forward(time)));
+        let pooled = self.pooled_out.forward(activation::silu(self.pooled_in.forward(pooled)));
+        let text = spread(self.context_embedder.forward(text), conditions);
+        let steering = activation::silu(time + spread(pooled, conditions));
+        (Tokens { image, text }, steering)
+    }
+
+    /// `[B, C, H, W]` to `[B, P, C·p·p]`
+    fn patchify(&self, latent: Tensor<B, 4>) -> Tensor<B, 3> {
+        let [rows, channels, height, width] = latent.dims();
+        let p = self.config.patch_size;
+        let split = latent.reshape([rows, channels, height / p, p, width / p, p]);
+        split.permute([0, 2, 4, 1, 3, 5]).reshape([rows, height / p * (width / p), channels * p * p])
+    }
+
+    /// The learned positions in the middle of their square that a picture covers, `[1, P, D]`.
+    fn positions(&self, [height, width]: [usize; 2]) -> Tensor<B, 3> {
+        let (side, d) = (self.config.pos_embed_max_size, self.config.width());
+        let square: Tensor<B, 3> = self.positions.val().reshape([side, side, d]);
+        let middle = square.narrow(0, (side - height) / 2, height).narrow(1, (side - width) / 2, width);
+        middle.reshape([1, height * width, d])
+    }
+
+    /// The velocity `[B, C, H, W]` from the image tokens after the last block.
+    fn finish(&self, image: Tensor<B, 3>, steering: Tensor<B, 2>, [height, width]: [usize; 2]) -> Tensor<B, 4> {
+        let rows = image.dims()[0];
+        let [scale, shift] = modulation(&self.modulation, steering);
+        let patches = self.output.forward(modulated(normalized(image, EPSILON), shift, scale));
+        let (p, channels) = (self.config.patch_size, self.config.out_channels);
+        let split = patches.reshape([rows, height / p, width / p, p, p, channels]);
+        split.permute([0, 5, 1, 3, 2, 4]).reshape([rows, channels, height, width]).cast(FloatDType::F32)
+    }
+}
+
+impl<B: Backend> VelocityField<B> for Transformer<B> {
+    type Condition = Embedding;
+
+    fn velocity(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[Embedding]) -> Tensor<B, 4> {
+        self.forward(latent, time, conditions)
+    }
+}
+
+/// The distinct conditions of a batch on the device: neighbours that share one are one row.
+struct Conditions<B: Backend> {
+    /// `[prompts, T, joint_attention_dim]`
+    text: Tensor<B, 3>,
+    /// `[prompts, pooled_projection_dim]`
+    pooled: Tensor<B, 2>,
+}
+
+/// Runs of rows with one prompt.
+fn runs(conditions: &[Embedding]) -> Vec<&[Embedding]> {
+    conditions.chunk_by(std::sync::Arc::ptr_eq).collect()
+}
+
+impl<B: Backend> Conditions<B> {
+    fn new(conditions: &[Embedding], precision: FloatDType, device: &B::Device) -> Self {
+        let distinct: Vec<&PromptEmbedding> = runs(conditions).iter().map(|run| &*run[0]).collect();
+        let stacked = |numbers: fn(&PromptEmbedding) -> &[f32]| -> Vec<f32> {
+            distinct.iter().flat_map(|embedding| numbers(embedding)).copied().collect()
+        };
+        let [length, width] = distinct[0].text_shape;
+        let text = TensorData::new(stacked(|embedding| &embedding.text), [distinct.len(), length, width]);
+        let pooled = TensorData::new(stacked(|embedding| &embedding.pooled), [distinct.len(), distinct[0].pooled.len()]);
+        Self {
+            text: Tensor::<B, 3>::from_data(text, device).cast(precision),
+            pooled: Tensor::<B, 2>::from_data(pooled, device).cast(precision),
+        }
+    }
+}
+
+/// One row for each row of the batch, from one for each run of rows with one prompt.
+fn spread<B: Backend, const D: usize>(of_prompts: Tensor<B, D>, conditions: &[Embedding]) -> Tensor<B, D> {
+    let runs = runs(conditions);
+    if runs.len() == conditions.len() {
+        return of_prompts;
+    }
+    let prompts: Vec<i32> = runs.iter().enumerate().flat_map(|(prompt, run)| vec![prompt as i32; run.len()]).collect();
+    let prompts = Tensor::<B, 1, Int>::from_ints(prompts.as_slice(), &of_prompts.device());
+    of_prompts.select(0, prompts)
+}
+
+/// The tokens of both streams.
+#[derive(Clone, Debug)]
+struct Tokens<B: Backend> {
+    /// `[B, P, D]`
+    image: Tensor<B, 3>,
+    /// `[B, T, D]`
+    text: Tensor<B, 3>,
+}
+
+/// A block of the transformer.
+///
+/// ```text
+/// image, text ← image, text + gate·attention(norm(image), norm(text))
+/// image       ← image + gate·attention(norm(image))                     where there is a second attention
+/// image       ← image + gate·mlp(norm(image))        and the same for the text, but after the last block
+/// ```
+///
+/// Every norm is followed by a scale and a shift, which like the gates are linear in the condition (adaLN-zero, arXiv 2212.09748).
+#[derive(Module, Debug)]
+struct Block<B: Backend> {
+    norm1: Linear<B>,
+    norm1_context: Linear<B>,
+    image: Projections<B>,
+    text: Projections<B>,
+    second: Option<Projections<B>>,
+    ff: FeedForward<B>,
+    ff_context: Option<FeedForward<B>>,
+}
+
+impl<B: Backend> Block<B> {
+    fn load(config: &TransformerConfig, index: usize, source: &mut Source<'_, B>) -> Self {
+        let d = config.width();
+        let last = index + 1 == config.num_layers;
+        let dual = config.dual_attention_layers.contains(&index);
+        let at = |name: &str| format!("transformer_blocks.{index}.{name}");
+        Self {
+            norm1: source.linear(&at("norm1.linear"), d, if dual { 9 * d } else { 6 * d }),
+            norm1_context: source.linear(&at("norm1_context.linear"), d, if last { 2 * d } else { 6 * d }),
+            image: Projections::load(config, &at("attn"), IMAGE, true, source),
+            text: Projections::load(config, &at("attn"), TEXT, !last, source),
+            second: dual.then(|| Projections::load(config, &at("attn2"), IMAGE, true, source)),
+            ff: FeedForward::load(&at("ff"), d, source),
+            ff_context: (!last).then(|| FeedForward::load(&at("ff_context"), d, source)),
+        }
+    }
+
+    // ANCHOR: block
+    /// `steering`: `[B, D]`
+    fn forward(&self, Tokens { image, text }: Tokens<B>, steering: Tensor<B, 2>) -> Tokens<B> {
+        let normed = normalized(image.clone(), EPSILON);
+        let (first, second) = self.modulations(steering.clone());
+        let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] = first;
+        let of_text = self.text_modulations(steering);
+        let [text_shift, text_scale] = [of_text[0].clone(), of_text[1].clone()];
+
+        let image_in = modulated(normed.clone(), shift, scale);
+        let text_in = modulated(normalized(text.clone(), EPSILON), text_shift, text_scale);
+        let (image_out, text_out) = joint_attention(&self.image, &self.text, image_in, text_in);
+        let mut image = image + gate * image_out;
+        if let (Some(attention), Some([shift, scale, gate])) = (&self.second, second) {
+            image = image + gate * attention.attention(modulated(normed, shift, scale));
+        }
+        let hidden = modulated(normalized(image.clone(), EPSILON), mlp_shift, mlp_scale);
+        let image = image + mlp_gate * self.ff.forward(hidden);
+
+        let (Some(feed_forward), Some(text_out), [_, _, gate, mlp_shift, mlp_scale, mlp_gate]) =
+            (&self.ff_context, text_out, &of_text[..])
+        else {
+            return Tokens { image, text }; // Nobody reads the text after the last block.
+        };
+        let text = text + gate.clone() * text_out;
+        let hidden = modulated(normalized(text.clone(), EPSILON), mlp_shift.clone(), mlp_scale.clone());
+        let text = text + mlp_gate.clone() * feed_forward.forward(hidden);
+        Tokens { image, text }
+    }
+    // ANCHOR_END: block
+
+    /// Shift, scale and gate of the joint attention and of the MLP; and of the second attention.
+    fn modulations(&self, steering: Tensor<B, 2>) -> ([Tensor<B, 3>; 6], Option<[Tensor<B, 3>; 3]>) {
+        if self.second.is_none() {
+            return (modulation(&self.norm1, steering), None);
+        }
+        let [a, b, c, d, e, f, g, h, i] = modulation(&self.norm1, steering);
+        ([a, b, c, d, e, f], Some([g, h, i]))
+    }
+
+    /// The same of the text; shift and scale of the attention alone in the last block, where the file has them the other way round.
+    fn text_modulations(&self, steering: Tensor<B, 2>) -> Vec<Tensor<B, 3>> {
+        if self.ff_context.is_some() {
+            return modulation::<B, 6>(&self.norm1_context, steering).into();
+        }
+        let [scale, shift] = modulation(&self.norm1_context, steering);
+        vec![shift, scale]
+    }
+
+    fn linears(&mut self) -> Vec<(String, &mut Linear<B>)> {
+        let mut all =
+            vec![("norm1.linear".to_owned(), &mut self.norm1), ("norm1_context.linear".to_owned(), &mut self.norm1_context)];
+        all.extend(self.image.linears("attn", IMAGE));
+        all.extend(self.text.linears("attn", TEXT));
+        all.extend(self.second.iter_mut().flat_map(|second| second.linears("attn2", IMAGE)));
+        all.extend(self.ff.linears("ff"));
+        all.extend(self.ff_context.iter_mut().flat_map(|ff| ff.linears("ff_context")));
+        all
+    }
+}
+
+/// What the layers of a stream are called in an attention: query, key, value, output, and the norms of query and key.
+type Names = [&'static str; 6];
+const IMAGE: Names = ["to_q", "to_k", "to_v", "to_out.0", "norm_q", "norm_k"];
+const TEXT: Names = ["add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "norm_added_q", "norm_added_k"];
+
+/// The layers around an attention that belong to one stream.
+#[derive(Module, Debug)]
+struct Projections<B: Backend> {
+    query: Linear<B>,
+    key: Linear<B>,
+    value: Linear<B>,
+    output: Option<Linear<B>>,
+    query_scale: Option<Param<Tensor<B, 1>>>,
+    key_scale: Option<Param<Tensor<B, 1>>>,
+    #[module(skip)]
+    heads: usize,
+}
+
+impl<B: Backend> Projections<B> {
+    fn load(config: &TransformerConfig, path: &str, names: Names, has_output: bool, source: &mut Source<'_, B>) -> Self {
+        let d = config.width();
+        let at = |index: usize| format!("{path}.{}", names[index]);
+        let normalised = config.qk_norm.is_some();
+        let scale = |index: usize, source: &mut Source<'_, B>| {
+            normalised.then(|| source.tensor(&format!("{}.weight", at(index)), [config.attention_head_dim]))
+        };
+        Self {
+            query: source.linear(&at(0), d, d),
+            key: source.linear(&at(1), d, d),
+            value: source.linear(&at(2), d, d),
+            output: has_output.then(|| source.linear(&at(3), d, d)),
+            query_scale: scale(4, source),
+            key_scale: scale(5, source),
+            heads: config.num_attention_heads,
+        }
+    }
+
+    /// Query, key and value of every head, `[B, heads, L, w]`.
+    fn split(&self, tokens: Tensor<B, 3>) -> [Tensor<B, 4>; 3] {
+        let features = |layer: &Linear<B>| split_heads(layer.forward(tokens.clone()), self.heads);
+        let scaled = |x: Tensor<B, 4>, scale: &Option<Param<Tensor<B, 1>>>| match scale {
+            Some(scale) => rms_normalized(x, scale.val(), EPSILON),
+            None => x,
+        };
+        [scaled(features(&self.query), &self.query_scale), scaled(features(&self.key), &self.key_scale), features(&self.value)]
+    }
+
+    /// Attention of the stream to itself.
+    fn attention(&self, tokens: Tensor<B, 3>) -> Tensor<B, 3> {
+        let mixed = join_heads(attend(self.split(tokens)));
+        self.output.as_ref().map_or(mixed.clone(), |output| output.forward(mixed))
+    }
+
+    fn linears(&mut self, path: &str, names: Names) -> Vec<(String, &mut Linear<B>)> {
+        let layers = [Some(&mut self.query), Some(&mut self.key), Some(&mut self.value), self.output.as_mut()];
+        layers.into_iter().zip(names).filter_map(|(layer, name)| Some((format!("{path}.{name}"), layer?))).collect()
+    }
+}
+
+/// Attention over both streams together; the text's output where it has a layer for it.
+fn joint_attention<B: Backend>(
+    image: &Projections<B>,
+    text: &Projections<B>,
+    image_tokens: Tensor<B, 3>,
+    text_tokens: Tensor<B, 3>,
+) -> (Tensor<B, 3>, Option<Tensor<B, 3>>) {
+    let [patches, words] = [image_tokens.dims()[1], text_tokens.dims()[1]];
+    let [of_image, of_text] = [image.split(image_tokens), text.split(text_tokens)];
+    let [image_q, image_k, image_v] = of_image;
+    let [text_q, text_k, text_v] = of_text;
+    let both = [(image_q, text_q), (image_k, text_k), (image_v, text_v)].map(|(a, b)| Tensor::cat(vec![a, b], 2));
+    let mixed = join_heads(attend(both)); // [B, P + T, D]
+    let part = |layer: &Linear<B>, from: usize, length: usize| layer.forward(mixed.clone().narrow(1, from, length));
+    let output = image.output.as_ref().expect("the image's stream goes on after every block");
+    (part(output, 0, patches), text.output.as_ref().map(|output| part(output, patches, words)))
+}
+
+/// The MLP of a stream, four times as wide inside, with the tanh form of GELU.
+#[derive(Module, Debug)]
+struct FeedForward<B: Backend> {
+    input: Linear<B>,
+    output: Linear<B>,
+}
+
+impl<B: Backend> FeedForward<B> {
+    fn load(path: &str, d: usize, source: &mut Source<'_, B>) -> Self {
+        let input = source.linear(&format!("{path}.net.0.proj"), d, 4 * d);
+        Self { input, output: source.linear(&format!("{path}.net.2"), 4 * d, d) }
+    }
+
+    fn forward(&self, tokens: Tensor<B, 3>) -> Tensor<B, 3> {
+        self.output.forward(gelu_tanh(self.input.forward(tokens)))
+    }
+
+    fn linears(&mut self, path: &str) -> [(String, &mut Linear<B>); 2] {
+        [(format!("{path}.net.0.proj"), &mut self.input), (format!("{path}.net.2"), &mut self.output)]
+    }
+}
+
+/// `x·(1 + scale) + shift`
+fn modulated<B: Backend>(x: Tensor<B, 3>, shift: Tensor<B, 3>, scale: Tensor<B, 3>) -> Tensor<B, 3> {
+    x * (scale + 1.0) + shift
+}
+
+/// The `N` modulations of a layer, each `[B, 1, D]`.
+fn modulation<B: Backend, const N: usize>(layer: &Linear<B>, steering: Tensor<B, 2>) -> [Tensor<B, 3>; N] {
+    let [rows, d] = steering.dims();
+    let all = layer.forward(steering).reshape([rows, N, d]);
+    std::array::from_fn(|i| all.clone().narrow(1, i, 1))
+}
+
+impl<B: Backend> Adaptable<B> for Transformer<B> {
+    fn linears(&mut self) -> Vec<(String, &mut Linear<B>)> {
+        let named = |(name, layer): (&str, _)| (name.to_owned(), layer);
+        let input = [
+            ("time_text_embed.timestep_embedder.linear_1", &mut self.time_in),
+            ("time_text_embed.timestep_embedder.linear_2", &mut self.time_out),
+            ("time_text_embed.text_embedder.linear_1", &mut self.pooled_in),
+            ("time_text_embed.text_embedder.linear_2", &mut self.pooled_out),
+            ("context_embedder", &mut self.context_embedder),
+        ];
+        let output = [("norm_out.linear", &mut self.modulation), ("proj_out", &mut self.output)];
+        let blocks = self.blocks.iter_mut().enumerate().flat_map(|(index, block)| {
+            block.linears().into_iter().map(move |(name, layer)| (format!("transformer_blocks.{index}.{name}"), layer))
+        });
+        input.map(named).into_iter().chain(blocks).chain(output.map(named)).collect()
+    }
+}

@@ -1,0 +1,206 @@
+//! Tensors in one or several safetensors files, read one at a time: the memory that loading takes is that of the largest tensor.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use burn::tensor::{Bytes, DType, TensorData};
+use safetensors::tensor::Metadata;
+use serde::Deserialize;
+
+use crate::weights::WeightsError;
+
+/// The tensors of a network, by name, on disk.
+#[derive(Clone, Debug, Default)]
+pub struct TensorFiles {
+    tensors: BTreeMap<String, Stored>,
+}
+
+/// Where a tensor lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    path: Arc<PathBuf>,
+    dtype: safetensors::Dtype,
+    pub(crate) shape: Vec<usize>,
+    /// Ranges of bytes of the file, one after the other.
+    parts: Vec<(u64, u64)>,
+}
+
+/// The longest header that is read: that of a file of a million tensors.
+const LONGEST_HEADER: u64 = 100 << 20;
+
+impl TensorFiles {
+    /// The files of one component in a directory: `STEM.safetensors`, or the shards that `STEM.safetensors.index.json` names, or
+    /// the same of the variant `fp16`.
+    ///
+    /// # Errors
+    /// If there is none of them, or one is damaged.
+    pub fn open(directory: &Path, stem: &str) -> Result<Self, WeightsError> {
+        let of_name = |name: String| Some(directory.join(name)).filter(|path| path.exists());
+        if let Some(file) = of_name(format!("{stem}.safetensors")) {
+            return Self::open_file(&file);
+        }
+        if let Some(index) = of_name(format!("{stem}.safetensors.index.json")) {
+            return Self::open_shards(&index);
+        }
+        if let Some(file) = of_name(format!("{stem}.fp16.safetensors")) {
+            return Self::open_file(&file);
+        }
+        if let Some(index) = of_name(format!("{stem}.safetensors.index.fp16.json")) {
+            return Self::open_shards(&index);
+        }
+        Err(WeightsError::Io {
+            path: directory.join(format!("{stem}.safetensors")),
+            source: std::io::Error::new(std::io::ErrorKind::NotFound, "neither the file nor an index of its shards is there"),
+        })
+    }
+
+    fn open_shards(index: &Path) -> Result<Self, WeightsError> {
+        #[derive(Deserialize)]
+        struct Index {
+            weight_map: BTreeMap<String, String>,
+        }
+        let io = |source| WeightsError::Io { path: index.into(), source };
+        let text = std::fs::read_to_string(index).map_err(io)?;
+        let Index { weight_map } =
+            serde_json::from_str(&text).map_err(|source| WeightsError::BadIndex { path: index.into(), source })?;
+        let mut shards: Vec<&String> = weight_map.values().collect();
+        shards.sort_unstable();
+        shards.dedup();
+        let mut all = Self::default();
+        for shard in shards {
+            let path = index.parent().unwrap_or(Path::new(".")).join(shard);
+            all.tensors.extend(Self::open_file(&path)?.tensors);
+        }
+        let missing: Vec<String> = weight_map
+            .iter()
+            .filter(|(name, _)| !all.tensors.contains_key(*name))
+            .map(|(name, shard)| format!("{name} is not in {shard}, where the index says it is"))
+            .collect();
+        if missing.is_empty() {
+            return Ok(all);
+        }
+        Err(WeightsError::Mismatch { path: index.into(), problems: missing.join("\n  - ") })
+    }
+
+    /// One file; its header is read, its numbers are not.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is something else, cut short or damaged.
+    pub fn open_file(path: &Path) -> Result<Self, WeightsError> {
+        let io = |source| WeightsError::Io { path: path.into(), source };
+        let bad = |source| WeightsError::NotSafetensors { path: path.into(), source };
+        let mut file = File::open(path).map_err(io)?;
+        let size = file.metadata().map_err(io)?.len();
+        let mut length = [0; 8];
+        file.read_exact(&mut length).map_err(|_| bad(safetensors::SafeTensorError::HeaderTooSmall))?;
+        let length = u64::from_le_bytes(length);
+        if length > LONGEST_HEADER || length + 8 > size {
+            return Err(bad(safetensors::SafeTensorError::HeaderTooLarge));
+        }
+        let mut header = vec![0; length as usize];
+        file.read_exact(&mut header).map_err(io)?;
+        let metadata: Metadata = serde_json::from_slice(&header)
+            .map_err(|error| bad(safetensors::SafeTensorError::InvalidHeaderDeserialization(error)))?;
+        let begin = length + 8;
+        let path = Arc::new(path.to_owned());
+        let mut tensors = BTreeMap::new();
+        let mut end = begin;
+        for (name, info) in metadata.tensors() {
+            let (from, to) = (begin + info.data_offsets.0 as u64, begin + info.data_offsets.1 as u64);
+            end = end.max(to);
+            let stored = Stored { path: path.clone(), dtype: info.dtype, shape: info.shape.clone(), parts: vec![(from, to)] };
+            tensors.insert(name, stored);
+        }
+        if end != size {
+            return Err(bad(safetensors::SafeTensorError::MetadataIncompleteBuffer));
+        }
+        Ok(Self { tensors })
+    }
+
+    /// The names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The shape of a tensor, if it is there.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|stored| &stored.shape[..])
+    }
+
+    /// Takes a tensor out, without reading it.
+    pub(crate) fn remove(&mut self, name: &str) -> Option<Stored> {
+        self.tensors.remove(name)
+    }
+
+    /// Puts one in under a name.
+    pub(crate) fn insert(&mut self, name: String, stored: Stored) {
+        self.tensors.insert(name, stored);
+    }
+
+    /// Where a tensor lies.
+    pub(crate) fn stored(&self, name: &str) -> Option<Stored> {
+        self.tensors.get(name).cloned()
+    }
+}
+
+impl Stored {
+    /// The numbers as f32, row-major.
+    ///
+    /// # Errors
+    /// If they cannot be read, are stored in a type other than F32, F16 or BF16, or one is not finite.
+    pub(crate) fn read(&self, name: &str) -> Result<TensorData, String> {
+        let dtype = match self.dtype {
+            safetensors::Dtype::F32 => DType::F32,
+            safetensors::Dtype::F16 => DType::F16,
+            safetensors::Dtype::BF16 => DType::BF16,
+            other => return Err(format!("{name} is stored as {other:?}, which is not F32, F16 or BF16")),
+        };
+        let bytes = self.bytes().map_err(|error| format!("{name} cannot be read from {}: {error}", self.path.display()))?;
+        let data = TensorData::from_bytes(Bytes::from_bytes_vec(bytes), self.shape.clone(), dtype).convert::<f32>();
+        if data.as_slice::<f32>().is_ok_and(|values| values.iter().all(|value| value.is_finite())) {
+            return Ok(data);
+        }
+        Err(format!("{name} holds numbers that are not finite"))
+    }
+
+    fn bytes(&self) -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(self.path.as_ref())?;
+        let mut bytes = vec![0; self.parts.iter().map(|(from, to)| (to - from) as usize).sum()];
+        let mut rest = &mut bytes[..];
+        for (from, to) in &self.parts {
+            let (part, after) = rest.split_at_mut((to - from) as usize);
+            file.seek(SeekFrom::Start(*from))?;
+            file.read_exact(part)?;
+            rest = after;
+        }
+        Ok(bytes)
+    }
+
+    /// One of `count` equal parts of the first dimension.
+    pub(crate) fn nth_part(&self, index: usize, count: usize) -> Self {
+        let (from, to) = self.parts[0];
+        let length = (to - from) / count as u64;
+        let begin = from + length * index as u64;
+        let mut shape = self.shape.clone();
+        if let Some(first) = shape.first_mut() {
+            *first /= count;
+        }
+        Self { shape, parts: vec![(begin, begin + length)], ..self.clone() }
+    }
+
+    /// The same with the two halves of the first dimension exchanged.
+    pub(crate) fn halves_swapped(&self) -> Self {
+        let parts = [1, 0].into_iter().flat_map(|half| self.nth_part(half, 2).parts).collect();
+        Self { parts, ..self.clone() }
+    }
+
+    /// The same numbers in another shape; as it is if that does not hold as many.
+    pub(crate) fn reshaped(self, shape: Vec<usize>) -> Self {
+        if shape.iter().product::<usize>() == self.shape.iter().product::<usize>() { Self { shape, ..self } } else { self }
+    }
+}
