@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use flow::{
-    GridKind, Guided, IsotropicGaussian, KlForm, NoiseLevel, Reduction, Sampler, Step, Transition, VelocityField,
+    GridKind, Guidance, IsotropicGaussian, KlForm, NoiseLevel, Reduction, Sampler, Step, Transition, VelocityField,
     analytic::{Component, GaussianField, MixtureField, score_from_velocity},
     matching::{TimeDistribution, flow_matching_loss},
     transition,
@@ -171,7 +171,7 @@ fn guidance_of_one_is_the_conditional_field_and_of_zero_the_unconditional() {
     let (x, time) = (noise(2, POINT, 11), Tensor::full([2], 0.5, &Device::default()));
     let plain = |conditions: &[f32]| numbers(ByCondition.velocity(x.clone(), time.clone(), conditions));
     for (scale, want) in [(0.0, plain(&[0.0, 0.0])), (1.0, plain(&[3.0, 5.0])), (2.0, plain(&[6.0, 10.0]))] {
-        let guided = Guided { field: ByCondition, unconditional: 0.0, scale };
+        let guided = Guidance { unconditional: 0.0, scale }.around(ByCondition);
         let got = numbers(guided.velocity(x.clone(), time.clone(), &[3.0, 5.0]));
         assert!(distance(&got, &want) < 1e-6, "scale {scale}");
     }

@@ -1,34 +1,58 @@
 //! Stable Diffusion 3 beside diffusers, number by number, on small random models.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    ops::Deref,
+    path::{Path, PathBuf},
+};
 
 use burn::tensor::{FloatDType, Tensor, TensorData};
-use flow::{GridKind, Guided, Sampler, VelocityField};
+use flow::{GridKind, Guidance, KlForm, NoiseLevel, Reduction, Sampler, Trajectory, VelocityField};
+use grpo::{
+    objective::{KlController, ObjectiveConfig, StepWeight},
+    parameters::{Parameters, Trained},
+    update::{Differentiate, InOnePiece, PartByPart, Replay, ReplayOutcome, Transition},
+    workers::Workers,
+};
 use models::{
-    Adapter,
-    sd3::{Choices, ModelDirectory, PromptEncoder, Transformer, tokenizer::PromptTokenizer},
+    Adapter, lora,
+    sd3::{Choices, Embedding, ModelDirectory, PromptEncoder, Transformer, tokenizer::PromptTokenizer},
+    tensor_files::TensorFiles,
 };
 use safetensors::SafeTensors;
 
-use crate::backend::{Device, Plain, distance, numbers};
+use crate::backend::{Device, Plain, Training, distance, numbers};
 
 /// A small random model in the layout of diffusers, with what diffusers computes with it.
-pub struct Model {
-    pub path: PathBuf,
-    bytes: Vec<u8>,
-    pub facts: serde_json::Value,
+struct Model {
+    path: PathBuf,
+    arrays: Arrays,
 }
 
-pub fn golden(name: &str) -> PathBuf {
+impl Deref for Model {
+    type Target = Arrays;
+
+    fn deref(&self) -> &Arrays {
+        &self.arrays
+    }
+}
+
+fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
 }
 
-impl Model {
-    pub fn read(name: &str) -> Self {
-        let path = golden(name);
-        let facts = std::fs::read_to_string(path.join("golden.json")).expect("the golden is committed");
-        let bytes = std::fs::read(path.join("golden.safetensors")).expect("the golden is committed");
-        Self { bytes, facts: serde_json::from_str(&facts).expect("JSON"), path }
+/// Named arrays with facts about them.
+struct Arrays {
+    bytes: Vec<u8>,
+    facts: serde_json::Value,
+}
+
+impl Arrays {
+    /// `NAME.safetensors` with `NAME.json`.
+    fn read(name: &Path) -> Self {
+        let facts = std::fs::read_to_string(name.with_extension("json")).expect("the golden is committed");
+        let bytes = std::fs::read(name.with_extension("safetensors")).expect("the golden is committed");
+        Self { bytes, facts: serde_json::from_str(&facts).expect("JSON") }
     }
 
     fn values(&self, name: &str) -> (Vec<usize>, Vec<f64>) {
@@ -56,7 +80,22 @@ impl Model {
         self.facts[name].as_u64().unwrap_or_else(|| panic!("no {name}")) as usize
     }
 
-    pub fn prompts(&self) -> Vec<&str> {
+    /// How far `got` is from the array of this name.
+    fn assert_near<const D: usize>(&self, name: &str, got: Tensor<Plain, D>) {
+        let (shape, want) = self.values(name);
+        assert_eq!(got.dims().to_vec(), shape, "{name}");
+        let distance = distance(&numbers(got), &want);
+        assert!(distance <= TOLERANCE, "{name}: off by {distance:e}");
+    }
+}
+
+impl Model {
+    fn read(name: &str) -> Self {
+        let path = golden(name);
+        Self { arrays: Arrays::read(&path.join("golden")), path }
+    }
+
+    fn prompts(&self) -> Vec<&str> {
         self.facts["prompts"].as_array().expect("prompts").iter().map(|prompt| prompt.as_str().expect("text")).collect()
     }
 
@@ -71,14 +110,6 @@ impl Model {
 
     fn transformer(&self) -> Transformer<Plain> {
         self.open().transformer(FloatDType::F32, &Device::default()).expect("a transformer")
-    }
-
-    /// How far `got` is from the array of this name.
-    fn assert_near<const D: usize>(&self, name: &str, got: Tensor<Plain, D>) {
-        let (shape, want) = self.values(name);
-        assert_eq!(got.dims().to_vec(), shape, "{name}");
-        let distance = distance(&numbers(got), &want);
-        assert!(distance <= TOLERANCE, "{name}: off by {distance:e}");
     }
 }
 
@@ -162,7 +193,7 @@ fn an_adapter_changes_the_velocity_as_peft_does() {
         }
         let transformer = adapter.attach(model.transformer(), &Device::default()).expect("it fits");
         model.assert_near("velocity_lora", transformer.velocity(model.tensor("latents"), time.clone(), &conditions));
-        let merged = models::lora::merged(transformer);
+        let merged = lora::merged(transformer);
         model.assert_near("velocity_lora", merged.velocity(model.tensor("latents"), time.clone(), &conditions));
     }
 }
@@ -178,7 +209,7 @@ fn sampling_ends_where_diffusers_ends() {
         let distance = distance(grid.times(), &model.values("sigmas").1);
         assert!(distance < 1e-6, "times: off by {distance:e}");
         let scale = model.facts["guidance_scale"].as_f64().expect("guidance");
-        let field = Guided { field: model.transformer(), unconditional, scale };
+        let field = Guidance { unconditional, scale }.around(model.transformer());
         let latents = Sampler::ode(grid).sample(&field, &conditions, model.tensor("latents"), |_| unreachable!("no noise"));
         model.assert_near("final_latents", latents.clone());
         let vae = model.open().vae::<Plain>(FloatDType::F32, &Device::default()).expect("an autoencoder");
@@ -198,4 +229,269 @@ fn pictures_are_encoded_as_diffusers_encodes_them() {
         let want = (posterior.mean - vae.config().shift_factor.expect("a shift")) * vae.config().scaling_factor;
         assert!(distance(&numbers(latents), &numbers(want)) < 1e-6);
     }
+}
+
+/// One replayed step of the reference code, with its gradient.
+struct ReplayedStep {
+    model: Model,
+    arrays: Arrays,
+    conditions: Vec<Embedding>,
+    guidance: Guidance<Embedding>,
+    base: Transformer<Plain>,
+    policy: Transformer<Plain>,
+}
+
+impl ReplayedStep {
+    fn read() -> Self {
+        let (model, arrays) = (Model::read("sd3-tiny"), Arrays::read(&golden("sd3-gradients")));
+        let encoder = model.encoder();
+        let conditions = encoder.encode(&model.prompts(), |_| {}).expect("prompts");
+        let unconditional = encoder.encode(&[""], |_| {}).expect("the empty prompt").remove(0);
+        let scale = arrays.facts["guidance_scale"].as_f64().expect("a scale");
+        let base = model.transformer();
+        let adapter = Adapter::read(&golden("adapter/peft")).expect("an adapter");
+        let policy = adapter.attach(base.clone(), &Device::default()).expect("it fits");
+        Self { model, arrays, conditions, guidance: Guidance { unconditional, scale }, base, policy }
+    }
+
+    fn fact(&self, name: &str) -> f64 {
+        self.arrays.facts[name].as_f64().unwrap_or_else(|| panic!("no {name}"))
+    }
+
+    /// The gradient of the loss with respect to the adapter.
+    fn gradient(
+        &self,
+        differentiate: &dyn Differentiate<Training, Transformer<Training>, Embedding>,
+        kl_weight: f64,
+        advantages: &[f32],
+    ) -> ReplayOutcome<Plain> {
+        let step = self.arrays.number("step");
+        let grid = GridKind::Sd3DoubleShift { shift: 3.0 }.grid(self.arrays.number("steps")).expect("a grid");
+        assert!((grid.times()[step] - self.arrays.values("times").1[0]).abs() < 1e-6);
+        let sampler = Sampler::flow_sde(grid, NoiseLevel::new(self.fact("noise_level")).expect("valid"));
+        let next = self.arrays.tensor::<4>("x_next");
+        let mut trajectory = Trajectory { latents: vec![None; 11], log_probs: vec![None; 10] };
+        trajectory.latents[step] = Some(self.model.tensor("latents"));
+        trajectory.latents[step + 1] = Some(next.clone());
+        trajectory.latents[10] = Some(next);
+        trajectory.log_probs[step] = Some(self.arrays.tensor("old_log_prob"));
+        let objective = ObjectiveConfig {
+            clip_range: self.fact("clip_range"),
+            step_weight: StepWeight::Equal,
+            kl_weight,
+            kl_controller: KlController::Fixed {},
+            kl_form: KlForm::Reference,
+        };
+        let replay = Replay {
+            sampler: &sampler,
+            reduction: Reduction::Mean,
+            guidance: Some(&self.guidance),
+            trajectory: &trajectory,
+            conditions: &self.conditions,
+            advantages,
+            objective: &objective,
+            step_weights: &[1.0; 10],
+            trained: &Trained::named(&self.policy, lora::is_of_adapter),
+            micro_batch: 2,
+            workers: &Workers::new(1).expect("a thread"),
+        };
+        let transitions = [Transition { step, row: 0 }, Transition { step, row: 1 }];
+        replay.gradient(differentiate, &self.policy, Some(&self.base), &transitions)
+    }
+
+    fn advantages(&self) -> Vec<f32> {
+        self.arrays.values("advantages").1.into_iter().map(|advantage| advantage as f32).collect()
+    }
+
+    /// A gradient under the names of PEFT.
+    fn named(&self, gradient: &Parameters<Plain>) -> BTreeMap<String, Vec<f64>> {
+        let directory = tempfile::tempdir().expect("a directory");
+        Adapter::of(&mut gradient.put_into(self.policy.clone())).write_peft(directory.path(), "").expect("written");
+        let file = models::WeightsFile::read(&directory.path().join("adapter_model.safetensors")).expect("written");
+        let tensors = file.tensors().expect("numbers").into_iter();
+        tensors.map(|(name, data)| (name, data.iter::<f64>().collect())).collect()
+    }
+
+    fn assert_gradient(&self, gradient: &Parameters<Plain>, prefix: &str, scale: f64) {
+        let gradient = self.named(gradient);
+        assert_eq!(gradient.len(), 46);
+        let largest = gradient.values().flatten().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+        for (name, got) in gradient {
+            let want: Vec<f64> =
+                self.arrays.values(&format!("{prefix}.{name}")).1.into_iter().map(|value| value * scale).collect();
+            let worst = got.iter().zip(&want).map(|(got, want)| (got - want).abs()).fold(0.0, f64::max);
+            assert!(worst <= TOLERANCE * largest, "{prefix}.{name}: off by {worst:e} of {largest:e}");
+        }
+    }
+}
+
+#[test]
+fn a_replayed_step_has_the_gradient_of_the_reference_code() {
+    let step = ReplayedStep::read();
+    for differentiate in [&InOnePiece as &dyn Differentiate<_, _, _>, &PartByPart] {
+        let outcome = step.gradient(differentiate, step.fact("beta"), &step.advantages());
+        assert!((outcome.loss - step.fact("loss")).abs() < 1e-5, "{}", outcome.loss);
+        let seen = |pick: fn(&grpo::update::Seen) -> f64| outcome.seen.iter().map(pick).collect::<Vec<f64>>();
+        assert!(distance(&seen(|seen| seen.ratio), &step.arrays.values("ratio").1) < 1e-5);
+        assert!(distance(&seen(|seen| seen.kl), &step.arrays.values("kl").1) < 1e-3);
+        step.assert_gradient(&outcome.gradient, "grad", 1.0);
+        // The divergence alone, of which the loss has a thousandth.
+        let outcome = step.gradient(differentiate, 1.0, &[0.0, 0.0]);
+        step.assert_gradient(&outcome.gradient, "grad_kl", 1.0);
+    }
+}
+
+#[test]
+fn a_gradient_found_part_by_part_is_the_same() {
+    let step = ReplayedStep::read();
+    let [whole, parts] = [&InOnePiece as &dyn Differentiate<_, _, _>, &PartByPart]
+        .map(|differentiate| step.named(&step.gradient(differentiate, step.fact("beta"), &step.advantages()).gradient));
+    let largest = whole.values().flatten().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    for (name, whole) in whole {
+        let worst = whole.iter().zip(&parts[&name]).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(worst <= 1e-6 * largest, "{name}: off by {worst:e} of {largest:e}");
+    }
+}
+
+#[test]
+fn a_single_file_is_the_same_model() {
+    let model = Model::read("sd3-plain");
+    let choices = Choices { single_file: Some(model.path.join("single_file.safetensors")), ..Choices::default() };
+    let single = ModelDirectory::open::<Plain>(&model.path, &choices, &Device::default()).expect("a whole model");
+    let conditions = model.encoder().encode(&model.prompts(), |_| {}).expect("prompts");
+    let time = model.tensor::<1>("timestep") / 1000.0;
+    let transformer = single.transformer::<Plain>(FloatDType::F32, &Device::default()).expect("a transformer");
+    model.assert_near("velocity", transformer.velocity(model.tensor("latents"), time, &conditions));
+    let vae = single.vae::<Plain>(FloatDType::F32, &Device::default()).expect("an autoencoder");
+    model.assert_near("decoded", vae.decode(model.tensor("final_latents")));
+    model.assert_near("encode_mean", vae.encode(model.tensor("encode_input")).mean);
+}
+
+#[test]
+fn a_single_file_with_a_second_attention_is_the_same_model_rounded() {
+    let model = Model::read("sd3-tiny");
+    let choices = Choices { single_file: Some(golden("sd3-dual-single-file.safetensors")), ..Choices::default() };
+    let single = ModelDirectory::open::<Plain>(&model.path, &choices, &Device::default()).expect("a whole model");
+    let weights = |directory: &ModelDirectory| {
+        let transformer: Transformer<Plain> = directory.transformer(FloatDType::F32, &Device::default()).expect("a transformer");
+        let names = grpo::parameters::names(&transformer);
+        Parameters::of(&transformer)
+            .to_data()
+            .into_iter()
+            .map(|(id, data)| (names[&id].clone(), data))
+            .collect::<BTreeMap<_, _>>()
+    };
+    let (exact, rounded) = (weights(&model.open()), weights(&single));
+    assert_eq!(exact.len(), 117);
+    for (name, exact) in exact {
+        for (exact, rounded) in exact.iter::<f32>().zip(rounded[&name].iter::<f32>()) {
+            assert!((exact - rounded).abs() <= exact.abs() / 256.0, "{name}: {exact} became {rounded}");
+        }
+    }
+}
+
+/// A copy of a model to break.
+fn copy(name: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    copy_into(&golden(name), directory.path());
+    directory
+}
+
+fn copy_into(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() { copy_into(&path, &target) } else { drop(std::fs::copy(&path, &target).expect("copied")) }
+    }
+}
+
+fn refusal(path: &Path, choices: &Choices) -> String {
+    ModelDirectory::open::<Plain>(path, choices, &Device::default()).expect_err("it is broken").to_string()
+}
+
+fn replace(path: &Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(path).expect("a text");
+    assert!(text.contains(from), "{from} is not in {}", path.display());
+    std::fs::write(path, text.replace(from, to)).expect("written");
+}
+
+#[test]
+fn all_that_is_wrong_with_a_model_is_said_together() {
+    let model = copy("sd3-tiny");
+    replace(&model.path().join("transformer/config.json"), "\"num_layers\": 3", "\"num_layers\": 4");
+    replace(&model.path().join("vae/config.json"), "\"layers_per_block\": 1", "\"layers_per_block\": 2");
+    replace(&model.path().join("text_encoder/config.json"), "\"intermediate_size\": 64", "\"intermediate_size\": 60");
+    let text = refusal(model.path(), &Choices::default());
+    for expected in [
+        "transformer: transformer_blocks.3.attn.to_q.weight is missing",
+        "transformer: transformer_blocks.2.norm1_context.linear.weight has shape [64, 32], the network needs [192, 32]",
+        "vae: encoder.down_blocks.0.resnets.1.conv1.weight is missing",
+        "text_encoder: text_model.encoder.layers.0.mlp.fc1.weight has shape [64, 32], the network needs [60, 32]",
+    ] {
+        assert!(text.contains(expected), "no `{expected}` in {text}");
+    }
+    let model = copy("sd3-tiny");
+    replace(&model.path().join("transformer/config.json"), "\"num_layers\": 3", "\"num_layers\": 2");
+    let text = refusal(model.path(), &Choices::default());
+    assert!(text.contains("transformer: transformer_blocks.2.ff.net.2.bias is not a weight of this network"), "{text}");
+}
+
+#[test]
+fn what_is_no_such_model_is_named() {
+    let model = copy("sd3-tiny");
+    let index = model.path().join("model_index.json");
+    replace(&index, "StableDiffusion3Pipeline", "StableDiffusionXLPipeline");
+    assert!(refusal(model.path(), &Choices::default()).contains("is a StableDiffusionXLPipeline; only StableDiffusion3Pipeline"));
+    assert!(refusal(&golden("adapter/peft"), &Choices::default()).contains("is a LoRA adapter; pass it with --adapter"));
+    assert!(refusal(&golden("adapter"), &Choices::default()).contains("is a LoRA adapter"));
+    assert!(refusal(&index, &Choices::default()).contains("is a file"));
+    assert!(refusal(&golden(""), &Choices::default()).contains("has no model_index.json"));
+    let no_transformer = Choices { single_file: Some(golden("flow_sde_reference.safetensors")), ..Choices::default() };
+    assert!(refusal(&golden("sd3-tiny"), &no_transformer).contains("holds no transformer of SD3"));
+}
+
+#[test]
+fn a_model_without_t5_says_how_to_go_on_without_it() {
+    let model = copy("sd3-tiny");
+    std::fs::remove_dir_all(model.path().join("text_encoder_3")).expect("removed");
+    assert!(refusal(model.path(), &Choices::default()).contains("--without-t5"));
+    let without = Choices { without_t5: true, ..Choices::default() };
+    let directory = ModelDirectory::open::<Plain>(model.path(), &without, &Device::default()).expect("whole without T5");
+    let encoder = directory.prompt_encoder::<Plain>(8, FloatDType::F32, &Device::default()).expect("encoders");
+    let embedding = encoder.encode(&["a cat"], |_| {}).expect("a prompt").remove(0);
+    assert_eq!(embedding.text_shape, [77 + 8, 96]);
+    assert!(embedding.text[77 * 96..].iter().all(|value| *value == 0.0), "T5's features are zeros");
+}
+
+#[test]
+fn damaged_weights_are_refused() {
+    let model = copy("sd3-tiny");
+    let file = model.path().join("vae/diffusion_pytorch_model.safetensors");
+    let bytes = std::fs::read(&file).expect("a file");
+    std::fs::write(&file, &bytes[..bytes.len() - 4]).expect("written");
+    assert!(refusal(model.path(), &Choices::default()).contains("not a complete safetensors file"));
+    // A number that is none is found when it is read.
+    let mut nan = bytes.clone();
+    let end = nan.len();
+    nan[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&file, nan).expect("written");
+    let directory =
+        ModelDirectory::open::<Plain>(model.path(), &Choices::default(), &Device::default()).expect("headers are whole");
+    let refused = directory.vae::<Plain>(FloatDType::F32, &Device::default()).expect_err("not a number").to_string();
+    assert!(refused.contains("holds numbers that are not finite"), "{refused}");
+    // A shard that the index names and nobody sent along.
+    let model = copy("sd3-plain");
+    std::fs::remove_file(model.path().join("transformer/diffusion_pytorch_model-00002-of-00004.safetensors")).expect("removed");
+    assert!(refusal(model.path(), &Choices::default()).contains("00002-of-00004"));
+}
+
+#[test]
+fn headers_are_read_without_the_numbers() {
+    let files = TensorFiles::open(&golden("sd3-plain/transformer"), "diffusion_pytorch_model").expect("shards");
+    assert_eq!(files.shape("pos_embed.pos_embed"), Some(&[1, 256, 48][..]));
+    let same = TensorFiles::open(&golden("sd3-plain/transformer"), "diffusion_pytorch_model").expect("shards");
+    assert_eq!(files.digest().expect("a digest"), same.digest().expect("a digest"));
+    let vae = TensorFiles::open(&golden("sd3-plain/vae"), "diffusion_pytorch_model").expect("a file");
+    assert_ne!(files.digest().expect("a digest"), vae.digest().expect("a digest"));
 }

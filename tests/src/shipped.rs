@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use std::sync::Arc;
+
 use grpo::{
     GrpoConfig, Policy, RolloutConfig, Task, Trainer, evaluate::EncodedPrompt, images::Decoder, optimizer::AdamWConfig,
     workers::Workers,
@@ -43,7 +45,8 @@ fn a_dense_reward_rises_steadily_on_the_shipped_base() {
         weights: vec![1.0; prompts.len()],
         reward: WeightedReward::new(vec![(1.0, Box::new(Darkness))]),
         latent_shape: [sizes.channels, sizes.image_size, sizes.image_size],
-        decoder: Decoder::Pixels,
+        decoder: Arc::new(Decoder::Pixels),
+        unconditional: encode(""),
         on_policy_tolerance: 1e-4,
     };
     let small = config();

@@ -1,5 +1,7 @@
 //! Flow-GRPO as a whole, on small tasks: it learns what it must, and stops where it must.
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
 use flow::{GridKind, KlForm, NoiseLevel, Reduction};
 use grpo::{
@@ -40,6 +42,7 @@ pub fn config() -> GrpoConfig {
             noise_level: NoiseLevel::new(0.7).expect("valid"),
             random_steps: 3,
             log_prob: Reduction::Mean,
+            guidance: 1.0,
         },
         trained_steps: TrainedSteps::AllButLast {},
         advantage: AdvantageConfig { spread: Spread::Epoch, epsilon: 1e-4, clip: 5.0 },
@@ -83,14 +86,15 @@ pub fn policy_trainer(config: GrpoConfig, policy: Policy<Dit<Plain>>) -> TestTra
     Trainer::new(config, 10, 1, task(Box::new(Darkness)), policy, workers, Device::default())
 }
 
-pub fn task(reward: Box<dyn Reward>) -> Task<TokenIds> {
+pub fn task(reward: Box<dyn Reward>) -> Task<Plain, TokenIds> {
     let prompt = |(i, condition): (usize, TokenIds)| EncodedPrompt { prompt: Prompt::plain(&format!("prompt {i}")), condition };
     Task {
         prompts: conditions(4).into_iter().enumerate().map(prompt).collect(),
         weights: vec![1.0; 4],
         reward: WeightedReward::new(vec![(1.0, reward)]),
         latent_shape: [3, 16, 16],
-        decoder: Decoder::Pixels,
+        decoder: Arc::new(Decoder::Pixels),
+        unconditional: conditions(1).remove(0),
         on_policy_tolerance: 1e-4,
     }
 }

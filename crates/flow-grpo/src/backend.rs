@@ -43,6 +43,9 @@ compile_error!("bf16 is for GPUs: cargo xtask VERB --backend cuda|wgpu --precisi
 /// What the layers of a transformer compute in; everything else is f32.
 pub const PRECISION: FloatDType = if cfg!(feature = "bf16") { FloatDType::BF16 } else { FloatDType::F32 };
 
+/// What that is called.
+pub const PRECISION_NAME: &str = if cfg!(feature = "bf16") { "bf16" } else { "f32" };
+
 /// How far a replayed log-probability may lie from the sampled one; bf16 has 8 bits where f32 has 24.
 pub const ON_POLICY_TOLERANCE: f64 = if cfg!(feature = "bf16") { 1e-2 } else { 1e-4 };
 

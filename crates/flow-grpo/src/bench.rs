@@ -19,7 +19,7 @@ use grpo::{
     optimizer::{AdamW, AdamWConfig, MuonConfig},
     parameters::{self, Parameters, Trained},
     rollout::Rollout,
-    update::{Replay, Transition},
+    update::{InOnePiece, Replay, Transition},
     workers::Workers,
 };
 use models::{
@@ -32,7 +32,7 @@ use tasks::shapes::{self, Split};
 use crate::{
     backend::{self, Device, Plain, Training},
     memory,
-    network::{AnyNetwork, Architecture, Card, open_checkpoint},
+    network::{AnyNetwork, Architecture, Card, Pipeline, open_checkpoint},
     scale::scale,
     train_config::TrainConfig,
 };
@@ -270,6 +270,7 @@ impl Bench {
         let rollout = Rollout {
             sampler: &self.sampler,
             reduction: Reduction::Mean,
+            guidance: None,
             shape: self.card.latent_shape(),
             batch: self.batch(FORWARD_BATCH),
             workers: &self.workers,
@@ -293,6 +294,7 @@ impl Bench {
         let replay = Replay {
             sampler: &self.sampler,
             reduction: Reduction::Mean,
+            guidance: None,
             trajectory,
             conditions: &self.conditions(&(0..self.rows.len())),
             advantages: &vec![1.0; self.rows.len()],
@@ -304,7 +306,7 @@ impl Bench {
         };
         let transitions: Vec<Transition> = (0..self.rows.len()).map(|row| Transition { step: 0, row }).collect();
         let reference = (self.objective.kl_weight > 0.0).then_some(&self.network);
-        replay.gradient::<Training, Dit<Training>>(&self.network, reference, &transitions).gradient
+        replay.gradient::<Training, Dit<Training>>(&InOnePiece, &self.network, reference, &transitions).gradient
     }
 
     /// Weights, inputs and what we made of them, for the peer to check and to time.

@@ -1,32 +1,38 @@
 //! The command line.
 
-use std::{io::IsTerminal, path::PathBuf};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use flow::GridKind;
 use grpo::{
     evaluate::Row,
     noise::{Key, Purpose},
     workers::Workers,
 };
 use models::{
-    lora,
+    Adapter, TokenIds, lora,
+    sd3::{Choices, ModelDirectory},
     weights::{StoredAs, write_atomically},
 };
-use tasks::prompts::{Prompt, PromptSet};
+use tasks::prompts::{Prompt, PromptError, PromptSet};
 
 use crate::{
-    backend::{self, Device},
+    backend::{self, Device, Plain},
     bench::{self, BenchArgs},
     compare::{self, CompareArgs},
     config::{self, Checked, Preset},
     evaluation::{Evaluator, Prompts},
     figure, interrupt,
-    network::{AnyNetwork, Card},
+    network::{AnyNetwork, Card, Pipeline},
     picture,
     pretrain::{self, PretrainConfig},
     proxy::{self, ProxyArgs},
     run_dir::RunDir,
+    sd3::{self, Sd3},
     train,
     train_config::TrainConfig,
 };
@@ -69,13 +75,16 @@ enum Verb {
 struct TrainArgs {
     #[command(flatten)]
     run: RunArgs,
+    /// The base model: a model directory in the layout of diffusers, or a checkpoint; the same as --set base=….
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    model: Option<PathBuf>,
     /// Shows curves and the newest numbers on the whole terminal.
     #[arg(long)]
     live: bool,
 }
 
 /// What every run takes.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 struct RunArgs {
     /// A configuration that comes with the program.
     #[arg(long)]
@@ -106,9 +115,9 @@ struct ModelArgs {
     /// ODE steps.
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
-    /// Scale of classifier-free guidance; 1 is none.
-    #[arg(long, default_value_t = 1.0)]
-    guidance: f64,
+    /// Scale of classifier-free guidance; 1 is none [default: 1, or 4.5 with --model].
+    #[arg(long)]
+    guidance: Option<f64>,
     /// Seed of the noise.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -124,12 +133,57 @@ struct SampleArgs {
     /// A file of prompts: one a line, or GenEval metadata (.jsonl).
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
-    /// Pictures for each prompt.
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..))]
-    count: u32,
-    /// The PNG file to write.
-    #[arg(long, default_value = "samples.png")]
-    output: PathBuf,
+    /// Pictures for each prompt [default: 6, or 1 with --model].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    count: Option<u32>,
+    /// The PNG file to write, all pictures in a grid; or a directory, for a PNG file each [default: samples.png].
+    #[arg(long)]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    directory: DirectoryArgs,
+}
+
+/// Sampling from a model directory.
+#[derive(Args, Debug)]
+pub struct DirectoryArgs {
+    /// A model in the layout of diffusers: Stable Diffusion 3 or 3.5.
+    #[arg(long, value_name = "DIR", conflicts_with = "checkpoint")]
+    pub model: Option<PathBuf>,
+    /// Height of the pictures in pixels [default: what the model was trained on].
+    #[arg(long, requires = "model", conflicts_with = "latents")]
+    pub height: Option<usize>,
+    /// Width of the pictures in pixels.
+    #[arg(long, requires = "model", conflicts_with = "latents")]
+    pub width: Option<usize>,
+    /// Tokens of a prompt that T5 reads.
+    #[arg(long, requires = "model", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub max_sequence_length: u32,
+    /// Leaves T5 out: its features are zeros, as in diffusers.
+    #[arg(long, requires = "model")]
+    pub without_t5: bool,
+    /// A file in the layout of Stability and ComfyUI whose transformer, and autoencoder if it has one, replace the directory's.
+    #[arg(long, requires = "model", value_name = "FILE")]
+    pub single_file: Option<PathBuf>,
+    /// The time grid; diffusers' applies the shift twice [default: that of diffusers].
+    #[arg(long, requires = "model", value_enum)]
+    pub grid: Option<Grid>,
+    /// Initial latents, `[B, C, H, W]` under the name `latents` in a safetensors file: one for each picture, in the place of noise.
+    #[arg(long, requires = "model", value_name = "FILE")]
+    pub latents: Option<PathBuf>,
+    /// Writes `tensors.safetensors` beside the pictures: `final_latents`, and `decoded`, the autoencoder's output before clamping.
+    #[arg(long, requires = "model")]
+    pub save_latents: bool,
+}
+
+/// A time grid by name.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Grid {
+    /// As diffusers makes it: the shift of the scheduler's configuration is applied twice.
+    DoubleShift,
+    /// The shift is applied once.
+    SingleShift,
+    /// No shift.
+    Linear,
 }
 
 #[derive(Args, Debug)]
@@ -191,7 +245,10 @@ pub fn run() -> Result<()> {
 
 fn train(args: &TrainArgs) -> Result<()> {
     ensure!(!args.live || std::io::stderr().is_terminal(), "--live needs a terminal on standard error");
-    let (config, mut run): (TrainConfig, _) = open_run(&args.run, &TRAIN_PRESETS)?;
+    let mut run_args = args.run.clone();
+    // A path is data, not TOML.
+    run_args.set.extend(args.model.iter().map(|path| format!("base={}", toml::Value::String(path.display().to_string()))));
+    let (config, mut run): (TrainConfig, _) = open_run(&run_args, &TRAIN_PRESETS)?;
     train::train(&config, &mut run, args.live, &Device::default())
 }
 
@@ -212,26 +269,114 @@ fn bench(args: &BenchArgs) -> Result<()> {
 }
 
 fn sample(args: &SampleArgs) -> Result<()> {
-    let mut prompts: Vec<Prompt> = args.prompts.iter().map(|text| Prompt::plain(text)).collect();
-    if let Some(file) = &args.prompt_file {
-        prompts.extend(PromptSet::read(file)?.prompts);
+    // What an adapter of SD3 names as its base is a directory.
+    let model = args.directory.model.clone().or_else(|| {
+        let adapter = args.model.adapter.as_deref().filter(|_| args.model.checkpoint.is_none())?;
+        lora::base_of(adapter).ok().flatten().map(PathBuf::from).filter(|base| base.join("model_index.json").exists())
+    });
+    if let Some(model) = model {
+        return sample_sd3(args, &model);
     }
-    if prompts.is_empty() {
-        bail!("give at least one --prompt \"…\" or a --prompt-file");
-    }
-    let rows = Row::all(prompts.len(), args.count as usize);
+    let prompts = args.read_prompts(PromptSet::read)?;
+    let count = args.count.unwrap_or(6) as usize;
+    let rows = Row::all(prompts.len(), count);
     let (_, prompts, images) = generate(&args.model, |card| Ok(Prompts(card.encode(&prompts)?)), |_| rows.clone())?;
+    let output = args.output.clone().unwrap_or_else(|| PathBuf::from("samples.png"));
     if images.first().is_some_and(|image| image.channels == 2) {
         eprintln!("this model draws points of the plane and reads no prompt");
-        prompts.write_picture(&images, &rows, &args.output)?;
+        prompts.write_picture(&images, &rows, &output)?;
     } else {
-        let cell = |(image, row)| picture::Captioned { image, caption: prompts.prompt(row).text.as_str() };
-        let cells: Vec<picture::Captioned<'_>> = images.iter().zip(&rows).map(cell).collect();
-        picture::write_grid(&cells, args.count as usize, &args.output)?;
+        let captions: Vec<&str> = rows.iter().map(|row| prompts.prompt(row).text.as_str()).collect();
+        picture::write_all(&images, &captions, count, &output)?;
     }
-    println!("{}", args.output.display());
+    println!("{}", output.display());
     Ok(())
 }
+
+impl SampleArgs {
+    fn read_prompts(&self, read: impl Fn(&Path) -> Result<PromptSet, PromptError>) -> Result<Vec<Prompt>> {
+        let mut prompts: Vec<Prompt> = self.prompts.iter().map(|text| Prompt::plain(text)).collect();
+        if let Some(file) = &self.prompt_file {
+            prompts.extend(read(file)?.prompts);
+        }
+        if prompts.is_empty() {
+            bail!("give at least one --prompt \"…\" or a --prompt-file");
+        }
+        Ok(prompts)
+    }
+}
+
+/// Pictures of a model directory.
+fn sample_sd3(args: &SampleArgs, model: &Path) -> Result<()> {
+    let device = Device::default();
+    let DirectoryArgs { height, width, max_sequence_length, without_t5, single_file, grid, latents, save_latents, .. } =
+        &args.directory;
+    let prompts = args.read_prompts(PromptSet::read_texts)?;
+    let count = args.count.unwrap_or(1) as usize;
+    let rows = Row::all(prompts.len(), count);
+    let output = args.output.clone().unwrap_or_else(|| PathBuf::from("samples.png"));
+    ensure!(
+        !save_latents || !picture::is_grid(&output),
+        "--save-latents needs --output DIR, where the tensors go beside the pictures"
+    );
+    let choices = Choices { single_file: single_file.clone(), without_t5: *without_t5 };
+    let directory = ModelDirectory::open::<Plain>(model, &choices, &device)?;
+    let shift = directory.grid_shift()?;
+    let grid = match grid {
+        Some(Grid::Linear) => GridKind::Linear {},
+        Some(Grid::SingleShift) => GridKind::Sd3SingleShift { shift },
+        Some(Grid::DoubleShift) | None => GridKind::Sd3DoubleShift { shift },
+    };
+    let latents = latents.as_deref().map(|path| sd3::read_latents(path, &device)).transpose()?;
+    let scale = directory.vae_config().scale();
+    let size = match &latents {
+        Some(latents) => {
+            let [found, _, height, width] = latents.dims();
+            ensure!(found == rows.len(), "--latents holds {found} rows, {} pictures are asked for", rows.len());
+            [height * scale, width * scale]
+        }
+        None => {
+            let side = directory.transformer_config().sample_size * scale;
+            [height.unwrap_or(side), width.unwrap_or(side)]
+        }
+    };
+    let pipeline = Sd3::open(directory, size, *max_sequence_length as usize, None, &device)?;
+    if let Some(latents) = &latents {
+        let (channels, takes) = (latents.dims()[1], pipeline.latent_shape()[0]);
+        ensure!(channels == takes, "--latents has {channels} channels, the model takes {takes}");
+    }
+    let guidance = args.model.guidance.unwrap_or(DEFAULT_GUIDANCE);
+    ensure!(guidance.is_finite(), "--guidance ({guidance}) must be a finite number");
+    pipeline.conditions(&prompts.iter().map(|prompt| prompt.text.as_str()).chain([""]).collect::<Vec<_>>())?;
+    let prompts = Prompts(pipeline.encode(&prompts)?);
+    let mut transformer = pipeline.transformer()?;
+    if let Some(adapter) = &args.model.adapter {
+        transformer = Adapter::read(adapter)?.attach(transformer, &device)?;
+    }
+    let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
+    let evaluator = Evaluator {
+        pipeline: &pipeline,
+        workers: &workers,
+        device: &device,
+        key: Key::new(args.model.seed, Purpose::Sampling),
+        grid,
+        steps: args.model.steps as usize,
+        guidance,
+    };
+    let latents = evaluator.latents(&transformer, &prompts, &rows, latents)?;
+    drop(transformer); // The decoder needs its room.
+    let sampled = pipeline.finish(latents);
+    let captions: Vec<&str> = rows.iter().map(|row| prompts.prompt(row).text.as_str()).collect();
+    picture::write_all(&sampled.images, &captions, count, &output)?;
+    if *save_latents {
+        sd3::write_tensors(&sampled, &output.join("tensors.safetensors"))?;
+    }
+    println!("{}", output.display());
+    Ok(())
+}
+
+/// The scale of guidance of SD3.5-Medium.
+const DEFAULT_GUIDANCE: f64 = 4.5;
 
 fn eval(args: &EvalArgs) -> Result<()> {
     let (rows, prompts, images) =
@@ -262,25 +407,26 @@ fn merge(args: &MergeArgs) -> Result<()> {
 /// Makes pictures with a checkpoint.
 fn generate(
     args: &ModelArgs,
-    prompts: impl FnOnce(&Card) -> Result<Prompts>,
-    rows: impl FnOnce(&Prompts) -> Vec<Row>,
-) -> Result<(Vec<Row>, Prompts, Vec<tasks::image::Image>)> {
+    prompts: impl FnOnce(&Card) -> Result<Prompts<TokenIds>>,
+    rows: impl FnOnce(&Prompts<TokenIds>) -> Vec<Row>,
+) -> Result<(Vec<Row>, Prompts<TokenIds>, Vec<tasks::image::Image>)> {
     let device = Device::default();
     let (card, network) = AnyNetwork::open(args.checkpoint.as_deref(), args.adapter.as_deref(), &device)?;
     let prompts = prompts(&card)?;
     let rows = rows(&prompts);
     let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
     let evaluator = Evaluator {
-        card: &card,
+        pipeline: &card,
         workers: &workers,
         device: &device,
         key: Key::new(args.seed, Purpose::Sampling),
+        grid: GridKind::Linear {},
         steps: args.steps as usize,
-        guidance: args.guidance,
+        guidance: args.guidance.unwrap_or(1.0),
     };
     let images = match &network {
-        AnyNetwork::Dit(network) => evaluator.generate(network.as_ref(), &prompts, &rows),
-        AnyNetwork::Mlp(network) => evaluator.generate(network.as_ref(), &prompts, &rows),
+        AnyNetwork::Dit(network) => evaluator.generate(network.as_ref(), &prompts, &rows)?,
+        AnyNetwork::Mlp(network) => evaluator.generate(network.as_ref(), &prompts, &rows)?,
     };
     Ok((rows, prompts, images))
 }

@@ -6,13 +6,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use flow::{GridKind, Guided, Sampler, VelocityField};
+use burn::tensor::Tensor;
+use flow::{GridKind, Guidance, Sampler};
 use grpo::{
     evaluate::{EncodedPrompt, Generator, Row},
     noise::Key,
     workers::Workers,
 };
-use models::TokenIds;
 use serde::{Deserialize, Serialize};
 use tasks::{
     image::Image,
@@ -24,34 +24,23 @@ use tasks::{
 
 use crate::{
     backend::{Device, Plain},
-    monitors,
-    network::{Card, Network},
+    monitors::{self, JpegCompressibility},
+    network::{Network, Pipeline},
     picture, plot,
     progress::Progress,
     proxy::ShapesProxy,
 };
 
 /// A prompt set, encoded for a network.
-pub struct Prompts(pub Vec<EncodedPrompt<TokenIds>>);
+pub struct Prompts<C>(pub Vec<EncodedPrompt<C>>);
 
-impl Prompts {
+impl<C> Prompts<C> {
     /// A built-in set (`shapes:train`, `shapes:test`, `shapes:unseen`, `toy`) or a prompt file.
     ///
     /// # Errors
     /// If the file cannot be read, a word is unknown, or pictures are to be verified and the network makes none.
-    pub fn open(source: &str, card: &Card) -> Result<Self> {
-        let set = match source {
-            "shapes:train" => shapes::prompts(Split::Train),
-            "shapes:test" => shapes::prompts(Split::Test),
-            "shapes:unseen" => shapes::prompts(Split::Unseen),
-            "toy" => toy::prompts(),
-            path => PromptSet::read(Path::new(path))?,
-        };
-        let verified = set.prompts.iter().any(|prompt| prompt.metadata.is_some());
-        if verified && !matches!(card.latent_shape(), [3, height, width] if height == width) {
-            bail!("{source} asks for square RGB pictures that can be verified; the checkpoint makes {:?}", card.latent_shape());
-        }
-        Ok(Self(card.encode(&set.prompts)?))
+    pub fn open<P: Pipeline<Condition = C>>(source: &str, pipeline: &P) -> Result<Self> {
+        Ok(Self(pipeline.encode(&prompt_set(source, pipeline)?.prompts)?))
     }
 
     /// `per_tag` rows for every kind of prompt, spread evenly over the prompts of the kind.
@@ -126,19 +115,41 @@ impl Prompts {
     }
 }
 
+/// A built-in set of prompts (`shapes:train`, `shapes:test`, `shapes:unseen`, `toy`) or that of a file.
+///
+/// # Errors
+/// If the file cannot be read, or pictures are to be verified and the network makes none.
+pub fn prompt_set(source: &str, pipeline: &impl Pipeline) -> Result<PromptSet> {
+    let set = match source {
+        "shapes:train" => shapes::prompts(Split::Train),
+        "shapes:test" => shapes::prompts(Split::Test),
+        "shapes:unseen" => shapes::prompts(Split::Unseen),
+        "toy" => toy::prompts(),
+        path => pipeline.read_prompts(Path::new(path))?,
+    };
+    let verified = set.prompts.iter().any(|prompt| prompt.metadata.is_some());
+    let shape = pipeline.picture_shape();
+    if verified && !matches!(shape, [3, height, width] if height == width) {
+        bail!("{source} asks for square RGB pictures that can be verified; the checkpoint makes {shape:?}");
+    }
+    Ok(set)
+}
+
 /// Pictures shown of each kind in a sample grid.
 const SHOWN: usize = 6;
 
 /// Makes pictures for inference: the ODE, the same noise every time.
-pub struct Evaluator<'a> {
-    /// The network's card.
-    pub card: &'a Card,
+pub struct Evaluator<'a, P> {
+    /// What goes around the network.
+    pub pipeline: &'a P,
     /// Who does the work.
     pub workers: &'a Workers,
     /// Where.
     pub device: &'a Device,
     /// Identity of the noise.
     pub key: Key,
+    /// The time grid.
+    pub grid: GridKind,
     /// ODE steps.
     pub steps: usize,
     /// Scale of classifier-free guidance; 1 is none.
@@ -148,33 +159,70 @@ pub struct Evaluator<'a> {
 /// Rows that a worker samples at a time in inference.
 const BATCH: usize = 16;
 
-impl Evaluator<'_> {
+impl<P: Pipeline> Evaluator<'_, P> {
     /// A picture for every row.
-    pub fn generate<N: Network<Plain>>(&self, network: &N, prompts: &Prompts, rows: &[Row]) -> Vec<Image> {
-        if self.guidance == 1.0 {
-            return self.sample(network, prompts, rows);
-        }
-        let unconditional = self.card.condition("").expect("an empty prompt has no unknown word");
-        self.sample(&Guided { field: network.clone(), unconditional, scale: self.guidance }, prompts, rows)
+    ///
+    /// # Errors
+    /// If the empty prompt cannot be read, which guidance needs, or the grid is none.
+    pub fn generate<N>(&self, network: &N, prompts: &Prompts<P::Condition>, rows: &[Row]) -> Result<Vec<Image>>
+    where
+        N: Network<Plain, P::Condition>,
+    {
+        let decoder = self.pipeline.decoder();
+        self.sample(network, prompts, rows, None, |latents| decoder.decode(latents))
+            .map(|batches| batches.into_iter().flatten().collect())
     }
 
-    fn sample<F: VelocityField<Plain, Condition = TokenIds> + Clone + Send>(
+    /// The latents at t = 0 of every row, `[B, C, H, W]`, from given ones or from noise.
+    ///
+    /// # Errors
+    /// As [`Self::generate`].
+    pub fn latents<N>(
         &self,
-        field: &F,
-        prompts: &Prompts,
+        network: &N,
+        prompts: &Prompts<P::Condition>,
         rows: &[Row],
-    ) -> Vec<Image> {
-        let progress = Progress::new("sampling", rows.len(), "images");
+        initial: Option<Tensor<Plain, 4>>,
+    ) -> Result<Tensor<Plain, 4>>
+    where
+        N: Network<Plain, P::Condition>,
+    {
+        Ok(Tensor::cat(self.sample(network, prompts, rows, initial, |latents| latents)?, 0))
+    }
+
+    /// What `finish` makes of the final latents of every batch of rows.
+    fn sample<N, R: Send>(
+        &self,
+        network: &N,
+        prompts: &Prompts<P::Condition>,
+        rows: &[Row],
+        initial: Option<Tensor<Plain, 4>>,
+        finish: impl Fn(Tensor<Plain, 4>) -> R + Sync,
+    ) -> Result<Vec<R>>
+    where
+        N: Network<Plain, P::Condition>,
+    {
         let generator = Generator {
-            sampler: Sampler::ode(GridKind::Linear {}.grid(self.steps).expect("at least one step")),
-            shape: self.card.latent_shape(),
-            decoder: self.card.decoder(),
+            sampler: Sampler::ode(self.grid.grid(self.steps)?),
+            shape: self.pipeline.latent_shape(),
             batch: BATCH,
             workers: self.workers,
         };
-        let images = generator.generate::<Plain, F>(field, &prompts.0, rows, self.key, self.device, |n| progress.advance(n));
+        let initial = initial.as_ref();
+        let progress = Progress::new("sampling", rows.len(), "images");
+        let finish = |latents: Tensor<Plain, 4>| {
+            progress.advance(latents.dims()[0]);
+            finish(latents)
+        };
+        let batches = if self.guidance == 1.0 {
+            generator.generate(network, &prompts.0, rows, (self.key, initial), self.device, finish)
+        } else {
+            let unconditional = self.pipeline.conditions(&[""])?.remove(0);
+            let field = Guidance { unconditional, scale: self.guidance }.around(network.clone());
+            generator.generate(&field, &prompts.0, rows, (self.key, initial), self.device, finish)
+        };
         progress.finish();
-        images
+        Ok(batches)
     }
 }
 
@@ -284,15 +332,16 @@ pub fn wilson_interval(share: f64, n: usize) -> (f64, f64) {
 }
 
 /// The reward of a configuration: names and weights.
-pub fn rewards(weights: &BTreeMap<String, f32>, card: &Card, device: &Device) -> Result<WeightedReward> {
+pub fn rewards(weights: &BTreeMap<String, f32>, picture_shape: [usize; 3], device: &Device) -> Result<WeightedReward> {
     use tasks::reward::{Darkness, Reward};
     let mut parts: Vec<(f32, Box<dyn Reward>)> = Vec::new();
     for (name, &weight) in weights {
         let reward: Box<dyn Reward> = match name.as_str() {
             "shapes_partial" => Box::new(shapes::ShapesPartial),
             "shapes_strict" => Box::new(shapes::ShapesStrict),
-            "shapes_proxy" => Box::new(ShapesProxy::built_in(card.latent_shape(), device).context("rewards.shapes_proxy")?),
+            "shapes_proxy" => Box::new(ShapesProxy::built_in(picture_shape, device).context("rewards.shapes_proxy")?),
             "darkness" => Box::new(Darkness),
+            "jpeg_compressibility" => Box::new(JpegCompressibility),
             "toy_mode" => Box::new(toy::FirstMode),
             _ => bail!("rewards.{name}: there is no such reward; there are: {}", REWARDS.join(", ")),
         };
@@ -302,7 +351,8 @@ pub fn rewards(weights: &BTreeMap<String, f32>, card: &Card, device: &Device) ->
 }
 
 /// The names of all rewards.
-pub const REWARDS: [&str; 5] = ["shapes_partial", "shapes_strict", "shapes_proxy", "darkness", "toy_mode"];
+pub const REWARDS: [&str; 6] =
+    ["shapes_partial", "shapes_strict", "shapes_proxy", "darkness", "jpeg_compressibility", "toy_mode"];
 
 #[cfg(test)]
 mod tests {

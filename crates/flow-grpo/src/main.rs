@@ -27,6 +27,7 @@ mod report;
 mod rules;
 mod run_dir;
 mod scale;
+mod sd3;
 mod tensorboard;
 mod train;
 mod train_config;

@@ -6,7 +6,7 @@
 
 use anyhow::{Result, ensure};
 
-use crate::{backend, network::Card};
+use crate::{backend, network::Pipeline};
 
 /// What a run needs, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +30,13 @@ const COPIES_OF_WEIGHTS: usize = 7;
 impl Needs {
     /// The needs of a network with `trained` numbers that are trained and `frozen` ones, `latents` latents alive at the same time, and backward passes over
     /// `micro_batch` rows on every worker.
-    pub fn new(card: &Card, [trained, frozen]: [usize; 2], latents: usize, micro_batch: usize) -> Self {
+    pub fn new(pipeline: &impl Pipeline, [trained, frozen]: [usize; 2], latents: usize, micro_batch: usize) -> Self {
         let workers = backend::workers();
         let bytes = |factors: &[usize]| factors.iter().fold(NUMBER, |bytes, &factor| bytes.saturating_mul(factor as u64));
         Self {
             weights: bytes(&[frozen]).saturating_add(bytes(&[trained, COPIES_OF_WEIGHTS + workers])),
-            samples: bytes(&[&[latents], &card.latent_shape()[..]].concat()),
-            passes: bytes(&[workers, micro_batch, card.architecture.kept_per_row()]),
+            samples: bytes(&[&[latents], &pipeline.latent_shape()[..]].concat()),
+            passes: bytes(&[workers, micro_batch, pipeline.kept_per_row()]),
         }
     }
 

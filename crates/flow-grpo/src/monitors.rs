@@ -2,11 +2,15 @@
 
 use std::{collections::BTreeMap, io::Cursor};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use grpo::{advantage, evaluate::Row};
 use image::{ImageEncoder, codecs::jpeg::JpegEncoder};
 use serde::{Deserialize, Serialize};
-use tasks::{image::Image, prompts::Prompt, reward::WeightedReward};
+use tasks::{
+    image::Image,
+    prompts::Prompt,
+    reward::{Reward, RewardError, WeightedReward},
+};
 
 /// The numbers of a set of pictures.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -77,8 +81,8 @@ fn saturation(image: &Image) -> f64 {
     advantage::mean(&pixels.map(of_pixel).collect::<Vec<_>>())
 }
 
-/// Source: the reward `jpeg_compressibility` of the reference code.
 fn jpeg_kilobytes(image: &Image) -> Result<f64> {
+    ensure!(image.channels == 3, "only RGB pictures can be JPEGs, this one has {} channels", image.channels);
     let pixels = (0..image.height).flat_map(|row| (0..image.width).flat_map(move |column| image.rgb(row, column)));
     let bytes: Vec<u8> = pixels.map(|value| (value * 255.0).round() as u8).collect();
     let mut file = Cursor::new(Vec::new());
@@ -86,6 +90,23 @@ fn jpeg_kilobytes(image: &Image) -> Result<f64> {
         .write_image(&bytes, image.width as u32, image.height as u32, image::ExtendedColorType::Rgb8)
         .context("cannot encode a picture as JPEG")?;
     Ok(file.into_inner().len() as f64 / 1000.0)
+}
+
+/// How small a picture is as a JPEG: its size in kB, divided by −500. Dense and easy to raise: smooth pictures are small.
+///
+/// Source: the reward `jpeg_compressibility` of the reference code.
+#[derive(Clone, Copy, Debug)]
+pub struct JpegCompressibility;
+
+impl Reward for JpegCompressibility {
+    fn name(&self) -> &'static str {
+        "jpeg_compressibility"
+    }
+
+    fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+        let failed = |error: anyhow::Error| RewardError::Failed { reward: self.name(), reason: format!("{error:#}") };
+        images.iter().map(|image| Ok(-jpeg_kilobytes(image).map_err(failed)? as f32 / 500.0)).collect()
+    }
 }
 
 /// Mean and standard deviation of what pictures look like from afar: of each of 4 x 4 fields the mean of every channel, and the mean

@@ -2,16 +2,22 @@
 //!
 //! A checkpoint is one safetensors file: the weights, and in its metadata the sizes, the vocabulary and how it was made.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result, ensure};
 use burn::{module::AutodiffModule, prelude::*, tensor::backend::AutodiffBackend};
 use burn_store::ModuleSnapshot;
 use flow::VelocityField;
-use grpo::{evaluate::EncodedPrompt, images::Decoder};
-use models::{Adaptable, Adapter, Dit, DitConfig, MlpConfig, MlpField, TokenIds, Vocabulary, WeightsFile, lora, weights};
+use grpo::{
+    evaluate::EncodedPrompt,
+    images::{Decode, Decoder},
+};
+use models::{
+    Adaptable, Adapter, Dit, DitConfig, MlpConfig, MlpField, TokenIds, Vocabulary, WeightsFile, lora,
+    weights::{self, StoredAs},
+};
 use serde::{Deserialize, Serialize};
-use tasks::prompts::Prompt;
+use tasks::prompts::{Prompt, PromptSet};
 
 use crate::backend::{self, Device, Plain};
 
@@ -51,16 +57,61 @@ impl Architecture {
     }
 }
 
-/// What every network can do: be a velocity field under a prompt, be trained, be saved, carry adapters.
-pub trait Network<B: Backend>: VelocityField<B, Condition = TokenIds> + Module<B> + ModuleSnapshot<B> + Adaptable<B> {}
+/// What every network can do: be a velocity field under a prompt, be trained, be saved, carry adapters. `C` is what it reads of one.
+pub trait Network<B: Backend, C>: VelocityField<B, Condition = C> + Module<B> + ModuleSnapshot<B> + Adaptable<B> {}
 
-impl<B: Backend, N> Network<B> for N where N: VelocityField<B, Condition = TokenIds> + Module<B> + ModuleSnapshot<B> + Adaptable<B>
-{}
+impl<B: Backend, C, N> Network<B, C> for N where N: VelocityField<B, Condition = C> + Module<B> + ModuleSnapshot<B> + Adaptable<B> {}
 
 /// A network on the autodiff backend whose plain form is a network too.
-pub trait Trainable<B: AutodiffBackend>: Network<B> + AutodiffModule<B, InnerModule: Network<B::InnerBackend>> {}
+pub trait Trainable<B: AutodiffBackend, C>: Network<B, C> + AutodiffModule<B, InnerModule: Network<B::InnerBackend, C>> {}
 
-impl<B: AutodiffBackend, N> Trainable<B> for N where N: Network<B> + AutodiffModule<B, InnerModule: Network<B::InnerBackend>> {}
+impl<B: AutodiffBackend, C, N> Trainable<B, C> for N where
+    N: Network<B, C> + AutodiffModule<B, InnerModule: Network<B::InnerBackend, C>>
+{
+}
+
+/// What goes around a network: what it makes of a prompt, and what its latents mean.
+pub trait Pipeline {
+    /// What the network reads of a prompt.
+    type Condition: Clone + Send + Sync;
+
+    /// `[C, H, W]` of a latent.
+    fn latent_shape(&self) -> [usize; 3];
+
+    /// `[C, H, W]` of a picture.
+    fn picture_shape(&self) -> [usize; 3];
+
+    /// What makes a picture of a final latent.
+    fn decoder(&self) -> Arc<dyn Decode<Plain>>;
+
+    /// The conditions of prompts, in their order.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    fn conditions(&self, texts: &[&str]) -> Result<Vec<Self::Condition>>;
+
+    /// Reads a file of prompts.
+    fn read_prompts(&self, path: &Path) -> Result<PromptSet>;
+
+    /// How the network came to be, for people.
+    fn made_by(&self) -> &str;
+
+    /// Numbers per row that a forward pass keeps for its backward pass.
+    fn kept_per_row(&self) -> usize;
+
+    /// Writes all weights of a network to a file.
+    ///
+    /// # Errors
+    /// If it cannot be written, or is not written as a whole.
+    fn write<N: Network<Plain, Self::Condition>>(&self, network: &N, stored_as: StoredAs, path: &Path) -> Result<()>;
+
+    /// Prompts with their conditions.
+    fn encode(&self, prompts: &[Prompt]) -> Result<Vec<EncodedPrompt<Self::Condition>>> {
+        let texts: Vec<&str> = prompts.iter().map(|prompt| prompt.text.as_str()).collect();
+        let encoded = prompts.iter().zip(self.conditions(&texts)?);
+        Ok(encoded.map(|(prompt, condition)| EncodedPrompt { condition, prompt: prompt.clone() }).collect())
+    }
+}
 
 /// What goes with a network's weights: enough to use them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,23 +143,8 @@ impl Card {
         Ok(card)
     }
 
-    /// Writes the weights with this card, atomically.
-    pub fn write<N: Network<Plain>>(&self, network: &N, stored_as: weights::StoredAs, path: &Path) -> Result<()> {
-        let card = serde_json::to_string(self).context("a card is plain data")?;
-        weights::write_module::<Plain, N>(network, (CARD, card), stored_as, path)?;
-        Ok(())
-    }
-
-    /// `[C, H, W]` of a latent.
-    pub fn latent_shape(&self) -> [usize; 3] {
-        match &self.architecture {
-            Architecture::Dit(config) => [config.channels, config.image_size, config.image_size],
-            Architecture::Mlp(config) => [config.elements, 1, 1],
-        }
-    }
-
-    /// What a final latent means.
-    pub fn decoder(&self) -> Decoder {
+    /// What the numbers of a final latent mean.
+    pub fn pixels(&self) -> Decoder {
         match self.architecture {
             Architecture::Dit(_) => Decoder::Pixels,
             Architecture::Mlp(_) => Decoder::Points,
@@ -125,11 +161,46 @@ impl Card {
             Architecture::Mlp(_) => Ok(TokenIds::from([])),
         }
     }
+}
 
-    /// Prompts with their conditions.
-    pub fn encode(&self, prompts: &[Prompt]) -> Result<Vec<EncodedPrompt<TokenIds>>> {
-        let encode = |prompt: &Prompt| Ok(EncodedPrompt { condition: self.condition(&prompt.text)?, prompt: prompt.clone() });
-        prompts.iter().map(encode).collect()
+impl Pipeline for Card {
+    type Condition = TokenIds;
+
+    fn latent_shape(&self) -> [usize; 3] {
+        match &self.architecture {
+            Architecture::Dit(config) => [config.channels, config.image_size, config.image_size],
+            Architecture::Mlp(config) => [config.elements, 1, 1],
+        }
+    }
+
+    fn picture_shape(&self) -> [usize; 3] {
+        self.latent_shape()
+    }
+
+    fn decoder(&self) -> Arc<dyn Decode<Plain>> {
+        Arc::new(self.pixels())
+    }
+
+    fn conditions(&self, texts: &[&str]) -> Result<Vec<TokenIds>> {
+        texts.iter().map(|text| self.condition(text)).collect()
+    }
+
+    fn read_prompts(&self, path: &Path) -> Result<PromptSet> {
+        Ok(PromptSet::read(path)?)
+    }
+
+    fn made_by(&self) -> &str {
+        &self.made_by
+    }
+
+    fn kept_per_row(&self) -> usize {
+        self.architecture.kept_per_row()
+    }
+
+    fn write<N: Network<Plain, Self::Condition>>(&self, network: &N, stored_as: StoredAs, path: &Path) -> Result<()> {
+        let card = serde_json::to_string(self).context("a card is plain data")?;
+        weights::write_module::<Plain, N>(network, (CARD, card), stored_as, path)?;
+        Ok(())
     }
 }
 

@@ -30,17 +30,38 @@ pub fn write_grid(cells: &[Captioned<'_>], columns: usize, path: &Path) -> Resul
     let columns = columns.clamp(1, cells.len().max(1)) as u32;
     let rows = (cells.len() as u32).div_ceil(columns);
     let scale = cells.first().map_or(1, |cell| CELL.div_ceil(cell.image.width as u32).max(1));
-    let side = cells.first().map_or(CELL, |cell| cell.image.width as u32 * scale);
-    let (width, height) = (side + GAP, side + GAP + CAPTION_LINES * LINE);
+    let [shown_width, shown_height] =
+        cells.first().map_or([CELL; 2], |cell| [cell.image.width, cell.image.height].map(|side| side as u32 * scale));
+    let (width, height) = (shown_width + GAP, shown_height + GAP + CAPTION_LINES * LINE);
     let mut grid = RgbImage::from_pixel(columns * width + GAP, rows * height + GAP, PAPER);
     let font = FontRef::try_from_slice(include_bytes!("../../../assets/fonts/DejaVuSans.ttf")).context("the built-in font")?;
     for (index, cell) in cells.iter().enumerate() {
         let (x, y) = (GAP + index as u32 % columns * width, GAP + index as u32 / columns * height);
-        let picture = image::imageops::resize(&to_rgb(cell.image), side, side, image::imageops::FilterType::Nearest);
+        let picture =
+            image::imageops::resize(&to_rgb(cell.image), shown_width, shown_height, image::imageops::FilterType::Nearest);
         image::imageops::replace(&mut grid, &picture, x.into(), y.into());
-        write_caption(&mut grid, &font, cell.caption, (x, y + side + 2), side);
+        write_caption(&mut grid, &font, cell.caption, (x, y + shown_height + 2), shown_width);
     }
     write_png(&grid, path)
+}
+
+/// Whether a path is that of a picture and not of a directory.
+pub fn is_grid(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"))
+}
+
+/// Writes pictures with their captions: in rows of `columns` to a PNG file, or one PNG file each, `000.png`, …, into a directory.
+pub fn write_all(images: &[Image], captions: &[&str], columns: usize, path: &Path) -> Result<()> {
+    if is_grid(path) {
+        let cells: Vec<Captioned<'_>> =
+            images.iter().zip(captions).map(|(image, caption)| Captioned { image, caption }).collect();
+        return write_grid(&cells, columns, path);
+    }
+    std::fs::create_dir_all(path).with_context(|| format!("cannot make the directory {}", path.display()))?;
+    for (index, image) in images.iter().enumerate() {
+        write_png(&to_rgb(image), &path.join(format!("{index:03}.png")))?;
+    }
+    Ok(())
 }
 
 /// Writes an RGB picture, atomically.

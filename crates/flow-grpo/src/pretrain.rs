@@ -30,7 +30,7 @@ use crate::{
     examples::{CaptionConfig, Examples},
     interrupt,
     memory::Needs,
-    network::{AnyNetwork, Architecture, Card, Trainable, open_checkpoint},
+    network::{AnyNetwork, Architecture, Card, Pipeline, Trainable, open_checkpoint},
     outcome::BrokeRun,
     progress::{Progress, whole_seconds},
     run_dir::RunDir,
@@ -192,11 +192,11 @@ struct Update {
 }
 
 /// Pre-training between two updates.
-struct Session<'a, N: Trainable<Training>> {
+struct Session<'a, N: Trainable<Training, TokenIds>> {
     config: &'a PretrainConfig,
     device: &'a Device,
     batches: Batches<'a>,
-    held_out: Prompts,
+    held_out: Prompts<TokenIds>,
     workers: Workers,
     network: N::InnerModule,
     average: Parameters<Plain>,
@@ -204,7 +204,7 @@ struct Session<'a, N: Trainable<Training>> {
     step: usize,
 }
 
-impl<'a, N: Trainable<Training>> Session<'a, N> {
+impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
     /// A fresh start, or the continuation of what the run directory holds.
     fn start(config: &'a PretrainConfig, card: Card, network: N::InnerModule, run: &RunDir, device: &'a Device) -> Result<Self> {
         let trained = Trained::all(&network);
@@ -327,16 +327,17 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
 
     fn evaluate(&self, run: &mut RunDir) -> Result<Evaluation> {
         let evaluator = Evaluator {
-            card: &self.batches.card,
+            pipeline: &self.batches.card,
             workers: &self.workers,
             device: self.device,
             key: Key::new(self.config.seed, Purpose::Evaluation),
+            grid: flow::GridKind::Linear {},
             steps: 40,
             guidance: 1.0,
         };
         let network = self.average.put_into(self.network.clone());
         let rows = self.held_out.balanced_rows(self.config.evaluation_samples);
-        let images = evaluator.generate(&network, &self.held_out, &rows);
+        let images = evaluator.generate(&network, &self.held_out, &rows)?;
         self.held_out.write_picture(&images, &rows, &run.samples("step", self.step))?;
         run.append_picture("step", self.step)?;
         self.held_out.evaluate(&images, &rows, None)
@@ -363,7 +364,7 @@ struct Batches<'a> {
 
 impl Batches<'_> {
     /// The share of one micro-batch in the batch's mean loss and its gradient.
-    fn loss_and_gradient<N: Trainable<Training>>(
+    fn loss_and_gradient<N: Trainable<Training, TokenIds>>(
         &self,
         network: N::InnerModule,
         trained: &Trained,
@@ -381,7 +382,7 @@ impl Batches<'_> {
             times.push(self.config.times.time(rng.random(), StandardNormal.sample(&mut rng)) as f32);
             keys.push(key.step(1));
         }
-        let data = self.card.decoder().encode::<Plain>(&images, self.device);
+        let data = self.card.pixels().encode::<Plain>(&images, self.device);
         let noise = normal::<Plain>(&keys, self.card.latent_shape(), self.device);
         let time = Tensor::<Plain, 1>::from_floats(times.as_slice(), self.device);
         let network: N = trained.with_graph(network);

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use grpo::evaluate::EncodedPrompt;
-use models::{TokenIds, weights::sha256};
+use models::weights::sha256;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
     evaluation::{Evaluation, Prompts},
     monitors::{Features, MONITORS, Monitors},
-    network::Card,
     rules::{Action, Peaks},
     train_config::TrainConfig,
 };
@@ -75,7 +74,7 @@ pub struct Inputs {
 
 impl Inputs {
     /// The inputs of a run.
-    pub fn of(base: String, train: &[EncodedPrompt<TokenIds>], test: &Prompts, unseen: Option<&Prompts>) -> Self {
+    pub fn of<C>(base: String, train: &[EncodedPrompt<C>], test: &Prompts<C>, unseen: Option<&Prompts<C>>) -> Self {
         let sets = [Some(train), Some(&test.0[..]), unseen.map(|unseen| &unseen.0[..])];
         let prompts: String = sets.into_iter().flatten().flatten().map(|prompt| format!("{:?}\n", prompt.prompt)).collect();
         Self { base, prompts: sha256(prompts.as_bytes()) }
@@ -113,10 +112,10 @@ pub struct Best {
 }
 
 /// The names of the numbers that every evaluation of a run has.
-pub fn numbers(config: &TrainConfig, test: &Prompts, card: &Card) -> Vec<String> {
+pub fn numbers<C>(config: &TrainConfig, test: &Prompts<C>, picture_shape: [usize; 3]) -> Vec<String> {
     let rewards = config.rewards.keys().map(|name| format!("rewards.{name}"));
     let gold = config.gold.iter().map(|name| format!("gold.{name}"));
-    let monitors = if card.latent_shape()[0] == 3 { &MONITORS[..] } else { &MONITORS[..1] };
+    let monitors = if picture_shape[0] == 3 { &MONITORS[..] } else { &MONITORS[..1] };
     let monitors = monitors.iter().map(|name| format!("monitors.{name}"));
     test.accuracies().into_iter().chain(rewards).chain(gold).chain(monitors).collect()
 }

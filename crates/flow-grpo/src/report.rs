@@ -7,7 +7,6 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
 use crate::{
-    network::Card,
     plot::{Curve, Panel, curves},
     run_dir::RunDir,
     train::{HELD_OUT, UNSEEN},
@@ -15,11 +14,11 @@ use crate::{
 };
 
 /// Draws the curves and writes the report of what the run has done so far.
-pub fn write(run: &RunDir, config: &TrainConfig, card: &Card) -> Result<()> {
+pub fn write(run: &RunDir, config: &TrainConfig, made_by: &str) -> Result<()> {
     let lines = run.metrics()?;
     let svg = curves(&panels(&lines))?;
     run.write("curves.svg", &svg)?;
-    run.write("report.html", &html(run, config, card, &lines, &svg)?)
+    run.write("report.html", &html(run, config, made_by, &lines, &svg)?)
 }
 
 /// Lines of one kind.
@@ -103,7 +102,7 @@ fn step_points(lines: &[Value], step: u64, pointer: &str) -> Vec<(f64, f64)> {
     of(lines, "epoch").filter_map(point).collect()
 }
 
-fn html(run: &RunDir, config: &TrainConfig, card: &Card, lines: &[Value], svg: &str) -> Result<String> {
+fn html(run: &RunDir, config: &TrainConfig, made_by: &str, lines: &[Value], svg: &str) -> Result<String> {
     let evaluations: Vec<&Value> = of(lines, "eval").collect();
     let (Some(first), Some(last)) = (evaluations.first(), evaluations.last()) else {
         return Ok(page(&run.path().display().to_string(), "<p>Nothing has been evaluated yet.</p>"));
@@ -114,7 +113,7 @@ fn html(run: &RunDir, config: &TrainConfig, card: &Card, lines: &[Value], svg: &
         config.grpo.groups,
         config.grpo.group_size,
         escape(&config.base),
-        escape(&card.made_by)
+        escape(made_by)
     );
     body += &format!("<h2>Held-out prompts</h2>{}{}", table(first, last), pictures(run, HELD_OUT, &evaluations)?);
     let unseen: Vec<&Value> = evaluations.iter().copied().filter(|line| line.get("unseen").is_some()).collect();

@@ -9,6 +9,7 @@
 //! policy.safetensors   (training) the averaged weights so far
 //! best.safetensors     (training) the averaged weights of the best evaluation
 //! adapter/, best-adapter/  (training with LoRA, instead) the averaged adapters, in the files of PEFT and diffusers
+//! prompts.safetensors  (from a model directory) what its text encoders make of the prompts
 //! samples/             pictures of every evaluation
 //! curves.svg, report.html
 //! tensorboard/         the same numbers and pictures for `tensorboard --logdir RUN`
@@ -165,6 +166,11 @@ impl RunDir {
         write_text(&path, &kept.map(|(line, _)| line + "\n").collect::<String>())?;
         self.metrics = OpenOptions::new().append(true).open(&path).with_context(|| format!("cannot write {}", path.display()))?;
         Ok(())
+    }
+
+    /// Where what the text encoders make of the prompts is kept.
+    pub fn prompt_embeddings(&self) -> PathBuf {
+        self.path.join("prompts.safetensors")
     }
 
     /// Where the training state after `done` epochs or steps is.

@@ -10,7 +10,7 @@ use tasks::shapes::{self, Split};
 use crate::{
     backend::{self, Device, Plain, Training},
     evaluation, memory,
-    network::Card,
+    network::{Card, Pipeline},
     plot::{Curve, Panel, curves},
     train_config::TrainConfig,
 };
@@ -66,9 +66,10 @@ fn epoch(config: &TrainConfig, card: &Card, network: &Dit<Plain>, device: &Devic
     let task = Task {
         weights: vec![1.0; prompts.len()],
         prompts,
-        reward: evaluation::rewards(&config.rewards, card, device)?,
+        reward: evaluation::rewards(&config.rewards, card.picture_shape(), device)?,
         latent_shape: card.latent_shape(),
         decoder: card.decoder(),
+        unconditional: card.condition("")?,
         on_policy_tolerance: backend::ON_POLICY_TOLERANCE,
     };
     let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;

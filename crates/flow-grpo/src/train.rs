@@ -12,27 +12,32 @@ use grpo::{
     evaluate::Row,
     noise::{Key, Purpose},
     parameters::Parameters,
+    update::{Differentiate, InOnePiece, PartByPart},
     workers::Workers,
 };
-use models::{Dit, MlpField, TokenIds, WeightsFile};
+use models::{
+    Dit, MlpField, WeightsFile,
+    sd3::{Embedding, ModelDirectory, Transformer},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tasks::{image::Image, prompts::Prompt, reward::WeightedReward};
 
 use crate::{
-    backend::{self, Device, Training},
+    backend::{self, Device, Plain, Training},
     config,
     evaluation::{self, Evaluation, Evaluator, Prompts},
     interrupt,
     memory::{self, Needs},
     monitors::{self, Features, Monitors},
-    network::{AnyNetwork, Card, Trainable, open_checkpoint},
+    network::{AnyNetwork, Pipeline, Trainable, open_checkpoint},
     outcome::BrokeRun,
     progress::whole_seconds,
     record::{ActionLine, Best, EpochLine, EvaluationLine, Inputs, Watched, number, numbers},
     report,
     rules::{self, Action},
     run_dir::RunDir,
+    sd3::Sd3,
     train_config::TrainConfig,
     training_state::TrainingState,
     tuning::{policy, write_policy},
@@ -41,17 +46,51 @@ use crate::{
 
 /// Trains from the configured base model; `live` shows it on the whole terminal.
 pub fn train(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device) -> Result<()> {
+    if Path::new(&config.base).is_dir() {
+        return train_sd3(config, run, live, device);
+    }
+    ensure!(
+        config.sd3.is_none(),
+        "base: `{}` is no directory; this preset trains a model in a directory of diffusers' layout: pass --model DIR",
+        config.base
+    );
     let file = open_checkpoint(&config.base)?;
     let digest = file.digest();
     let (card, network) = AnyNetwork::load(&file, device)?;
     match network {
         AnyNetwork::Dit(network) => {
-            Session::<Dit<Training>>::start(config, card, *network, digest, run, live, device)?.run(run).context(BrokeRun)
+            Session::<Dit<Training>, _>::start(config, card, *network, digest, Box::new(InOnePiece), run, live, device)?
+                .run(run)
+                .context(BrokeRun)
         }
         AnyNetwork::Mlp(network) => {
-            Session::<MlpField<Training>>::start(config, card, *network, digest, run, live, device)?.run(run).context(BrokeRun)
+            Session::<MlpField<Training>, _>::start(config, card, *network, digest, Box::new(InOnePiece), run, live, device)?
+                .run(run)
+                .context(BrokeRun)
         }
     }
+}
+
+/// Trains from a model directory.
+fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device) -> Result<()> {
+    let sd3 = config.sd3.as_ref().with_context(|| {
+        format!("base: `{}` is a model directory, which the preset does not expect; use one of the presets sd35m-…", config.base)
+    })?;
+    let directory = ModelDirectory::open::<Plain>(Path::new(&config.base), &sd3.choices(), device)?;
+    let digest = directory.network_digest()?;
+    let cache = Some(run.prompt_embeddings());
+    let pipeline = Sd3::open(directory, [sd3.resolution; 2], sd3.max_sequence_length, cache, device)?;
+    // All at once and before the transformer is there: text encoders are larger than it.
+    let sets = [&config.prompts.train, &config.prompts.test, &config.prompts.unseen];
+    let mut prompts = vec![Prompt::plain("")];
+    for set in sets.into_iter().filter(|set| !set.is_empty()) {
+        prompts.extend(evaluation::prompt_set(set, &pipeline)?.prompts);
+    }
+    pipeline.encode(&prompts)?;
+    let transformer = pipeline.transformer()?;
+    let differentiate: Box<dyn Differentiate<Training, Transformer<Training>, Embedding>> =
+        if sd3.recompute { Box::new(PartByPart) } else { Box::new(InOnePiece) };
+    Session::start(config, pipeline, transformer, digest, differentiate, run, live, device)?.run(run).context(BrokeRun)
 }
 
 /// What a checkpoint holds beside numbers by parameter. The positions of all streams of random numbers are those of the epoch.
@@ -64,44 +103,52 @@ struct Counters {
     config: TrainConfig,
 }
 
-struct Session<'a, N: Trainable<Training>> {
+struct Session<'a, N: Trainable<Training, P::Condition>, P: Pipeline> {
     config: &'a TrainConfig,
     device: &'a Device,
-    card: Card,
-    trainer: Trainer<Training, N, TokenIds>,
-    test: Prompts,
-    unseen: Option<Prompts>,
+    pipeline: P,
+    trainer: Trainer<Training, N, P::Condition>,
+    test: Prompts<P::Condition>,
+    unseen: Option<Prompts<P::Condition>>,
     gold: WeightedReward,
     view: View,
     watched: Watched,
     inputs: Inputs,
 }
 
-impl<'a, N: Trainable<Training>> Session<'a, N> {
+impl<'a, N, P> Session<'a, N, P>
+where
+    N: Trainable<Training, P::Condition>,
+    P: Pipeline,
+{
+    #[expect(clippy::too_many_arguments, reason = "a session is made of as many things")]
     fn start(
         config: &'a TrainConfig,
-        card: Card,
+        pipeline: P,
         base: N::InnerModule,
         base_digest: String,
+        differentiate: Box<dyn Differentiate<Training, N, P::Condition>>,
         run: &RunDir,
         live: bool,
         device: &'a Device,
     ) -> Result<Self> {
-        let prompts = Prompts::open(&config.prompts.train, &card).context("prompts.train")?.0;
+        let prompts = Prompts::open(&config.prompts.train, &pipeline).context("prompts.train")?.0;
         let weights =
             draw_weights(&prompts.iter().map(|prompt| prompt.prompt.tag.as_str()).collect::<Vec<_>>(), &config.prompts.mix)?;
         let task = Task {
             prompts,
             weights,
-            reward: evaluation::rewards(&config.rewards, &card, device)?,
-            latent_shape: card.latent_shape(),
-            decoder: card.decoder(),
+            reward: evaluation::rewards(&config.rewards, pipeline.picture_shape(), device)?,
+            latent_shape: pipeline.latent_shape(),
+            decoder: pipeline.decoder(),
+            unconditional: pipeline.conditions(&[""])?.remove(0),
             on_policy_tolerance: backend::ON_POLICY_TOLERANCE,
         };
         let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
         let policy = policy(config, base, device)?;
-        let mut trainer = Trainer::new(config.grpo.clone(), config.epochs, config.seed, task, policy, workers, device.clone());
-        let open = |key: &'static str, source: &str| Prompts::open(source, &card).context(key);
+        let trainer = Trainer::new(config.grpo.clone(), config.epochs, config.seed, task, policy, workers, device.clone());
+        let mut trainer = trainer.differentiating(differentiate);
+        let open = |key: &'static str, source: &str| Prompts::open(source, &pipeline).context(key);
         let test = open("prompts.test", &config.prompts.test)?;
         let unseen = (!config.prompts.unseen.is_empty()).then(|| open("prompts.unseen", &config.prompts.unseen)).transpose()?;
         let inputs = Inputs::of(base_digest, trainer.prompts(), &test, unseen.as_ref());
@@ -128,16 +175,16 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
                 epoch,
             });
         }
-        let numbers = numbers(config, &test, &card);
+        let numbers = numbers(config, &test, pipeline.picture_shape());
         for (key, name) in
             [("best_by", &config.best_by)].into_iter().chain(config.rules.iter().map(|rule| ("rules: watch", &rule.watch)))
         {
             ensure!(numbers.contains(name), "{key}: an evaluation has no number `{name}`; it has: {}", numbers.join(", "));
         }
         let gold = config.gold.iter().map(|name| (name.clone(), 1.0)).collect();
-        let gold = evaluation::rewards(&gold, &card, device).context("gold")?;
+        let gold = evaluation::rewards(&gold, pipeline.picture_shape(), device).context("gold")?;
         let view = View::new(live, trainer.epoch(), config.epochs)?;
-        let session = Self { config, device, card, trainer, test, unseen, gold, view, watched, inputs };
+        let session = Self { config, device, pipeline, trainer, test, unseen, gold, view, watched, inputs };
         session.needs().check()?;
         Ok(session)
     }
@@ -149,7 +196,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let trained = self.trainer.state().weights.count();
         let frozen = Parameters::of(&self.trainer.averaged_policy()).count() - trained;
         let rows = grpo.groups * grpo.group_size;
-        Needs::new(&self.card, [trained, frozen], rows * kept, grpo.micro_batch.min(rows))
+        Needs::new(&self.pipeline, [trained, frozen], rows * kept, grpo.micro_batch.min(rows))
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
@@ -188,19 +235,19 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             let last = epoch == self.config.epochs;
             if last || epoch.is_multiple_of(self.config.evaluate_every) {
                 self.evaluate(run)?;
-                report::write(run, self.config, &self.card)?;
+                report::write(run, self.config, self.pipeline.made_by())?;
             }
             let interrupted = interrupt::requested();
             if last || self.must_save(epoch) || interrupted || epoch.is_multiple_of(self.config.checkpoint_every) {
                 self.save(run)?;
             }
             if interrupted && !last && !self.watched.stopped {
-                report::write(run, self.config, &self.card)?;
+                report::write(run, self.config, self.pipeline.made_by())?;
                 return Err(interrupt::Interrupted { resume: run.resume_command("train") }.into());
             }
         }
         self.view.finish();
-        report::write(run, self.config, &self.card)?;
+        report::write(run, self.config, self.pipeline.made_by())?;
         let memory = memory::peak_mib().map(|peak| format!(" and {peak} MiB of memory")).unwrap_or_default();
         let (took, report) = (whole_seconds(started.elapsed()), run.path().join("report.html"));
         self.view.say(&format!("training took {took}{memory}; see {}", report.display()));
@@ -229,7 +276,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
             self.trainer.state().weights.count(),
             backend::NAME,
             self.config.base,
-            self.card.made_by,
+            self.pipeline.made_by(),
             run.path().display(),
         );
         plan + &self.needs().line().map(|line| format!("\n      {line}")).unwrap_or_default()
@@ -279,7 +326,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         let value = number(&metrics, &self.config.best_by)?;
         if self.watched.best.is_none_or(|best| value > best.value) {
             self.watched.best = Some(Best { epoch, value });
-            write_policy(self.config, &self.card, policy, &run.best_checkpoint(), &run.best_adapter())?;
+            write_policy(self.config, &self.pipeline, policy, &run.best_checkpoint(), &run.best_adapter())?;
         }
         self.apply_rules(&metrics, run)
     }
@@ -337,7 +384,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         };
         let policy = self.trainer.averaged_policy();
         let state = TrainingState::read(&policy, &self.trainer.state().weights, &WeightsFile::read(&path)?, self.device)?;
-        write_policy(self.config, &self.card, state.average.put_into(policy), &run.best_checkpoint(), &run.best_adapter())
+        write_policy(self.config, &self.pipeline, state.average.put_into(policy), &run.best_checkpoint(), &run.best_adapter())
     }
 
     fn roll_back(&mut self, checkpoint: &Path) -> Result<()> {
@@ -362,19 +409,20 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
     fn evaluate_on(
         &self,
         policy: &N::InnerModule,
-        prompts: &Prompts,
+        prompts: &Prompts<P::Condition>,
         rows: &[Row],
         picture: &Path,
     ) -> Result<(Evaluation, Vec<Image>)> {
         let evaluator = Evaluator {
-            card: &self.card,
+            pipeline: &self.pipeline,
             workers: self.trainer.workers(),
             device: self.device,
             key: Key::new(self.config.seed, Purpose::Evaluation),
+            grid: self.config.grpo.rollout.grid,
             steps: EVALUATION_STEPS,
-            guidance: 1.0,
+            guidance: self.config.grpo.rollout.guidance,
         };
-        let images = evaluator.generate(policy, prompts, rows);
+        let images = evaluator.generate(policy, prompts, rows)?;
         prompts.write_picture(&images, rows, picture)?;
         Ok((prompts.evaluate(&images, rows, Some(self.trainer.reward()))?, images))
     }
@@ -393,7 +441,7 @@ impl<'a, N: Trainable<Training>> Session<'a, N> {
         };
         state.write::<N::InnerModule>(&policy, &counters, &run.checkpoint(epoch))?;
         run.retain_checkpoints(self.config.keep_checkpoints, self.watched.best.map(|best| best.epoch))?;
-        write_policy(self.config, &self.card, policy, &run.policy_checkpoint(), &run.adapter())
+        write_policy(self.config, &self.pipeline, policy, &run.policy_checkpoint(), &run.adapter())
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     config::Checked,
     evaluation::REWARDS,
     rules::{Action, Rule},
+    sd3::Sd3Config,
     tuning::Tuning,
 };
 
@@ -23,7 +24,7 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Iterations of Flow-GRPO.
     pub epochs: usize,
-    /// The base model: the name of a built-in checkpoint or the path of one.
+    /// The base model: the name of a built-in checkpoint, the path of one, or a model directory in the layout of diffusers.
     pub base: String,
     /// What is trained: all weights or an adapter.
     pub tuning: Tuning,
@@ -47,6 +48,9 @@ pub struct TrainConfig {
     pub gold: Vec<String>,
     /// What a run does by itself when a number of an evaluation goes wrong.
     pub rules: Vec<Rule>,
+    /// What a model directory leaves open; absent for other base models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sd3: Option<Sd3Config>,
     /// The algorithm.
     pub grpo: GrpoConfig,
 }
@@ -77,6 +81,12 @@ impl Checked for TrainConfig {
                     .push("adapter is for tuning.kind = \"lora\"; merge it into the base model to train all weights".to_owned());
             }
             Tuning::Full {} => {}
+        }
+        problems.extend(self.sd3.iter().flat_map(Sd3Config::problems).map(|problem| format!("sd3.{problem}")));
+        if self.sd3.is_some() && matches!(self.tuning, Tuning::Full {}) {
+            problems.push(
+                "tuning.kind must be \"lora\" for a model directory: its transformer is too large to be written whole".to_owned(),
+            );
         }
         let counts = [
             ("epochs", self.epochs),

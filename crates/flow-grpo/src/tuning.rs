@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     backend::{Device, Plain},
-    network::{Card, Network},
+    network::{Network, Pipeline},
     train_config::TrainConfig,
 };
 
@@ -24,7 +24,7 @@ pub enum Tuning {
 }
 
 /// What a run begins with: all weights of the base to be trained, or an adapter on it.
-pub fn policy<N: Network<Plain>>(config: &TrainConfig, mut base: N, device: &Device) -> Result<Policy<N>> {
+pub fn policy<C, N: Network<Plain, C>>(config: &TrainConfig, mut base: N, device: &Device) -> Result<Policy<N>> {
     let Tuning::Lora(lora) = &config.tuning else { return Ok(Policy::full(base)) };
     let adapter = if config.adapter.is_empty() {
         Adapter::new(lora, &mut base, config.seed).context("tuning")?
@@ -54,15 +54,15 @@ pub fn policy<N: Network<Plain>>(config: &TrainConfig, mut base: N, device: &Dev
 }
 
 /// Writes a policy for use: all weights to a file, or the adapter to a directory, in the files of PEFT and diffusers.
-pub fn write_policy<N: Network<Plain>>(
+pub fn write_policy<P: Pipeline, N: Network<Plain, P::Condition>>(
     config: &TrainConfig,
-    card: &Card,
+    pipeline: &P,
     mut policy: N,
     file: &Path,
     directory: &Path,
 ) -> Result<()> {
     match config.tuning {
-        Tuning::Full {} => card.write(&policy, StoredAs::F32, file),
+        Tuning::Full {} => pipeline.write(&policy, StoredAs::F32, file),
         Tuning::Lora(_) => {
             let adapter = Adapter::of(&mut policy);
             adapter.write_peft(directory, &config.base)?;

@@ -1,6 +1,6 @@
 //! What a network is to this crate: a velocity field.
 
-use burn::prelude::*;
+use burn::{module::AutodiffModule, prelude::*, tensor::backend::AutodiffBackend};
 
 /// `v(x, t, c)`: where a latent moves at a time, under a condition.
 pub trait VelocityField<B: Backend> {
@@ -15,32 +15,107 @@ pub trait VelocityField<B: Backend> {
     fn velocity(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[Self::Condition]) -> Tensor<B, 4>;
 }
 
-/// Classifier-free guidance around a field.
+/// A field whose gradient can be found part by part: a part's inside is computed again when its turn comes, so that only one is in
+/// memory at a time (arXiv 1604.06174).
+pub trait InParts<B: AutodiffBackend>: VelocityField<B> + AutodiffModule<B> {
+    /// What the forward pass keeps: what goes into every part.
+    type Kept;
+
+    /// The velocity, without a graph, and what [`Self::backward`] needs.
+    fn forward_keeping(
+        network: &Self::InnerModule,
+        query: Query<B::InnerBackend, Self::Condition>,
+    ) -> (Tensor<B::InnerBackend, 4>, Self::Kept);
+
+    /// The backward pass, from the last part to the first. `take` gets the gradients of every part; a parameter's gradient is their
+    /// sum.
+    ///
+    /// # Shapes
+    /// - `gradient`: that of the velocity, `[B, C, H, W]`
+    fn backward(&self, kept: Self::Kept, gradient: Tensor<B::InnerBackend, 4>, take: impl FnMut(B::Gradients));
+}
+
+/// What a field is asked, row by row.
+///
+/// # Shapes
+/// - `latent`: `[B, C, H, W]`; `time`: `[B]`, in `(0, 1]`; `conditions`: `B` values
+#[derive(Clone, Debug)]
+pub struct Query<B: Backend, C> {
+    /// `x`
+    pub latent: Tensor<B, 4>,
+    /// `t`
+    pub time: Tensor<B, 1>,
+    /// `c`
+    pub conditions: Vec<C>,
+}
+
+impl<B: Backend, C: Clone> Query<B, C> {
+    /// Every row at the same time.
+    pub fn at(time: f64, latent: Tensor<B, 4>, conditions: &[C]) -> Self {
+        let time = Tensor::full([latent.dims()[0]], time, &latent.device());
+        Self { latent, time, conditions: conditions.to_vec() }
+    }
+
+    /// The field's answer.
+    pub fn ask<F: VelocityField<B, Condition = C>>(self, field: &F) -> Tensor<B, 4> {
+        field.velocity(self.latent, self.time, &self.conditions)
+    }
+}
+
+/// Classifier-free guidance.
 ///
 /// ```text
 /// v = v(x, t, ∅) + g·[v(x, t, c) − v(x, t, ∅)]
 /// ```
 ///
-/// Source: arXiv 2207.12598, equation 6. `g` = 1 is the plain field, at twice the cost; use the field itself instead.
+/// Source: arXiv 2207.12598, equation 6. `g` = 1 is the plain field, at twice the cost; use no guidance instead.
 #[derive(Clone, Debug)]
-pub struct Guided<F, C> {
-    /// The field to guide.
-    pub field: F,
+pub struct Guidance<C> {
     /// The empty condition `∅`.
     pub unconditional: C,
     /// The scale `g`.
     pub scale: f64,
 }
 
+impl<C: Clone> Guidance<C> {
+    /// A query for `2B` rows: those of `query` without their conditions, then with them.
+    pub fn doubled<B: Backend>(&self, query: Query<B, C>) -> Query<B, C> {
+        let Query { latent, time, conditions } = query;
+        let without = std::iter::repeat_n(self.unconditional.clone(), conditions.len());
+        Query {
+            latent: Tensor::cat(vec![latent.clone(), latent], 0),
+            time: Tensor::cat(vec![time.clone(), time], 0),
+            conditions: without.chain(conditions).collect(),
+        }
+    }
+
+    /// The guided velocity, `[B, C, H, W]`, from the answer to the doubled query, `[2B, C, H, W]`.
+    pub fn combined<B: Backend>(&self, velocity: Tensor<B, 4>) -> Tensor<B, 4> {
+        let rows = velocity.dims()[0] / 2;
+        let [without, with] = [velocity.clone().narrow(0, 0, rows), velocity.narrow(0, rows, rows)];
+        without.clone() + (with - without) * self.scale
+    }
+
+    /// The guided field.
+    pub fn around<F>(&self, field: F) -> Guided<F, C> {
+        Guided { field, guidance: self.clone() }
+    }
+}
+
+/// A field under guidance.
+#[derive(Clone, Debug)]
+pub struct Guided<F, C> {
+    /// The field to guide.
+    pub field: F,
+    /// How.
+    pub guidance: Guidance<C>,
+}
+
 impl<B: Backend, F: VelocityField<B>> VelocityField<B> for Guided<F, F::Condition> {
     type Condition = F::Condition;
 
     fn velocity(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[Self::Condition]) -> Tensor<B, 4> {
-        let rows = conditions.len();
-        let both: Vec<_> = std::iter::repeat_n(&self.unconditional, rows).chain(conditions).cloned().collect();
-        let velocity =
-            self.field.velocity(Tensor::cat(vec![latent.clone(), latent], 0), Tensor::cat(vec![time.clone(), time], 0), &both); // [2B, C, H, W]
-        let [without, with] = [velocity.clone().narrow(0, 0, rows), velocity.narrow(0, rows, rows)];
-        without.clone() + (with - without) * self.scale
+        let query = self.guidance.doubled(Query { latent, time, conditions: conditions.to_vec() });
+        self.guidance.combined(query.ask(&self.field))
     }
 }

@@ -14,7 +14,7 @@ pub mod sampler;
 pub mod time_grid;
 pub mod transition;
 
-pub use field::{Guided, VelocityField};
+pub use field::{Guidance, Guided, InParts, Query, VelocityField};
 pub use gaussian::{IsotropicGaussian, KlForm, Reduction};
 pub use sampler::{Sampler, Trajectory};
 pub use time_grid::{GridError, GridKind, Step, TimeGrid};

@@ -3,7 +3,7 @@
 use burn::prelude::*;
 
 use crate::{
-    field::VelocityField,
+    field::{Query, VelocityField},
     gaussian::Reduction,
     time_grid::{Step, TimeGrid},
     transition::{NoiseLevel, Transition},
@@ -125,8 +125,7 @@ pub fn velocity_at<B: Backend, F: VelocityField<B>>(
     step: Step,
     conditions: &[F::Condition],
 ) -> Tensor<B, 4> {
-    let time = Tensor::full([latent.dims()[0]], step.from, &latent.device());
-    field.velocity(latent, time, conditions)
+    Query::at(step.from, latent, conditions).ask(field)
 }
 
 /// What the sampler did: the latents between which it drew, how likely each draw was, and where it ended.

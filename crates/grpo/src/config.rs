@@ -59,6 +59,8 @@ pub struct RolloutConfig {
     pub random_steps: usize,
     /// How log-probabilities are reduced.
     pub log_prob: Reduction,
+    /// Scale of classifier-free guidance, in training and evaluation; 1 is none.
+    pub guidance: f64,
 }
 
 impl RolloutConfig {
@@ -97,6 +99,7 @@ impl GrpoConfig {
             ranges::count("rollout.steps", self.rollout.steps, MOST_STEPS),
         ];
         let numbers = [
+            ranges::positive("rollout.guidance", self.rollout.guidance),
             ranges::positive("objective.clip_range", self.objective.clip_range),
             ranges::not_negative("objective.kl_weight", self.objective.kl_weight),
             ranges::positive("advantage.clip", self.advantage.clip),

@@ -2,10 +2,9 @@
 
 use burn::prelude::*;
 use flow::{Sampler, VelocityField};
-use tasks::{image::Image, prompts::Prompt};
+use tasks::prompts::Prompt;
 
 use crate::{
-    images::Decoder,
     noise::{self, Key},
     workers::Workers,
 };
@@ -42,8 +41,6 @@ pub struct Generator<'a> {
     pub sampler: Sampler,
     /// `[C, H, W]` of a latent.
     pub shape: [usize; 3],
-    /// What a latent means.
-    pub decoder: Decoder,
     /// Rows sampled at a time by a worker.
     pub batch: usize,
     /// Who does the work.
@@ -51,33 +48,38 @@ pub struct Generator<'a> {
 }
 
 impl Generator<'_> {
-    /// A picture for every row, from the row's own noise under `key`.
-    pub fn generate<B: Backend, F>(
+    /// What `finish` makes of the final latents of every batch, in the order of the rows; each row starts from its own noise under
+    /// the key, or from its row of the initial latents, `[B, C, H, W]`, where there are some.
+    pub fn generate<B: Backend, F, R: Send>(
         &self,
         field: &F,
         prompts: &[EncodedPrompt<F::Condition>],
         rows: &[Row],
-        key: Key,
+        (key, initial): (Key, Option<&Tensor<B, 4>>),
         device: &B::Device,
-        done: impl Fn(usize) + Sync,
-    ) -> Vec<Image>
+        finish: impl Fn(Tensor<B, 4>) -> R + Sync,
+    ) -> Vec<R>
     where
         F: VelocityField<B> + Clone + Send,
         F::Condition: Sync,
     {
-        let jobs: Vec<(F, &[Row])> = rows.chunks(self.batch.max(1)).map(|rows| (field.clone(), rows)).collect();
-        let batches = self.workers.map(jobs, |(field, rows)| {
+        let jobs: Vec<(F, Option<Tensor<B, 4>>, &[Row])> = rows
+            .chunks(self.batch.max(1))
+            .enumerate()
+            .map(|(index, rows)| {
+                let given = initial.map(|initial| initial.clone().narrow(0, index * self.batch.max(1), rows.len()));
+                (field.clone(), given, rows)
+            })
+            .collect();
+        self.workers.map(jobs, |(field, given, rows)| {
             let conditions: Vec<_> = rows.iter().map(|row| prompts[row.prompt].condition.clone()).collect();
             let keys: Vec<Key> = rows.iter().map(|row| key.row(row.prompt, row.sample)).collect();
             let noise_of_step = |step: flow::Step| {
                 let keys: Vec<Key> = keys.iter().map(|key| key.step(step.index + 1)).collect();
                 noise::normal(&keys, self.shape, device)
             };
-            let latent = self.sampler.sample(&field, &conditions, noise::normal(&keys, self.shape, device), noise_of_step);
-            let images = self.decoder.decode(latent);
-            done(images.len());
-            images
-        });
-        batches.into_iter().flatten().collect()
+            let initial = given.unwrap_or_else(|| noise::normal(&keys, self.shape, device));
+            finish(self.sampler.sample(&field, &conditions, initial, noise_of_step))
+        })
     }
 }

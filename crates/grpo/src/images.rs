@@ -3,7 +3,13 @@
 use burn::prelude::*;
 use tasks::image::Image;
 
-/// What the numbers of a final latent mean.
+/// Turns final latents into pictures.
+pub trait Decode<B: Backend>: Send + Sync {
+    /// The pictures of a batch of latents, `[B, C, H, W]`.
+    fn decode(&self, latents: Tensor<B, 4>) -> Vec<Image>;
+}
+
+/// Networks that draw without an autoencoder: what the numbers of their final latents mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decoder {
     /// Pixels in `[−1, 1]`, clamped and mapped to `[0, 1]`.
@@ -12,16 +18,17 @@ pub enum Decoder {
     Points,
 }
 
-impl Decoder {
-    /// The pictures of a batch, `[B, C, H, W]`.
-    pub fn decode<B: Backend>(self, latent: Tensor<B, 4>) -> Vec<Image> {
-        let [_, channels, height, width] = latent.dims();
-        let values: Vec<f32> = latent.into_data().iter::<f32>().collect();
+impl<B: Backend> Decode<B> for Decoder {
+    fn decode(&self, latents: Tensor<B, 4>) -> Vec<Image> {
+        let [_, channels, height, width] = latents.dims();
+        let values: Vec<f32> = latents.into_data().iter::<f32>().collect();
         let image = |pixels: &[f32]| Image { channels, height, width, pixels: pixels.iter().map(|&x| self.value(x)).collect() };
         values.chunks_exact(channels * height * width).map(image).collect()
     }
+}
 
-    /// The latents of pictures, `[B, C, H, W]`: the reverse of [`Self::decode`] within the range of pixels.
+impl Decoder {
+    /// The latents of pictures, `[B, C, H, W]`: the reverse of [`Decode::decode`] within the range of pixels.
     pub fn encode<B: Backend>(self, images: &[Image], device: &B::Device) -> Tensor<B, 4> {
         let (channels, height, width) = images.first().map_or((0, 0, 0), |image| (image.channels, image.height, image.width));
         let values: Vec<f32> = images.iter().flat_map(|image| &image.pixels).map(|&x| self.latent(x)).collect();

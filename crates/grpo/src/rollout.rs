@@ -1,7 +1,7 @@
 //! Rollouts: trajectories of the current policy for the rows of an epoch, without a gradient.
 
 use burn::{module::Module, prelude::*};
-use flow::{Reduction, Sampler, Trajectory, VelocityField};
+use flow::{Guidance, Reduction, Sampler, Trajectory, VelocityField};
 
 use crate::{
     evaluate::{EncodedPrompt, Row},
@@ -11,11 +11,13 @@ use crate::{
 
 /// How an epoch is rolled out.
 #[derive(Clone, Debug)]
-pub struct Rollout<'a> {
+pub struct Rollout<'a, C> {
     /// Grid and transitions.
     pub sampler: &'a Sampler,
     /// How log-probabilities are reduced.
     pub reduction: Reduction,
+    /// Guidance of the field, if there is any.
+    pub guidance: Option<&'a Guidance<C>>,
     /// `[C, H, W]` of a latent.
     pub shape: [usize; 3],
     /// Rows sampled at a time by a worker.
@@ -24,7 +26,7 @@ pub struct Rollout<'a> {
     pub workers: &'a Workers,
 }
 
-impl Rollout<'_> {
+impl<C: Clone + Sync> Rollout<'_, C> {
     /// The trajectories of all rows, in their order.
     ///
     /// Row `r` starts from its own noise under `initial` and draws its steps' noise under `step`: a group's members differ
@@ -32,14 +34,13 @@ impl Rollout<'_> {
     pub fn sample<B: Backend, F>(
         &self,
         field: &F,
-        prompts: &[EncodedPrompt<F::Condition>],
+        prompts: &[EncodedPrompt<C>],
         rows: &[Row],
         [initial, step]: [Key; 2],
         device: &B::Device,
     ) -> Trajectory<B>
     where
-        F: VelocityField<B> + Module<B>,
-        F::Condition: Sync,
+        F: VelocityField<B, Condition = C> + Module<B>,
     {
         let jobs: Vec<(F, &[Row])> = rows.chunks(self.batch.max(1)).map(|rows| (field.clone(), rows)).collect();
         let parts = self.workers.map(jobs, |(field, rows)| {
@@ -48,7 +49,12 @@ impl Rollout<'_> {
                 let keys: Vec<Key> = rows.iter().map(|row| key.row(row.prompt, row.sample)).collect();
                 noise::normal(&keys, self.shape, device)
             };
-            self.sampler.trajectory(&field, &conditions, noise(initial), |at| noise(step.step(at.index)), self.reduction)
+            let of_step = |at: flow::Step| noise(step.step(at.index));
+            let (start, reduction) = (noise(initial), self.reduction);
+            match self.guidance {
+                None => self.sampler.trajectory(&field, &conditions, start, of_step, reduction),
+                Some(guidance) => self.sampler.trajectory(&guidance.around(field), &conditions, start, of_step, reduction),
+            }
         });
         join(parts)
     }

@@ -1,13 +1,13 @@
 //! The trainer: one iteration of Flow-GRPO after the other.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use burn::{
     module::{AutodiffModule, Module},
     prelude::*,
     tensor::backend::AutodiffBackend,
 };
-use flow::{Sampler, Trajectory, VelocityField};
+use flow::{Guidance, Sampler, Trajectory, VelocityField};
 use rand::seq::{SliceRandom, index};
 use tasks::{
     image::Image,
@@ -22,7 +22,7 @@ use crate::{
     ema::average,
     evaluate::{EncodedPrompt, Row},
     groups,
-    images::Decoder,
+    images::Decode,
     metrics::{EpochMetrics, Update},
     noise::{Key, Purpose},
     objective::ObjectiveConfig,
@@ -30,12 +30,12 @@ use crate::{
     parameters::{Parameters, Trained},
     rollout::Rollout,
     schedule,
-    update::{Replay, ReplayOutcome, Seen, Transition},
+    update::{Differentiate, InOnePiece, Replay, ReplayOutcome, Seen, Transition},
     workers::Workers,
 };
 
 /// What is trained on: prompts, how often each is drawn, and how pictures are judged.
-pub struct Task<C> {
+pub struct Task<B: Backend, C> {
     /// The prompts with their conditions.
     pub prompts: Vec<EncodedPrompt<C>>,
     /// How often each is drawn, relative to the others.
@@ -44,8 +44,10 @@ pub struct Task<C> {
     pub reward: WeightedReward,
     /// `[C, H, W]` of a latent.
     pub latent_shape: [usize; 3],
-    /// What a final latent means.
-    pub decoder: Decoder,
+    /// What makes a picture of a final latent.
+    pub decoder: Arc<dyn Decode<B>>,
+    /// The condition of the empty prompt, for guidance.
+    pub unconditional: C,
     /// The largest `|log π_new − log π_old|` at an epoch's first update that rounding explains: the replay computes what the
     /// rollout computed, but in batches of another size, so sums may be ordered differently. 1e-4 is right for f32.
     pub on_policy_tolerance: f64,
@@ -79,7 +81,9 @@ impl<N> Policy<N> {
 pub struct Trainer<B: AutodiffBackend, M: AutodiffModule<B>, C> {
     config: GrpoConfig,
     seed: u64,
-    task: Task<C>,
+    task: Task<B::InnerBackend, C>,
+    guidance: Option<Guidance<C>>,
+    differentiate: Box<dyn Differentiate<B, M, C>>,
     sampler: Sampler,
     workers: Workers,
     device: B::Device,
@@ -123,7 +127,7 @@ where
         config: GrpoConfig,
         epochs: usize,
         seed: u64,
-        task: Task<C>,
+        task: Task<B::InnerBackend, C>,
         policy: Policy<M::InnerModule>,
         workers: Workers,
         device: B::Device,
@@ -139,6 +143,9 @@ where
             policy: network,
             reference,
             trained,
+            guidance: (config.rollout.guidance != 1.0)
+                .then(|| Guidance { unconditional: task.unconditional.clone(), scale: config.rollout.guidance }),
+            differentiate: Box::new(InOnePiece),
             kl_weight: config.objective.kl_weight,
             epoch: 0,
             epochs,
@@ -148,6 +155,13 @@ where
             workers,
             device,
         }
+    }
+
+    /// Finds gradients in another way.
+    #[must_use]
+    pub fn differentiating(mut self, differentiate: Box<dyn Differentiate<B, M, C>>) -> Self {
+        self.differentiate = differentiate;
+        self
     }
 
     /// Goes on from a saved state.
@@ -241,6 +255,7 @@ where
         let rollout = Rollout {
             sampler: &self.sampler,
             reduction: self.config.rollout.log_prob,
+            guidance: self.guidance.as_ref(),
             shape: self.task.latent_shape,
             batch: self.config.rollout_batch,
             workers: &self.workers,
@@ -269,6 +284,7 @@ where
             let replay = Replay {
                 sampler: &self.sampler,
                 reduction: self.config.rollout.log_prob,
+                guidance: self.guidance.as_ref(),
                 trajectory,
                 conditions: &conditions,
                 advantages: &advantages.values,
@@ -279,7 +295,7 @@ where
                 workers: &self.workers,
             };
             let reference = (objective.kl_weight > 0.0).then_some(&self.reference);
-            let outcome = replay.gradient::<B, M>(&self.policy, reference, &transitions);
+            let outcome = replay.gradient(&*self.differentiate, &self.policy, reference, &transitions);
             if updates.is_empty() {
                 check_on_policy(self.epoch + 1, &outcome.seen, self.task.on_policy_tolerance)?;
             }

@@ -5,7 +5,7 @@ use burn::{
     prelude::*,
     tensor::backend::AutodiffBackend,
 };
-use flow::{Reduction, Sampler, Trajectory, VelocityField, sampler::velocity_at};
+use flow::{Guidance, InParts, Query, Reduction, Sampler, Trajectory, VelocityField};
 
 use crate::{
     objective::{ObjectiveConfig, clipped_loss},
@@ -22,6 +22,80 @@ pub struct Transition {
     pub row: usize,
 }
 
+/// How a loss of a field's velocity becomes a gradient of the trained parameters.
+pub trait Differentiate<B: AutodiffBackend, M: AutodiffModule<B>, C>: Send + Sync {
+    /// The gradient of `loss(v)`, `v` being the network's answer to the query.
+    fn gradient(
+        &self,
+        network: M::InnerModule,
+        trained: &Trained,
+        query: Query<B::InnerBackend, C>,
+        loss: &mut dyn FnMut(Tensor<B, 4>) -> Tensor<B, 1>,
+    ) -> Parameters<B::InnerBackend>;
+}
+
+/// One graph of the whole network.
+#[derive(Clone, Copy, Debug)]
+pub struct InOnePiece;
+
+impl<B, M, C> Differentiate<B, M, C> for InOnePiece
+where
+    B: AutodiffBackend,
+    M: AutodiffModule<B> + VelocityField<B, Condition = C>,
+    C: Clone,
+{
+    fn gradient(
+        &self,
+        network: M::InnerModule,
+        trained: &Trained,
+        query: Query<B::InnerBackend, C>,
+        loss: &mut dyn FnMut(Tensor<B, 4>) -> Tensor<B, 1>,
+    ) -> Parameters<B::InnerBackend> {
+        let network: M = trained.with_graph(network);
+        let query = Query {
+            latent: Tensor::from_inner(query.latent),
+            time: Tensor::from_inner(query.time),
+            conditions: query.conditions,
+        };
+        let gradients = loss(query.ask(&network)).backward();
+        trained.gradients(&network, gradients)
+    }
+}
+
+/// One graph after the other, for the parts of the network: less memory, one more forward pass, the same gradient.
+#[derive(Clone, Copy, Debug)]
+pub struct PartByPart;
+
+impl<B, M, C> Differentiate<B, M, C> for PartByPart
+where
+    B: AutodiffBackend,
+    M: InParts<B> + VelocityField<B, Condition = C>,
+    C: Clone,
+{
+    fn gradient(
+        &self,
+        network: M::InnerModule,
+        trained: &Trained,
+        query: Query<B::InnerBackend, C>,
+        loss: &mut dyn FnMut(Tensor<B, 4>) -> Tensor<B, 1>,
+    ) -> Parameters<B::InnerBackend> {
+        let (velocity, kept) = M::forward_keeping(&network, query);
+        let velocity = Tensor::<B, 4>::from_inner(velocity).require_grad();
+        let mut gradients = loss(velocity.clone()).backward();
+        let of_velocity = velocity.grad_remove(&mut gradients).expect("the loss is one of the velocity");
+        let network: M = trained.with_graph(network);
+        let mut sum: Option<Parameters<B::InnerBackend>> = None;
+        network.backward(kept, of_velocity, |gradients| {
+            let part = trained.gradients(&network, gradients);
+            sum = Some(match sum.take() {
+                None => part,
+                Some(sum) => sum.plus(&part),
+            });
+        });
+        sum.expect("there is at least one part")
+    }
+}
+
 /// Everything an epoch's updates replay.
 #[derive(Clone, Debug)]
 pub struct Replay<'a, B: Backend, C> {
@@ -29,6 +103,8 @@ pub struct Replay<'a, B: Backend, C> {
     pub sampler: &'a Sampler,
     /// How log-probabilities are reduced.
     pub reduction: Reduction,
+    /// Guidance of the field, as it was sampled.
+    pub guidance: Option<&'a Guidance<C>>,
     /// What was sampled.
     pub trajectory: &'a Trajectory<B>,
     /// One condition per row.
@@ -99,6 +175,7 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
     /// If there is no transition, or one of a deterministic step.
     pub fn gradient<AB, M>(
         &self,
+        differentiate: &dyn Differentiate<AB, M, C>,
         policy: &M::InnerModule,
         reference: Option<&M::InnerModule>,
         transitions: &[Transition],
@@ -114,7 +191,7 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
         let (mut gradient, mut numbers) = (None, Vec::with_capacity(batches.len()));
         self.workers.for_each(
             jobs,
-            |(policy, reference, batch)| self.micro_batch::<AB, M>(policy, reference, batch, share),
+            |(policy, reference, batch)| self.micro_batch(differentiate, policy, reference, batch, share),
             |part: MicroBatch<B>| {
                 numbers.push(part.numbers);
                 gradient = Some(match gradient.take() {
@@ -156,9 +233,18 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
         steps.flat_map(|step| step.chunks(self.micro_batch.max(1))).map(<[_]>::to_vec).collect()
     }
 
+    /// The velocity under guidance from the answer to the query.
+    fn guided<AnyB: Backend>(&self, velocity: Tensor<AnyB, 4>) -> Tensor<AnyB, 4> {
+        match self.guidance {
+            Some(guidance) => guidance.combined(velocity),
+            None => velocity,
+        }
+    }
+
     // ANCHOR: replay
     fn micro_batch<AB, M>(
         &self,
+        differentiate: &dyn Differentiate<AB, M, C>,
         policy: M::InnerModule,
         reference: Option<M::InnerModule>,
         batch: &[Transition],
@@ -178,32 +264,39 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
         let latent = self.trajectory.latent(step.index).select(0, rows.clone());
         let next = self.trajectory.latent(step.index + 1).select(0, rows.clone());
         let old_log_prob = self.trajectory.log_probs[step.index].clone().expect("only random steps are trained").select(0, rows);
+        let query = Query::at(step.from, latent.clone(), &conditions);
+        let query = match self.guidance {
+            Some(guidance) => guidance.doubled(query),
+            None => query,
+        };
         let reference = reference.map(|reference| {
-            let velocity = velocity_at(&reference, latent.clone(), step, &conditions);
+            let velocity = self.guided(query.clone().ask(&reference));
             transition.gaussian(latent.clone(), velocity, step)
         });
 
-        let policy: M = self.trained.with_graph(policy);
-        let latent = Tensor::<AB, 4>::from_inner(latent);
-        let gaussian = transition.gaussian(latent.clone(), velocity_at(&policy, latent, step, &conditions), step);
-        let new_log_prob = gaussian.log_prob(Tensor::from_inner(next), self.reduction);
-        let old_log_prob = Tensor::<AB, 1>::from_inner(old_log_prob);
-        let log_ratio = (new_log_prob.clone() - old_log_prob.clone()).inner();
-        let advantage = Tensor::from_inner(Tensor::<B, 1>::from_floats(advantages.as_slice(), &device));
-        let policy_loss = clipped_loss(new_log_prob, old_log_prob, advantage, self.objective.clip_range);
-        let kl = reference.map(|reference| {
-            let reference = flow::IsotropicGaussian { mean: Tensor::from_inner(reference.mean), std: reference.std };
-            gaussian.kl(&reference, self.objective.kl_form, step)
-        });
-        let mut loss = policy_loss.loss * self.step_weights[step.index];
-        if let Some(kl) = kl.clone() {
-            loss = loss + kl * self.objective.kl_weight;
-        }
-        let loss = loss.sum() * share;
-        let ratio = policy_loss.ratio.inner();
-        let kl = kl.map_or_else(|| log_ratio.zeros_like(), Tensor::inner);
-        let numbers = Tensor::cat(vec![loss.clone().inner(), ratio, log_ratio, kl], 0);
-        MicroBatch { gradient: self.trained.gradients(&policy, loss.backward()), numbers }
+        let mut numbers = None;
+        let mut loss = |velocity: Tensor<AB, 4>| {
+            let gaussian = transition.gaussian(Tensor::from_inner(latent.clone()), self.guided(velocity), step);
+            let new_log_prob = gaussian.log_prob(Tensor::from_inner(next.clone()), self.reduction);
+            let log_ratio = new_log_prob.clone().inner() - old_log_prob.clone();
+            let advantage = Tensor::from_inner(Tensor::<B, 1>::from_floats(advantages.as_slice(), &device));
+            let old_log_prob = Tensor::<AB, 1>::from_inner(old_log_prob.clone());
+            let policy_loss = clipped_loss(new_log_prob, old_log_prob, advantage, self.objective.clip_range);
+            let kl = reference.as_ref().map(|reference| {
+                let reference = flow::IsotropicGaussian { mean: Tensor::from_inner(reference.mean.clone()), std: reference.std };
+                gaussian.kl(&reference, self.objective.kl_form, step)
+            });
+            let mut loss = policy_loss.loss * self.step_weights[step.index];
+            if let Some(kl) = kl.clone() {
+                loss = loss + kl * self.objective.kl_weight;
+            }
+            let loss = loss.sum() * share;
+            let kl = kl.map_or_else(|| log_ratio.zeros_like(), Tensor::inner);
+            numbers = Some(Tensor::cat(vec![loss.clone().inner(), policy_loss.ratio.inner(), log_ratio, kl], 0));
+            loss
+        };
+        let gradient = differentiate.gradient(policy, self.trained, query, &mut loss);
+        MicroBatch { gradient, numbers: numbers.expect("the gradient is that of the loss") }
     }
     // ANCHOR_END: replay
 }

@@ -1,6 +1,10 @@
 //! A linear layer that can carry a low-rank adapter.
 
-use burn::{module::Param, prelude::*, tensor::module::linear};
+use burn::{
+    module::Param,
+    prelude::*,
+    tensor::{FloatDType, module::linear},
+};
 
 /// A linear layer, on request with a low-rank adapter beside its weights.
 ///
@@ -56,8 +60,12 @@ impl<B: Backend> Linear<B> {
     pub fn forward<const D: usize>(&self, input: Tensor<B, D>) -> Tensor<B, D> {
         let bias = self.bias.as_ref().map(Param::val);
         let Some(adapter) = &self.adapter else { return linear(input, self.weight.val(), bias) };
-        let low = linear(linear(input.clone(), adapter.a.val(), None), adapter.b.val(), None);
-        linear(input, self.weight.val(), bias) + low * adapter.scale()
+        // An adapter may be kept in f32 beside weights of half the size.
+        let own = FloatDType::from(adapter.a.val().dtype());
+        let low = linear(linear(input.clone().cast(own), adapter.a.val(), None), adapter.b.val(), None) * adapter.scale();
+        let output = linear(input, self.weight.val(), bias);
+        let low = low.cast(FloatDType::from(output.dtype()));
+        output + low
     }
     // ANCHOR_END: linear
 
@@ -66,7 +74,10 @@ impl<B: Backend> Linear<B> {
     pub fn merged(mut self) -> Self {
         if let Some(adapter) = self.adapter.take() {
             let change = adapter.a.val().matmul(adapter.b.val()) * adapter.scale();
-            self.weight = self.weight.map(|weight| weight + change);
+            self.weight = self.weight.map(|weight| {
+                let change = change.cast(FloatDType::from(weight.dtype()));
+                weight + change
+            });
         }
         self
     }

@@ -12,7 +12,7 @@ use burn::tensor::{Bytes, DType, TensorData};
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
-use crate::weights::WeightsError;
+use crate::weights::{WeightsError, sha256};
 
 /// The tensors of a network, by name, on disk.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +32,9 @@ pub(crate) struct Stored {
 
 /// The longest header that is read: that of a file of a million tensors.
 const LONGEST_HEADER: u64 = 100 << 20;
+
+/// Bytes of a tensor that a digest looks at.
+const LOOKED_AT: u64 = 4096;
 
 impl TensorFiles {
     /// The files of one component in a directory: `STEM.safetensors`, or the shards that `STEM.safetensors.index.json` names, or
@@ -142,6 +145,20 @@ impl TensorFiles {
         self.tensors.insert(name, stored);
     }
 
+    /// What tells these tensors from others without reading all of them: the SHA-256 of names, types, shapes and of the first
+    /// numbers of each.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn digest(&self) -> Result<String, WeightsError> {
+        let mut all = String::new();
+        for (name, stored) in &self.tensors {
+            let first = stored.first_bytes().map_err(|source| WeightsError::Io { path: stored.path.to_path_buf(), source })?;
+            all += &format!("{name} {:?} {:?} {}\n", stored.dtype, stored.shape, sha256(&first));
+        }
+        Ok(sha256(all.as_bytes()))
+    }
+
     /// Where a tensor lies.
     pub(crate) fn stored(&self, name: &str) -> Option<Stored> {
         self.tensors.get(name).cloned()
@@ -166,6 +183,15 @@ impl Stored {
             return Ok(data);
         }
         Err(format!("{name} holds numbers that are not finite"))
+    }
+
+    fn first_bytes(&self) -> std::io::Result<Vec<u8>> {
+        let (from, to) = self.parts[0];
+        let mut bytes = vec![0; (to - from).min(LOOKED_AT) as usize];
+        let mut file = File::open(self.path.as_ref())?;
+        file.seek(SeekFrom::Start(from))?;
+        file.read_exact(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn bytes(&self) -> std::io::Result<Vec<u8>> {

@@ -45,14 +45,18 @@ impl PromptSet {
     /// # Errors
     /// If the file cannot be read, has no prompt, or a line is not what it should be; all bad lines are named together.
     pub fn read(path: &Path) -> Result<Self, PromptError> {
+        Self::read_lines(path, |line| serde_json::from_str::<Metadata>(line).map(Prompt::from))
+    }
+
+    fn read_lines(path: &Path, of_json: fn(&str) -> serde_json::Result<Prompt>) -> Result<Self, PromptError> {
         let text = std::fs::read_to_string(path).map_err(|source| PromptError::Io { path: path.into(), source })?;
         let jsonl = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl"));
         let mut prompts = Vec::new();
         let mut problems = Vec::new();
         for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             if jsonl {
-                match serde_json::from_str::<Metadata>(line) {
-                    Ok(metadata) => prompts.push(Prompt::from(metadata)),
+                match of_json(line) {
+                    Ok(prompt) => prompts.push(prompt),
                     Err(error) => problems.push(format!("line {}: {error}", index + 1)),
                 }
             } else {
@@ -67,6 +71,22 @@ impl PromptSet {
         }
         let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         Ok(Self { name, prompts })
+    }
+
+    /// Reads texts and kinds alone: one prompt a line, or GenEval's metadata (`.jsonl`), of which `prompt` and `tag` are taken. What
+    /// the pictures should show is not kept, so nothing can be verified.
+    ///
+    /// # Errors
+    /// If the file cannot be read, has no prompt, or a line is not what it should be; all bad lines are named together.
+    pub fn read_texts(path: &Path) -> Result<Self, PromptError> {
+        #[derive(serde::Deserialize)]
+        struct Line {
+            prompt: String,
+            tag: String,
+        }
+        Self::read_lines(path, |line| {
+            serde_json::from_str(line).map(|Line { prompt, tag }| Prompt { text: prompt, tag, metadata: None })
+        })
     }
 
     /// The set as a GenEval metadata file; prompts without metadata are left out.
@@ -88,7 +108,7 @@ pub enum PromptError {
         source: std::io::Error,
     },
     /// Lines that are not GenEval metadata.
-    #[error("{} is not a GenEval metadata file for shapes:\n  - {problems}", path.display())]
+    #[error("{} is not a GenEval metadata file that this model can use:\n  - {problems}", path.display())]
     BadLines {
         /// The file.
         path: PathBuf,

@@ -82,6 +82,14 @@ pub enum RewardError {
         /// The prompt's text.
         prompt: String,
     },
+    /// The reward could not be computed.
+    #[error("reward `{reward}` failed: {reason}")]
+    Failed {
+        /// The reward.
+        reward: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// A score that is NaN or infinite.
     #[error("reward `{reward}` gave {value} for picture {index} (\"{prompt}\")")]
     NotFinite {

@@ -81,7 +81,7 @@ impl ClipConfig {
         }
     }
 
-    /// The encoder of OpenCLIP's `ViT-bigG/14`, SD3's second.
+    /// The encoder of OpenCLIP `ViT-bigG/14`, SD3's second.
     pub fn clip_g() -> Self {
         Self {
             hidden_size: 1280,

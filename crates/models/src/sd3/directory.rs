@@ -47,6 +47,8 @@ pub struct Choices {
     pub without_t5: bool,
 }
 
+const SCHEDULER: &str = "FlowMatchEulerDiscreteScheduler";
+const DEFAULT_SHIFT: f64 = 3.0;
 const PIPELINE: &str = "StableDiffusion3Pipeline";
 const DIFFUSERS: &str = "diffusion_pytorch_model";
 const TRANSFORMERS: &str = "model";
@@ -96,6 +98,54 @@ impl ModelDirectory {
     /// The sizes of the autoencoder.
     pub fn vae_config(&self) -> &VaeConfig {
         &self.vae.config
+    }
+
+    /// Tokens of a prompt that CLIP reads.
+    pub fn clip_tokens(&self) -> usize {
+        self.clip[0].config.max_position_embeddings
+    }
+
+    /// The shift of the time grid that the model's scheduler names, 3 where there is none.
+    ///
+    /// # Errors
+    /// If the scheduler is of a kind that SD3 does not have.
+    pub fn grid_shift(&self) -> Result<f64, Sd3Error> {
+        #[derive(serde::Deserialize)]
+        struct Scheduler {
+            #[serde(rename = "_class_name")]
+            class_name: String,
+            shift: Option<f64>,
+            #[serde(default)]
+            use_dynamic_shifting: bool,
+        }
+        let path = self.path.join("scheduler").join("scheduler_config.json");
+        if !path.exists() {
+            return Ok(DEFAULT_SHIFT);
+        }
+        let scheduler: Scheduler = read_json(&path).map_err(|reason| Sd3Error::unreadable(&path, reason))?;
+        if scheduler.class_name != SCHEDULER || scheduler.use_dynamic_shifting {
+            let reason = format!("only {SCHEDULER} with a static shift is known; name a time grid with --grid");
+            return Err(Sd3Error::unreadable(&path, reason));
+        }
+        Ok(scheduler.shift.unwrap_or(DEFAULT_SHIFT))
+    }
+
+    /// What tells the text encoders from others.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn encoder_digest(&self) -> Result<String, Sd3Error> {
+        let files = self.clip.iter().map(|clip| &clip.files).chain(self.t5.iter().map(|t5| &t5.files));
+        let digests = files.map(TensorFiles::digest).collect::<Result<Vec<_>, _>>()?;
+        Ok(digests.join(" "))
+    }
+
+    /// What tells the transformer and the autoencoder from others.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn network_digest(&self) -> Result<String, Sd3Error> {
+        Ok(format!("{} {}", self.transformer.files.digest()?, self.vae.files.digest()?))
     }
 
     /// Whether prompts are read by T5.

@@ -6,9 +6,9 @@
 use burn::{
     module::{Module, Param},
     prelude::*,
-    tensor::{FloatDType, TensorData, activation},
+    tensor::{FloatDType, TensorData, activation, backend::AutodiffBackend},
 };
-use flow::VelocityField;
+use flow::{InParts, Query, VelocityField};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -114,6 +114,19 @@ impl TransformerConfig {
         problems
     }
 
+    /// What stands in the way of latents `[C, H, W]`, if anything does.
+    pub fn problem_of(&self, [channels, height, width]: [usize; 3]) -> Option<String> {
+        let Self { patch_size, in_channels, pos_embed_max_size, .. } = *self;
+        let largest = patch_size * pos_embed_max_size;
+        if channels != in_channels {
+            return Some(format!("latents have {channels} channels, the transformer takes {in_channels}"));
+        }
+        let fits = |side: usize| side > 0 && side.is_multiple_of(patch_size) && side <= largest;
+        (!(fits(height) && fits(width))).then(|| {
+            format!("latents of {height} x {width} do not fit: both must be multiples of {patch_size}, at most {largest}")
+        })
+    }
+
     /// Numbers per row that a forward pass keeps for its backward pass; about, with nothing computed twice.
     pub fn kept_per_row(&self, latent: [usize; 3], text_tokens: usize) -> usize {
         let image = latent[1] * latent[2] / (self.patch_size * self.patch_size);
@@ -179,19 +192,6 @@ impl<B: Backend> Transformer<B> {
         &self.config
     }
 
-    /// What stands in the way of latents `[C, H, W]`, if anything does.
-    pub fn problem_of(&self, [channels, height, width]: [usize; 3]) -> Option<String> {
-        let TransformerConfig { patch_size, in_channels, pos_embed_max_size, .. } = self.config;
-        let largest = patch_size * pos_embed_max_size;
-        if channels != in_channels {
-            return Some(format!("latents have {channels} channels, the transformer takes {in_channels}"));
-        }
-        let fits = |side: usize| side > 0 && side.is_multiple_of(patch_size) && side <= largest;
-        (!(fits(height) && fits(width))).then(|| {
-            format!("latents of {height} x {width} do not fit: both must be multiples of {patch_size}, at most {largest}")
-        })
-    }
-
     // ANCHOR: forward
     /// `v(x, t, c)` in the network's precision.
     fn forward(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[Embedding]) -> Tensor<B, 4> {
@@ -242,6 +242,84 @@ impl<B: Backend> Transformer<B> {
         let split = patches.reshape([rows, height / p, width / p, p, p, channels]);
         split.permute([0, 5, 1, 3, 2, 4]).reshape([rows, channels, height, width]).cast(FloatDType::F32)
     }
+}
+
+/// What a forward pass keeps for its backward pass: what goes into every block, and nothing of what happens inside.
+#[derive(Clone, Debug)]
+pub struct Kept<B: Backend> {
+    query: Query<B, Embedding>,
+    steering: Tensor<B, 2>,
+    blocks: Vec<Tokens<B>>,
+    /// `[B, P, D]`
+    image: Tensor<B, 3>,
+}
+
+// ANCHOR: parts
+impl<B: AutodiffBackend> InParts<B> for Transformer<B> {
+    type Kept = Kept<B::InnerBackend>;
+
+    fn forward_keeping(
+        network: &Transformer<B::InnerBackend>,
+        query: Query<B::InnerBackend, Embedding>,
+    ) -> (Tensor<B::InnerBackend, 4>, Self::Kept) {
+        let [_, _, height, width] = query.latent.dims();
+        let (mut tokens, steering) = network.embed(query.latent.clone(), query.time.clone(), &query.conditions);
+        let mut blocks = Vec::with_capacity(network.blocks.len());
+        for block in &network.blocks {
+            blocks.push(tokens.clone());
+            tokens = block.forward(tokens, steering.clone());
+        }
+        let velocity = network.finish(tokens.image.clone(), steering.clone(), [height, width]);
+        (velocity, Kept { query, steering, blocks, image: tokens.image })
+    }
+
+    fn backward(&self, kept: Self::Kept, gradient: Tensor<B::InnerBackend, 4>, mut take: impl FnMut(B::Gradients)) {
+        let Kept { query, steering: kept_steering, blocks, image } = kept;
+        let [_, _, height, width] = query.latent.dims();
+        let (image, steering) = (leaf::<B, 3>(image), leaf::<B, 2>(kept_steering.clone()));
+        let velocity = self.finish(image.clone(), steering.clone(), [height, width]);
+        let mut gradients = pulled(velocity, gradient).backward();
+        let mut of_image = gradient_of(&image, &mut gradients);
+        let mut of_steering = gradient_of(&steering, &mut gradients);
+        let mut of_text = None; // Nobody reads the text after the last block.
+        take(gradients);
+        for (block, tokens) in self.blocks.iter().zip(blocks).rev() {
+            let inputs = Tokens { image: leaf::<B, 3>(tokens.image), text: leaf::<B, 3>(tokens.text) };
+            let steering = leaf::<B, 2>(kept_steering.clone());
+            let outputs = block.forward(inputs.clone(), steering.clone());
+            let mut sum = pulled(outputs.image, of_image);
+            if let Some(of_text) = of_text {
+                sum = sum + pulled(outputs.text, of_text);
+            }
+            let mut gradients = sum.backward();
+            of_image = gradient_of(&inputs.image, &mut gradients);
+            of_text = Some(gradient_of(&inputs.text, &mut gradients));
+            of_steering = of_steering + gradient_of(&steering, &mut gradients);
+            take(gradients);
+        }
+        let (tokens, steering) = self.embed(leaf(query.latent), Tensor::from_inner(query.time), &query.conditions);
+        let of_text = of_text.expect("there is at least one block");
+        let sum = pulled(tokens.image, of_image) + pulled(tokens.text, of_text) + pulled(steering, of_steering);
+        take(sum.backward());
+    }
+}
+
+/// `Σ output·gradient`: its gradient is `gradient`, pulled back to whatever `output` was made of.
+fn pulled<B: AutodiffBackend, const D: usize>(output: Tensor<B, D>, gradient: Tensor<B::InnerBackend, D>) -> Tensor<B, 1> {
+    (output * Tensor::from_inner(gradient)).sum()
+}
+// ANCHOR_END: parts
+
+/// A tensor without a past whose gradient is wanted.
+fn leaf<B: AutodiffBackend, const D: usize>(values: Tensor<B::InnerBackend, D>) -> Tensor<B, D> {
+    Tensor::from_inner(values).require_grad()
+}
+
+fn gradient_of<B: AutodiffBackend, const D: usize>(
+    leaf: &Tensor<B, D>,
+    gradients: &mut B::Gradients,
+) -> Tensor<B::InnerBackend, D> {
+    leaf.grad_remove(gradients).expect("every part reads all of its inputs")
 }
 
 impl<B: Backend> VelocityField<B> for Transformer<B> {
