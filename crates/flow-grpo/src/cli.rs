@@ -15,7 +15,10 @@ use grpo::{
 };
 use models::{
     Adapter, TokenIds, lora,
-    sd3::{Choices, ModelDirectory},
+    sd3::{
+        Choices, ModelDirectory,
+        random::{self, Sizes},
+    },
     weights::{StoredAs, write_atomically},
 };
 use tasks::prompts::{Prompt, PromptError, PromptSet};
@@ -30,6 +33,7 @@ use crate::{
     network::{AnyNetwork, Card, Pipeline},
     picture,
     pretrain::{self, PretrainConfig},
+    progress::Progress,
     proxy::{self, ProxyArgs},
     run_dir::RunDir,
     sd3::{self, Sd3},
@@ -47,7 +51,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Improve a base model by Flow-GRPO. Presets: shapes (default), shapes-64 (for a GPU), toy-2d.
+    /// Improve a base model by Flow-GRPO. Presets: shapes (default), shapes-64 (for a GPU), toy-2d; with --model, for Stable
+    /// Diffusion 3.5 Medium: sd35m-geneval, sd35m-ocr, sd35m-ocr-1gpu, sd35m-pickscore.
     Train(TrainArgs),
     /// Train a base model. Presets: shapes-base (default), shapes-64-base (for a GPU), toy-2d-base.
     Pretrain(RunArgs),
@@ -63,6 +68,8 @@ enum Verb {
     Compare(CompareArgs),
     /// Time the parts, on request beside the same network in PyTorch.
     Bench(BenchArgs),
+    /// Write a model directory of the published size with random weights: for measuring, without the published ones.
+    InitRandom(InitRandomArgs),
     /// Draw the book's figure of the marginals of ODE and SDE.
     Figure {
         /// The SVG file to write.
@@ -75,12 +82,45 @@ enum Verb {
 struct TrainArgs {
     #[command(flatten)]
     run: RunArgs,
+    /// A layer over the preset: flow_grpo makes every choice that the paper leaves open as the reference code does.
+    #[arg(long, conflicts_with = "resume")]
+    profile: Option<String>,
     /// The base model: a model directory in the layout of diffusers, or a checkpoint; the same as --set base=….
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     model: Option<PathBuf>,
     /// Shows curves and the newest numbers on the whole terminal.
     #[arg(long)]
     live: bool,
+}
+
+#[derive(Args, Debug)]
+struct InitRandomArgs {
+    /// Whose sizes.
+    #[arg(long, value_enum)]
+    like: Like,
+    /// The directory to write; 16 GB for sd35-medium, 6 GB of it without T5.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Layers of the transformer, fewer than the model has: full width for a small machine.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    layers: Option<u32>,
+    /// Leaves T5 out, 9.5 GB.
+    #[arg(long)]
+    without_t5: bool,
+    /// Seed of the weights.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// A published model.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Like {
+    /// Stable Diffusion 3 Medium.
+    Sd3Medium,
+    /// Stable Diffusion 3.5 Medium.
+    Sd35Medium,
+    /// Stable Diffusion 3.5 Large.
+    Sd35Large,
 }
 
 /// What every run takes.
@@ -214,11 +254,18 @@ struct MergeArgs {
     output: PathBuf,
 }
 
-const TRAIN_PRESETS: [Preset; 3] = [
+const TRAIN_PRESETS: [Preset; 7] = [
     Preset { name: "shapes", text: include_str!("../../../assets/presets/shapes.toml") },
     Preset { name: "shapes-64", text: include_str!("../../../assets/presets/shapes-64.toml") },
     Preset { name: "toy-2d", text: include_str!("../../../assets/presets/toy-2d.toml") },
+    Preset { name: "sd35m-geneval", text: include_str!("../../../assets/presets/sd35m-geneval.toml") },
+    Preset { name: "sd35m-ocr", text: include_str!("../../../assets/presets/sd35m-ocr.toml") },
+    Preset { name: "sd35m-ocr-1gpu", text: include_str!("../../../assets/presets/sd35m-ocr-1gpu.toml") },
+    Preset { name: "sd35m-pickscore", text: include_str!("../../../assets/presets/sd35m-pickscore.toml") },
 ];
+
+/// Choices that the paper leaves open, made together: a layer over any preset.
+const PROFILES: [Preset; 1] = [Preset { name: "flow_grpo", text: include_str!("../../../assets/profiles/flow_grpo.toml") }];
 
 const PRETRAIN_PRESETS: [Preset; 3] = [
     Preset { name: "shapes-base", text: include_str!("../../../assets/presets/shapes-base.toml") },
@@ -239,6 +286,7 @@ pub fn run() -> Result<()> {
         Verb::Proxy(args) => proxy::train(&args, &Device::default()),
         Verb::Compare(args) => compare::compare(&args),
         Verb::Bench(args) => bench(&args),
+        Verb::InitRandom(args) => init_random(&args),
         Verb::Figure { output } => figure::marginals(&output),
     }
 }
@@ -246,14 +294,15 @@ pub fn run() -> Result<()> {
 fn train(args: &TrainArgs) -> Result<()> {
     ensure!(!args.live || std::io::stderr().is_terminal(), "--live needs a terminal on standard error");
     let mut run_args = args.run.clone();
+    let layer = args.profile.as_deref().map(|name| config::preset(&PROFILES, name)).transpose()?.map(|profile| profile.text);
     // A path is data, not TOML.
     run_args.set.extend(args.model.iter().map(|path| format!("base={}", toml::Value::String(path.display().to_string()))));
-    let (config, mut run): (TrainConfig, _) = open_run(&run_args, &TRAIN_PRESETS)?;
+    let (config, mut run): (TrainConfig, _) = open_run(&run_args, &TRAIN_PRESETS, layer)?;
     train::train(&config, &mut run, args.live, &Device::default())
 }
 
 fn pretrain(args: &RunArgs) -> Result<()> {
-    let (config, mut run): (PretrainConfig, _) = open_run(args, &PRETRAIN_PRESETS)?;
+    let (config, mut run): (PretrainConfig, _) = open_run(args, &PRETRAIN_PRESETS, None)?;
     let checkpoint = pretrain::pretrain(&config, &mut run, &Device::default())?;
     println!("base model: {}", checkpoint.display());
     Ok(())
@@ -262,9 +311,9 @@ fn pretrain(args: &RunArgs) -> Result<()> {
 fn bench(args: &BenchArgs) -> Result<()> {
     let sizes = |name: &str| -> Result<_> {
         let preset = config::preset(&PRETRAIN_PRESETS, name)?;
-        Ok(config::resolve::<PretrainConfig>(preset.text, None, &[])?.model)
+        Ok(config::resolve::<PretrainConfig>(preset.text, None, None, &[])?.model)
     };
-    let epoch = config::resolve(TRAIN_PRESETS[0].text, None, &[])?;
+    let epoch = config::resolve(TRAIN_PRESETS[0].text, None, None, &[])?;
     bench::bench(args, &epoch, args.preset.as_deref().map(sizes).transpose()?, &Device::default())
 }
 
@@ -393,6 +442,34 @@ fn eval(args: &EvalArgs) -> Result<()> {
     Ok(())
 }
 
+fn init_random(args: &InitRandomArgs) -> Result<()> {
+    let sizes = match args.like {
+        Like::Sd3Medium => Sizes::sd3_medium(),
+        Like::Sd35Medium => Sizes::sd35_medium(),
+        Like::Sd35Large => Sizes::sd35_large(),
+    };
+    let sizes = match args.layers {
+        Some(layers) => sizes.with_layers(layers as usize),
+        None => sizes,
+    };
+    let sizes = if args.without_t5 { Sizes { t5: None, ..sizes } } else { sizes };
+    ensure!(!args.out.join("model_index.json").exists(), "{} already holds a model: choose another --out", args.out.display());
+    let device = Device::default();
+    let count = sizes.count::<Plain>(&device);
+    let progress = Progress::new("writing", count / MILLION, "million numbers");
+    let mut written = 0;
+    random::write::<Plain>(&sizes, args.seed, &args.out, &device, |numbers| {
+        let before = written / MILLION;
+        written += numbers;
+        progress.advance(written / MILLION - before);
+    })?;
+    progress.finish();
+    println!("{}: {:.2} billion numbers", args.out.display(), count as f64 / 1e9);
+    Ok(())
+}
+
+const MILLION: usize = 1_000_000;
+
 fn merge(args: &MergeArgs) -> Result<()> {
     let (card, network) = AnyNetwork::open(args.checkpoint.as_deref(), Some(&args.adapter), &Device::default())?;
     let card = Card { made_by: format!("{}, with the adapter {}", card.made_by, args.adapter.display()), ..card };
@@ -432,14 +509,15 @@ fn generate(
 }
 
 /// The configuration and directory of a new run, or of one that goes on.
-fn open_run<C: Checked>(args: &RunArgs, presets: &[Preset]) -> Result<(C, RunDir)> {
+fn open_run<C: Checked>(args: &RunArgs, presets: &[Preset], layer: Option<&str>) -> Result<(C, RunDir)> {
     if let Some(path) = &args.resume {
         let (run, text) = RunDir::open(path)?;
-        let config: C = config::resolve(&text, None, &args.set).with_context(|| format!("{}/config.toml", path.display()))?;
+        let config: C =
+            config::resolve(&text, None, None, &args.set).with_context(|| format!("{}/config.toml", path.display()))?;
         return Ok((config, run));
     }
     let preset = config::preset(presets, args.preset.as_deref().unwrap_or(presets[0].name))?;
-    let config: C = config::resolve(preset.text, args.config.as_deref(), &args.set)?;
+    let config: C = config::resolve(preset.text, layer, args.config.as_deref(), &args.set)?;
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("runs/{}-{}", preset.name, timestamp())));
     let run = RunDir::create(&out)?;
     Ok((config, run))
@@ -456,12 +534,35 @@ mod tests {
 
     #[test]
     fn every_preset_is_valid() {
+        // The rewards of some are not part of the program yet; everything else of those must be right.
+        let settings = ["rewards={ jpeg_compressibility = 1 }", "best_by=rewards.jpeg_compressibility"].map(str::to_owned);
         for preset in TRAIN_PRESETS {
-            config::resolve::<TrainConfig>(preset.text, None, &[]).unwrap_or_else(|error| panic!("{}: {error:#}", preset.name));
+            let settings = if preset.name.starts_with("sd35m") { &settings[..] } else { &[] };
+            let config = config::resolve::<TrainConfig>(preset.text, None, None, settings);
+            config.unwrap_or_else(|error| panic!("{}: {error:#}", preset.name));
         }
         for preset in PRETRAIN_PRESETS {
-            config::resolve::<PretrainConfig>(preset.text, None, &[])
+            config::resolve::<PretrainConfig>(preset.text, None, None, &[])
                 .unwrap_or_else(|error| panic!("{}: {error:#}", preset.name));
         }
+    }
+
+    #[test]
+    fn the_presets_of_stable_diffusion_make_the_choices_of_the_reference_code() {
+        let (_, profile) = (PROFILES[0].name, PROFILES[0].text);
+        let settings = ["rewards={ jpeg_compressibility = 1 }".to_owned()];
+        for preset in TRAIN_PRESETS.iter().filter(|preset| preset.name.starts_with("sd35m")) {
+            let resolve = |layer| config::resolve::<TrainConfig>(preset.text, layer, None, &settings).expect("valid");
+            assert_eq!(resolve(None), resolve(Some(profile)), "{}", preset.name);
+        }
+        let changed: TrainConfig = config::resolve(TRAIN_PRESETS[0].text, Some(profile), None, &[]).expect("valid");
+        assert_eq!(changed.grpo.rollout.grid, GridKind::Sd3DoubleShift { shift: 3.0 });
+    }
+
+    #[test]
+    fn a_reward_that_is_still_to_come_is_refused_with_what_can_be_done() {
+        let preset = config::preset(&TRAIN_PRESETS, "sd35m-ocr").expect("a preset");
+        let refused = config::resolve::<TrainConfig>(preset.text, None, None, &[]).expect_err("no such reward").to_string();
+        assert!(refused.contains("rewards.ocr") && refused.contains("jpeg_compressibility"), "{refused}");
     }
 }

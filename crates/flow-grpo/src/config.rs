@@ -43,13 +43,16 @@ pub fn preset(presets: &[Preset], name: &str) -> Result<Preset> {
         .with_context(|| format!("there is no preset `{name}`; there are: {}", names()))
 }
 
-/// Resolves a configuration from `text`, that of a preset or of a run that goes on.
+/// Resolves a configuration from `text`, that of a preset or of a run that goes on, under a profile's `layer`, a file and settings.
 ///
 /// # Errors
 /// If the text or the file cannot be read or parsed; or with the list of all unknown keys, wrong types and values out of range.
-pub fn resolve<C: Checked>(text: &str, file: Option<&Path>, settings: &[String]) -> Result<C> {
+pub fn resolve<C: Checked>(text: &str, layer: Option<&str>, file: Option<&Path>, settings: &[String]) -> Result<C> {
     let mut table: Table = text.parse().context("not TOML")?;
     let mut problems = Vec::new();
+    if let Some(layer) = layer {
+        merge(&mut table, layer.parse().context("a profile is TOML")?, "", &mut problems);
+    }
     if let Some(path) = file {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let given: Table = text.parse().with_context(|| format!("{} is not TOML", path.display()))?;

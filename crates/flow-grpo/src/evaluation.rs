@@ -350,6 +350,9 @@ pub fn rewards(weights: &BTreeMap<String, f32>, picture_shape: [usize; 3], devic
     Ok(WeightedReward::new(parts))
 }
 
+/// The rewards of the paper that this version cannot compute yet.
+pub const TO_COME: [&str; 3] = ["geneval", "ocr", "pickscore"];
+
 /// The names of all rewards.
 pub const REWARDS: [&str; 6] =
     ["shapes_partial", "shapes_strict", "shapes_proxy", "darkness", "jpeg_compressibility", "toy_mode"];

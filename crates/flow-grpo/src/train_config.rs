@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Checked,
-    evaluation::REWARDS,
+    evaluation::{REWARDS, TO_COME},
     rules::{Action, Rule},
     sd3::Sd3Config,
     tuning::Tuning,
@@ -100,7 +100,12 @@ impl Checked for TrainConfig {
             problems.push(format!("rewards must name at least one of {}", REWARDS.join(", ")));
         }
         for (name, weight) in &self.rewards {
-            if !REWARDS.contains(&name.as_str()) {
+            if TO_COME.contains(&name.as_str()) {
+                problems.push(format!(
+                    "rewards.{name}: this version cannot compute it yet; to try everything else, pass --set \"rewards={{ \
+                     jpeg_compressibility = 1 }}\" --set best_by=rewards.jpeg_compressibility"
+                ));
+            } else if !REWARDS.contains(&name.as_str()) {
                 problems.push(format!("rewards.{name}: there is no such reward; there are: {}", REWARDS.join(", ")));
             }
             if !weight.is_finite() {

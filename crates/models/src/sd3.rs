@@ -11,6 +11,7 @@ pub mod clip;
 pub mod directory;
 mod layers;
 pub mod prompt;
+pub mod random;
 mod single_file;
 pub mod source;
 pub mod t5;

@@ -1,0 +1,255 @@
+//! A model of the published size with random weights, in the layout of diffusers: for measuring speed and memory.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufWriter, Write},
+    path::Path,
+};
+
+use burn::{prelude::*, tensor::bf16};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+use serde_json::json;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+
+use super::{
+    Sd3Error,
+    clip::{ClipConfig, ClipText},
+    source::{described, random_values},
+    t5::{T5Config, T5Encoder},
+    transformer::{Transformer, TransformerConfig},
+    vae::{Vae, VaeConfig},
+};
+use crate::weights::{UNFINISHED, WeightsError, write_atomically};
+
+/// The sizes of all parts of a model.
+#[derive(Clone, Debug)]
+pub struct Sizes {
+    /// The transformer.
+    pub transformer: TransformerConfig,
+    /// The autoencoder.
+    pub vae: VaeConfig,
+    /// CLIP-L and CLIP-G.
+    pub clip: [ClipConfig; 2],
+    /// T5, if there is one.
+    pub t5: Option<T5Config>,
+}
+
+impl Sizes {
+    /// Stable Diffusion 3.5 Medium.
+    pub fn sd35_medium() -> Self {
+        let clip = [ClipConfig::clip_l(), ClipConfig::clip_g()];
+        Self { transformer: TransformerConfig::sd35_medium(), vae: VaeConfig::sd3(), clip, t5: Some(T5Config::xxl()) }
+    }
+
+    /// Stable Diffusion 3 Medium: no second attention, queries and keys not normalised, smaller pictures.
+    pub fn sd3_medium() -> Self {
+        let medium = Self::sd35_medium();
+        let transformer =
+            TransformerConfig { dual_attention_layers: Vec::new(), qk_norm: None, pos_embed_max_size: 192, ..medium.transformer };
+        Self { transformer, ..medium }
+    }
+
+    /// Stable Diffusion 3.5 Large: 38 layers of 38 heads, no second attention.
+    pub fn sd35_large() -> Self {
+        let medium = Self::sd35_medium();
+        let transformer = TransformerConfig {
+            num_layers: 38,
+            num_attention_heads: 38,
+            caption_projection_dim: 38 * 64,
+            dual_attention_layers: Vec::new(),
+            pos_embed_max_size: 192,
+            ..medium.transformer
+        };
+        Self { transformer, ..medium }
+    }
+
+    /// The same with fewer layers in the transformer.
+    #[must_use]
+    pub fn with_layers(mut self, layers: usize) -> Self {
+        self.transformer.num_layers = layers;
+        self.transformer.dual_attention_layers.retain(|layer| *layer < layers);
+        self
+    }
+
+    /// How many numbers all parts have together.
+    pub fn count<B: Backend>(&self, device: &B::Device) -> usize {
+        let numbers = |(_, shape): &(String, Vec<usize>)| shape.iter().product::<usize>();
+        self.parts::<B>(device).iter().flat_map(|part| &part.tensors).map(numbers).sum()
+    }
+
+    fn parts<B: Backend>(&self, device: &B::Device) -> Vec<Part> {
+        const DIFFUSERS: &str = "diffusion_pytorch_model";
+        const TRANSFORMERS: &str = "model";
+        let of_transformer = described::<B>(device, |source| drop(Transformer::load(&self.transformer, source)));
+        let of_vae = described::<B>(device, |source| drop(Vae::load(&self.vae, source)));
+        let mut parts = vec![
+            Part { name: "transformer", stem: DIFFUSERS, config: json!(self.transformer), tensors: of_transformer },
+            Part { name: "vae", stem: DIFFUSERS, config: json!(self.vae), tensors: of_vae },
+        ];
+        for (clip, name) in self.clip.iter().zip(["text_encoder", "text_encoder_2"]) {
+            let tensors = described::<B>(device, |source| drop(ClipText::load(clip, source)));
+            parts.push(Part { name, stem: TRANSFORMERS, config: json!(clip), tensors });
+        }
+        if let Some(t5) = &self.t5 {
+            let tensors = described::<B>(device, |source| drop(T5Encoder::load(t5, source)));
+            parts.push(Part { name: "text_encoder_3", stem: TRANSFORMERS, config: json!(t5), tensors });
+        }
+        parts
+    }
+}
+
+struct Part {
+    name: &'static str,
+    stem: &'static str,
+    config: serde_json::Value,
+    tensors: Vec<(String, Vec<usize>)>,
+}
+
+/// Writes a model of these sizes with weights drawn from `seed`, in bf16; `done` hears of every number. Its tokenizers know single
+/// bytes alone, so prompts are read, but not as the published model reads them.
+///
+/// # Errors
+/// If the directory cannot be written.
+pub fn write<B: Backend>(
+    sizes: &Sizes,
+    seed: u64,
+    directory: &Path,
+    device: &B::Device,
+    mut done: impl FnMut(usize),
+) -> Result<(), Sd3Error> {
+    let parts = sizes.parts::<B>(device);
+    for part in &parts {
+        let place = directory.join(part.name);
+        std::fs::create_dir_all(&place).map_err(|source| WeightsError::Io { path: place.clone(), source })?;
+        write_json(&place.join("config.json"), &part.config)?;
+        let file = place.join(format!("{}.safetensors", part.stem));
+        write_weights(part, seed, &file, &mut done).map_err(|source| WeightsError::Io { path: file, source })?;
+    }
+    write_clip_tokenizer(&directory.join("tokenizer"), sizes.clip[0].vocab_size, END)?;
+    write_clip_tokenizer(&directory.join("tokenizer_2"), sizes.clip[1].vocab_size, "!")?;
+    if let Some(t5) = &sizes.t5 {
+        write_t5_tokenizer(&directory.join("tokenizer_3"), t5.vocab_size)?;
+    }
+    let scheduler = json!({ "_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0 });
+    write_json(&directory.join("scheduler").join("scheduler_config.json"), &scheduler)?;
+    let t5 = |class: &str| if sizes.t5.is_some() { json!(["transformers", class]) } else { json!([null, null]) };
+    // Last: a directory that was not finished is none.
+    write_json(
+        &directory.join("model_index.json"),
+        &json!({
+            "_class_name": "StableDiffusion3Pipeline",
+            "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+            "text_encoder": ["transformers", "CLIPTextModelWithProjection"],
+            "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+            "text_encoder_3": t5("T5EncoderModel"),
+            "tokenizer": ["transformers", "CLIPTokenizer"],
+            "tokenizer_2": ["transformers", "CLIPTokenizer"],
+            "tokenizer_3": t5("T5TokenizerFast"),
+            "transformer": ["diffusers", "SD3Transformer2DModel"],
+            "vae": ["diffusers", "AutoencoderKL"],
+        }),
+    )
+}
+
+/// One tensor after the other: no more than the largest is in memory.
+fn write_weights(part: &Part, seed: u64, path: &Path, done: &mut impl FnMut(usize)) -> std::io::Result<()> {
+    let mut header = BTreeMap::new();
+    let mut end = 0;
+    for (name, shape) in &part.tensors {
+        let begin = end;
+        end += 2 * shape.iter().product::<usize>();
+        header.insert(name.as_str(), json!({ "dtype": "BF16", "shape": shape, "data_offsets": [begin, end] }));
+    }
+    header.insert("__metadata__", json!({ "format": "pt" }));
+    let mut header = serde_json::to_vec(&header)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let unfinished = path.with_extension(UNFINISHED);
+    let mut file = BufWriter::new(File::create(&unfinished)?);
+    file.write_all(&(header.len() as u64).to_le_bytes())?;
+    file.write_all(&header)?;
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    for (name, shape) in &part.tensors {
+        let values = random_values(&mut rng, name, shape);
+        let bytes: Vec<u8> = values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect();
+        file.write_all(&bytes)?;
+        done(values.len());
+    }
+    file.into_inner()?.sync_all()?;
+    std::fs::rename(unfinished, path)
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Sd3Error> {
+    let io = |source| WeightsError::Io { path: path.to_owned(), source };
+    std::fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(io)?;
+    let text = serde_json::to_string_pretty(value).expect("plain data") + "\n";
+    Ok(write_atomically(path, text.as_bytes()).map_err(io)?)
+}
+
+const START: &str = "<|startoftext|>";
+const END: &str = "<|endoftext|>";
+
+/// The characters that stand for bytes.
+fn bytes() -> Vec<String> {
+    let mut bytes: Vec<String> = ByteLevel::alphabet().into_iter().map(String::from).collect();
+    bytes.sort_unstable();
+    bytes
+}
+
+fn write_clip_tokenizer(directory: &Path, vocabulary: usize, pad: &str) -> Result<(), Sd3Error> {
+    let mut ids: BTreeMap<String, usize> = BTreeMap::new();
+    for (index, byte) in bytes().into_iter().enumerate() {
+        ids.insert(format!("{byte}</w>"), index + 256);
+        ids.insert(byte, index);
+    }
+    ids.insert(START.to_owned(), vocabulary - 2);
+    ids.insert(END.to_owned(), vocabulary - 1);
+    write_json(&directory.join("vocab.json"), &ids)?;
+    let merges = directory.join("merges.txt");
+    write_atomically(&merges, b"#version: 0.2\n").map_err(|source| WeightsError::Io { path: merges, source })?;
+    let config = json!({
+        "tokenizer_class": "CLIPTokenizer", "model_max_length": 77,
+        "bos_token": START, "eos_token": END, "unk_token": END, "pad_token": pad,
+    });
+    write_json(&directory.join("tokenizer_config.json"), &config)
+}
+
+fn write_t5_tokenizer(directory: &Path, vocabulary: usize) -> Result<(), Sd3Error> {
+    let specials = ["<pad>", "</s>", "<unk>"];
+    let ids: BTreeMap<String, usize> =
+        specials.map(str::to_owned).into_iter().chain(bytes()).enumerate().map(|(id, word)| (word, id)).collect();
+    assert!(ids.len() <= vocabulary, "a vocabulary of {vocabulary} has no room for all bytes");
+    let added = specials.map(|content| {
+        let flags = json!({ "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true });
+        let serde_json::Value::Object(mut token) = flags else { unreachable!("an object") };
+        token.insert("id".to_owned(), json!(ids[content]));
+        token.insert("content".to_owned(), json!(content));
+        token
+    });
+    let text = json!({ "Sequence": { "id": "A", "type_id": 0 } });
+    let end = json!({ "SpecialToken": { "id": "</s>", "type_id": 0 } });
+    let tokenizer = json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added,
+        "normalizer": null,
+        "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false },
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [text, end],
+            "pair": [text, end],
+            "special_tokens": { "</s>": { "id": "</s>", "ids": [1], "tokens": ["</s>"] } },
+        },
+        "decoder": null,
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": ids, "merges": [],
+        },
+    });
+    write_json(&directory.join("tokenizer.json"), &tokenizer)?;
+    let config = json!({ "tokenizer_class": "T5TokenizerFast", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>" });
+    write_json(&directory.join("tokenizer_config.json"), &config)
+}
