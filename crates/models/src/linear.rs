@@ -59,11 +59,13 @@ impl<B: Backend> Linear<B> {
     /// - `input`: `[…, inputs]`; the result: `[…, outputs]`
     pub fn forward<const D: usize>(&self, input: Tensor<B, D>) -> Tensor<B, D> {
         let bias = self.bias.as_ref().map(Param::val);
-        let Some(adapter) = &self.adapter else { return linear(input, self.weight.val(), bias) };
+        // Weights may be kept in fewer bits than are computed with.
+        let weight = self.weight.val().cast(FloatDType::from(input.dtype()));
+        let Some(adapter) = &self.adapter else { return linear(input, weight, bias) };
         // An adapter may be kept in f32 beside weights of half the size.
         let own = FloatDType::from(adapter.a.val().dtype());
         let low = linear(linear(input.clone().cast(own), adapter.a.val(), None), adapter.b.val(), None) * adapter.scale();
-        let output = linear(input, self.weight.val(), bias);
+        let output = linear(input, weight, bias);
         let low = low.cast(FloatDType::from(output.dtype()));
         output + low
     }

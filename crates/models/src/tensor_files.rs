@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use burn::tensor::{Bytes, DType, TensorData};
+use burn::tensor::{Bytes, DType, TensorData, bf16, f16};
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
@@ -166,7 +166,7 @@ impl TensorFiles {
 }
 
 impl Stored {
-    /// The numbers as f32, row-major.
+    /// The numbers as they are stored, row-major.
     ///
     /// # Errors
     /// If they cannot be read, are stored in a type other than F32, F16 or BF16, or one is not finite.
@@ -178,11 +178,13 @@ impl Stored {
             other => return Err(format!("{name} is stored as {other:?}, which is not F32, F16 or BF16")),
         };
         let bytes = self.bytes().map_err(|error| format!("{name} cannot be read from {}: {error}", self.path.display()))?;
-        let data = TensorData::from_bytes(Bytes::from_bytes_vec(bytes), self.shape.clone(), dtype).convert::<f32>();
-        if data.as_slice::<f32>().is_ok_and(|values| values.iter().all(|value| value.is_finite())) {
-            return Ok(data);
-        }
-        Err(format!("{name} holds numbers that are not finite"))
+        let data = TensorData::from_bytes(Bytes::from_bytes_vec(bytes), self.shape.clone(), dtype);
+        let finite = match dtype {
+            DType::F16 => data.as_slice::<f16>().is_ok_and(|values| values.iter().all(|value| value.is_finite())),
+            DType::BF16 => data.as_slice::<bf16>().is_ok_and(|values| values.iter().all(|value| value.is_finite())),
+            _ => data.as_slice::<f32>().is_ok_and(|values| values.iter().all(|value| value.is_finite())),
+        };
+        if finite { Ok(data) } else { Err(format!("{name} holds numbers that are not finite")) }
     }
 
     fn first_bytes(&self) -> std::io::Result<Vec<u8>> {

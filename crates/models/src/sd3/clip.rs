@@ -4,7 +4,7 @@ use burn::{
     module::{Module, Param},
     prelude::*,
     tensor::{
-        TensorData, activation,
+        FloatDType, TensorData, activation,
         module::{attention, embedding},
         ops::AttentionModuleOptions,
     },
@@ -123,6 +123,8 @@ pub struct ClipText<B: Backend> {
     projection: Linear<B>,
     #[module(skip)]
     config: ClipConfig,
+    #[module(skip)]
+    precision: FloatDType,
 }
 
 /// What the encoder makes of prompts.
@@ -140,12 +142,13 @@ impl<B: Backend> ClipText<B> {
         let d = config.hidden_size;
         let embeddings = "text_model.embeddings";
         Self {
-            tokens: source.tensor(&format!("{embeddings}.token_embedding.weight"), [config.vocab_size, d]),
+            tokens: source.table(&format!("{embeddings}.token_embedding.weight"), [config.vocab_size, d]),
             positions: source.tensor(&format!("{embeddings}.position_embedding.weight"), [config.max_position_embeddings, d]),
             layers: (0..config.num_hidden_layers).map(|index| Layer::load(config, index, source)).collect(),
             final_norm: source.layer_norm("text_model.final_layer_norm", d, config.layer_norm_eps),
             projection: source.linear_without_bias("text_projection", d, config.projection_dim),
             config: config.clone(),
+            precision: source.precision(),
         }
     }
 
@@ -155,7 +158,7 @@ impl<B: Backend> ClipText<B> {
         let length = self.config.max_position_embeddings;
         let flat: Vec<i32> = ids.iter().flatten().map(|&id| id as i32).collect();
         let flat = Tensor::<B, 2, Int>::from_data(TensorData::new(flat, [ids.len(), length]), &device);
-        let mut hidden = embedding(self.tokens.val(), flat) + self.positions.val().unsqueeze_dim(0);
+        let mut hidden = embedding(self.tokens.val(), flat).cast(self.precision) + self.positions.val().unsqueeze_dim(0);
         let mut before_last = hidden.clone();
         for layer in &self.layers {
             before_last = hidden.clone();

@@ -37,7 +37,8 @@ enum Origin {
 }
 
 impl<'a, B: Backend> Source<'a, B> {
-    /// Tensors from files; floats are kept in `precision`.
+    /// Tensors from files, for a network that computes in `precision`. Matrices stay in 16 bits where they are stored so and the backend
+    /// can hold them: they are converted when they are used.
     pub fn files(files: TensorFiles, precision: FloatDType, device: &'a B::Device) -> Self {
         Self::new(Origin::Files(files), precision, device)
     }
@@ -56,7 +57,7 @@ impl<'a, B: Backend> Source<'a, B> {
         Self { origin, precision, made: 0, device, problems: Vec::new() }
     }
 
-    /// What weights live in.
+    /// What the network computes in.
     pub fn precision(&self) -> FloatDType {
         self.precision
     }
@@ -116,6 +117,12 @@ impl<'a, B: Backend> Source<'a, B> {
         GroupNorm { weight, bias: self.tensor(&format!("{name}.bias"), [channels]), groups }
     }
 
+    /// A table of which a part is read at a time, in the precision that it is stored in.
+    pub fn table<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Param<Tensor<B, D>> {
+        let values = self.stored(name, shape);
+        self.param(values)
+    }
+
     /// A tensor of this name and shape.
     pub fn tensor<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Param<Tensor<B, D>> {
         let values = self.values(name, shape);
@@ -123,7 +130,7 @@ impl<'a, B: Backend> Source<'a, B> {
     }
 
     fn transposed(&mut self, name: &str, inputs: usize, outputs: usize) -> Param<Tensor<B, 2>> {
-        let weight: Tensor<B, 2> = self.values(&format!("{name}.weight"), [outputs, inputs]);
+        let weight: Tensor<B, 2> = self.stored(&format!("{name}.weight"), [outputs, inputs]);
         self.param(weight.transpose())
     }
 
@@ -134,6 +141,12 @@ impl<'a, B: Backend> Source<'a, B> {
     }
 
     fn values<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<B, D> {
+        let values = self.stored(name, shape);
+        values.cast(self.precision)
+    }
+
+    /// The same in the precision that it is stored in, where the backend can hold it.
+    fn stored<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<B, D> {
         let data = match &mut self.origin {
             Origin::Described(found) => {
                 found.push((name.to_owned(), shape.to_vec()));
@@ -147,7 +160,11 @@ impl<'a, B: Backend> Source<'a, B> {
             Origin::Files(files) => take(files, name, &shape).and_then(|stored| stored.read(name)),
         };
         match data {
-            Ok(data) => Tensor::<B, D>::from_data(data, self.device).cast(self.precision),
+            Ok(data) => {
+                let wide = self.precision == FloatDType::F32;
+                let dtype = if wide && B::supports_dtype(self.device, data.dtype) { data.dtype } else { self.precision.into() };
+                Tensor::from_data(data, (self.device, dtype))
+            }
             Err(problem) => {
                 self.problems.push(problem);
                 // The network is not handed out; nothing of its size need be there.

@@ -4,7 +4,7 @@ use burn::{
     module::{Module, Param},
     prelude::*,
     tensor::{
-        TensorData,
+        FloatDType, TensorData,
         module::{attention, embedding},
         ops::AttentionModuleOptions,
     },
@@ -90,6 +90,8 @@ pub struct T5Encoder<B: Backend> {
     final_scale: Param<Tensor<B, 1>>,
     #[module(skip)]
     config: T5Config,
+    #[module(skip)]
+    precision: FloatDType,
 }
 
 impl<B: Backend> T5Encoder<B> {
@@ -97,11 +99,12 @@ impl<B: Backend> T5Encoder<B> {
     pub fn load(config: &T5Config, source: &mut Source<'_, B>) -> Self {
         let buckets = [config.relative_attention_num_buckets, config.num_heads];
         Self {
-            tokens: source.tensor("shared.weight", [config.vocab_size, config.d_model]),
+            tokens: source.table("shared.weight", [config.vocab_size, config.d_model]),
             distances: source.tensor("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", buckets),
             layers: (0..config.num_layers).map(|index| Layer::load(config, index, source)).collect(),
             final_scale: source.tensor("encoder.final_layer_norm.weight", [config.d_model]),
             config: config.clone(),
+            precision: source.precision(),
         }
     }
 
@@ -120,7 +123,8 @@ impl<B: Backend> T5Encoder<B> {
         let flat: Vec<i32> = ids.iter().flatten().map(|&id| id as i32).collect();
         let flat = Tensor::<B, 2, Int>::from_data(TensorData::new(flat, [ids.len(), length]), &device);
         let bias = self.bias(ids.len(), length);
-        let tokens = self.layers.iter().fold(embedding(self.tokens.val(), flat), |tokens, layer| layer.forward(tokens, &bias));
+        let tokens = embedding(self.tokens.val(), flat).cast(self.precision);
+        let tokens = self.layers.iter().fold(tokens, |tokens, layer| layer.forward(tokens, &bias));
         rms_normalized(tokens, self.final_scale.val(), self.config.layer_norm_epsilon)
     }
 

@@ -173,7 +173,7 @@ impl<B: Backend> Transformer<B> {
         let patch = config.patch_size * config.patch_size;
         Self {
             patches: source.patches("pos_embed.proj", [config.in_channels, config.patch_size], d),
-            positions: source.tensor("pos_embed.pos_embed", [1, side * side, d]),
+            positions: source.table("pos_embed.pos_embed", [1, side * side, d]),
             time_in: source.linear("time_text_embed.timestep_embedder.linear_1", 2 * TIME_HALF, d),
             time_out: source.linear("time_text_embed.timestep_embedder.linear_2", d, d),
             pooled_in: source.linear("time_text_embed.text_embedder.linear_1", config.pooled_projection_dim, d),
@@ -230,7 +230,7 @@ impl<B: Backend> Transformer<B> {
         let (side, d) = (self.config.pos_embed_max_size, self.config.width());
         let square: Tensor<B, 3> = self.positions.val().reshape([side, side, d]);
         let middle = square.narrow(0, (side - height) / 2, height).narrow(1, (side - width) / 2, width);
-        middle.reshape([1, height * width, d])
+        middle.reshape([1, height * width, d]).cast(self.precision)
     }
 
     /// The velocity `[B, C, H, W]` from the image tokens after the last block.
