@@ -17,6 +17,7 @@ mod marginals;
 mod networks;
 mod rules;
 mod sd3;
+mod sd3_program;
 mod shipped;
 mod tensorboard;
 mod training;

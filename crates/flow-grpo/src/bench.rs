@@ -31,6 +31,7 @@ use tasks::shapes::{self, Split};
 
 use crate::{
     backend::{self, Device, Plain, Training},
+    bench_sd3::{self, DirectoryBenchArgs},
     memory,
     network::{AnyNetwork, Architecture, Card, Pipeline, open_checkpoint},
     scale::scale,
@@ -64,6 +65,8 @@ pub struct BenchArgs {
     /// Instead: how an epoch's time and memory grow with its groups and steps, as a table and as the SVG file to write.
     #[arg(long, value_name = "SVG", conflicts_with_all = ["peer", "output"])]
     scale: Option<PathBuf>,
+    #[command(flatten)]
+    directory: DirectoryBenchArgs,
 }
 
 /// The same network in PyTorch; reads the exchange file, prints seconds by case as JSON.
@@ -97,6 +100,10 @@ struct PeerTimes {
 /// Times all cases, prints a table, writes JSON on request; `epoch` says how an epoch samples and what it minimises, `sizes` are
 /// those of the network that is timed instead of the checkpoint's.
 pub fn bench(args: &BenchArgs, epoch: &TrainConfig, sizes: Option<Architecture>, device: &Device) -> Result<()> {
+    if let Some(model) = &args.directory.model {
+        let (peer, output) = (args.peer.as_deref(), args.output.as_deref());
+        return bench_sd3::bench(&args.directory, model, args.repetitions, peer, output, device);
+    }
     let (card, network) = match sizes {
         Some(architecture) => {
             let card = Card { architecture, vocabulary: Vocabulary::new(shapes::vocabulary()), made_by: String::new() };
@@ -384,7 +391,7 @@ fn merge(mut before: PeerTimes, after: PeerTimes) -> PeerTimes {
 }
 
 /// Smallest, median and largest.
-fn spread(seconds: &[f64]) -> [f64; 3] {
+pub fn spread(seconds: &[f64]) -> [f64; 3] {
     let mut sorted = seconds.to_vec();
     sorted.sort_by(f64::total_cmp);
     [sorted[0], sorted[sorted.len() / 2], sorted[sorted.len() - 1]]
@@ -418,7 +425,7 @@ impl Report {
 }
 
 /// The processor, where the system says.
-fn machine() -> String {
+pub fn machine() -> String {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =
         cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name.to_owned()));

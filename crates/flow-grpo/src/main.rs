@@ -4,6 +4,7 @@
 
 mod backend;
 mod bench;
+mod bench_sd3;
 mod cli;
 mod compare;
 mod config;

@@ -91,6 +91,27 @@ pub fn peak_mib() -> Option<u64> {
     kibibytes("/proc/self/status", "VmHWM:").map(|kib| kib / 1024)
 }
 
+/// The name of the first NVIDIA GPU, on a GPU backend where its tool is installed.
+pub fn gpu_name() -> Option<String> {
+    nvidia("name")
+}
+
+/// Memory of the first NVIDIA GPU that is in use, in MiB. Burn keeps what it has once taken, so this is a peak.
+pub fn gpu_used_mib() -> Option<u64> {
+    nvidia("memory.used")?.parse().ok()
+}
+
+/// What `nvidia-smi` says of the first GPU.
+fn nvidia(query: &str) -> Option<String> {
+    if backend::ON_CPU {
+        return None;
+    }
+    let query = format!("--query-gpu={query}");
+    let output = std::process::Command::new("nvidia-smi").args([&query, "--format=csv,noheader,nounits"]).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok().filter(|_| output.status.success())?;
+    text.lines().next().map(|line| line.trim().to_owned())
+}
+
 /// Lets [`peak_mib`] count from what is held now, where the system can.
 pub fn forget_peak() {
     // Refused where /proc is another system's or not writable: then the peak is that of the whole process, an upper bound.

@@ -127,6 +127,32 @@ impl TransformerConfig {
         })
     }
 
+    /// Floating-point operations of a forward pass on one row, without adapters: products of matrices and attention, two for each
+    /// multiplication with its addition; norms and activations count nothing.
+    pub fn flop_per_row(&self, [channels, height, width]: [usize; 3], text_tokens: usize) -> f64 {
+        let (patch, d, text) = (self.patch_size as f64, self.width() as f64, text_tokens as f64);
+        let [channels, height, width] = [channels, height, width].map(|size| size as f64);
+        let image = height * width / (patch * patch);
+        let patches = 2.0 * image * patch * patch * channels * d;
+        let embeddings = patches
+            + 2.0 * text * self.joint_attention_dim as f64 * d
+            + 2.0 * (2.0 * TIME_HALF as f64 * d + d * d)
+            + 2.0 * (self.pooled_projection_dim as f64 * d + d * d);
+        let block = |index: usize| {
+            let last = index + 1 == self.num_layers;
+            let modulations = 2.0 * 12.0 * d * d;
+            let attention = 2.0 * 3.0 * (image + text) * d * d + 4.0 * (image + text).powi(2) * d + 2.0 * image * d * d;
+            let of_text = if last { -2.0 * 4.0 * d * d } else { 2.0 * 9.0 * text * d * d };
+            let second = if self.dual_attention_layers.contains(&index) {
+                2.0 * 3.0 * d * d + 2.0 * 4.0 * image * d * d + 4.0 * image * image * d
+            } else {
+                0.0
+            };
+            modulations + attention + 2.0 * 8.0 * image * d * d + of_text + second
+        };
+        embeddings + (0..self.num_layers).map(block).sum::<f64>() + 2.0 * 2.0 * d * d + patches
+    }
+
     /// Numbers per row that a forward pass keeps for its backward pass; about, with nothing computed twice.
     pub fn kept_per_row(&self, latent: [usize; 3], text_tokens: usize) -> usize {
         let image = latent[1] * latent[2] / (self.patch_size * self.patch_size);
@@ -603,5 +629,16 @@ impl<B: Backend> Adaptable<B> for Transformer<B> {
             block.linears().into_iter().map(move |(name, layer)| (format!("transformer_blocks.{index}.{name}"), layer))
         });
         input.map(named).into_iter().chain(blocks).chain(output.map(named)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_work_of_a_row_is_what_pytorch_counts() {
+        // torch.utils.flop_counter on diffusers' SD3Transformer2DModel, 512 x 512 pixels, 205 tokens of text.
+        assert_eq!(TransformerConfig::sd35_medium().flop_per_row([16, 64, 64], 205), 2_223_712_518_144.0);
     }
 }

@@ -1,0 +1,367 @@
+//! How fast a model directory samples and trains: the same cases as `peer/sd3.py`, in one session with it on request.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, ensure};
+use burn::tensor::Tensor;
+use clap::Args;
+use flow::{GridKind, Guidance, KlForm, NoiseLevel, Reduction, Sampler, Trajectory, sampler::velocity_at};
+use grpo::{
+    noise::{Key, Purpose, normal},
+    objective::{KlController, ObjectiveConfig, StepWeight},
+    optimizer::AdamW,
+    parameters::Trained,
+    update::{Differentiate, InOnePiece, PartByPart, Replay, Transition},
+    workers::Workers,
+};
+use models::{
+    Adapter, lora,
+    sd3::{Choices, Embedding, ModelDirectory, PromptEmbedding, Transformer},
+    weights::write_atomically,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    backend::{self, Device, Plain, Training},
+    bench::{machine, spread},
+    config, memory,
+    network::Pipeline,
+    sd3::Sd3,
+    train_config::TrainConfig,
+    tuning::Tuning,
+};
+
+/// What is timed of a model directory.
+#[derive(Args, Clone, Debug)]
+pub struct DirectoryBenchArgs {
+    /// Instead: a model directory, e.g. of `init-random`; its denoising step, trained transition, update and decoder are timed.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["checkpoint", "preset", "scale"])]
+    pub model: Option<PathBuf>,
+    /// Height and width of the pictures in pixels.
+    #[arg(long, requires = "model", default_value_t = 512)]
+    resolution: usize,
+    /// Pictures at a time; each size runs in a process of its own, and one that does not fit is reported as such.
+    #[arg(long, requires = "model", value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16])]
+    batch: Vec<usize>,
+    /// Tokens of a prompt: 77 of CLIP and those of T5.
+    #[arg(long, requires = "model", default_value_t = 205)]
+    text_length: usize,
+    /// Computes the inside of every block again in the backward pass.
+    #[arg(long, requires = "model")]
+    recompute: bool,
+    /// The peer measures torch.compile as well.
+    #[arg(long, requires = "model")]
+    compile: bool,
+    /// Matrix products that the machine can do at most, in TFLOP/s: the table then has the share of it.
+    #[arg(long, requires = "model", value_name = "TFLOPS")]
+    peak: Option<f64>,
+}
+
+/// The peer, read from standard input by a Python.
+const PEER: &str = include_str!("../peer/sd3.py");
+const CASES: [&str; 4] = ["denoise", "transition", "update", "decode"];
+const GUIDANCE: f64 = 4.5;
+/// The step of ten that is timed; all cost the same.
+const STEP: usize = 3;
+
+/// What one case took.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Measured {
+    median: f64,
+    min: f64,
+    max: f64,
+    peak_mib: Option<u64>,
+}
+
+/// The cases of a batch size; none of a size that did not fit.
+type Cases = BTreeMap<String, Option<Measured>>;
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Report {
+    version: String,
+    backend: String,
+    precision: String,
+    machine: String,
+    resolution: usize,
+    text_length: usize,
+    recompute: bool,
+    /// Floating-point operations of a forward pass of one row.
+    flop_per_row: f64,
+    cases: BTreeMap<usize, Option<Cases>>,
+    /// What the peer printed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<serde_json::Value>,
+}
+
+/// Times all batch sizes, prints a table, writes JSON on request.
+pub fn bench(
+    args: &DirectoryBenchArgs,
+    model: &Path,
+    repetitions: u32,
+    peer: Option<&Path>,
+    output: Option<&Path>,
+    device: &Device,
+) -> Result<()> {
+    let directory = ModelDirectory::open::<Plain>(model, &Choices { without_t5: true, single_file: None }, device)?;
+    let scale = directory.vae_config().scale();
+    let side = args.resolution / scale;
+    let flop_per_row =
+        directory.transformer_config().flop_per_row([directory.transformer_config().in_channels, side, side], args.text_length);
+    let mut report = Report {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        backend: backend::NAME.to_owned(),
+        precision: backend::PRECISION_NAME.to_owned(),
+        machine: memory::gpu_name().unwrap_or_else(machine),
+        resolution: args.resolution,
+        text_length: args.text_length,
+        recompute: args.recompute,
+        flop_per_row,
+        cases: BTreeMap::new(),
+        peer: None,
+    };
+    if let [batch] = args.batch[..] {
+        report.cases.insert(batch, Some(Bench::new(args, directory, &preset()?, batch, device)?.cases(repetitions)?));
+    } else {
+        for &batch in &args.batch {
+            report.cases.insert(batch, in_a_process(args, model, batch, repetitions)?);
+        }
+    }
+    if let Some(python) = peer {
+        report.peer = Some(run_peer(python, args, model, repetitions)?);
+    }
+    print!("{}", report.table(args.peak));
+    if let Some(path) = output {
+        let json = serde_json::to_string_pretty(&report)? + "\n";
+        write_atomically(path, json.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// One batch size in a program of its own: what runs out of memory ends that alone.
+fn in_a_process(args: &DirectoryBenchArgs, model: &Path, batch: usize, repetitions: u32) -> Result<Option<Cases>> {
+    let output = std::env::temp_dir().join(format!("flow-grpo-bench-{}-{batch}.json", std::process::id()));
+    let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
+    command.arg("bench").arg("--model").arg(model).arg("--output").arg(&output);
+    command.args(["--resolution", &args.resolution.to_string(), "--text-length", &args.text_length.to_string()]);
+    command.args(["--batch", &batch.to_string(), "--repetitions", &repetitions.to_string()]);
+    command.args(args.recompute.then_some("--recompute"));
+    let status = command.stdout(Stdio::null()).status().context("cannot run this program")?;
+    if !status.success() {
+        eprintln!("batch {batch}: {status}; see above");
+        return Ok(None);
+    }
+    let text = std::fs::read_to_string(&output).with_context(|| format!("cannot read {}", output.display()))?;
+    std::fs::remove_file(&output).with_context(|| format!("cannot remove {}", output.display()))?;
+    let mut report: Report = serde_json::from_str(&text)?;
+    Ok(report.cases.remove(&batch).flatten())
+}
+
+fn run_peer(python: &Path, args: &DirectoryBenchArgs, model: &Path, repetitions: u32) -> Result<serde_json::Value> {
+    let mut command = Command::new(python);
+    command.arg("-c").arg(PEER).arg(model);
+    command.args(["--resolution", &args.resolution.to_string(), "--text-length", &args.text_length.to_string()]);
+    command.args(["--precision", backend::PRECISION_NAME, "--repetitions", &repetitions.to_string()]);
+    command.args(["--device", if backend::ON_CPU { "cpu" } else { "cuda" }]);
+    if backend::ON_CPU {
+        command.args(["--threads", &backend::workers().to_string()]);
+    }
+    command.args(args.recompute.then_some("--recompute")).args(args.compile.then_some("--compile"));
+    command.arg("--batch").args(args.batch.iter().map(ToString::to_string));
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run {}", python.display()))?;
+    ensure!(output.status.success(), "the peer failed ({}); its message is above", output.status);
+    serde_json::from_slice(&output.stdout).context("the peer did not print what it should")
+}
+
+/// What the cases share.
+struct Bench<'a> {
+    args: &'a DirectoryBenchArgs,
+    pipeline: Sd3,
+    base: Transformer<Plain>,
+    policy: Transformer<Plain>,
+    preset: &'a TrainConfig,
+    conditions: Vec<Embedding>,
+    guidance: Guidance<Embedding>,
+    sampler: Sampler,
+    latents: Tensor<Plain, 4>,
+    noise: Tensor<Plain, 4>,
+    workers: Workers,
+}
+
+impl<'a> Bench<'a> {
+    fn new(
+        args: &'a DirectoryBenchArgs,
+        directory: ModelDirectory,
+        preset: &'a TrainConfig,
+        batch: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        let sizes = directory.transformer_config().clone();
+        let prompt = |seed: usize| {
+            // What is in them changes no time.
+            let numbers = |count: usize| (0..count).map(|i| ((i * 31 + seed * 17) % 101) as f32 / 50.0 - 1.0).collect();
+            let text_shape = [args.text_length, sizes.joint_attention_dim];
+            let text = numbers(text_shape.iter().product());
+            Arc::new(PromptEmbedding { text, text_shape, pooled: numbers(sizes.pooled_projection_dim) })
+        };
+        let pipeline = Sd3::open(directory, [args.resolution; 2], 1, None, device)?;
+        let mut base = pipeline.transformer()?;
+        let Tuning::Lora(lora) = &preset.tuning else { unreachable!("the presets of a model directory train adapters") };
+        let policy = Adapter::new(lora, &mut base, 1)?.attach(base.clone(), device)?;
+        let shape = pipeline.latent_shape();
+        let keys = |purpose| (0..batch).map(|row| Key::new(1, purpose).row(row, 0)).collect::<Vec<Key>>();
+        Ok(Self {
+            args,
+            base,
+            policy,
+            preset,
+            conditions: (1..=batch).map(prompt).collect(),
+            guidance: Guidance { unconditional: prompt(0), scale: GUIDANCE },
+            sampler: Sampler::flow_sde(
+                GridKind::Sd3DoubleShift { shift: 3.0 }.grid(10)?,
+                NoiseLevel::new(0.7).context("a noise level")?,
+            ),
+            latents: normal::<Plain>(&keys(Purpose::Initial), shape, device),
+            noise: normal::<Plain>(&keys(Purpose::Step), shape, device),
+            workers: Workers::new(1)?,
+            pipeline,
+        })
+    }
+
+    /// A step with guidance: the next latents and the log-probabilities.
+    fn denoise(&self) -> (Tensor<Plain, 4>, Tensor<Plain, 1>) {
+        let (step, transition) = self.sampler.step(STEP);
+        let field = self.guidance.around(self.policy.clone());
+        let policy =
+            transition.gaussian(self.latents.clone(), velocity_at(&field, self.latents.clone(), step, &self.conditions), step);
+        let next = policy.sample(self.noise.clone());
+        let log_prob = policy.log_prob(next.clone(), Reduction::Mean);
+        (next, log_prob)
+    }
+
+    fn cases(&self, repetitions: u32) -> Result<Cases> {
+        let trained = Trained::named(&self.policy, lora::is_of_adapter);
+        let (next, log_prob) = self.denoise();
+        let mut trajectory = Trajectory { latents: vec![None; 11], log_probs: vec![None; 10] };
+        trajectory.latents[STEP] = Some(self.latents.clone());
+        trajectory.latents[STEP + 1] = Some(next.clone());
+        trajectory.latents[10] = Some(next);
+        trajectory.log_probs[STEP] = Some(log_prob);
+        let objective = ObjectiveConfig {
+            clip_range: 1e-4,
+            step_weight: StepWeight::Equal,
+            kl_weight: 0.04,
+            kl_controller: KlController::Fixed {},
+            kl_form: KlForm::Reference,
+        };
+        let batch = self.conditions.len();
+        let replay = Replay {
+            sampler: &self.sampler,
+            reduction: Reduction::Mean,
+            guidance: Some(&self.guidance),
+            trajectory: &trajectory,
+            conditions: &self.conditions,
+            advantages: &vec![1.0; batch],
+            objective: &objective,
+            step_weights: &[1.0; 10],
+            trained: &trained,
+            micro_batch: batch,
+            workers: &self.workers,
+        };
+        let transitions: Vec<Transition> = (0..batch).map(|row| Transition { step: STEP, row }).collect();
+        let differentiate: &dyn Differentiate<Training, Transformer<Training>, Embedding> =
+            if self.args.recompute { &PartByPart } else { &InOnePiece };
+        let outcome = || replay.gradient(differentiate, &self.policy, Some(&self.base), &transitions);
+        let gradient = outcome().gradient;
+        let weights = trained.of(&self.policy);
+        let optimizer = AdamW::<Plain>::new(self.preset.grpo.optimizer, &weights);
+        let decoder = self.pipeline.decoder();
+        let run: [(&str, &dyn Fn()); CASES.len()] = [
+            (CASES[0], &|| drop(self.denoise().1.into_data())),
+            (CASES[1], &|| drop(outcome())),
+            (CASES[2], &|| {
+                std::hint::black_box(optimizer.clone().update(&weights, &gradient, 1.0).0.norm());
+            }),
+            (CASES[3], &|| drop(decoder.decode(self.latents.clone()))),
+        ];
+        let mut cases = Cases::new();
+        for (name, case) in run {
+            case();
+            memory::forget_peak();
+            let seconds: Vec<f64> = (0..repetitions)
+                .map(|_| {
+                    let started = Instant::now();
+                    case();
+                    started.elapsed().as_secs_f64()
+                })
+                .collect();
+            let [min, median, max] = spread(&seconds);
+            eprintln!("batch {batch}: {name} {median:.3} s");
+            let peak_mib = if backend::ON_CPU { memory::peak_mib() } else { memory::gpu_used_mib() };
+            cases.insert(name.to_owned(), Some(Measured { median, min, max, peak_mib }));
+        }
+        Ok(cases)
+    }
+}
+
+impl Report {
+    fn table(&self, peak: Option<f64>) -> String {
+        let side = self.resolution;
+        let mut text = format!(
+            "{} {} on {}, {side} x {side} pixels, {} tokens of text, guidance {GUIDANCE}{}\n\n",
+            self.backend,
+            self.precision,
+            self.machine,
+            self.text_length,
+            if self.recompute { ", blocks computed again" } else { "" },
+        );
+        text += "batch  case           median     smallest … largest   peak MiB  TFLOP/s";
+        text += if peak.is_some() { "  of peak" } else { "" };
+        text += if self.peer.is_some() { "   eager  ours/eager  compiled  ours/compiled\n" } else { "\n" };
+        for (batch, cases) in &self.cases {
+            let Some(cases) = cases else {
+                text += &format!("{batch:>5}  does not fit\n");
+                continue;
+            };
+            for name in CASES {
+                let Some(Some(case)) = cases.get(name) else { continue };
+                text += &self.line(*batch, name, case, peak);
+            }
+        }
+        text
+    }
+
+    fn line(&self, batch: usize, name: &str, case: &Measured, peak: Option<f64>) -> String {
+        // Guidance doubles the rows; a transition is forward, backward of about twice the work, and the reference's forward.
+        let passes = match name {
+            "denoise" => 2.0,
+            "transition" => 2.0 * 3.0,
+            _ => 0.0,
+        };
+        let rate = passes * batch as f64 * self.flop_per_row / case.median / 1e12;
+        let mut line = format!("{batch:>5}  {name:<12} {:>7.3} s  {:>8.3} … {:>7.3}", case.median, case.min, case.max);
+        line += &case.peak_mib.map_or_else(|| format!("{:>11}", "-"), |peak| format!("{peak:>11}"));
+        line += &if rate > 0.0 { format!("  {rate:>7.2}") } else { format!("  {:>7}", "-") };
+        if let Some(peak) = peak {
+            line += &if rate > 0.0 { format!("  {:>5.1} %", 100.0 * rate / peak) } else { format!("  {:>7}", "-") };
+        }
+        for kind in ["eager", "compiled"] {
+            let pointer = format!("/cases/{kind}/{batch}/{name}/median");
+            if let Some(theirs) = self.peer.as_ref().and_then(|peer| peer.pointer(&pointer)?.as_f64()) {
+                line += &format!("  {theirs:>7.3} s  {:>7.2}", case.median / theirs);
+            }
+        }
+        line + "\n"
+    }
+}
+
+/// The preset whose adapter and optimiser are timed; its reward is not.
+fn preset() -> Result<TrainConfig> {
+    let text = include_str!("../../../assets/presets/sd35m-ocr.toml");
+    config::resolve(text, None, None, &["rewards={ jpeg_compressibility = 1 }".to_owned()])
+}

@@ -1,0 +1,201 @@
+//! The real program with a model directory: sampling as diffusers does, training, resuming, the adapter used again.
+
+use std::path::{Path, PathBuf};
+
+use models::WeightsFile;
+
+use crate::cli::{metrics, refused, run};
+
+fn golden(name: &str) -> String {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(name).to_string_lossy().into_owned()
+}
+
+fn tensor(path: &Path, name: &str) -> Vec<f64> {
+    let file = WeightsFile::read(path).unwrap_or_else(|error| panic!("{error}"));
+    let tensors = file.tensors().expect("numbers");
+    tensors.get(name).unwrap_or_else(|| panic!("no {name}")).iter::<f64>().collect()
+}
+
+fn ok(args: &[&str]) -> String {
+    let output = run(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The golden latents as a file for `--latents`.
+fn latents(model: &str, directory: &Path) -> String {
+    let file = WeightsFile::from_bytes(
+        f32_only(&std::fs::read(Path::new(&golden(model)).join("golden.safetensors")).expect("a golden"), "latents"),
+        Path::new("latents"),
+    )
+    .expect("safetensors");
+    let path = directory.join("latents.safetensors");
+    models::weights::write_tensors(
+        &file.tensors().expect("numbers"),
+        ("format", "pt".to_owned()),
+        models::weights::StoredAs::F32,
+        &path,
+    )
+    .expect("written");
+    path.to_string_lossy().into_owned()
+}
+
+/// One tensor of a safetensors file as a file of its own.
+fn f32_only(bytes: &[u8], name: &str) -> Vec<u8> {
+    let file = safetensors::SafeTensors::deserialize(bytes).expect("safetensors");
+    safetensors::serialize([(name, file.tensor(name).expect("it is there"))], None).expect("one tensor")
+}
+
+#[test]
+fn sampling_from_given_latents_ends_where_diffusers_ends() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let output = directory.path().join("pictures");
+    let (model, latents) = (golden("sd3-tiny"), latents("sd3-tiny", directory.path()));
+    let out = output.to_string_lossy().into_owned();
+    let args = ["sample", "--model", &model, "--prompt", "a photo of a cat", "--prompt", "two red cubes left of a blue ball"];
+    let more = ["--steps", "4", "--guidance", "4.5", "--max-sequence-length", "32", "--latents", &latents, "--output", &out];
+    ok(&[&args[..], &more[..], &["--save-latents"]].concat());
+    let bytes = std::fs::read(Path::new(&model).join("golden.safetensors")).expect("a golden");
+    for name in ["final_latents", "decoded"] {
+        let want = WeightsFile::from_bytes(f32_only(&bytes, name), Path::new(name)).expect("safetensors");
+        let want: Vec<f64> = want.tensors().expect("numbers")[name].iter::<f64>().collect();
+        let distance = crate::backend::distance(&tensor(&output.join("tensors.safetensors"), name), &want);
+        assert!(distance < 1e-4, "{name}: off by {distance:e}");
+    }
+    // 8 bits of what is decoded, clamped.
+    let decoded = tensor(&output.join("tensors.safetensors"), "decoded");
+    let picture = image::open(output.join("001.png")).expect("a picture").to_rgb8();
+    assert_eq!(picture.dimensions(), (64, 64));
+    for (x, y, pixel) in picture.enumerate_pixels() {
+        for channel in 0..3 {
+            let value = decoded[((3 + channel) * 64 + y as usize) * 64 + x as usize];
+            let want = ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round();
+            assert!((f64::from(pixel[channel]) - want).abs() <= 1.0);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_sampled_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (model, latents) = (golden("sd3-tiny"), latents("sd3-tiny", directory.path()));
+    let sample = ["sample", "--model", &model, "--prompt", "a cat"];
+    let refusal = |more: &[&str]| refused(&[&sample[..], more].concat());
+    assert!(refusal(&["--latents", &latents]).contains("holds 2 rows, 1 pictures are asked for"));
+    assert!(refusal(&["--height", "30", "--width", "64"]).contains("multiples of"));
+    assert!(refusal(&["--height", "128"]).contains("at most 48"));
+    assert!(refusal(&["--save-latents", "--output", "grid.png"]).contains("--output DIR"));
+    assert!(refusal(&["--latents", &golden("sd3-gradients.safetensors")]).contains("no tensor `latents`"));
+    assert!(refusal(&["--adapter", &golden("sd3-plain")]).contains("adapter_config.json"));
+    let plain = golden("sd3-plain");
+    let other = ["sample", "--model", &plain, "--prompt", "a cat", "--adapter", &golden("adapter/peft")];
+    assert!(refused(&other).contains("the adapter does not fit the network"));
+}
+
+const SETTINGS: [&str; 14] = [
+    "rewards={ jpeg_compressibility = 1 }",
+    "best_by=rewards.jpeg_compressibility",
+    "sd3.resolution=32",
+    "sd3.max_sequence_length=16",
+    "epochs=2",
+    "checkpoint_every=1",
+    "evaluate_every=2",
+    "grpo.groups=2",
+    "grpo.group_size=3",
+    "evaluation_samples=2",
+    "tuning.rank=4",
+    "tuning.alpha=8.0",
+    "grpo.rollout.steps=3",
+    "grpo.ema.every=1",
+];
+
+/// Trains the tiny model into `out`.
+fn train(directory: &Path, out: &Path, more: &[&str]) -> String {
+    let prompts = [directory.join("train.txt"), directory.join("test.jsonl")];
+    std::fs::write(&prompts[0], "a photo of a cat\na sign that says \"STOP\"\n").expect("written");
+    let metadata = r#"{"tag": "counting", "include": [{"class": "clock", "count": 2}], "prompt": "a photo of two clocks"}"#;
+    std::fs::write(&prompts[1], metadata).expect("written");
+    let [train, test] = prompts.map(|path| path.to_string_lossy().into_owned());
+    let sets = [format!("prompts.train={train}"), format!("prompts.test={test}")];
+    let model = golden("sd3-tiny");
+    let out = out.to_string_lossy().into_owned();
+    let settings = SETTINGS.into_iter().chain(sets.iter().map(String::as_str)).chain(more.iter().copied());
+    let settings = settings.flat_map(|setting| ["--set", setting]);
+    ok(&["train", "--preset", "sd35m-ocr-1gpu", "--profile", "flow_grpo", "--model", &model, "--out", &out]
+        .into_iter()
+        .chain(settings)
+        .collect::<Vec<_>>())
+}
+
+#[test]
+fn a_model_directory_is_trained_and_its_adapter_used_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [whole, resumed] = ["whole", "resumed"].map(|name| directory.path().join(name));
+    train(directory.path(), &whole, &[]);
+    train(directory.path(), &resumed, &["epochs=1", "evaluate_every=1"]);
+    let encoded = || std::fs::metadata(resumed.join("prompts.safetensors")).expect("a file").modified().expect("a time");
+    let before = encoded();
+    let run_directory = resumed.to_string_lossy().into_owned();
+    ok(&["train", "--resume", &run_directory, "--set", "epochs=2", "--set", "evaluate_every=2"]);
+    assert_eq!(encoded(), before, "the prompts are not encoded again");
+
+    let epochs = |run: &Path| metrics(run).into_iter().filter(|line| line["event"] == "epoch").collect::<Vec<_>>();
+    assert_eq!(epochs(&whole).len(), 2);
+    assert_eq!(epochs(&whole), epochs(&resumed));
+    for file in ["adapter/adapter_model.safetensors", "adapter/pytorch_lora_weights.safetensors"] {
+        assert!(std::fs::read(whole.join(file)).expect("an adapter") == std::fs::read(resumed.join(file)).expect("an adapter"));
+    }
+    let epoch = &epochs(&whole)[0];
+    assert!(epoch["on_policy_deviation"].as_f64().expect("a number") < 1e-5);
+    assert!(epoch["gradient_norm"].as_f64().expect("a number") > 0.0);
+    let factor =
+        tensor(&whole.join("adapter/adapter_model.safetensors"), "base_model.model.transformer_blocks.1.attn.to_q.lora_B.weight");
+    assert!(factor.iter().any(|value| *value != 0.0), "the adapter has moved");
+
+    // The adapter names its base; both of its layouts give the same picture, and not that of the base.
+    let picture = |more: &[&str]| {
+        let output = directory.path().join("picture.png").to_string_lossy().into_owned();
+        let size = ["--prompt", "a cat", "--height", "32", "--width", "32", "--steps", "2", "--output", &output];
+        ok(&[&["sample"], more, &size[..]].concat());
+        std::fs::read(&output).expect("a picture")
+    };
+    let adapter = whole.join("adapter").to_string_lossy().into_owned();
+    assert!(!picture(&["--adapter", &adapter]).is_empty());
+}
+
+#[test]
+fn gradients_part_by_part_train_the_same() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [parts, whole] = ["parts", "whole"].map(|name| directory.path().join(name));
+    train(directory.path(), &parts, &["epochs=1"]);
+    train(directory.path(), &whole, &["epochs=1", "sd3.recompute=false"]);
+    let factor = |run: &Path| {
+        let name = "base_model.model.transformer_blocks.0.attn.add_v_proj.lora_B.weight";
+        tensor(&run.join("adapter/adapter_model.safetensors"), name)
+    };
+    assert!(crate::backend::distance(&factor(&parts), &factor(&whole)) < 1e-2);
+    let norm = |run: &Path| metrics(run).iter().find_map(|line| line["gradient_norm"].as_f64()).expect("a norm");
+    assert!((norm(&parts) / norm(&whole) - 1.0).abs() < 1e-4, "{} {}", norm(&parts), norm(&whole));
+}
+
+#[test]
+fn a_model_directory_needs_its_own_presets_and_the_others_need_none() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().join("run").to_string_lossy().into_owned();
+    let model = golden("sd3-tiny");
+    let with = |preset: &str, more: &[&str]| refused(&[&["train", "--preset", preset, "--out", &out][..], more].concat());
+    assert!(with("shapes", &["--model", &model]).contains("use one of the presets sd35m-"));
+    let text = with("sd35m-ocr", &["--model", &model]);
+    assert!(text.contains("rewards.ocr: this version cannot compute it yet"), "{text}");
+}
+
+#[test]
+fn a_random_model_of_full_width_can_be_sampled() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let model = directory.path().join("model").to_string_lossy().into_owned();
+    let output = directory.path().join("picture.png").to_string_lossy().into_owned();
+    ok(&["init-random", "--like", "sd35-medium", "--layers", "1", "--without-t5", "--out", &model]);
+    let size = ["--height", "32", "--width", "32", "--steps", "1", "--guidance", "1", "--max-sequence-length", "1"];
+    ok(&[&["sample", "--model", &model, "--prompt", "a cat, at night", "--output", &output][..], &size[..]].concat());
+    assert!(refused(&["init-random", "--like", "sd35-medium", "--out", &model]).contains("already holds a model"));
+}
