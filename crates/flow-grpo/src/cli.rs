@@ -82,7 +82,7 @@ enum Verb {
 struct TrainArgs {
     #[command(flatten)]
     run: RunArgs,
-    /// A layer over the preset: flow_grpo makes every choice that the paper leaves open as the reference code does.
+    /// A layer over the preset: `flow_grpo` makes every choice that the paper leaves open as the reference code does.
     #[arg(long, conflicts_with = "resume")]
     profile: Option<String>,
     /// The base model: a model directory in the layout of diffusers, or a checkpoint; the same as --set base=….
@@ -378,16 +378,13 @@ fn sample_sd3(args: &SampleArgs, model: &Path) -> Result<()> {
     };
     let latents = latents.as_deref().map(|path| sd3::read_latents(path, &device)).transpose()?;
     let scale = directory.vae_config().scale();
-    let size = match &latents {
-        Some(latents) => {
-            let [found, _, height, width] = latents.dims();
-            ensure!(found == rows.len(), "--latents holds {found} rows, {} pictures are asked for", rows.len());
-            [height * scale, width * scale]
-        }
-        None => {
-            let side = directory.transformer_config().sample_size * scale;
-            [height.unwrap_or(side), width.unwrap_or(side)]
-        }
+    let size = if let Some(latents) = &latents {
+        let [found, _, height, width] = latents.dims();
+        ensure!(found == rows.len(), "--latents holds {found} rows, {} pictures are asked for", rows.len());
+        [height * scale, width * scale]
+    } else {
+        let side = directory.transformer_config().sample_size * scale;
+        [height.unwrap_or(side), width.unwrap_or(side)]
     };
     let pipeline = Sd3::open(directory, size, *max_sequence_length as usize, None, &device)?;
     if let Some(latents) = &latents {

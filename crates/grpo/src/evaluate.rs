@@ -63,7 +63,7 @@ impl Generator<'_> {
         F: VelocityField<B> + Clone + Send,
         F::Condition: Sync,
     {
-        let jobs: Vec<(F, Option<Tensor<B, 4>>, &[Row])> = rows
+        let jobs: Vec<_> = rows
             .chunks(self.batch.max(1))
             .enumerate()
             .map(|(index, rows)| {
