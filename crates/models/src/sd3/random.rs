@@ -85,9 +85,14 @@ impl Sizes {
         const TRANSFORMERS: &str = "model";
         let of_transformer = described::<B>(device, |source| drop(Transformer::load(&self.transformer, source)));
         let of_vae = described::<B>(device, |source| drop(Vae::load(&self.vae, source)));
+        // What diffusers asks for beside what is read here.
+        let levels = self.vae.block_out_channels.len();
+        let mut of_diffusers = json!(self.vae);
+        of_diffusers["down_block_types"] = json!(vec!["DownEncoderBlock2D"; levels]);
+        of_diffusers["up_block_types"] = json!(vec!["UpDecoderBlock2D"; levels]);
         let mut parts = vec![
             Part { name: "transformer", stem: DIFFUSERS, config: json!(self.transformer), tensors: of_transformer },
-            Part { name: "vae", stem: DIFFUSERS, config: json!(self.vae), tensors: of_vae },
+            Part { name: "vae", stem: DIFFUSERS, config: of_diffusers, tensors: of_vae },
         ];
         for (clip, name) in self.clip.iter().zip(["text_encoder", "text_encoder_2"]) {
             let tensors = described::<B>(device, |source| drop(ClipText::load(clip, source)));
