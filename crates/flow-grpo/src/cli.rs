@@ -98,7 +98,7 @@ struct InitRandomArgs {
     /// Whose sizes.
     #[arg(long, value_enum)]
     like: Like,
-    /// The directory to write; 16 GB for sd35-medium, 6 GB of it without T5.
+    /// The directory to write; 16 GB for sd35-medium, 7 GB without T5.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Layers of the transformer, fewer than the model has: full width for a small machine.
