@@ -1,6 +1,6 @@
 //! Classes of runs that must be the same run.
 
-use grpo::{GrpoConfig, TrainedSteps};
+use grpo::{GrpoConfig, RolloutConfig, TrainedSteps, trajectories::KeptOn};
 use tasks::reward::Darkness;
 
 use crate::{
@@ -42,6 +42,19 @@ fn resuming_equals_never_stopping() {
     let mut resumed = trainer(config, 4);
     resumed.restore(state);
     assert_eq!(record(&mut resumed, 2), rest);
+}
+
+#[test]
+fn trajectories_on_the_host_give_the_same_bytes() {
+    let run = |trajectories: KeptOn, random_steps: usize| {
+        let small = config();
+        let rollout = RolloutConfig { trajectories, random_steps, ..small.rollout };
+        record(&mut trainer(GrpoConfig { updates_per_epoch: 2, rollout_batch: 5, rollout, ..small }, 11), 2)
+    };
+    // With 4 random steps all latents are kept, with 2 there are some that are not.
+    for random_steps in [2, 4] {
+        assert_eq!(run(KeptOn::Host, random_steps), run(KeptOn::Device, random_steps));
+    }
 }
 
 #[test]

@@ -11,12 +11,13 @@ use flow::{GridKind, Guidance, KlForm, NoiseLevel, Reduction, Sampler, Trajector
 use grpo::{
     objective::{KlController, ObjectiveConfig, StepWeight},
     parameters::{Parameters, Trained},
+    trajectories::{KeptOn, Trajectories},
     update::{Differentiate, InOnePiece, PartByPart, Replay, ReplayOutcome, Transition},
     workers::Workers,
 };
 use models::{
     Adapter, lora,
-    sd3::{Choices, Embedding, ModelDirectory, PromptEncoder, Transformer, tokenizer::PromptTokenizer},
+    sd3::{Choices, Embedding, Features, ModelDirectory, Transformer, tokenizer::PromptTokenizer},
     tensor_files::TensorFiles,
 };
 use safetensors::SafeTensors;
@@ -103,14 +104,26 @@ impl Model {
         ModelDirectory::open::<Plain>(&self.path, &Choices::default(), &Device::default()).expect("a whole model")
     }
 
-    fn encoder(&self) -> PromptEncoder<Plain> {
-        let length = self.number("max_sequence_length");
-        self.open().prompt_encoder(length, FloatDType::F32, &Device::default()).expect("encoders")
+    fn encode(&self, prompts: &[&str]) -> Vec<Embedding> {
+        encode(&self.open(), prompts, self.number("max_sequence_length"))
     }
 
     fn transformer(&self) -> Transformer<Plain> {
         self.open().transformer(FloatDType::F32, &Device::default()).expect("a transformer")
     }
+}
+
+/// The embeddings of prompts.
+fn encode(directory: &ModelDirectory, prompts: &[&str], length: usize) -> Vec<Embedding> {
+    let device = Device::default();
+    let clip = directory.clip_reader::<Plain>(FloatDType::F32, &device).expect("encoders").encode(prompts).expect("prompts");
+    let t5 = directory.t5_reader::<Plain>(length, FloatDType::F32, &device).expect("an encoder");
+    let t5 = t5.map(|reader| reader.encode(prompts).expect("prompts"));
+    let of_row = |(row, clip): (usize, [TensorData; 2])| {
+        let t5 = t5.as_ref().map(|t5| Features::Held(t5[row][0].clone()));
+        directory.embedding(clip.map(Features::Held), t5, length)
+    };
+    clip.into_iter().enumerate().map(of_row).collect()
 }
 
 /// Relative to the largest number.
@@ -152,19 +165,16 @@ fn assert_ids(model: &Model, directory: &str, ids: &str, texts: &[&str], length:
 fn prompts_are_encoded_as_diffusers_encodes_them() {
     for name in MODELS {
         let model = Model::read(name);
-        let encoder = model.encoder();
         for (prompts, text, pooled) in
             [(model.prompts(), "prompt_embeds", "pooled"), (vec![""; 2], "negative_prompt_embeds", "negative_pooled")]
         {
-            let embeddings = encoder.encode(&prompts, |_| {}).expect("prompts");
-            let all = |numbers: fn(&models::sd3::PromptEmbedding) -> &[f32]| -> Vec<f32> {
-                embeddings.iter().flat_map(|embedding| numbers(embedding)).copied().collect()
-            };
+            let embeddings = model.encode(&prompts);
             let [tokens, width] = embeddings[0].text_shape;
-            let of_text = TensorData::new(all(|embedding| &embedding.text), [prompts.len(), tokens, width]);
+            let of_text: Vec<f32> = embeddings.iter().flat_map(|embedding| embedding.text()).collect();
+            let of_text = TensorData::new(of_text, [prompts.len(), tokens, width]);
             model.assert_near(text, Tensor::<Plain, 3>::from_data(of_text, &Device::default()));
-            let of_pooled = all(|embedding| &embedding.pooled);
-            let of_pooled = TensorData::new(of_pooled, [prompts.len(), embeddings[0].pooled.len()]);
+            let of_pooled: Vec<f32> = embeddings.iter().flat_map(|embedding| embedding.pooled.numbers()).collect();
+            let of_pooled = TensorData::new(of_pooled, [prompts.len(), embeddings[0].pooled.shape()[0]]);
             model.assert_near(pooled, Tensor::<Plain, 2>::from_data(of_pooled, &Device::default()));
         }
     }
@@ -174,7 +184,7 @@ fn prompts_are_encoded_as_diffusers_encodes_them() {
 fn the_transformer_has_the_velocity_of_diffusers() {
     for name in MODELS {
         let model = Model::read(name);
-        let conditions = model.encoder().encode(&model.prompts(), |_| {}).expect("prompts");
+        let conditions = model.encode(&model.prompts());
         let time = model.tensor::<1>("timestep") / 1000.0;
         model.assert_near("velocity", model.transformer().velocity(model.tensor("latents"), time, &conditions));
     }
@@ -183,7 +193,7 @@ fn the_transformer_has_the_velocity_of_diffusers() {
 #[test]
 fn an_adapter_changes_the_velocity_as_peft_does() {
     let model = Model::read("sd3-tiny");
-    let conditions = model.encoder().encode(&model.prompts(), |_| {}).expect("prompts");
+    let conditions = model.encode(&model.prompts());
     let time = model.tensor::<1>("timestep") / 1000.0;
     for path in ["adapter/peft", "adapter/pytorch_lora_weights.safetensors"] {
         let mut adapter = Adapter::read(&golden(path)).expect("an adapter");
@@ -202,9 +212,8 @@ fn an_adapter_changes_the_velocity_as_peft_does() {
 fn sampling_ends_where_diffusers_ends() {
     for name in MODELS {
         let model = Model::read(name);
-        let encoder = model.encoder();
-        let conditions = encoder.encode(&model.prompts(), |_| {}).expect("prompts");
-        let unconditional = encoder.encode(&[""], |_| {}).expect("the empty prompt").remove(0);
+        let conditions = model.encode(&model.prompts());
+        let unconditional = model.encode(&[""]).remove(0);
         let grid = GridKind::Sd3DoubleShift { shift: 3.0 }.grid(model.number("steps")).expect("a grid");
         let distance = distance(grid.times(), &model.values("sigmas").1);
         assert!(distance < 1e-6, "times: off by {distance:e}");
@@ -244,9 +253,8 @@ struct ReplayedStep {
 impl ReplayedStep {
     fn read() -> Self {
         let (model, arrays) = (Model::read("sd3-tiny"), Arrays::read(&golden("sd3-gradients")));
-        let encoder = model.encoder();
-        let conditions = encoder.encode(&model.prompts(), |_| {}).expect("prompts");
-        let unconditional = encoder.encode(&[""], |_| {}).expect("the empty prompt").remove(0);
+        let conditions = model.encode(&model.prompts());
+        let unconditional = model.encode(&[""]).remove(0);
         let scale = arrays.facts["guidance_scale"].as_f64().expect("a scale");
         let base = model.transformer();
         let adapter = Adapter::read(&golden("adapter/peft")).expect("an adapter");
@@ -286,7 +294,7 @@ impl ReplayedStep {
             sampler: &sampler,
             reduction: Reduction::Mean,
             guidance: Some(&self.guidance),
-            trajectory: &trajectory,
+            trajectories: &Trajectories::keep(trajectory, KeptOn::Host),
             conditions: &self.conditions,
             advantages,
             objective: &objective,
@@ -358,7 +366,7 @@ fn a_single_file_is_the_same_model() {
     let model = Model::read("sd3-plain");
     let choices = Choices { single_file: Some(model.path.join("single_file.safetensors")), ..Choices::default() };
     let single = ModelDirectory::open::<Plain>(&model.path, &choices, &Device::default()).expect("a whole model");
-    let conditions = model.encoder().encode(&model.prompts(), |_| {}).expect("prompts");
+    let conditions = model.encode(&model.prompts());
     let time = model.tensor::<1>("timestep") / 1000.0;
     let transformer = single.transformer::<Plain>(FloatDType::F32, &Device::default()).expect("a transformer");
     model.assert_near("velocity", transformer.velocity(model.tensor("latents"), time, &conditions));
@@ -462,10 +470,9 @@ fn a_model_without_t5_says_how_to_go_on_without_it() {
     assert!(refusal(model.path(), &Choices::default()).contains("--without-t5"));
     let without = Choices { without_t5: true, ..Choices::default() };
     let directory = ModelDirectory::open::<Plain>(model.path(), &without, &Device::default()).expect("whole without T5");
-    let encoder = directory.prompt_encoder::<Plain>(8, FloatDType::F32, &Device::default()).expect("encoders");
-    let embedding = encoder.encode(&["a cat"], |_| {}).expect("a prompt").remove(0);
+    let embedding = encode(&directory, &["a cat"], 8).remove(0);
     assert_eq!(embedding.text_shape, [77 + 8, 96]);
-    assert!(embedding.text[77 * 96..].iter().all(|value| *value == 0.0), "T5's features are zeros");
+    assert!(embedding.text()[77 * 96..].iter().all(|value| *value == 0.0), "T5's features are zeros");
 }
 
 #[test]

@@ -133,8 +133,18 @@ fn a_model_directory_is_trained_and_its_adapter_used_again() {
     let [whole, resumed] = ["whole", "resumed"].map(|name| directory.path().join(name));
     train(directory.path(), &whole, &[]);
     train(directory.path(), &resumed, &["epochs=1", "evaluate_every=1"]);
-    let encoded = || std::fs::metadata(resumed.join("prompts.safetensors")).expect("a file").modified().expect("a time");
+    let encoded = || {
+        let directories =
+            std::fs::read_dir(resumed.join("prompts")).expect("what was read").map(|entry| entry.expect("an entry"));
+        let files =
+            directories.flat_map(|entry| std::fs::read_dir(entry.path()).expect("files").map(|file| file.expect("a file")));
+        let mut files: Vec<_> =
+            files.map(|file| (file.path(), file.metadata().expect("data").modified().expect("a time"))).collect();
+        files.sort();
+        files
+    };
     let before = encoded();
+    assert_eq!(before.len(), 2, "one by CLIP, one by T5: {before:?}");
     let run_directory = resumed.to_string_lossy().into_owned();
     ok(&["train", "--resume", &run_directory, "--set", "epochs=2", "--set", "evaluate_every=2"]);
     assert_eq!(encoded(), before, "the prompts are not encoded again");

@@ -13,6 +13,7 @@ use grpo::{
     objective::{KlController, ObjectiveConfig, StepWeight},
     optimizer::{AdamW, AdamWConfig, MuonConfig},
     parameters::Parameters,
+    trajectories::KeptOn,
     workers::Workers,
 };
 use models::{Dit, TokenIds};
@@ -43,6 +44,7 @@ pub fn config() -> GrpoConfig {
             random_steps: 3,
             log_prob: Reduction::Mean,
             guidance: 1.0,
+            trajectories: KeptOn::Device,
         },
         trained_steps: TrainedSteps::AllButLast {},
         advantage: AdvantageConfig { spread: Spread::Epoch, epsilon: 1e-4, clip: 5.0 },

@@ -11,14 +11,16 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use burn::prelude::*;
 use clap::Args;
-use flow::{Reduction, Sampler, Trajectory, VelocityField, matching::flow_matching_loss};
+use flow::{Reduction, Sampler, VelocityField, matching::flow_matching_loss};
 use grpo::{
     evaluate::{EncodedPrompt, Row},
+    images::Decode,
     noise::{Key, Purpose, normal},
     objective::ObjectiveConfig,
     optimizer::{AdamW, AdamWConfig, MuonConfig},
     parameters::{self, Parameters, Trained},
     rollout::Rollout,
+    trajectories::{KeptOn, Trajectories},
     update::{InOnePiece, Replay, Transition},
     workers::Workers,
 };
@@ -201,14 +203,14 @@ impl Bench {
         let weights = Parameters::of(&self.network);
         let optimizer = AdamW::<Plain>::new(OPTIMIZER, &weights)
             .with_muon(MuonConfig { learning_rate: 1e-3, momentum: 0.9 }, self.trained.matrices(&self.network, "blocks."));
-        let images = self.card.decoder().decode(self.data.clone());
-        let trajectory = self.rollout();
+        let images = self.card.pixels().decode(self.data.clone());
+        let trajectories = self.rollout();
         let cases: [(&str, &dyn Fn()); 7] = [
             ("forward", &|| drop(read(self.velocity()))),
             ("train step", &|| drop(self.loss_and_gradient())),
-            ("rollout", &|| drop(read(self.rollout().final_latent()))),
+            ("rollout", &|| drop(read(self.rollout().final_latents()))),
             ("sampler alone", &|| drop(read(self.sampler_alone()))),
-            ("replay of a step", &|| drop(self.replay(&trajectory))),
+            ("replay of a step", &|| drop(self.replay(&trajectories))),
             ("update", &|| {
                 std::hint::black_box(optimizer.clone().update(&weights, &gradient, 1.0).0.norm());
             }),
@@ -273,13 +275,14 @@ impl Bench {
     }
 
     /// A training rollout.
-    fn rollout(&self) -> Trajectory<Plain> {
+    fn rollout(&self) -> Trajectories<Plain> {
         let rollout = Rollout {
             sampler: &self.sampler,
             reduction: Reduction::Mean,
             guidance: None,
             shape: self.card.latent_shape(),
             batch: self.batch(FORWARD_BATCH),
+            kept_on: KeptOn::Device,
             workers: &self.workers,
         };
         let keys = [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(1, purpose));
@@ -297,12 +300,12 @@ impl Bench {
     }
 
     /// Forward and backward passes over the first step of every row, with the loss of Flow-GRPO.
-    fn replay(&self, trajectory: &Trajectory<Plain>) -> Parameters<Plain> {
+    fn replay(&self, trajectories: &Trajectories<Plain>) -> Parameters<Plain> {
         let replay = Replay {
             sampler: &self.sampler,
             reduction: Reduction::Mean,
             guidance: None,
-            trajectory,
+            trajectories,
             conditions: &self.conditions(&(0..self.rows.len())),
             advantages: &vec![1.0; self.rows.len()],
             objective: &self.objective,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use clap::Args;
 use flow::{GridKind, Guidance, KlForm, NoiseLevel, Reduction, Sampler, Trajectory, sampler::velocity_at};
 use grpo::{
@@ -17,12 +17,13 @@ use grpo::{
     objective::{KlController, ObjectiveConfig, StepWeight},
     optimizer::AdamW,
     parameters::Trained,
+    trajectories::{KeptOn, Trajectories},
     update::{Differentiate, InOnePiece, PartByPart, Replay, Transition},
     workers::Workers,
 };
 use models::{
     Adapter, lora,
-    sd3::{Choices, Embedding, ModelDirectory, PromptEmbedding, Transformer},
+    sd3::{Choices, Embedding, Features, ModelDirectory, PromptEmbedding, Transformer},
     weights::write_atomically,
 };
 use serde::{Deserialize, Serialize};
@@ -126,7 +127,7 @@ pub fn bench(
         peer: None,
     };
     if let [batch] = args.batch[..] {
-        report.cases.insert(batch, Some(Bench::new(args, directory, &preset()?, batch, device)?.cases(repetitions)));
+        report.cases.insert(batch, Some(Bench::new(args, directory, &preset()?, batch, device)?.cases(repetitions)?));
     } else {
         for &batch in &args.batch {
             report.cases.insert(batch, in_a_process(args, model, batch, repetitions)?);
@@ -204,10 +205,13 @@ impl<'a> Bench<'a> {
         let sizes = directory.transformer_config().clone();
         let prompt = |seed: usize| {
             // What is in them changes no time.
-            let numbers = |count: usize| (0..count).map(|i| ((i * 31 + seed * 17) % 101) as f32 / 50.0 - 1.0).collect();
+            let features = |shape: &[usize]| {
+                let numbers = (0..shape.iter().product()).map(|i: usize| ((i * 31 + seed * 17) % 101) as f32 / 50.0 - 1.0);
+                Features::Held(TensorData::new(numbers.collect::<Vec<f32>>(), shape))
+            };
             let text_shape = [args.text_length, sizes.joint_attention_dim];
-            let text = numbers(text_shape.iter().product());
-            Arc::new(PromptEmbedding { text, text_shape, pooled: numbers(sizes.pooled_projection_dim) })
+            let [clip, pooled] = [features(&text_shape), features(&[sizes.pooled_projection_dim])];
+            Arc::new(PromptEmbedding { clip, pooled, t5: None, text_shape })
         };
         let pipeline = Sd3::open(directory, [args.resolution; 2], 1, None, device)?;
         let mut base = pipeline.transformer()?;
@@ -244,7 +248,7 @@ impl<'a> Bench<'a> {
         (next, log_prob)
     }
 
-    fn cases(&self, repetitions: u32) -> Cases {
+    fn cases(&self, repetitions: u32) -> Result<Cases> {
         let trained = Trained::named(&self.policy, lora::is_of_adapter);
         let (next, log_prob) = self.denoise();
         let mut trajectory = Trajectory { latents: vec![None; 11], log_probs: vec![None; 10] };
@@ -264,7 +268,7 @@ impl<'a> Bench<'a> {
             sampler: &self.sampler,
             reduction: Reduction::Mean,
             guidance: Some(&self.guidance),
-            trajectory: &trajectory,
+            trajectories: &Trajectories::keep(trajectory, KeptOn::Device),
             conditions: &self.conditions,
             advantages: &vec![1.0; batch],
             objective: &objective,
@@ -280,7 +284,7 @@ impl<'a> Bench<'a> {
         let gradient = outcome().gradient;
         let weights = trained.of(&self.policy);
         let optimizer = AdamW::<Plain>::new(self.preset.grpo.optimizer, &weights);
-        let decoder = self.pipeline.decoder();
+        let decoder = self.pipeline.decoder()?;
         let run: [(&str, &dyn Fn()); CASES.len()] = [
             (CASES[0], &|| drop(self.denoise().1.into_data())),
             (CASES[1], &|| drop(outcome())),
@@ -305,7 +309,7 @@ impl<'a> Bench<'a> {
             let peak_mib = if backend::ON_CPU { memory::peak_mib() } else { memory::gpu_used_mib() };
             cases.insert(name.to_owned(), Some(Measured { median, min, max, peak_mib }));
         }
-        cases
+        Ok(cases)
     }
 }
 

@@ -276,7 +276,9 @@ const PRETRAIN_PRESETS: [Preset; 3] = [
 /// Runs what the command line asks for.
 pub fn run() -> Result<()> {
     let cli = Cli::parse();
-    interrupt::listen()?;
+    if matches!(cli.verb, Verb::Train(_) | Verb::Pretrain(_) | Verb::Proxy(_)) {
+        interrupt::listen()?;
+    }
     match cli.verb {
         Verb::Train(args) => train(&args),
         Verb::Pretrain(args) => pretrain(&args),
@@ -411,11 +413,11 @@ fn sample_sd3(args: &SampleArgs, model: &Path) -> Result<()> {
     };
     let latents = evaluator.latents(&transformer, &prompts, &rows, latents)?;
     drop(transformer); // The decoder needs its room.
-    let sampled = pipeline.finish(latents);
+    let sampled = pipeline.finish(latents)?;
     let captions: Vec<&str> = rows.iter().map(|row| prompts.prompt(row).text.as_str()).collect();
     picture::write_all(&sampled.images, &captions, count, &output)?;
     if *save_latents {
-        sd3::write_tensors(&sampled, &output.join("tensors.safetensors"))?;
+        sd3::write_tensors(sampled, &output.join("tensors.safetensors"))?;
     }
     println!("{}", output.display());
     Ok(())

@@ -168,7 +168,7 @@ impl<P: Pipeline> Evaluator<'_, P> {
     where
         N: Network<Plain, P::Condition>,
     {
-        let decoder = self.pipeline.decoder();
+        let decoder = self.pipeline.decoder()?;
         self.sample(network, prompts, rows, None, |latents| decoder.decode(latents))
             .map(|batches| batches.into_iter().flatten().collect())
     }

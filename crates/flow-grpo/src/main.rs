@@ -8,6 +8,7 @@ mod bench_sd3;
 mod cli;
 mod compare;
 mod config;
+mod embeddings;
 mod evaluation;
 mod examples;
 mod figure;

@@ -82,7 +82,10 @@ pub trait Pipeline {
     fn picture_shape(&self) -> [usize; 3];
 
     /// What makes a picture of a final latent.
-    fn decoder(&self) -> Arc<dyn Decode<Plain>>;
+    ///
+    /// # Errors
+    /// If it cannot be loaded.
+    fn decoder(&self) -> Result<Arc<dyn Decode<Plain>>>;
 
     /// The conditions of prompts, in their order.
     ///
@@ -177,8 +180,8 @@ impl Pipeline for Card {
         self.latent_shape()
     }
 
-    fn decoder(&self) -> Arc<dyn Decode<Plain>> {
-        Arc::new(self.pixels())
+    fn decoder(&self) -> Result<Arc<dyn Decode<Plain>>> {
+        Ok(Arc::new(self.pixels()))
     }
 
     fn conditions(&self, texts: &[&str]) -> Result<Vec<TokenIds>> {

@@ -9,7 +9,7 @@
 //! policy.safetensors   (training) the averaged weights so far
 //! best.safetensors     (training) the averaged weights of the best evaluation
 //! adapter/, best-adapter/  (training with LoRA, instead) the averaged adapters, in the files of PEFT and diffusers
-//! prompts.safetensors  (from a model directory) what its text encoders make of the prompts
+//! prompts/             (from a model directory) what its text encoders make of the prompts
 //! samples/             pictures of every evaluation
 //! curves.svg, report.html
 //! tensorboard/         the same numbers and pictures for `tensorboard --logdir RUN`
@@ -117,6 +117,14 @@ impl RunDir {
         }
         programs.push(About::this_program());
         write_text(&about, &serde_json::to_string_pretty(&programs)?)?;
+        self.configure(config)
+    }
+
+    /// Writes down the configuration alone, which is what makes a directory one that can be resumed.
+    ///
+    /// # Errors
+    /// If the directory cannot be written.
+    pub fn configure(&self, config: &impl Serialize) -> Result<()> {
         write_text(&self.path.join("config.toml"), &toml::to_string(config).context("a configuration is plain data")?)
     }
 
@@ -170,7 +178,7 @@ impl RunDir {
 
     /// Where what the text encoders make of the prompts is kept.
     pub fn prompt_embeddings(&self) -> PathBuf {
-        self.path.join("prompts.safetensors")
+        self.path.join("prompts")
     }
 
     /// Where the training state after `done` epochs or steps is.

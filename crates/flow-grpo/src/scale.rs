@@ -1,6 +1,6 @@
 //! How an epoch's time and memory grow with its groups and with its denoising steps: a table and a plot.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
 use grpo::{EpochTimes, Policy, Task, Trainer, workers::Workers};
@@ -68,7 +68,7 @@ fn epoch(config: &TrainConfig, card: &Card, network: &Dit<Plain>, device: &Devic
         prompts,
         reward: evaluation::rewards(&config.rewards, card.picture_shape(), device)?,
         latent_shape: card.latent_shape(),
-        decoder: card.decoder(),
+        decoder: Arc::new(card.pixels()),
         unconditional: card.condition("")?,
         on_policy_tolerance: backend::ON_POLICY_TOLERANCE,
     };

@@ -11,16 +11,16 @@ use burn::{prelude::*, tensor::FloatDType, tensor::TensorData};
 use grpo::images::{Decode, Decoder};
 use models::{
     WeightsFile,
-    sd3::{Choices, Embedding, ModelDirectory, PromptEmbedding, Transformer, Vae},
+    sd3::{Choices, Embedding, ModelDirectory, Transformer, Vae},
     weights::{self, StoredAs, sha256},
 };
 use serde::{Deserialize, Serialize};
 use tasks::{image::Image, prompts::PromptSet};
 
 use crate::{
-    backend::{self, Device, Plain},
+    backend::{self, Device, PRECISION, Plain},
+    embeddings::{Cache, Shelf},
     network::{Network, Pipeline},
-    progress::Progress,
 };
 
 /// What a model directory leaves open.
@@ -60,17 +60,24 @@ impl Sd3Config {
     }
 }
 
-/// A model directory with what surrounds its transformer.
+/// A model directory with what surrounds its transformer. Each of its networks is in memory only while it is needed, and no two
+/// that read prompts at the same time.
 pub struct Sd3 {
     directory: ModelDirectory,
     latent_shape: [usize; 3],
     max_sequence_length: usize,
-    decoder: Arc<VaeDecoder>,
-    embeddings: Mutex<BTreeMap<String, Embedding>>,
-    /// Where embeddings are kept between two programs.
-    cache: Option<PathBuf>,
+    decoder: Mutex<Option<Arc<VaeDecoder>>>,
+    embeddings: Mutex<Embeddings>,
     made_by: String,
     device: Device,
+}
+
+/// What is known of prompts.
+struct Embeddings {
+    clip: Shelf<2>,
+    t5: Option<Shelf<1>>,
+    /// Of every prompt that was asked for, the one that is handed out.
+    joined: BTreeMap<String, Embedding>,
 }
 
 impl Sd3 {
@@ -82,7 +89,7 @@ impl Sd3 {
         directory: ModelDirectory,
         [height, width]: [usize; 2],
         max_sequence_length: usize,
-        cache: Option<PathBuf>,
+        cache: Option<&Cache>,
         device: &Device,
     ) -> Result<Self> {
         let scale = directory.vae_config().scale();
@@ -95,75 +102,59 @@ impl Sd3 {
         if let Some(problem) = directory.transformer_config().problem_of(latent_shape) {
             bail!("pictures of {height} x {width} pixels do not fit: {problem}");
         }
-        // In f32, as in the reference code: the decoder's activations grow beyond what 16 bits hold well.
-        let vae = directory.vae(FloatDType::F32, device)?;
+        let short = |of: &str| sha256(format!("{of} {}", backend::PRECISION_NAME).as_bytes())[..16].to_owned();
+        let t5 = |digest: String| Shelf::open("t5", ["hidden"], &short(&format!("{digest} {max_sequence_length}")), cache);
+        let embeddings = Embeddings {
+            clip: Shelf::open("clip", ["hidden", "pooled"], &short(&directory.clip_digest()?), cache)?,
+            t5: directory.t5_digest()?.map(t5).transpose()?,
+            joined: BTreeMap::new(),
+        };
         let made_by = format!("the model in {}", directory.path().display());
-        let (decoder, embeddings) = (Arc::new(VaeDecoder(vae)), Mutex::default());
-        let pipeline =
-            Self { directory, latent_shape, max_sequence_length, decoder, embeddings, cache, made_by, device: device.clone() };
-        pipeline.read_cache()?;
-        Ok(pipeline)
+        let (decoder, embeddings) = (Mutex::default(), Mutex::new(embeddings));
+        Ok(Self { directory, latent_shape, max_sequence_length, decoder, embeddings, made_by, device: device.clone() })
     }
 
     /// The transformer.
     pub fn transformer(&self) -> Result<Transformer<Plain>> {
-        Ok(self.directory.transformer(backend::PRECISION, &self.device)?)
+        Ok(self.directory.transformer(PRECISION, &self.device)?)
     }
 
-    /// What tells the embeddings of these encoders from those of others.
-    fn encoder_digest(&self) -> Result<String> {
-        let digest = self.directory.encoder_digest()?;
-        Ok(sha256(format!("{digest} {} {}", self.max_sequence_length, backend::PRECISION_NAME).as_bytes()))
-    }
-
-    fn read_cache(&self) -> Result<()> {
-        let Some(path) = self.cache.as_deref().filter(|path| path.exists()) else { return Ok(()) };
-        let file = WeightsFile::read(path)?;
-        let Cached { encoders, texts } = file.parsed_metadata(CACHE)?;
-        if encoders != self.encoder_digest()? {
-            return Ok(()); // Of other encoders: written anew.
+    /// The autoencoder, which is loaded when it is asked for first.
+    fn vae(&self) -> Result<Arc<VaeDecoder>> {
+        let mut decoder = self.decoder.lock().expect("nothing panics while it holds the decoder");
+        if let Some(decoder) = &*decoder {
+            return Ok(decoder.clone());
         }
-        let mut tensors = file.tensors()?;
-        let mut embeddings = self.embeddings.lock().expect("nothing panics while it holds the embeddings");
-        for (index, prompt) in texts.into_iter().enumerate() {
-            let mut take = |part: &str| {
-                let name = format!("{index:06}.{part}");
-                let tensor: TensorData =
-                    tensors.remove(&name).with_context(|| format!("{}: {name} is missing", path.display()))?;
-                let shape = tensor.shape.to_vec();
-                Ok::<_, anyhow::Error>((shape, tensor.iter::<f32>().collect::<Vec<f32>>()))
-            };
-            let ((shape, text), (_, pooled)) = (take("text")?, take("pooled")?);
-            let [tokens, features] = shape[..] else { bail!("{}: {index:06}.text is no matrix", path.display()) };
-            embeddings.insert(prompt, Arc::new(PromptEmbedding { text, text_shape: [tokens, features], pooled }));
+        // In f32, as in the reference code: the decoder's activations grow beyond what 16 bits hold well.
+        let loaded = Arc::new(VaeDecoder(self.directory.vae(FloatDType::F32, &self.device)?));
+        Ok(decoder.insert(loaded).clone())
+    }
+
+    /// Reads the prompts that were not read before: first CLIP reads all of them, then T5, so that only one is in memory at a time.
+    fn learn(&self, Embeddings { clip, t5, .. }: &mut Embeddings, texts: &[&str]) -> Result<()> {
+        let unknown = clip.unknown(texts);
+        if !unknown.is_empty() {
+            let reader = self.directory.clip_reader::<Plain>(PRECISION, &self.device)?;
+            clip.learn(&unknown, |batch| Ok(reader.encode(batch)?))?;
+        }
+        let Some(t5) = t5 else { return Ok(()) };
+        let unknown = t5.unknown(texts);
+        if !unknown.is_empty() {
+            let reader = self.directory.t5_reader::<Plain>(self.max_sequence_length, PRECISION, &self.device)?;
+            let reader = reader.context("the directory has a T5")?;
+            t5.learn(&unknown, |batch| Ok(reader.encode(batch)?))?;
         }
         Ok(())
     }
 
-    fn write_cache(&self) -> Result<()> {
-        let Some(path) = &self.cache else { return Ok(()) };
-        let embeddings = self.embeddings.lock().expect("nothing panics while it holds the embeddings");
-        let mut tensors = BTreeMap::new();
-        for (index, embedding) in embeddings.values().enumerate() {
-            let text = TensorData::new(embedding.text.clone(), embedding.text_shape);
-            tensors.insert(format!("{index:06}.text"), text);
-            let pooled = TensorData::new(embedding.pooled.clone(), [embedding.pooled.len()]);
-            tensors.insert(format!("{index:06}.pooled"), pooled);
-        }
-        let cached = Cached { encoders: self.encoder_digest()?, texts: embeddings.keys().cloned().collect() };
-        let cached = serde_json::to_string(&cached).context("texts are plain data")?;
-        Ok(weights::write_tensors(&tensors, (CACHE, cached), StoredAs::F32, path)?)
+    /// The embedding of a prompt that has been learnt.
+    fn join(&self, Embeddings { clip, t5, joined }: &mut Embeddings, text: &str) -> Embedding {
+        let embed = || {
+            let t5 = t5.as_ref().map(|t5| t5.of(text)).map(|[hidden]| hidden);
+            self.directory.embedding(clip.of(text), t5, self.max_sequence_length)
+        };
+        joined.entry(text.to_owned()).or_insert_with(embed).clone()
     }
-}
-
-/// The metadata entry of a file of embeddings.
-const CACHE: &str = "prompts";
-
-/// What a file of embeddings says of itself.
-#[derive(Serialize, Deserialize)]
-struct Cached {
-    encoders: String,
-    texts: Vec<String>,
 }
 
 impl Pipeline for Sd3 {
@@ -178,30 +169,14 @@ impl Pipeline for Sd3 {
         [3, scale * self.latent_shape[1], scale * self.latent_shape[2]]
     }
 
-    fn decoder(&self) -> Arc<dyn Decode<Plain>> {
-        self.decoder.clone()
+    fn decoder(&self) -> Result<Arc<dyn Decode<Plain>>> {
+        Ok(self.vae()?)
     }
 
-    /// Text encoders are in memory while prompts are encoded that have not been before, and gone afterwards.
     fn conditions(&self, texts: &[&str]) -> Result<Vec<Embedding>> {
-        let unknown = {
-            let embeddings = self.embeddings.lock().expect("nothing panics while it holds the embeddings");
-            let mut unknown: Vec<&str> = texts.iter().copied().filter(|text| !embeddings.contains_key(*text)).collect();
-            unknown.sort_unstable();
-            unknown.dedup();
-            unknown
-        };
-        if !unknown.is_empty() {
-            let encoder = self.directory.prompt_encoder::<Plain>(self.max_sequence_length, backend::PRECISION, &self.device)?;
-            let progress = Progress::new("encoding", unknown.len(), "prompts");
-            let new = encoder.encode(&unknown, |done| progress.advance(done))?;
-            progress.finish();
-            let new = unknown.into_iter().map(str::to_owned).zip(new);
-            self.embeddings.lock().expect("nothing panics while it holds the embeddings").extend(new);
-            self.write_cache()?;
-        }
-        let embeddings = self.embeddings.lock().expect("nothing panics while it holds the embeddings");
-        Ok(texts.iter().map(|text| embeddings[*text].clone()).collect())
+        let mut embeddings = self.embeddings.lock().expect("nothing panics while it holds the embeddings");
+        self.learn(&mut embeddings, texts)?;
+        Ok(texts.iter().map(|text| self.join(&mut embeddings, text)).collect())
     }
 
     fn read_prompts(&self, path: &Path) -> Result<PromptSet> {
@@ -214,7 +189,7 @@ impl Pipeline for Sd3 {
 
     fn kept_per_row(&self) -> usize {
         let config = self.directory.transformer_config();
-        config.kept_per_row(self.latent_shape, self.directory.clip_tokens() + self.max_sequence_length)
+        config.kept_per_row(self.latent_shape, self.directory.text_tokens(self.max_sequence_length))
     }
 
     fn write<N: Network<Plain, Embedding>>(&self, _network: &N, _stored_as: StoredAs, path: &Path) -> Result<()> {
@@ -229,36 +204,41 @@ struct VaeDecoder(Vae<Plain>);
 const DECODED_TOGETHER: usize = 2;
 
 impl VaeDecoder {
-    /// The decoder's output before it is clamped, `[B, 3, H, W]`.
-    fn raw(&self, latents: Tensor<Plain, 4>) -> Tensor<Plain, 4> {
+    /// The decoder's output before it is clamped, `[b, 3, H, W]` of a few pictures after the other.
+    fn batches(&self, latents: &Tensor<Plain, 4>) -> impl Iterator<Item = Tensor<Plain, 4>> {
         let rows = latents.dims()[0];
-        let batches = (0..rows).step_by(DECODED_TOGETHER).map(|from| (from, DECODED_TOGETHER.min(rows - from)));
-        let decoded = batches.map(|(from, count)| self.0.decode(latents.clone().narrow(0, from, count)));
-        Tensor::cat(decoded.collect(), 0)
+        let batch = move |from: usize| self.0.decode(latents.clone().narrow(0, from, DECODED_TOGETHER.min(rows - from)));
+        (0..rows).step_by(DECODED_TOGETHER).map(batch)
     }
 }
 
 impl Decode<Plain> for VaeDecoder {
     fn decode(&self, latents: Tensor<Plain, 4>) -> Vec<Image> {
-        Decoder::Pixels.decode(self.raw(latents))
+        self.batches(&latents).flat_map(|decoded| Decoder::Pixels.decode(decoded)).collect()
     }
 }
 
-/// What sampling leaves behind beside pictures.
+/// What sampling leaves behind beside pictures, on the host.
 pub struct Sampled {
     /// The pictures, in the order of the latents.
     pub images: Vec<Image>,
     /// The latents at t = 0, `[B, C, h, w]`.
-    pub final_latents: Tensor<Plain, 4>,
+    pub final_latents: TensorData,
     /// What the autoencoder makes of them, before clamping, `[B, 3, H, W]`.
-    pub decoded: Tensor<Plain, 4>,
+    pub decoded: TensorData,
 }
 
 impl Sd3 {
     /// Pictures of latents, with what they are made of.
-    pub fn finish(&self, final_latents: Tensor<Plain, 4>) -> Sampled {
-        let decoded = self.decoder.raw(final_latents.clone());
-        Sampled { images: Decoder::Pixels.decode(decoded.clone()), final_latents, decoded }
+    pub fn finish(&self, final_latents: Tensor<Plain, 4>) -> Result<Sampled> {
+        let (mut images, mut decoded) = (Vec::new(), Vec::new());
+        for batch in self.vae()?.batches(&final_latents) {
+            images.extend(Decoder::Pixels.decode(batch.clone()));
+            decoded.extend(batch.into_data().iter::<f32>());
+        }
+        let [channels, height, width] = self.picture_shape();
+        let decoded = TensorData::new(decoded, [images.len(), channels, height, width]);
+        Ok(Sampled { images, final_latents: final_latents.into_data(), decoded })
     }
 }
 
@@ -273,8 +253,8 @@ pub fn read_latents(path: &Path, device: &Device) -> Result<Tensor<Plain, 4>> {
 }
 
 /// Writes what sampling left behind, beside the pictures.
-pub fn write_tensors(sampled: &Sampled, path: &Path) -> Result<()> {
-    let tensors = [("final_latents", &sampled.final_latents), ("decoded", &sampled.decoded)];
-    let tensors = tensors.into_iter().map(|(name, tensor)| (name.to_owned(), tensor.to_data())).collect();
+pub fn write_tensors(sampled: Sampled, path: &Path) -> Result<()> {
+    let tensors = [("final_latents", sampled.final_latents), ("decoded", sampled.decoded)];
+    let tensors = tensors.into_iter().map(|(name, data)| (name.to_owned(), data)).collect();
     Ok(weights::write_tensors(&tensors, ("format", "pt".to_owned()), StoredAs::F32, path)?)
 }

@@ -26,6 +26,7 @@ use tasks::{image::Image, prompts::Prompt, reward::WeightedReward};
 use crate::{
     backend::{self, Device, Plain, Training},
     config,
+    embeddings::Cache,
     evaluation::{self, Evaluation, Evaluator, Prompts},
     interrupt,
     memory::{self, Needs},
@@ -78,9 +79,11 @@ fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
     })?;
     let directory = ModelDirectory::open::<Plain>(Path::new(&config.base), &sd3.choices(), device)?;
     let digest = directory.network_digest()?;
-    let cache = Some(run.prompt_embeddings());
-    let pipeline = Sd3::open(directory, [sd3.resolution; 2], sd3.max_sequence_length, cache, device)?;
-    // All at once and before the transformer is there: text encoders are larger than it.
+    let cache = Cache { directory: run.prompt_embeddings(), resume: run.resume_command("train") };
+    let pipeline = Sd3::open(directory, [sd3.resolution; 2], sd3.max_sequence_length, Some(&cache), device)?;
+    // All at once and before the transformer is there: text encoders are larger than it. It takes its time, so the run must be one
+    // that can be resumed.
+    run.configure(config)?;
     let sets = [&config.prompts.train, &config.prompts.test, &config.prompts.unseen];
     let mut prompts = vec![Prompt::plain("")];
     for set in sets.into_iter().filter(|set| !set.is_empty()) {
@@ -140,7 +143,7 @@ where
             weights,
             reward: evaluation::rewards(&config.rewards, pipeline.picture_shape(), device)?,
             latent_shape: pipeline.latent_shape(),
-            decoder: pipeline.decoder(),
+            decoder: pipeline.decoder()?,
             unconditional: pipeline.conditions(&[""])?.remove(0),
             on_policy_tolerance: backend::ON_POLICY_TOLERANCE,
         };

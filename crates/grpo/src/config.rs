@@ -9,6 +9,7 @@ use crate::{
     objective::{KlController, ObjectiveConfig},
     optimizer::{AdamWConfig, MuonConfig},
     ranges::{self, MOST},
+    trajectories::KeptOn,
 };
 
 /// The numbers of Flow-GRPO.
@@ -61,6 +62,9 @@ pub struct RolloutConfig {
     pub log_prob: Reduction,
     /// Scale of classifier-free guidance, in training and evaluation; 1 is none.
     pub guidance: f64,
+    /// Where their latents are kept until the updates.
+    #[serde(default)]
+    pub trajectories: KeptOn,
 }
 
 impl RolloutConfig {

@@ -17,6 +17,7 @@ pub mod ranges;
 pub mod rollout;
 pub mod schedule;
 pub mod trainer;
+pub mod trajectories;
 pub mod update;
 pub mod workers;
 

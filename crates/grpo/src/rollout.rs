@@ -1,11 +1,12 @@
 //! Rollouts: trajectories of the current policy for the rows of an epoch, without a gradient.
 
 use burn::{module::Module, prelude::*};
-use flow::{Guidance, Reduction, Sampler, Trajectory, VelocityField};
+use flow::{Guidance, Reduction, Sampler, VelocityField};
 
 use crate::{
     evaluate::{EncodedPrompt, Row},
     noise::{self, Key},
+    trajectories::{KeptOn, Trajectories},
     workers::Workers,
 };
 
@@ -22,6 +23,8 @@ pub struct Rollout<'a, C> {
     pub shape: [usize; 3],
     /// Rows sampled at a time by a worker.
     pub batch: usize,
+    /// Where their latents are kept.
+    pub kept_on: KeptOn,
     /// Who does the work.
     pub workers: &'a Workers,
 }
@@ -38,7 +41,7 @@ impl<C: Clone + Sync> Rollout<'_, C> {
         rows: &[Row],
         [initial, step]: [Key; 2],
         device: &B::Device,
-    ) -> Trajectory<B>
+    ) -> Trajectories<B>
     where
         F: VelocityField<B, Condition = C> + Module<B>,
     {
@@ -51,23 +54,12 @@ impl<C: Clone + Sync> Rollout<'_, C> {
             };
             let of_step = |at: flow::Step| noise(step.step(at.index));
             let (start, reduction) = (noise(initial), self.reduction);
-            match self.guidance {
+            let trajectory = match self.guidance {
                 None => self.sampler.trajectory(&field, &conditions, start, of_step, reduction),
                 Some(guidance) => self.sampler.trajectory(&guidance.around(field), &conditions, start, of_step, reduction),
-            }
+            };
+            Trajectories::keep(trajectory, self.kept_on)
         });
-        join(parts)
+        Trajectories::joined(parts)
     }
-}
-
-/// One trajectory of all rows from those of its parts, which keep the same latents.
-fn join<B: Backend>(parts: Vec<Trajectory<B>>) -> Trajectory<B> {
-    let steps = parts[0].log_probs.len();
-    let latents = (0..=steps).map(|i| joined(parts.iter().map(|part| part.latents[i].clone()))).collect();
-    let log_probs = (0..steps).map(|i| joined(parts.iter().map(|part| part.log_probs[i].clone()))).collect();
-    Trajectory { latents, log_probs }
-}
-
-fn joined<B: Backend, const D: usize>(parts: impl Iterator<Item = Option<Tensor<B, D>>>) -> Option<Tensor<B, D>> {
-    parts.collect::<Option<Vec<_>>>().map(|parts| Tensor::cat(parts, 0))
 }

@@ -7,7 +7,7 @@ use burn::{
     prelude::*,
     tensor::backend::AutodiffBackend,
 };
-use flow::{Guidance, Sampler, Trajectory, VelocityField};
+use flow::{Guidance, Sampler, VelocityField};
 use rand::seq::{SliceRandom, index};
 use tasks::{
     image::Image,
@@ -30,6 +30,7 @@ use crate::{
     parameters::{Parameters, Trained},
     rollout::Rollout,
     schedule,
+    trajectories::Trajectories,
     update::{Differentiate, InOnePiece, Replay, ReplayOutcome, Seen, Transition},
     workers::Workers,
 };
@@ -225,12 +226,12 @@ where
     pub fn iterate(&mut self) -> Result<Iteration, TrainError> {
         let started = Instant::now();
         let rows = self.draw_rows();
-        let trajectory = self.rollout(&rows);
-        let images = self.task.decoder.decode(trajectory.final_latent());
+        let trajectories = self.rollout(&rows);
+        let images = self.task.decoder.decode(trajectories.final_latents());
         let sampled = Instant::now();
         let scores = self.score(&images, &rows)?;
         let advantages = group_advantages(&scores.total, self.config.group_size, &self.config.advantage);
-        let updates = self.update(&trajectory, &rows, &advantages)?;
+        let updates = self.update(&trajectories, &rows, &advantages)?;
         self.epoch += 1;
         let kinds: Vec<&str> = rows.iter().map(|row| self.task.prompts[row.prompt].prompt.tag.as_str()).collect();
         let metrics = EpochMetrics::new(self.epoch, &scores, &kinds, &advantages, &updates, &self.objective());
@@ -251,13 +252,14 @@ where
         groups::draw(&self.task.weights, self.config.groups, self.config.group_size, self.key(Purpose::Prompts))
     }
 
-    fn rollout(&self, rows: &[Row]) -> Trajectory<B::InnerBackend> {
+    fn rollout(&self, rows: &[Row]) -> Trajectories<B::InnerBackend> {
         let rollout = Rollout {
             sampler: &self.sampler,
             reduction: self.config.rollout.log_prob,
             guidance: self.guidance.as_ref(),
             shape: self.task.latent_shape,
             batch: self.config.rollout_batch,
+            kept_on: self.config.rollout.trajectories,
             workers: &self.workers,
         };
         let keys = [self.key(Purpose::Initial), self.key(Purpose::Step)];
@@ -272,7 +274,7 @@ where
     /// The updates of an epoch; none if no group has spread.
     fn update(
         &mut self,
-        trajectory: &Trajectory<B::InnerBackend>,
+        trajectories: &Trajectories<B::InnerBackend>,
         rows: &[Row],
         advantages: &Advantages,
     ) -> Result<Vec<Update>, TrainError> {
@@ -285,7 +287,7 @@ where
                 sampler: &self.sampler,
                 reduction: self.config.rollout.log_prob,
                 guidance: self.guidance.as_ref(),
-                trajectory,
+                trajectories,
                 conditions: &conditions,
                 advantages: &advantages.values,
                 objective: &objective,

@@ -5,11 +5,12 @@ use burn::{
     prelude::*,
     tensor::backend::AutodiffBackend,
 };
-use flow::{Guidance, InParts, Query, Reduction, Sampler, Trajectory, VelocityField};
+use flow::{Guidance, InParts, Query, Reduction, Sampler, VelocityField};
 
 use crate::{
     objective::{ObjectiveConfig, clipped_loss},
     parameters::{Parameters, Trained},
+    trajectories::Trajectories,
     workers::Workers,
 };
 
@@ -106,7 +107,7 @@ pub struct Replay<'a, B: Backend, C> {
     /// Guidance of the field, as it was sampled.
     pub guidance: Option<&'a Guidance<C>>,
     /// What was sampled.
-    pub trajectory: &'a Trajectory<B>,
+    pub trajectories: &'a Trajectories<B>,
     /// One condition per row.
     pub conditions: &'a [C],
     /// One advantage per row.
@@ -256,14 +257,13 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
         M::InnerModule: VelocityField<B, Condition = C>,
     {
         let (step, transition) = self.sampler.step(batch[0].step);
-        let device = self.trajectory.final_latent().device();
-        let rows: Vec<i32> = batch.iter().map(|transition| transition.row as i32).collect();
-        let rows = Tensor::<B, 1, Int>::from_ints(rows.as_slice(), &device);
+        let device = self.trajectories.device().clone();
+        let rows: Vec<usize> = batch.iter().map(|transition| transition.row).collect();
         let conditions: Vec<C> = batch.iter().map(|transition| self.conditions[transition.row].clone()).collect();
         let advantages: Vec<f32> = batch.iter().map(|transition| self.advantages[transition.row]).collect();
-        let latent = self.trajectory.latent(step.index).select(0, rows.clone());
-        let next = self.trajectory.latent(step.index + 1).select(0, rows.clone());
-        let old_log_prob = self.trajectory.log_probs[step.index].clone().expect("only random steps are trained").select(0, rows);
+        let latent = self.trajectories.latents(step.index, &rows);
+        let next = self.trajectories.latents(step.index + 1, &rows);
+        let old_log_prob = self.trajectories.log_probs(step.index, &rows);
         let query = Query::at(step.from, latent.clone(), &conditions);
         let query = match self.guidance {
             Some(guidance) => guidance.doubled(query),

@@ -20,7 +20,7 @@ pub mod transformer;
 pub mod vae;
 
 pub use directory::{Choices, ModelDirectory};
-pub use prompt::{Embedding, PromptEmbedding, PromptEncoder};
+pub use prompt::{ClipReader, Embedding, Features, PromptEmbedding, T5Reader};
 pub use transformer::{Transformer, TransformerConfig};
 pub use vae::{Vae, VaeConfig};
 

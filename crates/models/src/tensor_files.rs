@@ -1,11 +1,11 @@
 //! Tensors in one or several safetensors files, read one at a time: the memory that loading takes is that of the largest tensor.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fs::File,
     io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
 use burn::tensor::{Bytes, DType, TensorData, bf16, f16};
@@ -20,14 +20,30 @@ pub struct TensorFiles {
     tensors: BTreeMap<String, Stored>,
 }
 
-/// Where a tensor lies.
+/// Where a tensor lies. Its file is open as long as this lives.
 #[derive(Clone, Debug)]
-pub(crate) struct Stored {
-    path: Arc<PathBuf>,
+pub struct Stored {
+    file: Arc<OpenFile>,
     dtype: safetensors::Dtype,
-    pub(crate) shape: Vec<usize>,
+    /// Its shape.
+    pub shape: Vec<usize>,
     /// Ranges of bytes of the file, one after the other.
     parts: Vec<(u64, u64)>,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    path: PathBuf,
+    /// Its position is that of the last read.
+    file: Mutex<File>,
+}
+
+impl OpenFile {
+    fn read(&self, from: u64, bytes: &mut [u8]) -> std::io::Result<()> {
+        let mut file = self.file.lock().expect("nothing panics while it reads");
+        file.seek(SeekFrom::Start(from))?;
+        file.read_exact(bytes)
+    }
 }
 
 /// The longest header that is read: that of a file of a million tensors.
@@ -95,6 +111,19 @@ impl TensorFiles {
     /// # Errors
     /// If it cannot be read, or is something else, cut short or damaged.
     pub fn open_file(path: &Path) -> Result<Self, WeightsError> {
+        Ok(Self::open_with_metadata(path)?.0)
+    }
+
+    /// The same, with the entry `key` of its metadata, if it has one.
+    ///
+    /// # Errors
+    /// As those of [`Self::open_file`].
+    pub fn open_with_entry(path: &Path, key: &str) -> Result<(Self, Option<String>), WeightsError> {
+        let (files, mut metadata) = Self::open_with_metadata(path)?;
+        Ok((files, metadata.remove(key)))
+    }
+
+    fn open_with_metadata(path: &Path) -> Result<(Self, HashMap<String, String>), WeightsError> {
         let io = |source| WeightsError::Io { path: path.into(), source };
         let bad = |source| WeightsError::NotSafetensors { path: path.into(), source };
         let mut file = File::open(path).map_err(io)?;
@@ -110,19 +139,19 @@ impl TensorFiles {
         let metadata: Metadata = serde_json::from_slice(&header)
             .map_err(|error| bad(safetensors::SafeTensorError::InvalidHeaderDeserialization(error)))?;
         let begin = length + 8;
-        let path = Arc::new(path.to_owned());
+        let file = Arc::new(OpenFile { path: path.to_owned(), file: Mutex::new(file) });
         let mut tensors = BTreeMap::new();
         let mut end = begin;
         for (name, info) in metadata.tensors() {
             let (from, to) = (begin + info.data_offsets.0 as u64, begin + info.data_offsets.1 as u64);
             end = end.max(to);
-            let stored = Stored { path: path.clone(), dtype: info.dtype, shape: info.shape.clone(), parts: vec![(from, to)] };
+            let stored = Stored { file: file.clone(), dtype: info.dtype, shape: info.shape.clone(), parts: vec![(from, to)] };
             tensors.insert(name, stored);
         }
         if end != size {
             return Err(bad(safetensors::SafeTensorError::MetadataIncompleteBuffer));
         }
-        Ok(Self { tensors })
+        Ok((Self { tensors }, metadata.metadata().clone().unwrap_or_default()))
     }
 
     /// The names, sorted.
@@ -153,14 +182,14 @@ impl TensorFiles {
     pub fn digest(&self) -> Result<String, WeightsError> {
         let mut all = String::new();
         for (name, stored) in &self.tensors {
-            let first = stored.first_bytes().map_err(|source| WeightsError::Io { path: stored.path.to_path_buf(), source })?;
+            let first = stored.first_bytes().map_err(|source| WeightsError::Io { path: stored.file.path.clone(), source })?;
             all += &format!("{name} {:?} {:?} {}\n", stored.dtype, stored.shape, sha256(&first));
         }
         Ok(sha256(all.as_bytes()))
     }
 
-    /// Where a tensor lies.
-    pub(crate) fn stored(&self, name: &str) -> Option<Stored> {
+    /// Where a tensor lies, if it is there.
+    pub fn stored(&self, name: &str) -> Option<Stored> {
         self.tensors.get(name).cloned()
     }
 }
@@ -170,14 +199,14 @@ impl Stored {
     ///
     /// # Errors
     /// If they cannot be read, are stored in a type other than F32, F16 or BF16, or one is not finite.
-    pub(crate) fn read(&self, name: &str) -> Result<TensorData, String> {
+    pub fn read(&self, name: &str) -> Result<TensorData, String> {
         let dtype = match self.dtype {
             safetensors::Dtype::F32 => DType::F32,
             safetensors::Dtype::F16 => DType::F16,
             safetensors::Dtype::BF16 => DType::BF16,
             other => return Err(format!("{name} is stored as {other:?}, which is not F32, F16 or BF16")),
         };
-        let bytes = self.bytes().map_err(|error| format!("{name} cannot be read from {}: {error}", self.path.display()))?;
+        let bytes = self.bytes().map_err(|error| format!("{name} cannot be read from {}: {error}", self.file.path.display()))?;
         let data = TensorData::from_bytes(Bytes::from_bytes_vec(bytes), self.shape.clone(), dtype);
         let finite = match dtype {
             DType::F16 => data.as_slice::<f16>().is_ok_and(|values| values.iter().all(|value| value.is_finite())),
@@ -190,20 +219,16 @@ impl Stored {
     fn first_bytes(&self) -> std::io::Result<Vec<u8>> {
         let (from, to) = self.parts[0];
         let mut bytes = vec![0; (to - from).min(LOOKED_AT) as usize];
-        let mut file = File::open(self.path.as_ref())?;
-        file.seek(SeekFrom::Start(from))?;
-        file.read_exact(&mut bytes)?;
+        self.file.read(from, &mut bytes)?;
         Ok(bytes)
     }
 
     fn bytes(&self) -> std::io::Result<Vec<u8>> {
-        let mut file = File::open(self.path.as_ref())?;
         let mut bytes = vec![0; self.parts.iter().map(|(from, to)| (to - from) as usize).sum()];
         let mut rest = &mut bytes[..];
         for (from, to) in &self.parts {
             let (part, after) = rest.split_at_mut((to - from) as usize);
-            file.seek(SeekFrom::Start(*from))?;
-            file.read_exact(part)?;
+            self.file.read(*from, part)?;
             rest = after;
         }
         Ok(bytes)

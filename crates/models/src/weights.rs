@@ -8,20 +8,22 @@ use std::{
 
 use burn::{
     prelude::*,
-    tensor::{DType, f16},
+    tensor::{DType, bf16, f16},
 };
 use burn_store::{ModuleSnapshot, TensorSnapshot};
 use safetensors::{SafeTensors, tensor::TensorView};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-/// The type that weights are stored in; they are f32 in memory.
+/// The type that numbers are stored in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredAs {
     /// 32-bit floats: exact.
     F32,
     /// 16-bit floats: half the size, for checkpoints that are shipped.
     F16,
+    /// 16-bit floats with the range of f32: exact for what was computed in them.
+    Bf16,
 }
 
 /// A safetensors file read into memory.
@@ -174,6 +176,7 @@ pub fn write_tensors(
     let dtype = match stored_as {
         StoredAs::F32 => safetensors::Dtype::F32,
         StoredAs::F16 => safetensors::Dtype::F16,
+        StoredAs::Bf16 => safetensors::Dtype::BF16,
     };
     let views = buffers.iter().map(|(name, shape, bytes)| {
         (name.as_str(), TensorView::new(dtype, shape.clone(), bytes).expect("bytes and shape come from one tensor"))
@@ -210,6 +213,7 @@ fn encode(data: &TensorData, stored_as: StoredAs) -> Vec<u8> {
     match stored_as {
         StoredAs::F32 => data.iter::<f32>().flat_map(f32::to_le_bytes).collect(),
         StoredAs::F16 => data.iter::<f32>().flat_map(|x| f16::from_f32(x).to_le_bytes()).collect(),
+        StoredAs::Bf16 => data.iter::<f32>().flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect(),
     }
 }
 

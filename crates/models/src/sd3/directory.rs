@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::{
     Sd3Error,
     clip::{ClipConfig, ClipText},
-    prompt::PromptEncoder,
+    prompt::{ClipReader, Embedding, Features, PromptEmbedding, T5Reader},
     single_file,
     source::Source,
     t5::{T5Config, T5Encoder},
@@ -100,9 +100,9 @@ impl ModelDirectory {
         &self.vae.config
     }
 
-    /// Tokens of a prompt that CLIP reads.
-    pub fn clip_tokens(&self) -> usize {
-        self.clip[0].config.max_position_embeddings
+    /// Tokens of a prompt that the transformer reads: those of CLIP, and `max_sequence_length` of T5.
+    pub fn text_tokens(&self, max_sequence_length: usize) -> usize {
+        self.clip[0].config.max_position_embeddings + max_sequence_length
     }
 
     /// The shift of the time grid that the model's scheduler names, 3 where there is none.
@@ -130,14 +130,21 @@ impl ModelDirectory {
         Ok(scheduler.shift.unwrap_or(DEFAULT_SHIFT))
     }
 
-    /// What tells the text encoders from others.
+    /// What tells both CLIP encoders from others.
     ///
     /// # Errors
     /// If a file cannot be read.
-    pub fn encoder_digest(&self) -> Result<String, Sd3Error> {
-        let files = self.clip.iter().map(|clip| &clip.files).chain(self.t5.iter().map(|t5| &t5.files));
-        let digests = files.map(TensorFiles::digest).collect::<Result<Vec<_>, _>>()?;
-        Ok(digests.join(" "))
+    pub fn clip_digest(&self) -> Result<String, Sd3Error> {
+        let [l, g] = &self.clip;
+        Ok(format!("{} {}", l.files.digest()?, g.files.digest()?))
+    }
+
+    /// What tells T5 from others; nothing if prompts are not read by T5.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub fn t5_digest(&self) -> Result<Option<String>, Sd3Error> {
+        self.t5.as_ref().map(|t5| Ok(t5.files.digest()?)).transpose()
     }
 
     /// What tells the transformer and the autoencoder from others.
@@ -163,25 +170,33 @@ impl ModelDirectory {
         self.load("vae", &self.vae, Vae::load, precision, device)
     }
 
-    /// The text encoders with their tokenizers; T5 reads `max_sequence_length` tokens.
-    pub fn prompt_encoder<B: Backend>(
-        &self,
-        max_sequence_length: usize,
-        precision: FloatDType,
-        device: &B::Device,
-    ) -> Result<PromptEncoder<B>, Sd3Error> {
+    /// CLIP-L and CLIP-G with their tokenizers.
+    pub fn clip_reader<B: Backend>(&self, precision: FloatDType, device: &B::Device) -> Result<ClipReader<B>, Sd3Error> {
         let clip = |index: usize, name: &str, tokenizer: &str| -> Result<_, Sd3Error> {
             let part = &self.clip[index];
             let tokenizer = PromptTokenizer::open(&self.path.join(tokenizer), part.config.max_position_embeddings)?;
             Ok((tokenizer, self.load(name, part, ClipText::load, precision, device)?))
         };
-        let clip = [clip(0, "text_encoder", "tokenizer")?, clip(1, "text_encoder_2", "tokenizer_2")?];
-        let t5 = |part: &Part<T5Config>| -> Result<_, Sd3Error> {
-            let tokenizer = PromptTokenizer::open(&self.path.join("tokenizer_3"), max_sequence_length)?;
-            Ok((tokenizer, self.load("text_encoder_3", part, T5Encoder::load, precision, device)?))
-        };
-        let t5 = self.t5.as_ref().map(t5).transpose()?;
-        Ok(PromptEncoder { clip, t5, max_sequence_length, width: self.transformer.config.joint_attention_dim })
+        Ok(ClipReader([clip(0, "text_encoder", "tokenizer")?, clip(1, "text_encoder_2", "tokenizer_2")?]))
+    }
+
+    /// T5, which reads `max_sequence_length` tokens, with its tokenizer; nothing if prompts are not read by T5.
+    pub fn t5_reader<B: Backend>(
+        &self,
+        max_sequence_length: usize,
+        precision: FloatDType,
+        device: &B::Device,
+    ) -> Result<Option<T5Reader<B>>, Sd3Error> {
+        let Some(part) = &self.t5 else { return Ok(None) };
+        let tokenizer = PromptTokenizer::open(&self.path.join("tokenizer_3"), max_sequence_length)?;
+        let encoder = self.load("text_encoder_3", part, T5Encoder::load, precision, device)?;
+        Ok(Some(T5Reader { tokenizer, encoder }))
+    }
+
+    /// What the transformer reads of a prompt, from what CLIP makes of it, hidden and pooled, and T5, of `max_sequence_length` tokens.
+    pub fn embedding(&self, [clip, pooled]: [Features; 2], t5: Option<Features>, max_sequence_length: usize) -> Embedding {
+        let text_shape = [self.text_tokens(max_sequence_length), self.transformer.config.joint_attention_dim];
+        Embedding::new(PromptEmbedding { clip, pooled, t5, text_shape })
     }
 
     fn load<B: Backend, C, N>(

@@ -1,85 +1,134 @@
 //! From a prompt to what the transformer reads of it, as diffusers' `StableDiffusion3Pipeline` does it.
+//!
+//! CLIP and T5 read prompts one after the other and independently, so that no two of them need be in memory together.
 
 use std::sync::Arc;
 
-use burn::prelude::*;
+use burn::{prelude::*, tensor::DType};
 
 use super::{Sd3Error, clip::ClipText, t5::T5Encoder, tokenizer::PromptTokenizer};
+use crate::tensor_files::Stored;
 
 /// What the transformer reads of a prompt, shared between the rows that have it.
 pub type Embedding = Arc<PromptEmbedding>;
 
-/// A prompt for the transformer, on the host.
-#[derive(Clone, Debug, PartialEq)]
+/// A prompt for the transformer, on the host or on disk.
+#[derive(Clone, Debug)]
 pub struct PromptEmbedding {
-    /// The features of its tokens, row-major: those of both CLIP encoders beside each other, padded with zeros to the width of T5,
-    /// then those of T5.
-    pub text: Vec<f32>,
-    /// `[tokens, features]`
+    /// The features of its tokens by both CLIP encoders beside each other, `[77, D_l + D_g]`.
+    pub clip: Features,
+    /// Their pooled features, `[D_l + D_g]`.
+    pub pooled: Features,
+    /// The features of its tokens by T5, `[L, D]`; without T5 they are zeros.
+    pub t5: Option<Features>,
+    /// `[77 + L, D]`
     pub text_shape: [usize; 2],
-    /// The pooled features of both CLIP encoders.
-    pub pooled: Vec<f32>,
 }
 
-/// The text encoders with their tokenizers.
-#[derive(Debug)]
-pub struct PromptEncoder<B: Backend> {
-    /// CLIP-L and CLIP-G.
-    pub clip: [(PromptTokenizer, ClipText<B>); 2],
-    /// T5; without it its features are zeros, as in diffusers.
-    pub t5: Option<(PromptTokenizer, T5Encoder<B>)>,
-    /// Tokens that are read by T5.
-    pub max_sequence_length: usize,
-    /// Features of a token.
-    pub width: usize,
+/// Numbers that are in memory, or in a file of which they are read whenever they are needed.
+#[derive(Clone, Debug)]
+pub enum Features {
+    /// In memory.
+    Held(TensorData),
+    /// In a file.
+    Stored(Stored),
 }
 
-/// Prompts that are encoded at a time.
-const BATCH: usize = 8;
-
-impl<B: Backend> PromptEncoder<B> {
-    /// The embeddings of prompts; `done` hears how many more there are.
-    ///
-    /// # Errors
-    /// If a tokenizer cannot handle a prompt, or the encoders are wider than the transformer reads.
-    pub fn encode(&self, prompts: &[&str], mut done: impl FnMut(usize)) -> Result<Vec<Embedding>, Sd3Error> {
-        let mut embeddings = Vec::with_capacity(prompts.len());
-        for batch in prompts.chunks(BATCH) {
-            embeddings.extend(self.encode_batch(batch)?);
-            done(batch.len());
+impl Features {
+    /// Their shape.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Self::Held(data) => &data.shape,
+            Self::Stored(stored) => &stored.shape,
         }
-        Ok(embeddings)
     }
 
-    // ANCHOR: encode
-    fn encode_batch(&self, prompts: &[&str]) -> Result<Vec<Embedding>, Sd3Error> {
-        let ids =
-            |tokenizer: &PromptTokenizer| prompts.iter().map(|prompt| tokenizer.encode(prompt)).collect::<Result<Vec<_>, _>>();
-        let [(tokenizer_l, clip_l), (tokenizer_g, clip_g)] = &self.clip;
-        let (l, g) = (clip_l.encode(&ids(tokenizer_l)?), clip_g.encode(&ids(tokenizer_g)?));
-        let clip = Tensor::cat(vec![l.hidden, g.hidden], 2); // [B, 77, D_l + D_g]
-        let [rows, clip_tokens, clip_width] = clip.dims();
-        let margin = Tensor::zeros([rows, clip_tokens, self.width - clip_width], (&clip.device(), clip.dtype()));
-        let clip = Tensor::cat(vec![clip, margin], 2);
-        let t5 = match &self.t5 {
-            Some((tokenizer, encoder)) => encoder.encode(&ids(tokenizer)?),
-            None => Tensor::zeros([rows, self.max_sequence_length, self.width], (&clip.device(), clip.dtype())),
+    /// The numbers, row-major.
+    ///
+    /// # Panics
+    /// If the file, which was whole when it was opened and is held open since, cannot be read.
+    pub fn numbers(&self) -> Vec<f32> {
+        let stored;
+        let data = match self {
+            Self::Held(data) => data,
+            Self::Stored(file) => {
+                stored = file.read("an embedding").unwrap_or_else(|problem| panic!("{problem}"));
+                &stored
+            }
         };
-        let text = Tensor::cat(vec![clip, t5], 1); // [B, 77 + L, D]
+        match data.dtype {
+            DType::F32 => data.as_slice::<f32>().expect("f32").to_vec(),
+            _ => data.iter::<f32>().collect(),
+        }
+    }
+}
+
+impl PromptEmbedding {
+    // ANCHOR: text
+    /// The text that the transformer reads, row-major, of [`Self::text_shape`]: the tokens of CLIP, padded with zeros to the width of
+    /// T5, then those of T5.
+    pub fn text(&self) -> Vec<f32> {
+        let [tokens, width] = self.text_shape;
+        let mut text = vec![0.0; tokens * width];
+        let clip_width = self.clip.shape()[1];
+        for (token, features) in text.chunks_exact_mut(width).zip(self.clip.numbers().chunks_exact(clip_width)) {
+            token[..clip_width].copy_from_slice(features);
+        }
+        if let Some(t5) = &self.t5 {
+            text[self.clip.shape()[0] * width..].copy_from_slice(&t5.numbers());
+        }
+        text
+    }
+    // ANCHOR_END: text
+}
+
+/// CLIP-L and CLIP-G with their tokenizers.
+#[derive(Debug)]
+pub struct ClipReader<B: Backend>(pub(super) [(PromptTokenizer, ClipText<B>); 2]);
+
+impl<B: Backend> ClipReader<B> {
+    /// For each prompt of a batch the features of its tokens, `[77, D_l + D_g]`, and the pooled ones, `[D_l + D_g]`.
+    ///
+    /// # Errors
+    /// If a tokenizer cannot handle a prompt.
+    // ANCHOR: encode
+    pub fn encode(&self, prompts: &[&str]) -> Result<Vec<[TensorData; 2]>, Sd3Error> {
+        let Self([(tokenizer_l, clip_l), (tokenizer_g, clip_g)]) = self;
+        let (l, g) = (clip_l.encode(&tokens(tokenizer_l, prompts)?), clip_g.encode(&tokens(tokenizer_g, prompts)?));
+        let hidden = Tensor::cat(vec![l.hidden, g.hidden], 2); // [B, 77, D_l + D_g]
         let pooled = Tensor::cat(vec![l.pooled, g.pooled], 1); // [B, D_l + D_g]
-        Ok(rows_of(text, pooled))
+        let rows = (0..prompts.len()).map(|row| {
+            let hidden: Tensor<B, 2> = hidden.clone().narrow(0, row, 1).squeeze_dim(0);
+            let pooled: Tensor<B, 1> = pooled.clone().narrow(0, row, 1).squeeze_dim(0);
+            [hidden.into_data(), pooled.into_data()]
+        });
+        Ok(rows.collect())
     }
     // ANCHOR_END: encode
 }
 
-fn rows_of<B: Backend>(text: Tensor<B, 3>, pooled: Tensor<B, 2>) -> Vec<Embedding> {
-    let [_, tokens, features] = text.dims();
-    let width = pooled.dims()[1];
-    let numbers = |data: burn::tensor::TensorData| data.iter::<f32>().collect::<Vec<f32>>();
-    let (text, pooled) = (numbers(text.into_data()), numbers(pooled.into_data()));
-    let rows = text.chunks_exact(tokens * features).zip(pooled.chunks_exact(width));
-    let embedding = |(text, pooled): (&[f32], &[f32])| {
-        Arc::new(PromptEmbedding { text: text.into(), text_shape: [tokens, features], pooled: pooled.into() })
-    };
-    rows.map(embedding).collect()
+/// T5 with its tokenizer.
+#[derive(Debug)]
+pub struct T5Reader<B: Backend> {
+    pub(super) tokenizer: PromptTokenizer,
+    pub(super) encoder: T5Encoder<B>,
+}
+
+impl<B: Backend> T5Reader<B> {
+    /// For each prompt of a batch the features of its tokens, `[L, D]`.
+    ///
+    /// # Errors
+    /// If the tokenizer cannot handle a prompt.
+    pub fn encode(&self, prompts: &[&str]) -> Result<Vec<[TensorData; 1]>, Sd3Error> {
+        let hidden = self.encoder.encode(&tokens(&self.tokenizer, prompts)?);
+        let rows = (0..prompts.len()).map(|row| {
+            let hidden: Tensor<B, 2> = hidden.clone().narrow(0, row, 1).squeeze_dim(0);
+            [hidden.into_data()]
+        });
+        Ok(rows.collect())
+    }
+}
+
+fn tokens(tokenizer: &PromptTokenizer, prompts: &[&str]) -> Result<Vec<Vec<u32>>, Sd3Error> {
+    prompts.iter().map(|prompt| tokenizer.encode(prompt)).collect()
 }

@@ -372,12 +372,12 @@ fn runs(conditions: &[Embedding]) -> Vec<&[Embedding]> {
 impl<B: Backend> Conditions<B> {
     fn new(conditions: &[Embedding], precision: FloatDType, device: &B::Device) -> Self {
         let distinct: Vec<&PromptEmbedding> = runs(conditions).iter().map(|run| &*run[0]).collect();
-        let stacked = |numbers: fn(&PromptEmbedding) -> &[f32]| -> Vec<f32> {
-            distinct.iter().flat_map(|embedding| numbers(embedding)).copied().collect()
-        };
+        let text = distinct.iter().flat_map(|embedding| embedding.text()).collect::<Vec<f32>>();
+        let pooled = distinct.iter().flat_map(|embedding| embedding.pooled.numbers()).collect::<Vec<f32>>();
         let [length, width] = distinct[0].text_shape;
-        let text = TensorData::new(stacked(|embedding| &embedding.text), [distinct.len(), length, width]);
-        let pooled = TensorData::new(stacked(|embedding| &embedding.pooled), [distinct.len(), distinct[0].pooled.len()]);
+        let features = distinct[0].pooled.shape()[0];
+        let text = TensorData::new(text, [distinct.len(), length, width]);
+        let pooled = TensorData::new(pooled, [distinct.len(), features]);
         Self {
             text: Tensor::<B, 3>::from_data(text, device).cast(precision),
             pooled: Tensor::<B, 2>::from_data(pooled, device).cast(precision),

@@ -1,0 +1,205 @@
+//! What an encoder makes of prompts, made once: kept in memory, or in files from which it is read whenever it is needed, so that
+//! the prompts of a run may be more than memory holds.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+use burn::tensor::{FloatDType, TensorData};
+use models::{
+    sd3::Features,
+    tensor_files::TensorFiles,
+    weights::{self, StoredAs, WeightsError},
+};
+
+use crate::{
+    backend,
+    interrupt::{self, Interrupted},
+    progress::Progress,
+};
+
+/// Where embeddings are kept between two programs.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    /// The directory.
+    pub directory: PathBuf,
+    /// The command that goes on after an interruption.
+    pub resume: String,
+}
+
+/// The features of prompts by one encoder, `N` tensors for each.
+#[derive(Debug)]
+pub struct Shelf<const N: usize> {
+    encoder: &'static str,
+    names: [&'static str; N],
+    cache: Option<Cache>,
+    known: BTreeMap<String, [Features; N]>,
+    files: usize,
+}
+
+/// Prompts that are encoded together.
+const BATCH: usize = 8;
+/// Prompts in a file: what is in memory before it is written, and lost by a kill.
+const IN_FILE: usize = 256;
+/// The metadata entry of a file, its prompts as JSON.
+const PROMPTS: &str = "prompts";
+/// What the tensors are stored in: exactly what the encoder gives.
+const STORED_AS: StoredAs = match backend::PRECISION {
+    FloatDType::BF16 => StoredAs::Bf16,
+    _ => StoredAs::F32,
+};
+
+impl<const N: usize> Shelf<N> {
+    /// The features by an encoder that are in a cache, in which those of every `digest` of its weights are apart.
+    ///
+    /// # Errors
+    /// If a file of the cache cannot be read or is damaged.
+    pub fn open(encoder: &'static str, names: [&'static str; N], digest: &str, cache: Option<&Cache>) -> Result<Self> {
+        let cache = cache.map(|cache| Cache { directory: cache.directory.join(format!("{encoder}-{digest}")), ..cache.clone() });
+        let mut shelf = Self { encoder, names, cache, known: BTreeMap::new(), files: 0 };
+        while let Some(path) = shelf.file().filter(|path| path.exists()) {
+            shelf.read(&path).with_context(|| format!("{} cannot be used; remove it, it is made anew", path.display()))?;
+            shelf.files += 1;
+        }
+        Ok(shelf)
+    }
+
+    /// The next file.
+    fn file(&self) -> Option<PathBuf> {
+        self.cache.as_ref().map(|cache| cache.directory.join(format!("{:04}.safetensors", self.files)))
+    }
+
+    fn read(&mut self, path: &Path) -> Result<()> {
+        let (tensors, prompts) = TensorFiles::open_with_entry(path, PROMPTS)?;
+        let missing = || WeightsError::NoMetadata { path: path.to_owned(), key: PROMPTS.to_owned() };
+        let prompts: Vec<String> = serde_json::from_str(&prompts.ok_or_else(missing)?).context("its prompts do not parse")?;
+        for (index, prompt) in prompts.into_iter().enumerate() {
+            let stored = self.names.map(|name| tensors.stored(&tensor_name(index, name)).map(Features::Stored));
+            if let Some(name) = self.names.iter().zip(&stored).find_map(|(name, stored)| stored.is_none().then_some(name)) {
+                anyhow::bail!("{} is missing", tensor_name(index, name));
+            }
+            self.known.insert(prompt, stored.map(|stored| stored.expect("none is missing")));
+        }
+        Ok(())
+    }
+
+    /// Those of some prompts that are not known, each once.
+    pub fn unknown<'a>(&self, prompts: &[&'a str]) -> Vec<&'a str> {
+        let unknown: BTreeSet<&str> = prompts.iter().copied().filter(|prompt| !self.known.contains_key(*prompt)).collect();
+        unknown.into_iter().collect()
+    }
+
+    /// Learns prompts that are not known yet, from their features batch by batch.
+    ///
+    /// # Errors
+    /// If they cannot be encoded or written, or the user interrupts; what is in files by then stays there.
+    pub fn learn(&mut self, prompts: &[&str], encode: impl Fn(&[&str]) -> Result<Vec<[TensorData; N]>>) -> Result<()> {
+        let progress = Progress::new(&format!("reading ({})", self.encoder), prompts.len(), "prompts");
+        for prompts in prompts.chunks(IN_FILE) {
+            let mut features = Vec::with_capacity(prompts.len());
+            for batch in prompts.chunks(BATCH) {
+                features.extend(encode(batch)?);
+                progress.advance(batch.len());
+            }
+            self.keep(prompts, features)?;
+            if let Some(Cache { resume, .. }) = self.cache.as_ref().filter(|_| interrupt::requested()) {
+                return Err(Interrupted { resume: resume.clone() }.into());
+            }
+        }
+        progress.finish();
+        Ok(())
+    }
+
+    fn keep(&mut self, prompts: &[&str], features: Vec<[TensorData; N]>) -> Result<()> {
+        let Some(path) = self.file() else {
+            let held = features.into_iter().map(|features| features.map(Features::Held));
+            self.known.extend(prompts.iter().map(|&prompt| prompt.to_owned()).zip(held));
+            return Ok(());
+        };
+        let directory = path.parent().expect("the file is in the cache");
+        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        let named = features.into_iter().enumerate().flat_map(|(index, features)| {
+            self.names.into_iter().zip(features).map(move |(name, features)| (tensor_name(index, name), features))
+        });
+        let texts = serde_json::to_string(prompts).context("texts are plain data")?;
+        weights::write_tensors(&named.collect(), (PROMPTS, texts), STORED_AS, &path)?;
+        self.read(&path)?;
+        self.files += 1;
+        Ok(())
+    }
+
+    /// What is known of a prompt.
+    ///
+    /// # Panics
+    /// If it has not been learnt.
+    pub fn of(&self, prompt: &str) -> [Features; N] {
+        self.known[prompt].clone()
+    }
+}
+
+fn tensor_name(index: usize, name: &str) -> String {
+    format!("{index:03}.{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache(directory: &Path) -> Cache {
+        Cache { directory: directory.to_owned(), resume: "again".to_owned() }
+    }
+
+    /// Features that tell the prompt, exact in 16 bits.
+    fn encode(prompts: &[&str]) -> Vec<[TensorData; 2]> {
+        assert!(prompts.len() <= BATCH);
+        let of = |prompt: &&str| {
+            let number = prompt.len() as f32;
+            [TensorData::new(vec![number; 6], [2, 3]), TensorData::new(vec![-number], [1])]
+        };
+        prompts.iter().map(of).collect()
+    }
+
+    #[test]
+    fn what_is_read_back_is_what_was_learnt_and_nothing_is_learnt_twice() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let texts: Vec<String> = (0..2 * IN_FILE + 5).map(|length| "x".repeat(length)).collect();
+        let prompts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let open = |digest, cache: Option<&Cache>| Shelf::open("clip", ["hidden", "pooled"], digest, cache).expect("a shelf");
+        for cache in [None, Some(cache(directory.path()))] {
+            let mut shelf = open("a", cache.as_ref());
+            assert_eq!(shelf.unknown(&[prompts[3], prompts[1], prompts[3]]), [prompts[1], prompts[3]]);
+            shelf.learn(&prompts[..7], |batch| Ok(encode(batch))).expect("learnt");
+            shelf.learn(&prompts[7..], |batch| Ok(encode(batch))).expect("learnt");
+            let again = if cache.is_some() { open("a", cache.as_ref()) } else { shelf };
+            assert!(again.unknown(&prompts).is_empty());
+            for prompt in prompts.iter().copied() {
+                let [hidden, pooled] = again.of(prompt);
+                let number = prompt.len() as f32;
+                assert_eq!((hidden.shape(), hidden.numbers()), (&[2, 3][..], vec![number; 6]));
+                assert_eq!((pooled.shape(), pooled.numbers()), (&[1][..], vec![-number]));
+            }
+        }
+        assert_eq!(open("b", Some(&cache(directory.path()))).unknown(&prompts).len(), prompts.len(), "of another encoder");
+    }
+
+    #[test]
+    fn files_that_vanish_are_still_read_and_damaged_ones_are_named() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let cache = cache(directory.path());
+        let mut shelf = Shelf::open("t5", ["hidden", "pooled"], "a", Some(&cache)).expect("a shelf");
+        shelf.learn(&["one", "three"], |batch| Ok(encode(batch))).expect("learnt");
+        let path = directory.path().join("t5-a/0000.safetensors");
+        let bytes = fs::read(&path).expect("a file");
+        fs::remove_file(&path).expect("removed");
+        assert_eq!(shelf.of("three")[1].numbers(), [-5.0]);
+        fs::write(&path, &bytes[..bytes.len() - 1]).expect("written");
+        let refused = Shelf::open("t5", ["hidden", "pooled"], "a", Some(&cache)).expect_err("cut short");
+        assert!(format!("{refused:#}").contains("0000.safetensors cannot be used; remove it"), "{refused:#}");
+        fs::write(&path, &bytes).expect("written");
+        let refused = Shelf::open("t5", ["hidden", "other"], "a", Some(&cache)).expect_err("other names");
+        assert!(format!("{refused:#}").contains("000.other is missing"), "{refused:#}");
+    }
+}
