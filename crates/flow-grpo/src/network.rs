@@ -102,6 +102,11 @@ pub trait Pipeline {
     /// Numbers per row that a forward pass keeps for its backward pass.
     fn kept_per_row(&self) -> usize;
 
+    /// Numbers that are alive while pictures are made of latents, beside both.
+    fn decoding(&self) -> usize {
+        0
+    }
+
     /// Writes all weights of a network to a file.
     ///
     /// # Errors

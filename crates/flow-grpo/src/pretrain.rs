@@ -29,7 +29,7 @@ use crate::{
     evaluation::{Evaluation, Evaluator, Prompts},
     examples::{CaptionConfig, Examples},
     interrupt,
-    memory::Needs,
+    memory::{self, MicroBatch, Needs},
     network::{AnyNetwork, Architecture, Card, Pipeline, Trainable, open_checkpoint},
     outcome::BrokeRun,
     progress::{Progress, whole_seconds},
@@ -241,15 +241,14 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
 
     /// What the run needs: data and noise of a batch.
     fn needs(&self) -> Needs {
-        let (weights, rows) = (self.average.count(), self.config.batch_size);
-        Needs::new(&self.batches.card, [weights, 0], 2 * rows, self.config.micro_batch.min(rows))
+        let (trained, rows) = (self.average.count(), self.config.batch_size);
+        let micro_batch = MicroBatch { count: self.config.micro_batch.min(rows), rows: 1 };
+        Needs::new(&self.batches.card, memory::Network { trained, frozen: 0 }, 2 * rows, micro_batch)
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
         run.describe(self.config)?;
-        if let Some(line) = self.needs().line() {
-            eprintln!("{line}");
-        }
+        eprintln!("{}", self.needs().line());
         let fresh = run.newest_checkpoint()?.is_none();
         run.record_after((!fresh).then_some(self.step))?;
         // Also when the run goes on: a kill may have come between a checkpoint and what is made from it.

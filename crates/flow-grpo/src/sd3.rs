@@ -20,6 +20,7 @@ use tasks::{image::Image, prompts::PromptSet};
 use crate::{
     backend::{self, Device, PRECISION, Plain},
     embeddings::{Cache, Shelf},
+    memory::check_room,
     network::{Network, Pipeline},
 };
 
@@ -68,6 +69,7 @@ pub struct Sd3 {
     max_sequence_length: usize,
     decoder: Mutex<Option<Arc<VaeDecoder>>>,
     embeddings: Mutex<Embeddings>,
+    recompute: bool,
     made_by: String,
     device: Device,
 }
@@ -111,7 +113,14 @@ impl Sd3 {
         };
         let made_by = format!("the model in {}", directory.path().display());
         let (decoder, embeddings) = (Mutex::default(), Mutex::new(embeddings));
-        Ok(Self { directory, latent_shape, max_sequence_length, decoder, embeddings, made_by, device: device.clone() })
+        let (recompute, device) = (false, device.clone());
+        Ok(Self { directory, latent_shape, max_sequence_length, decoder, embeddings, recompute, made_by, device })
+    }
+
+    /// Says whether backward passes compute the inside of every block again, which the estimate of memory must know.
+    #[must_use]
+    pub fn recomputing(self, recompute: bool) -> Self {
+        Self { recompute, ..self }
     }
 
     /// The transformer.
@@ -140,6 +149,7 @@ impl Sd3 {
         let Some(t5) = t5 else { return Ok(()) };
         let unknown = t5.unknown(texts);
         if !unknown.is_empty() {
+            check_room("T5", self.directory.t5_bytes::<Plain>(PRECISION, &self.device), WITHOUT_T5)?;
             let reader = self.directory.t5_reader::<Plain>(self.max_sequence_length, PRECISION, &self.device)?;
             let reader = reader.context("the directory has a T5")?;
             t5.learn(&unknown, |batch| Ok(reader.encode(batch)?))?;
@@ -156,6 +166,9 @@ impl Sd3 {
         joined.entry(text.to_owned()).or_insert_with(embed).clone()
     }
 }
+
+/// What to do where T5 is too large.
+const WITHOUT_T5: &str = "leave it out: `sample --without-t5`, `train --set sd3.t5=false`; long prompts are then followed less well";
 
 impl Pipeline for Sd3 {
     type Condition = Embedding;
@@ -188,8 +201,13 @@ impl Pipeline for Sd3 {
     }
 
     fn kept_per_row(&self) -> usize {
-        let config = self.directory.transformer_config();
-        config.kept_per_row(self.latent_shape, self.directory.text_tokens(self.max_sequence_length))
+        let text_tokens = self.directory.text_tokens(self.max_sequence_length);
+        self.directory.transformer_config().kept_per_row(self.latent_shape, text_tokens, self.recompute)
+    }
+
+    fn decoding(&self) -> usize {
+        let [_, height, width] = self.picture_shape();
+        DECODED_TOGETHER * height * width * DECODED_PER_PIXEL
     }
 
     fn write<N: Network<Plain, Embedding>>(&self, _network: &N, _stored_as: StoredAs, path: &Path) -> Result<()> {
@@ -200,8 +218,10 @@ impl Pipeline for Sd3 {
 /// The autoencoder as what makes pictures of latents, a few at a time.
 struct VaeDecoder(Vae<Plain>);
 
-/// Pictures that are decoded together: the decoder needs about a gigabyte for each of 512 x 512 pixels.
+/// Pictures that are decoded together.
 const DECODED_TOGETHER: usize = 2;
+/// Numbers that the decoder of SD3 needs for each pixel: about a gigabyte for a picture of 512 x 512 pixels.
+const DECODED_PER_PIXEL: usize = 1024;
 
 impl VaeDecoder {
     /// The decoder's output before it is clamped, `[b, 3, H, W]` of a few pictures after the other.

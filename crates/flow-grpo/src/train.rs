@@ -12,6 +12,7 @@ use grpo::{
     evaluate::Row,
     noise::{Key, Purpose},
     parameters::Parameters,
+    trajectories::KeptOn,
     update::{Differentiate, InOnePiece, PartByPart},
     workers::Workers,
 };
@@ -24,12 +25,12 @@ use serde_json::Value;
 use tasks::{image::Image, prompts::Prompt, reward::WeightedReward};
 
 use crate::{
-    backend::{self, Device, Plain, Training},
+    backend::{self, Device, ON_CPU, Plain, Training},
     config,
     embeddings::Cache,
     evaluation::{self, Evaluation, Evaluator, Prompts},
     interrupt,
-    memory::{self, Needs},
+    memory::{self, MicroBatch, Needs},
     monitors::{self, Features, Monitors},
     network::{AnyNetwork, Pipeline, Trainable, open_checkpoint},
     outcome::BrokeRun,
@@ -80,7 +81,7 @@ fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
     let directory = ModelDirectory::open::<Plain>(Path::new(&config.base), &sd3.choices(), device)?;
     let digest = directory.network_digest()?;
     let cache = Cache { directory: run.prompt_embeddings(), resume: run.resume_command("train") };
-    let pipeline = Sd3::open(directory, [sd3.resolution; 2], sd3.max_sequence_length, Some(&cache), device)?;
+    let pipeline = Sd3::open(directory, [sd3.resolution; 2], sd3.max_sequence_length, Some(&cache), device)?.recomputing(sd3.recompute);
     // All at once and before the transformer is there: text encoders are larger than it. It takes its time, so the run must be one
     // that can be resumed.
     run.configure(config)?;
@@ -195,11 +196,15 @@ where
     /// What the run needs: latents are alive twice while the parts of a rollout are joined, and once more as pictures.
     fn needs(&self) -> Needs {
         let grpo = &self.config.grpo;
-        let kept = 2 * (grpo.rollout.random_steps.min(grpo.rollout.steps) + 2) + 1;
-        let trained = self.trainer.state().weights.count();
-        let frozen = Parameters::of(&self.trainer.averaged_policy()).count() - trained;
+        let kept = grpo.rollout.random_steps.min(grpo.rollout.steps) + 2;
+        let on_device = ON_CPU || grpo.rollout.trajectories == KeptOn::Device;
+        let latents = if on_device { 2 * kept + 1 } else { 1 };
+        let weights = self.trainer.state().weights;
+        let frozen = Parameters::of(&self.trainer.averaged_policy()).bytes() - weights.bytes();
         let rows = grpo.groups * grpo.group_size;
-        Needs::new(&self.pipeline, [trained, frozen], rows * kept, grpo.micro_batch.min(rows))
+        let guided = if grpo.rollout.guidance == 1.0 { 1 } else { 2 };
+        let micro_batch = MicroBatch { count: grpo.micro_batch.min(rows), rows: guided };
+        Needs::new(&self.pipeline, memory::Network { trained: weights.count(), frozen }, rows * latents, micro_batch)
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
@@ -282,7 +287,7 @@ where
             self.pipeline.made_by(),
             run.path().display(),
         );
-        plan + &self.needs().line().map(|line| format!("\n      {line}")).unwrap_or_default()
+        format!("{plan}\n      {}", self.needs().line())
     }
 
     /// How long training will take if it keeps the pace of the first evaluation.

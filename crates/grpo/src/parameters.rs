@@ -93,6 +93,11 @@ impl<B: Backend> Parameters<B> {
         squares.iter().sum::<f64>().sqrt()
     }
 
+    /// The memory that they take, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.0.values().map(|values| (values.dims()[0] * values.dtype().size()) as u64).sum()
+    }
+
     /// How many numbers there are.
     pub fn count(&self) -> usize {
         self.0.values().map(|values| values.dims()[0]).sum()

@@ -159,6 +159,15 @@ impl TensorFiles {
         self.tensors.keys().map(String::as_str)
     }
 
+    /// The memory that all of them take, in bytes, where what is stored in a type is held in another; types that hold no numbers of a
+    /// network count nothing.
+    pub(crate) fn bytes_in_memory(&self, held_as: impl Fn(DType) -> DType) -> u64 {
+        let bytes = |stored: &Stored| {
+            stored.float().map_or(0, |dtype| (stored.shape.iter().product::<usize>() * held_as(dtype).size()) as u64)
+        };
+        self.tensors.values().map(bytes).sum()
+    }
+
     /// The shape of a tensor, if it is there.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|stored| &stored.shape[..])
@@ -200,12 +209,8 @@ impl Stored {
     /// # Errors
     /// If they cannot be read, are stored in a type other than F32, F16 or BF16, or one is not finite.
     pub fn read(&self, name: &str) -> Result<TensorData, String> {
-        let dtype = match self.dtype {
-            safetensors::Dtype::F32 => DType::F32,
-            safetensors::Dtype::F16 => DType::F16,
-            safetensors::Dtype::BF16 => DType::BF16,
-            other => return Err(format!("{name} is stored as {other:?}, which is not F32, F16 or BF16")),
-        };
+        let unknown = || format!("{name} is stored as {:?}, which is not F32, F16 or BF16", self.dtype);
+        let dtype = self.float().ok_or_else(unknown)?;
         let bytes = self.bytes().map_err(|error| format!("{name} cannot be read from {}: {error}", self.file.path.display()))?;
         let data = TensorData::from_bytes(Bytes::from_bytes_vec(bytes), self.shape.clone(), dtype);
         let finite = match dtype {
@@ -214,6 +219,15 @@ impl Stored {
             _ => data.as_slice::<f32>().is_ok_and(|values| values.iter().all(|value| value.is_finite())),
         };
         if finite { Ok(data) } else { Err(format!("{name} holds numbers that are not finite")) }
+    }
+
+    fn float(&self) -> Option<DType> {
+        match self.dtype {
+            safetensors::Dtype::F32 => Some(DType::F32),
+            safetensors::Dtype::F16 => Some(DType::F16),
+            safetensors::Dtype::BF16 => Some(DType::BF16),
+            _ => None,
+        }
     }
 
     fn first_bytes(&self) -> std::io::Result<Vec<u8>> {

@@ -13,7 +13,7 @@ use super::{
     clip::{ClipConfig, ClipText},
     prompt::{ClipReader, Embedding, Features, PromptEmbedding, T5Reader},
     single_file,
-    source::Source,
+    source::{Source, held_as},
     t5::{T5Config, T5Encoder},
     tokenizer::PromptTokenizer,
     transformer::{Transformer, TransformerConfig},
@@ -178,6 +178,12 @@ impl ModelDirectory {
             Ok((tokenizer, self.load(name, part, ClipText::load, precision, device)?))
         };
         Ok(ClipReader([clip(0, "text_encoder", "tokenizer")?, clip(1, "text_encoder_2", "tokenizer_2")?]))
+    }
+
+    /// The memory that T5 takes, in bytes; 0 if prompts are not read by T5.
+    pub fn t5_bytes<B: Backend>(&self, precision: FloatDType, device: &B::Device) -> u64 {
+        let bytes = |t5: &Part<T5Config>| t5.files.bytes_in_memory(|stored| held_as::<B>(stored, precision, device));
+        self.t5.as_ref().map_or(0, bytes)
     }
 
     /// T5, which reads `max_sequence_length` tokens, with its tokenizer; nothing if prompts are not read by T5.

@@ -6,7 +6,7 @@
 use burn::{
     module::{Param, ParamId},
     prelude::*,
-    tensor::{FloatDType, TensorData},
+    tensor::{DType, FloatDType, TensorData},
 };
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -161,8 +161,7 @@ impl<'a, B: Backend> Source<'a, B> {
         };
         match data {
             Ok(data) => {
-                let wide = self.precision == FloatDType::F32;
-                let dtype = if wide && B::supports_dtype(self.device, data.dtype) { data.dtype } else { self.precision.into() };
+                let dtype = held_as::<B>(data.dtype, self.precision, self.device);
                 Tensor::from_data(data, (self.device, dtype))
             }
             Err(problem) => {
@@ -172,6 +171,12 @@ impl<'a, B: Backend> Source<'a, B> {
             }
         }
     }
+}
+
+/// What a matrix that is stored in `stored` is held in by a network that computes in `precision`.
+pub(crate) fn held_as<B: Backend>(stored: DType, precision: FloatDType, device: &B::Device) -> DType {
+    let wide = precision == FloatDType::F32;
+    if wide && B::supports_dtype(device, stored) { stored } else { precision.into() }
 }
 
 /// The tensor of this name and shape, taken out of its files.

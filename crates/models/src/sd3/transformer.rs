@@ -153,14 +153,20 @@ impl TransformerConfig {
         embeddings + (0..self.num_layers).map(block).sum::<f64>() + 2.0 * 2.0 * d * d + patches
     }
 
-    /// Numbers per row that a forward pass keeps for its backward pass; about, with nothing computed twice.
-    pub fn kept_per_row(&self, latent: [usize; 3], text_tokens: usize) -> usize {
+    /// Numbers per row that a forward pass keeps for its backward pass; about. `in_parts`: what goes into every block, and the inside
+    /// of one.
+    pub fn kept_per_row(&self, latent: [usize; 3], text_tokens: usize, in_parts: bool) -> usize {
         let image = latent[1] * latent[2] / (self.patch_size * self.patch_size);
+        let tokens = (image + text_tokens) * self.width();
         // Both norms, q, k, v before and after their norms, the attended, both projections, two MLPs of four widths, the sums.
-        let stream = |tokens: usize| tokens * self.width() * 26;
-        let weights = self.num_attention_heads * (image + text_tokens).pow(2) * 3;
-        let dual = self.num_attention_heads * image.pow(2) * 3 + image * self.width() * 10;
-        self.num_layers * (stream(image + text_tokens) + weights) + self.dual_attention_layers.len() * dual
+        let block = tokens * 26 + self.num_attention_heads * (image + text_tokens).pow(2) * 3;
+        let second = self.num_attention_heads * image.pow(2) * 3 + image * self.width() * 10;
+        let dual = self.dual_attention_layers.len();
+        if in_parts {
+            let gradients = tokens * 8;
+            return self.num_layers * tokens + block + gradients + if dual > 0 { second } else { 0 };
+        }
+        self.num_layers * block + dual * second
     }
 }
 
