@@ -85,6 +85,7 @@ fn what_cannot_be_sampled_is_refused() {
     assert!(refusal(&["--height", "30", "--width", "64"]).contains("multiples of"));
     assert!(refusal(&["--height", "128"]).contains("at most 48"));
     assert!(refusal(&["--save-latents", "--output", "grid.png"]).contains("--output DIR"));
+    assert!(refused(&["sample", "--prompt", "a red circle", "--width", "64"]).contains("--width is for a model directory"));
     assert!(refusal(&["--latents", &golden("sd3-gradients.safetensors")]).contains("no tensor `latents`"));
     assert!(refusal(&["--adapter", &golden("sd3-plain")]).contains("adapter_config.json"));
     let plain = golden("sd3-plain");
@@ -167,12 +168,15 @@ fn a_model_directory_is_trained_and_its_adapter_used_again() {
     let picture = |more: &[&str]| {
         let output = directory.path().join("picture.png").to_string_lossy().into_owned();
         let size = ["--prompt", "a cat", "--height", "32", "--width", "32", "--steps", "2", "--output", &output];
-        ok(&[&["sample", "--model", &model], more, &size[..]].concat());
+        ok(&[&["sample"], more, &size[..]].concat());
         std::fs::read(&output).expect("a picture")
     };
     let adapter = whole.join("adapter").to_string_lossy().into_owned();
     let file = whole.join("adapter/pytorch_lora_weights.safetensors").to_string_lossy().into_owned();
-    assert!(picture(&["--adapter", &adapter]) == picture(&["--adapter", &file]));
+    let of_run = picture(&["--model", &model, "--adapter", &adapter]);
+    assert!(of_run == picture(&["--model", &model, "--adapter", &file]));
+    assert!(of_run == picture(&["--adapter", &adapter]), "the adapter names its model");
+    assert!(of_run != picture(&["--model", &model]));
 }
 
 #[test]

@@ -29,9 +29,15 @@ pub struct MeasureArgs {
     /// A program that is built already, for a machine without a toolchain.
     #[arg(long)]
     program: Option<PathBuf>,
-    /// Only these stages; may be repeated [default: all].
+    /// Only these stages; may be repeated [default: all but those of SD3].
     #[arg(long, value_enum)]
     only: Vec<Stage>,
+    /// Those of Stable Diffusion 3.5 Medium at full size as well, with random weights: for a GPU of 24 GB or more, and 8 GB of disk.
+    #[arg(long, conflicts_with = "only")]
+    sd3: bool,
+    /// Matrix products that the machine can do at most, in TFLOP/s: the table of SD3 then has the share of it.
+    #[arg(long, value_name = "TFLOPS")]
+    peak: Option<f64>,
 }
 
 /// A thing to measure.
@@ -49,9 +55,21 @@ enum Stage {
     Pretrain64,
     /// Flow-GRPO from there.
     Train64,
+    /// Writes Stable Diffusion 3.5 Medium with random weights, without T5.
+    Sd3Model,
+    /// Its denoising step, trained transition, update and decoder at 512 x 512 pixels, beside diffusers and PEFT if there is a peer.
+    Sd3,
+    /// Two epochs of its training, with the reward that needs no other model.
+    Sd3Train,
 }
 
 impl Stage {
+    /// What is run where nothing is named.
+    fn usual(sd3: bool) -> Vec<Self> {
+        let of_sd3 = [Self::Sd3Model, Self::Sd3, Self::Sd3Train];
+        Self::value_variants().iter().copied().filter(|stage| sd3 || !of_sd3.contains(stage)).collect()
+    }
+
     fn name(self) -> String {
         self.to_possible_value().expect("no stage is hidden").get_name().to_owned()
     }
@@ -82,9 +100,41 @@ impl Stage {
                 let base = file(&format!("{}/base.safetensors", Self::Pretrain64.name()));
                 run("train", "shapes-64", Some(base))
             }
+            Self::Sd3Model => {
+                let fixed = ["init-random", "--like", "sd35-medium", "--without-t5", "--out"].map(str::to_owned);
+                fixed.into_iter().chain([file(&self.name())]).collect()
+            }
+            Self::Sd3 => {
+                let peak = args.peak.iter().flat_map(|peak| ["--peak".to_owned(), peak.to_string()]);
+                let compile = args.peer.iter().map(|_| "--compile".to_owned());
+                let fixed = parts(&["--model", &file(&Self::Sd3Model.name()), "--recompute", "--repetitions", "3"]);
+                fixed.into_iter().chain(peak).chain(compile).collect()
+            }
+            Self::Sd3Train => {
+                let prompts = file("prompts.txt");
+                let settings = [
+                    "rewards={ jpeg_compressibility = 1 }",
+                    "best_by=rewards.jpeg_compressibility",
+                    "epochs=2",
+                    "evaluate_every=2",
+                    "evaluation_samples=4",
+                    "grpo.groups=2",
+                    "grpo.group_size=8",
+                    &format!("prompts.train={prompts}"),
+                    &format!("prompts.test={prompts}"),
+                ]
+                .map(str::to_owned);
+                let settings = settings.into_iter().flat_map(|setting| ["--set".to_owned(), setting]);
+                let run = run("train", "sd35m-ocr-1gpu", Some(file(&Self::Sd3Model.name())));
+                let resumes = run.contains(&"--resume".to_owned());
+                run.into_iter().chain(settings.filter(|_| !resumes)).collect()
+            }
         }
     }
 }
+
+/// What the training of SD3 asks for; what it says changes no time.
+const PROMPTS: &str = "a photo of a cat\na photo of two clocks on a wall\na red bus in front of a bakery\na dog under a green umbrella\n";
 
 /// Runs the stages; fails if one of them did.
 pub fn measure(args: &MeasureArgs) -> Result<ExitCode> {
@@ -93,9 +143,11 @@ pub fn measure(args: &MeasureArgs) -> Result<ExitCode> {
         Some(program) => program.to_string_lossy().into_owned(),
         None => app::build(&args.build)?,
     };
-    let stages = if args.only.is_empty() { Stage::value_variants() } else { &args.only };
+    let stages = if args.only.is_empty() { Stage::usual(args.sd3) } else { args.only.clone() };
+    let prompts = args.out.join("prompts.txt");
+    fs::write(&prompts, PROMPTS).with_context(|| format!("cannot write {}", prompts.display()))?;
     let mut failed = false;
-    for &stage in stages {
+    for stage in stages {
         let (name, done) = (stage.name(), args.out.join(format!("{}.done", stage.name())));
         if done.exists() {
             println!("{name:<12} done before");
@@ -144,6 +196,19 @@ mod tests {
         let train = "train --preset shapes-64 --out d/train64 --set base=d/pretrain64/base.safetensors";
         assert_eq!(command(Stage::Train64), train);
         assert_eq!(command(Stage::Parts), "bench --output d/parts.json --peer py");
+    }
+
+    #[test]
+    fn the_stages_of_sd3_are_for_who_asks() {
+        assert!(!Stage::usual(false).contains(&Stage::Sd3));
+        assert_eq!(Stage::usual(true), Stage::value_variants());
+        let args = Line::parse_from(["measure", "--out", "d", "--peer", "py", "--sd3", "--peak", "989"]).measure;
+        let command = |stage: Stage| stage.command(&args, |file| format!("d/{file}")).join(" ");
+        let bench = "bench --output d/sd3.json --model d/sd3-model --recompute --repetitions 3 --peer py --peak 989 --compile";
+        assert_eq!(command(Stage::Sd3), bench);
+        let train = command(Stage::Sd3Train);
+        assert!(train.starts_with("train --preset sd35m-ocr-1gpu --out d/sd3-train --set base=d/sd3-model --set rewards="));
+        assert!(train.ends_with("--set prompts.test=d/prompts.txt"));
     }
 
     #[test]

@@ -14,11 +14,8 @@ use grpo::{
     workers::Workers,
 };
 use models::{
-    Adapter, TokenIds, lora,
-    sd3::{
-        Choices, ModelDirectory,
-        random::{self, Sizes},
-    },
+    TokenIds, lora,
+    sd3::random::{self, Sizes},
     weights::{StoredAs, write_atomically},
 };
 use tasks::prompts::{Prompt, PromptError, PromptSet};
@@ -36,7 +33,7 @@ use crate::{
     progress::Progress,
     proxy::{self, ProxyArgs},
     run_dir::RunDir,
-    sd3::{self, Sd3},
+    sample_sd3::{self, DirectoryArgs},
     train,
     train_config::TrainConfig,
 };
@@ -145,28 +142,29 @@ struct RunArgs {
 
 /// The network and how it samples.
 #[derive(Args, Debug)]
-struct ModelArgs {
+pub struct ModelArgs {
     /// A checkpoint file, or a built-in checkpoint: shapes-base, toy-2d-base [default: what the adapter names, or shapes-base].
     #[arg(long)]
-    checkpoint: Option<String>,
+    pub checkpoint: Option<String>,
     /// A LoRA adapter on top of it: RUN/adapter, another directory of PEFT's, or a file of diffusers'.
     #[arg(long, value_name = "PATH")]
-    adapter: Option<PathBuf>,
+    pub adapter: Option<PathBuf>,
     /// ODE steps.
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
-    steps: u32,
+    pub steps: u32,
     /// Scale of classifier-free guidance; 1 is none [default: 1, or 4.5 with --model].
     #[arg(long)]
-    guidance: Option<f64>,
+    pub guidance: Option<f64>,
     /// Seed of the noise.
     #[arg(long, default_value_t = 1)]
-    seed: u64,
+    pub seed: u64,
 }
 
+/// What is sampled.
 #[derive(Args, Debug)]
-struct SampleArgs {
+pub struct SampleArgs {
     #[command(flatten)]
-    model: ModelArgs,
+    pub model: ModelArgs,
     /// A prompt; may be repeated.
     #[arg(long = "prompt", value_name = "TEXT")]
     prompts: Vec<String>,
@@ -175,55 +173,12 @@ struct SampleArgs {
     prompt_file: Option<PathBuf>,
     /// Pictures for each prompt [default: 6, or 1 with --model].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    count: Option<u32>,
-    /// The PNG file to write, all pictures in a grid; or a directory, for a PNG file each [default: samples.png].
-    #[arg(long)]
-    output: Option<PathBuf>,
+    pub count: Option<u32>,
+    /// The PNG file to write, all pictures in a grid; or a directory, for a PNG file each.
+    #[arg(long, default_value = "samples.png")]
+    pub output: PathBuf,
     #[command(flatten)]
-    directory: DirectoryArgs,
-}
-
-/// Sampling from a model directory.
-#[derive(Args, Debug)]
-pub struct DirectoryArgs {
-    /// A model in the layout of diffusers: Stable Diffusion 3 or 3.5.
-    #[arg(long, value_name = "DIR", conflicts_with = "checkpoint")]
-    pub model: Option<PathBuf>,
-    /// Height of the pictures in pixels [default: what the model was trained on].
-    #[arg(long, requires = "model", conflicts_with = "latents")]
-    pub height: Option<usize>,
-    /// Width of the pictures in pixels.
-    #[arg(long, requires = "model", conflicts_with = "latents")]
-    pub width: Option<usize>,
-    /// Tokens of a prompt that T5 reads.
-    #[arg(long, requires = "model", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=512))]
-    pub max_sequence_length: u32,
-    /// Leaves T5 out: its features are zeros, as in diffusers.
-    #[arg(long, requires = "model")]
-    pub without_t5: bool,
-    /// A file in the layout of Stability and ComfyUI whose transformer, and autoencoder if it has one, replace the directory's.
-    #[arg(long, requires = "model", value_name = "FILE")]
-    pub single_file: Option<PathBuf>,
-    /// The time grid; diffusers' applies the shift twice [default: that of diffusers].
-    #[arg(long, requires = "model", value_enum)]
-    pub grid: Option<Grid>,
-    /// Initial latents, `[B, C, H, W]` under the name `latents` in a safetensors file: one for each picture, in the place of noise.
-    #[arg(long, requires = "model", value_name = "FILE")]
-    pub latents: Option<PathBuf>,
-    /// Writes `tensors.safetensors` beside the pictures: `final_latents`, and `decoded`, the autoencoder's output before clamping.
-    #[arg(long, requires = "model")]
-    pub save_latents: bool,
-}
-
-/// A time grid by name.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Grid {
-    /// As diffusers makes it: the shift of the scheduler's configuration is applied twice.
-    DoubleShift,
-    /// The shift is applied once.
-    SingleShift,
-    /// No shift.
-    Linear,
+    pub directory: DirectoryArgs,
 }
 
 #[derive(Args, Debug)]
@@ -326,26 +281,32 @@ fn sample(args: &SampleArgs) -> Result<()> {
         lora::base_of(adapter).ok().flatten().map(PathBuf::from).filter(|base| base.join("model_index.json").exists())
     });
     if let Some(model) = model {
-        return sample_sd3(args, &model);
+        return sample_sd3::sample(args, &model);
+    }
+    if let Some(option) = args.directory.first_given() {
+        bail!("{option} is for a model directory: pass it with --model DIR, or --adapter RUN/adapter of a run that trained one");
     }
     let prompts = args.read_prompts(PromptSet::read)?;
     let count = args.count.unwrap_or(6) as usize;
     let rows = Row::all(prompts.len(), count);
     let (_, prompts, images) = generate(&args.model, |card| Ok(Prompts(card.encode(&prompts)?)), |_| rows.clone())?;
-    let output = args.output.clone().unwrap_or_else(|| PathBuf::from("samples.png"));
     if images.first().is_some_and(|image| image.channels == 2) {
         eprintln!("this model draws points of the plane and reads no prompt");
-        prompts.write_picture(&images, &rows, &output)?;
+        prompts.write_picture(&images, &rows, &args.output)?;
     } else {
         let captions: Vec<&str> = rows.iter().map(|row| prompts.prompt(row).text.as_str()).collect();
-        picture::write_all(&images, &captions, count, &output)?;
+        picture::write_all(&images, &captions, count, &args.output)?;
     }
-    println!("{}", output.display());
+    println!("{}", args.output.display());
     Ok(())
 }
 
 impl SampleArgs {
-    fn read_prompts(&self, read: impl Fn(&Path) -> Result<PromptSet, PromptError>) -> Result<Vec<Prompt>> {
+    /// The prompts that are asked for, those of a file by `read`.
+    ///
+    /// # Errors
+    /// If there are none, or the file cannot be read.
+    pub fn read_prompts(&self, read: impl Fn(&Path) -> Result<PromptSet, PromptError>) -> Result<Vec<Prompt>> {
         let mut prompts: Vec<Prompt> = self.prompts.iter().map(|text| Prompt::plain(text)).collect();
         if let Some(file) = &self.prompt_file {
             prompts.extend(read(file)?.prompts);
@@ -356,75 +317,6 @@ impl SampleArgs {
         Ok(prompts)
     }
 }
-
-/// Pictures of a model directory.
-fn sample_sd3(args: &SampleArgs, model: &Path) -> Result<()> {
-    let device = Device::default();
-    let DirectoryArgs { height, width, max_sequence_length, without_t5, single_file, grid, latents, save_latents, .. } =
-        &args.directory;
-    let prompts = args.read_prompts(PromptSet::read_texts)?;
-    let count = args.count.unwrap_or(1) as usize;
-    let rows = Row::all(prompts.len(), count);
-    let output = args.output.clone().unwrap_or_else(|| PathBuf::from("samples.png"));
-    ensure!(
-        !save_latents || !picture::is_grid(&output),
-        "--save-latents needs --output DIR, where the tensors go beside the pictures"
-    );
-    let choices = Choices { single_file: single_file.clone(), without_t5: *without_t5 };
-    let directory = ModelDirectory::open::<Plain>(model, &choices, &device)?;
-    let shift = directory.grid_shift()?;
-    let grid = match grid {
-        Some(Grid::Linear) => GridKind::Linear {},
-        Some(Grid::SingleShift) => GridKind::Sd3SingleShift { shift },
-        Some(Grid::DoubleShift) | None => GridKind::Sd3DoubleShift { shift },
-    };
-    let latents = latents.as_deref().map(|path| sd3::read_latents(path, &device)).transpose()?;
-    let scale = directory.vae_config().scale();
-    let size = if let Some(latents) = &latents {
-        let [found, _, height, width] = latents.dims();
-        ensure!(found == rows.len(), "--latents holds {found} rows, {} pictures are asked for", rows.len());
-        [height * scale, width * scale]
-    } else {
-        let side = directory.transformer_config().sample_size * scale;
-        [height.unwrap_or(side), width.unwrap_or(side)]
-    };
-    let pipeline = Sd3::open(directory, size, *max_sequence_length as usize, None, &device)?;
-    if let Some(latents) = &latents {
-        let (channels, takes) = (latents.dims()[1], pipeline.latent_shape()[0]);
-        ensure!(channels == takes, "--latents has {channels} channels, the model takes {takes}");
-    }
-    let guidance = args.model.guidance.unwrap_or(DEFAULT_GUIDANCE);
-    ensure!(guidance.is_finite(), "--guidance ({guidance}) must be a finite number");
-    pipeline.conditions(&prompts.iter().map(|prompt| prompt.text.as_str()).chain([""]).collect::<Vec<_>>())?;
-    let prompts = Prompts(pipeline.encode(&prompts)?);
-    let mut transformer = pipeline.transformer()?;
-    if let Some(adapter) = &args.model.adapter {
-        transformer = Adapter::read(adapter)?.attach(transformer, &device)?;
-    }
-    let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
-    let evaluator = Evaluator {
-        pipeline: &pipeline,
-        workers: &workers,
-        device: &device,
-        key: Key::new(args.model.seed, Purpose::Sampling),
-        grid,
-        steps: args.model.steps as usize,
-        guidance,
-    };
-    let latents = evaluator.latents(&transformer, &prompts, &rows, latents)?;
-    drop(transformer); // The decoder needs its room.
-    let sampled = pipeline.finish(latents)?;
-    let captions: Vec<&str> = rows.iter().map(|row| prompts.prompt(row).text.as_str()).collect();
-    picture::write_all(&sampled.images, &captions, count, &output)?;
-    if *save_latents {
-        sd3::write_tensors(sampled, &output.join("tensors.safetensors"))?;
-    }
-    println!("{}", output.display());
-    Ok(())
-}
-
-/// The scale of guidance of SD3.5-Medium.
-const DEFAULT_GUIDANCE: f64 = 4.5;
 
 fn eval(args: &EvalArgs) -> Result<()> {
     let (rows, prompts, images) =

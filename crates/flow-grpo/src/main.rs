@@ -28,6 +28,7 @@ mod record;
 mod report;
 mod rules;
 mod run_dir;
+mod sample_sd3;
 mod scale;
 mod sd3;
 mod tensorboard;

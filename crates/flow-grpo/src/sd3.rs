@@ -104,6 +104,9 @@ impl Sd3 {
         if let Some(problem) = directory.transformer_config().problem_of(latent_shape) {
             bail!("pictures of {height} x {width} pixels do not fit: {problem}");
         }
+        if !directory.has_t5() {
+            eprintln!("note: T5 does not read the prompts; its features are zeros");
+        }
         let short = |of: &str| sha256(format!("{of} {}", backend::PRECISION_NAME).as_bytes())[..16].to_owned();
         let t5 = |digest: String| Shelf::open("t5", ["hidden"], &short(&format!("{digest} {max_sequence_length}")), cache);
         let embeddings = Embeddings {

@@ -1,0 +1,160 @@
+//! Pictures of a model directory.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use flow::GridKind;
+use grpo::{
+    evaluate::Row,
+    noise::{Key, Purpose},
+    workers::Workers,
+};
+use models::{
+    Adapter,
+    sd3::{Choices, ModelDirectory},
+};
+use tasks::prompts::PromptSet;
+
+use crate::{
+    backend::{self, Device, Plain},
+    cli::SampleArgs,
+    evaluation::{Evaluator, Prompts},
+    network::Pipeline,
+    picture,
+    sd3::{self, Sd3},
+};
+
+/// What is for a model directory alone.
+#[derive(Args, Debug)]
+pub struct DirectoryArgs {
+    /// A model in the layout of diffusers: Stable Diffusion 3 or 3.5 [default: the one that --adapter was trained on].
+    #[arg(long, value_name = "DIR", conflicts_with = "checkpoint")]
+    pub model: Option<PathBuf>,
+    /// Height of the pictures in pixels [default: what the model was trained on].
+    #[arg(long, conflicts_with = "latents")]
+    height: Option<usize>,
+    /// Width of the pictures in pixels.
+    #[arg(long, conflicts_with = "latents")]
+    width: Option<usize>,
+    /// Tokens of a prompt that T5 reads [default: 256].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=512))]
+    max_sequence_length: Option<u32>,
+    /// Leaves T5 out: its features are zeros, as in diffusers.
+    #[arg(long)]
+    without_t5: bool,
+    /// A file in the layout of Stability and ComfyUI whose transformer, and autoencoder if it has one, replace the directory's.
+    #[arg(long, value_name = "FILE")]
+    single_file: Option<PathBuf>,
+    /// The time grid; diffusers' applies the shift twice [default: that of diffusers].
+    #[arg(long, value_enum)]
+    grid: Option<Grid>,
+    /// Initial latents, `[B, C, H, W]` under the name `latents` in a safetensors file: one for each picture, in the place of noise.
+    #[arg(long, value_name = "FILE")]
+    latents: Option<PathBuf>,
+    /// Writes `tensors.safetensors` beside the pictures: `final_latents`, and `decoded`, the autoencoder's output before clamping.
+    #[arg(long)]
+    save_latents: bool,
+}
+
+impl DirectoryArgs {
+    /// The first option that was given, of those that need a model directory.
+    pub fn first_given(&self) -> Option<&'static str> {
+        let given = [
+            ("--height", self.height.is_some()),
+            ("--width", self.width.is_some()),
+            ("--max-sequence-length", self.max_sequence_length.is_some()),
+            ("--without-t5", self.without_t5),
+            ("--single-file", self.single_file.is_some()),
+            ("--grid", self.grid.is_some()),
+            ("--latents", self.latents.is_some()),
+            ("--save-latents", self.save_latents),
+        ];
+        given.into_iter().find_map(|(option, given)| given.then_some(option))
+    }
+}
+
+/// A time grid by name.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Grid {
+    /// As diffusers makes it: the shift of the scheduler's configuration is applied twice.
+    DoubleShift,
+    /// The shift is applied once.
+    SingleShift,
+    /// No shift.
+    Linear,
+}
+
+/// Tokens that T5 reads where nothing is said, as in diffusers.
+const MAX_SEQUENCE_LENGTH: u32 = 256;
+/// The scale of guidance of SD3.5-Medium.
+const GUIDANCE: f64 = 4.5;
+
+/// Makes the pictures that are asked for.
+pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
+    let device = Device::default();
+    let DirectoryArgs { height, width, max_sequence_length, without_t5, single_file, grid, latents, save_latents, .. } =
+        &args.directory;
+    let prompts = args.read_prompts(PromptSet::read_texts)?;
+    let count = args.count.unwrap_or(1) as usize;
+    let rows = Row::all(prompts.len(), count);
+    let output = &args.output;
+    ensure!(
+        !save_latents || !picture::is_grid(output),
+        "--save-latents needs --output DIR, where the tensors go beside the pictures"
+    );
+    let guidance = args.model.guidance.unwrap_or(GUIDANCE);
+    ensure!(guidance.is_finite(), "--guidance ({guidance}) must be a finite number");
+    let adapter = args.model.adapter.as_deref().map(Adapter::read).transpose()?;
+    let choices = Choices { single_file: single_file.clone(), without_t5: *without_t5 };
+    let directory = ModelDirectory::open::<Plain>(model, &choices, &device)?;
+    let shift = directory.grid_shift()?;
+    let grid = match grid {
+        Some(Grid::Linear) => GridKind::Linear {},
+        Some(Grid::SingleShift) => GridKind::Sd3SingleShift { shift },
+        Some(Grid::DoubleShift) | None => GridKind::Sd3DoubleShift { shift },
+    };
+    let latents = latents.as_deref().map(|path| sd3::read_latents(path, &device)).transpose()?;
+    let scale = directory.vae_config().scale();
+    let size = if let Some(latents) = &latents {
+        let [found, _, height, width] = latents.dims();
+        ensure!(found == rows.len(), "--latents holds {found} rows, {} pictures are asked for", rows.len());
+        [height * scale, width * scale]
+    } else {
+        let side = directory.transformer_config().sample_size * scale;
+        [height.unwrap_or(side), width.unwrap_or(side)]
+    };
+    let max_sequence_length = max_sequence_length.unwrap_or(MAX_SEQUENCE_LENGTH) as usize;
+    let pipeline = Sd3::open(directory, size, max_sequence_length, None, &device)?;
+    if let Some(latents) = &latents {
+        let (channels, takes) = (latents.dims()[1], pipeline.latent_shape()[0]);
+        ensure!(channels == takes, "--latents has {channels} channels, the model takes {takes}");
+    }
+    // All at once, with the empty prompt of guidance, before the transformer is there.
+    pipeline.conditions(&prompts.iter().map(|prompt| prompt.text.as_str()).chain([""]).collect::<Vec<_>>())?;
+    let prompts = Prompts(pipeline.encode(&prompts)?);
+    let mut transformer = pipeline.transformer()?;
+    if let Some(adapter) = adapter {
+        transformer = adapter.attach(transformer, &device)?;
+    }
+    let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
+    let evaluator = Evaluator {
+        pipeline: &pipeline,
+        workers: &workers,
+        device: &device,
+        key: Key::new(args.model.seed, Purpose::Sampling),
+        grid,
+        steps: args.model.steps as usize,
+        guidance,
+    };
+    let latents = evaluator.latents(&transformer, &prompts, &rows, latents)?;
+    drop(transformer); // The decoder needs its room.
+    let sampled = pipeline.finish(latents)?;
+    let captions: Vec<&str> = rows.iter().map(|row| prompts.prompt(row).text.as_str()).collect();
+    picture::write_all(&sampled.images, &captions, count, output)?;
+    if *save_latents {
+        sd3::write_tensors(sampled, &output.join("tensors.safetensors"))?;
+    }
+    println!("{}", output.display());
+    Ok(())
+}
