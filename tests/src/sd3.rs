@@ -153,12 +153,19 @@ fn prompts_are_cut_into_the_same_tokens() {
 }
 
 fn assert_ids(model: &Model, directory: &str, ids: &str, texts: &[&str], length: usize) {
-    let tokenizer = PromptTokenizer::open(&model.path.join(directory), length).expect("a tokenizer");
+    let tokenizer = PromptTokenizer::open(&model.path.join(directory), length, usize::MAX).expect("a tokenizer");
     let want = model.values(ids).1;
     for (text, want) in texts.iter().zip(want.chunks_exact(length)) {
         let got: Vec<f64> = tokenizer.encode(text).expect("a prompt").into_iter().map(f64::from).collect();
         assert_eq!(got, want, "{directory}: {text:?}");
     }
+}
+
+#[test]
+fn a_tokenizer_of_another_encoder_is_refused() {
+    let tokenizer = PromptTokenizer::open(&golden("sd3-tiny").join("tokenizer"), 77, 100).expect("a tokenizer");
+    let refused = tokenizer.encode("a cat").expect_err("the end of the text is a later token").to_string();
+    assert!(refused.contains("`a cat`") && refused.contains("which knows 100"), "{refused}");
 }
 
 #[test]

@@ -134,7 +134,8 @@ impl Stage {
 }
 
 /// What the training of SD3 asks for; what it says changes no time.
-const PROMPTS: &str = "a photo of a cat\na photo of two clocks on a wall\na red bus in front of a bakery\na dog under a green umbrella\n";
+const PROMPTS: &str =
+    "a photo of a cat\na photo of two clocks on a wall\na red bus in front of a bakery\na dog under a green umbrella\n";
 
 /// Runs the stages; fails if one of them did.
 pub fn measure(args: &MeasureArgs) -> Result<ExitCode> {

@@ -1,9 +1,18 @@
 //! Damaged input, thousands of times: an error or a valid load, never a panic.
 
-use std::path::Path;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
+use burn::tensor::{FloatDType, Tensor};
+use flow::VelocityField;
 use grpo::parameters::Parameters;
-use models::{Adapter, LoraConfig, MlpField, WeightsFile, lora::LoraInit};
+use models::{
+    Adapter, LoraConfig, MlpField, WeightsFile,
+    lora::LoraInit,
+    sd3::{Choices, Features, ModelDirectory, Sd3Error},
+};
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -187,4 +196,127 @@ fn a_damaged_training_state_is_refused_or_valid() {
     assert!(load(WeightsFile::read(&path).expect("whole")));
     let refused = load_damaged(&bytes, CASES / 4, load);
     assert!(refused > CASES / 8 && refused < CASES / 4, "{refused}");
+}
+
+/// One lie in some JSON: a value that is another, or none.
+fn lie(value: &mut Value, rng: &mut impl Rng) {
+    let inside = match value {
+        Value::Object(object) if !object.is_empty() => {
+            let keys: Vec<String> = object.keys().cloned().collect();
+            let key = keys.choose(rng).expect("there are keys");
+            if rng.random_bool(0.1) {
+                object.remove(key);
+                return;
+            }
+            object.get_mut(key)
+        }
+        Value::Array(array) if !array.is_empty() && rng.random_bool(0.7) => {
+            let index = rng.random_range(0..array.len());
+            array.get_mut(index)
+        }
+        _ => None,
+    };
+    if let Some(inside) = inside {
+        return lie(inside, rng);
+    }
+    let others = [
+        json!(-1),
+        json!(0),
+        json!(1),
+        json!(3),
+        json!(1 << 20),
+        json!(u64::MAX),
+        json!(1e308),
+        json!(null),
+        json!(""),
+        json!("gelu"),
+        json!(true),
+        json!([]),
+        json!([0]),
+        json!({}),
+    ];
+    *value = others.choose(rng).expect("there are others").clone();
+}
+
+/// A file of a model directory with something wrong with it.
+fn damaged_part(path: &Path, bytes: &[u8], rng: &mut impl Rng) -> Vec<u8> {
+    if path.extension().is_some_and(|extension| extension == "safetensors") {
+        return damaged_file(bytes, rng);
+    }
+    match serde_json::from_slice::<Value>(bytes) {
+        Ok(mut value) if rng.random_bool(0.8) => {
+            lie(&mut value, rng);
+            value.to_string().into_bytes()
+        }
+        _ => {
+            let mut damaged = bytes.to_vec();
+            if rng.random_bool(0.3) {
+                damaged.truncate(rng.random_range(0..bytes.len()));
+            } else {
+                let position = rng.random_range(0..bytes.len());
+                damaged[position] ^= 1 << rng.random_range(0..8);
+            }
+            damaged
+        }
+    }
+}
+
+fn files_under(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let mut files: Vec<PathBuf> = entries.flat_map(|path| if path.is_dir() { files_under(&path) } else { vec![path] }).collect();
+    files.sort();
+    files
+}
+
+/// Everything that is done with a model directory, once.
+fn use_all_of(path: &Path) -> Result<(), Sd3Error> {
+    let device = Device::default();
+    let directory = ModelDirectory::open::<Plain>(path, &Choices::default(), &device)?;
+    directory.grid_shift()?;
+    let prompt = ["a cat that was seen at 12 o'clock, twice"];
+    let clip = directory.clip_reader::<Plain>(FloatDType::F32, &device)?.encode(&prompt)?.remove(0);
+    let t5 = match directory.t5_reader::<Plain>(4, FloatDType::F32, &device)? {
+        Some(reader) => reader.encode(&prompt)?.pop().map(|[hidden]| Features::Held(hidden)),
+        None => None,
+    };
+    let embedding = directory.embedding(clip.map(Features::Held), t5, 4);
+    let side = 2 * directory.transformer_config().patch_size;
+    let shape = [directory.transformer_config().in_channels, side, side];
+    let transformer = directory.transformer::<Plain>(FloatDType::F32, &device)?;
+    let vae = directory.vae::<Plain>(FloatDType::F32, &device)?;
+    if directory.transformer_config().problem_of(shape).is_none() {
+        let latent = Tensor::zeros([1, shape[0], side, side], &device);
+        let velocity = transformer.velocity(latent, Tensor::ones([1], &device), &[embedding]);
+        vae.latents(vae.decode(velocity));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_damaged_model_directory_is_refused_or_valid() {
+    const CASES: usize = 600;
+    for name in ["sd3-tiny", "sd3-plain"] {
+        let whole = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name);
+        let copy = tempfile::tempdir().expect("a directory");
+        let is_of_model = |file: &PathBuf| !file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("golden"));
+        let files: Vec<PathBuf> = files_under(&whole).into_iter().filter(is_of_model).collect();
+        for file in &files {
+            let to = copy.path().join(file.strip_prefix(&whole).expect("inside"));
+            fs::create_dir_all(to.parent().expect("a directory")).expect("made");
+            fs::copy(file, to).expect("copied");
+        }
+        use_all_of(copy.path()).expect("a whole model");
+        let (mut rng, mut refused) = (ChaCha8Rng::seed_from_u64(5), 0);
+        for case in 0..CASES {
+            let file = files.choose(&mut rng).expect("there are files");
+            let damaged = copy.path().join(file.strip_prefix(&whole).expect("inside"));
+            let bytes = fs::read(file).expect("a file");
+            fs::write(&damaged, damaged_part(file, &bytes, &mut rng)).expect("written");
+            println!("{name} {case}: {}", damaged.display());
+            refused += usize::from(use_all_of(copy.path()).is_err());
+            fs::write(&damaged, &bytes).expect("written");
+        }
+        println!("{name}: {refused} of {CASES} refused");
+        assert!(refused > CASES / 4 && refused < CASES, "{refused}");
+    }
 }

@@ -129,12 +129,7 @@ pub fn check_room(what: &str, bytes: u64, advice: &str) -> Result<()> {
 
 fn check_room_in(usable: u64, what: &str, bytes: u64, advice: &str) -> Result<()> {
     let needs = bytes.saturating_add(PROGRAM);
-    ensure!(
-        needs <= usable,
-        "{what} needs about {} of memory and {WHERE} has {}; {advice}",
-        mebibytes(needs),
-        mebibytes(usable)
-    );
+    ensure!(needs <= usable, "{what} needs about {} of memory and {WHERE} has {}; {advice}", mebibytes(needs), mebibytes(usable));
     Ok(())
 }
 

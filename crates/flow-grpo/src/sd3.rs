@@ -171,7 +171,8 @@ impl Sd3 {
 }
 
 /// What to do where T5 is too large.
-const WITHOUT_T5: &str = "leave it out: `sample --without-t5`, `train --set sd3.t5=false`; long prompts are then followed less well";
+const WITHOUT_T5: &str =
+    "leave it out: `sample --without-t5`, `train --set sd3.t5=false`; long prompts are then followed less well";
 
 impl Pipeline for Sd3 {
     type Condition = Embedding;

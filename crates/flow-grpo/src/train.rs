@@ -81,7 +81,8 @@ fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
     let directory = ModelDirectory::open::<Plain>(Path::new(&config.base), &sd3.choices(), device)?;
     let digest = directory.network_digest()?;
     let cache = Cache { directory: run.prompt_embeddings(), resume: run.resume_command("train") };
-    let pipeline = Sd3::open(directory, [sd3.resolution; 2], sd3.max_sequence_length, Some(&cache), device)?.recomputing(sd3.recompute);
+    let pipeline =
+        Sd3::open(directory, [sd3.resolution; 2], sd3.max_sequence_length, Some(&cache), device)?.recomputing(sd3.recompute);
     // All at once and before the transformer is there: text encoders are larger than it. It takes its time, so the run must be one
     // that can be resumed.
     run.configure(config)?;

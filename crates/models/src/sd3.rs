@@ -26,6 +26,23 @@ pub use vae::{Vae, VaeConfig};
 
 use crate::weights::WeightsError;
 
+/// No size of a network is larger.
+const LARGEST: usize = 1 << 20;
+/// No network has more layers.
+const MOST_LAYERS: usize = 1024;
+
+/// What is wrong with the sizes that a configuration names, and with its numbers of layers, one sentence each.
+fn out_of_range(sizes: &[(&str, usize)], layers: (&str, usize)) -> Vec<String> {
+    let all = sizes.iter().map(|&(name, value)| (name, value, LARGEST)).chain([(layers.0, layers.1, MOST_LAYERS)]);
+    let wrong = all.filter(|(_, value, most)| !(1..=*most).contains(value));
+    wrong.map(|(name, value, most)| format!("{name} ({value}) must lie between 1 and {most}")).collect()
+}
+
+/// What is wrong with a number that is added before a root, if anything is.
+fn not_an_epsilon(name: &str, value: f64) -> Option<String> {
+    (!(value > 0.0 && value < 1.0)).then(|| format!("{name} ({value}) must be a small positive number"))
+}
+
 /// Why a model could not be used.
 #[derive(Debug, Error)]
 pub enum Sd3Error {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     layers::{LayerNorm, join_heads, split_heads},
+    not_an_epsilon, out_of_range,
     source::Source,
 };
 use crate::linear::Linear;
@@ -96,11 +97,20 @@ impl ClipConfig {
 
     /// All that makes it a network that this code does not have, one sentence each.
     pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
+        let sizes = [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_attention_heads", self.num_attention_heads),
+            ("max_position_embeddings", self.max_position_embeddings),
+            ("projection_dim", self.projection_dim),
+        ];
+        let mut problems = out_of_range(&sizes, ("num_hidden_layers", self.num_hidden_layers));
+        problems.extend(not_an_epsilon("layer_norm_eps", self.layer_norm_eps));
         if !self.architectures.iter().any(|class| class == CLASS) {
             problems.push(format!("architectures is {:?}, not {CLASS}", self.architectures));
         }
-        if self.num_hidden_layers < 2 {
+        if self.num_hidden_layers == 1 {
             problems.push("num_hidden_layers must be at least 2: the second to last layer is what is read".to_owned());
         }
         if self.num_attention_heads == 0 || !self.hidden_size.is_multiple_of(self.num_attention_heads) {

@@ -174,7 +174,8 @@ impl ModelDirectory {
     pub fn clip_reader<B: Backend>(&self, precision: FloatDType, device: &B::Device) -> Result<ClipReader<B>, Sd3Error> {
         let clip = |index: usize, name: &str, tokenizer: &str| -> Result<_, Sd3Error> {
             let part = &self.clip[index];
-            let tokenizer = PromptTokenizer::open(&self.path.join(tokenizer), part.config.max_position_embeddings)?;
+            let tokenizer =
+                PromptTokenizer::open(&self.path.join(tokenizer), part.config.max_position_embeddings, part.config.vocab_size)?;
             Ok((tokenizer, self.load(name, part, ClipText::load, precision, device)?))
         };
         Ok(ClipReader([clip(0, "text_encoder", "tokenizer")?, clip(1, "text_encoder_2", "tokenizer_2")?]))
@@ -194,7 +195,7 @@ impl ModelDirectory {
         device: &B::Device,
     ) -> Result<Option<T5Reader<B>>, Sd3Error> {
         let Some(part) = &self.t5 else { return Ok(None) };
-        let tokenizer = PromptTokenizer::open(&self.path.join("tokenizer_3"), max_sequence_length)?;
+        let tokenizer = PromptTokenizer::open(&self.path.join("tokenizer_3"), max_sequence_length, part.config.vocab_size)?;
         let encoder = self.load("text_encoder_3", part, T5Encoder::load, precision, device)?;
         Ok(Some(T5Reader { tokenizer, encoder }))
     }
@@ -227,6 +228,9 @@ impl ModelDirectory {
         all.add("text_encoder/config.json", self.clip[0].config.problems());
         all.add("text_encoder_2/config.json", self.clip[1].config.problems());
         all.add("text_encoder_3/config.json", self.t5.iter().flat_map(|t5| t5.config.problems()).collect());
+        if !all.0.is_empty() {
+            return all.0; // What follows adds sizes that are in range.
+        }
         let transformer = &self.transformer.config;
         if self.vae.config.latent_channels != transformer.in_channels {
             let (of_vae, of_transformer) = (self.vae.config.latent_channels, transformer.in_channels);

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     layers::{gelu_tanh, join_heads, rms_normalized, split_heads},
+    not_an_epsilon, out_of_range,
     source::Source,
 };
 use crate::linear::Linear;
@@ -67,7 +68,17 @@ impl T5Config {
 
     /// All that makes it a network that this code does not have, one sentence each.
     pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
+        let sizes = [
+            ("vocab_size", self.vocab_size),
+            ("d_model", self.d_model),
+            ("d_kv", self.d_kv),
+            ("d_ff", self.d_ff),
+            ("num_heads", self.num_heads),
+            ("relative_attention_num_buckets", self.relative_attention_num_buckets),
+            ("relative_attention_max_distance", self.relative_attention_max_distance),
+        ];
+        let mut problems = out_of_range(&sizes, ("num_layers", self.num_layers));
+        problems.extend(not_an_epsilon("layer_norm_epsilon", self.layer_norm_epsilon));
         if !self.architectures.iter().any(|class| class == CLASS) {
             problems.push(format!("architectures is {:?}, not {CLASS}", self.architectures));
         }

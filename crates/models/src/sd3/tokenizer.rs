@@ -1,6 +1,10 @@
 //! The tokenizers of a model directory.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
 use serde::Deserialize;
 use tokenizers::{
@@ -23,6 +27,7 @@ pub struct PromptTokenizer {
     tokenizer: Tokenizer,
     pad: u32,
     length: usize,
+    vocabulary: usize,
 }
 
 /// Where CLIP's text begins and ends.
@@ -33,18 +38,21 @@ const END: &str = "<|endoftext|>";
 const CLIP_WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 impl PromptTokenizer {
-    /// The tokenizer in a directory, `tokenizer.json` or CLIP's `vocab.json` and `merges.txt`; every prompt is cut or padded to
-    /// `length` tokens.
+    /// The tokenizer in a directory, `tokenizer.json` or CLIP's `vocab.json` and `merges.txt`, for an encoder that knows `vocabulary`
+    /// tokens; every prompt is cut or padded to `length` tokens.
     ///
     /// # Errors
     /// If neither is there, a file does not parse, or the token to pad with is unknown.
-    pub fn open(directory: &Path, length: usize) -> Result<Self, Sd3Error> {
+    pub fn open(directory: &Path, length: usize, vocabulary: usize) -> Result<Self, Sd3Error> {
         let file = directory.join("tokenizer.json");
-        let tokenizer = if file.exists() {
-            Tokenizer::from_file(&file).map_err(|error| Sd3Error::unreadable(&file, error))?
-        } else {
-            clip(directory)?
-        };
+        let tokenizer = unwound(|| {
+            if file.exists() {
+                Tokenizer::from_file(&file).map_err(|error| Sd3Error::unreadable(&file, error))
+            } else {
+                clip(directory)
+            }
+        })
+        .unwrap_or_else(|panic| Err(Sd3Error::unreadable(directory, format!("cannot be read: {panic}"))))?;
         let special = SpecialTokens::read(directory)?;
         let bad = |reason: String| Sd3Error::unreadable(directory, reason);
         let Some(pad) = special.pad_token else {
@@ -53,33 +61,43 @@ impl PromptTokenizer {
         let pad = tokenizer
             .token_to_id(pad.content())
             .ok_or_else(|| bad(format!("pad_token `{}` is not in the vocabulary", pad.content())))?;
-        Ok(Self { tokenizer, pad, length })
+        Ok(Self { tokenizer, pad, length, vocabulary })
     }
 
     /// The ids of a prompt, exactly as many as the encoder reads; what is too long is cut before the token that ends it.
     ///
     /// # Errors
-    /// If the tokenizer cannot handle the text.
+    /// If the tokenizer cannot handle the text, or makes an id of it that the encoder does not know.
     pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, Sd3Error> {
-        let failed = |error| Sd3Error::Prompt { prompt: prompt.to_owned(), reason: format!("{error}") };
-        let mut encoding = self.tokenizer.encode(prompt, false).map_err(failed)?;
+        let failed = |reason: String| Sd3Error::Prompt { prompt: prompt.to_owned(), reason };
+        let ids = unwound(|| self.tokens(prompt)).map_err(failed)?.map_err(|error| failed(error.to_string()))?;
+        match ids.iter().find(|id| **id as usize >= self.vocabulary) {
+            Some(id) => Err(failed(format!("token {id}: the encoder, which knows {}, is another tokenizer's", self.vocabulary))),
+            None => Ok(ids),
+        }
+    }
+
+    fn tokens(&self, prompt: &str) -> tokenizers::Result<Vec<u32>> {
+        let mut encoding = self.tokenizer.encode(prompt, false)?;
         // The tokens around the text count too.
         let around = self.tokenizer.get_post_processor().map_or(0, |processor| {
             use tokenizers::PostProcessor;
             processor.added_tokens(false)
         });
         encoding.truncate(self.length.saturating_sub(around), 0, tokenizers::TruncationDirection::Right);
-        let encoding = self.tokenizer.post_process(encoding, None, true).map_err(failed)?;
+        let encoding = self.tokenizer.post_process(encoding, None, true)?;
         let mut ids = encoding.get_ids().to_vec();
         ids.resize(self.length, self.pad);
         Ok(ids)
     }
+}
 
-    /// How many tokens of a prompt are cut off.
-    pub fn cut(&self, prompt: &str) -> usize {
-        let whole = self.tokenizer.encode(prompt, true).map_or(0, |encoding| encoding.len());
-        whole.saturating_sub(self.length)
-    }
+/// What `f` gives; or what it panicked with: the crate does so on some damaged files, where it should fail.
+fn unwound<T>(f: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| match panic.downcast::<String>() {
+        Ok(message) => *message,
+        Err(_) => "a tokenizer that is not sound".to_owned(),
+    })
 }
 
 /// CLIP's tokenizer from the files of its first publication, as `transformers` builds it.

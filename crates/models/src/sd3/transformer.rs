@@ -9,7 +9,6 @@ use burn::{
     tensor::{FloatDType, TensorData, activation, backend::AutodiffBackend},
 };
 use flow::{InParts, Query, VelocityField};
-use serde::{Deserialize, Serialize};
 
 use super::{
     layers::{attend, gelu_tanh, join_heads, normalized, rms_normalized, split_heads},
@@ -18,162 +17,10 @@ use super::{
 };
 use crate::{linear::Linear, lora::Adaptable, time_embedding::sinusoidal};
 
-/// `transformer/config.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TransformerConfig {
-    /// `SD3Transformer2DModel`.
-    #[serde(rename = "_class_name")]
-    pub class_name: String,
-    /// Height and width of the latents that it was trained on last; for information.
-    pub sample_size: usize,
-    /// Height and width of a patch of the latent; one patch is one token.
-    pub patch_size: usize,
-    /// Channels of a latent.
-    pub in_channels: usize,
-    /// Channels of a velocity, as many.
-    pub out_channels: usize,
-    /// Transformer blocks.
-    pub num_layers: usize,
-    /// Features of a head.
-    pub attention_head_dim: usize,
-    /// Heads; with the features of each they make the width.
-    pub num_attention_heads: usize,
-    /// Features of a text token.
-    pub joint_attention_dim: usize,
-    /// Features of a text token inside, the width.
-    pub caption_projection_dim: usize,
-    /// Features of the pooled text.
-    pub pooled_projection_dim: usize,
-    /// Side of the square of learned positions, in patches; the largest picture.
-    pub pos_embed_max_size: usize,
-    /// Blocks with a second attention, over the image alone (SD3.5-Medium: the first 13).
-    #[serde(default)]
-    pub dual_attention_layers: Vec<usize>,
-    /// `rms_norm` where queries and keys are normalised (SD3.5), nothing where they are not (SD3).
-    #[serde(default)]
-    pub qk_norm: Option<String>,
-}
+mod config;
 
-impl TransformerConfig {
-    /// That of Stable Diffusion 3.5 Medium.
-    pub fn sd35_medium() -> Self {
-        Self {
-            class_name: CLASS.to_owned(),
-            sample_size: 128,
-            patch_size: 2,
-            in_channels: 16,
-            out_channels: 16,
-            num_layers: 24,
-            attention_head_dim: 64,
-            num_attention_heads: 24,
-            joint_attention_dim: 4096,
-            caption_projection_dim: 1536,
-            pooled_projection_dim: 2048,
-            pos_embed_max_size: 384,
-            dual_attention_layers: (0..13).collect(),
-            qk_norm: Some(RMS_NORM.to_owned()),
-        }
-    }
+pub use config::TransformerConfig;
 
-    /// Features of a token.
-    pub fn width(&self) -> usize {
-        self.attention_head_dim * self.num_attention_heads
-    }
-
-    /// All that makes it a network that this code does not have, one sentence each.
-    pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if self.class_name != CLASS {
-            problems.push(format!("_class_name is {}, which is not the transformer of SD3 ({CLASS})", self.class_name));
-        }
-        let counts = [
-            ("patch_size", self.patch_size),
-            ("in_channels", self.in_channels),
-            ("num_layers", self.num_layers),
-            ("attention_head_dim", self.attention_head_dim),
-            ("num_attention_heads", self.num_attention_heads),
-            ("joint_attention_dim", self.joint_attention_dim),
-            ("pooled_projection_dim", self.pooled_projection_dim),
-            ("pos_embed_max_size", self.pos_embed_max_size),
-        ];
-        for (name, value) in counts {
-            if !(1..=LARGEST).contains(&value) {
-                problems.push(format!("{name} ({value}) must lie between 1 and {LARGEST}"));
-            }
-        }
-        if self.out_channels != self.in_channels {
-            problems.push(format!("out_channels ({}) must be in_channels ({})", self.out_channels, self.in_channels));
-        }
-        if self.caption_projection_dim != self.width() {
-            let (dim, width) = (self.caption_projection_dim, self.width());
-            problems.push(format!("caption_projection_dim ({dim}) must be num_attention_heads x attention_head_dim ({width})"));
-        }
-        if let Some(norm) = self.qk_norm.as_deref().filter(|norm| *norm != RMS_NORM) {
-            problems.push(format!("qk_norm is {norm}; only {RMS_NORM} and none are known"));
-        }
-        problems
-    }
-
-    /// What stands in the way of latents `[C, H, W]`, if anything does.
-    pub fn problem_of(&self, [channels, height, width]: [usize; 3]) -> Option<String> {
-        let Self { patch_size, in_channels, pos_embed_max_size, .. } = *self;
-        let largest = patch_size * pos_embed_max_size;
-        if channels != in_channels {
-            return Some(format!("latents have {channels} channels, the transformer takes {in_channels}"));
-        }
-        let fits = |side: usize| side > 0 && side.is_multiple_of(patch_size) && side <= largest;
-        (!(fits(height) && fits(width))).then(|| {
-            format!("latents of {height} x {width} do not fit: both must be multiples of {patch_size}, at most {largest}")
-        })
-    }
-
-    /// Floating-point operations of a forward pass on one row, without adapters: products of matrices and attention, two for each
-    /// multiplication with its addition; norms and activations count nothing.
-    pub fn flop_per_row(&self, [channels, height, width]: [usize; 3], text_tokens: usize) -> f64 {
-        let (patch, d, text) = (self.patch_size as f64, self.width() as f64, text_tokens as f64);
-        let [channels, height, width] = [channels, height, width].map(|size| size as f64);
-        let image = height * width / (patch * patch);
-        let patches = 2.0 * image * patch * patch * channels * d;
-        let embeddings = patches
-            + 2.0 * text * self.joint_attention_dim as f64 * d
-            + 2.0 * (2.0 * TIME_HALF as f64 * d + d * d)
-            + 2.0 * (self.pooled_projection_dim as f64 * d + d * d);
-        let block = |index: usize| {
-            let last = index + 1 == self.num_layers;
-            let modulations = 2.0 * 12.0 * d * d;
-            let attention = 2.0 * 3.0 * (image + text) * d * d + 4.0 * (image + text).powi(2) * d + 2.0 * image * d * d;
-            let of_text = if last { -2.0 * 4.0 * d * d } else { 2.0 * 9.0 * text * d * d };
-            let second = if self.dual_attention_layers.contains(&index) {
-                2.0 * 3.0 * d * d + 2.0 * 4.0 * image * d * d + 4.0 * image * image * d
-            } else {
-                0.0
-            };
-            modulations + attention + 2.0 * 8.0 * image * d * d + of_text + second
-        };
-        embeddings + (0..self.num_layers).map(block).sum::<f64>() + 2.0 * 2.0 * d * d + patches
-    }
-
-    /// Numbers per row that a forward pass keeps for its backward pass; about. `in_parts`: what goes into every block, and the inside
-    /// of one.
-    pub fn kept_per_row(&self, latent: [usize; 3], text_tokens: usize, in_parts: bool) -> usize {
-        let image = latent[1] * latent[2] / (self.patch_size * self.patch_size);
-        let tokens = (image + text_tokens) * self.width();
-        // Both norms, q, k, v before and after their norms, the attended, both projections, two MLPs of four widths, the sums.
-        let block = tokens * 26 + self.num_attention_heads * (image + text_tokens).pow(2) * 3;
-        let second = self.num_attention_heads * image.pow(2) * 3 + image * self.width() * 10;
-        let dual = self.dual_attention_layers.len();
-        if in_parts {
-            let gradients = tokens * 8;
-            return self.num_layers * tokens + block + gradients + if dual > 0 { second } else { 0 };
-        }
-        self.num_layers * block + dual * second
-    }
-}
-
-const CLASS: &str = "SD3Transformer2DModel";
-const RMS_NORM: &str = "rms_norm";
-/// No size of a network is larger.
-const LARGEST: usize = 1 << 20;
 /// Half the number of time features.
 const TIME_HALF: usize = 128;
 /// Added to a variance before the root.
@@ -635,16 +482,5 @@ impl<B: Backend> Adaptable<B> for Transformer<B> {
             block.linears().into_iter().map(move |(name, layer)| (format!("transformer_blocks.{index}.{name}"), layer))
         });
         input.map(named).into_iter().chain(blocks).chain(output.map(named)).collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_work_of_a_row_is_what_pytorch_counts() {
-        // torch.utils.flop_counter on diffusers' SD3Transformer2DModel, 512 x 512 pixels, 205 tokens of text.
-        assert_eq!(TransformerConfig::sd35_medium().flop_per_row([16, 64, 64], 205), 2_223_712_518_144.0);
     }
 }

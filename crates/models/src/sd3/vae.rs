@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     layers::{Conv, GroupNorm, attend},
+    out_of_range,
     source::Source,
 };
 use crate::linear::Linear;
@@ -75,7 +76,11 @@ impl VaeConfig {
 
     /// All that makes it a network that this code does not have, one sentence each.
     pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
+        let sizes: Vec<(&str, usize)> = [("latent_channels", self.latent_channels)]
+            .into_iter()
+            .chain(self.block_out_channels.iter().map(|&channels| ("block_out_channels", channels)))
+            .collect();
+        let mut problems = out_of_range(&sizes, ("layers_per_block", self.layers_per_block));
         if self.class_name != CLASS {
             problems.push(format!("_class_name is {}, not {CLASS}", self.class_name));
         }
@@ -92,7 +97,7 @@ impl VaeConfig {
             problems.push("block_out_channels must name 1 to 8 resolutions".to_owned());
         }
         let groups = self.norm_num_groups;
-        if groups == 0 || self.block_out_channels.iter().any(|channels| *channels == 0 || !channels.is_multiple_of(groups)) {
+        if groups == 0 || self.block_out_channels.iter().any(|channels| !channels.is_multiple_of(groups)) {
             problems.push(format!("block_out_channels must be multiples of norm_num_groups ({groups})"));
         }
         if !(self.scaling_factor > 0.0 && self.scaling_factor.is_finite()) {
