@@ -61,10 +61,15 @@ pub struct RolloutConfig {
     /// How log-probabilities are reduced.
     pub log_prob: Reduction,
     /// Scale of classifier-free guidance, in training and evaluation; 1 is none.
+    #[serde(default = "unguided")]
     pub guidance: f64,
     /// Where their latents are kept until the updates.
     #[serde(default)]
     pub trajectories: KeptOn,
+}
+
+fn unguided() -> f64 {
+    1.0
 }
 
 impl RolloutConfig {

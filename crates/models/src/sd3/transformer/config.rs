@@ -162,6 +162,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn computing_blocks_again_keeps_a_sixteenth() {
+        // The book's table of memory.
+        let kept = |in_parts| TransformerConfig::sd35_medium().kept_per_row([16, 64, 64], 205, in_parts);
+        assert_eq!([kept(true), kept(false)].map(|numbers| numbers / 1_000_000), [309, 4974]);
+    }
+
+    #[test]
     fn the_work_of_a_row_is_what_pytorch_counts() {
         // torch.utils.flop_counter on diffusers' SD3Transformer2DModel, 512 x 512 pixels, 205 tokens of text.
         assert_eq!(TransformerConfig::sd35_medium().flop_per_row([16, 64, 64], 205), 2_223_712_518_144.0);
