@@ -21,9 +21,10 @@ import tokenizers
 import torch
 import transformers
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
-from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
+
+from make_sd3_single_file import stored
 
 SEED = 20261125
 DATE = "2026-11-25"
@@ -272,15 +273,6 @@ def make_pipeline(directory, generator):
 # The goldens.
 
 
-def stored(directory):
-    """Every tensor of the safetensors files in `directory`, as stored."""
-    tensors = {}
-    for path in sorted(directory.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            tensors.update({name: file.get_tensor(name) for name in file.keys()})
-    return tensors
-
-
 @torch.no_grad()
 def make_goldens(directory, vocabulary, merges, generator):
     # diffusers wants the absence of T5 said twice, although model_index.json says it.
@@ -342,17 +334,9 @@ def make_goldens(directory, vocabulary, merges, generator):
     arrays |= {"latents": latents, "timestep": timestep, "velocity": velocity(embeds, pooled)}
     arrays["velocity_negative"] = velocity(negative_embeds, negative_pooled)
 
-    final = pipe(
-        prompt=PROMPTS,
-        negative_prompt=[NEGATIVE] * len(PROMPTS),
-        height=HEIGHT,
-        width=WIDTH,
-        num_inference_steps=STEPS,
-        guidance_scale=GUIDANCE,
-        latents=latents,
-        max_sequence_length=MAX_SEQUENCE_LENGTH,
-        output_type="latent",
-    ).images
+    how = {"height": HEIGHT, "width": WIDTH, "num_inference_steps": STEPS, "guidance_scale": GUIDANCE, "latents": latents}
+    negative = [NEGATIVE] * len(PROMPTS)
+    final = pipe(PROMPTS, negative_prompt=negative, max_sequence_length=MAX_SEQUENCE_LENGTH, output_type="latent", **how).images
     arrays |= {"final_latents": final, "sigmas": pipe.scheduler.sigmas}
     vae = pipe.vae
     decoded = vae.decode(final / vae.config.scaling_factor + vae.config.shift_factor, return_dict=False)[0]
@@ -362,12 +346,8 @@ def make_goldens(directory, vocabulary, merges, generator):
         negative_prompt_embeds=negative_embeds,
         pooled_prompt_embeds=pooled,
         negative_pooled_prompt_embeds=negative_pooled,
-        height=HEIGHT,
-        width=WIDTH,
-        num_inference_steps=STEPS,
-        guidance_scale=GUIDANCE,
-        latents=latents,
         output_type="pt",
+        **how,
     ).images
     assert torch.allclose(by_pipe, arrays["image"], atol=1e-5)
 
