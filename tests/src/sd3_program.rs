@@ -76,6 +76,22 @@ fn sampling_from_given_latents_ends_where_diffusers_ends() {
 }
 
 #[test]
+fn a_prompt_that_is_cut_is_named() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let output = directory.path().join("picture.png").to_string_lossy().into_owned();
+    let model = golden("sd3-tiny");
+    let sample = |prompt: &str| {
+        let size = ["--height", "16", "--width", "16", "--steps", "1", "--max-sequence-length", "90", "--output", &output];
+        ok(&[&["sample", "--model", &model, "--prompt", prompt], &size[..]].concat())
+    };
+    // One token for each word, with the two around them: 75 words fill CLIP.
+    assert!(!sample("a cat").contains("longer"));
+    let text = sample(&"a cat ".repeat(60));
+    assert!(text.contains("CLIP reads 77 tokens of a prompt; 1 of 2 prompts are longer"), "{text}");
+    assert!(text.contains("T5 reads 90 tokens"), "{text}");
+}
+
+#[test]
 fn what_cannot_be_sampled_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let (model, latents) = (golden("sd3-tiny"), latents("sd3-tiny", directory.path()));

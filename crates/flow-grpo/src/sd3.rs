@@ -147,6 +147,7 @@ impl Sd3 {
         let unknown = clip.unknown(texts);
         if !unknown.is_empty() {
             let reader = self.directory.clip_reader::<Plain>(PRECISION, &self.device)?;
+            note_cut("CLIP", self.directory.text_tokens(0), reader.cuts(&unknown), unknown.len());
             clip.learn(&unknown, |batch| Ok(reader.encode(batch)?))?;
         }
         let Some(t5) = t5 else { return Ok(()) };
@@ -155,6 +156,7 @@ impl Sd3 {
             check_room("T5", self.directory.t5_bytes::<Plain>(PRECISION, &self.device), WITHOUT_T5)?;
             let reader = self.directory.t5_reader::<Plain>(self.max_sequence_length, PRECISION, &self.device)?;
             let reader = reader.context("the directory has a T5")?;
+            note_cut("T5", self.max_sequence_length, reader.cuts(&unknown), unknown.len());
             t5.learn(&unknown, |batch| Ok(reader.encode(batch)?))?;
         }
         Ok(())
@@ -167,6 +169,15 @@ impl Sd3 {
             self.directory.embedding(clip.of(text), t5, self.max_sequence_length)
         };
         joined.entry(text.to_owned()).or_insert_with(embed).clone()
+    }
+}
+
+/// Says what an encoder does not see.
+fn note_cut(encoder: &str, tokens: usize, cut: usize, of: usize) {
+    if cut > 0 {
+        eprintln!(
+            "note: {encoder} reads {tokens} tokens of a prompt; {cut} of {of} prompts are longer, and it does not see their end"
+        );
     }
 }
 

@@ -87,6 +87,11 @@ impl PromptEmbedding {
 pub struct ClipReader<B: Backend>(pub(super) [(PromptTokenizer, ClipText<B>); 2]);
 
 impl<B: Backend> ClipReader<B> {
+    /// How many of some prompts are longer than CLIP reads: what is beyond its last token is not seen.
+    pub fn cuts(&self, prompts: &[&str]) -> usize {
+        prompts.iter().filter(|prompt| self.0.iter().any(|(tokenizer, _)| tokenizer.cuts(prompt))).count()
+    }
+
     /// For each prompt of a batch the features of its tokens, `[77, D_l + D_g]`, and the pooled ones, `[D_l + D_g]`.
     ///
     /// # Errors
@@ -115,6 +120,11 @@ pub struct T5Reader<B: Backend> {
 }
 
 impl<B: Backend> T5Reader<B> {
+    /// How many of some prompts are longer than T5 reads: what is beyond its last token is not seen.
+    pub fn cuts(&self, prompts: &[&str]) -> usize {
+        prompts.iter().filter(|prompt| self.tokenizer.cuts(prompt)).count()
+    }
+
     /// For each prompt of a batch the features of its tokens, `[L, D]`.
     ///
     /// # Errors

@@ -45,7 +45,7 @@ impl PromptTokenizer {
     /// If neither is there, a file does not parse, or the token to pad with is unknown.
     pub fn open(directory: &Path, length: usize, vocabulary: usize) -> Result<Self, Sd3Error> {
         let file = directory.join("tokenizer.json");
-        let tokenizer = unwound(|| {
+        let mut tokenizer = unwound(|| {
             if file.exists() {
                 Tokenizer::from_file(&file).map_err(|error| Sd3Error::unreadable(&file, error))
             } else {
@@ -53,6 +53,9 @@ impl PromptTokenizer {
             }
         })
         .unwrap_or_else(|panic| Err(Sd3Error::unreadable(directory, format!("cannot be read: {panic}"))))?;
+        // What a file says of these holds until somebody says otherwise, as this does: exactly `length` tokens.
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|error| Sd3Error::unreadable(directory, error))?;
         let special = SpecialTokens::read(directory)?;
         let bad = |reason: String| Sd3Error::unreadable(directory, reason);
         let Some(pad) = special.pad_token else {
@@ -75,6 +78,11 @@ impl PromptTokenizer {
             Some(id) => Err(failed(format!("token {id}: the encoder, which knows {}, is another tokenizer's", self.vocabulary))),
             None => Ok(ids),
         }
+    }
+
+    /// Whether a prompt is longer than its encoder reads.
+    pub fn cuts(&self, prompt: &str) -> bool {
+        unwound(|| self.tokenizer.encode(prompt, true)).is_ok_and(|ids| ids.is_ok_and(|ids| ids.len() > self.length))
     }
 
     fn tokens(&self, prompt: &str) -> tokenizers::Result<Vec<u32>> {
