@@ -16,7 +16,8 @@ use grpo::{
     workers::Workers,
 };
 use models::{
-    Adapter, lora,
+    Adaptable, Adapter, LoraConfig,
+    lora::{self, LoraInit},
     sd3::{Choices, Embedding, Features, ModelDirectory, Transformer, tokenizer::PromptTokenizer},
     tensor_files::TensorFiles,
 };
@@ -357,14 +358,24 @@ fn a_replayed_step_has_the_gradient_of_the_reference_code() {
 }
 
 #[test]
-fn a_gradient_found_part_by_part_is_the_same() {
-    let step = ReplayedStep::read();
+fn a_gradient_found_part_by_part_is_the_same_in_every_layer() {
+    let mut step = ReplayedStep::read();
+    // A fresh adapter on every linear layer, those before and after the blocks too.
+    let mut policy = lora::merged(step.policy);
+    let targets: Vec<String> = policy.linears().into_iter().map(|(path, _)| path).collect();
+    let everywhere = LoraConfig { rank: 2, alpha: 4.0, init: LoraInit::Gaussian, targets };
+    let adapter = Adapter::new(&everywhere, &mut policy, 1).expect("an adapter");
+    step.policy = adapter.attach(policy, &Device::default()).expect("it fits");
     let [whole, parts] = [&InOnePiece as &dyn Differentiate<_, _, _>, &PartByPart]
         .map(|differentiate| step.named(&step.gradient(differentiate, step.fact("beta"), &step.advantages()).gradient));
     let largest = whole.values().flatten().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    assert_eq!(whole.len(), 2 * everywhere.targets.len());
     for (name, whole) in whole {
+        // Beside a B of zeros A has no gradient; nobody reads what the text asks for in the last block.
+        let moves = name.contains("lora_B") && !name.contains("blocks.2.attn.add_q_proj");
+        assert_eq!(whole.iter().any(|value| *value != 0.0), moves, "{name}");
         let worst = whole.iter().zip(&parts[&name]).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-        assert!(worst <= 1e-6 * largest, "{name}: off by {worst:e} of {largest:e}");
+        assert!(worst <= 1e-5 * largest, "{name}: off by {worst:e} of {largest:e}");
     }
 }
 
