@@ -494,11 +494,39 @@ fn a_model_without_t5_says_how_to_go_on_without_it() {
 }
 
 #[test]
+fn the_scheduler_says_how_the_grid_is_shifted() {
+    let model = copy("sd3-tiny");
+    let open = || ModelDirectory::open::<Plain>(model.path(), &Choices::default(), &Device::default()).expect("a model");
+    let file = model.path().join("scheduler/scheduler_config.json");
+    assert_eq!(open().grid_shift().expect("a shift"), 3.0);
+    replace(&file, "\"shift\": 3.0", "\"shift\": 1.5");
+    assert_eq!(open().grid_shift().expect("a shift"), 1.5);
+    let whole = std::fs::read_to_string(&file).expect("a text");
+    for (from, to) in [
+        ("\"use_dynamic_shifting\": false", "\"use_dynamic_shifting\": true"),
+        ("\"use_karras_sigmas\": false", "\"use_karras_sigmas\": true"),
+        ("\"shift_terminal\": null", "\"shift_terminal\": 0.1"),
+        ("\"num_train_timesteps\": 1000", "\"num_train_timesteps\": 500"),
+        ("\"shift\": 1.5", "\"shift\": 0.0"),
+        ("FlowMatchEuler", "DDIM"),
+    ] {
+        replace(&file, from, to);
+        let refused = open().grid_shift().expect_err(to).to_string();
+        assert!(refused.contains("only a static shift is"), "{refused}");
+        std::fs::write(&file, &whole).expect("written");
+    }
+    std::fs::remove_file(&file).expect("removed");
+    assert_eq!(open().grid_shift().expect("that of SD3"), 3.0);
+}
+
+#[test]
 fn damaged_weights_are_refused() {
     let model = copy("sd3-tiny");
     let file = model.path().join("vae/diffusion_pytorch_model.safetensors");
     let bytes = std::fs::read(&file).expect("a file");
     std::fs::write(&file, &bytes[..bytes.len() - 4]).expect("written");
+    assert!(refusal(model.path(), &Choices::default()).contains("not a complete safetensors file"));
+    std::fs::write(&file, [&bytes[..], &[0; 4]].concat()).expect("written");
     assert!(refusal(model.path(), &Choices::default()).contains("not a complete safetensors file"));
     // A number that is none is found when it is read.
     let mut nan = bytes.clone();

@@ -76,6 +76,24 @@ fn sampling_from_given_latents_ends_where_diffusers_ends() {
 }
 
 #[test]
+fn the_defaults_of_sampling_are_those_of_sd35_medium() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let output = directory.path().join("picture.png").to_string_lossy().into_owned();
+    let model = golden("sd3-tiny");
+    let picture = |more: &[&str]| {
+        let fixed = ["sample", "--model", &model, "--prompt", "a cat", "--height", "16", "--width", "16", "--output", &output];
+        ok(&[&fixed[..], more].concat());
+        std::fs::read(&output).expect("a picture")
+    };
+    let defaults = picture(&[]);
+    let said = ["--steps", "40", "--guidance", "4.5", "--max-sequence-length", "256", "--grid", "double-shift", "--count", "1"];
+    assert!(defaults == picture(&said));
+    for other in [["--guidance", "1"], ["--max-sequence-length", "77"], ["--grid", "single-shift"], ["--seed", "2"]] {
+        assert!(defaults != picture(&other), "{other:?}");
+    }
+}
+
+#[test]
 fn a_prompt_that_is_cut_is_named() {
     let directory = tempfile::tempdir().expect("a directory");
     let output = directory.path().join("picture.png").to_string_lossy().into_owned();

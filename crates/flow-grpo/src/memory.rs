@@ -191,6 +191,27 @@ fn kibibytes(file: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        backend::Device,
+        network::{AnyNetwork, open_checkpoint},
+    };
+
+    #[test]
+    fn every_part_of_an_estimate_counts() {
+        let (card, _) =
+            AnyNetwork::load(&open_checkpoint("toy-2d-base").expect("built in"), &Device::default()).expect("a network");
+        let needs = |trained, frozen, latents, count, rows| {
+            Needs::new(&card, Network { trained, frozen }, latents, MicroBatch { count, rows })
+        };
+        let workers = backend::workers();
+        let one = needs(10, 3, 5, 4, 1);
+        let elements: usize = card.latent_shape().iter().product();
+        assert_eq!(one.weights, 3 + 4 * 10 * (7 + workers as u64));
+        assert_eq!(one.samples, (4 * 5 * elements) as u64);
+        assert_eq!(one.passes, (4 * workers * 4 * card.kept_per_row()) as u64);
+        assert_eq!(needs(10, 3, 5, 4, 2), Needs { passes: 2 * one.passes, ..one });
+        assert_eq!(needs(10, 3, usize::MAX, usize::MAX, 2).total(), u64::MAX, "more than there is, and no overflow");
+    }
 
     #[test]
     fn what_does_not_fit_is_refused_with_what_would() {

@@ -108,11 +108,10 @@ pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
     let adapter = args.model.adapter.as_deref().map(Adapter::read).transpose()?;
     let choices = Choices { single_file: single_file.clone(), without_t5: *without_t5 };
     let directory = ModelDirectory::open::<Plain>(model, &choices, &device)?;
-    let shift = directory.grid_shift()?;
     let grid = match grid {
         Some(Grid::Linear) => GridKind::Linear {},
-        Some(Grid::SingleShift) => GridKind::Sd3SingleShift { shift },
-        Some(Grid::DoubleShift) | None => GridKind::Sd3DoubleShift { shift },
+        Some(Grid::SingleShift) => GridKind::Sd3SingleShift { shift: directory.grid_shift()? },
+        Some(Grid::DoubleShift) | None => GridKind::Sd3DoubleShift { shift: directory.grid_shift()? },
     };
     let latents = latents.as_deref().map(|path| sd3::read_latents(path, &device)).transpose()?;
     let scale = directory.vae_config().scale();

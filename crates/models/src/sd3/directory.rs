@@ -6,7 +6,7 @@ use std::{
 };
 
 use burn::{prelude::*, tensor::FloatDType};
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     Sd3Error,
@@ -45,6 +45,52 @@ pub struct Choices {
     pub single_file: Option<PathBuf>,
     /// T5 is left out: its features are zeros.
     pub without_t5: bool,
+}
+
+/// `scheduler/scheduler_config.json`.
+#[derive(Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "the file's own layout")]
+struct Scheduler {
+    #[serde(rename = "_class_name")]
+    class_name: String,
+    shift: Option<f64>,
+    num_train_timesteps: Option<f64>,
+    shift_terminal: Option<f64>,
+    #[serde(default)]
+    use_dynamic_shifting: bool,
+    #[serde(default)]
+    use_karras_sigmas: bool,
+    #[serde(default)]
+    use_exponential_sigmas: bool,
+    #[serde(default)]
+    use_beta_sigmas: bool,
+    #[serde(default)]
+    invert_sigmas: bool,
+    #[serde(default)]
+    stochastic_sampling: bool,
+}
+
+impl Scheduler {
+    /// What of it this code does not have, if anything.
+    fn unknown(&self) -> Option<String> {
+        if self.class_name != SCHEDULER {
+            return Some(format!("the scheduler {}", self.class_name));
+        }
+        if let Some(shift) = self.shift.filter(|shift| !(*shift > 0.0 && shift.is_finite())) {
+            return Some(format!("a shift of {shift}"));
+        }
+        let flags = [
+            ("use_dynamic_shifting", self.use_dynamic_shifting),
+            ("use_karras_sigmas", self.use_karras_sigmas),
+            ("use_exponential_sigmas", self.use_exponential_sigmas),
+            ("use_beta_sigmas", self.use_beta_sigmas),
+            ("invert_sigmas", self.invert_sigmas),
+            ("stochastic_sampling", self.stochastic_sampling),
+            ("shift_terminal", self.shift_terminal.is_some()),
+            ("another num_train_timesteps than 1000", self.num_train_timesteps.is_some_and(|steps| steps != 1000.0)),
+        ];
+        flags.into_iter().find_map(|(name, set)| set.then(|| name.to_owned()))
+    }
 }
 
 const SCHEDULER: &str = "FlowMatchEulerDiscreteScheduler";
@@ -108,26 +154,17 @@ impl ModelDirectory {
     /// The shift of the time grid that the model's scheduler names, 3 where there is none.
     ///
     /// # Errors
-    /// If the scheduler is of a kind that SD3 does not have.
+    /// If the scheduler is of a kind, or makes its grid in a way, that SD3 does not have.
     pub fn grid_shift(&self) -> Result<f64, Sd3Error> {
-        #[derive(serde::Deserialize)]
-        struct Scheduler {
-            #[serde(rename = "_class_name")]
-            class_name: String,
-            shift: Option<f64>,
-            #[serde(default)]
-            use_dynamic_shifting: bool,
-        }
         let path = self.path.join("scheduler").join("scheduler_config.json");
         if !path.exists() {
             return Ok(DEFAULT_SHIFT);
         }
         let scheduler: Scheduler = read_json(&path).map_err(|reason| Sd3Error::unreadable(&path, reason))?;
-        if scheduler.class_name != SCHEDULER || scheduler.use_dynamic_shifting {
-            let reason = format!("only {SCHEDULER} with a static shift is known; name a time grid with --grid");
-            return Err(Sd3Error::unreadable(&path, reason));
+        match scheduler.unknown() {
+            Some(unknown) => Err(Sd3Error::unreadable(&path, format!("{unknown} is not known here; only a static shift is"))),
+            None => Ok(scheduler.shift.unwrap_or(DEFAULT_SHIFT)),
         }
-        Ok(scheduler.shift.unwrap_or(DEFAULT_SHIFT))
     }
 
     /// What tells both CLIP encoders from others.

@@ -90,6 +90,19 @@ impl T5Config {
         }
         problems
     }
+
+    /// The class of the distance from a query to a key: half for each direction; of those half exact, the others logarithmic.
+    fn bucket(&self, (query, key): (usize, usize)) -> usize {
+        let half = self.relative_attention_num_buckets / 2;
+        let (direction, distance) = if key > query { (half, key - query) } else { (0, query - key) };
+        let exact = half / 2;
+        if distance < exact {
+            return direction + distance;
+        }
+        // In f32, as PyTorch computes it: the boundaries lie where f32 puts them.
+        let ratio = (distance as f32 / exact as f32).ln() / (self.relative_attention_max_distance as f32 / exact as f32).ln();
+        direction + (exact + (ratio * (half - exact) as f32) as usize).min(half - 1)
+    }
 }
 
 /// The encoder.
@@ -141,25 +154,13 @@ impl<B: Backend> T5Encoder<B> {
 
     /// What is added to the attention between two places, `[B, heads, L, L]`.
     fn bias(&self, rows: usize, length: usize) -> Tensor<B, 4> {
-        let buckets: Vec<i32> =
-            (0..length).flat_map(|query| (0..length).map(move |key| (query, key))).map(|at| self.bucket(at) as i32).collect();
+        let buckets: Vec<i32> = (0..length)
+            .flat_map(|query| (0..length).map(move |key| (query, key)))
+            .map(|at| self.config.bucket(at) as i32)
+            .collect();
         let buckets = Tensor::<B, 1, Int>::from_ints(buckets.as_slice(), &self.distances.device());
         let bias = self.distances.val().select(0, buckets).reshape([length, length, self.config.num_heads]);
         bias.permute([2, 0, 1]).unsqueeze_dim::<4>(0).expand([rows, self.config.num_heads, length, length])
-    }
-
-    /// The class of the distance from a query to a key: half for each direction; of those half exact, the others logarithmic.
-    fn bucket(&self, (query, key): (usize, usize)) -> usize {
-        let half = self.config.relative_attention_num_buckets / 2;
-        let (direction, distance) = if key > query { (half, key - query) } else { (0, query - key) };
-        let exact = half / 2;
-        if distance < exact {
-            return direction + distance;
-        }
-        // In f32, as PyTorch computes it: the boundaries lie where f32 puts them.
-        let ratio =
-            (distance as f32 / exact as f32).ln() / (self.config.relative_attention_max_distance as f32 / exact as f32).ln();
-        direction + (exact + (ratio * (half - exact) as f32) as usize).min(half - 1)
     }
 }
 
@@ -210,5 +211,27 @@ impl<B: Backend> Layer<B> {
         let normed = rms_normalized(tokens.clone(), self.mlp_scale.val(), self.epsilon);
         let hidden = gelu_tanh(self.gate.forward(normed.clone())) * self.input.forward(normed);
         tokens + self.mlp_out.forward(hidden)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_fall_into_the_classes_of_transformers() {
+        // Where each class begins, by T5Attention._relative_position_bucket of transformers 5.24.0, up to a distance of 511.
+        let small = T5Config { relative_attention_num_buckets: 8, relative_attention_max_distance: 20, ..T5Config::xxl() };
+        let cases: [(T5Config, &[usize]); 2] =
+            [(T5Config::xxl(), &[0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91]), (small, &[0, 1, 2, 7])];
+        for (config, begins) in cases {
+            let half = config.relative_attention_num_buckets / 2;
+            for distance in 0..512 {
+                let class = begins.iter().rposition(|begin| *begin <= distance).expect("the first begins at 0");
+                assert_eq!(config.bucket((distance, 0)), class, "{distance} places back");
+                let ahead = if distance == 0 { 0 } else { half + class };
+                assert_eq!(config.bucket((0, distance)), ahead, "{distance} places ahead");
+            }
+        }
     }
 }
