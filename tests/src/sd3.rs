@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::tensor::{FloatDType, Tensor, TensorData};
+use burn::tensor::{DType, FloatDType, Tensor, TensorData, backend::Backend};
 use flow::{GridKind, Guidance, KlForm, NoiseLevel, Reduction, Sampler, Trajectory, VelocityField};
 use grpo::{
     objective::{KlController, ObjectiveConfig, StepWeight},
@@ -246,6 +246,49 @@ fn pictures_are_encoded_as_diffusers_encodes_them() {
         let want = (posterior.mean - vae.config().shift_factor.expect("a shift")) * vae.config().scaling_factor;
         assert!(distance(&numbers(latents), &numbers(want)) < 1e-6);
     }
+}
+
+#[test]
+fn computing_in_sixteen_bits_changes_the_velocity_little() {
+    let device = Device::default();
+    if !<Plain as Backend>::supports_dtype(&device, DType::BF16) {
+        return;
+    }
+    for name in MODELS {
+        let model = Model::read(name);
+        let conditions = model.encode(&model.prompts());
+        let time = model.tensor::<1>("timestep") / 1000.0;
+        let transformer = model.open().transformer::<Plain>(FloatDType::BF16, &device).expect("a transformer");
+        let velocity = transformer.velocity(model.tensor("latents"), time, &conditions);
+        assert_eq!(velocity.dtype(), DType::F32);
+        let distance = distance(&numbers(velocity), &model.values("velocity").1);
+        println!("{name}: {distance:e}");
+        assert!((1e-4..3e-2).contains(&distance), "{name}: off by {distance:e}");
+    }
+}
+
+#[test]
+fn an_adapter_beside_sixteen_bits_has_a_gradient_in_all_of_its_bits() {
+    let device = Device::default();
+    if !<Plain as Backend>::supports_dtype(&device, DType::BF16) {
+        return;
+    }
+    let mut step = ReplayedStep::read();
+    let gradients = [FloatDType::F32, FloatDType::BF16].map(|precision| {
+        let base = step.model.open().transformer::<Plain>(precision, &device).expect("a transformer");
+        let adapter = Adapter::read(&golden("adapter/peft")).expect("an adapter");
+        step.policy = adapter.attach(base.clone(), &device).expect("it fits");
+        step.base = base;
+        let [whole, parts] = [&InOnePiece as &dyn Differentiate<_, _, _>, &PartByPart].map(|differentiate| {
+            let outcome = step.gradient(differentiate, 1.0, &[0.0, 0.0]);
+            outcome.gradient.to_data().into_values().collect::<Vec<TensorData>>()
+        });
+        assert!(whole.iter().chain(&parts).all(|data| data.dtype == DType::F32));
+        [whole, parts].map(|gradient| gradient.iter().flat_map(|data| data.iter::<f64>()).collect::<Vec<f64>>())
+    });
+    let [[exact, _], [whole, parts]] = &gradients;
+    println!("{:e} {:e}", distance(whole, exact), distance(parts, whole));
+    assert!(distance(whole, exact) < 0.1 && distance(parts, whole) < 0.05);
 }
 
 /// One replayed step of the reference code, with its gradient.
