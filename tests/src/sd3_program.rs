@@ -184,6 +184,14 @@ fn a_model_directory_is_trained_and_its_adapter_used_again() {
     ok(&["train", "--resume", &run_directory, "--set", "epochs=2", "--set", "evaluate_every=2"]);
     assert_eq!(encoded(), before, "the prompts are not encoded again");
 
+    // What is refused changes nothing, the configuration that was written down neither.
+    let written = std::fs::read_to_string(resumed.join("config.toml")).expect("a configuration");
+    for other in ["seed=7", "sd3.max_sequence_length=17", "epochs=1"] {
+        refused(&["train", "--resume", &run_directory, "--set", other]);
+    }
+    assert_eq!(std::fs::read_to_string(resumed.join("config.toml")).expect("a configuration"), written);
+    assert_eq!(encoded(), before);
+
     let epochs = |run: &Path| metrics(run).into_iter().filter(|line| line["event"] == "epoch").collect::<Vec<_>>();
     assert_eq!(epochs(&whole).len(), 2);
     assert_eq!(epochs(&whole), epochs(&resumed));

@@ -23,7 +23,8 @@ pub struct MeasureArgs {
     /// The directory of the results.
     #[arg(long)]
     out: PathBuf,
-    /// A Python with torch, numpy and safetensors: the parts are timed beside the same network there.
+    /// A Python with torch, numpy and safetensors: the parts are timed beside the same network there. For the stages of SD3 also
+    /// with accelerate, diffusers, peft and transformers.
     #[arg(long, value_name = "PYTHON")]
     peer: Option<PathBuf>,
     /// A program that is built already, for a machine without a toolchain.

@@ -134,14 +134,12 @@ pub fn bench(
         }
     }
     if let Some(python) = peer {
+        // What was measured here is not lost if the peer fails.
+        report.write(output)?;
         report.peer = Some(run_peer(python, args, model, repetitions)?);
     }
     print!("{}", report.table(args.peak));
-    if let Some(path) = output {
-        let json = serde_json::to_string_pretty(&report)? + "\n";
-        write_atomically(path, json.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+    report.write(output)
 }
 
 /// One batch size in a program of its own: what runs out of memory ends that alone.
@@ -314,6 +312,12 @@ impl<'a> Bench<'a> {
 }
 
 impl Report {
+    fn write(&self, output: Option<&Path>) -> Result<()> {
+        let Some(path) = output else { return Ok(()) };
+        let json = serde_json::to_string_pretty(self)? + "\n";
+        write_atomically(path, json.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+    }
+
     fn table(&self, peak: Option<f64>) -> String {
         let side = self.resolution;
         let mut text = format!(

@@ -438,6 +438,28 @@ mod tests {
         }
     }
 
+    /// The dotted keys of a table, but for those that are names.
+    fn keys(prefix: &str, table: &toml::Table) -> Vec<String> {
+        let key = |(key, value): (&String, &toml::Value)| match value {
+            toml::Value::Table(inner) if !["rewards", "mix"].contains(&key.as_str()) => keys(&format!("{prefix}{key}."), inner),
+            _ => vec![format!("{prefix}{key}")],
+        };
+        table.iter().flat_map(key).collect()
+    }
+
+    #[test]
+    fn a_preset_names_every_key_that_can_be_set() {
+        for preset in TRAIN_PRESETS {
+            let settings = ["rewards={ jpeg_compressibility = 1 }".to_owned()];
+            let config: TrainConfig = config::resolve(preset.text, None, None, &settings).expect("valid");
+            let whole = toml::Table::try_from(&config).expect("plain data");
+            let named = keys("", &preset.text.parse().expect("TOML"));
+            for key in keys("", &whole) {
+                assert!(named.contains(&key), "{}: {key}", preset.name);
+            }
+        }
+    }
+
     #[test]
     fn the_presets_of_stable_diffusion_make_the_choices_of_the_reference_code() {
         let (_, profile) = (PROFILES[0].name, PROFILES[0].text);

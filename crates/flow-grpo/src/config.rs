@@ -17,7 +17,8 @@ const OPEN_TABLES: [&str; 2] = ["rewards", "mix"];
 
 /// A configuration that can say what is wrong with it.
 pub trait Checked: Serialize + DeserializeOwned {
-    /// The keys that may change when a run goes on: they decide how long it is and what it shows, not what it computes.
+    /// The keys that may change when a run goes on: they decide how long it is, what it shows and what memory it takes, not what it
+    /// computes, but for the order in which sums are rounded.
     const MAY_CHANGE: &'static [&'static str];
 
     /// All that is out of range, one sentence each, beginning with the key.

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{FloatDType, TensorData};
 use models::{
     sd3::Features,
@@ -43,7 +43,7 @@ pub struct Shelf<const N: usize> {
 /// Prompts that are encoded together.
 const BATCH: usize = 8;
 /// Prompts in a file: what is in memory before it is written, and lost by a kill.
-const IN_FILE: usize = 256;
+pub const IN_FILE: usize = 256;
 /// The metadata entry of a file, its prompts as JSON.
 const PROMPTS: &str = "prompts";
 /// What the tensors are stored in: exactly what the encoder gives.
@@ -60,11 +60,24 @@ impl<const N: usize> Shelf<N> {
     pub fn open(encoder: &'static str, names: [&'static str; N], digest: &str, cache: Option<&Cache>) -> Result<Self> {
         let cache = cache.map(|cache| Cache { directory: cache.directory.join(format!("{encoder}-{digest}")), ..cache.clone() });
         let mut shelf = Self { encoder, names, cache, known: BTreeMap::new(), files: 0 };
-        while let Some(path) = shelf.file().filter(|path| path.exists()) {
-            shelf.read(&path).with_context(|| format!("{} cannot be used; remove it, it is made anew", path.display()))?;
-            shelf.files += 1;
+        for (number, path) in shelf.numbered_files()? {
+            let advice = || format!("{} cannot be used; if it is damaged, remove it: its prompts are read again", path.display());
+            shelf.read(&path).with_context(advice)?;
+            shelf.files = number + 1;
         }
         Ok(shelf)
+    }
+
+    /// The files that are there, in the order of their numbers, of which some may have been removed.
+    fn numbered_files(&self) -> Result<BTreeMap<usize, PathBuf>> {
+        let Some(directory) = self.cache.as_ref().map(|cache| &cache.directory).filter(|directory| directory.exists()) else {
+            return Ok(BTreeMap::new());
+        };
+        let unreadable = || format!("cannot read {}", directory.display());
+        let paths = fs::read_dir(directory).with_context(unreadable)?.map(|entry| entry.map(|entry| entry.path()));
+        let number = |path: &Path| path.file_name()?.to_str()?.strip_suffix(".safetensors")?.parse().ok();
+        let paths = paths.collect::<Result<Vec<_>, _>>().with_context(unreadable)?;
+        Ok(paths.into_iter().filter_map(|path| Some((number(&path)?, path))).collect())
     }
 
     /// The next file.
@@ -79,7 +92,7 @@ impl<const N: usize> Shelf<N> {
         for (index, prompt) in prompts.into_iter().enumerate() {
             let stored = self.names.map(|name| tensors.stored(&tensor_name(index, name)).map(Features::Stored));
             if let Some(name) = self.names.iter().zip(&stored).find_map(|(name, stored)| stored.is_none().then_some(name)) {
-                anyhow::bail!("{} is missing", tensor_name(index, name));
+                bail!("{} is missing", tensor_name(index, name));
             }
             self.known.insert(prompt, stored.map(|stored| stored.expect("none is missing")));
         }
@@ -101,7 +114,16 @@ impl<const N: usize> Shelf<N> {
         for prompts in prompts.chunks(IN_FILE) {
             let mut features = Vec::with_capacity(prompts.len());
             for batch in prompts.chunks(BATCH) {
-                features.extend(encode(batch)?);
+                let of_batch = encode(batch)?;
+                for (prompt, features) in batch.iter().zip(&of_batch) {
+                    let finite = features.iter().all(|features| features.iter::<f32>().all(f32::is_finite));
+                    ensure!(
+                        finite,
+                        "{} makes numbers that are not finite of the prompt `{prompt}`: its weights are damaged",
+                        self.encoder
+                    );
+                }
+                features.extend(of_batch);
                 progress.advance(batch.len());
             }
             self.keep(prompts, features)?;
@@ -186,6 +208,35 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_was_removed_leaves_the_others_as_they_are() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let cache = cache(directory.path());
+        let open = || Shelf::open("t5", ["hidden", "pooled"], "a", Some(&cache)).expect("a shelf");
+        let mut shelf = open();
+        for prompt in ["one", "three", "seven more"] {
+            shelf.learn(&[prompt], |batch| Ok(encode(batch))).expect("learnt");
+        }
+        let path = |number: usize| directory.path().join(format!("t5-a/{number:04}.safetensors"));
+        fs::remove_file(path(1)).expect("removed");
+        let mut shelf = open();
+        assert_eq!(shelf.unknown(&["one", "three", "seven more"]), ["three"]);
+        shelf.learn(&["three"], |batch| Ok(encode(batch))).expect("learnt");
+        assert!(path(3).exists() && !path(1).exists());
+        assert!(open().unknown(&["one", "three", "seven more"]).is_empty());
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_refused_and_not_kept() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut shelf = Shelf::open("t5", ["hidden"], "a", Some(&cache(directory.path()))).expect("a shelf");
+        let nan = |_: &[&str]| Ok(vec![[TensorData::new(vec![1.0, f32::NAN], [2])]]);
+        let refused = shelf.learn(&["a cat"], nan).expect_err("not a number").to_string();
+        assert!(refused.starts_with("t5 makes numbers that are not finite of the prompt `a cat`"), "{refused}");
+        assert_eq!(shelf.unknown(&["a cat"]), ["a cat"]);
+        assert!(!directory.path().join("t5-a").exists());
+    }
+
+    #[test]
     fn files_that_vanish_are_still_read_and_damaged_ones_are_named() {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = cache(directory.path());
@@ -197,7 +248,7 @@ mod tests {
         assert_eq!(shelf.of("three")[1].numbers(), [-5.0]);
         fs::write(&path, &bytes[..bytes.len() - 1]).expect("written");
         let refused = Shelf::open("t5", ["hidden", "pooled"], "a", Some(&cache)).expect_err("cut short");
-        assert!(format!("{refused:#}").contains("0000.safetensors cannot be used; remove it"), "{refused:#}");
+        assert!(format!("{refused:#}").contains("0000.safetensors cannot be used; if it is damaged, remove it"), "{refused:#}");
         fs::write(&path, &bytes).expect("written");
         let refused = Shelf::open("t5", ["hidden", "other"], "a", Some(&cache)).expect_err("other names");
         assert!(format!("{refused:#}").contains("000.other is missing"), "{refused:#}");

@@ -156,9 +156,6 @@ pub struct Evaluator<'a, P> {
     pub guidance: f64,
 }
 
-/// Rows that a worker samples at a time in inference.
-const BATCH: usize = 16;
-
 impl<P: Pipeline> Evaluator<'_, P> {
     /// A picture for every row.
     ///
@@ -205,7 +202,7 @@ impl<P: Pipeline> Evaluator<'_, P> {
         let generator = Generator {
             sampler: Sampler::ode(self.grid.grid(self.steps)?),
             shape: self.pipeline.latent_shape(),
-            batch: BATCH,
+            batch: self.pipeline.batch(),
             workers: self.workers,
         };
         let initial = initial.as_ref();

@@ -280,6 +280,7 @@ fn use_all_of(path: &Path) -> Result<(), Sd3Error> {
         None => None,
     };
     let embedding = directory.embedding(clip.map(Features::Held), t5, 4);
+    assert!(directory.transformer_config().sample_size * directory.vae_config().scale() > 0, "the usual size of a picture");
     let side = 2 * directory.transformer_config().patch_size;
     let shape = [directory.transformer_config().in_channels, side, side];
     let transformer = directory.transformer::<Plain>(FloatDType::F32, &device)?;

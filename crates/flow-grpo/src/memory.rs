@@ -21,12 +21,14 @@ pub struct Needs {
     pub weights: u64,
     /// Latents and pictures of an epoch, or of a batch.
     pub samples: u64,
-    /// What forward passes keep for their backward passes.
-    pub passes: u64,
-    /// What makes pictures of latents, at another time than backward passes.
+    /// What a forward pass keeps of a transition, or a picture, for its backward pass, on every worker.
+    pub kept: u64,
+    /// What a forward pass of a rollout needs for a picture, on every worker.
+    pub alive: u64,
+    /// What makes pictures of latents, at another time than both.
     pub decoding: u64,
-    /// Transitions, or pictures, of a backward pass.
-    pub micro_batch: usize,
+    /// How many go through the network together.
+    pub batches: Batches,
 }
 
 /// The network of a run.
@@ -38,11 +40,15 @@ pub struct Network {
     pub frozen: u64,
 }
 
-/// Transitions, or pictures, that go through the network together.
-#[derive(Clone, Copy, Debug)]
-pub struct MicroBatch {
-    /// How many.
-    pub count: usize,
+/// What goes through the network together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batches {
+    /// The key that sets the next.
+    pub key: &'static str,
+    /// Transitions, or pictures, of a backward pass.
+    pub micro_batch: usize,
+    /// Pictures of a rollout that are sampled together.
+    pub rollout_batch: usize,
     /// Rows that each of them is for the network: two under guidance.
     pub rows: usize,
 }
@@ -57,32 +63,41 @@ const NUMBER: u64 = 4;
 const COPIES_OF_WEIGHTS: usize = 7;
 
 impl Needs {
-    /// The needs of a network with `latents` latents alive at the same time, and backward passes over a micro-batch on every worker.
-    pub fn new(pipeline: &impl Pipeline, network: Network, latents: usize, micro_batch: MicroBatch) -> Self {
+    /// The needs of a network with `latents` latents alive at the same time.
+    pub fn new(pipeline: &impl Pipeline, network: Network, latents: usize, batches: Batches) -> Self {
         let workers = backend::workers();
         let product = |factors: &[usize]| factors.iter().fold(1, |product: u64, &factor| product.saturating_mul(factor as u64));
         let bytes = |factors: &[usize]| product(factors).saturating_mul(NUMBER);
-        let computed = DType::from(PRECISION).size() as u64;
-        let MicroBatch { count, rows } = micro_batch;
+        let computed = |per_row: usize| product(&[workers, batches.rows, per_row, DType::from(PRECISION).size()]);
+        let weights = network.frozen.saturating_add(pipeline.decoder_bytes());
         Self {
-            weights: network.frozen.saturating_add(bytes(&[network.trained, COPIES_OF_WEIGHTS + workers])),
+            weights: weights.saturating_add(bytes(&[network.trained, COPIES_OF_WEIGHTS + workers])),
             samples: bytes(&[&[latents], &pipeline.latent_shape()[..]].concat()),
-            passes: product(&[workers, count, rows, pipeline.kept_per_row()]).saturating_mul(computed),
-            decoding: bytes(&[pipeline.decoding()]),
-            micro_batch: count,
+            kept: computed(pipeline.kept_per_row()),
+            alive: computed(pipeline.alive_per_row()),
+            decoding: bytes(&[workers, pipeline.decoding()]),
+            batches,
         }
     }
 
+    /// What works at the same time, at most, and what it is.
+    fn work(&self) -> (u64, &'static str) {
+        let Batches { micro_batch, rollout_batch, .. } = self.batches;
+        let work = [
+            (self.kept.saturating_mul(micro_batch as u64), "backward passes"),
+            (self.alive.saturating_mul(rollout_batch as u64), "rollouts"),
+            (self.decoding, "decoding"),
+        ];
+        work.into_iter().max_by_key(|(bytes, _)| *bytes).expect("there are three")
+    }
+
     fn total(&self) -> u64 {
-        let Self { weights, samples, passes, decoding, .. } = *self;
-        [weights, samples, passes.max(decoding)].into_iter().fold(PROGRAM, u64::saturating_add)
+        [self.weights, self.samples, self.work().0].into_iter().fold(PROGRAM, u64::saturating_add)
     }
 
     /// The estimate for people.
     pub fn line(&self) -> String {
-        let Self { weights, samples, passes, decoding, .. } = *self;
-        let work = if passes < decoding { (decoding, "decoding") } else { (passes, "backward passes") };
-        let parts = [(PROGRAM, "program"), (weights, "weights and optimiser"), (samples, "samples"), work];
+        let parts = [(PROGRAM, "program"), (self.weights, "weights and optimiser"), (self.samples, "samples"), self.work()];
         let parts = parts.map(|(bytes, name)| format!("{} {name}", mebibytes(bytes)));
         format!("memory: about {} ({})", mebibytes(self.total()), parts.join(", "))
     }
@@ -106,18 +121,22 @@ impl Needs {
 
     /// What would fit, or what is too large.
     fn advice(&self, usable: u64) -> String {
-        let with = |micro_batch: u64| {
-            let passes = (self.passes / self.micro_batch as u64).saturating_mul(micro_batch);
-            Self { passes, micro_batch: micro_batch as usize, ..*self }
+        let Batches { key, micro_batch, rollout_batch, .. } = self.batches;
+        let with = |count: usize| {
+            let batches =
+                Batches { micro_batch: micro_batch.min(count), rollout_batch: rollout_batch.min(count), ..self.batches };
+            Self { batches, ..*self }
         };
-        if let Some(fits) = (1..self.micro_batch as u64).rev().find(|&count| with(count).total() <= usable) {
-            return format!("a micro-batch of {fits} would fit, which changes the speed and not the result");
+        let keys = if self.alive == 0 { key.to_owned() } else { format!("{key} and grpo.rollout_batch") };
+        if let Some(fits) = (1..micro_batch.max(rollout_batch)).rev().find(|&count| with(count).total() <= usable) {
+            return format!("{keys} of {fits} would fit, which changes the speed and not the result");
         }
-        let least = mebibytes(with(1).total());
-        if self.samples > self.weights.max(with(1).passes) {
-            return format!("even a micro-batch of 1 needs {least}: lower the number of pictures of an epoch");
+        let least = format!("even with {keys} of 1 it needs {}", mebibytes(with(1).total()));
+        if self.samples > self.weights.max(with(1).work().0) {
+            let host = if ON_CPU { "" } else { "set grpo.rollout.trajectories = \"host\", or " };
+            return format!("{least}: {host}lower the number of pictures of an epoch");
         }
-        format!("even a micro-batch of 1 needs {least}: make smaller pictures or use a smaller model")
+        format!("{least}: set sd3.recompute = true where it is not, make smaller pictures or use a smaller model")
     }
 }
 
@@ -142,8 +161,13 @@ fn mebibytes(bytes: u64) -> String {
 
 /// The memory that the program can have, with what it has already, where the system says.
 fn usable() -> Option<u64> {
+    if backend::NAME == "cuda" {
+        // Which of several GPUs is the first, the driver and its tool may see differently.
+        let mebibytes = nvidia("memory.total")?.into_iter().filter_map(|line| line.parse::<u64>().ok());
+        return mebibytes.max().map(|mebibytes| mebibytes << 20);
+    }
     if !ON_CPU {
-        return Some(nvidia("memory.total")?.parse::<u64>().ok()? << 20);
+        return None; // Not every such GPU is NVIDIA's.
     }
     let held = kibibytes("/proc/self/status", "VmRSS:")?;
     kibibytes("/proc/meminfo", "MemAvailable:").map(|left| (left + held) * 1024)
@@ -156,23 +180,27 @@ pub fn peak_mib() -> Option<u64> {
 
 /// The name of the first NVIDIA GPU, on a GPU backend where its tool is installed.
 pub fn gpu_name() -> Option<String> {
-    nvidia("name")
+    nvidia("name")?.into_iter().next()
 }
 
 /// Memory of the first NVIDIA GPU that is in use, in MiB. Burn keeps what it has once taken, so this is a peak.
 pub fn gpu_used_mib() -> Option<u64> {
-    nvidia("memory.used")?.parse().ok()
+    nvidia("memory.used")?.first()?.parse().ok()
 }
 
-/// What `nvidia-smi` says of the first GPU.
-fn nvidia(query: &str) -> Option<String> {
+/// What `nvidia-smi` says, a line for each GPU that the program can see.
+fn nvidia(query: &str) -> Option<Vec<String>> {
     if ON_CPU {
         return None;
     }
-    let query = format!("--query-gpu={query}");
-    let output = Command::new("nvidia-smi").args([&query, "--format=csv,noheader,nounits"]).output().ok()?;
+    let mut command = Command::new("nvidia-smi");
+    command.args([&format!("--query-gpu={query}"), "--format=csv,noheader,nounits"]);
+    if let Ok(visible) = std::env::var("CUDA_VISIBLE_DEVICES") {
+        command.args(["-i", &visible]);
+    }
+    let output = command.output().ok()?;
     let text = String::from_utf8(output.stdout).ok().filter(|_| output.status.success())?;
-    text.lines().next().map(|line| line.trim().to_owned())
+    Some(text.lines().map(|line| line.trim().to_owned()).collect())
 }
 
 /// Lets [`peak_mib`] count from what is held now, where the system can.
@@ -196,41 +224,46 @@ mod tests {
         network::{AnyNetwork, open_checkpoint},
     };
 
+    fn batches(micro_batch: usize, rollout_batch: usize, rows: usize) -> Batches {
+        Batches { key: "grpo.micro_batch", micro_batch, rollout_batch, rows }
+    }
+
     #[test]
     fn every_part_of_an_estimate_counts() {
         let (card, _) =
             AnyNetwork::load(&open_checkpoint("toy-2d-base").expect("built in"), &Device::default()).expect("a network");
-        let needs = |trained, frozen, latents, count, rows| {
-            Needs::new(&card, Network { trained, frozen }, latents, MicroBatch { count, rows })
-        };
+        let needs = |latents, batches| Needs::new(&card, Network { trained: 10, frozen: 3 }, latents, batches);
         let workers = backend::workers();
-        let one = needs(10, 3, 5, 4, 1);
+        let one = needs(5, batches(4, 2, 1));
         let elements: usize = card.latent_shape().iter().product();
         assert_eq!(one.weights, 3 + 4 * 10 * (7 + workers as u64));
         assert_eq!(one.samples, (4 * 5 * elements) as u64);
-        assert_eq!(one.passes, (4 * workers * 4 * card.kept_per_row()) as u64);
-        assert_eq!(needs(10, 3, 5, 4, 2), Needs { passes: 2 * one.passes, ..one });
-        assert_eq!(needs(10, 3, usize::MAX, usize::MAX, 2).total(), u64::MAX, "more than there is, and no overflow");
+        assert_eq!(one.work(), ((4 * 4 * workers * card.kept_per_row()) as u64, "backward passes"));
+        assert_eq!(needs(5, batches(4, 2, 2)).work().0, 2 * one.work().0);
+        assert_eq!(needs(usize::MAX, batches(usize::MAX, 2, 2)).total(), u64::MAX, "more than there is, and no overflow");
     }
 
     #[test]
     fn what_does_not_fit_is_refused_with_what_would() {
         const MIB: u64 = 1 << 20;
-        let needs = Needs { weights: MIB, samples: 2 * MIB, passes: 8 * MIB, decoding: MIB, micro_batch: 4 };
+        let needs = Needs { weights: MIB, samples: 2 * MIB, kept: 2 * MIB, alive: MIB, decoding: MIB, batches: batches(4, 3, 1) };
         let fits = PROGRAM + 11 * MIB;
         assert!(needs.check_against(fits).is_ok());
         let refused = |needs: Needs, usable: u64| needs.check_against(usable).expect_err("too much").to_string();
         let text = refused(needs, fits - 1);
-        assert!(text.contains("about 131 MiB") && text.contains("a micro-batch of 3 would fit"), "{text}");
-        assert!(refused(needs, fits - 5 * MIB).contains("a micro-batch of 1 would fit"));
+        assert!(text.contains("about 131 MiB"), "{text}");
+        assert!(text.contains("grpo.micro_batch and grpo.rollout_batch of 3 would fit"), "{text}");
+        assert!(refused(needs, fits - 5 * MIB).contains("of 1 would fit"));
         let text = refused(needs, fits - 7 * MIB);
-        assert!(text.contains("a micro-batch of 1 needs 125 MiB") && text.contains("smaller pictures"), "{text}");
+        assert!(text.contains("of 1 it needs 125 MiB") && text.contains("smaller pictures"), "{text}");
         let many = Needs { samples: 9 * MIB, ..needs };
         assert!(refused(many, fits - 7 * MIB).contains("pictures of an epoch"));
-        // Decoding is at another time, and no micro-batch helps where it is what does not fit.
+        // Rollouts count where they are larger, decoding is at another time.
+        let rollouts = Needs { batches: batches(1, 9, 1), ..needs };
+        assert_eq!(rollouts.work(), (9 * MIB, "rollouts"));
         let decoding = Needs { decoding: 20 * MIB, ..needs };
         assert_eq!(decoding.total(), PROGRAM + 23 * MIB);
-        assert!(refused(decoding, fits).contains("even a micro-batch of 1"));
+        assert!(refused(decoding, fits).contains("it needs 143 MiB"));
     }
 
     #[test]

@@ -102,7 +102,22 @@ pub trait Pipeline {
     /// Numbers per row that a forward pass keeps for its backward pass.
     fn kept_per_row(&self) -> usize;
 
-    /// Numbers that are alive while pictures are made of latents, beside both.
+    /// Numbers per row that are alive in a forward pass without a backward pass, where they count.
+    fn alive_per_row(&self) -> usize {
+        0
+    }
+
+    /// Rows that a worker samples at a time in inference.
+    fn batch(&self) -> usize {
+        16
+    }
+
+    /// The memory that what makes pictures of latents takes for the whole run, in bytes.
+    fn decoder_bytes(&self) -> u64 {
+        0
+    }
+
+    /// Numbers that are alive while a worker makes pictures of latents.
     fn decoding(&self) -> usize {
         0
     }

@@ -29,7 +29,7 @@ use crate::{
     evaluation::{Evaluation, Evaluator, Prompts},
     examples::{CaptionConfig, Examples},
     interrupt,
-    memory::{self, MicroBatch, Needs},
+    memory::{self, Needs},
     network::{AnyNetwork, Architecture, Card, Pipeline, Trainable, open_checkpoint},
     outcome::BrokeRun,
     progress::{Progress, whole_seconds},
@@ -242,8 +242,9 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
     /// What the run needs: data and noise of a batch.
     fn needs(&self) -> Needs {
         let (trained, rows) = (self.average.count(), self.config.batch_size);
-        let micro_batch = MicroBatch { count: self.config.micro_batch.min(rows), rows: 1 };
-        Needs::new(&self.batches.card, memory::Network { trained, frozen: 0 }, 2 * rows, micro_batch)
+        let micro_batch = self.config.micro_batch.min(rows);
+        let batches = memory::Batches { key: "micro_batch", micro_batch, rollout_batch: 0, rows: 1 };
+        Needs::new(&self.batches.card, memory::Network { trained, frozen: 0 }, 2 * rows, batches)
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {

@@ -42,7 +42,13 @@ struct About {
     version: String,
     revision: String,
     backend: String,
+    #[serde(default = "single")]
+    precision: String,
     command: Vec<String>,
+}
+
+fn single() -> String {
+    "f32".to_owned()
 }
 
 impl About {
@@ -51,6 +57,7 @@ impl About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: env!("FLOW_GRPO_REVISION").to_owned(),
             backend: backend::NAME.to_owned(),
+            precision: backend::PRECISION_NAME.to_owned(),
             command: std::env::args().collect(),
         }
     }
@@ -107,15 +114,12 @@ impl RunDir {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", about.display())),
         };
-        let before = programs.last().filter(|program| program.backend != backend::NAME);
-        if let Some(before) = before {
-            eprintln!(
-                "note: the run was on {} and goes on on {}: it will not be the same byte for byte",
-                before.backend,
-                backend::NAME
-            );
+        let now = About::this_program();
+        let place = |about: &About| format!("{} in {}", about.backend, about.precision);
+        if let Some(before) = programs.last().map(place).filter(|before| *before != place(&now)) {
+            eprintln!("note: the run was on {before} and goes on on {}: it will not be the same byte for byte", place(&now));
         }
-        programs.push(About::this_program());
+        programs.push(now);
         write_text(&about, &serde_json::to_string_pretty(&programs)?)?;
         self.configure(config)
     }
@@ -268,7 +272,8 @@ impl RunDir {
 
     /// The command that continues this run.
     pub fn resume_command(&self, verb: &str) -> String {
-        format!("cargo xtask {verb} --backend {} --resume {}", backend::NAME, self.path.display())
+        let precision = if cfg!(feature = "bf16") { " --precision bf16" } else { "" };
+        format!("cargo xtask {verb} --backend {}{precision} --resume {}", backend::NAME, self.path.display())
     }
 }
 

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use tasks::{image::Image, prompts::PromptSet};
 
 use crate::{
-    backend::{self, Device, PRECISION, Plain},
-    embeddings::{Cache, Shelf},
+    backend::{self, Device, ON_CPU, PRECISION, Plain},
+    embeddings::{Cache, IN_FILE, Shelf},
     memory::check_room,
     network::{Network, Pipeline},
 };
@@ -61,8 +61,8 @@ impl Sd3Config {
     }
 }
 
-/// A model directory with what surrounds its transformer. Each of its networks is in memory only while it is needed, and no two
-/// that read prompts at the same time.
+/// A model directory with what surrounds its transformer. What reads prompts is in memory only while it does, CLIP and T5 at different
+/// times; the autoencoder from its first use on.
 pub struct Sd3 {
     directory: ModelDirectory,
     latent_shape: [usize; 3],
@@ -126,6 +126,13 @@ impl Sd3 {
         Self { recompute, ..self }
     }
 
+    /// # Errors
+    /// If the transformer's weights alone are more than there is memory.
+    pub fn check_room_for_transformer(&self) -> Result<()> {
+        let bytes = self.directory.transformer_bytes::<Plain>(PRECISION, &self.device);
+        check_room("the transformer", bytes, "use a smaller model or a machine with more")
+    }
+
     /// The transformer.
     pub fn transformer(&self) -> Result<Transformer<Plain>> {
         Ok(self.directory.transformer(PRECISION, &self.device)?)
@@ -153,7 +160,9 @@ impl Sd3 {
         let Some(t5) = t5 else { return Ok(()) };
         let unknown = t5.unknown(texts);
         if !unknown.is_empty() {
-            check_room("T5", self.directory.t5_bytes::<Plain>(PRECISION, &self.device), WITHOUT_T5)?;
+            let waiting = IN_FILE * self.max_sequence_length * self.directory.transformer_config().joint_attention_dim * 4;
+            let weights = self.directory.t5_bytes::<Plain>(PRECISION, &self.device);
+            check_room("T5", weights + if ON_CPU { waiting as u64 } else { 0 }, WITHOUT_T5)?;
             let reader = self.directory.t5_reader::<Plain>(self.max_sequence_length, PRECISION, &self.device)?;
             let reader = reader.context("the directory has a T5")?;
             note_cut("T5", self.max_sequence_length, reader.cuts(&unknown), unknown.len());
@@ -220,6 +229,20 @@ impl Pipeline for Sd3 {
         self.directory.transformer_config().kept_per_row(self.latent_shape, text_tokens, self.recompute)
     }
 
+    fn alive_per_row(&self) -> usize {
+        let text_tokens = self.directory.text_tokens(self.max_sequence_length);
+        self.directory.transformer_config().alive_per_row(self.latent_shape, text_tokens)
+    }
+
+    fn batch(&self) -> usize {
+        let [_, height, width] = self.picture_shape();
+        (PIXELS_TOGETHER / (height * width)).clamp(1, MOST_TOGETHER)
+    }
+
+    fn decoder_bytes(&self) -> u64 {
+        self.directory.vae_bytes::<Plain>(FloatDType::F32, &self.device)
+    }
+
     fn decoding(&self) -> usize {
         let [_, height, width] = self.picture_shape();
         DECODED_TOGETHER * height * width * DECODED_PER_PIXEL
@@ -233,6 +256,10 @@ impl Pipeline for Sd3 {
 /// The autoencoder as what makes pictures of latents, a few at a time.
 struct VaeDecoder(Vae<Plain>);
 
+/// Pixels that are sampled together: four pictures of 512 x 512, which keep a GPU busy.
+const PIXELS_TOGETHER: usize = 1 << 20;
+/// Small pictures are sampled so many together.
+const MOST_TOGETHER: usize = 16;
 /// Pictures that are decoded together.
 const DECODED_TOGETHER: usize = 2;
 /// Numbers that the decoder of SD3 needs for each pixel: about a gigabyte for a picture of 512 x 512 pixels.

@@ -30,7 +30,7 @@ use crate::{
     embeddings::Cache,
     evaluation::{self, Evaluation, Evaluator, Prompts},
     interrupt,
-    memory::{self, MicroBatch, Needs},
+    memory::{self, Batches, Needs},
     monitors::{self, Features, Monitors},
     network::{AnyNetwork, Pipeline, Trainable, open_checkpoint},
     outcome::BrokeRun,
@@ -48,6 +48,7 @@ use crate::{
 
 /// Trains from the configured base model; `live` shows it on the whole terminal.
 pub fn train(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device) -> Result<()> {
+    check_begun(config, run)?; // Before anything is written or takes its time.
     if Path::new(&config.base).is_dir() {
         return train_sd3(config, run, live, device);
     }
@@ -73,6 +74,22 @@ pub fn train(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
     }
 }
 
+/// # Errors
+/// If the run has a checkpoint, and cannot go on from it under this configuration.
+fn check_begun(config: &TrainConfig, run: &RunDir) -> Result<()> {
+    let Some(saved) = run.newest_checkpoint()? else { return Ok(()) };
+    let Counters { epoch, config: begun, .. } = TrainingState::counters(&WeightsFile::read(&saved)?)?;
+    config::check_unchanged(&begun, config)?;
+    ensure!(
+        config.rules.is_empty() || begun.evaluate_every == config.evaluate_every,
+        "evaluate_every is {} in the run, {} now: with rules, which act at evaluations, it stays",
+        begun.evaluate_every,
+        config.evaluate_every
+    );
+    ensure!(epoch <= config.epochs, "epochs ({}) must be at least {epoch}: the run has done as many", config.epochs);
+    Ok(())
+}
+
 /// Trains from a model directory.
 fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device) -> Result<()> {
     let sd3 = config.sd3.as_ref().with_context(|| {
@@ -91,11 +108,14 @@ fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
     for set in sets.into_iter().filter(|set| !set.is_empty()) {
         prompts.extend(evaluation::prompt_set(set, &pipeline)?.prompts);
     }
+    pipeline.check_room_for_transformer()?;
     pipeline.encode(&prompts)?;
     let transformer = pipeline.transformer()?;
     let differentiate: Box<dyn Differentiate<Training, Transformer<Training>, Embedding>> =
         if sd3.recompute { Box::new(PartByPart) } else { Box::new(InOnePiece) };
-    Session::start(config, pipeline, transformer, digest, differentiate, run, live, device)?.run(run).context(BrokeRun)
+    let session = Session::start(config, pipeline, transformer, digest, differentiate, run, live, device);
+    let mend = || format!("the prompts are read; when this is mended, go on with {} --set …", run.resume_command("train"));
+    session.with_context(mend)?.run(run).context(BrokeRun)
 }
 
 /// What a checkpoint holds beside numbers by parameter. The positions of all streams of random numbers are those of the epoch.
@@ -160,18 +180,10 @@ where
         let mut watched = Watched::default();
         if let Some(saved) = run.newest_checkpoint()? {
             let file = WeightsFile::read(&saved)?;
-            let Counters { epoch, kl_weight, inputs: then, watched: before, config: begun } = TrainingState::counters(&file)?;
-            config::check_unchanged(&begun, config)?;
-            ensure!(
-                config.rules.is_empty() || begun.evaluate_every == config.evaluate_every,
-                "evaluate_every is {} in the run, {} now: with rules, which act at evaluations, it stays",
-                begun.evaluate_every,
-                config.evaluate_every
-            );
+            let Counters { epoch, kl_weight, inputs: then, watched: before, .. } = TrainingState::counters(&file)?;
             inputs.check(&then)?;
             watched = before;
             let state = TrainingState::read(&trainer.averaged_policy(), &trainer.state().weights, &file, device)?;
-            ensure!(epoch <= config.epochs, "epochs ({}) must be at least {epoch}: the run has done as many", config.epochs);
             trainer.restore(TrainerState {
                 weights: state.weights,
                 average: state.average,
@@ -204,8 +216,13 @@ where
         let frozen = Parameters::of(&self.trainer.averaged_policy()).bytes() - weights.bytes();
         let rows = grpo.groups * grpo.group_size;
         let guided = if grpo.rollout.guidance == 1.0 { 1 } else { 2 };
-        let micro_batch = MicroBatch { count: grpo.micro_batch.min(rows), rows: guided };
-        Needs::new(&self.pipeline, memory::Network { trained: weights.count(), frozen }, rows * latents, micro_batch)
+        let batches = Batches {
+            key: "grpo.micro_batch",
+            micro_batch: grpo.micro_batch.min(rows),
+            rollout_batch: grpo.rollout_batch.min(rows),
+            rows: guided,
+        };
+        Needs::new(&self.pipeline, memory::Network { trained: weights.count(), frozen }, rows * latents, batches)
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {

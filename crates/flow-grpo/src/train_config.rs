@@ -70,7 +70,16 @@ pub struct PromptsConfig {
 }
 
 impl Checked for TrainConfig {
-    const MAY_CHANGE: &'static [&'static str] = &["epochs", "checkpoint_every", "keep_checkpoints", "evaluate_every"];
+    const MAY_CHANGE: &'static [&'static str] = &[
+        "epochs",
+        "checkpoint_every",
+        "keep_checkpoints",
+        "evaluate_every",
+        "grpo.micro_batch",
+        "grpo.rollout_batch",
+        "grpo.rollout.trajectories",
+        "sd3.recompute",
+    ];
 
     fn problems(&self) -> Vec<String> {
         let mut problems: Vec<String> = self.grpo.problems().into_iter().map(|problem| format!("grpo.{problem}")).collect();

@@ -1,8 +1,8 @@
 //! Weights in safetensors files: names, shapes and types checked, all problems reported together, writes atomic.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
-    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -171,19 +171,43 @@ pub fn write_tensors(
     stored_as: StoredAs,
     path: &Path,
 ) -> Result<(), WeightsError> {
-    let buffers: Vec<(&String, Vec<usize>, Vec<u8>)> =
-        tensors.iter().map(|(name, data)| (name, data.shape.to_vec(), encode(data, stored_as))).collect();
-    let dtype = match stored_as {
-        StoredAs::F32 => safetensors::Dtype::F32,
-        StoredAs::F16 => safetensors::Dtype::F16,
-        StoredAs::Bf16 => safetensors::Dtype::BF16,
-    };
-    let views = buffers.iter().map(|(name, shape, bytes)| {
-        (name.as_str(), TensorView::new(dtype, shape.clone(), bytes).expect("bytes and shape come from one tensor"))
-    });
+    let views = tensors.iter().map(|(name, data)| (name, Encoded { data, stored_as }));
     let metadata = HashMap::from([(metadata.0.to_owned(), metadata.1)]);
-    let bytes = safetensors::serialize(views, Some(metadata)).expect("names are unique and views valid");
-    write_atomically(path, &bytes).map_err(|source| WeightsError::Io { path: path.into(), source })
+    let write = |unfinished: &Path| {
+        safetensors::serialize_to_file(views, Some(metadata), unfinished).map_err(|error| match error {
+            safetensors::SafeTensorError::IoError(error) => error,
+            error => std::io::Error::other(error),
+        })
+    };
+    replace_atomically(path, write).map_err(|source| WeightsError::Io { path: path.into(), source })
+}
+
+/// A tensor as it is stored, encoded when it is written: one at a time.
+struct Encoded<'a> {
+    data: &'a TensorData,
+    stored_as: StoredAs,
+}
+
+impl safetensors::View for Encoded<'_> {
+    fn dtype(&self) -> safetensors::Dtype {
+        match self.stored_as {
+            StoredAs::F32 => safetensors::Dtype::F32,
+            StoredAs::F16 => safetensors::Dtype::F16,
+            StoredAs::Bf16 => safetensors::Dtype::BF16,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.data.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        encode(self.data, self.stored_as).into()
+    }
+
+    fn data_len(&self) -> usize {
+        self.data.num_elements() * self.dtype().bitsize() / 8
+    }
 }
 
 /// The extension of files that are being written: one that a killed process leaves behind is of no use.
@@ -191,14 +215,19 @@ pub const UNFINISHED: &str = "tmp";
 
 /// Replaces a file in one go: a kill at any moment leaves the old content or the new.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    replace_atomically(path, |unfinished| std::fs::write(unfinished, bytes))
+}
+
+/// The same with the content that `write` puts into the file that it is given.
+fn replace_atomically(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> std::io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     let suffix = format!(".{UNFINISHED}");
     builder.suffix(&suffix);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    let mut file = builder.tempfile_in(directory)?;
-    file.write_all(bytes)?;
+    let file = builder.tempfile_in(directory)?;
+    write(file.path())?;
     file.as_file().sync_all()?;
     file.persist(path)?;
     Ok(())

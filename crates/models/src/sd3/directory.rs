@@ -218,10 +218,19 @@ impl ModelDirectory {
         Ok(ClipReader([clip(0, "text_encoder", "tokenizer")?, clip(1, "text_encoder_2", "tokenizer_2")?]))
     }
 
-    /// The memory that T5 takes, in bytes; 0 if prompts are not read by T5.
+    /// The memory that the transformer's weights take, in bytes.
+    pub fn transformer_bytes<B: Backend>(&self, precision: FloatDType, device: &B::Device) -> u64 {
+        self.transformer.bytes::<B>(precision, device)
+    }
+
+    /// The same of the autoencoder's.
+    pub fn vae_bytes<B: Backend>(&self, precision: FloatDType, device: &B::Device) -> u64 {
+        self.vae.bytes::<B>(precision, device)
+    }
+
+    /// The same of T5's; 0 if prompts are not read by T5.
     pub fn t5_bytes<B: Backend>(&self, precision: FloatDType, device: &B::Device) -> u64 {
-        let bytes = |t5: &Part<T5Config>| t5.files.bytes_in_memory(|stored| held_as::<B>(stored, precision, device));
-        self.t5.as_ref().map_or(0, bytes)
+        self.t5.as_ref().map_or(0, |t5| t5.bytes::<B>(precision, device))
     }
 
     /// T5, which reads `max_sequence_length` tokens, with its tokenizer; nothing if prompts are not read by T5.
@@ -319,6 +328,10 @@ impl<C: DeserializeOwned> Part<C> {
 }
 
 impl<C> Part<C> {
+    fn bytes<B: Backend>(&self, precision: FloatDType, device: &B::Device) -> u64 {
+        self.files.bytes_in_memory(|stored| held_as::<B>(stored, precision, device))
+    }
+
     fn compare<B: Backend, N>(&self, load: impl FnOnce(&C, &mut Source<'_, B>) -> N, device: &B::Device) -> Vec<String> {
         let mut source = Source::headers(self.files.clone(), device);
         load(&self.config, &mut source);
