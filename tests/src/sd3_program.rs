@@ -245,6 +245,19 @@ fn a_model_directory_needs_its_own_presets_and_the_others_need_none() {
     assert!(with("shapes", &["--model", &model]).contains("use one of the presets sd35m-"));
     let text = with("sd35m-ocr", &["--model", &model]);
     assert!(text.contains("rewards.ocr: this version cannot compute it yet"), "{text}");
+    // What is refused before prompts are encoded leaves no run behind.
+    let prompts = directory.path().join("prompts.txt");
+    std::fs::write(&prompts, "a cat\n").expect("written");
+    let sets = ["train", "test"].map(|set| format!("prompts.{set}={}", prompts.display()));
+    let jpeg = ["--model", &model, "--set", "rewards={ jpeg_compressibility = 1 }", "--set", "sd3.resolution=32"];
+    let refusal = |more: &[&str]| {
+        let text = with("sd35m-ocr", &[&jpeg[..], more].concat());
+        assert!(!directory.path().join("run/config.toml").exists(), "{text}");
+        text
+    };
+    assert!(refusal(&[]).contains("prompts.train"), "the reference's file is not here");
+    let text = refusal(&["--set", &sets[0], "--set", &sets[1]]);
+    assert!(text.contains("best_by: an evaluation has no number `rewards.ocr`"), "{text}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use grpo::{
     Iteration, Task, Trainer, TrainerState,
-    evaluate::Row,
+    evaluate::{EncodedPrompt, Row},
     noise::{Key, Purpose},
     parameters::Parameters,
     trajectories::KeptOn,
@@ -100,22 +100,35 @@ fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
     let cache = Cache { directory: run.prompt_embeddings(), resume: run.resume_command("train") };
     let pipeline =
         Sd3::open(directory, [sd3.resolution; 2], sd3.max_sequence_length, Some(&cache), device)?.recomputing(sd3.recompute);
-    // All at once and before the transformer is there: text encoders are larger than it. It takes its time, so the run must be one
-    // that can be resumed.
-    run.configure(config)?;
-    let sets = [&config.prompts.train, &config.prompts.test, &config.prompts.unseen];
-    let mut prompts = vec![Prompt::plain("")];
-    for set in sets.into_iter().filter(|set| !set.is_empty()) {
-        prompts.extend(evaluation::prompt_set(set, &pipeline)?.prompts);
-    }
+    let read =
+        |key: &'static str, set: &str| Ok::<_, anyhow::Error>(evaluation::prompt_set(set, &pipeline).context(key)?.prompts);
+    let (train, test) = (read("prompts.train", &config.prompts.train)?, read("prompts.test", &config.prompts.test)?);
+    let unseen = if config.prompts.unseen.is_empty() { Vec::new() } else { read("prompts.unseen", &config.prompts.unseen)? };
+    // What can be wrong is said before encoding, which takes its time.
+    draw_weights(&train.iter().map(|prompt| prompt.tag.as_str()).collect::<Vec<_>>(), &config.prompts.mix)?;
+    let of_test = test.iter().map(|prompt| EncodedPrompt { prompt: prompt.clone(), condition: () });
+    check_numbers(config, &Prompts(of_test.collect()), pipeline.picture_shape())?;
     pipeline.check_room_for_transformer()?;
-    pipeline.encode(&prompts)?;
+    // From here on the run can be resumed. All prompts at once, and before the transformer is there: text encoders are larger than it.
+    run.configure(config)?;
+    pipeline.encode(&[vec![Prompt::plain("")], train, test, unseen].concat())?;
     let transformer = pipeline.transformer()?;
     let differentiate: Box<dyn Differentiate<Training, Transformer<Training>, Embedding>> =
         if sd3.recompute { Box::new(PartByPart) } else { Box::new(InOnePiece) };
     let session = Session::start(config, pipeline, transformer, digest, differentiate, run, live, device);
     let mend = || format!("the prompts are read; when this is mended, go on with {} --set …", run.resume_command("train"));
     session.with_context(mend)?.run(run).context(BrokeRun)
+}
+
+/// # Errors
+/// If the configuration names a number that an evaluation does not have.
+fn check_numbers<C>(config: &TrainConfig, test: &Prompts<C>, picture_shape: [usize; 3]) -> Result<()> {
+    let numbers = numbers(config, test, picture_shape);
+    let watched = config.rules.iter().map(|rule| ("rules: watch", &rule.watch));
+    for (key, name) in [("best_by", &config.best_by)].into_iter().chain(watched) {
+        ensure!(numbers.contains(name), "{key}: an evaluation has no number `{name}`; it has: {}", numbers.join(", "));
+    }
+    Ok(())
 }
 
 /// What a checkpoint holds beside numbers by parameter. The positions of all streams of random numbers are those of the epoch.
@@ -192,12 +205,7 @@ where
                 epoch,
             });
         }
-        let numbers = numbers(config, &test, pipeline.picture_shape());
-        for (key, name) in
-            [("best_by", &config.best_by)].into_iter().chain(config.rules.iter().map(|rule| ("rules: watch", &rule.watch)))
-        {
-            ensure!(numbers.contains(name), "{key}: an evaluation has no number `{name}`; it has: {}", numbers.join(", "));
-        }
+        check_numbers(config, &test, pipeline.picture_shape())?;
         let gold = config.gold.iter().map(|name| (name.clone(), 1.0)).collect();
         let gold = evaluation::rewards(&gold, pipeline.picture_shape(), device).context("gold")?;
         let view = View::new(live, trainer.epoch(), config.epochs)?;
