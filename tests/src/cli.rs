@@ -64,7 +64,7 @@ fn a_training_run_leaves_a_directory_that_explains_it() {
         assert!(std::fs::metadata(run.join(file)).is_ok_and(|file| file.len() > 0), "{file}");
     }
     assert!(String::from_utf8_lossy(&output.stderr).contains("estimated time: "), "the plan must say how long it will take");
-    assert!(run.join("samples/epoch-000000.png").exists() && run.join("samples/epoch-000012.png").exists());
+    assert!(run.join("samples/validation-000000.png").exists() && run.join("samples/validation-000012.png").exists());
     let lines = metrics(&run);
     let evaluations: Vec<_> = lines.iter().filter(|line| line["event"] == "eval").collect();
     assert_eq!(evaluations.len(), 3, "at epochs 0, 10 and 12");

@@ -151,7 +151,7 @@ fn train(directory: &Path, out: &Path, more: &[&str]) -> String {
     let metadata = r#"{"tag": "counting", "include": [{"class": "clock", "count": 2}], "prompt": "a photo of two clocks"}"#;
     std::fs::write(&prompts[1], metadata).expect("written");
     let [train, test] = prompts.map(|path| path.to_string_lossy().into_owned());
-    let sets = [format!("prompts.train={train}"), format!("prompts.test={test}")];
+    let sets = [format!("prompts.train={train}"), format!("prompts.validation={test}")];
     let model = golden("sd3-tiny");
     let out = out.to_string_lossy().into_owned();
     let settings = SETTINGS.into_iter().chain(sets.iter().map(String::as_str)).chain(more.iter().copied());
@@ -248,7 +248,7 @@ fn a_model_directory_needs_its_own_presets_and_the_others_need_none() {
     // What is refused before prompts are encoded leaves no run behind.
     let prompts = directory.path().join("prompts.txt");
     std::fs::write(&prompts, "a cat\n").expect("written");
-    let sets = ["train", "test"].map(|set| format!("prompts.{set}={}", prompts.display()));
+    let sets = ["train", "validation"].map(|set| format!("prompts.{set}={}", prompts.display()));
     let jpeg = ["--model", &model, "--set", "rewards={ jpeg_compressibility = 1 }", "--set", "sd3.resolution=32"];
     let refusal = |more: &[&str]| {
         let text = with("sd35m-ocr", &[&jpeg[..], more].concat());

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use grpo::{
-    GrpoConfig, Policy, RolloutConfig, Task, Trainer, evaluate::EncodedPrompt, images::Decoder, optimizer::AdamWConfig,
-    workers::Workers,
+    GrpoConfig, Policy, RolloutConfig, Task, Trainer, evaluate::EncodedPrompt, groups::Mix, images::Decoder,
+    optimizer::AdamWConfig, workers::Workers,
 };
 use models::{Dit, DitConfig, TokenIds, Vocabulary, WeightsFile};
 use serde_json::Value;
@@ -42,7 +42,7 @@ fn a_dense_reward_rises_steadily_on_the_shipped_base() {
     let encode = |text: &str| -> TokenIds { vocabulary.encode(text, sizes.text_length).expect("known words") };
     let task = Task {
         prompts: prompts.map(|text| EncodedPrompt { prompt: Prompt::plain(text), condition: encode(text) }).into(),
-        weights: vec![1.0; prompts.len()],
+        mix: Mix::even(prompts.len()),
         reward: WeightedReward::new(vec![(1.0, Box::new(Darkness))]),
         latent_shape: [sizes.channels, sizes.image_size, sizes.image_size],
         decoder: Arc::new(Decoder::Pixels),

@@ -9,6 +9,7 @@ use grpo::{
     advantage::{AdvantageConfig, Spread},
     ema::EmaConfig,
     evaluate::EncodedPrompt,
+    groups::Mix,
     images::Decoder,
     objective::{KlController, ObjectiveConfig, StepWeight},
     optimizer::{AdamW, AdamWConfig, MuonConfig},
@@ -92,7 +93,7 @@ pub fn task(reward: Box<dyn Reward>) -> Task<Plain, TokenIds> {
     let prompt = |(i, condition): (usize, TokenIds)| EncodedPrompt { prompt: Prompt::plain(&format!("prompt {i}")), condition };
     Task {
         prompts: conditions(4).into_iter().enumerate().map(prompt).collect(),
-        weights: vec![1.0; 4],
+        mix: Mix::even(4),
         reward: WeightedReward::new(vec![(1.0, reward)]),
         latent_shape: [3, 16, 16],
         decoder: Arc::new(Decoder::Pixels),

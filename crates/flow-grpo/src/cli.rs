@@ -185,11 +185,11 @@ pub struct SampleArgs {
 struct EvalArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// shapes:test, shapes:unseen, shapes:train, or a GenEval metadata file.
+    /// shapes:test, shapes:unseen, shapes:validation, shapes:train, or a GenEval metadata file.
     #[arg(long, default_value = "shapes:test")]
     prompts: String,
-    /// Pictures of each kind of prompt.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Pictures of each kind of prompt, spread evenly over its prompts; 0 takes every prompt once.
+    #[arg(long, default_value_t = 100)]
     samples: u32,
     /// The JSON file to write.
     #[arg(long)]
@@ -320,7 +320,7 @@ impl SampleArgs {
 
 fn eval(args: &EvalArgs) -> Result<()> {
     let (rows, prompts, images) =
-        generate(&args.model, |card| Prompts::open(&args.prompts, card), |prompts| prompts.balanced_rows(args.samples as usize))?;
+        generate(&args.model, |card| Prompts::open(&args.prompts, card), |prompts| prompts.rows(args.samples as usize))?;
     let evaluation = prompts.evaluate(&images, &rows, None)?;
     match &evaluation.accuracy {
         Some(accuracy) => print!("{}\n{}", accuracy.table(), accuracy.fault_table()),

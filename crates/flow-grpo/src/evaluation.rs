@@ -18,12 +18,13 @@ use tasks::{
     image::Image,
     prompts::{Prompt, PromptSet},
     reward::WeightedReward,
-    shapes::{self, Fault, Split, Verdict},
+    shapes::{self, Fault, Metadata, Split, Verdict},
     toy,
 };
 
 use crate::{
     backend::{Device, Plain},
+    intervals::{self, Tally},
     monitors::{self, JpegCompressibility},
     network::{Network, Pipeline},
     picture, plot,
@@ -35,7 +36,7 @@ use crate::{
 pub struct Prompts<C>(pub Vec<EncodedPrompt<C>>);
 
 impl<C> Prompts<C> {
-    /// A built-in set (`shapes:train`, `shapes:test`, `shapes:unseen`, `toy`) or a prompt file.
+    /// A built-in set (`shapes:train`, `shapes:validation`, `shapes:test`, `shapes:unseen`, `toy`) or a prompt file.
     ///
     /// # Errors
     /// If the file cannot be read, a word is unknown, or pictures are to be verified and the network makes none.
@@ -43,17 +44,23 @@ impl<C> Prompts<C> {
         Ok(Self(pipeline.encode(&prompt_set(source, pipeline)?.prompts)?))
     }
 
-    /// `per_tag` rows for every kind of prompt, spread evenly over the prompts of the kind.
-    pub fn balanced_rows(&self, per_tag: usize) -> Vec<Row> {
-        let mut by_tag: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (index, encoded) in self.0.iter().enumerate() {
-            by_tag.entry(&encoded.prompt.tag).or_default().push(index);
+    /// `per_kind` rows for every kind of prompt, spread evenly over the prompts of the kind; 0: every prompt once.
+    pub fn rows(&self, per_kind: usize) -> Vec<Row> {
+        if per_kind == 0 {
+            return Row::all(self.0.len(), 1);
         }
-        let rows = |indices: &Vec<usize>| {
-            let n = indices.len();
-            (0..per_tag).map(|i| Row { prompt: indices[i % n], sample: i / n }).collect::<Vec<_>>()
+        let mut by_kind: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (index, encoded) in self.0.iter().enumerate() {
+            by_kind.entry(&encoded.prompt.tag).or_default().push(index);
+        }
+        let rows = |prompts: &Vec<usize>| {
+            let n = prompts.len();
+            // With fewer rows than prompts every (n/rows)-th prompt; with more, all of them as often as it goes, and of the rest likewise.
+            let (whole, rest) = (per_kind / n, per_kind % n);
+            let again = (0..whole).flat_map(|sample| prompts.iter().map(move |&prompt| Row { prompt, sample }));
+            again.chain((0..rest).map(|i| Row { prompt: prompts[i * n / rest], sample: whole })).collect::<Vec<_>>()
         };
-        by_tag.values().flat_map(rows).collect()
+        by_kind.values().flat_map(rows).collect()
     }
 
     /// The prompt of a row.
@@ -69,6 +76,11 @@ impl<C> Prompts<C> {
         let tags: BTreeSet<&str> = self.0.iter().map(|prompt| prompt.prompt.tag.as_str()).collect();
         let tags = tags.into_iter().map(|tag| format!("tags.{tag}"));
         ["overall", "partial"].map(str::to_owned).into_iter().chain(tags).collect()
+    }
+
+    /// Whether one of them asks for something without naming its colour.
+    pub fn leave_a_color_open(&self) -> bool {
+        self.0.iter().filter_map(|prompt| prompt.prompt.metadata.as_ref()).any(Metadata::leaves_a_color_open)
     }
 
     /// Shows what was made: pictures as a captioned grid with one row a kind, points as a scatter plot.
@@ -105,23 +117,26 @@ impl<C> Prompts<C> {
     }
 
     fn accuracy(&self, images: &[Image], rows: &[Row]) -> Option<Accuracy> {
-        let mut by_tag: BTreeMap<String, Vec<Verdict>> = BTreeMap::new();
+        let mut by_tag: BTreeMap<String, Vec<Judged>> = BTreeMap::new();
         for (image, row) in images.iter().zip(rows) {
             let prompt = self.prompt(row);
-            let verdict = shapes::verify(image, prompt.metadata.as_ref()?);
-            by_tag.entry(prompt.tag.clone()).or_default().push(verdict);
+            let metadata = prompt.metadata.as_ref()?;
+            let judged =
+                Judged { prompt: row.prompt, trained_on: metadata.is_trained_on(), verdict: shapes::verify(image, metadata) };
+            by_tag.entry(prompt.tag.clone()).or_default().push(judged);
         }
         Some(Accuracy::of(&by_tag))
     }
 }
 
-/// A built-in set of prompts (`shapes:train`, `shapes:test`, `shapes:unseen`, `toy`) or that of a file.
+/// A built-in set of prompts (`shapes:train`, `shapes:validation`, `shapes:test`, `shapes:unseen`, `toy`) or that of a file.
 ///
 /// # Errors
 /// If the file cannot be read, or pictures are to be verified and the network makes none.
 pub fn prompt_set(source: &str, pipeline: &impl Pipeline) -> Result<PromptSet> {
     let set = match source {
         "shapes:train" => shapes::prompts(Split::Train),
+        "shapes:validation" => shapes::prompts(Split::Validation),
         "shapes:test" => shapes::prompts(Split::Test),
         "shapes:unseen" => shapes::prompts(Split::Unseen),
         "toy" => toy::prompts(),
@@ -223,6 +238,14 @@ impl<P: Pipeline> Evaluator<'_, P> {
     }
 }
 
+/// The verdict on a picture for a prompt.
+#[derive(Clone, Copy, Debug)]
+struct Judged {
+    prompt: usize,
+    trained_on: bool,
+    verdict: Verdict,
+}
+
 /// What a set of pictures is worth.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
@@ -242,13 +265,20 @@ impl Evaluation {
     }
 }
 
-/// Strict accuracies in `[0, 1]`.
+/// Strict accuracies in `[0, 1]`, with 95 % intervals ([`intervals::interval`]).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Accuracy {
-    /// The mean over the kinds of prompt, as GenEval's overall score.
+    /// The mean over the kinds of prompt, as GenEval's overall score; but for those of `trained_on`, unless there are no others.
     pub overall: f64,
+    /// Its interval.
+    pub overall_interval: [f64; 2],
     /// The share of pictures of a kind that are strictly right.
     pub tags: BTreeMap<String, f64>,
+    /// Their intervals.
+    pub intervals: BTreeMap<String, [f64; 2]>,
+    /// Kinds whose scenes are all asked for by training prompts as well: nothing of them is held out.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub trained_on: BTreeSet<String>,
     /// The mean partial score over all pictures.
     pub partial: f64,
     /// The number of pictures of each kind.
@@ -259,41 +289,61 @@ pub struct Accuracy {
 
 impl Accuracy {
     /// The accuracy of the pictures of each kind.
-    fn of(by_tag: &BTreeMap<String, Vec<Verdict>>) -> Self {
-        let share = |verdicts: &[Verdict], fault: Option<Fault>| {
-            verdicts.iter().filter(|verdict| verdict.fault == fault).count() as f64 / verdicts.len() as f64
+    fn of(by_tag: &BTreeMap<String, Vec<Judged>>) -> Self {
+        let fault_share = |judged: &[Judged], fault: Fault| {
+            judged.iter().filter(|judged| judged.verdict.fault == Some(fault)).count() as f64 / judged.len() as f64
         };
-        let faults = |verdicts: &[Verdict]| {
-            let shares = Fault::ALL.map(|fault| (fault, share(verdicts, Some(fault))));
+        let faults = |judged: &[Judged]| {
+            let shares = Fault::ALL.map(|fault| (fault, fault_share(judged, fault)));
             shares.into_iter().filter(|(_, share)| *share > 0.0).collect()
         };
-        let tags: BTreeMap<String, f64> = by_tag.iter().map(|(tag, verdicts)| (tag.clone(), share(verdicts, None))).collect();
-        let partials: Vec<f64> = by_tag.values().flatten().map(|verdict| verdict.partial.into()).collect();
+        let tallies: BTreeMap<&String, Vec<Tally>> = by_tag.iter().map(|(tag, judged)| (tag, tallies(judged))).collect();
+        let trained_on: BTreeSet<String> = by_tag
+            .iter()
+            .filter(|(_, judged)| judged.iter().all(|judged| judged.trained_on))
+            .map(|(tag, _)| tag.clone())
+            .collect();
+        let nothing_is_held_out = trained_on.len() == by_tag.len();
+        let counted: Vec<&[Tally]> = tallies
+            .iter()
+            .filter(|(tag, _)| nothing_is_held_out || !trained_on.contains(**tag))
+            .map(|(_, tallies)| &tallies[..])
+            .collect();
+        let partials: Vec<f64> = by_tag.values().flatten().map(|judged| judged.verdict.partial.into()).collect();
         Self {
-            overall: tags.values().sum::<f64>() / tags.len().max(1) as f64,
-            tags,
+            overall: intervals::mean_share(&counted),
+            overall_interval: intervals::interval(&counted),
+            tags: tallies.iter().map(|(tag, tallies)| ((*tag).clone(), intervals::share(tallies))).collect(),
+            intervals: tallies.iter().map(|(tag, tallies)| ((*tag).clone(), intervals::interval(&[tallies]))).collect(),
+            trained_on,
             partial: partials.iter().sum::<f64>() / partials.len().max(1) as f64,
-            images: by_tag.iter().map(|(tag, verdicts)| (tag.clone(), verdicts.len())).collect(),
-            faults: by_tag.iter().map(|(tag, verdicts)| (tag.clone(), faults(verdicts))).collect(),
+            images: by_tag.iter().map(|(tag, judged)| (tag.clone(), judged.len())).collect(),
+            faults: by_tag.iter().map(|(tag, judged)| (tag.clone(), faults(judged))).collect(),
         }
     }
 
-    /// One line for people.
+    /// One line for people; kinds of which nothing is held out are in brackets.
     pub fn line(&self) -> String {
-        let tags: Vec<String> = self.tags.iter().map(|(tag, share)| format!("{tag} {share:.2}")).collect();
-        format!("overall {:.3}  {}", self.overall, tags.join("  "))
+        let tag = |(tag, share): (&String, &f64)| {
+            let shown = format!("{tag} {share:.2}");
+            if self.trained_on.contains(tag) { format!("({shown})") } else { shown }
+        };
+        let tags: Vec<String> = self.tags.iter().map(tag).collect();
+        let [low, high] = self.overall_interval;
+        format!("overall {:.3} ({low:.3}-{high:.3})  {}", self.overall, tags.join("  "))
     }
 
     /// A table with 95 % intervals.
     pub fn table(&self) -> String {
         let mut table = String::from("kind            images   strict   95 % interval\n");
         for (tag, &share) in &self.tags {
-            let (low, high) = wilson_interval(share, self.images[tag]);
-            table += &row(tag, self.images[tag], share, low, high);
+            let note = if self.trained_on.contains(tag) { "  all of its scenes are trained on" } else { "" };
+            table += &row(tag, self.images[tag], share, self.intervals[tag], note);
         }
-        let half = 1.96 * self.overall_standard_error();
-        let (low, high) = ((self.overall - half).max(0.0), (self.overall + half).min(1.0));
-        table + &row("overall", self.images.values().sum(), self.overall, low, high)
+        let nothing_is_held_out = self.trained_on.len() == self.tags.len();
+        let counted = self.images.iter().filter(|(tag, _)| nothing_is_held_out || !self.trained_on.contains(*tag));
+        let note = if nothing_is_held_out || self.trained_on.is_empty() { "" } else { "  held-out kinds alone" };
+        table + &row("overall", counted.map(|(_, images)| images).sum(), self.overall, self.overall_interval, note)
     }
 
     /// What is wrong with the pictures that are not strictly right, in percent of all of the kind; the first fault of each counts.
@@ -307,25 +357,21 @@ impl Accuracy {
         }
         table
     }
+}
 
-    /// The standard error of the mean over the kinds, each kind's pictures being independent.
-    fn overall_standard_error(&self) -> f64 {
-        let variance = |(tag, share): (&String, &f64)| share * (1.0 - share) / self.images[tag] as f64;
-        self.tags.iter().map(variance).sum::<f64>().sqrt() / self.tags.len().max(1) as f64
+/// What was right, prompt by prompt.
+fn tallies(judged: &[Judged]) -> Vec<Tally> {
+    let mut by_prompt: BTreeMap<usize, Tally> = BTreeMap::new();
+    for judged in judged {
+        let tally = by_prompt.entry(judged.prompt).or_default();
+        tally.images += 1;
+        tally.right += usize::from(judged.verdict.strict());
     }
+    by_prompt.into_values().collect()
 }
 
-fn row(name: &str, images: usize, share: f64, low: f64, high: f64) -> String {
-    format!("{name:<15} {images:>6}  {:>5.1} %  {:>5.1} - {:.1} %\n", 100.0 * share, 100.0 * low, 100.0 * high)
-}
-
-/// The Wilson score interval at 95 % for a share of `n` trials (Wilson 1927).
-pub fn wilson_interval(share: f64, n: usize) -> (f64, f64) {
-    let (n, z) = (n as f64, 1.96);
-    let denominator = 1.0 + z * z / n;
-    let center = (share + z * z / (2.0 * n)) / denominator;
-    let half = z / denominator * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
-    ((center - half).max(0.0), (center + half).min(1.0))
+fn row(name: &str, images: usize, share: f64, [low, high]: [f64; 2], note: &str) -> String {
+    format!("{name:<15} {images:>6}  {:>5.1} %  {:>5.1} - {:.1} %{note}\n", 100.0 * share, 100.0 * low, 100.0 * high)
 }
 
 /// The reward of a configuration: names and weights.
@@ -337,6 +383,7 @@ pub fn rewards(weights: &BTreeMap<String, f32>, picture_shape: [usize; 3], devic
             "shapes_partial" => Box::new(shapes::ShapesPartial),
             "shapes_strict" => Box::new(shapes::ShapesStrict),
             "shapes_proxy" => Box::new(ShapesProxy::built_in(picture_shape, device).context("rewards.shapes_proxy")?),
+            "shapes_variety" => Box::new(shapes::ShapesVariety),
             "darkness" => Box::new(Darkness),
             "jpeg_compressibility" => Box::new(JpegCompressibility),
             "toy_mode" => Box::new(toy::FirstMode),
@@ -351,19 +398,54 @@ pub fn rewards(weights: &BTreeMap<String, f32>, picture_shape: [usize; 3], devic
 pub const TO_COME: [&str; 3] = ["geneval", "ocr", "pickscore"];
 
 /// The names of all rewards.
-pub const REWARDS: [&str; 6] =
-    ["shapes_partial", "shapes_strict", "shapes_proxy", "darkness", "jpeg_compressibility", "toy_mode"];
+pub const REWARDS: [&str; 7] =
+    ["shapes_partial", "shapes_strict", "shapes_variety", "shapes_proxy", "darkness", "jpeg_compressibility", "toy_mode"];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn prompts(kinds: &[(&str, usize)]) -> Prompts<()> {
+        let of_kind = |&(tag, count): &(&str, usize)| {
+            let prompt = move |_| Prompt { tag: tag.to_owned(), ..Prompt::plain("a prompt") };
+            (0..count).map(prompt).collect::<Vec<_>>()
+        };
+        Prompts(kinds.iter().flat_map(of_kind).map(|prompt| EncodedPrompt { prompt, condition: () }).collect())
+    }
+
     #[test]
-    fn the_interval_is_wilsons() {
-        // Newcombe 1998, table I: 81 of 263 gives .2553 to .3662; 0 of 20 gives 0 to .1611.
-        let (low, high) = wilson_interval(81.0 / 263.0, 263);
-        assert!((low - 0.2553).abs() < 1e-3 && (high - 0.3662).abs() < 1e-3, "{low} {high}");
-        let (low, high) = wilson_interval(0.0, 20);
-        assert!(low == 0.0 && (high - 0.1611).abs() < 1e-3, "{low} {high}");
+    fn rows_are_spread_evenly_over_the_prompts_of_every_kind() {
+        let prompts = prompts(&[("few", 3), ("many", 100)]);
+        for per_kind in [1, 2, 7, 50, 64, 100, 230] {
+            let rows = prompts.rows(per_kind);
+            assert_eq!(rows.len(), 2 * per_kind);
+            for (first, count) in [(0, 3), (3, 100)] {
+                let taken = |prompt: usize| rows.iter().filter(|row| row.prompt == prompt).count();
+                let counts: Vec<usize> = (first..first + count).map(taken).collect();
+                let (least, most) = (counts.iter().min(), counts.iter().max());
+                assert!(least.zip(most).is_some_and(|(least, most)| most - least <= 1), "{per_kind}: {counts:?}");
+                // No stretch of the file is left out.
+                let gap = counts.split(|taken| *taken > 0).map(<[_]>::len).max().unwrap_or(0);
+                assert!(gap <= count / per_kind.min(count), "{per_kind} of {count}: {gap} in a row without a picture");
+            }
+            let distinct: BTreeSet<(usize, usize)> = rows.iter().map(|row| (row.prompt, row.sample)).collect();
+            assert_eq!(distinct.len(), rows.len());
+        }
+        assert_eq!(prompts.rows(0).len(), 103);
+    }
+
+    #[test]
+    fn a_kind_that_is_trained_on_as_a_whole_does_not_count_as_held_out() {
+        let judged = |prompt, trained_on, right| Judged {
+            prompt,
+            trained_on,
+            verdict: Verdict { fault: (!right).then_some(Fault::Shapes), partial: 1.0 },
+        };
+        let one = vec![judged(0, true, true), judged(1, true, true)];
+        let other = vec![judged(2, false, true), judged(3, false, false)];
+        let accuracy = Accuracy::of(&[("single".to_owned(), one.clone()), ("pairs".to_owned(), other)].into());
+        assert_eq!((accuracy.overall, accuracy.tags["single"]), (0.5, 1.0));
+        assert!(accuracy.line().contains("(single 1.00)") && accuracy.table().contains("trained on"), "{}", accuracy.table());
+        assert_eq!(Accuracy::of(&[("single".to_owned(), one)].into()).overall, 1.0);
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tasks::{
     image::Image,
     prompts::Prompt,
-    shapes::{self, Metadata, Scene, Split},
+    shapes::{self, Metadata, Scene},
     toy,
 };
 
@@ -41,7 +41,7 @@ impl CaptionConfig {
 
 /// An endless source of pictures with captions.
 pub enum Examples {
-    /// Scenes for the training prompts, every kind equally often, and for detailed captions.
+    /// Scenes for captions, every kind equally often, and for detailed captions.
     Scenes {
         /// The prompts of each kind with what they ask for.
         by_tag: Vec<Vec<(Metadata, TokenIds)>>,
@@ -70,7 +70,7 @@ impl Examples {
             Ok((metadata, card.condition(&prompt.text)?))
         };
         let mut by_tag: BTreeMap<String, Vec<_>> = BTreeMap::new();
-        for prompt in shapes::prompts(Split::Train).prompts {
+        for prompt in shapes::captions().prompts {
             by_tag.entry(prompt.tag.clone()).or_default().push(encode(prompt)?);
         }
         let detailed = shapes::detailed().prompts.into_iter().map(encode).collect::<Result<_>>()?;
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn two_objects_are_named_from_the_left_in_the_asked_share_of_pictures() {
         let mut rng = Key::new(1, Purpose::Pretraining).rng();
-        let pair = shapes::prompts(Split::Train)
+        let pair = shapes::captions()
             .prompts
             .into_iter()
             .find_map(|prompt| prompt.metadata.filter(|metadata| metadata.tag == shapes::Tag::TwoObject));

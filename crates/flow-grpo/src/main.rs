@@ -15,6 +15,7 @@ mod figure;
 #[cfg(test)]
 mod fuzz;
 mod interrupt;
+mod intervals;
 mod memory;
 mod monitors;
 mod network;

@@ -8,44 +8,84 @@ use image::{ImageEncoder, codecs::jpeg::JpegEncoder};
 use serde::{Deserialize, Serialize};
 use tasks::{
     image::Image,
+    pixels,
     prompts::Prompt,
     reward::{Reward, RewardError, WeightedReward},
+    shapes::color_entropy,
 };
 
-/// The numbers of a set of pictures.
+/// The numbers of a set of pictures by name: those of [`names`] that these pictures have.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Monitors {
-    /// Mean distance of two pictures for the same prompt: the root of the mean squared difference of their pixels.
-    pub diversity: f64,
-    /// Mean saturation of a pixel, `(max − min)/max` of its channels, in `[0, 1]`; RGB pictures only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub saturation: Option<f64>,
-    /// Mean size as a JPEG of quality 95, in kB: grows with noise and texture, falls with blur and emptiness; RGB pictures only.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub jpeg_kilobytes: Option<f64>,
-    /// Distance to the pictures that the base model made for the same prompts from the same noise; in evaluations of RGB pictures.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub base_distance: Option<f64>,
+#[serde(transparent)]
+pub struct Monitors(BTreeMap<String, f64>);
+
+/// What sets of pictures are watched by.
+///
+/// - `diversity`: mean distance of two pictures for the same prompt, the root of the mean squared difference of their pixels;
+/// - of RGB pictures the means of `saturation`, `background_brightness`, `dark_pixels`, `edge_density` and `high_frequency`
+///   ([`tasks::pixels`]), and `jpeg_kilobytes`, the size as a JPEG of quality 95, which grows with noise and texture and falls with
+///   blur and emptiness;
+/// - of pictures for prompts that leave colours open `color_entropy`, that of those colours
+///   ([`tasks::shapes::color_entropy`]);
+/// - `base_distance`, the distance to the pictures that the base model made for the same prompts from the same noise: in evaluations.
+pub fn names(picture_shape: [usize; 3], open_colors: bool) -> Vec<&'static str> {
+    let colored = if picture_shape[0] == 3 { &OF_COLORED[..] } else { &[] };
+    let open = if open_colors { &[COLOR_ENTROPY][..] } else { &[] };
+    [&[DIVERSITY], colored, open].concat()
 }
 
-/// What every set of pictures is watched by; `base_distance` is known in evaluations alone.
-pub const MONITORS: [&str; 4] = ["diversity", "saturation", "jpeg_kilobytes", "base_distance"];
+const DIVERSITY: &str = "diversity";
+const COLOR_ENTROPY: &str = "color_entropy";
+/// The distance to the base model's pictures.
+pub const BASE_DISTANCE: &str = "base_distance";
+const OF_COLORED: [&str; 7] =
+    ["saturation", "background_brightness", "dark_pixels", "edge_density", "high_frequency", "jpeg_kilobytes", BASE_DISTANCE];
 
 impl Monitors {
-    /// The numbers of pictures; rows say which of them are for the same prompt.
-    pub fn of(images: &[Image], rows: &[Row]) -> Result<Self> {
-        let colored = images.iter().all(|image| image.channels == 3) && !images.is_empty();
-        let mean = |f: &dyn Fn(&Image) -> Result<f64>| -> Result<Option<f64>> {
-            let values = images.iter().filter(|_| colored).map(f).collect::<Result<Vec<f64>>>()?;
-            Ok(colored.then(|| advantage::mean(&values)))
-        };
-        Ok(Self {
-            diversity: diversity(images, rows),
-            saturation: mean(&|image| Ok(saturation(image)))?,
-            jpeg_kilobytes: mean(&jpeg_kilobytes)?,
-            base_distance: None,
-        })
+    /// The numbers of pictures, all but [`BASE_DISTANCE`]; rows say which of them are for the same prompt.
+    pub fn of(images: &[Image], rows: &[Row], prompts: &[&Prompt]) -> Result<Self> {
+        let mut numbers = BTreeMap::from([(DIVERSITY.to_owned(), diversity(images, rows))]);
+        if images.iter().all(|image| image.channels == 3) && !images.is_empty() {
+            let mean = |of: fn(&Image) -> f64| advantage::mean(&images.iter().map(of).collect::<Vec<_>>());
+            let kilobytes = images.iter().map(jpeg_kilobytes).collect::<Result<Vec<f64>>>()?;
+            numbers.extend([
+                ("saturation".to_owned(), mean(pixels::saturation)),
+                ("background_brightness".to_owned(), mean(pixels::background_brightness)),
+                ("dark_pixels".to_owned(), mean(pixels::dark_pixels)),
+                ("edge_density".to_owned(), mean(pixels::edge_density)),
+                ("high_frequency".to_owned(), mean(pixels::high_frequency)),
+                ("jpeg_kilobytes".to_owned(), advantage::mean(&kilobytes)),
+            ]);
+            numbers.extend(color_entropy(images, prompts).map(|entropy| (COLOR_ENTROPY.to_owned(), entropy)));
+        }
+        Ok(Self(numbers))
     }
+
+    /// Adds a number.
+    pub fn insert(&mut self, name: &str, value: f64) {
+        self.0.insert(name.to_owned(), value);
+    }
+
+    /// Every number relative to that of the base model's pictures, `(x + 1e-9)/(x_base + 1e-9)`: finite where the base has 0.
+    pub fn relative_to(&self, base: &Self) -> BTreeMap<String, f64> {
+        let relative = |(name, value): (&String, &f64)| Some((name.clone(), (value + 1e-9) / (base.0.get(name)? + 1e-9)));
+        self.0.iter().filter_map(relative).collect()
+    }
+
+    /// A table of these numbers beside those of the base model's pictures.
+    pub fn drift_table(&self, base: &Self) -> String {
+        let relative = self.relative_to(base);
+        let mut table = format!("{:<24}{:>10}{:>10}{:>10}\n", "pictures", "base", "now", "now/base");
+        for (name, ratio) in &relative {
+            table += &format!("{name:<24}{:>10}{:>10}{ratio:>10.2}\n", short(base.0[name]), short(self.0[name]));
+        }
+        table
+    }
+}
+
+/// A number in a few characters.
+fn short(value: f64) -> String {
+    if value != 0.0 && value.abs() < 1e-3 { format!("{value:.2e}") } else { format!("{value:.3}") }
 }
 
 /// The mean of every reward by name.
@@ -70,15 +110,6 @@ fn diversity(images: &[Image], rows: &[Row]) -> f64 {
 fn distance(a: &Image, b: &Image) -> f64 {
     let squares: f32 = a.pixels.iter().zip(&b.pixels).map(|(a, b)| (a - b).powi(2)).sum();
     (f64::from(squares) / a.pixels.len() as f64).sqrt()
-}
-
-fn saturation(image: &Image) -> f64 {
-    let of_pixel = |[r, g, b]: [f32; 3]| {
-        let (low, high) = (r.min(g).min(b), r.max(g).max(b));
-        if high > 0.0 { f64::from((high - low) / high) } else { 0.0 }
-    };
-    let pixels = (0..image.height).flat_map(|row| (0..image.width).map(move |column| image.rgb(row, column)));
-    advantage::mean(&pixels.map(of_pixel).collect::<Vec<_>>())
 }
 
 fn jpeg_kilobytes(image: &Image) -> Result<f64> {
@@ -167,10 +198,18 @@ fn features(image: &Image) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use grpo::noise::{Key, Purpose};
+    use tasks::shapes;
+
     use super::*;
 
     fn plain(value: f32) -> Image {
         Image { channels: 3, height: 8, width: 8, pixels: vec![value; 3 * 64] }
+    }
+
+    fn of(images: &[Image], rows: &[Row]) -> BTreeMap<String, f64> {
+        let prompt = Prompt::plain("a picture");
+        Monitors::of(images, rows, &vec![&prompt; images.len()]).expect("numbers").0
     }
 
     #[test]
@@ -178,20 +217,34 @@ mod tests {
         let rows: Vec<Row> = [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(prompt, sample)| Row { prompt, sample }).into();
         let same = [0.2, 0.2, 0.9, 0.9].map(plain);
         let differ = [0.2, 0.5, 0.2, 0.5].map(plain);
-        assert_eq!(Monitors::of(&same, &rows).expect("numbers").diversity, 0.0);
-        assert!((Monitors::of(&differ, &rows).expect("numbers").diversity - 0.3).abs() < 1e-6);
+        assert_eq!(of(&same, &rows)[DIVERSITY], 0.0);
+        assert!((of(&differ, &rows)[DIVERSITY] - 0.3).abs() < 1e-6);
     }
 
     #[test]
-    fn noise_makes_jpegs_larger_and_colour_makes_pictures_saturated() {
+    fn noise_makes_jpegs_larger() {
         let mut noisy = plain(0.5);
         noisy.pixels.iter_mut().enumerate().for_each(|(i, pixel)| *pixel = (i * 37 % 101) as f32 / 100.0);
-        let mut red = plain(0.0);
-        red.pixels[..64].fill(0.8);
-        let of = |image: &Image| Monitors::of(std::slice::from_ref(image), &[Row { prompt: 0, sample: 0 }]).expect("numbers");
-        let (grey, noisy, red) = (of(&plain(0.5)), of(&noisy), of(&red));
-        assert!(noisy.jpeg_kilobytes > grey.jpeg_kilobytes);
-        assert_eq!((grey.saturation, red.saturation), (Some(0.0), Some(1.0)));
+        let of = |image: &Image| of(std::slice::from_ref(image), &[Row { prompt: 0, sample: 0 }]);
+        assert!(of(&noisy)["jpeg_kilobytes"] > of(&plain(0.5))["jpeg_kilobytes"]);
+    }
+
+    #[test]
+    fn every_name_is_that_of_a_number_and_drift_is_relative_to_the_base() {
+        let prompt = shapes::prompts(shapes::Split::Train).prompts.remove(0);
+        let scene =
+            shapes::Scene::sample(prompt.metadata.as_ref().expect("metadata"), 24, &mut Key::new(1, Purpose::Order).rng());
+        let image = shapes::render(&scene, 24);
+        let numbers = Monitors::of(std::slice::from_ref(&image), &[Row { prompt: 0, sample: 0 }], &[&prompt]).expect("numbers");
+        let mut named: Vec<&str> = names([3, 24, 24], true);
+        named.retain(|name| *name != BASE_DISTANCE);
+        named.sort_unstable();
+        assert_eq!(numbers.0.keys().map(String::as_str).collect::<Vec<_>>(), named);
+        let mut doubled = numbers.clone();
+        doubled.0.values_mut().for_each(|value| *value *= 2.0);
+        assert!(doubled.relative_to(&numbers).values().all(|ratio| *ratio == 1.0 || (ratio - 2.0).abs() < 1e-2));
+        assert!(doubled.drift_table(&numbers).contains("2.00"));
+        assert_eq!(names([2, 1, 1], false), [DIVERSITY]);
     }
 
     #[test]

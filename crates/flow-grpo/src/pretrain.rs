@@ -210,7 +210,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         let trained = Trained::all(&network);
         let weights = trained.of(&network);
         let held_out = match card.architecture {
-            Architecture::Dit(_) => Prompts::open("shapes:test", &card)?,
+            Architecture::Dit(_) => Prompts::open("shapes:validation", &card)?,
             Architecture::Mlp(_) => Prompts::open("toy", &card)?,
         };
         let mut session = Self {
@@ -336,7 +336,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
             guidance: 1.0,
         };
         let network = self.average.put_into(self.network.clone());
-        let rows = self.held_out.balanced_rows(self.config.evaluation_samples);
+        let rows = self.held_out.rows(self.config.evaluation_samples);
         let images = evaluator.generate(&network, &self.held_out, &rows)?;
         self.held_out.write_picture(&images, &rows, &run.samples("step", self.step))?;
         run.append_picture("step", self.step)?;

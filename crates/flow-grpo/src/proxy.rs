@@ -24,7 +24,7 @@ use models::{
 use rand::{Rng, seq::IndexedRandom};
 use tasks::{
     image::Image,
-    prompts::Prompt,
+    prompts::{Prompt, PromptSet},
     reward::{Reward, RewardError},
     shapes::{self, Metadata, Scene, Split},
 };
@@ -62,7 +62,7 @@ const BUILT_IN: &[u8] = include_bytes!("../../../assets/checkpoints/shapes-proxy
 
 /// Trains the classifier and says how often it is right on held-out prompts.
 pub fn train(args: &ProxyArgs, device: &Device) -> Result<()> {
-    let prompts = metadata(Split::Train);
+    let prompts = metadata(shapes::captions());
     let mut network = SIZES.init::<Plain>(args.seed, device);
     let trained = Trained::all(&network);
     let mut optimizer = AdamW::new(OPTIMIZER, &trained.of(&network));
@@ -96,8 +96,8 @@ pub fn train(args: &ProxyArgs, device: &Device) -> Result<()> {
     Ok(())
 }
 
-fn metadata(split: Split) -> Vec<Metadata> {
-    shapes::prompts(split).prompts.into_iter().filter_map(|prompt| prompt.metadata).collect()
+fn metadata(set: PromptSet) -> Vec<Metadata> {
+    set.prompts.into_iter().filter_map(|prompt| prompt.metadata).collect()
 }
 
 /// Scenes with their labels.
@@ -136,7 +136,7 @@ fn pixels(images: &[Image], device: &Device) -> Tensor<Plain, 4> {
 /// The share of the facts of held-out scenes on whose right side of ½ the classifier is.
 fn accuracy(network: &Classifier<Plain>, device: &Device) -> f64 {
     let mut rng = Key::new(0, Purpose::Evaluation).rng();
-    let (images, labels) = batch(&metadata(Split::Test), 1000, &mut rng);
+    let (images, labels) = batch(&metadata(shapes::prompts(Split::Test)), 1000, &mut rng);
     let logits: Vec<f32> = network.logits(pixels(&images, device)).into_data().iter().collect();
     let said = labels.iter().flatten().zip(logits).filter_map(|(label, logit)| label.map(|label| label == (logit > 0.0)));
     let right: Vec<f64> = said.map(|right| if right { 1.0 } else { 0.0 }).collect();

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     evaluation::{Evaluation, Prompts},
-    monitors::{Features, MONITORS, Monitors},
+    monitors::{self, BASE_DISTANCE, Features, Monitors},
     rules::{Action, Peaks},
     train_config::TrainConfig,
 };
@@ -22,14 +22,20 @@ pub struct EvaluationLine {
     pub event: &'static str,
     /// Epochs done.
     pub epoch: usize,
-    /// On the held-out prompts.
+    /// On the validation prompts.
     #[serde(flatten)]
-    pub test: Evaluation,
+    pub validation: Evaluation,
     /// The mean of every gold reward.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub gold: BTreeMap<String, f64>,
     /// What is watched beside the rewards.
     pub monitors: Monitors,
+    /// The same relative to the base model's pictures for the same prompts from the same noise.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub drift: BTreeMap<String, f64>,
+    /// On the test prompts, at both ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test: Option<Evaluation>,
     /// On the unseen prompts, at both ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unseen: Option<Evaluation>,
@@ -74,9 +80,8 @@ pub struct Inputs {
 
 impl Inputs {
     /// The inputs of a run.
-    pub fn of<C>(base: String, train: &[EncodedPrompt<C>], test: &Prompts<C>, unseen: Option<&Prompts<C>>) -> Self {
-        let sets = [Some(train), Some(&test.0[..]), unseen.map(|unseen| &unseen.0[..])];
-        let prompts: String = sets.into_iter().flatten().flatten().map(|prompt| format!("{:?}\n", prompt.prompt)).collect();
+    pub fn of<'a, C: 'a>(base: String, sets: impl IntoIterator<Item = &'a [EncodedPrompt<C>]>) -> Self {
+        let prompts: String = sets.into_iter().flatten().map(|prompt| format!("{:?}\n", prompt.prompt)).collect();
         Self { base, prompts: sha256(prompts.as_bytes()) }
     }
 
@@ -98,6 +103,8 @@ pub struct Watched {
     pub peaks: Peaks,
     /// What the base model's pictures look like.
     pub base: Option<Features>,
+    /// The monitors of the base model's pictures.
+    pub base_monitors: Monitors,
     /// Whether a rule has ended the run.
     pub stopped: bool,
 }
@@ -112,12 +119,14 @@ pub struct Best {
 }
 
 /// The names of the numbers that every evaluation of a run has.
-pub fn numbers<C>(config: &TrainConfig, test: &Prompts<C>, picture_shape: [usize; 3]) -> Vec<String> {
+pub fn numbers<C>(config: &TrainConfig, validation: &Prompts<C>, picture_shape: [usize; 3]) -> Vec<String> {
     let rewards = config.rewards.keys().map(|name| format!("rewards.{name}"));
     let gold = config.gold.iter().map(|name| format!("gold.{name}"));
-    let monitors = if picture_shape[0] == 3 { &MONITORS[..] } else { &MONITORS[..1] };
-    let monitors = monitors.iter().map(|name| format!("monitors.{name}"));
-    test.accuracies().into_iter().chain(rewards).chain(gold).chain(monitors).collect()
+    let accuracies = validation.accuracies();
+    let watched = monitors::names(picture_shape, validation.leave_a_color_open());
+    let monitors = watched.iter().map(|name| format!("monitors.{name}"));
+    let drift = watched.iter().filter(|name| **name != BASE_DISTANCE).map(|name| format!("drift.{name}"));
+    accuracies.into_iter().chain(rewards).chain(gold).chain(monitors).chain(drift).collect()
 }
 
 /// The number of an evaluation that a dotted name stands for.

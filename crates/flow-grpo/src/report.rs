@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{
     plot::{Curve, Panel, curves},
     run_dir::RunDir,
-    train::{HELD_OUT, UNSEEN},
+    train::{TEST, UNSEEN, VALIDATION},
     train_config::TrainConfig,
 };
 
@@ -55,24 +55,21 @@ fn panels(lines: &[Value]) -> Vec<Panel> {
         panel("rewards by name", each("epoch", "/rewards")),
         panel("gold rewards on the training pictures, not trained on", each("epoch", "/gold")),
         panel("training reward by kind of prompt", each("epoch", "/kinds")),
-        panel("strict accuracy on held-out prompts (40-step ODE)", accuracy),
-        panel(
-            "diversity inside groups",
-            vec![epochs("training", "/monitors/diversity"), curve("held out", of(lines, "eval"), "/monitors/diversity")],
-        ),
+        panel("strict accuracy on validation prompts (40-step ODE)", accuracy),
         panel(
             "feature distance to the base model's pictures",
             vec![curve("distance", of(lines, "eval"), "/monitors/base_distance")],
         ),
+        panel("pictures relative to the base model's", each("eval", "/drift")),
         panel(
-            "saturation",
-            vec![epochs("training", "/monitors/saturation"), curve("held out", of(lines, "eval"), "/monitors/saturation")],
+            "diversity inside groups",
+            vec![epochs("training", "/monitors/diversity"), curve("validation", of(lines, "eval"), "/monitors/diversity")],
         ),
         panel(
-            "size as JPEG, kB",
+            "entropy of open colours",
             vec![
-                epochs("training", "/monitors/jpeg_kilobytes"),
-                curve("held out", of(lines, "eval"), "/monitors/jpeg_kilobytes"),
+                epochs("training", "/monitors/color_entropy"),
+                curve("validation", of(lines, "eval"), "/monitors/color_entropy"),
             ],
         ),
         panel("KL to the reference", vec![epochs("KL", "/kl_reference")]),
@@ -115,12 +112,15 @@ fn html(run: &RunDir, config: &TrainConfig, made_by: &str, lines: &[Value], svg:
         escape(&config.base),
         escape(made_by)
     );
-    body += &format!("<h2>Held-out prompts</h2>{}{}", table(first, last), pictures(run, HELD_OUT, &evaluations)?);
-    let unseen: Vec<&Value> = evaluations.iter().copied().filter(|line| line.get("unseen").is_some()).collect();
-    if let [first, .., last] = unseen[..] {
-        body += "<h2>Pairs never trained on</h2>";
-        body += &format!("{}{}", table(&first["unseen"], &last["unseen"]), pictures(run, UNSEEN, &unseen)?);
+    for (name, title) in [(TEST, "Test prompts: they chose nothing"), (UNSEEN, "Unseen prompts: they chose nothing")] {
+        let lines: Vec<&Value> = evaluations.iter().copied().filter(|line| line.get(name).is_some()).collect();
+        if let [first, .., last] = lines[..] {
+            body += &format!("<h2>{title}</h2>{}{}", table(&first[name], &last[name]), pictures(run, name, &lines)?);
+        }
     }
+    let shown = pictures(run, VALIDATION, &evaluations)?;
+    body += &format!("<h2>Validation prompts: they choose the best checkpoint</h2>{}{shown}", table(first, last));
+    body += &drift_table(first, last);
     let actions: String = of(lines, "action")
         .map(|line| format!("<li>epoch {}: {}</li>", line["epoch"], escape(line["reason"].as_str().unwrap_or_default())))
         .collect();
@@ -151,6 +151,23 @@ fn pictures(run: &RunDir, name: &str, evaluations: &[&Value]) -> Result<String> 
     Ok(format!(
         "<div class=pair>{before}<figure class=slider>{frames}<figcaption>{slider} <output></output></figcaption></figure></div>"
     ))
+}
+
+/// What became of the base model's pictures.
+fn drift_table(before: &Value, after: &Value) -> String {
+    let drift = after["drift"].as_object().into_iter().flatten();
+    let shown = |value: &Value| value.as_f64().map_or("-".to_owned(), |x| format!("{x:.3e}"));
+    let rows: String = drift
+        .map(|(name, ratio)| {
+            let [base, now] = [before, after].map(|line| shown(&line["monitors"][name]));
+            format!(
+                "<tr><td>{}</td><td>{base}</td><td>{now}</td><td>{:.2}</td></tr>",
+                escape(name),
+                ratio.as_f64().unwrap_or(0.0)
+            )
+        })
+        .collect();
+    format!("<h2>Drift of the pictures</h2><table><tr><th></th><th>base</th><th>now</th><th>now/base</th></tr>{rows}</table>")
 }
 
 /// Accuracy and rewards before and after.

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
-use grpo::{EpochTimes, Policy, Task, Trainer, workers::Workers};
+use grpo::{EpochTimes, Policy, Task, Trainer, groups::Mix, workers::Workers};
 use models::{Dit, weights::write_atomically};
 use tasks::shapes::{self, Split};
 
@@ -64,7 +64,7 @@ pub fn scale(config: &TrainConfig, card: &Card, network: &Dit<Plain>, plot: &Pat
 fn epoch(config: &TrainConfig, card: &Card, network: &Dit<Plain>, device: &Device) -> Result<Cost> {
     let prompts = card.encode(&shapes::prompts(Split::Train).prompts)?;
     let task = Task {
-        weights: vec![1.0; prompts.len()],
+        mix: Mix::even(prompts.len()),
         prompts,
         reward: evaluation::rewards(&config.rewards, card.picture_shape(), device)?,
         latent_shape: card.latent_shape(),

@@ -6,10 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use grpo::{
     Iteration, Task, Trainer, TrainerState,
     evaluate::{EncodedPrompt, Row},
+    groups::Mix,
     noise::{Key, Purpose},
     parameters::Parameters,
     trajectories::KeptOn,
@@ -31,7 +32,7 @@ use crate::{
     evaluation::{self, Evaluation, Evaluator, Prompts},
     interrupt,
     memory::{self, Batches, Needs},
-    monitors::{self, Features, Monitors},
+    monitors::{self, BASE_DISTANCE, Features, Monitors},
     network::{AnyNetwork, Pipeline, Trainable, open_checkpoint},
     outcome::BrokeRun,
     progress::whole_seconds,
@@ -40,7 +41,7 @@ use crate::{
     rules::{self, Action},
     run_dir::RunDir,
     sd3::Sd3,
-    train_config::TrainConfig,
+    train_config::{PromptsConfig, TrainConfig},
     training_state::TrainingState,
     tuning::{policy, write_policy},
     view::View,
@@ -102,16 +103,18 @@ fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
         Sd3::open(directory, [sd3.resolution; 2], sd3.max_sequence_length, Some(&cache), device)?.recomputing(sd3.recompute);
     let read =
         |key: &'static str, set: &str| Ok::<_, anyhow::Error>(evaluation::prompt_set(set, &pipeline).context(key)?.prompts);
-    let (train, test) = (read("prompts.train", &config.prompts.train)?, read("prompts.test", &config.prompts.test)?);
-    let unseen = if config.prompts.unseen.is_empty() { Vec::new() } else { read("prompts.unseen", &config.prompts.unseen)? };
+    let optional = |key: &'static str, set: &str| if set.is_empty() { Ok(Vec::new()) } else { read(key, set) };
+    let PromptsConfig { train, validation, test, unseen, .. } = &config.prompts;
+    let (train, validation) = (read("prompts.train", train)?, read("prompts.validation", validation)?);
+    let (test, unseen) = (optional("prompts.test", test)?, optional("prompts.unseen", unseen)?);
     // What can be wrong is said before encoding, which takes its time.
-    draw_weights(&train.iter().map(|prompt| prompt.tag.as_str()).collect::<Vec<_>>(), &config.prompts.mix)?;
-    let of_test = test.iter().map(|prompt| EncodedPrompt { prompt: prompt.clone(), condition: () });
-    check_numbers(config, &Prompts(of_test.collect()), pipeline.picture_shape())?;
+    mix(train.iter(), &config.prompts.mix)?;
+    let unread = validation.iter().map(|prompt| EncodedPrompt { prompt: prompt.clone(), condition: () });
+    check_numbers(config, &Prompts(unread.collect()), pipeline.picture_shape())?;
     pipeline.check_room_for_transformer()?;
     // From here on the run can be resumed. All prompts at once, and before the transformer is there: text encoders are larger than it.
     run.configure(config)?;
-    pipeline.encode(&[vec![Prompt::plain("")], train, test, unseen].concat())?;
+    pipeline.encode(&[vec![Prompt::plain("")], train, validation, test, unseen].concat())?;
     let transformer = pipeline.transformer()?;
     let differentiate: Box<dyn Differentiate<Training, Transformer<Training>, Embedding>> =
         if sd3.recompute { Box::new(PartByPart) } else { Box::new(InOnePiece) };
@@ -122,8 +125,8 @@ fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
 
 /// # Errors
 /// If the configuration names a number that an evaluation does not have.
-fn check_numbers<C>(config: &TrainConfig, test: &Prompts<C>, picture_shape: [usize; 3]) -> Result<()> {
-    let numbers = numbers(config, test, picture_shape);
+fn check_numbers<C>(config: &TrainConfig, validation: &Prompts<C>, picture_shape: [usize; 3]) -> Result<()> {
+    let numbers = numbers(config, validation, picture_shape);
     let watched = config.rules.iter().map(|rule| ("rules: watch", &rule.watch));
     for (key, name) in [("best_by", &config.best_by)].into_iter().chain(watched) {
         ensure!(numbers.contains(name), "{key}: an evaluation has no number `{name}`; it has: {}", numbers.join(", "));
@@ -146,7 +149,8 @@ struct Session<'a, N: Trainable<Training, P::Condition>, P: Pipeline> {
     device: &'a Device,
     pipeline: P,
     trainer: Trainer<Training, N, P::Condition>,
-    test: Prompts<P::Condition>,
+    validation: Prompts<P::Condition>,
+    test: Option<Prompts<P::Condition>>,
     unseen: Option<Prompts<P::Condition>>,
     gold: WeightedReward,
     view: View,
@@ -171,11 +175,10 @@ where
         device: &'a Device,
     ) -> Result<Self> {
         let prompts = Prompts::open(&config.prompts.train, &pipeline).context("prompts.train")?.0;
-        let weights =
-            draw_weights(&prompts.iter().map(|prompt| prompt.prompt.tag.as_str()).collect::<Vec<_>>(), &config.prompts.mix)?;
+        let mix = mix(prompts.iter().map(|prompt| &prompt.prompt), &config.prompts.mix)?;
         let task = Task {
             prompts,
-            weights,
+            mix,
             reward: evaluation::rewards(&config.rewards, pipeline.picture_shape(), device)?,
             latent_shape: pipeline.latent_shape(),
             decoder: pipeline.decoder()?,
@@ -187,9 +190,12 @@ where
         let trainer = Trainer::new(config.grpo.clone(), config.epochs, config.seed, task, policy, workers, device.clone());
         let mut trainer = trainer.differentiating(differentiate);
         let open = |key: &'static str, source: &str| Prompts::open(source, &pipeline).context(key);
-        let test = open("prompts.test", &config.prompts.test)?;
-        let unseen = (!config.prompts.unseen.is_empty()).then(|| open("prompts.unseen", &config.prompts.unseen)).transpose()?;
-        let inputs = Inputs::of(base_digest, trainer.prompts(), &test, unseen.as_ref());
+        let optional = |key, source: &String| (!source.is_empty()).then(|| open(key, source)).transpose();
+        let validation = open("prompts.validation", &config.prompts.validation)?;
+        let test = optional("prompts.test", &config.prompts.test)?;
+        let unseen = optional("prompts.unseen", &config.prompts.unseen)?;
+        let held_out = std::iter::once(&validation).chain(&test).chain(&unseen).map(|prompts| &prompts.0[..]);
+        let inputs = Inputs::of(base_digest, std::iter::once(trainer.prompts()).chain(held_out));
         let mut watched = Watched::default();
         if let Some(saved) = run.newest_checkpoint()? {
             let file = WeightsFile::read(&saved)?;
@@ -205,11 +211,11 @@ where
                 epoch,
             });
         }
-        check_numbers(config, &test, pipeline.picture_shape())?;
+        check_numbers(config, &validation, pipeline.picture_shape())?;
         let gold = config.gold.iter().map(|name| (name.clone(), 1.0)).collect();
         let gold = evaluation::rewards(&gold, pipeline.picture_shape(), device).context("gold")?;
         let view = View::new(live, trainer.epoch(), config.epochs)?;
-        let session = Self { config, device, pipeline, trainer, test, unseen, gold, view, watched, inputs };
+        let session = Self { config, device, pipeline, trainer, validation, test, unseen, gold, view, watched, inputs };
         session.needs().check()?;
         Ok(session)
     }
@@ -313,14 +319,31 @@ where
             self.pipeline.made_by(),
             run.path().display(),
         );
-        format!("{plan}\n      {}", self.needs().line())
+        format!("{plan}\n      {}\n      {}", self.evaluation_plan(), self.needs().line())
+    }
+
+    /// What evaluations will show.
+    fn evaluation_plan(&self) -> String {
+        let samples = self.config.evaluation_samples;
+        let rows = |prompts: &Prompts<P::Condition>| prompts.rows(samples);
+        let size = |prompts: &Prompts<P::Condition>| format!("{} pictures for {} prompts", rows(prompts).len(), prompts.0.len());
+        let distinct: BTreeSet<usize> = rows(&self.validation).iter().map(|row| row.prompt).collect();
+        let left_out = self.validation.0.len() - distinct.len();
+        let note = match left_out {
+            0 => String::new(),
+            left_out => format!(" ({left_out} of them without a picture; evaluation_samples=0 takes each once)"),
+        };
+        let ends = [("test", &self.test), ("unseen", &self.unseen)].into_iter();
+        let ends = ends.filter_map(|(name, prompts)| Some(format!("; {name} at both ends: {}", size(prompts.as_ref()?))));
+        let every = self.config.evaluate_every;
+        format!("validation every {every} epochs: {}{note}{}", size(&self.validation), ends.collect::<String>())
     }
 
     /// How long training will take if it keeps the pace of the first evaluation.
     fn estimated_time(&self, evaluation: Duration) -> Duration {
         let TrainConfig { grpo, epochs, evaluate_every, evaluation_samples, .. } = self.config;
-        let sets = std::iter::once(&self.test).chain(&self.unseen);
-        let evaluated: usize = sets.map(|prompts| prompts.balanced_rows(*evaluation_samples).len()).sum();
+        let sets = std::iter::once(&self.validation).chain(&self.test).chain(&self.unseen);
+        let evaluated: usize = sets.map(|prompts| prompts.rows(*evaluation_samples).len()).sum();
         let reference = usize::from(grpo.objective.kl_weight > 0.0);
         let rollout = grpo.groups * grpo.group_size * grpo.rollout.steps;
         let epoch = rollout + grpo.transitions_per_epoch() * (TRANSITION_COST + reference);
@@ -329,31 +352,30 @@ where
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 
-    /// Evaluates the averaged policy, and keeps it if none was better; the unseen prompts only at both ends.
+    /// Evaluates the averaged policy on the validation prompts, and keeps it if none was better; on test and unseen prompts, which
+    /// choose nothing, only at both ends.
     fn evaluate(&mut self, run: &mut RunDir) -> Result<()> {
         let epoch = self.trainer.epoch();
         let policy = self.trainer.averaged_policy();
-        let ends = epoch == 0 || epoch == self.config.epochs;
-        let rows = self.test.balanced_rows(self.config.evaluation_samples);
-        let (test, images) = self.evaluate_on(&policy, &self.test, &rows, &run.samples(HELD_OUT, epoch))?;
-        let gold = self.test.means(&self.gold, &images, &rows)?;
+        let rows = self.validation.rows(self.config.evaluation_samples);
+        let (validation, images) = self.evaluate_on(&policy, &self.validation, &rows, &run.samples(VALIDATION, epoch))?;
+        let gold = self.validation.means(&self.gold, &images, &rows)?;
         let monitors = self.monitors(&images, &rows)?;
-        let unseen = match &self.unseen {
-            Some(unseen) if ends => {
-                let rows = unseen.balanced_rows(self.config.evaluation_samples);
-                Some(self.evaluate_on(&policy, unseen, &rows, &run.samples(UNSEEN, epoch))?.0)
+        let drift = monitors.relative_to(&self.watched.base_monitors);
+        self.view.say(&format!("epoch {epoch:>4}  validation: {}", validation.line()));
+        run.append_picture(VALIDATION, epoch)?;
+        let test = self.evaluate_at_ends(&policy, self.test.as_ref(), TEST, run)?;
+        let unseen = self.evaluate_at_ends(&policy, self.unseen.as_ref(), UNSEEN, run)?;
+        for (name, evaluation) in [(TEST, &test), (UNSEEN, &unseen)] {
+            if let Some(evaluation) = evaluation {
+                self.view.say(&format!("epoch {epoch:>4}  {:<11} {}", format!("{name}:"), evaluation.line()));
+                run.append_picture(name, epoch)?;
             }
-            _ => None,
-        };
-        self.view.say(&format!("epoch {epoch:>4}  held out: {}", test.line()));
-        if let Some(unseen) = &unseen {
-            self.view.say(&format!("epoch {epoch:>4}  unseen:   {}", unseen.line()));
         }
-        run.append_picture(HELD_OUT, epoch)?;
-        if unseen.is_some() {
-            run.append_picture(UNSEEN, epoch)?;
+        if epoch == self.config.epochs {
+            self.view.say(monitors.drift_table(&self.watched.base_monitors).trim_end());
         }
-        let metrics = EvaluationLine { event: "eval", epoch, test, gold, monitors, unseen };
+        let metrics = EvaluationLine { event: "eval", epoch, validation, gold, monitors, drift, test, unseen };
         run.append(&metrics)?;
         let metrics = serde_json::to_value(&metrics)?;
         self.view.take(&metrics, Duration::ZERO);
@@ -365,6 +387,20 @@ where
         self.apply_rules(&metrics, run)
     }
 
+    /// Evaluates on prompts, if there are some, before the first and after the last epoch.
+    fn evaluate_at_ends(
+        &self,
+        policy: &N::InnerModule,
+        prompts: Option<&Prompts<P::Condition>>,
+        name: &str,
+        run: &RunDir,
+    ) -> Result<Option<Evaluation>> {
+        let epoch = self.trainer.epoch();
+        let Some(prompts) = prompts.filter(|_| epoch == 0 || epoch == self.config.epochs) else { return Ok(None) };
+        let rows = prompts.rows(self.config.evaluation_samples);
+        Ok(Some(self.evaluate_on(policy, prompts, &rows, &run.samples(name, epoch))?.0))
+    }
+
     /// The line of an epoch, with what its pictures are worth beside the reward.
     fn epoch_metrics(&self, iteration: &Iteration) -> Result<EpochLine> {
         let prompts = self.trainer.prompts();
@@ -372,7 +408,8 @@ where
         let mut metrics = iteration.metrics.clone();
         metrics.time.peak_memory_mib = memory::peak_mib();
         let gold = monitors::means(&self.gold, &iteration.images, &prompts)?;
-        Ok(EpochLine { event: "epoch", metrics, gold, monitors: Monitors::of(&iteration.images, &iteration.rows)? })
+        let monitors = Monitors::of(&iteration.images, &iteration.rows, &prompts)?;
+        Ok(EpochLine { event: "epoch", metrics, gold, monitors })
     }
 
     /// Whether the state after this epoch is one that must not be lost: the best, or the last one.
@@ -433,11 +470,16 @@ where
     /// The monitors of an evaluation; the first one's pictures are those of the base model.
     fn monitors(&mut self, images: &[Image], rows: &[Row]) -> Result<Monitors> {
         let features = Features::of(images);
+        let prompts: Vec<&Prompt> = rows.iter().map(|row| self.validation.prompt(row)).collect();
+        let mut monitors = Monitors::of(images, rows, &prompts)?;
         if self.trainer.epoch() == 0 {
             self.watched.base.clone_from(&features);
+            self.watched.base_monitors.clone_from(&monitors);
         }
-        let base_distance = features.zip(self.watched.base.as_ref()).map(|(now, base)| now.distance(base));
-        Ok(Monitors { base_distance, ..Monitors::of(images, rows)? })
+        if let Some((now, base)) = features.zip(self.watched.base.as_ref()) {
+            monitors.insert(BASE_DISTANCE, now.distance(base));
+        }
+        Ok(monitors)
     }
 
     fn evaluate_on(
@@ -479,8 +521,10 @@ where
     }
 }
 
-/// What sample grids are called.
-pub const HELD_OUT: &str = "epoch";
+/// What sample grids of the validation prompts are called.
+pub const VALIDATION: &str = "validation";
+/// The same for the test prompts.
+pub const TEST: &str = "test";
 /// The same for the unseen prompts.
 pub const UNSEEN: &str = "unseen";
 
@@ -490,20 +534,16 @@ const EVALUATION_STEPS: usize = 40;
 /// What a trained transition costs, in denoising steps: a forward and a backward pass.
 const TRANSITION_COST: usize = 4;
 
-/// How often each prompt is drawn, from how often each kind is.
-fn draw_weights(tags: &[&str], mix: &BTreeMap<String, f64>) -> Result<Vec<f64>> {
-    if mix.is_empty() {
-        return Ok(vec![1.0; tags.len()]);
+/// Which of the training prompts are drawn how often.
+///
+/// # Errors
+/// If the configured weights fit no prompts.
+fn mix<'a>(prompts: impl ExactSizeIterator<Item = &'a Prompt>, weights: &BTreeMap<String, f64>) -> Result<Mix> {
+    if weights.is_empty() {
+        return Ok(Mix::even(prompts.len()));
     }
-    if let Some(unknown) = mix.keys().find(|tag| !tags.contains(&tag.as_str())) {
-        let known: BTreeSet<&str> = tags.iter().copied().collect();
-        let known: Vec<&str> = known.into_iter().collect();
-        anyhow::bail!("prompts.mix.{unknown}: prompts.train has no prompt of this kind; it has: {}", known.join(", "));
-    }
-    let count = |tag: &str| tags.iter().filter(|other| **other == tag).count() as f64;
-    let weights: Vec<f64> = tags.iter().map(|tag| mix.get(*tag).copied().unwrap_or(0.0) / count(tag)).collect();
-    ensure!(weights.iter().any(|weight| *weight > 0.0), "prompts.mix gives no prompt of prompts.train a positive weight");
-    Ok(weights)
+    let kinds: Vec<&str> = prompts.map(|prompt| prompt.tag.as_str()).collect();
+    Mix::by_kind(&kinds, weights).map_err(|problem| anyhow!("prompts.mix: {problem}"))
 }
 
 fn epoch_line(metrics: &grpo::EpochMetrics, remaining: Duration) -> String {

@@ -38,7 +38,7 @@ pub struct TrainConfig {
     pub best_by: String,
     /// Epochs between two evaluations; there is one before the first epoch and one after the last as well.
     pub evaluate_every: usize,
-    /// Pictures of each kind of prompt in an evaluation.
+    /// Pictures of each kind of prompt in an evaluation, spread evenly over the prompts of the kind; 0 takes every prompt once.
     pub evaluation_samples: usize,
     /// What is asked for.
     pub prompts: PromptsConfig,
@@ -61,9 +61,11 @@ pub struct TrainConfig {
 pub struct PromptsConfig {
     /// Trained on.
     pub train: String,
-    /// Evaluated on.
+    /// Evaluated on while training goes on: chooses the best checkpoint, and people choose settings by it.
+    pub validation: String,
+    /// Evaluated on at the start and the end, so it chooses nothing; empty for none.
     pub test: String,
-    /// Evaluated on at the start and the end; empty for none.
+    /// The same for prompts of another sort; empty for none.
     pub unseen: String,
     /// How often each kind of prompt is drawn, relative to the others; empty draws every prompt equally often.
     pub mix: BTreeMap<String, f64>,
@@ -102,7 +104,7 @@ impl Checked for TrainConfig {
             ("checkpoint_every", self.checkpoint_every),
             ("keep_checkpoints", self.keep_checkpoints),
             ("evaluate_every", self.evaluate_every),
-            ("evaluation_samples", self.evaluation_samples),
+            ("evaluation_samples", self.evaluation_samples.max(1)),
         ];
         problems.extend(counts.into_iter().filter_map(|(key, value)| ranges::count(key, value, MOST)));
         if self.rewards.is_empty() {

@@ -85,7 +85,7 @@ pub struct Live {
     epochs: usize,
     remaining: Duration,
     rewards: Vec<(f64, f64)>,
-    held_out: Vec<(f64, f64)>,
+    validation: Vec<(f64, f64)>,
     latest: Value,
     said: VecDeque<String>,
 }
@@ -99,8 +99,8 @@ impl Live {
         // Not in raw mode: Ctrl-C stays the signal that ends a run with a checkpoint.
         execute!(stderr(), EnterAlternateScreen, Hide).context("cannot take over the terminal")?;
         progress::hide_bars(true);
-        let (rewards, held_out, said) = (Vec::new(), Vec::new(), VecDeque::new());
-        Ok(Self { terminal, done, epochs, remaining: Duration::ZERO, rewards, held_out, latest: Value::Null, said })
+        let (rewards, validation, said) = (Vec::new(), Vec::new(), VecDeque::new());
+        Ok(Self { terminal, done, epochs, remaining: Duration::ZERO, rewards, validation, latest: Value::Null, said })
     }
 
     fn take(&mut self, line: &Value, remaining: Duration) {
@@ -111,7 +111,7 @@ impl Live {
             self.latest = line.clone();
             self.remaining = remaining;
         } else if let Some(overall) = line["overall"].as_f64() {
-            self.held_out.push((epoch, overall));
+            self.validation.push((epoch, overall));
         }
     }
 
@@ -119,8 +119,8 @@ impl Live {
         while self.said.len() > REMEMBERED {
             self.said.pop_front();
         }
-        let Self { terminal, done, epochs, remaining, rewards, held_out, latest, said } = self;
-        let shown = Shown { done: *done, epochs: *epochs, remaining: *remaining, rewards, held_out, latest, said };
+        let Self { terminal, done, epochs, remaining, rewards, validation, latest, said } = self;
+        let shown = Shown { done: *done, epochs: *epochs, remaining: *remaining, rewards, validation, latest, said };
         // A terminal that cannot be drawn on is no reason to lose a run.
         let _ = terminal.draw(|frame| shown.draw(frame));
     }
@@ -147,7 +147,7 @@ struct Shown<'a> {
     epochs: usize,
     remaining: Duration,
     rewards: &'a [(f64, f64)],
-    held_out: &'a [(f64, f64)],
+    validation: &'a [(f64, f64)],
     latest: &'a Value,
     said: &'a VecDeque<String>,
 }
@@ -174,7 +174,7 @@ impl Shown<'_> {
     }
 
     fn draw_curves(&self, frame: &mut Frame<'_>, area: Rect) {
-        let values = || self.rewards.iter().chain(self.held_out).map(|point| point.1);
+        let values = || self.rewards.iter().chain(self.validation).map(|point| point.1);
         let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
         let (low, high) = if low < high { (low, high) } else { (0.0, 1.0) };
         let curve = |name: &'static str, color, data| {
@@ -185,7 +185,7 @@ impl Shown<'_> {
                 .style(Style::new().fg(color))
                 .data(data)
         };
-        let sets = vec![curve("training reward", Color::Blue, self.rewards), curve("held out", Color::Green, self.held_out)];
+        let sets = vec![curve("training reward", Color::Blue, self.rewards), curve("validation", Color::Green, self.validation)];
         let epochs = self.epochs as f64;
         let x = Axis::default().bounds([0.0, epochs]).labels(["0".to_owned(), self.epochs.to_string()]);
         let y = Axis::default().bounds([low, high]).labels([format!("{low:.2}"), format!("{high:.2}")]);
@@ -231,13 +231,13 @@ mod tests {
     #[test]
     fn the_screen_shows_the_epoch_its_numbers_and_what_was_said() {
         let latest = json!({"epoch": 3, "reward": 0.625, "kinds": {"counting": 0.5}});
-        let said = VecDeque::from(["epoch    3  held out: overall 0.700".to_owned()]);
+        let said = VecDeque::from(["epoch    3  validation: overall 0.700".to_owned()]);
         let shown = Shown {
             done: 3,
             epochs: 12,
             remaining: Duration::from_secs(75),
             rewards: &[(1.0, 0.5), (2.0, 0.55), (3.0, 0.625)],
-            held_out: &[(0.0, 0.6), (3.0, 0.7)],
+            validation: &[(0.0, 0.6), (3.0, 0.7)],
             latest: &latest,
             said: &said,
         };
@@ -245,7 +245,7 @@ mod tests {
         terminal.draw(|frame| shown.draw(frame)).expect("drawn");
         let screen = terminal.backend().to_string();
         for part in
-            ["epoch 3 of 12, 1m15s left", "training reward", "0.6250", "counting", "0.5000", "held out: overall 0.700", "0.70"]
+            ["epoch 3 of 12, 1m15s left", "training reward", "0.6250", "counting", "0.5000", "validation: overall 0.700", "0.70"]
         {
             assert!(screen.contains(part), "`{part}` is missing on:\n{screen}");
         }
@@ -255,8 +255,15 @@ mod tests {
     fn an_empty_screen_and_a_tiny_one_can_be_drawn() {
         let (latest, said) = (Value::Null, VecDeque::new());
         for (width, height) in [(100, 30), (10, 3), (1, 1)] {
-            let shown =
-                Shown { done: 0, epochs: 0, remaining: Duration::MAX, rewards: &[], held_out: &[], latest: &latest, said: &said };
+            let shown = Shown {
+                done: 0,
+                epochs: 0,
+                remaining: Duration::MAX,
+                rewards: &[],
+                validation: &[],
+                latest: &latest,
+                said: &said,
+            };
             let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a screen in memory");
             terminal.draw(|frame| shown.draw(frame)).expect("drawn");
         }

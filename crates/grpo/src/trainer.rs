@@ -21,7 +21,7 @@ use crate::{
     config::{GrpoConfig, TrainedSteps, trainable_steps},
     ema::average,
     evaluate::{EncodedPrompt, Row},
-    groups,
+    groups::{self, Mix},
     images::Decode,
     metrics::{EpochMetrics, Update},
     noise::{Key, Purpose},
@@ -35,12 +35,12 @@ use crate::{
     workers::Workers,
 };
 
-/// What is trained on: prompts, how often each is drawn, and how pictures are judged.
+/// What is trained on: prompts, how often each kind is drawn, and how pictures are judged.
 pub struct Task<B: Backend, C> {
     /// The prompts with their conditions.
     pub prompts: Vec<EncodedPrompt<C>>,
-    /// How often each is drawn, relative to the others.
-    pub weights: Vec<f64>,
+    /// Which of them are drawn how often.
+    pub mix: Mix,
     /// The judge.
     pub reward: WeightedReward,
     /// `[C, H, W]` of a latent.
@@ -123,7 +123,7 @@ where
     /// A trainer that is to be iterated `epochs` times.
     ///
     /// # Panics
-    /// If [`GrpoConfig::problems`] finds any, or prompts and weights differ in number.
+    /// If [`GrpoConfig::problems`] finds any.
     pub fn new(
         config: GrpoConfig,
         epochs: usize,
@@ -134,7 +134,6 @@ where
         device: B::Device,
     ) -> Self {
         assert_eq!(config.problems(), Vec::<String>::new(), "an invalid configuration");
-        assert_eq!(task.prompts.len(), task.weights.len(), "every prompt needs a weight");
         let Policy { network, reference, trained } = policy;
         let weights = trained.of(&network);
         Self {
@@ -249,7 +248,7 @@ where
     }
 
     fn draw_rows(&self) -> Vec<Row> {
-        groups::draw(&self.task.weights, self.config.groups, self.config.group_size, self.key(Purpose::Prompts))
+        groups::draw(&self.task.mix, self.config.groups, self.config.group_size, self.key(Purpose::Prompts))
     }
 
     fn rollout(&self, rows: &[Row]) -> Trajectories<B::InnerBackend> {

@@ -8,14 +8,16 @@ mod grammar;
 mod metadata;
 mod render;
 mod scene;
+mod variety;
 mod verify;
 
 pub use detect::{Detection, Detections, detect};
 pub use facts::{FACTS, belief, facts};
-pub use grammar::{Split, UNSEEN, detailed, prompts, vocabulary};
+pub use grammar::{Split, UNSEEN, captions, detailed, prompts, vocabulary};
 pub use metadata::{Entry, Excluded, Metadata, Relation, Tag};
 pub use render::{coverage, render};
 pub use scene::{Object, Scene};
+pub use variety::{ShapesVariety, color_entropy};
 pub use verify::{Fault, ShapesPartial, ShapesStrict, Verdict, verify};
 
 use serde::{Deserialize, Serialize};

@@ -7,39 +7,94 @@ use tasks::{
     shapes::{self, Metadata, Split, Tag, UNSEEN},
 };
 
+const HELD_OUT: [Split; 3] = [Split::Validation, Split::Test, Split::Unseen];
+
+fn metadata(split: Split) -> Vec<Metadata> {
+    shapes::prompts(split).prompts.into_iter().map(|prompt| prompt.metadata.expect("metadata")).collect()
+}
+
 fn texts(split: Split) -> HashSet<String> {
     shapes::prompts(split).prompts.into_iter().map(|prompt| prompt.text).collect()
 }
 
-#[test]
-fn the_splits_are_disjoint_and_hold_every_kind() {
-    let [train, test, unseen] = [Split::Train, Split::Test, Split::Unseen].map(texts);
-    assert!(train.is_disjoint(&test) && train.is_disjoint(&unseen) && test.is_disjoint(&unseen));
-    for split in [Split::Train, Split::Test] {
-        let tags: HashSet<String> = shapes::prompts(split).prompts.into_iter().map(|prompt| prompt.tag).collect();
-        assert_eq!(tags.len(), Tag::ALL.len(), "{split:?}");
-    }
-    assert!(test.len() * 3 < train.len() && !unseen.is_empty());
+/// The scenes of a split, but for kinds that have too few to hold any out.
+fn scenes(split: Split) -> HashSet<String> {
+    let spared = |metadata: &Metadata| !matches!(metadata.tag, Tag::SingleObject | Tag::TwoObject);
+    metadata(split).iter().filter(|metadata| spared(metadata)).map(Metadata::scene).collect()
 }
 
 #[test]
-fn no_training_prompt_mentions_an_unseen_pair() {
+fn no_scene_of_one_split_is_asked_for_by_another() {
+    let splits = [Split::Train, Split::Validation, Split::Test, Split::Unseen].map(scenes);
+    for (index, one) in splits.iter().enumerate() {
+        for other in &splits[..index] {
+            assert!(one.is_disjoint(other), "{:?}", one.intersection(other).collect::<Vec<_>>());
+        }
+    }
+    let sizes = splits.map(|scenes| scenes.len());
+    println!("scenes: {sizes:?}");
+    assert!(sizes[0] > 3 * sizes[1] && sizes[1] == sizes[2] && sizes[1] > 40, "{sizes:?}");
+}
+
+#[test]
+fn a_kind_is_held_out_or_said_to_be_trained_on() {
+    for split in HELD_OUT {
+        for metadata in metadata(split) {
+            let too_few = matches!(metadata.tag, Tag::SingleObject | Tag::TwoObject);
+            assert_eq!(metadata.is_trained_on(), too_few, "{}", metadata.prompt);
+        }
+    }
+    for split in [Split::Train, Split::Validation, Split::Test] {
+        let tags: HashSet<Tag> = metadata(split).iter().map(|metadata| metadata.tag).collect();
+        assert_eq!(tags.len(), Tag::ALL.len(), "{split:?}");
+    }
+}
+
+#[test]
+fn a_scene_does_not_depend_on_words_and_order() {
+    let all: Vec<Metadata> = [Split::Train, Split::Validation, Split::Test].into_iter().flat_map(metadata).collect();
+    let scene = |text: &str| {
+        let prompt = all.iter().find(|metadata| metadata.prompt == format!("a photo of {text}"));
+        prompt.unwrap_or_else(|| panic!("no prompt asks for {text}")).scene()
+    };
+    for [one, other] in [
+        ["a circle", "a single circle"],
+        ["a circle and a cross", "a cross and a circle"],
+        ["a cross above a square", "a square below a cross"],
+        ["a circle left of a square", "a square right of a circle"],
+        ["a red circle and a blue square", "a blue square and a red circle"],
+    ] {
+        assert_eq!(scene(one), scene(other), "{one}");
+    }
+    for [one, other] in [
+        ["a cross above a square", "a square above a cross"],
+        ["a circle left of a square", "a circle above a square"],
+        ["a red circle and a blue square", "a blue circle and a red square"],
+        ["two circles", "three circles"],
+        ["two circles", "two red circles"],
+    ] {
+        assert_ne!(scene(one), scene(other), "{one}");
+    }
+}
+
+#[test]
+fn neither_training_nor_a_caption_mentions_an_unseen_pair() {
     let mentions = |metadata: &Metadata| {
         metadata
             .include
             .iter()
             .any(|entry| UNSEEN.iter().any(|(shape, color)| entry.class == *shape && entry.color == Some(*color)))
     };
-    for split in [Split::Train, Split::Test] {
-        assert!(shapes::prompts(split).prompts.iter().all(|prompt| !mentions(prompt.metadata.as_ref().expect("metadata"))));
-    }
-    assert!(shapes::prompts(Split::Unseen).prompts.iter().all(|prompt| mentions(prompt.metadata.as_ref().expect("metadata"))));
+    let captions = [shapes::captions(), shapes::detailed()].into_iter().flat_map(|set| set.prompts);
+    let captions = captions.filter_map(|prompt| prompt.metadata);
+    assert!(metadata(Split::Train).into_iter().chain(captions).all(|metadata| !mentions(&metadata)));
+    assert!(metadata(Split::Unseen).iter().all(mentions));
 }
 
 #[test]
 fn the_vocabulary_is_every_word_and_no_other() {
     let words: HashSet<String> = shapes::vocabulary().into_iter().collect();
-    let all = [Split::Train, Split::Test, Split::Unseen].into_iter().flat_map(texts);
+    let all = [Split::Train, Split::Validation, Split::Test, Split::Unseen].into_iter().flat_map(texts);
     let used: HashSet<String> = all.flat_map(|text| text.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect();
     assert_eq!(words, used);
 }

@@ -10,7 +10,9 @@ use tasks::{
 
 /// Metadata of all prompts, every kind equally often.
 fn metadata(count: usize) -> Vec<Metadata> {
-    let all = [Split::Train, Split::Test, Split::Unseen].into_iter().flat_map(|split| shapes::prompts(split).prompts);
+    let all = [Split::Train, Split::Validation, Split::Test, Split::Unseen]
+        .into_iter()
+        .flat_map(|split| shapes::prompts(split).prompts);
     let all: Vec<Metadata> = all.filter_map(|prompt| prompt.metadata).collect();
     let of = |tag| all.iter().filter(move |metadata| metadata.tag == tag).cycle();
     let mut kinds: Vec<_> = shapes::Tag::ALL.into_iter().map(of).collect();
@@ -112,6 +114,90 @@ fn pictures_in_shuffled_pieces_are_refused() {
     });
     println!("shuffled: {share}");
     assert!(share <= 0.01, "{share}");
+}
+
+/// Paints a pixel of a picture.
+fn paint(image: &mut Image, row: usize, column: usize, color: [f32; 3]) {
+    let (plane, place) = (image.height * image.width, row * image.width + column);
+    color.into_iter().enumerate().for_each(|(channel, value)| image.pixels[channel * plane + place] = value);
+}
+
+/// The pixels at least two away from everything that a scene's objects cover.
+fn free_places(scene: &Scene, side: usize) -> Vec<(usize, usize)> {
+    let covered: Vec<Vec<f32>> = scene.objects.iter().map(|object| shapes::coverage(object, side)).collect();
+    let near = |row: usize, column: usize| {
+        (row.saturating_sub(2)..=(row + 2).min(side - 1)).any(|row| {
+            (column.saturating_sub(2)..=(column + 2).min(side - 1))
+                .any(|column| covered.iter().any(|shares| shares[row * side + column] > 0.0))
+        })
+    };
+    (0..side).flat_map(|row| (0..side).map(move |column| (row, column))).filter(|&(row, column)| !near(row, column)).collect()
+}
+
+#[test]
+fn specks_are_refused() {
+    for side in [24, 64] {
+        // Single pixels far enough apart to be blobs of their own; then dots of 3 x 3, each smaller than what counts at 64 pixels.
+        for (dot, share_of_places) in [(1, 1.0), (1, 0.4), (3, 1.0)] {
+            if dot == 3 && side == 24 {
+                continue; // Nine pixels are a blob there.
+            }
+            let share = accepted(300, 9, |metadata, rng| {
+                let scene = Scene::sample(metadata, side, rng);
+                let mut image = shapes::render(&scene, side);
+                let grid = dot + 1;
+                for (row, column) in free_places(&scene, side) {
+                    let drawn = (row / grid + column / grid) % 2 == 0 && row % grid < dot && column % grid < dot;
+                    if drawn && rng.random_bool(share_of_places) {
+                        paint(&mut image, row, column, [0.9, 0.95, 0.9]);
+                    }
+                }
+                image
+            });
+            println!("{side} pixels, dots of {dot}, {share_of_places}: {share}");
+            assert!(share <= 0.01, "{share} at {side} pixels with dots of {dot}");
+        }
+    }
+}
+
+#[test]
+fn a_faint_second_object_is_refused() {
+    for side in [24, 64] {
+        for contrast in [0.06, 0.17] {
+            let share = accepted(400, 10, |metadata, rng| {
+                let scene = Scene::sample(metadata, side, rng);
+                let mut image = shapes::render(&scene, side);
+                let free = free_places(&scene, side);
+                let (row, column) = free[rng.random_range(0..free.len())];
+                let size = side / 4;
+                for (row, column) in
+                    free.into_iter().filter(|place| place.0.abs_diff(row) < size && place.1.abs_diff(column) < size)
+                {
+                    paint(&mut image, row, column, [scene.background + contrast; 3]);
+                }
+                image
+            });
+            println!("{side} pixels, {contrast} brighter: {share}");
+            assert!(share <= 0.02, "{share} at {side} pixels, {contrast} brighter");
+        }
+    }
+}
+
+#[test]
+fn a_patterned_background_is_refused() {
+    for side in [24, 64] {
+        let share = accepted(300, 11, |metadata, rng| {
+            let scene = Scene::sample(metadata, side, rng);
+            let mut image = shapes::render(&scene, side);
+            for (row, column) in free_places(&scene, side) {
+                let level = if (row + column) % 2 == 0 { 0.09 } else { -0.05 };
+                paint(&mut image, row, column, [scene.background + level; 3]);
+            }
+            image
+        });
+        println!("{side} pixels: {share}");
+        assert!(share <= 0.01, "{share} at {side} pixels");
+    }
 }
 
 /// Every pixel the mean of the square of `2·radius + 1` pixels around it.

@@ -3,7 +3,7 @@
 //! Gets a picture and nothing else. What is neither background nor a clean shape of a known colour is counted as unrecognised.
 
 use super::{Color, Object, Shape, render::coverage};
-use crate::image::Image;
+use crate::{image::Image, pixels::background};
 
 /// One recognised object.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,14 +25,23 @@ pub struct Detection {
 pub struct Detections {
     /// The recognised objects.
     pub objects: Vec<Detection>,
-    /// The number of blobs that are no clean shape of a known colour.
+    /// The number of blobs that are no clean shape of a known colour; many specks, and a background with something in it, count as one
+    /// each.
     pub unrecognised: usize,
 }
 
 /// Distance from the background, in RGB, from which a pixel is foreground.
 const FOREGROUND: f32 = 0.3;
-/// The smallest blob that counts, in shares of the picture: 2 of 24 x 24 pixels. Less is a speck that nobody sees.
+/// The smallest blob that counts, in shares of the picture: 2 of 24 x 24 pixels. A smaller one is a speck; specks that together are
+/// as large as that count as one blob that is no shape.
 const SPECK: f32 = 2.0 / 576.0;
+/// The largest root mean square distance of the background's pixels from their median, in RGB.
+const SPREAD: f32 = 0.07;
+/// The largest distance of a field of the background from that median, in RGB; a field is [`FIELD`] of the picture wide and high.
+/// What is larger than a field and farther off is a thing that a person sees.
+const FAINT: f32 = 0.08;
+/// The side of such a field, in shares of the picture's side: 3 of 24 pixels.
+const FIELD: f32 = 3.0 / 24.0;
 /// The smallest and the largest size of an object, in shares of the picture's side.
 const SIZES: std::ops::RangeInclusive<f32> = 5.0 / 24.0..=13.0 / 24.0;
 /// The smallest fit of the best shape.
@@ -54,17 +63,12 @@ pub fn detect(image: &Image) -> Detections {
         return Detections { objects: Vec::new(), unrecognised: 1 };
     }
     let pixels = Pixels::new(image);
-    let mut found = Detections::default();
-    for component in pixels.components() {
-        if (component.len() as f32) < SPECK * (image.height * image.width) as f32 {
-            continue;
-        }
-        match pixels.recognise(&component) {
-            Some(detection) => found.objects.push(detection),
-            None => found.unrecognised += 1,
-        }
-    }
-    found
+    let is_speck = |blob: &Vec<usize>| (blob.len() as f32) < SPECK * pixels.rgb.len() as f32;
+    let (specks, blobs): (Vec<_>, Vec<_>) = pixels.components().into_iter().partition(is_speck);
+    let objects: Vec<Detection> = blobs.iter().filter_map(|blob| pixels.recognise(blob)).collect();
+    let speckled = !is_speck(&specks.concat());
+    let unrecognised = blobs.len() - objects.len() + usize::from(speckled) + usize::from(!pixels.background_is_plain());
+    Detections { objects, unrecognised }
 }
 
 /// A picture with its background known.
@@ -79,7 +83,7 @@ impl Pixels {
     fn new(image: &Image) -> Self {
         let side = image.height;
         let rgb: Vec<[f32; 3]> = (0..side * side).map(|index| image.rgb(index / side, index % side)).collect();
-        let background = [0, 1, 2].map(|channel| median(rgb.iter().map(|pixel| pixel[channel]).collect()));
+        let background = background(image);
         let foreground = rgb.iter().map(|&pixel| distance(pixel, background) > FOREGROUND).collect();
         Self { side, rgb, background, foreground }
     }
@@ -116,6 +120,31 @@ impl Pixels {
         let left = (column > 0).then(|| index - 1);
         let right = (column + 1 < side).then(|| index + 1);
         [up, down, left, right].into_iter().flatten()
+    }
+
+    /// Whether there is nothing to be seen in the background.
+    fn background_is_plain(&self) -> bool {
+        let open: Vec<bool> = (0..self.rgb.len()).map(|index| self.is_open(index)).collect();
+        let apart = |index: usize| difference(self.rgb[index], self.background);
+        let squares: Vec<f32> =
+            (0..open.len()).filter(|&index| open[index]).map(|index| dot(apart(index), apart(index))).collect();
+        let spread = (squares.iter().sum::<f32>() / squares.len().max(1) as f32).sqrt();
+        let field = ((FIELD * self.side as f32).round() as usize).max(1);
+        let faint = |corner: usize| {
+            let pixels = (0..field * field).map(|i| corner + i / field * self.side + i % field);
+            let inside = pixels.filter(|&index| open[index]).collect::<Vec<_>>();
+            let sum = inside.iter().fold([0.0; 3], |sum, &index| difference(sum, apart(index)));
+            inside.len() == field * field && dot(sum, sum).sqrt() > FAINT * inside.len() as f32
+        };
+        let corners = (0..=self.side - field).flat_map(|row| (0..=self.side - field).map(move |column| row * self.side + column));
+        spread <= SPREAD && !corners.into_iter().any(faint)
+    }
+
+    /// Whether a pixel is background and so are the eight around it: none of them is an object's anti-aliased rim.
+    fn is_open(&self, index: usize) -> bool {
+        let (row, column) = (index / self.side, index % self.side);
+        let around = |place: usize| place.saturating_sub(1)..=(place + 1).min(self.side - 1);
+        around(row).all(|row| around(column).all(|column| !self.foreground[row * self.side + column]))
     }
 
     fn recognise(&self, component: &[usize]) -> Option<Detection> {
@@ -216,9 +245,4 @@ fn dot(a: [f32; 3], b: [f32; 3]) -> f32 {
 fn distance(a: [f32; 3], b: [f32; 3]) -> f32 {
     let d = difference(a, b);
     dot(d, d).sqrt()
-}
-
-fn median(mut values: Vec<f32>) -> f32 {
-    let middle = values.len() / 2;
-    *values.select_nth_unstable_by(middle, f32::total_cmp).1
 }

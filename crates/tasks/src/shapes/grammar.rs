@@ -1,6 +1,9 @@
 //! Every prompt of the task in plain English, and which of them may be trained on.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::LazyLock,
+};
 
 use super::{Color, Entry, Excluded, Metadata, Relation, Shape, Tag};
 use crate::prompts::{Prompt, PromptSet};
@@ -9,43 +12,118 @@ use crate::prompts::{Prompt, PromptSet};
 pub const UNSEEN: [(Shape, Color); 4] =
     [(Shape::Circle, Color::Cyan), (Shape::Square, Color::Magenta), (Shape::Triangle, Color::Red), (Shape::Cross, Color::Green)];
 
-/// A part of the task's prompts; the parts are disjoint.
+/// A part of the task's prompts. No scene that a prompt of [`Split::Validation`], [`Split::Test`] or [`Split::Unseen`] asks for is
+/// asked for by a prompt of [`Split::Train`], in whatever words and order; kinds of too few scenes are the exception
+/// ([`Metadata::is_trained_on`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
     /// What is trained on.
     Train,
-    /// Held out: other combinations of what training prompts mention.
+    /// Held out, to choose checkpoints and settings by.
+    Validation,
+    /// Held out, and chooses nothing.
     Test,
-    /// Held out: prompts with one of the [`UNSEEN`] pairs.
+    /// Held out: prompts with one of the [`UNSEEN`] pairs. They choose nothing.
     Unseen,
 }
 
-/// One prompt in this many is held out for testing, by a hash of its text.
-const HELD_OUT: u64 = 5;
+/// One scene in this many is held out for validation, and as many for the test.
+const HELD_OUT: usize = 6;
+/// Scenes that a kind must have for some of them to be held out.
+const ENOUGH: usize = 20;
 
 /// All prompts of a split, kind by kind, always in the same order.
+///
+/// Scenes are dealt by the rank of a hash. A kind of fewer than 20 scenes has none to spare: training, validation and test have
+/// all of its prompts.
 pub fn prompts(split: Split) -> PromptSet {
-    let mut prompts = Vec::new();
-    for tag in Tag::ALL {
+    let of_kind = |tag: Tag| -> Vec<Metadata> {
         let (unseen, seen): (Vec<_>, Vec<_>) = all_of(tag).into_iter().partition(mentions_unseen);
-        // By rank of the hash, not by its value: every kind gives the same share, and at least one.
-        let mut ranked = seen;
-        ranked.sort_by_key(|metadata| hash(&metadata.prompt));
-        let held_out = ranked.len().div_ceil(HELD_OUT as usize);
-        let chosen = match split {
-            Split::Test => ranked.drain(..held_out).collect(),
-            Split::Train => ranked.split_off(held_out),
-            Split::Unseen => unseen,
+        if split == Split::Unseen {
+            return unseen;
+        }
+        let scenes = ranked_scenes(&seen);
+        if scenes.len() < ENOUGH {
+            return seen;
+        }
+        let held_out = scenes.len().div_ceil(HELD_OUT);
+        let own = match split {
+            Split::Validation => &scenes[..held_out],
+            Split::Test => &scenes[held_out..2 * held_out],
+            Split::Train | Split::Unseen => &scenes[2 * held_out..],
         };
-        prompts.extend(chosen.into_iter().map(Prompt::from));
-    }
+        seen.into_iter().filter(|metadata| own.contains(&metadata.scene())).collect()
+    };
+    let prompts = Tag::ALL.into_iter().flat_map(of_kind).map(Prompt::from).collect();
     PromptSet { name: format!("shapes-{split:?}").to_lowercase(), prompts }
 }
 
-/// Detailed captions, for pre-training alone: the training prompts of [`Tag::Position`] with every colour named, without the
-/// [`UNSEEN`] pairs. A picture teaches more the more its caption says of it (arXiv 2403.03206, section 5.2.2).
+/// The scenes of some prompts, once each, by the rank of their hash.
+fn ranked_scenes(prompts: &[Metadata]) -> Vec<String> {
+    let scenes: BTreeSet<String> = prompts.iter().map(Metadata::scene).collect();
+    let mut ranked: Vec<String> = scenes.into_iter().collect();
+    ranked.sort_by_key(|scene| hash(scene));
+    ranked
+}
+
+/// The scenes of the training prompts.
+static TRAINED: LazyLock<HashSet<String>> = LazyLock::new(|| {
+    let prompts = prompts(Split::Train).prompts;
+    prompts.iter().filter_map(|prompt| prompt.metadata.as_ref()).map(Metadata::scene).collect()
+});
+
+impl Metadata {
+    /// The scene that is asked for, as a text that is equal for equal scenes, in whatever words and order: `a circle left of a
+    /// square` and `a square right of a circle` are one scene.
+    pub fn scene(&self) -> String {
+        let named = |entry: &Entry| {
+            let color = entry.color.map_or("any", Color::word);
+            format!("{} {color} {}", entry.count, entry.class.word())
+        };
+        let anchors: Vec<usize> = self.include.iter().filter_map(|entry| entry.position).map(|(_, anchor)| anchor).collect();
+        let part = |(index, entry): (usize, &Entry)| match entry.position {
+            // Left and above only: the other two are the same relations, read backwards.
+            Some((relation, anchor)) => {
+                let (here, there) = (named(entry), self.include.get(anchor).map(named).unwrap_or_default());
+                Some(match relation {
+                    Relation::LeftOf | Relation::Above => format!("{here} {} {there}", relation.words()),
+                    Relation::RightOf | Relation::Below => format!("{there} {} {here}", relation.opposite().words()),
+                })
+            }
+            None if anchors.contains(&index) => None, // Named in the relation.
+            None => Some(named(entry)),
+        };
+        let mut parts: Vec<String> = self.include.iter().enumerate().filter_map(part).collect();
+        parts.sort_unstable();
+        parts.join(", ")
+    }
+
+    /// Whether a prompt of [`Split::Train`] asks for the same scene.
+    pub fn is_trained_on(&self) -> bool {
+        TRAINED.contains(&self.scene())
+    }
+}
+
+/// One caption in this many is held back from pre-training.
+const HELD_BACK: usize = 5;
+
+/// The captions of pre-training: four fifths of the texts of every kind, by the rank of a hash, and none with one of the [`UNSEEN`]
+/// pairs. They are not the training prompts: a base model has read of most scenes that reinforcement learning holds out, as Stable
+/// Diffusion has of GenEval's, but of no unseen pair.
+pub fn captions() -> PromptSet {
+    let mut captions = Vec::new();
+    for tag in Tag::ALL {
+        let mut ranked: Vec<Metadata> = all_of(tag).into_iter().filter(|metadata| !mentions_unseen(metadata)).collect();
+        ranked.sort_by_key(|metadata| hash(&metadata.prompt));
+        captions.extend(ranked.drain(ranked.len().div_ceil(HELD_BACK)..).map(Prompt::from));
+    }
+    PromptSet { name: "shapes-captions".to_owned(), prompts: captions }
+}
+
+/// Detailed captions: the [`captions`] of [`Tag::Position`] with every colour named, without the [`UNSEEN`] pairs. A picture teaches
+/// more the more its caption says of it (arXiv 2403.03206, section 5.2.2).
 pub fn detailed() -> PromptSet {
-    let placed = prompts(Split::Train).prompts.into_iter().filter_map(|prompt| prompt.metadata);
+    let placed = captions().prompts.into_iter().filter_map(|prompt| prompt.metadata);
     let placed = placed.filter(|metadata| metadata.tag == Tag::Position);
     let colored = placed.flat_map(|metadata| color_pairs().map(move |colors| in_colors(&metadata, colors)));
     let seen = colored.filter(|metadata| !mentions_unseen(metadata)).map(Prompt::from);

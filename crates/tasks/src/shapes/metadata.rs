@@ -123,7 +123,8 @@ impl Relation {
         }
     }
 
-    fn opposite(self) -> Self {
+    /// The same relation, seen from the other object.
+    pub(super) fn opposite(self) -> Self {
         match self {
             Self::LeftOf => Self::RightOf,
             Self::RightOf => Self::LeftOf,
@@ -134,6 +135,11 @@ impl Relation {
 }
 
 impl Metadata {
+    /// Whether it asks for something without naming its colour.
+    pub fn leaves_a_color_open(&self) -> bool {
+        self.include.iter().any(|entry| entry.color.is_none())
+    }
+
     /// What a slightly different prompt asks for: same kind, one thing changed, so that no picture satisfies both.
     ///
     /// A shape, a colour, a count by one, a relation turned round, or two colours exchanged. Used for the wrong captions of

@@ -1,0 +1,162 @@
+//! Variety where a prompt leaves the colour open: measured as an entropy, and as a reward that is named after it.
+//!
+//! No prompt of the task leaves the shape open, so shapes have no such entropy.
+
+use std::collections::BTreeMap;
+
+use super::{Color, Metadata, Shape, detect, verify};
+use crate::{
+    image::Image,
+    prompts::Prompt,
+    reward::{Reward, RewardError},
+};
+
+/// How often each colour was chosen, by the prompt and the shape that had the choice.
+type Choices<'a> = BTreeMap<(&'a str, Shape), [usize; Color::ALL.len()]>;
+
+/// The entropy of the colours that prompts leave open, in `[0, 1]`; 0 of no object, nothing where no prompt leaves a colour open.
+///
+/// ```text
+/// H = −Σ p·ln p / ln 6
+/// ```
+///
+/// over the colours of the recognised objects of one prompt and shape, with the correction `(m − 1)/(2n)` for `m` colours seen on
+/// `n` objects (Miller 1955), then the mean over prompts and shapes, weighted by their objects.
+///
+/// # Panics
+/// If a picture of such a prompt is not square or has fewer than three channels.
+pub fn color_entropy(images: &[Image], prompts: &[&Prompt]) -> Option<f64> {
+    let mut choices = Choices::new();
+    let mut open = false;
+    for (image, prompt) in images.iter().zip(prompts) {
+        let Some(metadata) = &prompt.metadata else { continue };
+        open |= metadata.leaves_a_color_open();
+        for (shape, color) in free_colors(image, metadata) {
+            choices.entry((&prompt.text, shape)).or_default()[color as usize] += 1;
+        }
+    }
+    let chosen: Vec<(f64, f64)> = choices.values().map(|counts| (counts.iter().sum::<usize>() as f64, entropy(counts))).collect();
+    let objects: f64 = chosen.iter().map(|(objects, _)| objects).sum();
+    open.then(|| chosen.iter().map(|(objects, entropy)| objects * entropy).sum::<f64>() / objects.max(1.0))
+}
+
+/// The corrected entropy of some counts, relative to that of as many equal ones.
+fn entropy(counts: &[usize; Color::ALL.len()]) -> f64 {
+    let n = counts.iter().sum::<usize>() as f64;
+    let shares = counts.iter().filter(|count| **count > 0).map(|&count| count as f64 / n);
+    let seen = shares.clone().count() as f64;
+    let plain: f64 = shares.map(|share| -share * share.ln()).sum();
+    ((plain + (seen - 1.0) / (2.0 * n)) / (counts.len() as f64).ln()).min(1.0)
+}
+
+/// The colours of a picture's objects whose colour was not asked for.
+fn free_colors(image: &Image, metadata: &Metadata) -> Vec<(Shape, Color)> {
+    let free: Vec<Shape> = metadata.include.iter().filter(|entry| entry.color.is_none()).map(|entry| entry.class).collect();
+    if free.is_empty() {
+        return Vec::new(); // Most prompts: nothing to look for.
+    }
+    let objects = detect(image).objects.into_iter();
+    objects.filter(|object| free.contains(&object.shape)).map(|object| (object.shape, object.color)).collect()
+}
+
+/// How unusual the colours are that a picture chose where its prompt leaves them open, in `[0, 1]`: the mean over those objects of
+/// one minus the share of their colour among the other right pictures of the same prompt.
+///
+/// A picture that is not strictly right has 0, and so has every picture of a prompt that names all colours. In a group whose
+/// colours are evenly spread all right pictures have the same score; a policy that settles on one colour loses it.
+#[derive(Clone, Copy, Debug)]
+pub struct ShapesVariety;
+
+impl Reward for ShapesVariety {
+    fn name(&self) -> &'static str {
+        "shapes_variety"
+    }
+
+    fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+        let chosen = |(image, prompt): (&Image, &&Prompt)| match &prompt.metadata {
+            Some(metadata) if verify(image, metadata).strict() => Ok(free_colors(image, metadata)),
+            Some(_) => Ok(Vec::new()),
+            None => Err(RewardError::NoMetadata { reward: self.name(), prompt: prompt.text.clone() }),
+        };
+        let chosen: Vec<Vec<(Shape, Color)>> = images.iter().zip(prompts).map(chosen).collect::<Result<_, _>>()?;
+        let mut choices = Choices::new();
+        for (colors, prompt) in chosen.iter().zip(prompts) {
+            for &(shape, color) in colors {
+                choices.entry((&prompt.text, shape)).or_default()[color as usize] += 1;
+            }
+        }
+        let score = |(own, prompt): (&Vec<(Shape, Color)>, &&Prompt)| {
+            let rarity = |&(shape, color): &(Shape, Color)| {
+                let counts = &choices[&(prompt.text.as_str(), shape)];
+                let own_of = |wanted: Option<Color>| {
+                    own.iter().filter(|object| object.0 == shape && wanted.is_none_or(|color| object.1 == color)).count()
+                };
+                let others = counts.iter().sum::<usize>() - own_of(None);
+                let alike = counts[color as usize] - own_of(Some(color));
+                1.0 - alike as f32 / others.max(1) as f32
+            };
+            // From 0 on: the sum of nothing is −0 in the standard library.
+            own.iter().map(rarity).fold(0.0, |sum, rarity| sum + rarity) / own.len().max(1) as f32
+        };
+        Ok(chosen.iter().zip(prompts).map(score).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shapes::{Entry, Object, Scene, Tag, render};
+
+    fn prompt(class: Shape, color: Option<Color>) -> Prompt {
+        let text = format!("a photo of a {} {}", color.map_or("", Color::word), class.word());
+        Prompt::from(Metadata {
+            tag: Tag::SingleObject,
+            include: vec![Entry { class, count: 1, color, position: None }],
+            exclude: Vec::new(),
+            prompt: text,
+        })
+    }
+
+    fn picture(shape: Shape, color: Color) -> Image {
+        render(&Scene { background: 0.15, objects: vec![Object { shape, color, center: (0.5, 0.5), size: 0.4 }] }, 24)
+    }
+
+    fn of(prompt: &Prompt, colors: &[Color]) -> Option<f64> {
+        let images: Vec<Image> = colors.iter().map(|&color| picture(Shape::Circle, color)).collect();
+        color_entropy(&images, &vec![prompt; images.len()])
+    }
+
+    #[test]
+    fn one_colour_has_no_entropy_and_all_of_them_have_all_of_it() {
+        let free = prompt(Shape::Circle, None);
+        assert_eq!(of(&free, &[Color::Red; 12]), Some(0.0));
+        assert_eq!(of(&free, &[Color::ALL, Color::ALL].concat()), Some(1.0));
+        // ln 2 + 1/(2·12), relative to ln 6.
+        let two = of(&free, &[[Color::Red; 6], [Color::Blue; 6]].concat()).expect("an open colour");
+        assert!((two - (2.0_f64.ln() + 1.0 / 24.0) / 6.0_f64.ln()).abs() < 1e-12, "{two}");
+        assert_eq!(of(&prompt(Shape::Circle, Some(Color::Red)), &[Color::Red; 3]), None);
+    }
+
+    #[test]
+    fn prompts_that_settle_on_a_colour_each_have_no_entropy_together() {
+        let prompts = [prompt(Shape::Circle, None), prompt(Shape::Square, None)];
+        let images = [picture(Shape::Circle, Color::Red), picture(Shape::Square, Color::Blue)];
+        let both = [&prompts[0], &prompts[1], &prompts[0], &prompts[1]];
+        assert_eq!(color_entropy(&[images.clone(), images].concat(), &both), Some(0.0));
+    }
+
+    #[test]
+    fn a_rare_colour_of_a_right_picture_is_worth_more() {
+        let free = prompt(Shape::Circle, None);
+        let mut images = vec![picture(Shape::Circle, Color::Red); 3];
+        images.push(picture(Shape::Circle, Color::Blue));
+        images.push(picture(Shape::Square, Color::Green));
+        let scores = ShapesVariety.score(&images, &[&free; 5]).expect("scores");
+        // Of the three other right pictures two are red, or none is blue; the last one is wrong.
+        let asked = [1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0, 1.0, 0.0];
+        assert!(scores.iter().zip(asked).all(|(score, asked)| (score - asked).abs() < 1e-6), "{scores:?}");
+        let named = prompt(Shape::Circle, Some(Color::Red));
+        assert_eq!(ShapesVariety.score(&images[..1], &[&named]).expect("scores"), [0.0]);
+        assert!(ShapesVariety.score(&images[..1], &[&Prompt::plain("a circle")]).is_err());
+    }
+}
