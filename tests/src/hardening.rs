@@ -1,6 +1,6 @@
 //! Odd sizes and broken rewards: an epoch that adds up or a clear error, never a panic.
 
-use grpo::{GrpoConfig, TrainError, TrainedSteps, Trainer, workers::Workers};
+use grpo::{GrpoConfig, TrainError, TrainedSteps, Trainer, groups::Mix, workers::Workers};
 use proptest::{prelude::*, test_runner::Config};
 use tasks::{
     image::Image,
@@ -60,7 +60,7 @@ impl Reward for Odd {
 fn trainer(config: GrpoConfig, prompts: usize, gives: Gives) -> TestTrainer {
     let mut task = task(Box::new(Odd(gives)));
     task.prompts.truncate(prompts);
-    task.weights.truncate(prompts);
+    task.mix = Mix::even(prompts);
     let workers = Workers::new(2).expect("threads");
     Trainer::new(config, 10, 1, task, grpo::Policy::full(network(1)), workers, Device::default())
 }

@@ -436,7 +436,7 @@ mod tests {
 
     #[test]
     fn a_kind_that_is_trained_on_as_a_whole_does_not_count_as_held_out() {
-        let judged = |prompt, trained_on, right| Judged {
+        let judged = |prompt, trained_on, right: bool| Judged {
             prompt,
             trained_on,
             verdict: Verdict { fault: (!right).then_some(Fault::Shapes), partial: 1.0 },
