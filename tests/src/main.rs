@@ -11,6 +11,7 @@ mod durability;
 mod equivalence;
 mod golden;
 mod hardening;
+mod jpeg;
 mod kernels;
 mod lora;
 mod marginals;

@@ -16,6 +16,7 @@ use grpo::{
 use serde::{Deserialize, Serialize};
 use tasks::{
     image::Image,
+    jpeg::JpegCompressibility,
     prompts::{Prompt, PromptSet},
     reward::WeightedReward,
     shapes::{self, Fault, Metadata, Split, Verdict},
@@ -25,7 +26,7 @@ use tasks::{
 use crate::{
     backend::{Device, Plain},
     intervals::{self, Tally},
-    monitors::{self, JpegCompressibility},
+    monitors,
     network::{Network, Pipeline},
     picture, plot,
     progress::Progress,

@@ -1,18 +1,11 @@
 //! What is measured and not trained on: where a reward is hacked, it shows here first.
 
-use std::{collections::BTreeMap, io::Cursor};
+use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use grpo::{advantage, evaluate::Row};
-use image::{ImageEncoder, codecs::jpeg::JpegEncoder};
 use serde::{Deserialize, Serialize};
-use tasks::{
-    image::Image,
-    pixels,
-    prompts::Prompt,
-    reward::{Reward, RewardError, WeightedReward},
-    shapes::color_entropy,
-};
+use tasks::{image::Image, jpeg::jpeg_kilobytes, pixels, prompts::Prompt, reward::WeightedReward, shapes::color_entropy};
 
 /// The numbers of a set of pictures by name: those of [`names`] that these pictures have.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -47,7 +40,7 @@ impl Monitors {
         let mut numbers = BTreeMap::from([(DIVERSITY.to_owned(), diversity(images, rows))]);
         if images.iter().all(|image| image.channels == 3) && !images.is_empty() {
             let mean = |of: fn(&Image) -> f64| advantage::mean(&images.iter().map(of).collect::<Vec<_>>());
-            let kilobytes = images.iter().map(jpeg_kilobytes).collect::<Result<Vec<f64>>>()?;
+            let kilobytes = images.iter().map(jpeg_kilobytes).collect::<Result<Vec<f64>, _>>()?;
             numbers.extend([
                 ("saturation".to_owned(), mean(pixels::saturation)),
                 ("background_brightness".to_owned(), mean(pixels::background_brightness)),
@@ -85,7 +78,11 @@ impl Monitors {
 
 /// A number in a few characters.
 fn short(value: f64) -> String {
-    if value != 0.0 && value.abs() < 1e-3 { format!("{value:.2e}") } else { format!("{value:.3}") }
+    if value != 0.0 && value.abs() < 1e-3 {
+        format!("{value:.2e}")
+    } else {
+        format!("{value:.3}")
+    }
 }
 
 /// The mean of every reward by name.
@@ -110,34 +107,6 @@ fn diversity(images: &[Image], rows: &[Row]) -> f64 {
 fn distance(a: &Image, b: &Image) -> f64 {
     let squares: f32 = a.pixels.iter().zip(&b.pixels).map(|(a, b)| (a - b).powi(2)).sum();
     (f64::from(squares) / a.pixels.len() as f64).sqrt()
-}
-
-fn jpeg_kilobytes(image: &Image) -> Result<f64> {
-    ensure!(image.channels == 3, "only RGB pictures can be JPEGs, this one has {} channels", image.channels);
-    let pixels = (0..image.height).flat_map(|row| (0..image.width).flat_map(move |column| image.rgb(row, column)));
-    let bytes: Vec<u8> = pixels.map(|value| (value * 255.0).round() as u8).collect();
-    let mut file = Cursor::new(Vec::new());
-    JpegEncoder::new_with_quality(&mut file, 95)
-        .write_image(&bytes, image.width as u32, image.height as u32, image::ExtendedColorType::Rgb8)
-        .context("cannot encode a picture as JPEG")?;
-    Ok(file.into_inner().len() as f64 / 1000.0)
-}
-
-/// How small a picture is as a JPEG: its size in kB, divided by −500. Dense and easy to raise: smooth pictures are small.
-///
-/// Source: the reward `jpeg_compressibility` of the reference code.
-#[derive(Clone, Copy, Debug)]
-pub struct JpegCompressibility;
-
-impl Reward for JpegCompressibility {
-    fn name(&self) -> &'static str {
-        "jpeg_compressibility"
-    }
-
-    fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
-        let failed = |error: anyhow::Error| RewardError::Failed { reward: self.name(), reason: format!("{error:#}") };
-        images.iter().map(|image| Ok(-jpeg_kilobytes(image).map_err(failed)? as f32 / 500.0)).collect()
-    }
 }
 
 /// Mean and standard deviation of what pictures look like from afar: of each of 4 x 4 fields the mean of every channel, and the mean

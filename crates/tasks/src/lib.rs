@@ -3,6 +3,7 @@
 //! Works on pictures in host memory. Knows no network, no tensor library and no training loop.
 
 pub mod image;
+pub mod jpeg;
 pub mod pixels;
 pub mod prompts;
 pub mod reward;
