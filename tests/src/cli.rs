@@ -170,7 +170,7 @@ fn every_mistake_in_a_configuration_is_named_at_once() {
     for part in [
         "epoch: unknown key; did you mean `epochs`?",
         "grpo.group_size (0) must lie between 1 and",
-        "seed: a integer is needed",
+        "seed: an integer is needed",
         "rewards.beauty",
     ] {
         assert!(text.contains(part), "`{part}` is missing in: {text}");
@@ -202,7 +202,7 @@ fn a_run_directory_is_never_overwritten_nor_shared() {
         refused(&["train", "--preset", "toy-2d", "--set", "base=nowhere", "--out", &unborn.to_string_lossy()])
             .contains("nowhere")
     );
-    assert!(toy(&unborn, &["--set", "epochs=1"]).status.success(), "a start that was refused leaves no run");
+    assert!(!unborn.exists(), "a start that was refused leaves nothing");
     let lock = std::fs::File::create(run.join(".lock")).expect("a lock file");
     lock.lock().expect("locked");
     assert!(refused(&["train", "--resume", &run_text]).contains("in use by another process"));
@@ -273,28 +273,4 @@ fn a_full_disk_breaks_the_run_with_one_clear_message() {
         text.contains("the run broke off") && text.contains("cannot write") && text.contains(&run.display().to_string()),
         "{text}"
     );
-}
-
-#[cfg(unix)]
-#[test]
-fn ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let run = directory.path().join("run");
-    let mut child = Command::new(program())
-        .args(["train", "--preset", "toy-2d", "--set", "epochs=1000000", "--set", "evaluation_samples=10", "--out"])
-        .arg(&run)
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("the program runs");
-    let metrics = run.join("metrics.jsonl");
-    while !std::fs::read_to_string(&metrics).is_ok_and(|text| text.lines().count() > 3) {
-        assert!(child.try_wait().expect("a status").is_none(), "it must not end by itself");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill runs").success());
-    let output = child.wait_with_output().expect("it ends");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(130), "{text}");
-    assert!(text.contains("--resume") && text.contains(&run.display().to_string()), "{text}");
-    assert!(std::fs::read_dir(run.join("checkpoints")).expect("a directory").count() > 1);
 }

@@ -12,14 +12,14 @@ use crate::cli::{metrics, program, refused, run};
 const SETTINGS: [&str; 5] =
     ["epochs=14", "checkpoint_every=3", "evaluate_every=4", "evaluation_samples=100", "grpo.updates_per_epoch=3"];
 
-fn train(out: &Path) -> Command {
+pub fn train(out: &Path) -> Command {
     let mut command = Command::new(program());
     command.args(["train", "--preset", "toy-2d", "--out"]).arg(out);
     command.args(SETTINGS.iter().flat_map(|setting| ["--set", setting])).stderr(Stdio::null());
     command
 }
 
-fn names(directory: &Path) -> Vec<String> {
+pub fn names(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     let mut names: Vec<String> =
         entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
@@ -28,7 +28,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 /// That two runs left the same, but for wall-clock times.
-fn assert_same(killed: &Path, whole: &Path, when: &str) {
+pub fn assert_same(killed: &Path, whole: &Path, when: &str) {
     assert_eq!(metrics(killed), metrics(whole), "{when}");
     let checkpoints = names(&whole.join("checkpoints"));
     assert_eq!(names(&killed.join("checkpoints")), checkpoints, "{when}");
@@ -126,24 +126,11 @@ fn a_run_goes_on_only_as_it_was_begun() {
 }
 
 #[test]
-fn a_checkpoint_that_vanished_or_broke_is_named() {
+fn checkpoints_that_vanished_are_named() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("run");
     assert!(train(&path).status().expect("the program runs").success());
     let resumed = path.to_string_lossy().into_owned();
-    let newest = path.join("checkpoints/000014.safetensors");
-    let bytes = std::fs::read(&newest).expect("a checkpoint");
-    std::fs::write(&newest, &bytes[..bytes.len() / 2]).expect("written");
-    let text = refused(&["train", "--resume", &resumed]);
-    assert!(text.contains("000014.safetensors is not a complete safetensors file"), "{text}");
-    // The one before it is as good as it was: the run goes on from there.
-    std::fs::remove_file(&newest).expect("removed");
-    assert!(run(&["train", "--resume", &resumed]).status.success());
-    assert!(std::fs::read(&newest).expect("made again") == bytes);
-    // What a killed process left half written is swept away.
-    std::fs::write(path.join("checkpoints/.tmpabc.tmp"), "half").expect("written");
-    assert!(run(&["train", "--resume", &resumed]).status.success());
-    assert!(!path.join("checkpoints/.tmpabc.tmp").exists());
     std::fs::remove_dir_all(path.join("checkpoints")).expect("removed");
     assert!(refused(&["train", "--resume", &resumed]).contains("checkpoints"));
     std::fs::create_dir(path.join("checkpoints")).expect("made");

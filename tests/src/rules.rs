@@ -110,6 +110,8 @@ fn rules_that_make_no_sense_are_refused() {
     assert!(refuse("grpo.objective.kl_controller={kind=\"fixed\", target=0.1}").contains("target"));
     assert!(refuse(&rule("x", r#"{kind="fallen", by=-1.0}"#, stop)).contains("rules[0].when.by"));
     assert!(refuse(&rule("x", r#"{kind="sideways"}"#, stop)).contains("sideways"));
+    assert!(refuse(&rule("x", r#"{kind="below", value=nan}"#, stop)).contains("rules[0].when.value (NaN)"));
+    assert!(refuse(&rule("x", r#"{kind="above", value=inf}"#, stop)).contains("rules[0].when.value (inf)"));
     assert!(
         refuse(&rule("x", r#"{kind="below", value=1.0}"#, r#"{kind="raise_kl", factor=2.0}"#)).contains("kl_weight, which is 0")
     );

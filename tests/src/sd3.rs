@@ -355,7 +355,7 @@ impl ReplayedStep {
             workers: &Workers::new(1).expect("a thread"),
         };
         let transitions = [Transition { step, row: 0 }, Transition { step, row: 1 }];
-        replay.gradient(differentiate, &self.policy, Some(&self.base), &transitions)
+        replay.gradient(differentiate, &self.policy, Some(&self.base), &transitions).expect("not stopped")
     }
 
     fn advantages(&self) -> Vec<f32> {

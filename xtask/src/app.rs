@@ -144,9 +144,23 @@ pub fn run(verb: &str, args: &AppArgs) -> Result<ExitCode> {
         println!("Builds the application for the backend (flex, the fast CPU backend, by default), then runs it:\n");
     }
     let program = build(&how)?;
-    let status = Command::new(&program).arg(verb).args(app).status().with_context(|| format!("cannot run {program}"))?;
+    let mut command = Command::new(&program);
+    // By which the application knows how it is called again.
+    command.arg(verb).args(app).env("FLOW_GRPO_XTASK", "1");
+    replaced_by(&mut command).with_context(|| format!("cannot run {program}"))
+}
+
+/// Runs a command in the place of this process, so that signals reach it.
+#[cfg(unix)]
+fn replaced_by(command: &mut Command) -> std::io::Result<ExitCode> {
+    Err(std::os::unix::process::CommandExt::exec(command))
+}
+
+/// Runs a command; its exit code is ours.
+#[cfg(not(unix))]
+fn replaced_by(command: &mut Command) -> std::io::Result<ExitCode> {
     // A signal that reached the application reached us too; 130 is what it would have said.
-    Ok(ExitCode::from(u8::try_from(status.code().unwrap_or(130)).unwrap_or(1)))
+    Ok(ExitCode::from(u8::try_from(command.status()?.code().unwrap_or(130)).unwrap_or(1)))
 }
 
 /// Builds the application; returns its path.

@@ -36,6 +36,7 @@ use crate::{
     bench_sd3::{self, DirectoryBenchArgs},
     memory,
     network::{AnyNetwork, Architecture, Card, Pipeline, open_checkpoint},
+    output,
     scale::scale,
     train_config::TrainConfig,
 };
@@ -125,7 +126,7 @@ pub fn bench(args: &BenchArgs, epoch: &TrainConfig, sizes: Option<Architecture>,
         bench.write_exchange(&exchange)?;
     }
     for round in 1..=args.rounds {
-        eprintln!("round {round} of {}", args.rounds);
+        output::log(format!("round {round} of {}", args.rounds));
         bench.round(args.repetitions, &mut ours);
         if let Some(python) = &args.peer {
             let times = run_peer(python, &exchange, args.repetitions, bench.workers.count())?;
@@ -148,7 +149,7 @@ pub fn bench(args: &BenchArgs, epoch: &TrainConfig, sizes: Option<Architecture>,
         seconds: ours,
         peer,
     };
-    print!("{}", report.table());
+    output::print(report.table())?;
     if let Some(path) = &args.output {
         let json = serde_json::to_string_pretty(&report)? + "\n";
         write_atomically(path, json.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
@@ -256,7 +257,7 @@ impl Bench {
         let part = |(network, range): (Dit<Plain>, std::ops::Range<usize>)| {
             network.velocity(self.noise.clone().slice([range.clone()]), self.time(&range), &self.conditions(&range))
         };
-        Tensor::cat(self.workers.map(jobs, part), 0)
+        Tensor::cat(self.workers.map(jobs, part).expect("nobody stops a measurement"), 0)
     }
 
     /// The mean flow-matching loss of all pictures and its gradient.
@@ -270,6 +271,7 @@ impl Bench {
             let gradient = self.trained.gradients(&network, loss.backward());
             (loss.into_scalar().elem::<f64>(), gradient)
         });
+        let parts = parts.expect("nobody stops a measurement");
         let sum = |a: (f64, Parameters<Plain>), b: (f64, Parameters<Plain>)| (a.0 + b.0, a.1.plus(&b.1));
         parts.into_iter().reduce(sum).expect("there is at least one picture")
     }
@@ -286,7 +288,7 @@ impl Bench {
             workers: &self.workers,
         };
         let keys = [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(1, purpose));
-        rollout.sample(&self.network, &self.prompts, &self.rows, keys, &self.device)
+        rollout.sample(&self.network, &self.prompts, &self.rows, keys, &self.device).expect("nobody stops a measurement")
     }
 
     /// What a rollout does besides evaluating the network: noise, steps, log-probabilities; the final latents.
@@ -316,7 +318,8 @@ impl Bench {
         };
         let transitions: Vec<Transition> = (0..self.rows.len()).map(|row| Transition { step: 0, row }).collect();
         let reference = (self.objective.kl_weight > 0.0).then_some(&self.network);
-        replay.gradient::<Training, Dit<Training>>(&InOnePiece, &self.network, reference, &transitions).gradient
+        let outcome = replay.gradient::<Training, Dit<Training>>(&InOnePiece, &self.network, reference, &transitions);
+        outcome.expect("nobody stops a measurement").gradient
     }
 
     /// Weights, inputs and what we made of them, for the peer to check and to time.

@@ -33,6 +33,7 @@ use crate::{
     bench::{machine, spread},
     config, memory,
     network::Pipeline,
+    output::{log, print},
     sd3::Sd3,
     train_config::TrainConfig,
     tuning::Tuning,
@@ -138,7 +139,7 @@ pub fn bench(
         report.write(output)?;
         report.peer = Some(run_peer(python, args, model, repetitions)?);
     }
-    print!("{}", report.table(args.peak));
+    print(report.table(args.peak))?;
     report.write(output)
 }
 
@@ -152,7 +153,7 @@ fn in_a_process(args: &DirectoryBenchArgs, model: &Path, batch: usize, repetitio
     command.args(args.recompute.then_some("--recompute"));
     let status = command.stdout(Stdio::null()).status().context("cannot run this program")?;
     if !status.success() {
-        eprintln!("batch {batch}: {status}; see above");
+        log(format!("batch {batch}: {status}; see above"));
         return Ok(None);
     }
     let text = std::fs::read_to_string(&output).with_context(|| format!("cannot read {}", output.display()))?;
@@ -278,7 +279,10 @@ impl<'a> Bench<'a> {
         let transitions: Vec<Transition> = (0..batch).map(|row| Transition { step: STEP, row }).collect();
         let differentiate: &dyn Differentiate<Training, Transformer<Training>, Embedding> =
             if self.args.recompute { &PartByPart } else { &InOnePiece };
-        let outcome = || replay.gradient(differentiate, &self.policy, Some(&self.base), &transitions);
+        let outcome = || {
+            let outcome = replay.gradient(differentiate, &self.policy, Some(&self.base), &transitions);
+            outcome.expect("nobody stops a measurement")
+        };
         let gradient = outcome().gradient;
         let weights = trained.of(&self.policy);
         let optimizer = AdamW::<Plain>::new(self.preset.grpo.optimizer, &weights);
@@ -303,7 +307,7 @@ impl<'a> Bench<'a> {
                 })
                 .collect();
             let [min, median, max] = spread(&seconds);
-            eprintln!("batch {batch}: {name} {median:.3} s");
+            log(format!("batch {batch}: {name} {median:.3} s"));
             let peak_mib = if backend::ON_CPU { memory::peak_mib() } else { memory::gpu_used_mib() };
             cases.insert(name.to_owned(), Some(Measured { median, min, max, peak_mib }));
         }

@@ -26,9 +26,9 @@ use crate::{
     compare::{self, CompareArgs},
     config::{self, Checked, Preset},
     evaluation::{Evaluator, Prompts},
-    figure, interrupt,
+    figure, interrupt, memory,
     network::{AnyNetwork, Card, Pipeline},
-    picture,
+    output, picture,
     pretrain::{self, PretrainConfig},
     progress::Progress,
     proxy::{self, ProxyArgs},
@@ -146,18 +146,34 @@ pub struct ModelArgs {
     /// A checkpoint file, or a built-in checkpoint: shapes-base, toy-2d-base [default: what the adapter names, or shapes-base].
     #[arg(long)]
     pub checkpoint: Option<String>,
-    /// A LoRA adapter on top of it: RUN/adapter, another directory of PEFT's, or a file of diffusers'.
+    /// A LoRA adapter on top of it: RUN/adapter, another directory of PEFT's or diffusers', or a file of diffusers'.
     #[arg(long, value_name = "PATH")]
     pub adapter: Option<PathBuf>,
     /// ODE steps.
-    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=MOST_STEPS))]
     pub steps: u32,
     /// Scale of classifier-free guidance; 1 is none [default: 1, or 4.5 with --model].
-    #[arg(long)]
+    #[arg(long, value_parser = guidance)]
     pub guidance: Option<f64>,
     /// Seed of the noise.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+}
+
+/// A picture smaller than any.
+const SMALLEST: [usize; 3] = [2, 1, 1];
+/// More ODE steps than any sampler takes.
+const MOST_STEPS: i64 = 10_000;
+/// More pictures for a prompt, or a kind of prompt, than anybody looks at.
+const MOST_PICTURES: i64 = 1_000_000;
+/// A larger scale of guidance than any that leaves a picture.
+const MOST_GUIDANCE: f64 = 100.0;
+
+/// A scale of guidance.
+fn guidance(text: &str) -> Result<f64, String> {
+    let scale: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    let within = (0.0..=MOST_GUIDANCE).contains(&scale);
+    within.then_some(scale).ok_or_else(|| format!("it must lie between 0 and {MOST_GUIDANCE}"))
 }
 
 /// What is sampled.
@@ -172,7 +188,7 @@ pub struct SampleArgs {
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
     /// Pictures for each prompt [default: 6, or 1 with --model].
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MOST_PICTURES))]
     pub count: Option<u32>,
     /// The PNG file to write, all pictures in a grid; or a directory, for a PNG file each.
     #[arg(long, default_value = "samples.png")]
@@ -189,7 +205,7 @@ struct EvalArgs {
     #[arg(long, default_value = "shapes:test")]
     prompts: String,
     /// Pictures of each kind of prompt, spread evenly over its prompts; 0 takes every prompt once.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=MOST_PICTURES))]
     samples: u32,
     /// The JSON file to write.
     #[arg(long)]
@@ -198,7 +214,7 @@ struct EvalArgs {
 
 #[derive(Args, Debug)]
 struct MergeArgs {
-    /// The adapter: RUN/adapter, another directory of PEFT's, or a file of diffusers'.
+    /// The adapter: RUN/adapter, another directory of PEFT's or diffusers', or a file of diffusers'.
     #[arg(long, value_name = "PATH")]
     adapter: PathBuf,
     /// Its base model: a checkpoint file, or a built-in checkpoint [default: what the adapter names, or shapes-base].
@@ -254,15 +270,14 @@ fn train(args: &TrainArgs) -> Result<()> {
     let layer = args.profile.as_deref().map(|name| config::preset(&PROFILES, name)).transpose()?.map(|profile| profile.text);
     // A path is data, not TOML.
     run_args.set.extend(args.model.iter().map(|path| format!("base={}", toml::Value::String(path.display().to_string()))));
-    let (config, mut run): (TrainConfig, _) = open_run(&run_args, &TRAIN_PRESETS, layer)?;
+    let (config, mut run): (TrainConfig, _) = open_run("train", &run_args, &TRAIN_PRESETS, layer)?;
     train::train(&config, &mut run, args.live, &Device::default())
 }
 
 fn pretrain(args: &RunArgs) -> Result<()> {
-    let (config, mut run): (PretrainConfig, _) = open_run(args, &PRETRAIN_PRESETS, None)?;
+    let (config, mut run): (PretrainConfig, _) = open_run("pretrain", args, &PRETRAIN_PRESETS, None)?;
     let checkpoint = pretrain::pretrain(&config, &mut run, &Device::default())?;
-    println!("base model: {}", checkpoint.display());
-    Ok(())
+    output::print(format!("base model: {}\n", checkpoint.display()))
 }
 
 fn bench(args: &BenchArgs) -> Result<()> {
@@ -286,19 +301,28 @@ fn sample(args: &SampleArgs) -> Result<()> {
     if let Some(option) = args.directory.first_given() {
         bail!("{option} is for a model directory: pass it with --model DIR, or --adapter RUN/adapter of a run that trained one");
     }
+    picture::check_directory_of(&args.output)?;
     let prompts = args.read_prompts(PromptSet::read)?;
     let count = args.count.unwrap_or(6) as usize;
-    let rows = Row::all(prompts.len(), count);
+    let rows = rows(prompts.len(), count)?;
     let (_, prompts, images) = generate(&args.model, |card| Ok(Prompts(card.encode(&prompts)?)), |_| rows.clone())?;
     if images.first().is_some_and(|image| image.channels == 2) {
-        eprintln!("this model draws points of the plane and reads no prompt");
+        output::log("this model draws points of the plane and reads no prompt");
         prompts.write_picture(&images, &rows, &args.output)?;
     } else {
         let captions: Vec<&str> = rows.iter().map(|row| prompts.prompt(row).text.as_str()).collect();
         picture::write_all(&images, &captions, count, &args.output)?;
     }
-    println!("{}", args.output.display());
-    Ok(())
+    output::print(format!("{}\n", args.output.display()))
+}
+
+/// `count` rows for each of the prompts.
+///
+/// # Errors
+/// If pictures of any size are too many for the memory.
+pub fn rows(prompts: usize, count: usize) -> Result<Vec<Row>> {
+    memory::check_pictures(prompts.saturating_mul(count), SMALLEST)?;
+    Ok(Row::all(prompts, count))
 }
 
 impl SampleArgs {
@@ -319,18 +343,18 @@ impl SampleArgs {
 }
 
 fn eval(args: &EvalArgs) -> Result<()> {
+    args.output.as_deref().map_or(Ok(()), picture::check_directory_of)?;
     let (rows, prompts, images) =
         generate(&args.model, |card| Prompts::open(&args.prompts, card), |prompts| prompts.rows(args.samples as usize))?;
     let evaluation = prompts.evaluate(&images, &rows, None)?;
-    match &evaluation.accuracy {
-        Some(accuracy) => print!("{}\n{}", accuracy.table(), accuracy.fault_table()),
-        None => bail!("{} has prompts without metadata: nothing can be verified", args.prompts),
-    }
+    let Some(accuracy) = &evaluation.accuracy else {
+        bail!("{} has prompts without metadata: nothing can be verified", args.prompts)
+    };
     if let Some(path) = &args.output {
         let json = serde_json::to_string_pretty(&evaluation)? + "\n";
         write_atomically(path, json.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    Ok(())
+    output::print(format!("{}\n{}", accuracy.table(), accuracy.fault_table()))
 }
 
 fn init_random(args: &InitRandomArgs) -> Result<()> {
@@ -339,10 +363,10 @@ fn init_random(args: &InitRandomArgs) -> Result<()> {
         Like::Sd35Medium => Sizes::sd35_medium(),
         Like::Sd35Large => Sizes::sd35_large(),
     };
-    let sizes = match args.layers {
-        Some(layers) => sizes.with_layers(layers as usize),
-        None => sizes,
-    };
+    let most = sizes.transformer.num_layers;
+    let layers = args.layers.map_or(most, |layers| layers as usize);
+    ensure!(layers <= most, "--layers ({layers}) must lie between 1 and {most}, as many as the model has");
+    let sizes = sizes.with_layers(layers);
     let sizes = if args.without_t5 { Sizes { t5: None, ..sizes } } else { sizes };
     ensure!(!args.out.join("model_index.json").exists(), "{} already holds a model: choose another --out", args.out.display());
     let device = Device::default();
@@ -355,21 +379,30 @@ fn init_random(args: &InitRandomArgs) -> Result<()> {
         progress.advance(written / MILLION - before);
     })?;
     progress.finish();
-    println!("{}: {:.2} billion numbers", args.out.display(), count as f64 / 1e9);
-    Ok(())
+    output::print(format!("{}: {:.2} billion numbers\n", args.out.display(), count as f64 / 1e9))
 }
 
 const MILLION: usize = 1_000_000;
 
 fn merge(args: &MergeArgs) -> Result<()> {
+    picture::check_directory_of(&args.output)?;
     let (card, network) = AnyNetwork::open(args.checkpoint.as_deref(), Some(&args.adapter), &Device::default())?;
+    let inputs = [args.checkpoint.as_deref().map(Path::new), Some(&args.adapter)];
+    if let Some(input) = inputs.into_iter().flatten().find(|input| is_same_file(input, &args.output)) {
+        bail!("--output {} is {}, which is read: choose another file", args.output.display(), input.display());
+    }
     let card = Card { made_by: format!("{}, with the adapter {}", card.made_by, args.adapter.display()), ..card };
     match network {
         AnyNetwork::Dit(network) => card.write(&lora::merged(*network), StoredAs::F32, &args.output)?,
         AnyNetwork::Mlp(network) => card.write(&lora::merged(*network), StoredAs::F32, &args.output)?,
     }
-    println!("{}", args.output.display());
-    Ok(())
+    output::print(format!("{}\n", args.output.display()))
+}
+
+/// Whether two paths lead to one file.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let [one, other] = [one, other].map(Path::canonicalize);
+    one.is_ok_and(|one| other.is_ok_and(|other| one == other))
 }
 
 /// Makes pictures with a checkpoint.
@@ -382,6 +415,7 @@ fn generate(
     let (card, network) = AnyNetwork::open(args.checkpoint.as_deref(), args.adapter.as_deref(), &device)?;
     let prompts = prompts(&card)?;
     let rows = rows(&prompts);
+    memory::check_pictures(rows.len(), card.picture_shape())?;
     let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
     let evaluator = Evaluator {
         pipeline: &card,
@@ -400,9 +434,12 @@ fn generate(
 }
 
 /// The configuration and directory of a new run, or of one that goes on.
-fn open_run<C: Checked>(args: &RunArgs, presets: &[Preset], layer: Option<&str>) -> Result<(C, RunDir)> {
+fn open_run<C: Checked>(verb: &str, args: &RunArgs, presets: &[Preset], layer: Option<&str>) -> Result<(C, RunDir)> {
     if let Some(path) = &args.resume {
         let (run, text) = RunDir::open(path)?;
+        let table: toml::Table = text.parse().with_context(|| format!("{}/config.toml is not TOML", path.display()))?;
+        let of = if table.contains_key("grpo") { "train" } else { "pretrain" };
+        ensure!(of == verb, "{} is a run of `{of}`: go on with `{of} --resume`", path.display());
         let config: C =
             config::resolve(&text, None, None, &args.set).with_context(|| format!("{}/config.toml", path.display()))?;
         return Ok((config, run));

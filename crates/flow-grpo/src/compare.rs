@@ -1,13 +1,19 @@
 //! Runs beside each other: one panel for each number of their evaluations, one curve for each run.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use models::weights::write_atomically;
 use serde_json::Value;
 
-use crate::plot::{Curve, Panel, curves};
+use crate::{
+    output,
+    plot::{Curve, Panel, curves},
+};
 
 /// Which runs and which numbers.
 #[derive(Args, Debug)]
@@ -29,24 +35,58 @@ pub struct CompareArgs {
 /// If a run cannot be read, or none of them has a number.
 pub fn compare(args: &CompareArgs) -> Result<()> {
     let runs = args.runs.iter().map(|run| read(run)).collect::<Result<Vec<(String, Vec<Value>)>>>()?;
-    let mut panels = Vec::new();
+    let (mut panels, mut table) = (Vec::new(), String::new());
     for number in &args.numbers {
         let of_runs = runs.iter().map(|(name, lines)| Curve { name: name.clone(), points: points(lines, number) });
         let of_runs: Vec<Curve> = of_runs.collect();
-        ensure!(of_runs.iter().any(|curve| !curve.points.is_empty()), "--number {number}: no run has it");
+        ensure!(
+            of_runs.iter().any(|curve| !curve.points.is_empty()),
+            "--number {number}: no run has it; there are: {}",
+            numbers(&runs)
+        );
         for Curve { name, points } in &of_runs {
+            if points.is_empty() {
+                output::log(format!("note: {name} has no `{number}` and no curve"));
+            }
             if let (Some(first), Some(last)) = (points.first(), points.last()) {
-                println!("{number:<28} {name:<24} {:.3} -> {:.3} after {} epochs", first.1, last.1, last.0);
+                let (first, last, epochs) = (first.1, last.1, last.0);
+                table += &format!("{number:<28} {name:<24} {first:.3} -> {last:.3} after {epochs} epochs\n");
             }
         }
         panels.push(Panel { title: number.clone(), curves: of_runs });
     }
-    write_atomically(&args.output, curves(&panels)?.as_bytes()).with_context(|| format!("cannot write {}", args.output.display()))
+    write_atomically(&args.output, curves(&panels)?.as_bytes())
+        .with_context(|| format!("cannot write {}", args.output.display()))?;
+    output::print(table)
+}
+
+/// The numbers that the lines of any run have, as `--number` names them.
+fn numbers(runs: &[(String, Vec<Value>)]) -> String {
+    let mut names = BTreeSet::new();
+    for line in runs.iter().flat_map(|(_, lines)| lines) {
+        let prefix = if line["event"] == "epoch" { "epoch." } else { "" };
+        if line["event"] == "epoch" || line["event"] == "eval" {
+            collect(prefix, line, &mut names);
+        }
+    }
+    names.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// The dotted names of the numbers in an object and the objects in it.
+fn collect(prefix: &str, value: &Value, into: &mut BTreeSet<String>) {
+    for (name, value) in value.as_object().into_iter().flatten() {
+        match value {
+            Value::Number(_) if name != "epoch" => drop(into.insert(format!("{prefix}{name}"))),
+            Value::Object(_) => collect(&format!("{prefix}{name}."), value, into),
+            _ => {}
+        }
+    }
 }
 
 /// A run's name and its lines of metrics.
 fn read(run: &str) -> Result<(String, Vec<Value>)> {
-    let (name, path) = run.split_once('=').unwrap_or((run, run));
+    // A directory may have a `=` in its name.
+    let (name, path) = run.split_once('=').filter(|_| !Path::new(run).is_dir()).unwrap_or((run, run));
     let path = Path::new(path).join("metrics.jsonl");
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     // A run that is being written may end with half a line.

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use serde::{Serialize, de::DeserializeOwned};
+use tasks::text_file;
 use toml::{Table, Value};
 
 /// Tables whose keys are names: a table replaces them as a whole, `--set` with a dotted key changes one name.
@@ -55,7 +56,7 @@ pub fn resolve<C: Checked>(text: &str, layer: Option<&str>, file: Option<&Path>,
         merge(&mut table, layer.parse().context("a profile is TOML")?, "", &mut problems);
     }
     if let Some(path) = file {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = text_file::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         let given: Table = text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
         merge(&mut table, given, "", &mut problems);
     }
@@ -136,9 +137,14 @@ fn merge(table: &mut Table, given: Table, prefix: &str, problems: &mut Vec<Strin
             }
             (old @ Value::Float(_), Value::Integer(number)) => *old = Value::Float(number as f64),
             (old, new) if old.same_type(&new) => *old = new,
-            (old, new) => problems.push(format!("{name}: a {} is needed, not the {} {new}", old.type_str(), new.type_str())),
+            (old, new) => problems.push(format!("{name}: {} is needed, not the {} {new}", a(old.type_str()), new.type_str())),
         }
     }
+}
+
+/// A noun with its article.
+fn a(noun: &str) -> String {
+    format!("{} {noun}", if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" })
 }
 
 fn unknown(name: &str, key: &str, table: &Table) -> String {
@@ -152,9 +158,15 @@ fn unknown(name: &str, key: &str, table: &Table) -> String {
 /// `a.b.c=value` as a table to merge into `table`. A value that is not TOML is taken as a string.
 fn parse_setting(setting: &str, table: &Table) -> Result<Table, String> {
     let (key, value) = setting.split_once('=').ok_or_else(|| format!("--set {setting}: write key=value"))?;
-    let parse = |value: &str| format!("v = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("v"));
-    let value = parse(value.trim()).unwrap_or_else(|| Value::String(value.trim().to_owned()));
     let path: Vec<&str> = key.trim().split('.').collect();
+    if path.contains(&"") {
+        return Err(format!("--set {setting}: write key=value"));
+    }
+    let value = match format!("v = {}", value.trim()).parse::<Table>() {
+        Ok(mut parsed) if parsed.len() == 1 => parsed.remove("v").expect("the one that was given"),
+        Ok(_) => return Err(format!("--set {setting}: give every key a --set of its own")),
+        Err(_) => Value::String(value.trim().to_owned()),
+    };
     Ok(nest(&path, value, table))
 }
 
@@ -207,6 +219,15 @@ mod tests {
         }
         assert!(problems.is_empty(), "{problems:?}");
         table
+    }
+
+    #[test]
+    fn a_setting_is_one_key_with_one_value() {
+        let table = Table::new();
+        for (setting, says) in [("=5", "write key=value"), ("a..b=1", "write key=value"), ("epochs", "write key=value")] {
+            assert!(parse_setting(setting, &table).expect_err("no key").contains(says), "{setting}");
+        }
+        assert!(parse_setting("epochs=1\nseed=99", &table).expect_err("two").contains("a --set of its own"));
     }
 
     #[test]

@@ -125,8 +125,11 @@ impl<const N: usize> Shelf<N> {
                 }
                 features.extend(of_batch);
                 progress.advance(batch.len());
+                if self.cache.is_some() && interrupt::requested() {
+                    break;
+                }
             }
-            self.keep(prompts, features)?;
+            self.keep(&prompts[..features.len()], features)?;
             if let Some(Cache { resume, .. }) = self.cache.as_ref().filter(|_| interrupt::requested()) {
                 return Err(Interrupted { resume: resume.clone() }.into());
             }

@@ -176,7 +176,7 @@ impl<P: Pipeline> Evaluator<'_, P> {
     /// A picture for every row.
     ///
     /// # Errors
-    /// If the empty prompt cannot be read, which guidance needs, or the grid is none.
+    /// If the empty prompt cannot be read, which guidance needs, the grid is none, or the work was stopped.
     pub fn generate<N>(&self, network: &N, prompts: &Prompts<P::Condition>, rows: &[Row]) -> Result<Vec<Image>>
     where
         N: Network<Plain, P::Condition>,
@@ -228,11 +228,11 @@ impl<P: Pipeline> Evaluator<'_, P> {
             finish(latents)
         };
         let batches = if self.guidance == 1.0 {
-            generator.generate(network, &prompts.0, rows, (self.key, initial), self.device, finish)
+            generator.generate(network, &prompts.0, rows, (self.key, initial), self.device, finish)?
         } else {
             let unconditional = self.pipeline.conditions(&[""])?.remove(0);
             let field = Guidance { unconditional, scale: self.guidance }.around(network.clone());
-            generator.generate(&field, &prompts.0, rows, (self.key, initial), self.device, finish)
+            generator.generate(&field, &prompts.0, rows, (self.key, initial), self.device, finish)?
         };
         progress.finish();
         Ok(batches)

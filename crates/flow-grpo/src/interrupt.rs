@@ -1,21 +1,53 @@
-//! Ctrl-C ends a long phase after its current step, with a checkpoint.
+//! Ctrl-C, and the signals by which a system ends programs, end a run with a checkpoint.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 
+use crate::output;
+
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
-/// Listens for Ctrl-C from now on; a second one ends the process at once.
+/// Listens from now on for what ends a run: Ctrl-C, of which a second one ends the process at once, and SIGTERM, SIGHUP and SIGUSR1,
+/// which Slurm, Kubernetes, systemd or a closing terminal send, some of them twice. What is ignored, as under `nohup`, stays so.
+///
+/// # Errors
+/// If the system lets no handler or no thread be made.
+#[cfg(unix)]
 pub fn listen() -> Result<()> {
-    ctrlc::set_handler(|| {
-        if REQUESTED.swap(true, Ordering::SeqCst) {
-            crate::view::give_back_terminal();
-            std::process::exit(EXIT_CODE.into());
-        }
-        eprintln!("\nending after the current step, with a checkpoint; Ctrl-C again ends at once without one");
-    })
-    .context("cannot listen for Ctrl-C")
+    use signal_hook::{
+        consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
+        iterator::Signals,
+    };
+    let heard = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter().filter(|signal| !is_ignored(*signal));
+    let mut signals = Signals::new(heard).context("cannot listen for signals")?;
+    let listener = move || signals.forever().for_each(|signal| end(signal == SIGINT));
+    std::thread::Builder::new().name("signals".to_owned()).spawn(listener).context("cannot start a thread")?;
+    Ok(())
+}
+
+/// Whether whoever started the process lets it ignore a signal; known on Linux.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
+/// Listens for Ctrl-C from now on; a second one ends the process at once.
+#[cfg(not(unix))]
+pub fn listen() -> Result<()> {
+    ctrlc::set_handler(|| end(true)).context("cannot listen for Ctrl-C")
+}
+
+/// Asks for the end; at once if a person asks again.
+fn end(by_hand: bool) {
+    if !REQUESTED.swap(true, Ordering::SeqCst) {
+        output::log("\nending with a checkpoint when the work in hand is done; Ctrl-C again ends at once without one");
+    } else if by_hand {
+        crate::view::give_back_terminal();
+        std::process::exit(EXIT_CODE.into());
+    }
 }
 
 /// Whether the user asked for the end.

@@ -2,6 +2,9 @@
 //!
 //! The application: the only crate that names a backend, touches the clock and writes files.
 
+// `output` alone writes to the terminal: the macros of the standard library panic where nobody reads.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+
 mod backend;
 mod bench;
 mod bench_sd3;
@@ -20,6 +23,7 @@ mod memory;
 mod monitors;
 mod network;
 mod outcome;
+mod output;
 mod picture;
 mod plot;
 mod pretrain;
@@ -46,5 +50,11 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // What a panic says would be lost with the screen of a live view.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        view::give_back_terminal();
+        hook(panic);
+    }));
     outcome::report(cli::run())
 }

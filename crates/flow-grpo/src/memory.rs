@@ -4,7 +4,7 @@
 //! the same time keep for their backward passes. Held against the memory of the machine on the CPU backends, and against that of the
 //! first NVIDIA GPU on the others, where its tool says how much it has.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use anyhow::{Result, ensure};
 use burn::tensor::DType;
@@ -59,8 +59,9 @@ pub struct Batches {
 const PROGRAM: u64 = if ON_CPU { 120 << 20 } else { 1 << 30 };
 /// Bytes of a number: everything that counts is f32, but for what the layers of a transformer compute.
 const NUMBER: u64 = 4;
-/// Weights, reference, average, two moments, and on their way the new weights and the sum of gradients.
-const COPIES_OF_WEIGHTS: usize = 7;
+/// Weights, reference, average, two moments, on their way the new weights and the sum of gradients, and the state before the epoch
+/// (weights, average, moments), which an interruption goes back to.
+const COPIES_OF_WEIGHTS: usize = 11;
 
 impl Needs {
     /// The needs of a network with `latents` latents alive at the same time.
@@ -136,7 +137,8 @@ impl Needs {
             let host = if ON_CPU { "" } else { "set grpo.rollout.trajectories = \"host\", or " };
             return format!("{least}: {host}lower the number of pictures of an epoch");
         }
-        format!("{least}: set sd3.recompute = true where it is not, make smaller pictures or use a smaller model")
+        let recompute = if self.alive == 0 { "" } else { "set sd3.recompute = true where it is not, " };
+        format!("{least}: {recompute}make smaller pictures or use a smaller model")
     }
 }
 
@@ -152,8 +154,23 @@ fn check_room_in(usable: u64, what: &str, bytes: u64, advice: &str) -> Result<()
     Ok(())
 }
 
+/// What a picture of this shape takes at the least while it is made, shown and written: its latent, itself, its part of a grid, in f32.
+fn picture_bytes(shape: [usize; 3]) -> u64 {
+    3 * NUMBER * shape.iter().product::<usize>() as u64
+}
+
+/// # Errors
+/// If so many pictures, each of this shape, are more than there is memory.
+pub fn check_pictures(count: usize, shape: [usize; 3]) -> Result<()> {
+    check_room(
+        &format!("as many as {count} pictures"),
+        picture_bytes(shape).saturating_mul(count as u64),
+        "ask for fewer at a time",
+    )
+}
+
 /// Whose memory counts.
-const WHERE: &str = if ON_CPU { "the machine" } else { "the GPU" };
+const WHERE: &str = if ON_CPU { "the machine (or the limits of this process)" } else { "the GPU" };
 
 fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
@@ -169,8 +186,42 @@ fn usable() -> Option<u64> {
     if !ON_CPU {
         return None; // Not every such GPU is NVIDIA's.
     }
-    let held = kibibytes("/proc/self/status", "VmRSS:")?;
-    kibibytes("/proc/meminfo", "MemAvailable:").map(|left| (left + held) * 1024)
+    let held = kibibytes("/proc/self/status", "VmRSS:")? * 1024;
+    let left = kibibytes("/proc/meminfo", "MemAvailable:").map(|left| left * 1024 + held);
+    [left, cgroup_limit(Path::new("/")), address_space(held)].into_iter().flatten().min()
+}
+
+/// The smallest limit of the control groups that the process is in, version 1 or 2: what a container or a job may take.
+fn cgroup_limit(root: &Path) -> Option<u64> {
+    let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
+    let limit = |line: &str| {
+        let [_, controllers, group] = line.splitn(3, ':').collect::<Vec<_>>()[..] else { return None };
+        let (mount, file) = match controllers {
+            "" => ("sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|controller| controller == "memory") => {
+                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => return None,
+        };
+        // A container may see its own group as the root, or be told the name that the group has outside: the mount is looked at too.
+        let groups = Path::new(group.trim_start_matches('/')).ancestors();
+        let limits = groups.filter_map(|group| std::fs::read_to_string(root.join(mount).join(group).join(file)).ok());
+        limits.filter_map(|limit| limit.trim().parse::<u64>().ok()).min()
+    };
+    groups.lines().filter_map(limit).min()
+}
+
+/// What `ulimit -v` leaves for memory that is used, beside what is only reserved.
+#[cfg(unix)]
+fn address_space(held: u64) -> Option<u64> {
+    let most = rustix::process::getrlimit(rustix::process::Resource::As).current?;
+    let reserved = (kibibytes("/proc/self/status", "VmSize:")? * 1024).saturating_sub(held);
+    Some(most.saturating_sub(reserved))
+}
+
+#[cfg(not(unix))]
+fn address_space(_held: u64) -> Option<u64> {
+    None
 }
 
 /// The most memory that the process has held, in MiB, where the system says.
@@ -236,7 +287,7 @@ mod tests {
         let workers = backend::workers();
         let one = needs(5, batches(4, 2, 1));
         let elements: usize = card.latent_shape().iter().product();
-        assert_eq!(one.weights, 3 + 4 * 10 * (7 + workers as u64));
+        assert_eq!(one.weights, 3 + 4 * 10 * (11 + workers as u64));
         assert_eq!(one.samples, (4 * 5 * elements) as u64);
         assert_eq!(one.work(), ((4 * 4 * workers * card.kept_per_row()) as u64, "backward passes"));
         assert_eq!(needs(5, batches(4, 2, 2)).work().0, 2 * one.work().0);
@@ -264,6 +315,27 @@ mod tests {
         let decoding = Needs { decoding: 20 * MIB, ..needs };
         assert_eq!(decoding.total(), PROGRAM + 23 * MIB);
         assert!(refused(decoding, fits).contains("it needs 143 MiB"));
+    }
+
+    #[test]
+    fn the_smallest_limit_of_a_control_group_counts() {
+        let root = tempfile::tempdir().expect("a directory");
+        let write = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+            std::fs::write(path, text).expect("written");
+        };
+        assert_eq!(cgroup_limit(root.path()), None);
+        // Version 2: the job's own group has no limit, the one above it has.
+        write("proc/self/cgroup", "0::/slurm/job/step\n");
+        write("sys/fs/cgroup/slurm/job/step/memory.max", "max\n");
+        write("sys/fs/cgroup/slurm/job/memory.max", "83886080\n");
+        write("sys/fs/cgroup/slurm/memory.max", "99999999999\n");
+        assert_eq!(cgroup_limit(root.path()), Some(80 << 20));
+        // Version 1, in a container that is told the group's name outside.
+        write("proc/self/cgroup", "12:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n");
+        write("sys/fs/cgroup/memory/memory.limit_in_bytes", "1048576\n");
+        assert_eq!(cgroup_limit(root.path()), Some(1 << 20));
     }
 
     #[test]

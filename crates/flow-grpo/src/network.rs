@@ -19,7 +19,10 @@ use models::{
 use serde::{Deserialize, Serialize};
 use tasks::prompts::{Prompt, PromptSet};
 
-use crate::backend::{self, Device, Plain};
+use crate::{
+    backend::{self, Device, Plain},
+    training_state,
+};
 
 /// The kind and sizes of a network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -153,6 +156,12 @@ const CARD: &str = "flow_grpo";
 impl Card {
     /// Reads the card of a checkpoint.
     pub fn of(file: &WeightsFile) -> Result<Self> {
+        ensure!(
+            file.metadata(CARD).is_ok() || !training_state::is_state(file),
+            "{} is a training state, which `--resume RUN` goes on from; the weights for use are in RUN/policy.safetensors and \
+             RUN/best.safetensors (training with LoRA: the base model with --adapter RUN/adapter; pre-training: RUN/base.safetensors)",
+            file.path().display()
+        );
         let card: Self = file.parsed_metadata(CARD)?;
         let problems = card.architecture.problems();
         ensure!(problems.is_empty(), "the checkpoint's network sizes are invalid: {}", problems.join("; "));

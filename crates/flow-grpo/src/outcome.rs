@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::interrupt::Interrupted;
+use crate::{interrupt::Interrupted, output};
 
 /// Marks an error as one that broke a run that had begun.
 #[derive(Clone, Copy, Debug)]
@@ -21,9 +21,9 @@ impl std::fmt::Display for BrokeRun {
 pub fn report(result: Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
-        eprintln!("{interrupted}");
+        output::log(interrupted);
         return ExitCode::from(crate::interrupt::EXIT_CODE);
     }
-    eprintln!("error: {error:#}");
+    output::log(format!("error: {error:#}"));
     ExitCode::from(if error.is::<BrokeRun>() { 1 } else { 2 })
 }

@@ -3,7 +3,7 @@
 use std::{io::Cursor, path::Path};
 
 use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use image::{ImageFormat, Rgb, RgbImage};
 use models::weights::write_atomically;
 use tasks::image::Image;
@@ -43,6 +43,17 @@ pub fn write_grid(cells: &[Captioned<'_>], columns: usize, path: &Path) -> Resul
         write_caption(&mut grid, &font, cell.caption, (x, y + shown_height + 2), shown_width);
     }
     write_png(&grid, path)
+}
+
+/// # Errors
+/// If there is no directory for a file of this path: said before the work whose result goes there.
+pub fn check_directory_of(path: &Path) -> Result<()> {
+    if path.extension().is_none() {
+        return Ok(()); // A directory, which is made with all above it.
+    }
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    ensure!(directory.is_dir(), "cannot write {}: there is no directory {}", path.display(), directory.display());
+    Ok(())
 }
 
 /// Whether a path is that of a picture and not of a directory.

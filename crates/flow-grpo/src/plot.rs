@@ -111,7 +111,7 @@ fn dot(picture: &mut RgbImage, x: f32, y: f32, radius: i32, color: Rgb<u8>) {
     let at = |value: f32| (f32::midpoint(value / REACH, 1.0) * SIDE as f32) as i32;
     let (column, row) = (at(x), at(-y));
     for (dx, dy) in (-radius..=radius).flat_map(|dx| (-radius..=radius).map(move |dy| (dx, dy))) {
-        if let (Ok(column), Ok(row)) = (u32::try_from(column + dx), u32::try_from(row + dy))
+        if let (Ok(column), Ok(row)) = (u32::try_from(column.saturating_add(dx)), u32::try_from(row.saturating_add(dy)))
             && let Some(pixel) = picture.get_pixel_mut_checked(column, row)
         {
             *pixel = color;

@@ -17,7 +17,7 @@ use grpo::{
     schedule,
     workers::Workers,
 };
-use models::{Dit, MlpField, TokenIds, Vocabulary, WeightsFile, weights::StoredAs};
+use models::{Dit, MlpField, TokenIds, Vocabulary, weights::StoredAs};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
@@ -32,9 +32,10 @@ use crate::{
     memory::{self, Needs},
     network::{AnyNetwork, Architecture, Card, Pipeline, Trainable, open_checkpoint},
     outcome::BrokeRun,
+    output,
     progress::{Progress, whole_seconds},
-    run_dir::RunDir,
-    training_state::TrainingState,
+    run_dir::{Recorded, RunDir},
+    training_state::{SavedState, TrainingState},
 };
 
 /// What the base model is and how it is trained.
@@ -101,6 +102,21 @@ impl Checked for PretrainConfig {
         problems.extend(self.muon.problems().into_iter().map(|problem| format!("muon.{problem}")));
         problems.extend(self.ema.problems().into_iter().map(|problem| format!("ema.{problem}")));
         problems.extend(self.captions.problems().into_iter().map(|problem| format!("captions.{problem}")));
+        problems.extend(self.times.problems().into_iter().map(|problem| format!("times.{problem}")));
+        match &self.model {
+            Architecture::Dit(sizes) if sizes.image_size < shapes::SMALLEST_PICTURE => problems.push(format!(
+                "model.image_size ({}) must be at least {}: the objects of smaller scenes cannot be told apart",
+                sizes.image_size,
+                shapes::SMALLEST_PICTURE
+            )),
+            Architecture::Dit(sizes) if sizes.channels != 3 => {
+                problems.push(format!("model.channels ({}) must be 3: scenes are RGB pictures", sizes.channels));
+            }
+            Architecture::Mlp(sizes) if sizes.elements != 2 => {
+                problems.push(format!("model.elements ({}) must be 2: the toy task draws points of the plane", sizes.elements));
+            }
+            Architecture::Dit(_) | Architecture::Mlp(_) => {}
+        }
         if !(0.0..=1.0).contains(&self.cool_down) {
             problems.push(format!("cool_down ({}) must lie between 0 and 1", self.cool_down));
         }
@@ -224,11 +240,13 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
             network,
             step: 0,
         };
-        if let Some(saved) = run.newest_checkpoint()? {
-            let file = WeightsFile::read(&saved)?;
-            let Counters { step, config: begun } = TrainingState::counters(&file)?;
+        if let Some((saved, warning)) = SavedState::newest(run)? {
+            warning.into_iter().for_each(output::log);
+            let Counters { step, config: begun } = saved.counters()?;
+            saved.check_name(step)?;
+            ensure!(saved.updates()? == step, "the checkpoint counts {} updates after {step} steps", saved.updates()?);
             config::check_unchanged(&begun, config)?;
-            let state = TrainingState::read(&session.network, &session.average, &file, device)?;
+            let state = TrainingState::of(&session.network, &session.average, saved, device)?;
             ensure!(step <= config.steps, "steps ({}) must be at least {step}: the run has done as many", config.steps);
             session.network = state.weights.put_into(session.network);
             session.average = state.average;
@@ -249,9 +267,11 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
         run.describe(self.config)?;
-        eprintln!("{}", self.needs().line());
-        let fresh = run.newest_checkpoint()?.is_none();
-        run.record_after((!fresh).then_some(self.step))?;
+        output::log(self.needs().line());
+        let fresh = run.newest_checkpoints()?.is_empty();
+        run.set_aside_after(self.step)?;
+        let recorded = (!fresh).then_some(Recorded { done: self.step, evaluation_due: false });
+        run.record_after(recorded, ("step", REPORT_EVERY))?.iter().for_each(output::log);
         // Also when the run goes on: a kill may have come between a checkpoint and what is made from it.
         self.save(run)?;
         let progress = Progress::new("pre-training", self.config.steps, "steps");
@@ -284,7 +304,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
                 return Err(interrupt::Interrupted { resume: run.resume_command("pretrain") }.into());
             }
         }
-        eprintln!("pre-training took {}", whole_seconds(progress.finish()));
+        output::log(format!("pre-training took {}", whole_seconds(progress.finish())));
         Ok(())
     }
 
@@ -307,7 +327,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         let trained = Trained::all(&self.network);
         let jobs = micro_batches.map(|rows| (self.network.clone(), rows)).collect();
         let (batches, step) = (&self.batches, self.step);
-        let results = self.workers.map(jobs, |(network, rows)| batches.loss_and_gradient::<N>(network, &trained, step, rows));
+        let results = self.workers.map(jobs, |(network, rows)| batches.loss_and_gradient::<N>(network, &trained, step, rows))?;
         let loss: f64 = results.iter().map(|(loss, _)| loss).sum();
         let gradient = results.into_iter().map(|(_, gradient)| gradient).reduce(|a, b| a.plus(&b));
         let gradient = gradient.context("a batch has at least one micro-batch")?;
@@ -345,6 +365,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
 
     /// The resumable state and the base checkpoint, each written in one go.
     fn save(&self, run: &RunDir) -> Result<()> {
+        run.sync_records()?;
         let weights = Parameters::of(&self.network);
         let state = TrainingState { weights, average: self.average.clone(), optimizer: self.optimizer.state().clone() };
         let counters = Counters { step: self.step, config: self.config.clone() };

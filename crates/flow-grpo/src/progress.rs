@@ -11,6 +11,8 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::output;
+
 /// Progress of one phase.
 #[derive(Debug)]
 pub struct Progress {
@@ -64,14 +66,14 @@ impl Progress {
         if last.elapsed() >= LINE_EVERY {
             *last = Instant::now();
             let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
-            eprintln!("{}: {done}/{total}, {} left", self.name, whole_seconds(self.bar.eta()));
+            output::log(format!("{}: {done}/{total}, {} left", self.name, whole_seconds(self.bar.eta())));
         }
     }
 
     /// Prints a line without tearing the bar. Who hears of the work anyway needs no plain line for a while.
     pub fn say(&self, line: &str) {
         *self.last_line.lock().expect("no thread panics while it holds the clock") = Instant::now();
-        self.bar.suspend(|| eprintln!("{line}"));
+        self.bar.suspend(|| output::log(line));
     }
 
     /// Ends the phase; returns how long it took.

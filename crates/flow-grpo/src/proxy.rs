@@ -31,7 +31,7 @@ use tasks::{
 
 use crate::{
     backend::{Device, Plain, Training},
-    interrupt,
+    interrupt, output, picture,
     progress::Progress,
 };
 
@@ -62,6 +62,7 @@ const BUILT_IN: &[u8] = include_bytes!("../../../assets/checkpoints/shapes-proxy
 
 /// Trains the classifier and says how often it is right on held-out prompts.
 pub fn train(args: &ProxyArgs, device: &Device) -> Result<()> {
+    picture::check_directory_of(&args.output)?;
     let prompts = metadata(shapes::captions());
     let mut network = SIZES.init::<Plain>(args.seed, device);
     let trained = Trained::all(&network);
@@ -92,8 +93,8 @@ pub fn train(args: &ProxyArgs, device: &Device) -> Result<()> {
     }
     progress.finish();
     write_module::<Plain, _>(&network, (CARD, serde_json::to_string(&SIZES)?), StoredAs::F16, &args.output)?;
-    println!("{}: right on {:.1} % of the facts of held-out scenes", args.output.display(), 100.0 * accuracy(&network, device));
-    Ok(())
+    let right = 100.0 * accuracy(&network, device);
+    output::print(format!("{}: right on {right:.1} % of the facts of held-out scenes\n", args.output.display()))
 }
 
 fn metadata(set: PromptSet) -> Vec<Metadata> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
@@ -31,6 +31,11 @@ fn curve<'a>(name: &str, lines: impl Iterator<Item = &'a Value>, pointer: &str) 
     Curve { name: name.to_owned(), points: points.collect() }
 }
 
+/// A name as a part of a JSON pointer.
+fn pointer(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
 /// Names of the fields of an object in the first line that has it.
 fn fields(lines: &[Value], event: &str, pointer: &str) -> Vec<String> {
     let object = of(lines, event).find_map(|line| line.pointer(pointer)?.as_object());
@@ -41,7 +46,10 @@ fn panels(lines: &[Value]) -> Vec<Panel> {
     let panel = |title: &str, curves: Vec<Curve>| Panel { title: title.to_owned(), curves };
     let epochs = |name: &str, pointer: &str| curve(name, of(lines, "epoch"), pointer);
     let each = |event: &str, object: &str| -> Vec<Curve> {
-        fields(lines, event, object).iter().map(|field| curve(field, of(lines, event), &format!("{object}/{field}"))).collect()
+        fields(lines, event, object)
+            .iter()
+            .map(|field| curve(field, of(lines, event), &format!("{object}/{}", pointer(field))))
+            .collect()
     };
     let by_step = |pointer: &str| -> Vec<Curve> {
         let steps = trained_steps(lines).into_iter();
@@ -115,10 +123,10 @@ fn html(run: &RunDir, config: &TrainConfig, made_by: &str, lines: &[Value], svg:
     for (name, title) in [(TEST, "Test prompts: they chose nothing"), (UNSEEN, "Unseen prompts: they chose nothing")] {
         let lines: Vec<&Value> = evaluations.iter().copied().filter(|line| line.get(name).is_some()).collect();
         if let [first, .., last] = lines[..] {
-            body += &format!("<h2>{title}</h2>{}{}", table(&first[name], &last[name]), pictures(run, name, &lines)?);
+            body += &format!("<h2>{title}</h2>{}{}", table(&first[name], &last[name]), pictures(run, name, &lines));
         }
     }
-    let shown = pictures(run, VALIDATION, &evaluations)?;
+    let shown = pictures(run, VALIDATION, &evaluations);
     body += &format!("<h2>Validation prompts: they choose the best checkpoint</h2>{}{shown}", table(first, last));
     body += &drift_table(first, last);
     let actions: String = of(lines, "action")
@@ -132,25 +140,35 @@ fn html(run: &RunDir, config: &TrainConfig, made_by: &str, lines: &[Value], svg:
 }
 
 /// The first evaluation's pictures beside those of a later one, which a slider chooses.
-fn pictures(run: &RunDir, name: &str, evaluations: &[&Value]) -> Result<String> {
+fn pictures(run: &RunDir, name: &str, evaluations: &[&Value]) -> String {
     let epochs: Vec<u64> = evaluations.iter().filter_map(|line| line["epoch"].as_u64()).collect();
-    let image = |epoch: u64| -> Result<String> {
-        let path = run.samples(name, epoch as usize);
-        let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(format!("<img alt=\"epoch {epoch}\" src=\"data:image/png;base64,{}\">", STANDARD.encode(bytes)))
+    let image = |epoch: u64| match std::fs::read(run.samples(name, epoch as usize)) {
+        Ok(bytes) => format!("<img alt=\"epoch {epoch}\" src=\"data:image/png;base64,{}\">", STANDARD.encode(bytes)),
+        Err(error) => format!("<p>epoch {epoch}: the picture cannot be read ({})</p>", escape(&error.to_string())),
     };
-    let [first, later @ ..] = &epochs[..] else { return Ok(String::new()) };
-    let before = format!("<figure>{}<figcaption>epoch {first}</figcaption></figure>", image(*first)?);
+    let [first, later @ ..] = &epochs[..] else { return String::new() };
+    let before = format!("<figure>{}<figcaption>epoch {first}</figcaption></figure>", image(*first));
     if later.is_empty() {
-        return Ok(format!("<div class=pair>{before}</div>"));
+        return format!("<div class=pair>{before}</div>");
     }
-    let last = later.len() - 1;
-    let frames =
-        later.iter().map(|&epoch| Ok(format!("<div class=frame>{}</div>", image(epoch)?))).collect::<Result<String>>()?;
+    let shown = spread(later, SHOWN);
+    let last = shown.len() - 1;
+    let frames: String =
+        shown.iter().map(|&epoch| format!("<div class=frame data-name=\"epoch {epoch}\">{}</div>", image(epoch))).collect();
     let slider = format!("<input type=range min=0 max={last} value={last} aria-label=\"evaluation\">");
-    Ok(format!(
+    format!(
         "<div class=pair>{before}<figure class=slider>{frames}<figcaption>{slider} <output></output></figcaption></figure></div>"
-    ))
+    )
+}
+
+/// Evaluations behind a slider: every one of a long run would make a page of hundreds of megabytes. All are in `samples/`.
+const SHOWN: usize = 16;
+
+/// At most `count` of some epochs, evenly spread, the last one among them.
+fn spread(epochs: &[u64], count: usize) -> Vec<u64> {
+    let n = epochs.len();
+    let count = count.min(n);
+    (1..=count).map(|i| epochs[i * n / count - 1]).collect()
 }
 
 /// What became of the base model's pictures.
@@ -177,7 +195,7 @@ fn table(before: &Value, after: &Value) -> String {
     let mut pointers: Vec<(String, String)> = Vec::new();
     for object in ["tags", "rewards"] {
         let keys = after[object].as_object().into_iter().flat_map(|object| object.keys());
-        pointers.extend(keys.map(|key| (key.clone(), format!("/{object}/{key}"))));
+        pointers.extend(keys.map(|key| (key.clone(), format!("/{object}/{}", pointer(key)))));
     }
     if after.get("overall").is_some() {
         pointers.push(("overall".to_owned(), "/overall".to_owned()));
@@ -206,7 +224,7 @@ const SLIDER: &str = "for (const figure of document.querySelectorAll('.slider'))
     const input = figure.querySelector('input');\
     const show = () => {\
         frames.forEach((frame, i) => frame.hidden = i != input.value);\
-        figure.querySelector('output').textContent = frames[input.value].firstChild.alt;\
+        figure.querySelector('output').textContent = frames[input.value].dataset.name;\
     };\
     input.addEventListener('input', show);\
     show();\
@@ -214,4 +232,17 @@ const SLIDER: &str = "for (const figure of document.querySelectorAll('.slider'))
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pictures_of_a_long_run_are_few_and_evenly_spread() {
+        let epochs: Vec<u64> = (1..=800).collect();
+        assert_eq!(spread(&epochs, 4), [200, 400, 600, 800]);
+        assert_eq!(spread(&epochs[..3], 4), [1, 2, 3]);
+        assert_eq!(spread(&epochs[..5], 4), [1, 2, 3, 5]);
+    }
 }

@@ -62,8 +62,12 @@ impl Rule {
         {
             problems.push(format!("action.factor ({factor}) must be above 1"));
         }
-        if let Condition::Fallen { by } = self.when {
-            problems.extend(ranges::positive("when.by", by));
+        match self.when {
+            Condition::Fallen { by } => problems.extend(ranges::positive("when.by", by)),
+            Condition::Below { value } | Condition::Above { value } if !value.is_finite() => {
+                problems.push(format!("when.value ({value}) must be a finite number"));
+            }
+            Condition::Below { .. } | Condition::Above { .. } => {}
         }
         problems
     }

@@ -16,23 +16,28 @@
 //! ```
 
 use std::{
+    cell::Cell,
+    collections::BTreeSet,
     fs::{self, File, OpenOptions, TryLockError},
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
-use models::weights::{UNFINISHED, write_atomically};
+use anyhow::{Context, Result, bail, ensure};
+use models::weights::{is_unfinished, sync_directory, write_atomically};
 use serde::{Deserialize, Serialize};
+use tasks::text_file;
 
-use crate::{backend, tensorboard::EventFile};
+use crate::{backend, output, tensorboard::EventFile};
 
 /// An open run directory. No other process can open it until this one ends.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
-    metrics: File,
+    metrics: Option<File>,
     events: Option<EventFile>,
+    /// Whether there is a `config.toml`, which makes it the directory of a run.
+    configured: Cell<bool>,
     _lock: File,
 }
 
@@ -58,24 +63,28 @@ impl About {
             revision: env!("FLOW_GRPO_REVISION").to_owned(),
             backend: backend::NAME.to_owned(),
             precision: backend::PRECISION_NAME.to_owned(),
-            command: std::env::args().collect(),
+            command: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
         }
     }
 }
 
 impl RunDir {
-    /// Makes a new run directory.
+    /// Makes a new run directory, which is gone again if no run is begun in it.
     ///
     /// # Errors
-    /// If it holds a run already or cannot be written.
+    /// If it holds a run or anything else already, or cannot be written.
     pub fn create(path: &Path) -> Result<Self> {
-        fs::create_dir_all(path.join("samples"))
-            .and_then(|()| fs::create_dir_all(path.join("checkpoints")))
-            .with_context(|| format!("cannot make the run directory {}", path.display()))?;
-        if path.join("config.toml").exists() {
-            bail!("{} already holds a run: choose another --out, or continue it with --resume {0}", path.display());
+        let unmakable = || format!("cannot make the run directory {}", path.display());
+        fs::create_dir_all(path).with_context(unmakable)?;
+        check_free(path)?; // Before the lock, which would be a file in somebody's directory.
+        let lock = lock(path)?;
+        check_free(path)?;
+        for name in FRESH {
+            fs::create_dir_all(path.join(name)).with_context(unmakable)?;
         }
-        Self::lock(path)
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        sync_directory(path).and_then(|()| sync_directory(parent)).with_context(unmakable)?;
+        Ok(Self { path: path.to_owned(), metrics: None, events: None, configured: Cell::new(false), _lock: lock })
     }
 
     /// Opens the directory of a run that is to go on; returns it with its configuration file.
@@ -84,22 +93,10 @@ impl RunDir {
     /// If it is not a run directory, or another process is at work in it.
     pub fn open(path: &Path) -> Result<(Self, String)> {
         let config_file = path.join("config.toml");
-        let config = fs::read_to_string(&config_file)
+        let config = text_file::read(&config_file)
             .with_context(|| format!("{} is not a run directory: cannot read config.toml", path.display()))?;
-        Ok((Self::lock(path)?, config))
-    }
-
-    fn lock(path: &Path) -> Result<Self> {
-        let unwritable = || format!("cannot write to the run directory {}", path.display());
-        let lock = File::create(path.join(".lock")).with_context(unwritable)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!("{} is in use by another process", path.display()),
-            Err(TryLockError::Error(error)) => return Err(error).with_context(unwritable),
-        }
-        remove_unfinished(path).with_context(unwritable)?;
-        let metrics = OpenOptions::new().create(true).append(true).open(path.join("metrics.jsonl")).with_context(unwritable)?;
-        Ok(Self { path: path.to_owned(), metrics, events: None, _lock: lock })
+        let lock = lock(path)?;
+        Ok((Self { path: path.to_owned(), metrics: None, events: None, configured: Cell::new(true), _lock: lock }, config))
     }
 
     /// Writes down the configuration, and adds this program to those that worked on the run; says so if it is on another backend
@@ -109,7 +106,7 @@ impl RunDir {
     /// If the directory cannot be written, or its `about.json` is not one.
     pub fn describe(&self, config: &impl Serialize) -> Result<()> {
         let about = self.path.join("about.json");
-        let mut programs: Vec<About> = match fs::read_to_string(&about) {
+        let mut programs: Vec<About> = match text_file::read(&about) {
             Ok(text) => serde_json::from_str(&text).with_context(|| format!("cannot read {}", about.display()))?,
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", about.display())),
@@ -117,19 +114,26 @@ impl RunDir {
         let now = About::this_program();
         let place = |about: &About| format!("{} in {}", about.backend, about.precision);
         if let Some(before) = programs.last().map(place).filter(|before| *before != place(&now)) {
-            eprintln!("note: the run was on {before} and goes on on {}: it will not be the same byte for byte", place(&now));
+            output::log(format!(
+                "note: the run was on {before} and goes on on {}: it will not be the same byte for byte",
+                place(&now)
+            ));
         }
         programs.push(now);
-        write_text(&about, &serde_json::to_string_pretty(&programs)?)?;
-        self.configure(config)
+        self.configure(config)?;
+        write_text(&about, &serde_json::to_string_pretty(&programs)?)
     }
 
-    /// Writes down the configuration alone, which is what makes a directory one that can be resumed.
+    /// Writes down the configuration alone, which is what makes a directory one that can be resumed; removes what a killed process left
+    /// unfinished.
     ///
     /// # Errors
     /// If the directory cannot be written.
     pub fn configure(&self, config: &impl Serialize) -> Result<()> {
-        write_text(&self.path.join("config.toml"), &toml::to_string(config).context("a configuration is plain data")?)
+        remove_unfinished(&self.path)?;
+        write_text(&self.path.join("config.toml"), &toml::to_string(config).context("a configuration is plain data")?)?;
+        self.configured.set(true);
+        Ok(())
     }
 
     /// The directory.
@@ -140,7 +144,8 @@ impl RunDir {
     /// Adds a line to `metrics.jsonl`, and its numbers to the TensorBoard events.
     pub fn append(&mut self, metrics: &impl Serialize) -> Result<()> {
         let line = serde_json::to_string(metrics)? + "\n";
-        self.metrics.write_all(line.as_bytes()).with_context(|| format!("cannot write {}/metrics.jsonl", self.path.display()))?;
+        let file = self.metrics.as_mut().context("a run records after `record_after`")?;
+        file.write_all(line.as_bytes()).with_context(|| format!("cannot write {}/{METRICS}", self.path.display()))?;
         let value = serde_json::to_value(metrics)?;
         if let (Some(events), Some(step)) = (&mut self.events, position(&value)) {
             events.scalars(value["event"].as_str().unwrap_or("run"), step, &value)?;
@@ -154,30 +159,67 @@ impl RunDir {
         self.events.as_mut().map_or(Ok(()), |events| events.picture(&format!("samples/{name}"), step, &png))
     }
 
-    /// The lines of `metrics.jsonl` so far.
+    /// What `metrics.jsonl` says so far.
+    ///
+    /// # Errors
+    /// If it cannot be read.
     pub fn metrics(&self) -> Result<Vec<serde_json::Value>> {
-        let path = self.path.join("metrics.jsonl");
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("{}: {line}", path.display()))).collect()
+        Ok(self.lines()?.whole.into_iter().map(|(_, value)| value).collect())
     }
 
-    /// The lines of `metrics.jsonl` that are whole, with what they say: a kill may cut the last one short.
-    fn whole_lines(&self) -> Result<Vec<(String, serde_json::Value)>> {
-        let path = self.path.join("metrics.jsonl");
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(text.lines().filter_map(|line| Some((line.to_owned(), serde_json::from_str(line).ok()?))).collect())
+    fn lines(&self) -> Result<Lines> {
+        let path = self.path.join(METRICS);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Lines::of(&bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Lines::of(&[])),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
     }
 
-    /// Goes on writing metrics after those of the `done` epochs or steps of the last checkpoint. What an interrupted session wrote
+    /// Puts what was recorded so far on the disk, where it survives a loss of power: before a state that comes after it.
+    ///
+    /// # Errors
+    /// If the disk takes it not.
+    pub fn sync_records(&self) -> Result<()> {
+        if let Some(metrics) = &self.metrics {
+            metrics.sync_data().with_context(|| format!("cannot write {}/{METRICS}", self.path.display()))?;
+        }
+        self.events.as_ref().map_or(Ok(()), EventFile::sync)
+    }
+
+    /// Goes on writing metrics after those of the last checkpoint. What an interrupted session wrote
     /// beyond that is dropped: it will be written again. Without a checkpoint everything is.
-    pub fn record_after(&mut self, done: Option<usize>) -> Result<()> {
-        self.events = Some(EventFile::create(&self.path.join("tensorboard"), done.unwrap_or(0))?);
-        let path = self.path.join("metrics.jsonl");
-        let keep = |line: &serde_json::Value| position(line).is_some_and(|position| done.is_some_and(|done| position <= done));
-        let kept = self.whole_lines()?.into_iter().filter(|(_, value)| keep(value));
-        write_text(&path, &kept.map(|(line, _)| line + "\n").collect::<String>())?;
-        self.metrics = OpenOptions::new().append(true).open(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(())
+    ///
+    /// Returns what is wrong with the lines that are kept, of which there should be one `event` every so many: a file system may have
+    /// lost some. The damaged file stays as `metrics.damaged.jsonl`.
+    ///
+    /// # Errors
+    /// If the directory cannot be read or written.
+    pub fn record_after(&mut self, recorded: Option<Recorded>, (event, every): (&str, usize)) -> Result<Option<String>> {
+        let done = recorded.map_or(0, |recorded| recorded.done);
+        let path = self.path.join(METRICS);
+        let unwritable = || format!("cannot write {}", path.display());
+        let lines = self.lines()?;
+        let kept: Vec<(String, serde_json::Value)> =
+            lines.whole.into_iter().filter(|(_, line)| recorded.is_some_and(|recorded| recorded.keeps(line))).collect();
+        let missing = missing(&kept, done, event, every);
+        let mut problems: Vec<String> = Vec::new();
+        problems.extend((lines.damaged > 0).then(|| format!("{} damaged lines", lines.damaged)));
+        problems.extend((!missing.is_empty()).then(|| format!("no line of {event} {missing}")));
+        if !problems.is_empty() {
+            let aside = self.path.join("metrics.damaged.jsonl");
+            fs::copy(&path, &aside).with_context(|| format!("cannot write {}", aside.display()))?;
+        }
+        self.events = Some(EventFile::create(&self.path.join("tensorboard"), done)?);
+        write_text(&path, &kept.into_iter().map(|(line, _)| line + "\n").collect::<String>())?;
+        self.metrics = Some(OpenOptions::new().append(true).open(&path).with_context(unwritable)?);
+        Ok((!problems.is_empty()).then(|| {
+            format!(
+                "warning: {} has {}; the state is whole and the run goes on, but its record has a hole (see metrics.damaged.jsonl)",
+                path.display(),
+                problems.join(" and ")
+            )
+        }))
     }
 
     /// Where what the text encoders make of the prompts is kept.
@@ -190,14 +232,14 @@ impl RunDir {
         self.path.join("checkpoints").join(format!("{done:06}.safetensors"))
     }
 
-    /// The newest training state, if there is one.
+    /// The training states, the newest first.
     ///
     /// # Errors
     /// If there is none although the run has done something: then it has vanished.
-    pub fn newest_checkpoint(&self) -> Result<Option<PathBuf>> {
-        let newest = self.checkpoints()?.pop();
-        if newest.is_none()
-            && let Some(done) = self.whole_lines()?.iter().filter_map(|(_, line)| position(line)).max().filter(|&done| done > 0)
+    pub fn newest_checkpoints(&self) -> Result<Vec<PathBuf>> {
+        let checkpoints = self.checkpoints()?;
+        if checkpoints.is_empty()
+            && let Some(done) = self.metrics()?.iter().filter_map(position).max().filter(|&done| done > 0)
         {
             bail!(
                 "{0}: there is no checkpoint in {0}/checkpoints, though metrics.jsonl goes up to {done}; put one back, or start again \
@@ -205,7 +247,20 @@ impl RunDir {
                 self.path.display()
             );
         }
-        Ok(newest.map(|done| self.checkpoint(done)))
+        Ok(checkpoints.into_iter().rev().map(|done| self.checkpoint(done)).collect())
+    }
+
+    /// Renames training states after `done` epochs or steps, which are damaged if the run goes on from there.
+    ///
+    /// # Errors
+    /// If one cannot be renamed.
+    pub fn set_aside_after(&self, done: usize) -> Result<()> {
+        for newer in self.checkpoints()?.into_iter().filter(|&other| other > done) {
+            let path = self.checkpoint(newer);
+            let aside = path.with_extension("safetensors.damaged");
+            fs::rename(&path, &aside).with_context(|| format!("cannot rename {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// Deletes all training states but the newest `last` and that after `best` epochs.
@@ -272,9 +327,20 @@ impl RunDir {
 
     /// The command that continues this run.
     pub fn resume_command(&self, verb: &str) -> String {
-        let precision = if cfg!(feature = "bf16") { " --precision bf16" } else { "" };
-        format!("cargo xtask {verb} --backend {}{precision} --resume {}", backend::NAME, self.path.display())
+        let run = shell_quoted(&self.path.display().to_string());
+        if std::env::var_os("FLOW_GRPO_XTASK").is_some() {
+            let precision = if cfg!(feature = "bf16") { " --precision bf16" } else { "" };
+            return format!("cargo xtask {verb} --backend {}{precision} --resume {run}", backend::NAME);
+        }
+        let program = std::env::args_os().next().unwrap_or_else(|| "flow-grpo".into());
+        format!("{} {verb} --resume {run}", shell_quoted(&program.to_string_lossy()))
     }
+}
+
+/// A word as a shell reads it.
+fn shell_quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./+:@%,=".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 /// The epoch or step of a line of metrics.
@@ -282,19 +348,188 @@ fn position(line: &serde_json::Value) -> Option<usize> {
     line["epoch"].as_u64().or_else(|| line["step"].as_u64()).map(|position| position as usize)
 }
 
-/// Removes what a killed process had not finished writing: files that would have been renamed.
-fn remove_unfinished(directory: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            remove_unfinished(&path)?;
-        } else if path.extension().is_some_and(|extension| extension == UNFINISHED) {
-            fs::remove_file(path)?;
+impl Drop for RunDir {
+    /// A start that was refused leaves nothing behind: directories that are empty, and the lock, which goes last.
+    fn drop(&mut self) {
+        if self.configured.get() {
+            return;
+        }
+        for name in FRESH {
+            let _ = fs::remove_dir(self.path.join(name)); // Fails where something is in it, which stays.
+        }
+        let _ = fs::remove_file(self.path.join(LOCK));
+        let _ = fs::remove_dir(&self.path);
+    }
+}
+
+/// The directories that a run begins with.
+const FRESH: [&str; 2] = ["samples", "checkpoints"];
+/// The file whose lock says that a process is at work.
+const LOCK: &str = ".lock";
+
+/// Takes the lock of a directory. Never follows a link, and changes nothing of a file that is there.
+fn lock(path: &Path) -> Result<File> {
+    let unwritable = || format!("cannot write to the run directory {}", path.display());
+    let name = path.join(LOCK);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+    if name.is_symlink() {
+        bail!("{} is a link, where a run has a file of its own: remove it", name.display());
+    }
+    let lock = options.open(&name).with_context(unwritable)?;
+    ensure!(lock.metadata().with_context(unwritable)?.is_file(), "{} is no ordinary file: remove it", name.display());
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => bail!("{} is in use by another process", path.display()),
+        Err(TryLockError::Error(error)) => return Err(error).with_context(unwritable),
+    }
+    // A start that was refused has removed its lock since this process opened it.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let inode = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
+        let same = fs::symlink_metadata(&name).is_ok_and(|now| lock.metadata().is_ok_and(|held| inode(&now) == inode(&held)));
+        ensure!(same, "{} is in use by another process", path.display());
+    }
+    Ok(lock)
+}
+
+/// # Errors
+/// If a directory holds anything but what a killed start leaves behind.
+fn check_free(directory: &Path) -> Result<()> {
+    if directory.join("config.toml").exists() {
+        bail!("{} already holds a run: choose another --out, or continue it with --resume {0}", directory.display());
+    }
+    for entry in entries(directory)? {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let fresh = FRESH.contains(&name.as_str()) && is_dir && entries(&entry.path())?.is_empty();
+        ensure!(
+            name == LOCK || is_unfinished(&name) || fresh,
+            "{} is no run directory, and not empty: it holds `{name}`; choose another --out",
+            directory.display()
+        );
+    }
+    Ok(())
+}
+
+/// Removes what a killed process had not finished writing, in the places where a run writes, which are no links.
+fn remove_unfinished(run: &Path) -> Result<()> {
+    let mut places = vec![run.to_owned()];
+    places.extend(["checkpoints", "samples", "adapter", "best-adapter"].map(|name| run.join(name)));
+    let prompts = run.join("prompts");
+    places.extend(entries(&prompts)?.into_iter().map(|entry| entry.path()));
+    for place in places {
+        for entry in entries(&place)? {
+            if entry.file_name().to_str().is_some_and(is_unfinished) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                fs::remove_file(entry.path()).with_context(|| format!("cannot remove {}", entry.path().display()))?;
+            }
         }
     }
     Ok(())
 }
 
+/// What is in a directory; nothing where there is none, or a link to one.
+fn entries(directory: &Path) -> Result<Vec<fs::DirEntry>> {
+    if !fs::symlink_metadata(directory).is_ok_and(|metadata| metadata.is_dir()) {
+        return Ok(Vec::new());
+    }
+    let unreadable = || format!("cannot read the directory {}", directory.display());
+    fs::read_dir(directory).and_then(Iterator::collect).with_context(unreadable)
+}
+
+/// What of the metrics belongs to a state.
+#[derive(Clone, Copy, Debug)]
+pub struct Recorded {
+    /// Epochs or steps that are done.
+    pub done: usize,
+    /// Whether the evaluation after them is still to come.
+    pub evaluation_due: bool,
+}
+
+impl Recorded {
+    fn keeps(self, line: &serde_json::Value) -> bool {
+        let of_training = line["event"] == "epoch" || line["event"] == "step";
+        position(line).is_some_and(|at| at < self.done || (at == self.done && (of_training || !self.evaluation_due)))
+    }
+}
+
+/// The file of a run's metrics.
+const METRICS: &str = "metrics.jsonl";
+
+/// The lines of a file of metrics.
+struct Lines {
+    /// Those that are whole, with what they say.
+    whole: Vec<(String, serde_json::Value)>,
+    /// How many others there are, but for the last one, which a kill may cut short.
+    damaged: usize,
+}
+
+impl Lines {
+    fn of(bytes: &[u8]) -> Self {
+        let mut whole = Vec::new();
+        let (mut damaged, mut cut) = (0, false);
+        for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+            damaged += usize::from(cut);
+            let text = std::str::from_utf8(line).ok();
+            let parsed = text.and_then(|text| Some((text.to_owned(), serde_json::from_str(text).ok()?)));
+            cut = parsed.is_none();
+            whole.extend(parsed);
+        }
+        Self { whole, damaged }
+    }
+}
+
+/// The multiples of `every` up to `done` of which there is no line, as ranges.
+fn missing(lines: &[(String, serde_json::Value)], done: usize, event: &str, every: usize) -> String {
+    let there: BTreeSet<usize> =
+        lines.iter().filter(|(_, line)| line["event"] == event).filter_map(|(_, line)| position(line)).collect();
+    let missing: Vec<usize> = (1..=done / every).map(|i| i * every).filter(|at| !there.contains(at)).collect();
+    let ranges = missing.chunk_by(|a, b| b - a == every).map(|range| match range {
+        [first, .., last] => format!("{first} to {last}"),
+        one => one[0].to_string(),
+    });
+    ranges.collect::<Vec<_>>().join(", ")
+}
+
 fn write_text(path: &Path, text: &str) -> Result<()> {
     write_atomically(path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_in_the_middle_is_damaged_and_the_last_one_may_be_cut_short() {
+        let lines = |text: &[u8]| {
+            let Lines { whole, damaged } = Lines::of(text);
+            (whole.len(), damaged)
+        };
+        assert_eq!(lines(b"{\"epoch\":1}\n{\"epoch\":2}\n{\"ep"), (2, 0));
+        assert_eq!(lines(b"{\"epoch\":1}\n{\"ep\n{\"epoch\":3}\n"), (2, 1));
+        assert_eq!(lines(b"{\"epoch\":1}\n\xff\n\0\0\0\n{\"epoch\":3}\n"), (2, 2));
+        assert_eq!(lines(b""), (0, 0));
+    }
+
+    #[test]
+    fn a_word_for_a_shell_is_quoted_where_it_must_be() {
+        assert_eq!(shell_quoted("runs/toy-2d_1.5"), "runs/toy-2d_1.5");
+        assert_eq!(shell_quoted("a b"), "'a b'");
+        assert_eq!(shell_quoted("it's $HOME;x"), r"'it'\''s $HOME;x'");
+        assert_eq!(shell_quoted(""), "''");
+    }
+
+    #[test]
+    fn a_hole_is_named() {
+        let lines = |epochs: &[usize]| {
+            let line = |epoch: &usize| serde_json::json!({"event": "epoch", "epoch": epoch});
+            epochs.iter().map(|epoch| (String::new(), line(epoch))).collect::<Vec<_>>()
+        };
+        assert_eq!(missing(&lines(&[1, 2, 3]), 3, "epoch", 1), "");
+        assert_eq!(missing(&lines(&[1, 5, 7]), 9, "epoch", 1), "2 to 4, 6, 8 to 9");
+        assert_eq!(missing(&lines(&[50, 150]), 199, "epoch", 50), "100");
+    }
 }

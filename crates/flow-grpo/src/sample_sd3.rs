@@ -6,7 +6,6 @@ use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use flow::GridKind;
 use grpo::{
-    evaluate::Row,
     noise::{Key, Purpose},
     workers::Workers,
 };
@@ -18,9 +17,11 @@ use tasks::prompts::PromptSet;
 
 use crate::{
     backend::{self, Device, Plain},
-    cli::SampleArgs,
+    cli::{self, SampleArgs},
     evaluation::{Evaluator, Prompts},
+    memory,
     network::Pipeline,
+    output::print,
     picture,
     sd3::{self, Sd3},
 };
@@ -92,19 +93,19 @@ const GUIDANCE: f64 = 4.5;
 
 /// Makes the pictures that are asked for.
 pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
+    picture::check_directory_of(&args.output)?;
     let device = Device::default();
     let DirectoryArgs { height, width, max_sequence_length, without_t5, single_file, grid, latents, save_latents, .. } =
         &args.directory;
     let prompts = args.read_prompts(PromptSet::read_texts)?;
     let count = args.count.unwrap_or(1) as usize;
-    let rows = Row::all(prompts.len(), count);
+    let rows = cli::rows(prompts.len(), count)?;
     let output = &args.output;
     ensure!(
         !save_latents || !picture::is_grid(output),
         "--save-latents needs --output DIR, where the tensors go beside the pictures"
     );
     let guidance = args.model.guidance.unwrap_or(GUIDANCE);
-    ensure!(guidance.is_finite(), "--guidance ({guidance}) must be a finite number");
     let adapter = args.model.adapter.as_deref().map(Adapter::read).transpose()?;
     let choices = Choices { single_file: single_file.clone(), without_t5: *without_t5 };
     let directory = ModelDirectory::open::<Plain>(model, &choices, &device)?;
@@ -125,6 +126,7 @@ pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
     };
     let max_sequence_length = max_sequence_length.unwrap_or(MAX_SEQUENCE_LENGTH) as usize;
     let pipeline = Sd3::open(directory, size, max_sequence_length, None, &device)?;
+    memory::check_pictures(rows.len(), pipeline.picture_shape())?;
     if let Some(latents) = &latents {
         let (channels, takes) = (latents.dims()[1], pipeline.latent_shape()[0]);
         ensure!(channels == takes, "--latents has {channels} channels, the model takes {takes}");
@@ -154,6 +156,5 @@ pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
     if *save_latents {
         sd3::write_tensors(sampled, &output.join("tensors.safetensors"))?;
     }
-    println!("{}", output.display());
-    Ok(())
+    print(format!("{}\n", output.display()))
 }

@@ -11,6 +11,7 @@ use crate::{
     backend::{self, Device, Plain, Training},
     evaluation, memory,
     network::{Card, Pipeline},
+    output,
     plot::{Curve, Panel, curves},
     train_config::TrainConfig,
 };
@@ -29,8 +30,11 @@ struct Cost {
 
 /// Times one epoch of `config` for each number of groups and of steps; prints a table and draws the plot.
 pub fn scale(config: &TrainConfig, card: &Card, network: &Dit<Plain>, plot: &Path, device: &Device) -> Result<()> {
-    println!("{} with {} threads\n", backend::NAME, backend::workers());
-    println!("{:<12} {:>9} {:>10} {:>15} {:>12}", "epoch of", "seconds", "images/s", "transitions/s", "peak memory");
+    output::print(format!("{} with {} threads\n\n", backend::NAME, backend::workers()))?;
+    output::print(format!(
+        "{:<12} {:>9} {:>10} {:>15} {:>12}\n",
+        "epoch of", "seconds", "images/s", "transitions/s", "peak memory"
+    ))?;
     let sweep = |name: &str, values: &[usize], set: &dyn Fn(&mut TrainConfig, usize)| -> Result<Vec<Panel>> {
         let mut costs = Vec::new();
         for &value in values {
@@ -40,7 +44,9 @@ pub fn scale(config: &TrainConfig, card: &Card, network: &Dit<Plain>, plot: &Pat
             let peak = cost.peak_mib.map_or("-".to_owned(), |peak| format!("{peak} MiB"));
             let EpochTimes { seconds, images_per_second, transitions_per_second, .. } = cost.time;
             let what = format!("{value} {name}");
-            println!("{what:<12} {seconds:>9.3} {images_per_second:>10.0} {transitions_per_second:>15.0} {peak:>12}");
+            output::print(format!(
+                "{what:<12} {seconds:>9.3} {images_per_second:>10.0} {transitions_per_second:>15.0} {peak:>12}\n"
+            ))?;
             costs.push((value as f64, cost));
         }
         let curve = |of: &dyn Fn(&Cost) -> Option<f64>| {

@@ -22,6 +22,7 @@ use crate::{
     embeddings::{Cache, IN_FILE, Shelf},
     memory::check_room,
     network::{Network, Pipeline},
+    output,
 };
 
 /// What a model directory leaves open.
@@ -105,7 +106,7 @@ impl Sd3 {
             bail!("pictures of {height} x {width} pixels do not fit: {problem}");
         }
         if !directory.has_t5() {
-            eprintln!("note: T5 does not read the prompts; its features are zeros");
+            output::log("note: T5 does not read the prompts; its features are zeros");
         }
         let short = |of: &str| sha256(format!("{of} {}", backend::PRECISION_NAME).as_bytes())[..16].to_owned();
         let t5 = |digest: String| Shelf::open("t5", ["hidden"], &short(&format!("{digest} {max_sequence_length}")), cache);
@@ -184,9 +185,9 @@ impl Sd3 {
 /// Says what an encoder does not see.
 fn note_cut(encoder: &str, tokens: usize, cut: usize, of: usize) {
     if cut > 0 {
-        eprintln!(
+        output::log(format!(
             "note: {encoder} reads {tokens} tokens of a prompt; {cut} of {of} prompts are longer, and it does not see their end"
-        );
+        ));
     }
 }
 

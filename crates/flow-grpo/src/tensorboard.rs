@@ -108,16 +108,22 @@ impl EventFile {
         self.write(step, |event| event.summary = Some(Summary { value }))
     }
 
+    /// Puts what was written on the disk.
+    pub fn sync(&self) -> Result<()> {
+        self.0.sync_data().context(UNWRITABLE)
+    }
+
     fn write(&mut self, step: usize, what: impl FnOnce(&mut Event)) -> Result<()> {
         let mut event = Event { wall_time: now(), step: step as i64, ..Event::default() };
         what(&mut event);
         let data = event.encode_to_vec();
         let length = (data.len() as u64).to_le_bytes();
         let parts = [&length[..], &masked_checksum(&length), &data, &masked_checksum(&data)];
-        self.0.write_all(&parts.concat()).context("cannot write to the TensorBoard event file")
+        self.0.write_all(&parts.concat()).context(UNWRITABLE)
     }
 }
 
+const UNWRITABLE: &str = "cannot write to the TensorBoard event file";
 const PREFIX: &str = "events.out.tfevents.";
 
 /// Every number below a value, under its path; entries of a list that name a step go by that.

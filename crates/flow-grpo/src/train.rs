@@ -8,17 +8,17 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 use grpo::{
-    Iteration, Task, Trainer, TrainerState,
+    Iteration, Task, TrainError, Trainer, TrainerState,
     evaluate::{EncodedPrompt, Row},
     groups::Mix,
     noise::{Key, Purpose},
     parameters::Parameters,
     trajectories::KeptOn,
     update::{Differentiate, InOnePiece, PartByPart},
-    workers::Workers,
+    workers::{Stopped, Workers},
 };
 use models::{
-    Dit, MlpField, WeightsFile,
+    Dit, MlpField,
     sd3::{Embedding, ModelDirectory, Transformer},
 };
 use serde::{Deserialize, Serialize};
@@ -35,14 +35,15 @@ use crate::{
     monitors::{self, BASE_DISTANCE, Features, Monitors},
     network::{AnyNetwork, Pipeline, Trainable, open_checkpoint},
     outcome::BrokeRun,
+    output,
     progress::whole_seconds,
     record::{ActionLine, Best, EpochLine, EvaluationLine, Inputs, Watched, number, numbers},
     report,
     rules::{self, Action},
-    run_dir::RunDir,
+    run_dir::{Recorded, RunDir},
     sd3::Sd3,
     train_config::{PromptsConfig, TrainConfig},
-    training_state::TrainingState,
+    training_state::{SavedState, TrainingState},
     tuning::{policy, write_policy},
     view::View,
 };
@@ -78,8 +79,11 @@ pub fn train(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
 /// # Errors
 /// If the run has a checkpoint, and cannot go on from it under this configuration.
 fn check_begun(config: &TrainConfig, run: &RunDir) -> Result<()> {
-    let Some(saved) = run.newest_checkpoint()? else { return Ok(()) };
-    let Counters { epoch, config: begun, .. } = TrainingState::counters(&WeightsFile::read(&saved)?)?;
+    let Some((saved, warning)) = SavedState::newest(run)? else { return Ok(()) };
+    warning.into_iter().for_each(output::log);
+    let counters: Counters = saved.counters()?;
+    counters.check(&saved)?;
+    let Counters { epoch, config: begun, .. } = counters;
     config::check_unchanged(&begun, config)?;
     ensure!(
         config.rules.is_empty() || begun.evaluate_every == config.evaluate_every,
@@ -138,10 +142,32 @@ fn check_numbers<C>(config: &TrainConfig, validation: &Prompts<C>, picture_shape
 #[derive(Debug, Serialize, Deserialize)]
 struct Counters {
     epoch: usize,
+    /// Whether the evaluation after this epoch is still to come.
+    evaluation_due: bool,
     kl_weight: f64,
     inputs: Inputs,
     watched: Watched,
     config: TrainConfig,
+}
+
+impl Counters {
+    /// # Errors
+    /// If a number is none that a run can have.
+    fn check(&self, saved: &SavedState) -> Result<()> {
+        let Self { epoch, kl_weight, watched, config, .. } = self;
+        saved.check_name(*epoch)?;
+        let updates = saved.updates()?;
+        let most = epoch.saturating_mul(config.grpo.updates_per_epoch);
+        ensure!(updates <= most, "the checkpoint counts {updates} updates; {epoch} epochs make {most} at most");
+        ensure!(*kl_weight >= 0.0 && kl_weight.is_finite(), "the checkpoint's KL weight is {kl_weight}");
+        if let Some(Best { epoch: best, value }) = watched.best {
+            ensure!(
+                value.is_finite() && best <= *epoch,
+                "the checkpoint's best evaluation is {value} after epoch {best} of {epoch}"
+            );
+        }
+        Ok(())
+    }
 }
 
 struct Session<'a, N: Trainable<Training, P::Condition>, P: Pipeline> {
@@ -156,6 +182,9 @@ struct Session<'a, N: Trainable<Training, P::Condition>, P: Pipeline> {
     view: View,
     watched: Watched,
     inputs: Inputs,
+    evaluation_due: bool,
+    /// When the report was written last, and how long that took.
+    reported: Option<(Instant, Duration)>,
 }
 
 impl<'a, N, P> Session<'a, N, P>
@@ -186,6 +215,7 @@ where
             on_policy_tolerance: backend::ON_POLICY_TOLERANCE,
         };
         let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
+        let workers = workers.stopping_when(interrupt::requested);
         let policy = policy(config, base, device)?;
         let trainer = Trainer::new(config.grpo.clone(), config.epochs, config.seed, task, policy, workers, device.clone());
         let mut trainer = trainer.differentiating(differentiate);
@@ -196,13 +226,12 @@ where
         let unseen = optional("prompts.unseen", &config.prompts.unseen)?;
         let held_out = std::iter::once(&validation).chain(&test).chain(&unseen).map(|prompts| &prompts.0[..]);
         let inputs = Inputs::of(base_digest, std::iter::once(trainer.prompts()).chain(held_out));
-        let mut watched = Watched::default();
-        if let Some(saved) = run.newest_checkpoint()? {
-            let file = WeightsFile::read(&saved)?;
-            let Counters { epoch, kl_weight, inputs: then, watched: before, .. } = TrainingState::counters(&file)?;
+        let (mut watched, mut evaluation_due) = (Watched::default(), true);
+        if let Some((saved, _)) = SavedState::newest(run)? {
+            let Counters { epoch, kl_weight, inputs: then, watched: before, evaluation_due: due, .. } = saved.counters()?;
             inputs.check(&then)?;
-            watched = before;
-            let state = TrainingState::read(&trainer.averaged_policy(), &trainer.state().weights, &file, device)?;
+            (watched, evaluation_due) = (before, due);
+            let state = TrainingState::of(&trainer.averaged_policy(), &trainer.state().weights, saved, device)?;
             trainer.restore(TrainerState {
                 weights: state.weights,
                 average: state.average,
@@ -215,7 +244,21 @@ where
         let gold = config.gold.iter().map(|name| (name.clone(), 1.0)).collect();
         let gold = evaluation::rewards(&gold, pipeline.picture_shape(), device).context("gold")?;
         let view = View::new(live, trainer.epoch(), config.epochs)?;
-        let session = Self { config, device, pipeline, trainer, validation, test, unseen, gold, view, watched, inputs };
+        let session = Self {
+            config,
+            device,
+            pipeline,
+            trainer,
+            validation,
+            test,
+            unseen,
+            gold,
+            view,
+            watched,
+            inputs,
+            evaluation_due,
+            reported: None,
+        };
         session.needs().check()?;
         Ok(session)
     }
@@ -242,17 +285,16 @@ where
     fn run(mut self, run: &mut RunDir) -> Result<()> {
         run.describe(self.config)?;
         let done = self.trainer.epoch();
-        let fresh = run.newest_checkpoint()?.is_none();
-        run.record_after((!fresh).then_some(done))?;
+        let fresh = run.newest_checkpoints()?.is_empty();
+        run.set_aside_after(done)?;
+        let recorded = (!fresh).then_some(Recorded { done, evaluation_due: self.evaluation_due });
+        let hole = run.record_after(recorded, ("epoch", 1))?;
         self.view.say(&self.plan(run));
-        if fresh {
-            let started = Instant::now();
-            self.evaluate(run)?;
-            let estimate = whole_seconds(self.estimated_time(started.elapsed()));
-            self.view.say(&format!("estimated time: {estimate}"));
-            self.save(run)?;
-        } else {
+        if !fresh {
             self.view.say(&format!("going on after epoch {done}"));
+            if let Some(hole) = hole {
+                self.view.say(&hole);
+            }
             if self.watched.stopped {
                 self.view.say("a rule has ended this run; to go on, begin another from its weights");
             }
@@ -261,11 +303,36 @@ where
             self.write_best(run)?;
         }
         let started = Instant::now();
+        match self.go_on(run, started) {
+            Err(error) if error.is::<Stopped>() => {
+                self.save(run)?;
+                self.report(run);
+                return Err(interrupt::Interrupted { resume: run.resume_command("train") }.into());
+            }
+            result => result?,
+        }
+        self.view.finish();
+        self.report(run);
+        let memory = memory::peak_mib().map(|peak| format!(" and {peak} MiB of memory")).unwrap_or_default();
+        let (took, report) = (whole_seconds(started.elapsed()), run.path().join("report.html"));
+        self.view.say(&format!("training took {took}{memory}; see {}", report.display()));
+        Ok(())
+    }
+
+    /// Trains to the end.
+    ///
+    /// # Errors
+    /// [`Stopped`] if the user interrupts; what was not done to its end is as if it had not been begun.
+    fn go_on(&mut self, run: &mut RunDir, started: Instant) -> Result<()> {
+        let done = self.trainer.epoch();
+        if self.evaluation_due {
+            self.evaluate(run)?;
+            let estimate = whole_seconds(self.estimated_time(started.elapsed()));
+            self.view.say(&format!("estimated time: {estimate}"));
+            self.save(run)?;
+        }
         while !self.watched.stopped && self.trainer.epoch() < self.config.epochs {
-            let iteration = self
-                .trainer
-                .iterate()
-                .with_context(|| format!("the last good checkpoint is in {}/checkpoints", run.path().display()))?;
+            let iteration = self.iterate(run)?;
             let remaining = self.remaining(done, started);
             self.view.say(&epoch_line(&iteration.metrics, remaining));
             let line = self.epoch_metrics(&iteration)?;
@@ -273,25 +340,46 @@ where
             self.view.take(&serde_json::to_value(&line)?, remaining);
             let epoch = self.trainer.epoch();
             let last = epoch == self.config.epochs;
-            if last || epoch.is_multiple_of(self.config.evaluate_every) {
+            self.evaluation_due = last || epoch.is_multiple_of(self.config.evaluate_every);
+            let evaluated = self.evaluation_due;
+            if evaluated {
                 self.evaluate(run)?;
-                report::write(run, self.config, self.pipeline.made_by())?;
             }
-            let interrupted = interrupt::requested();
-            if last || self.must_save(epoch) || interrupted || epoch.is_multiple_of(self.config.checkpoint_every) {
+            if last || self.must_save(epoch) || epoch.is_multiple_of(self.config.checkpoint_every) {
                 self.save(run)?;
             }
-            if interrupted && !last && !self.watched.stopped {
-                report::write(run, self.config, self.pipeline.made_by())?;
-                return Err(interrupt::Interrupted { resume: run.resume_command("train") }.into());
+            if evaluated && self.reported.is_none_or(|(at, took)| at.elapsed() > took * REPORT_SHARE) {
+                self.report(run);
+            }
+            if interrupt::requested() && !last && !self.watched.stopped {
+                return Err(Stopped.into());
             }
         }
-        self.view.finish();
-        report::write(run, self.config, self.pipeline.made_by())?;
-        let memory = memory::peak_mib().map(|peak| format!(" and {peak} MiB of memory")).unwrap_or_default();
-        let (took, report) = (whole_seconds(started.elapsed()), run.path().join("report.html"));
-        self.view.say(&format!("training took {took}{memory}; see {}", report.display()));
         Ok(())
+    }
+
+    /// The next epoch; if it is stopped, the state is that before it.
+    fn iterate(&mut self, run: &RunDir) -> Result<Iteration> {
+        let before = self.trainer.state();
+        match self.trainer.iterate() {
+            Err(TrainError::Stopped(stopped)) => {
+                self.trainer.restore(before);
+                Err(stopped.into())
+            }
+            result => result.with_context(|| match run.newest_checkpoints() {
+                Ok(all) if !all.is_empty() => format!("the newest checkpoint, from before this epoch, is {}", all[0].display()),
+                _ => "there is no checkpoint yet".to_owned(),
+            }),
+        }
+    }
+
+    /// Writes the report. One that cannot be written or drawn is no reason to lose a run.
+    fn report(&mut self, run: &RunDir) {
+        let started = Instant::now();
+        if let Err(error) = report::write(run, self.config, self.pipeline.made_by()) {
+            self.view.say(&format!("warning: the report cannot be written: {error:#}"));
+        }
+        self.reported = Some((Instant::now(), started.elapsed()));
     }
 
     fn remaining(&self, done: usize, started: Instant) -> Duration {
@@ -384,7 +472,9 @@ where
             self.watched.best = Some(Best { epoch, value });
             write_policy(self.config, &self.pipeline, policy, &run.best_checkpoint(), &run.best_adapter())?;
         }
-        self.apply_rules(&metrics, run)
+        self.apply_rules(&metrics, run)?;
+        self.evaluation_due = false;
+        Ok(())
     }
 
     /// Evaluates on prompts, if there are some, before the first and after the last epoch.
@@ -435,10 +525,13 @@ where
                     Some(best) if !run.checkpoint(best.epoch).exists() => {
                         reason += &format!("; the checkpoint of epoch {} is gone, nothing is done", best.epoch);
                     }
-                    Some(best) => {
-                        self.roll_back(&run.checkpoint(best.epoch))?;
-                        reason += &format!("; the weights are those after epoch {} again", best.epoch);
-                    }
+                    Some(best) => match SavedState::read(&run.checkpoint(best.epoch)) {
+                        Ok(saved) => {
+                            self.roll_back(saved)?;
+                            reason += &format!("; the weights are those after epoch {} again", best.epoch);
+                        }
+                        Err(error) => reason += &format!("; {error:#}: nothing is done"),
+                    },
                     None => reason += "; no evaluation before this one was better, nothing is done",
                 },
             }
@@ -448,20 +541,26 @@ where
         Ok(())
     }
 
-    /// Writes the best policy again from its checkpoint, if that is there.
-    fn write_best(&self, run: &RunDir) -> Result<()> {
+    /// Writes the best policy again from its checkpoint, if that is there and whole.
+    fn write_best(&mut self, run: &RunDir) -> Result<()> {
         let Some(path) = self.watched.best.map(|best| run.checkpoint(best.epoch)).filter(|path| path.exists()) else {
             return Ok(());
         };
+        let saved = match SavedState::read(&path) {
+            Ok(saved) => saved,
+            Err(error) => {
+                self.view.say(&format!("warning: the best evaluation's weights stay as they were written: {error:#}"));
+                return Ok(());
+            }
+        };
         let policy = self.trainer.averaged_policy();
-        let state = TrainingState::read(&policy, &self.trainer.state().weights, &WeightsFile::read(&path)?, self.device)?;
+        let state = TrainingState::of(&policy, &self.trainer.state().weights, saved, self.device)?;
         write_policy(self.config, &self.pipeline, state.average.put_into(policy), &run.best_checkpoint(), &run.best_adapter())
     }
 
-    fn roll_back(&mut self, checkpoint: &Path) -> Result<()> {
-        let file = WeightsFile::read(checkpoint)?;
+    fn roll_back(&mut self, saved: SavedState) -> Result<()> {
         let TrainerState { weights, epoch, kl_weight, .. } = self.trainer.state();
-        let state = TrainingState::read(&self.trainer.averaged_policy(), &weights, &file, self.device)?;
+        let state = TrainingState::of(&self.trainer.averaged_policy(), &weights, saved, self.device)?;
         let TrainingState { weights, average, optimizer } = state;
         self.trainer.roll_back(TrainerState { weights, average, optimizer, kl_weight, epoch });
         Ok(())
@@ -505,11 +604,13 @@ where
 
     /// The resumable state and the policy, each written in one go.
     fn save(&self, run: &RunDir) -> Result<()> {
+        run.sync_records()?;
         let TrainerState { weights, average, optimizer, kl_weight, epoch } = self.trainer.state();
         let policy = self.trainer.averaged_policy();
         let state = TrainingState { weights, average, optimizer };
         let counters = Counters {
             epoch,
+            evaluation_due: self.evaluation_due,
             kl_weight,
             inputs: self.inputs.clone(),
             watched: self.watched.clone(),
@@ -527,6 +628,9 @@ pub const VALIDATION: &str = "validation";
 pub const TEST: &str = "test";
 /// The same for the unseen prompts.
 pub const UNSEEN: &str = "unseen";
+
+/// Time between two reports in the middle of a run, in units of what the last one took: reports take 2 % of a run at most.
+const REPORT_SHARE: u32 = 50;
 
 /// ODE steps of an evaluation, as in the paper.
 const EVALUATION_STEPS: usize = 40;
@@ -547,6 +651,16 @@ fn mix<'a>(prompts: impl ExactSizeIterator<Item = &'a Prompt>, weights: &BTreeMa
 }
 
 fn epoch_line(metrics: &grpo::EpochMetrics, remaining: Duration) -> String {
+    if metrics.updates == 0 {
+        return format!(
+            "epoch {:>4}  reward {:.3} ± {:.3}  no group has spread, no update  {:.1}s  {} left",
+            metrics.epoch,
+            metrics.reward,
+            metrics.reward_std,
+            metrics.time.seconds,
+            whole_seconds(remaining),
+        );
+    }
     format!(
         "epoch {:>4}  reward {:.3} ± {:.3}  ratio {:.4}…{:.4}  clipped {:.2}  grad {:.2e}  {:.1}s  {} left",
         metrics.epoch,

@@ -1,23 +1,32 @@
 //! The state of an optimisation on disk: weights, average and moments by parameter name, with counters in the metadata.
 //!
-//! Shared by pre-training and Flow-GRPO. One safetensors file, f32, written atomically: what is read back is what was written,
-//! bit for bit.
+//! Shared by pre-training and Flow-GRPO. One safetensors file, f32, written atomically, with a digest: what is read back is what was
+//! written, bit for bit.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use burn::{module::Module, tensor::TensorData};
 use grpo::{
     optimizer::AdamWState,
     parameters::{self, Parameters},
 };
-use models::{WeightsFile, weights};
+use models::{
+    WeightsFile,
+    weights::{self, sha256_of_tensors},
+};
 use serde::{
     Deserialize, Serialize,
     de::{DeserializeOwned, IgnoredAny},
 };
 
-use crate::backend::{Device, Plain};
+use crate::{
+    backend::{Device, Plain},
+    run_dir::RunDir,
+};
 
 /// Everything that an optimiser changes.
 #[derive(Clone, Debug)]
@@ -32,13 +41,108 @@ pub struct TrainingState {
 
 const PARTS: [&str; 4] = ["weights", "average", "first", "second"];
 
-/// The metadata entry that holds the [`Progress`].
+/// The metadata entry that holds the digest of the whole state and the [`Progress`].
 const PROGRESS: &str = "progress";
 
 #[derive(Serialize, Deserialize)]
 struct Progress<C> {
     updates: usize,
     counters: C,
+}
+
+/// Whether a file is a training state, whole or not.
+pub fn is_state(file: &WeightsFile) -> bool {
+    file.metadata(PROGRESS).is_ok()
+}
+
+/// The file of a state whose bytes are what was written.
+#[derive(Debug)]
+pub struct SavedState {
+    path: PathBuf,
+    tensors: BTreeMap<String, TensorData>,
+    /// TOML, because `serde_json` reads some numbers back with another last bit.
+    progress: String,
+}
+
+impl SavedState {
+    /// Reads a file and compares it with the digest in it.
+    ///
+    /// # Errors
+    /// If it is no training state, or damaged, or a number is not finite.
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::of(&WeightsFile::read(path)?)
+    }
+
+    /// The same for a file in memory.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn of(file: &WeightsFile) -> Result<Self> {
+        let path = file.path();
+        let (digest, progress) = file.metadata(PROGRESS)?.split_once('\n').unwrap_or_default();
+        let tensors = file.tensors()?;
+        let found = sha256_of_tensors(&tensors, progress);
+        ensure!(digest == found, "{} is damaged: its digest is another one than that written in it", path.display());
+        let finite = |data: &TensorData| data.iter::<f32>().all(f32::is_finite);
+        if let Some((name, _)) = tensors.iter().find(|(_, data)| !finite(data)) {
+            bail!("{}: {name} holds numbers that are not finite", path.display());
+        }
+        Ok(Self { path: path.to_owned(), tensors, progress: progress.to_owned() })
+    }
+
+    /// The newest state of a run that is whole, if the run has any, with a warning about newer ones that are damaged.
+    ///
+    /// # Errors
+    /// If all are damaged, or have vanished.
+    pub fn newest(run: &RunDir) -> Result<Option<(Self, Option<String>)>> {
+        let mut damaged = Vec::new();
+        for path in run.newest_checkpoints()? {
+            match Self::read(&path) {
+                Ok(saved) => {
+                    let warning = || {
+                        format!(
+                            "warning: {}\nthe run goes on from {}, the newest one that is whole",
+                            damaged.join("\n"),
+                            path.display()
+                        )
+                    };
+                    return Ok(Some((saved, (!damaged.is_empty()).then(warning))));
+                }
+                Err(error) => damaged.push(format!("{error:#}")),
+            }
+        }
+        ensure!(damaged.is_empty(), "no checkpoint is whole:\n  - {}", damaged.join("\n  - "));
+        Ok(None)
+    }
+
+    /// The counters of the caller's.
+    ///
+    /// # Errors
+    /// If they are others than those that are asked for.
+    pub fn counters<C: DeserializeOwned>(&self) -> Result<C> {
+        Ok(self.progress::<C>()?.counters)
+    }
+
+    /// Updates that the optimiser has made.
+    ///
+    /// # Errors
+    /// If the file does not say.
+    pub fn updates(&self) -> Result<usize> {
+        Ok(self.progress::<IgnoredAny>()?.updates)
+    }
+
+    /// # Errors
+    /// If the file is called otherwise than the state after `done` epochs or steps is.
+    pub fn check_name(&self, done: usize) -> Result<()> {
+        let named = self.path.file_stem().and_then(|stem| stem.to_str()?.parse::<usize>().ok());
+        ensure!(named == Some(done), "{} holds the state after {done}: give it back its name", self.path.display());
+        Ok(())
+    }
+
+    fn progress<C: DeserializeOwned>(&self) -> Result<Progress<C>> {
+        toml::from_str(&self.progress)
+            .with_context(|| format!("{}: metadata entry `{PROGRESS}` does not parse", self.path.display()))
+    }
 }
 
 impl TrainingState {
@@ -52,24 +156,19 @@ impl TrainingState {
                 tensors.insert(format!("{part}.{}", names[&id]), data);
             }
         }
-        // TOML, because serde_json reads some numbers back with another last bit.
         let progress =
             toml::to_string(&Progress { updates: self.optimizer.updates, counters }).context("counters are plain data")?;
-        Ok(weights::write_tensors(&tensors, (PROGRESS, progress), weights::StoredAs::F32, path)?)
-    }
-
-    /// The counters of a state's file.
-    pub fn counters<C: DeserializeOwned>(file: &WeightsFile) -> Result<C> {
-        Ok(progress::<C>(file)?.counters)
+        let digest = sha256_of_tensors(&tensors, &progress);
+        Ok(weights::write_tensors(&tensors, (PROGRESS, format!("{digest}\n{progress}")), weights::StoredAs::F32, path)?)
     }
 
     /// Reads a state back.
     ///
     /// # Errors
-    /// If the file is not the training state of these parameters of `network`.
-    pub fn read<M: Module<Plain>>(network: &M, trained: &Parameters<Plain>, file: &WeightsFile, device: &Device) -> Result<Self> {
-        let Progress::<IgnoredAny> { updates, .. } = progress(file)?;
-        let mut tensors = file.tensors()?;
+    /// If it is not that of these parameters of `network`.
+    pub fn of<M: Module<Plain>>(network: &M, trained: &Parameters<Plain>, saved: SavedState, device: &Device) -> Result<Self> {
+        let updates = saved.updates()?;
+        let SavedState { mut tensors, path, .. } = saved;
         let names = parameters::names(network);
         let layout = trained.layout();
         let mut problems = Vec::new();
@@ -88,15 +187,10 @@ impl TrainingState {
         let [weights, average, first, second] = PARTS.map(&mut part);
         problems.extend(tensors.keys().map(|name| format!("{name} belongs to no parameter")));
         if !problems.is_empty() {
-            bail!("{} does not continue this training:\n  - {}", file.path().display(), problems.join("\n  - "));
+            bail!("{} does not continue this training:\n  - {}", path.display(), problems.join("\n  - "));
         }
         let load = |data| Parameters::from_data(data, device);
         let optimizer = AdamWState { updates, first: load(first), second: load(second) };
         Ok(Self { weights: load(weights), average: load(average), optimizer })
     }
-}
-
-fn progress<C: DeserializeOwned>(file: &WeightsFile) -> Result<Progress<C>> {
-    let text = file.metadata(PROGRESS)?;
-    toml::from_str(text).with_context(|| format!("{}: metadata entry `{PROGRESS}` does not parse", file.path().display()))
 }

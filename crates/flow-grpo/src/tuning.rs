@@ -66,7 +66,7 @@ pub fn write_policy<P: Pipeline, N: Network<Plain, P::Condition>>(
         Tuning::Lora(_) => {
             let adapter = Adapter::of(&mut policy);
             adapter.write_peft(directory, &config.base)?;
-            Ok(adapter.write_diffusers(&directory.join("pytorch_lora_weights.safetensors"))?)
+            Ok(adapter.write_diffusers(&directory.join(lora::DIFFUSERS_WEIGHTS))?)
         }
     }
 }

@@ -23,7 +23,10 @@ use ratatui::{
 };
 use serde_json::Value;
 
-use crate::progress::{self, Progress, whole_seconds};
+use crate::{
+    output,
+    progress::{self, Progress, whole_seconds},
+};
 
 /// What training shows.
 pub enum View {
@@ -130,7 +133,7 @@ impl Drop for Live {
     fn drop(&mut self) {
         give_back_terminal();
         // What was said stays on the ordinary screen.
-        self.said.iter().for_each(|line| eprintln!("{line}"));
+        self.said.iter().for_each(output::log);
     }
 }
 

@@ -47,6 +47,19 @@ pub enum TimeDistribution {
 }
 
 impl TimeDistribution {
+    /// All that is out of range, one sentence each, beginning with the key.
+    pub fn problems(self) -> Vec<String> {
+        let Self::LogitNormal { mean, std } = self else { return Vec::new() };
+        let mut problems = Vec::new();
+        if !mean.is_finite() {
+            problems.push(format!("mean ({mean}) must be a finite number"));
+        }
+        if !(std >= 0.0 && std.is_finite()) {
+            problems.push(format!("std ({std}) must be at least 0"));
+        }
+        problems
+    }
+
     /// A time from a draw of `U(0, 1)` and one of `N(0, 1)`, of which one is used.
     pub fn time(self, uniform: f64, normal: f64) -> f64 {
         match self {

@@ -6,7 +6,7 @@ use tasks::prompts::Prompt;
 
 use crate::{
     noise::{self, Key},
-    workers::Workers,
+    workers::{Stopped, Workers},
 };
 
 /// A prompt with what the network makes of its text.
@@ -50,6 +50,9 @@ pub struct Generator<'a> {
 impl Generator<'_> {
     /// What `finish` makes of the final latents of every batch, in the order of the rows; each row starts from its own noise under
     /// the key, or from its row of the initial latents, `[B, C, H, W]`, where there are some.
+    ///
+    /// # Errors
+    /// If the work was stopped.
     pub fn generate<B: Backend, F, R: Send>(
         &self,
         field: &F,
@@ -58,7 +61,7 @@ impl Generator<'_> {
         (key, initial): (Key, Option<&Tensor<B, 4>>),
         device: &B::Device,
         finish: impl Fn(Tensor<B, 4>) -> R + Sync,
-    ) -> Vec<R>
+    ) -> Result<Vec<R>, Stopped>
     where
         F: VelocityField<B> + Clone + Send,
         F::Condition: Sync,

@@ -7,7 +7,7 @@ use crate::{
     evaluate::{EncodedPrompt, Row},
     noise::{self, Key},
     trajectories::{KeptOn, Trajectories},
-    workers::Workers,
+    workers::{Stopped, Workers},
 };
 
 /// How an epoch is rolled out.
@@ -34,6 +34,9 @@ impl<C: Clone + Sync> Rollout<'_, C> {
     ///
     /// Row `r` starts from its own noise under `initial` and draws its steps' noise under `step`: a group's members differ
     /// in both, and no row's noise depends on how rows are batched.
+    ///
+    /// # Errors
+    /// If the work was stopped.
     pub fn sample<B: Backend, F>(
         &self,
         field: &F,
@@ -41,7 +44,7 @@ impl<C: Clone + Sync> Rollout<'_, C> {
         rows: &[Row],
         [initial, step]: [Key; 2],
         device: &B::Device,
-    ) -> Trajectories<B>
+    ) -> Result<Trajectories<B>, Stopped>
     where
         F: VelocityField<B, Condition = C> + Module<B>,
     {
@@ -59,7 +62,7 @@ impl<C: Clone + Sync> Rollout<'_, C> {
                 Some(guidance) => self.sampler.trajectory(&guidance.around(field), &conditions, start, of_step, reduction),
             };
             Trajectories::keep(trajectory, self.kept_on)
-        });
-        Trajectories::joined(parts)
+        })?;
+        Ok(Trajectories::joined(parts))
     }
 }

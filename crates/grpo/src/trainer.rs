@@ -32,7 +32,7 @@ use crate::{
     schedule,
     trajectories::Trajectories,
     update::{Differentiate, InOnePiece, Replay, ReplayOutcome, Seen, Transition},
-    workers::Workers,
+    workers::{Stopped, Workers},
 };
 
 /// What is trained on: prompts, how often each kind is drawn, and how pictures are judged.
@@ -225,7 +225,7 @@ where
     pub fn iterate(&mut self) -> Result<Iteration, TrainError> {
         let started = Instant::now();
         let rows = self.draw_rows();
-        let trajectories = self.rollout(&rows);
+        let trajectories = self.rollout(&rows)?;
         let images = self.task.decoder.decode(trajectories.final_latents());
         let sampled = Instant::now();
         let scores = self.score(&images, &rows)?;
@@ -251,7 +251,7 @@ where
         groups::draw(&self.task.mix, self.config.groups, self.config.group_size, self.key(Purpose::Prompts))
     }
 
-    fn rollout(&self, rows: &[Row]) -> Trajectories<B::InnerBackend> {
+    fn rollout(&self, rows: &[Row]) -> Result<Trajectories<B::InnerBackend>, Stopped> {
         let rollout = Rollout {
             sampler: &self.sampler,
             reduction: self.config.rollout.log_prob,
@@ -296,7 +296,7 @@ where
                 workers: &self.workers,
             };
             let reference = (objective.kl_weight > 0.0).then_some(&self.reference);
-            let outcome = replay.gradient(&*self.differentiate, &self.policy, reference, &transitions);
+            let outcome = replay.gradient(&*self.differentiate, &self.policy, reference, &transitions)?;
             if updates.is_empty() {
                 check_on_policy(self.epoch + 1, &outcome.seen, self.task.on_policy_tolerance)?;
             }
@@ -383,6 +383,9 @@ pub enum TrainError {
     /// A reward failed.
     #[error(transparent)]
     Reward(#[from] RewardError),
+    /// The epoch was stopped; some of its updates may have been made, so the state before it is to be restored.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
     /// The loss or the gradient is NaN or infinite.
     #[error("epoch {epoch}: the loss is {loss} and the gradient norm {gradient_norm}; the weights were not changed")]
     NotFinite {

@@ -11,7 +11,7 @@ use crate::{
     objective::{ObjectiveConfig, clipped_loss},
     parameters::{Parameters, Trained},
     trajectories::Trajectories,
-    workers::Workers,
+    workers::{Stopped, Workers},
 };
 
 /// One step of one row: what is trained on.
@@ -172,6 +172,9 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
     /// Source: arXiv 2505.05470, equation 6. A micro-batch holds transitions of one step; the last one of a step may be
     /// smaller. Each counts by its share of the whole, so the size of micro-batches changes nothing beyond rounding.
     ///
+    /// # Errors
+    /// If the work was stopped.
+    ///
     /// # Panics
     /// If there is no transition, or one of a deterministic step.
     pub fn gradient<AB, M>(
@@ -180,7 +183,7 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
         policy: &M::InnerModule,
         reference: Option<&M::InnerModule>,
         transitions: &[Transition],
-    ) -> ReplayOutcome<B>
+    ) -> Result<ReplayOutcome<B>, Stopped>
     where
         AB: AutodiffBackend<InnerBackend = B>,
         M: AutodiffModule<AB> + VelocityField<AB, Condition = C>,
@@ -200,11 +203,11 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
                     Some(sum) => Parameters::plus(sum, &part.gradient),
                 });
             },
-        );
+        )?;
         // One read for the whole update: at each the host waits for the device, and has nothing to give it meanwhile.
         let numbers: Vec<f64> = Tensor::cat(numbers, 0).into_data().iter().collect();
         let (loss, seen) = self.told_apart(&batches, &numbers);
-        ReplayOutcome { gradient: gradient.expect("there are transitions"), loss, seen }
+        Ok(ReplayOutcome { gradient: gradient.expect("there are transitions"), loss, seen })
     }
 
     /// The loss and what was seen, from the numbers of every micro-batch after the other.

@@ -7,18 +7,31 @@
 use std::{collections::BTreeMap, sync::Mutex};
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+use thiserror::Error;
 
 /// A fixed number of threads.
 #[derive(Debug)]
 pub struct Workers {
     pools: Vec<ThreadPool>,
+    stop: fn() -> bool,
 }
+
+/// The work was stopped before it was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("stopped before the work was done")]
+pub struct Stopped;
 
 impl Workers {
     /// `count` workers; 0 or 1 for a backend that is parallel by itself.
     pub fn new(count: usize) -> Result<Self, ThreadPoolBuildError> {
         let pools = (0..count.max(1)).map(|_| ThreadPoolBuilder::new().num_threads(1).build());
-        Ok(Self { pools: pools.collect::<Result<_, _>>()? })
+        Ok(Self { pools: pools.collect::<Result<_, _>>()?, stop: || false })
+    }
+
+    /// Begins no further item once `stop` is true.
+    #[must_use]
+    pub fn stopping_when(self, stop: fn() -> bool) -> Self {
+        Self { stop, ..self }
     }
 
     /// How many there are.
@@ -27,18 +40,29 @@ impl Workers {
     }
 
     /// `job` for every item, spread over the workers; the results are in the order of the items.
-    pub fn map<T: Send, R: Send>(&self, items: Vec<T>, job: impl Fn(T) -> R + Sync) -> Vec<R> {
+    ///
+    /// # Errors
+    /// If the work was stopped.
+    pub fn map<T: Send, R: Send>(&self, items: Vec<T>, job: impl Fn(T) -> R + Sync) -> Result<Vec<R>, Stopped> {
         let mut results = Vec::with_capacity(items.len());
-        self.for_each(items, job, |result| results.push(result));
-        results
+        self.for_each(items, job, |result| results.push(result))?;
+        Ok(results)
     }
 
     /// `job` for every item, spread over the workers; `take` gets the results one by one, in the order of the items.
-    pub fn for_each<T: Send, R: Send>(&self, items: Vec<T>, job: impl Fn(T) -> R + Sync, take: impl FnMut(R) + Send) {
+    ///
+    /// # Errors
+    /// If the work was stopped; some results have been taken then.
+    pub fn for_each<T: Send, R: Send>(
+        &self,
+        items: Vec<T>,
+        job: impl Fn(T) -> R + Sync,
+        take: impl FnMut(R) + Send,
+    ) -> Result<(), Stopped> {
         let queue = Mutex::new(items.into_iter().enumerate());
         let sink = Mutex::new(InOrder { next: 0, waiting: BTreeMap::new(), take });
         let work = || {
-            loop {
+            while !(self.stop)() {
                 let next = queue.lock().expect("no worker panics while it holds the queue").next();
                 let Some((index, item)) = next else { break };
                 let result = job(item);
@@ -51,6 +75,8 @@ impl Workers {
             }
             self.pools[0].install(work);
         });
+        let left = queue.into_inner().expect("no worker panics while it holds the queue").len();
+        if left == 0 { Ok(()) } else { Err(Stopped) }
     }
 }
 
@@ -73,6 +99,8 @@ impl<R, F: FnMut(R)> InOrder<R, F> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
@@ -83,7 +111,22 @@ mod tests {
                 std::thread::sleep(std::time::Duration::from_micros(50 - n));
                 n * n
             });
-            assert_eq!(squares, (0..50).map(|n| n * n).collect::<Vec<_>>());
+            assert_eq!(squares, Ok((0..50).map(|n| n * n).collect()));
         }
+    }
+
+    #[test]
+    fn work_that_is_stopped_begins_no_further_item() {
+        static STOP: AtomicBool = AtomicBool::new(false);
+        let workers = Workers::new(2).expect("threads").stopping_when(|| STOP.load(Ordering::SeqCst));
+        let done = AtomicUsize::new(0);
+        let stopped = workers.map((0..50_usize).collect(), |n| {
+            if n == 10 {
+                STOP.store(true, Ordering::SeqCst);
+            }
+            done.fetch_add(1, Ordering::SeqCst)
+        });
+        assert_eq!(stopped, Err(Stopped));
+        assert!((11..=12).contains(&done.into_inner()), "the item that the other worker had in hand, and no other");
     }
 }

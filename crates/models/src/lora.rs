@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use crate::{
     linear::{Linear, LowRank},
-    weights::{StoredAs, WeightsError, WeightsFile, write_atomically, write_tensors},
+    weights::{StoredAs, WeightsError, WeightsFile, read_whole, write_atomically, write_tensors},
 };
 
 /// A network whose linear layers can carry adapters.
@@ -183,13 +183,16 @@ impl Adapter {
         if problems.is_empty() { Ok(network) } else { Err(AdapterError::Misfit { problems: problems.join("\n  - ") }) }
     }
 
-    /// Reads an adapter: a directory of PEFT's (`adapter_config.json` and `adapter_model.safetensors`) or a file of diffusers'
-    /// (`pytorch_lora_weights.safetensors`, whose `α` is `r` unless its metadata says otherwise).
+    /// Reads an adapter: a directory of PEFT's (`adapter_config.json` and `adapter_model.safetensors`), or a file of diffusers'
+    /// (`pytorch_lora_weights.safetensors`, whose `α` is `r` unless its metadata says otherwise), or a directory that holds that alone.
     ///
     /// # Errors
     /// If a file is missing or damaged, is of a kind of adapter that is not plain LoRA, or its factors do not pair up.
     pub fn read(path: &Path) -> Result<Self, AdapterError> {
-        if path.is_dir() { Self::read_peft(path) } else { Self::read_diffusers(path) }
+        match diffusers_file(path) {
+            Some(file) => Self::read_diffusers(&file),
+            None => Self::read_peft(path),
+        }
     }
 
     fn read_peft(directory: &Path) -> Result<Self, AdapterError> {
@@ -266,7 +269,17 @@ impl Adapter {
 
 /// The base model that a PEFT directory names; none in a diffusers file.
 pub fn base_of(path: &Path) -> Result<Option<String>, AdapterError> {
-    if path.is_dir() { Ok(PeftConfig::read(path)?.base_model_name_or_path) } else { Ok(None) }
+    if diffusers_file(path).is_some() { Ok(None) } else { Ok(PeftConfig::read(path)?.base_model_name_or_path) }
+}
+
+/// The file of diffusers' that is meant by a path: the file itself, or the one in a directory without PEFT's configuration.
+fn diffusers_file(path: &Path) -> Option<PathBuf> {
+    let inside = path.join(DIFFUSERS_WEIGHTS);
+    match path.is_dir() {
+        false => Some(path.to_owned()),
+        true if inside.exists() && !path.join(PEFT_CONFIG).exists() => Some(inside),
+        true => None,
+    }
 }
 
 /// The network with its adapters added to its weights.
@@ -281,9 +294,13 @@ pub fn merged<B: Backend, N: Adaptable<B>>(mut network: N) -> N {
 const PEFT_CONFIG: &str = "adapter_config.json";
 const PEFT_WEIGHTS: &str = "adapter_model.safetensors";
 const PEFT_PREFIX: &str = "base_model.model.";
+/// What diffusers' `save_lora_weights` calls its file.
+pub const DIFFUSERS_WEIGHTS: &str = "pytorch_lora_weights.safetensors";
 const DIFFUSERS_PREFIX: &str = "transformer.";
 const DIFFUSERS_METADATA: &str = "lora_adapter_metadata";
 const LORA: &str = "LORA";
+/// The largest `adapter_config.json` that is read, in bytes.
+const LARGEST_CONFIG: u64 = 16 << 20;
 
 /// What is read and written of `adapter_config.json`; the variants that change what an adapter computes are refused.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -308,9 +325,9 @@ struct PeftConfig {
 impl PeftConfig {
     fn read(directory: &Path) -> Result<Self, AdapterError> {
         let path = directory.join(PEFT_CONFIG);
-        let text = std::fs::read_to_string(&path).map_err(|source| WeightsError::Io { path: path.clone(), source })?;
+        let text = read_whole(&path, LARGEST_CONFIG).map_err(|source| WeightsError::Io { path: path.clone(), source })?;
         let bad = |reason: String| AdapterError::BadConfig { path: path.clone(), reason };
-        let config: Self = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+        let config: Self = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
         let unsupported = [
             (config.peft_type != LORA, "peft_type is not LORA"),
             (changes_the_base(&config.init_lora_weights), "init_lora_weights changes the base model, which is not supported"),
@@ -367,10 +384,12 @@ fn layers(file: &WeightsFile, prefix: &str) -> Result<BTreeMap<String, Factors>,
         match layer {
             None => problems.push(format!("{name} is not named {prefix}LAYER.lora_A.weight or .lora_B.weight")),
             Some(_) if data.shape.num_dims() != 2 => problems.push(format!("{name} has shape {:?} and is no matrix", data.shape)),
-            Some(_) if !data.iter::<f32>().all(f32::is_finite) => {
-                problems.push(format!("{name} holds numbers that are not finite"));
+            Some((layer, half)) => {
+                if !data.iter::<f32>().all(f32::is_finite) {
+                    problems.push(format!("{name} holds numbers that are not finite"));
+                }
+                halves.entry(layer).or_default()[half] = Some(transposed(&data, 1.0));
             }
-            Some((layer, half)) => halves.entry(layer).or_default()[half] = Some(transposed(&data, 1.0)),
         }
     }
     let mut layers = BTreeMap::new();

@@ -37,7 +37,7 @@ pub struct WeightsFile {
 impl WeightsFile {
     /// Reads a file and checks that it is safetensors.
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
-        let bytes = std::fs::read(path).map_err(|source| WeightsError::Io { path: path.into(), source })?;
+        let bytes = read_whole(path, LARGEST_WHOLE).map_err(|source| WeightsError::Io { path: path.into(), source })?;
         Self::from_bytes(bytes, path)
     }
 
@@ -210,8 +210,17 @@ impl safetensors::View for Encoded<'_> {
     }
 }
 
-/// The extension of files that are being written: one that a killed process leaves behind is of no use.
-pub const UNFINISHED: &str = "tmp";
+/// Before and after the six random characters in the name of a file that is being written.
+const UNFINISHED: [&str; 2] = [".tmp", ".tmp"];
+
+/// Whether a file's name is one of those that [`write_atomically`] gives to what it has not finished: a killed process may have left it
+/// behind, and it is of no use.
+pub fn is_unfinished(name: &str) -> bool {
+    let random = name.strip_prefix(UNFINISHED[0]).and_then(|name| name.strip_suffix(UNFINISHED[1]));
+    random.is_some_and(|random| random.len() == RANDOM && random.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
+
+const RANDOM: usize = 6;
 
 /// Replaces a file in one go: a kill at any moment leaves the old content or the new.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
@@ -219,23 +228,63 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// The same with the content that `write` puts into the file that it is given.
-fn replace_atomically(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> std::io::Result<()> {
+pub(crate) fn replace_atomically(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> std::io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
-    let suffix = format!(".{UNFINISHED}");
-    builder.suffix(&suffix);
+    builder.prefix(UNFINISHED[0]).rand_bytes(RANDOM).suffix(UNFINISHED[1]);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
     let file = builder.tempfile_in(directory)?;
     write(file.path())?;
     file.as_file().sync_all()?;
     file.persist(path)?;
-    Ok(())
+    sync_directory(directory)
+}
+
+/// Puts the names in a directory on the disk: without it a loss of power may bring an old file back.
+pub fn sync_directory(directory: &Path) -> std::io::Result<()> {
+    if cfg!(unix) { std::fs::File::open(directory)?.sync_all() } else { Ok(()) }
+}
+
+/// The largest file of weights that is read as a whole.
+const LARGEST_WHOLE: u64 = 16 << 30;
+
+/// An ordinary file of at most `most` bytes, whole.
+///
+/// # Errors
+/// If it cannot be read, is larger, or is no ordinary file: a directory, or a device that never ends.
+pub(crate) fn read_whole(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
+    let metadata = std::fs::metadata(path)?;
+    if metadata.is_dir() {
+        return Err(std::io::Error::other("it is a directory, not a file"));
+    }
+    if !metadata.is_file() {
+        return Err(std::io::Error::other("it is no ordinary file"));
+    }
+    if metadata.len() > most {
+        return Err(std::io::Error::other(format!("it is larger than {} MiB", most >> 20)));
+    }
+    std::fs::read(path)
 }
 
 /// The SHA-256 of bytes, in hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+/// The SHA-256 of named tensors as f32, with names and shapes, and of a text that goes with them, in hexadecimal.
+pub fn sha256_of_tensors(tensors: &BTreeMap<String, TensorData>, text: &str) -> String {
+    let mut hash = Sha256::new();
+    for (name, data) in tensors {
+        hash.update(format!("{name} {:?}\n", data.shape));
+        hash.update(encode(data, StoredAs::F32));
+    }
+    hash.update(text);
+    hexadecimal(&hash.finalize())
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn encode(data: &TensorData, stored_as: StoredAs) -> Vec<u8> {

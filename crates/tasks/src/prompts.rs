@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::shapes::Metadata;
+use crate::{shapes::Metadata, text_file};
 
 /// What a picture is asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +49,7 @@ impl PromptSet {
     }
 
     fn read_lines(path: &Path, of_json: fn(&str) -> serde_json::Result<Prompt>) -> Result<Self, PromptError> {
-        let text = std::fs::read_to_string(path).map_err(|source| PromptError::Io { path: path.into(), source })?;
+        let text = text_file::read(path).map_err(|source| PromptError::Io { path: path.into(), source })?;
         let jsonl = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl"));
         let mut prompts = Vec::new();
         let mut problems = Vec::new();

@@ -22,7 +22,7 @@ use super::{
     transformer::{Transformer, TransformerConfig},
     vae::{Vae, VaeConfig},
 };
-use crate::weights::{UNFINISHED, WeightsError, write_atomically};
+use crate::weights::{WeightsError, replace_atomically, write_atomically};
 
 /// The sizes of all parts of a model.
 #[derive(Clone, Debug)]
@@ -171,19 +171,19 @@ fn write_weights(part: &Part, seed: u64, path: &Path, done: &mut impl FnMut(usiz
     header.insert("__metadata__", json!({ "format": "pt" }));
     let mut header = serde_json::to_vec(&header)?;
     header.resize(header.len().next_multiple_of(8), b' ');
-    let unfinished = path.with_extension(UNFINISHED);
-    let mut file = BufWriter::new(File::create(&unfinished)?);
-    file.write_all(&(header.len() as u64).to_le_bytes())?;
-    file.write_all(&header)?;
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    for (name, shape) in &part.tensors {
-        let values = random_values(&mut rng, name, shape);
-        let bytes: Vec<u8> = values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect();
-        file.write_all(&bytes)?;
-        done(values.len());
-    }
-    file.into_inner()?.sync_all()?;
-    std::fs::rename(unfinished, path)
+    replace_atomically(path, |unfinished| {
+        let mut file = BufWriter::new(File::create(unfinished)?);
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        for (name, shape) in &part.tensors {
+            let values = random_values(&mut rng, name, shape);
+            let bytes: Vec<u8> = values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect();
+            file.write_all(&bytes)?;
+            done(values.len());
+        }
+        file.flush()
+    })
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Sd3Error> {

@@ -38,6 +38,9 @@ const MARGIN: f32 = 0.5 / 24.0;
 /// How far along its axis a stated relation reaches at least.
 const RELATION_DISTANCE: f32 = 0.25;
 
+/// Height and width of the smallest picture whose objects can be told apart, in pixels.
+pub const SMALLEST_PICTURE: usize = 16;
+
 impl Scene {
     /// A random scene for which the metadata holds, and nothing else is in it.
     ///
@@ -45,9 +48,9 @@ impl Scene {
     /// guards against pictures too small to draw on.
     ///
     /// # Panics
-    /// If `resolution` is below 16, or more objects are asked for than fit.
+    /// If `resolution` is below [`SMALLEST_PICTURE`], or more objects are asked for than fit.
     pub fn sample(metadata: &Metadata, resolution: usize, rng: &mut impl Rng) -> Self {
-        assert!(resolution >= 16, "objects of a picture below 16 pixels cannot be told apart");
+        assert!(resolution >= SMALLEST_PICTURE, "objects of a picture below 16 pixels cannot be told apart");
         let background = rng.random_range(0.05..0.30);
         for _ in 0..10_000 {
             if let Some(objects) = attempt(metadata, rng) {
