@@ -172,7 +172,7 @@ fn tensorboard_shows_the_numbers_of_metrics_jsonl_and_the_pictures_of_evaluation
     }
     assert_eq!(checked, 8 * 5 + 3 * 2);
     for step in [0, 4, 8] {
-        let file = std::fs::read(path.join(format!("samples/epoch-{step:06}.png"))).expect("a picture");
-        assert!(events.pictures[&("samples/epoch".to_owned(), step)] == file);
+        let file = std::fs::read(path.join(format!("samples/validation-{step:06}.png"))).expect("a picture");
+        assert!(events.pictures[&("samples/validation".to_owned(), step)] == file);
     }
 }

@@ -71,7 +71,8 @@ impl Workers {
         };
         std::thread::scope(|scope| {
             for pool in &self.pools[1..] {
-                scope.spawn(|| pool.install(work));
+                // Where the system gives no more threads, those that there are do the work.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, || pool.install(work));
             }
             self.pools[0].install(work);
         });
