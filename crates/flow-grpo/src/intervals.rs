@@ -33,6 +33,7 @@ const RESAMPLES: usize = 2000;
 ///
 /// With few prompts, say below ten of a kind, it is too narrow all the same: what other prompts would bring cannot be known from them.
 /// The same tallies always give the same interval.
+// ANCHOR: interval
 pub fn interval(kinds: &[&[Tally]]) -> [f64; 2] {
     let mut rng = Key::new(0, Purpose::Sampling).rng();
     let mut means: Vec<f64> = (0..RESAMPLES)
@@ -49,6 +50,7 @@ pub fn interval(kinds: &[&[Tally]]) -> [f64; 2] {
     let (low, high) = independent(kinds);
     [percentile(0.025).min(low), percentile(0.975).max(high)]
 }
+// ANCHOR_END: interval
 
 /// The interval of a mean of shares of independent pictures: each kind's by Wilson, the half-widths of the kinds added in squares.
 fn independent(kinds: &[&[Tally]]) -> (f64, f64) {
