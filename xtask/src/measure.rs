@@ -122,7 +122,7 @@ impl Stage {
                     "grpo.groups=2",
                     "grpo.group_size=8",
                     &format!("prompts.train={prompts}"),
-                    &format!("prompts.test={prompts}"),
+                    &format!("prompts.validation={prompts}"),
                 ]
                 .map(str::to_owned);
                 let settings = settings.into_iter().flat_map(|setting| ["--set".to_owned(), setting]);
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(command(Stage::Sd3), bench);
         let train = command(Stage::Sd3Train);
         assert!(train.starts_with("train --preset sd35m-ocr-1gpu --out d/sd3-train --set base=d/sd3-model --set rewards="));
-        assert!(train.ends_with("--set prompts.test=d/prompts.txt"));
+        assert!(train.ends_with("--set prompts.validation=d/prompts.txt"));
     }
 
     #[test]
