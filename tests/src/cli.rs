@@ -255,6 +255,27 @@ fn pictures_and_accuracies_come_from_the_built_in_base() {
     assert_eq!(json["tags"].as_object().expect("tags").len(), 6);
 }
 
+#[test]
+fn a_recorded_evaluation_is_repeated_to_the_last_digit() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (out, table) = (directory.path().join("run"), directory.path().join("eval.json"));
+    let settings = ["epochs=1", "evaluation_samples=2", "grpo.groups=2", "grpo.group_size=4", "grpo.cool_down=0", "seed=5"];
+    let mut command = Command::new(program());
+    command.args(["train", "--out"]).arg(&out).args(settings.iter().flat_map(|setting| ["--set", setting]));
+    assert!(command.output().expect("the program runs").status.success());
+    let recorded = metrics(&out).into_iter().rfind(|line| line["event"] == "eval").expect("an evaluation");
+    let [run_text, table_text] = [&out, &table].map(|path| path.to_string_lossy().into_owned());
+    let output = run(&["eval", "--as-in", &run_text, "--output", &table_text]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let repeated: serde_json::Value = serde_json::from_slice(&std::fs::read(&table).expect("a table")).expect("JSON");
+    for number in ["overall", "partial", "tags", "faults", "rewards"] {
+        assert!(!repeated[number].is_null(), "{repeated}");
+        assert_eq!(repeated[number], recorded[number], "{number}");
+    }
+    assert!(refused(&["eval", "--as-in", &run_text, "--steps", "3"]).contains("--steps"), "a run has its own");
+    assert!(refused(&["eval", "--as-in", "/nonexistent"]).contains("--as-in: cannot read"));
+}
+
 /// A file system that takes no more: writes beyond a few kilobytes fail, as on a full disk.
 #[cfg(target_os = "linux")]
 #[test]

@@ -34,15 +34,27 @@ const SETTINGS: [&str; 7] = [
 ];
 const LORA: &str = r#"tuning={ kind = "lora", rank = 2, alpha = 4.0, init = "gaussian", targets = ["all-linear"] }"#;
 
-/// A fresh run, with or without an adapter.
+/// A fresh run, with or without an adapter, or one that goes on from its last checkpoint but one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Full,
     Lora,
+    Resumed,
 }
 
 impl Kind {
+    /// Makes ready what the run goes on from.
+    fn prepare(self, out: &Path) {
+        if self == Self::Resumed {
+            assert!(Command::new(program()).args(Self::Full.args(out)).output().expect("the program runs").status.success());
+            std::fs::remove_file(out.join("checkpoints/000005.safetensors")).expect("removed");
+        }
+    }
+
     fn args(self, out: &Path) -> Vec<String> {
+        if self == Self::Resumed {
+            return ["train".to_owned(), "--resume".to_owned(), out.to_string_lossy().into_owned()].into();
+        }
         let mut settings = SETTINGS.to_vec();
         settings.extend((self == Self::Lora).then_some(LORA));
         let settings = settings.into_iter().flat_map(|setting| ["--set", setting]);
@@ -62,6 +74,7 @@ fn calls(kind: Kind, directory: &Path) -> BTreeMap<String, usize> {
     let log = directory.join("calls");
     let names: Vec<String> = FAULTS.iter().flat_map(|(names, _)| *names).map(|name| format!("?{name}")).collect();
     let trace = format!("trace={}", names.join(","));
+    kind.prepare(&directory.join("counted"));
     let output = strace(&["-o", &log.to_string_lossy(), "-e", &trace], &kind.args(&directory.join("counted")));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = std::fs::read_to_string(log).expect("a log");
@@ -124,14 +137,11 @@ fn contents(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 fn try_fault(fault: &Fault, path: &Path, whole: &Path) {
     let inject = format!("inject={}:{}:when={}", fault.call, fault.what, fault.at);
     let trace = format!("trace={}", fault.call);
+    fault.kind.prepare(path);
     let broken = strace(&["-o", "/dev/null", "-e", &trace, "-e", &inject], &fault.kind.args(path));
     let said = String::from_utf8_lossy(&broken.stderr).into_owned();
     assert!(!said.contains("panicked") && broken.status.code() != Some(101), "{fault:?}: {said}");
-    let goes_on = if path.join("config.toml").exists() {
-        vec!["train".to_owned(), "--resume".to_owned(), path.to_string_lossy().into_owned()]
-    } else {
-        fault.kind.args(path)
-    };
+    let goes_on = if path.join("config.toml").exists() { Kind::Resumed } else { fault.kind }.args(path);
     let output = Command::new(program()).args(goes_on).output().expect("the program runs");
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{fault:?}: {text}\nafter: {said}");
@@ -155,7 +165,7 @@ fn a_run_with_any_fault_of_the_system_goes_on_as_if_it_never_had_been() {
     let count = std::env::var("FLOW_GRPO_FAULTS").map_or(42, |number| number.parse().expect("FLOW_GRPO_FAULTS is a number"));
     let directory = tempfile::tempdir().expect("a directory");
     let mut all = Vec::new();
-    for (kind, count) in [(Kind::Full, count * 2 / 3), (Kind::Lora, count / 3)] {
+    for (kind, count) in [(Kind::Full, count / 2), (Kind::Lora, count / 4), (Kind::Resumed, count / 4)] {
         let at = directory.path().join(format!("{kind:?}"));
         std::fs::create_dir(&at).expect("made");
         let calls = calls(kind, &at);

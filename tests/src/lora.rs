@@ -256,6 +256,20 @@ fn a_lora_run_leaves_an_adapter_that_samples_merges_and_is_gone_on_from() {
     assert!(sample("merged.png", ["--checkpoint", &merged]) == applied);
     assert!(sample("base.png", ["--checkpoint", "toy-2d-base"]) != applied);
 
+    // As diffusers' users hand adapters around: its file alone in a directory.
+    let handed = text("handed");
+    std::fs::create_dir(&handed).expect("made");
+    let file = "pytorch_lora_weights.safetensors";
+    std::fs::copy(path("run/adapter").join(file), path("handed").join(file)).expect("copied");
+    let merge = |output: &str| run(&["merge", "--adapter", &handed, "--checkpoint", "toy-2d-base", "--output", output]);
+    merge(&text("handed.safetensors"));
+    assert!(sample("handed.png", ["--checkpoint", &text("handed.safetensors")]) == applied);
+    // What is read is not replaced.
+    let before = std::fs::read(path("merged.safetensors")).expect("a checkpoint");
+    let refused = crate::cli::refused(&["merge", "--adapter", &adapter, "--checkpoint", &merged, "--output", &merged]);
+    assert!(refused.contains("which is read"), "{refused}");
+    assert!(std::fs::read(path("merged.safetensors")).expect("a checkpoint") == before);
+
     // Warm start: the first evaluation of the second run is the last one of the first.
     let warm = format!("adapter={adapter}");
     lora_run(&path("warm"), &[&warm]);

@@ -96,7 +96,7 @@ fn a_run_interrupted_at_any_moment_goes_on_as_if_it_never_had_been() {
     // Evaluations long enough to be interrupted in.
     let train = |out: &Path| {
         let mut command = train(out);
-        command.args(["--set", "evaluation_samples=3000", "--set", "keep_checkpoints=1"]);
+        command.args(["--set", "evaluation_samples=2000", "--set", "keep_checkpoints=1"]);
         command
     };
     let started = Instant::now();

@@ -18,14 +18,17 @@ use models::{
     sd3::random::{self, Sizes},
     weights::{StoredAs, write_atomically},
 };
-use tasks::prompts::{Prompt, PromptError, PromptSet};
+use tasks::{
+    prompts::{Prompt, PromptError, PromptSet},
+    text_file,
+};
 
 use crate::{
     backend::{self, Device, Plain},
     bench::{self, BenchArgs},
     compare::{self, CompareArgs},
     config::{self, Checked, Preset},
-    evaluation::{Evaluator, Prompts},
+    evaluation::{self, Evaluator, Prompts, Sampling},
     figure, interrupt, memory,
     network::{AnyNetwork, Card, Pipeline},
     output, picture,
@@ -36,6 +39,7 @@ use crate::{
     sample_sd3::{self, DirectoryArgs},
     train,
     train_config::TrainConfig,
+    tuning::Tuning,
 };
 
 /// Train flow-matching image models by reinforcement learning.
@@ -201,9 +205,13 @@ pub struct SampleArgs {
 struct EvalArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// shapes:test, shapes:unseen, shapes:validation, shapes:train, or a GenEval metadata file.
-    #[arg(long, default_value = "shapes:test")]
-    prompts: String,
+    /// Evaluates as a training run does, so that the numbers are those of its metrics: with its noise, validation prompts, number of pictures,
+    /// grid, steps, guidance and rewards; its newest policy, or the --checkpoint that is given, as RUN/best.safetensors.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["steps", "guidance", "seed", "samples"])]
+    as_in: Option<PathBuf>,
+    /// shapes:test, shapes:unseen, shapes:validation, shapes:train, or a GenEval metadata file [default: shapes:test].
+    #[arg(long)]
+    prompts: Option<String>,
     /// Pictures of each kind of prompt, spread evenly over its prompts; 0 takes every prompt once.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=MOST_PICTURES))]
     samples: u32,
@@ -305,7 +313,10 @@ fn sample(args: &SampleArgs) -> Result<()> {
     let prompts = args.read_prompts(PromptSet::read)?;
     let count = args.count.unwrap_or(6) as usize;
     let rows = rows(prompts.len(), count)?;
-    let (_, prompts, images) = generate(&args.model, |card| Ok(Prompts(card.encode(&prompts)?)), |_| rows.clone())?;
+    let (card, network) =
+        AnyNetwork::open(args.model.checkpoint.as_deref(), args.model.adapter.as_deref(), &Device::default())?;
+    let prompts = Prompts(card.encode(&prompts)?);
+    let images = generate(&card, &network, args.model.sampling(), &prompts, &rows)?;
     if images.first().is_some_and(|image| image.channels == 2) {
         output::log("this model draws points of the plane and reads no prompt");
         prompts.write_picture(&images, &rows, &args.output)?;
@@ -344,17 +355,58 @@ impl SampleArgs {
 
 fn eval(args: &EvalArgs) -> Result<()> {
     args.output.as_deref().map_or(Ok(()), picture::check_directory_of)?;
-    let (rows, prompts, images) =
-        generate(&args.model, |card| Prompts::open(&args.prompts, card), |prompts| prompts.rows(args.samples as usize))?;
-    let evaluation = prompts.evaluate(&images, &rows, None)?;
-    let Some(accuracy) = &evaluation.accuracy else {
-        bail!("{} has prompts without metadata: nothing can be verified", args.prompts)
+    let run = args.as_in.as_deref().map(EvaluatedRun::open).transpose()?;
+    let device = Device::default();
+    let (mut checkpoint, mut adapter) = (args.model.checkpoint.clone(), args.model.adapter.clone());
+    if let Some(EvaluatedRun { policy, .. }) = run.as_ref().filter(|_| checkpoint.is_none() && adapter.is_none()) {
+        (checkpoint, adapter) = policy.clone();
+    }
+    let (card, network) = AnyNetwork::open(checkpoint.as_deref(), adapter.as_deref(), &device)?;
+    let (sampling, of_run, samples) = match &run {
+        Some(EvaluatedRun { config, .. }) => {
+            (train::sampling(config), config.prompts.validation.as_str(), config.evaluation_samples)
+        }
+        None => (args.model.sampling(), "shapes:test", args.samples as usize),
     };
+    let source = args.prompts.as_deref().unwrap_or(of_run);
+    let prompts = Prompts::open(source, &card)?;
+    let rows = prompts.rows(samples);
+    let rewards = |run: &EvaluatedRun| evaluation::rewards(&run.config.rewards, card.picture_shape(), &device);
+    let rewards = run.as_ref().map(rewards).transpose()?;
+    let images = generate(&card, &network, sampling, &prompts, &rows)?;
+    let evaluation = prompts.evaluate(&images, &rows, rewards.as_ref())?;
+    if evaluation.accuracy.is_none() && rewards.is_none() {
+        bail!("{source} has prompts without metadata: nothing can be verified");
+    }
     if let Some(path) = &args.output {
         let json = serde_json::to_string_pretty(&evaluation)? + "\n";
         write_atomically(path, json.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    output::print(format!("{}\n{}", accuracy.table(), accuracy.fault_table()))
+    let tables = evaluation.accuracy.iter().map(|accuracy| format!("{}\n{}", accuracy.table(), accuracy.fault_table()));
+    let rewards = evaluation.rewards.iter().filter(|_| rewards.is_some()).map(|(name, mean)| format!("{name} {mean:.4}\n"));
+    output::print(tables.chain(rewards).collect::<String>())
+}
+
+/// A training run whose evaluations are repeated.
+struct EvaluatedRun {
+    config: TrainConfig,
+    /// Checkpoint and adapter of its newest policy.
+    policy: (Option<String>, Option<PathBuf>),
+}
+
+impl EvaluatedRun {
+    fn open(path: &Path) -> Result<Self> {
+        let file = path.join("config.toml");
+        let text = text_file::read(&file).with_context(|| format!("--as-in: cannot read {}", file.display()))?;
+        let config: TrainConfig = config::resolve(&text, None, None, &[])
+            .with_context(|| format!("--as-in: {} is not the configuration of a training run", file.display()))?;
+        ensure!(config.sd3.is_none(), "--as-in: {} trains a model directory, which `eval` does not sample", path.display());
+        let policy = match config.tuning {
+            Tuning::Full {} => (Some(path.join("policy.safetensors").to_string_lossy().into_owned()), None),
+            Tuning::Lora(_) => (Some(config.base.clone()), Some(path.join("adapter"))),
+        };
+        Ok(Self { config, policy })
+    }
 }
 
 fn init_random(args: &InitRandomArgs) -> Result<()> {
@@ -405,32 +457,29 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     one.is_ok_and(|one| other.is_ok_and(|other| one == other))
 }
 
-/// Makes pictures with a checkpoint.
+impl ModelArgs {
+    /// How a checkpoint is sampled with these options.
+    fn sampling(&self) -> Sampling {
+        let key = Key::new(self.seed, Purpose::Sampling);
+        Sampling { key, grid: GridKind::Linear {}, steps: self.steps as usize, guidance: self.guidance.unwrap_or(1.0) }
+    }
+}
+
+/// Makes pictures with a network.
 fn generate(
-    args: &ModelArgs,
-    prompts: impl FnOnce(&Card) -> Result<Prompts<TokenIds>>,
-    rows: impl FnOnce(&Prompts<TokenIds>) -> Vec<Row>,
-) -> Result<(Vec<Row>, Prompts<TokenIds>, Vec<tasks::image::Image>)> {
-    let device = Device::default();
-    let (card, network) = AnyNetwork::open(args.checkpoint.as_deref(), args.adapter.as_deref(), &device)?;
-    let prompts = prompts(&card)?;
-    let rows = rows(&prompts);
+    card: &Card,
+    network: &AnyNetwork,
+    sampling: Sampling,
+    prompts: &Prompts<TokenIds>,
+    rows: &[Row],
+) -> Result<Vec<tasks::image::Image>> {
     memory::check_pictures(rows.len(), card.picture_shape())?;
     let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
-    let evaluator = Evaluator {
-        pipeline: &card,
-        workers: &workers,
-        device: &device,
-        key: Key::new(args.seed, Purpose::Sampling),
-        grid: GridKind::Linear {},
-        steps: args.steps as usize,
-        guidance: args.guidance.unwrap_or(1.0),
-    };
-    let images = match &network {
-        AnyNetwork::Dit(network) => evaluator.generate(network.as_ref(), &prompts, &rows)?,
-        AnyNetwork::Mlp(network) => evaluator.generate(network.as_ref(), &prompts, &rows)?,
-    };
-    Ok((rows, prompts, images))
+    let evaluator = Evaluator { pipeline: card, workers: &workers, device: &Device::default(), sampling };
+    match network {
+        AnyNetwork::Dit(network) => evaluator.generate(network.as_ref(), prompts, rows),
+        AnyNetwork::Mlp(network) => evaluator.generate(network.as_ref(), prompts, rows),
+    }
 }
 
 /// The configuration and directory of a new run, or of one that goes on.

@@ -154,14 +154,9 @@ pub fn prompt_set(source: &str, pipeline: &impl Pipeline) -> Result<PromptSet> {
 /// Pictures shown of each kind in a sample grid.
 const SHOWN: usize = 6;
 
-/// Makes pictures for inference: the ODE, the same noise every time.
-pub struct Evaluator<'a, P> {
-    /// What goes around the network.
-    pub pipeline: &'a P,
-    /// Who does the work.
-    pub workers: &'a Workers,
-    /// Where.
-    pub device: &'a Device,
+/// How pictures are sampled: what makes them the same again.
+#[derive(Clone, Copy, Debug)]
+pub struct Sampling {
     /// Identity of the noise.
     pub key: Key,
     /// The time grid.
@@ -170,6 +165,18 @@ pub struct Evaluator<'a, P> {
     pub steps: usize,
     /// Scale of classifier-free guidance; 1 is none.
     pub guidance: f64,
+}
+
+/// Makes pictures for inference: the ODE, the same noise every time.
+pub struct Evaluator<'a, P> {
+    /// What goes around the network.
+    pub pipeline: &'a P,
+    /// Who does the work.
+    pub workers: &'a Workers,
+    /// Where.
+    pub device: &'a Device,
+    /// How it is sampled.
+    pub sampling: Sampling,
 }
 
 impl<P: Pipeline> Evaluator<'_, P> {
@@ -216,23 +223,24 @@ impl<P: Pipeline> Evaluator<'_, P> {
         N: Network<Plain, P::Condition>,
     {
         let generator = Generator {
-            sampler: Sampler::ode(self.grid.grid(self.steps)?),
+            sampler: Sampler::ode(self.sampling.grid.grid(self.sampling.steps)?),
             shape: self.pipeline.latent_shape(),
             batch: self.pipeline.batch(),
             workers: self.workers,
         };
         let initial = initial.as_ref();
+        let Sampling { key, guidance, .. } = self.sampling;
         let progress = Progress::new("sampling", rows.len(), "images");
         let finish = |latents: Tensor<Plain, 4>| {
             progress.advance(latents.dims()[0]);
             finish(latents)
         };
-        let batches = if self.guidance == 1.0 {
-            generator.generate(network, &prompts.0, rows, (self.key, initial), self.device, finish)?
+        let batches = if guidance == 1.0 {
+            generator.generate(network, &prompts.0, rows, (key, initial), self.device, finish)?
         } else {
             let unconditional = self.pipeline.conditions(&[""])?.remove(0);
-            let field = Guidance { unconditional, scale: self.guidance }.around(network.clone());
-            generator.generate(&field, &prompts.0, rows, (self.key, initial), self.device, finish)?
+            let field = Guidance { unconditional, scale: guidance }.around(network.clone());
+            generator.generate(&field, &prompts.0, rows, (key, initial), self.device, finish)?
         };
         progress.finish();
         Ok(batches)

@@ -26,7 +26,7 @@ use tasks::{image::Image, shapes, toy};
 use crate::{
     backend::{self, Device, Plain, Training},
     config::{self, Checked},
-    evaluation::{Evaluation, Evaluator, Prompts},
+    evaluation::{Evaluation, Evaluator, Prompts, Sampling},
     examples::{CaptionConfig, Examples},
     interrupt,
     memory::{self, Needs},
@@ -350,10 +350,12 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
             pipeline: &self.batches.card,
             workers: &self.workers,
             device: self.device,
-            key: Key::new(self.config.seed, Purpose::Evaluation),
-            grid: flow::GridKind::Linear {},
-            steps: 40,
-            guidance: 1.0,
+            sampling: Sampling {
+                key: Key::new(self.config.seed, Purpose::Evaluation),
+                grid: flow::GridKind::Linear {},
+                steps: 40,
+                guidance: 1.0,
+            },
         };
         let network = self.average.put_into(self.network.clone());
         let rows = self.held_out.rows(self.config.evaluation_samples);

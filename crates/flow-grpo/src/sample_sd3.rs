@@ -18,7 +18,7 @@ use tasks::prompts::PromptSet;
 use crate::{
     backend::{self, Device, Plain},
     cli::{self, SampleArgs},
-    evaluation::{Evaluator, Prompts},
+    evaluation::{Evaluator, Prompts, Sampling},
     memory,
     network::Pipeline,
     output::print,
@@ -143,10 +143,12 @@ pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
         pipeline: &pipeline,
         workers: &workers,
         device: &device,
-        key: Key::new(args.model.seed, Purpose::Sampling),
-        grid,
-        steps: args.model.steps as usize,
-        guidance,
+        sampling: Sampling {
+            key: Key::new(args.model.seed, Purpose::Sampling),
+            grid,
+            steps: args.model.steps as usize,
+            guidance,
+        },
     };
     let latents = evaluator.latents(&transformer, &prompts, &rows, latents)?;
     drop(transformer); // The decoder needs its room.

@@ -29,7 +29,7 @@ use crate::{
     backend::{self, Device, ON_CPU, Plain, Training},
     config,
     embeddings::Cache,
-    evaluation::{self, Evaluation, Evaluator, Prompts},
+    evaluation::{self, Evaluation, Evaluator, Prompts, Sampling},
     interrupt,
     memory::{self, Batches, Needs},
     monitors::{self, BASE_DISTANCE, Features, Monitors},
@@ -592,10 +592,7 @@ where
             pipeline: &self.pipeline,
             workers: self.trainer.workers(),
             device: self.device,
-            key: Key::new(self.config.seed, Purpose::Evaluation),
-            grid: self.config.grpo.rollout.grid,
-            steps: EVALUATION_STEPS,
-            guidance: self.config.grpo.rollout.guidance,
+            sampling: sampling(self.config),
         };
         let images = evaluator.generate(policy, prompts, rows)?;
         prompts.write_picture(&images, rows, picture)?;
@@ -620,6 +617,13 @@ where
         run.retain_checkpoints(self.config.keep_checkpoints, self.watched.best.map(|best| best.epoch))?;
         write_policy(self.config, &self.pipeline, policy, &run.policy_checkpoint(), &run.adapter())
     }
+}
+
+/// How the evaluations of a run sample.
+pub fn sampling(config: &TrainConfig) -> Sampling {
+    let rollout = &config.grpo.rollout;
+    let key = Key::new(config.seed, Purpose::Evaluation);
+    Sampling { key, grid: rollout.grid, steps: EVALUATION_STEPS, guidance: rollout.guidance }
 }
 
 /// What sample grids of the validation prompts are called.
