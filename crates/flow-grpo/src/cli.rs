@@ -313,8 +313,7 @@ fn sample(args: &SampleArgs) -> Result<()> {
     let prompts = args.read_prompts(PromptSet::read)?;
     let count = args.count.unwrap_or(6) as usize;
     let rows = rows(prompts.len(), count)?;
-    let (card, network) =
-        AnyNetwork::open(args.model.checkpoint.as_deref(), args.model.adapter.as_deref(), &Device::default())?;
+    let (card, network) = AnyNetwork::open(args.model.checkpoint.as_deref(), args.model.adapter.as_deref(), &Device::default())?;
     let prompts = Prompts(card.encode(&prompts)?);
     let images = generate(&card, &network, args.model.sampling(), &prompts, &rows)?;
     if images.first().is_some_and(|image| image.channels == 2) {
