@@ -8,6 +8,7 @@ mod backend;
 mod cli;
 mod closed_forms;
 mod durability;
+mod ema;
 mod equivalence;
 mod faults;
 mod golden;

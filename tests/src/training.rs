@@ -65,7 +65,7 @@ pub fn config() -> GrpoConfig {
             max_gradient_norm: 1.0,
         },
         muon: MuonConfig { learning_rate: 0.0, momentum: 0.9 },
-        ema: EmaConfig { decay: 0.9, every: 1 },
+        ema: EmaConfig { decay: 0.9, every: 1, repeat: 1 },
     }
 }
 

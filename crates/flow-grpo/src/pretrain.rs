@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use burn::prelude::*;
 use flow::matching::{TimeDistribution, flow_matching_loss};
 use grpo::{
-    ema::{EmaConfig, average},
+    ema::EmaConfig,
     noise::{Key, Purpose, normal},
     optimizer::{AdamW, AdamWConfig, MuonConfig},
     parameters::{Parameters, Trained},
@@ -338,10 +338,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         }
         self.network = weights.put_into(self.network.clone());
         self.step += 1;
-        if self.step.is_multiple_of(self.config.ema.every) {
-            let decay = self.config.ema.decay_at(self.step / self.config.ema.every);
-            self.average = average(&self.average, &weights, decay);
-        }
+        self.average = self.config.ema.follow(self.average.clone(), &weights, self.step);
         Ok(Update { loss, gradient_norm })
     }
 

@@ -16,24 +16,45 @@ pub struct EmaConfig {
     pub decay: f64,
     /// Updates of the weights between two updates of the average, at least 1.
     pub every: usize,
+    /// Moves of the average at each of its updates, at least 1 (deviation `ema-repeat`). The reference code moves it once for each
+    /// batch that it samples while the count of updates qualifies: twice an update on 32 GPUs, four times on 4 GPUs or one.
+    pub repeat: usize,
 }
 
 impl EmaConfig {
     /// All that is out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {
-        [ranges::decay("decay", self.decay), ranges::count("every", self.every, MOST)].into_iter().flatten().collect()
+        let counts = [("every", self.every), ("repeat", self.repeat)];
+        let counts = counts.into_iter().filter_map(|(key, value)| ranges::count(key, value, MOST));
+        ranges::decay("decay", self.decay).into_iter().chain(counts).collect()
     }
 
-    /// The decay after `updates` updates of the average: `min((1 + n)/(10 + n), decay)`.
+    /// The share of the average that stays, after `updates` updates of the weights.
     ///
-    /// Source: the reference code's `EMAModuleWrapper`.
+    /// ```text
+    /// d = min((1 + n)/(10 + n), decay)^repeat        where n + 1 is a multiple of `every`, otherwise 1
+    /// ```
+    ///
+    /// Source: the reference code's `EMAModuleWrapper`, `n` being its `global_step`: the number of optimiser updates, not of moves.
     pub fn decay_at(self, updates: usize) -> f64 {
+        if !(updates + 1).is_multiple_of(self.every) {
+            return 1.0;
+        }
         let n = updates as f64;
-        ((1.0 + n) / (10.0 + n)).min(self.decay)
+        ((1.0 + n) / (10.0 + n)).min(self.decay).powf(self.repeat as f64)
     }
-}
 
-/// `average ← d·average + (1 − d)·weights`
-pub fn average<B: Backend>(average: &Parameters<B>, weights: &Parameters<B>, decay: f64) -> Parameters<B> {
-    average.zip(weights, |old, new| old * decay + new * (1.0 - decay))
+    /// The average after `updates` updates of the weights, which made `weights`.
+    ///
+    /// ```text
+    /// average ← d·average + (1 − d)·weights
+    /// ```
+    #[must_use]
+    pub fn follow<B: Backend>(self, average: Parameters<B>, weights: &Parameters<B>, updates: usize) -> Parameters<B> {
+        let decay = self.decay_at(updates);
+        if decay == 1.0 {
+            return average;
+        }
+        average.zip(weights, |old, new| old * decay + new * (1.0 - decay))
+    }
 }

@@ -19,7 +19,6 @@ use thiserror::Error;
 use crate::{
     advantage::{Advantages, group_advantages},
     config::{GrpoConfig, TrainedSteps, trainable_steps},
-    ema::average,
     evaluate::{EncodedPrompt, Row},
     groups::{self, Mix},
     images::Decode,
@@ -314,10 +313,7 @@ where
         }
         self.policy = weights.put_into(self.policy.clone());
         let updates = self.optimizer.state().updates;
-        if updates.is_multiple_of(self.config.ema.every) {
-            let decay = self.config.ema.decay_at(updates / self.config.ema.every);
-            self.average = average(&self.average, &weights, decay);
-        }
+        self.average = self.config.ema.follow(self.average.clone(), &weights, updates);
         Ok(Update { loss: outcome.loss, gradient_norm, seen: outcome.seen })
     }
 
