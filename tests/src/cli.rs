@@ -135,7 +135,7 @@ fn pre_training_goes_on_from_a_base_that_fits() {
     let directory = tempfile::tempdir().expect("a directory");
     let pretrain = |name: &str, settings: &[&str]| {
         let out = directory.path().join(name).to_string_lossy().into_owned();
-        let mut args = vec!["pretrain", "--preset", "toy-2d-base", "--out", &out, "--set", "steps=50"];
+        let mut args = vec!["pretrain", "--preset", "toy-2d-base", "--out", &out, "--set", "steps=50", "--set", "warm_up=5"];
         args.extend(settings.iter().flat_map(|setting| ["--set", setting]));
         let output = run(&args);
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())

@@ -2,14 +2,18 @@
 
 use burn::tensor::Tensor;
 use flow::{
-    GridKind, Guidance, IsotropicGaussian, KlForm, NoiseLevel, Reduction, Sampler, Step, Transition, VelocityField,
+    GridKind, Guidance, GuidanceGradient, IsotropicGaussian, KlForm, NoiseLevel, Reduction, Sampler, Step, Transition,
+    VelocityField,
     analytic::{Component, GaussianField, MixtureField, score_from_velocity},
     matching::{TimeDistribution, flow_matching_loss},
     transition,
 };
-use grpo::noise::{Key, Purpose, normal};
+use grpo::{
+    noise::{Key, Purpose, normal},
+    objective::{Clip, clipped_loss},
+};
 
-use crate::backend::{Device, Plain, distance, numbers};
+use crate::backend::{Device, Plain, Training, distance, numbers};
 
 pub fn noise(rows: usize, shape: [usize; 3], stream: usize) -> Tensor<Plain, 4> {
     let keys: Vec<Key> = (0..rows).map(|row| Key::new(7, Purpose::Step).row(row, 0).step(stream)).collect();
@@ -137,25 +141,75 @@ fn the_log_probability_is_the_closed_form() {
 }
 
 #[test]
-fn the_two_kl_forms_differ_by_the_documented_factor() {
-    let step = Step { index: 3, from: 0.7, to: 0.6 };
+fn every_kl_form_is_its_closed_form() {
     let level = NoiseLevel::new(0.7).expect("valid");
-    let x = noise(5, [3, 4, 4], 8);
-    let [p, q] = [9, 10].map(|stream| transition::flow_sde(x.clone(), noise(5, [3, 4, 4], stream), step, level));
-    let paper = numbers(p.kl(&q, KlForm::Paper, step));
-    let reference = numbers(p.kl(&q, KlForm::Reference, step));
-    let scaled: Vec<f64> = paper.iter().map(|kl| kl * step.duration() / 48.0).collect();
-    assert!(distance(&reference, &scaled) < 1e-5);
-    // And the paper's own expression in terms of velocities.
-    let (t, sigma) = (step.from, level.sigma(step));
-    let factor = step.duration() / 2.0 * (sigma * (1.0 - t) / (2.0 * t) + 1.0 / sigma).powi(2);
-    let [v, w] = [9, 10].map(|stream| numbers(noise(5, [3, 4, 4], stream)));
-    let squared: Vec<f64> = v
-        .chunks(48)
-        .zip(w.chunks(48))
-        .map(|(v, w)| factor * v.iter().zip(w).map(|(a, b)| (a - b).powi(2)).sum::<f64>())
-        .collect();
-    assert!(distance(&paper, &squared) < 1e-4);
+    let transition = Transition::FlowSde { noise_level: level };
+    for step in
+        [Step { index: 3, from: 0.7, to: 0.6 }, Step { index: 0, from: 1.0, to: 0.9 }, Step { index: 8, from: 0.278, to: 0.009 }]
+    {
+        let x = noise(5, [3, 4, 4], 8);
+        let [v, w] = [9, 10].map(|stream| noise(5, [3, 4, 4], stream));
+        let got = |form| numbers(transition.kl(form, step, v.clone(), w.clone()));
+        // Two Gaussians with the same std: ‖μ − μ_ref‖²/(2·std²).
+        let [p, q] = [&v, &w].map(|velocity| transition.gaussian(x.clone(), velocity.clone(), step));
+        let rows = |a: Tensor<Plain, 4>, b: Tensor<Plain, 4>| -> Vec<f64> {
+            let (a, b) = (numbers(a), numbers(b));
+            a.chunks(48).zip(b.chunks(48)).map(|(a, b)| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum()).collect()
+        };
+        let times = |values: &[f64], factor: f64| values.iter().map(|value| value * factor).collect::<Vec<f64>>();
+        let exact = times(&rows(p.mean, q.mean), 1.0 / (2.0 * p.std.powi(2)));
+        assert!(distance(&got(KlForm::Paper), &exact) < 1e-4);
+        assert!(distance(&got(KlForm::PaperMean), &times(&exact, 1.0 / 48.0)) < 1e-4);
+        assert!(distance(&got(KlForm::Reference), &times(&exact, step.duration() / 48.0)) < 1e-4);
+        let velocities = rows(v.clone(), w.clone());
+        assert!(distance(&got(KlForm::Velocity), &times(&velocities, 1.0 / 48.0)) < 1e-5);
+        // The paper's own expression in terms of velocities, which is singular at t = 1.
+        if step.from < 1.0 {
+            let (t, sigma) = (step.from, level.sigma(step));
+            let factor = step.duration() / 2.0 * (sigma * (1.0 - t) / (2.0 * t) + 1.0 / sigma).powi(2);
+            assert!(distance(&got(KlForm::Paper), &times(&velocities, factor)) < 1e-5);
+        }
+    }
+}
+
+#[test]
+fn each_side_of_the_clip_has_its_own_range() {
+    let device = Device::default();
+    let clip = Clip { low: 0.1, high: 0.3 };
+    // The advantage, the ratio, and whether the clip takes the gradient.
+    let cases =
+        [(2.0, 1.29, false), (2.0, 1.31, true), (2.0, 0.5, false), (-2.0, 0.91, false), (-2.0, 0.89, true), (-2.0, 1.5, false)];
+    for (advantage, ratio, taken) in cases {
+        let new = Tensor::<Training, 1>::from_floats([f64::ln(ratio) as f32], &device).require_grad();
+        let loss = clipped_loss(new.clone(), Tensor::zeros([1], &device), Tensor::from_floats([advantage], &device), clip).loss;
+        let want = if taken { f64::clamp(ratio, 0.9, 1.3) } else { ratio };
+        let (got, gradients) = (numbers(loss.clone().inner())[0], loss.backward());
+        assert!((got + f64::from(advantage) * want).abs() < 1e-5, "advantage {advantage}, ratio {ratio}: {got}");
+        let gradient = numbers(new.grad(&gradients).expect("a leaf"))[0];
+        let want = if taken { 0.0 } else { -f64::from(advantage) * ratio };
+        assert!((gradient - want).abs() < 1e-5, "advantage {advantage}, ratio {ratio}: {gradient} is not {want}");
+    }
+}
+
+#[test]
+fn the_gradient_of_guidance_goes_through_one_half_or_both() {
+    let device = Device::default();
+    for scale in [4.5, 0.5] {
+        let guidance = Guidance { unconditional: (), scale };
+        let through = |gradient| {
+            let velocity = Tensor::<Training, 4>::from_inner(noise(4, [1, 1, 1], 14)).require_grad();
+            let weights = Tensor::<Training, 1>::from_floats([1.0, 10.0], &device).reshape([2, 1, 1, 1]);
+            let guided = guidance.combined::<Training>(velocity.clone(), gradient);
+            let value = numbers(guided.clone().inner());
+            let gradients = (guided * weights).sum().backward();
+            (value, numbers(velocity.grad(&gradients).expect("a leaf")))
+        };
+        let (value, both) = through(GuidanceGradient::Both);
+        assert!(distance(&both, &[1.0 - scale, 10.0 * (1.0 - scale), scale, 10.0 * scale]) < 1e-6);
+        let (same, conditional) = through(GuidanceGradient::Conditional);
+        assert!(distance(&conditional, &[0.0, 0.0, scale, 10.0 * scale]) < 1e-6);
+        assert_eq!(value, same);
+    }
 }
 
 #[test]

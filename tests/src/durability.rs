@@ -115,8 +115,8 @@ fn a_run_goes_on_only_as_it_was_begun() {
     // A hand in the file is seen as well.
     let config = path.join("config.toml");
     let written = std::fs::read_to_string(&config).expect("config.toml");
-    std::fs::write(&config, written.replace("clip_range = 0.05", "clip_range = 0.1")).expect("written");
-    assert!(refused(&["train", "--resume", &resumed]).contains("grpo.objective.clip_range is 0.05 in the run, 0.1 now"));
+    std::fs::write(&config, written.replace("clip_range_low = 0.05", "clip_range_low = 0.1")).expect("written");
+    assert!(refused(&["train", "--resume", &resumed]).contains("grpo.objective.clip_range_low is 0.05 in the run, 0.1 now"));
     std::fs::write(&config, written).expect("written");
     // Where memory is short, what goes through the network together may change.
     let smaller = ["--set", "grpo.micro_batch=16", "--set", "grpo.rollout.trajectories=host"];

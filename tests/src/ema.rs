@@ -46,7 +46,9 @@ fn the_average_lags_as_that_of_the_reference_code() {
         for (epochs, lag) in [30, 120, 480].into_iter().zip(lags) {
             let average = (1..=2 * epochs).fold(one(0.0), |average, n| ema.follow(average, &one(n as f64), n));
             let (got, want) = (2.0 * epochs as f64 - number(&average), 2.0 * epochs as f64 - reference(batches, epochs));
-            println!("{batches} batches, {epochs} epochs: the average lags {got:.3} updates behind, that of the reference {want:.3}");
+            println!(
+                "{batches} batches, {epochs} epochs: the average lags {got:.3} updates behind, that of the reference {want:.3}"
+            );
             assert!((got - want).abs() < 1e-3, "{batches} batches, {epochs} epochs: {got} is not {want}");
             assert!((want - lag).abs() < 0.6, "{batches} batches, {epochs} epochs: {want} is not about {lag}");
         }

@@ -48,11 +48,7 @@ fn drawing(random: &mut Random, width: usize, height: usize) -> Vec<Pixel> {
         let radius = 1 + random.byte() * width.min(height) / 1024;
         let inside = |x: usize, y: usize| {
             let (across, down) = (x.abs_diff(left), y.abs_diff(top));
-            if shape % 2 == 1 {
-                across * across + down * down <= radius * radius
-            } else {
-                across.max(down) <= radius
-            }
+            if shape % 2 == 1 { across * across + down * down <= radius * radius } else { across.max(down) <= radius }
         };
         let before = picture.clone();
         picture = pixels(width, height, |(x, y)| if inside(x, y) { color } else { before[y * width + x] });

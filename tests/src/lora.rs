@@ -324,3 +324,23 @@ fn the_files_that_peft_and_diffusers_write_themselves_are_read() {
     }
     assert!(with(r#"{"transformer.lora_alpha": -1}"#).is_err() && with("nonsense").is_err());
 }
+
+#[test]
+fn a_fresh_gaussian_adapter_has_a_std_of_one_over_its_rank() {
+    for rank in [4, 16] {
+        let network = adapted(&lora(rank, &["all-linear"]));
+        let names = parameters::names(&network);
+        let mut a: Vec<f64> = Vec::new();
+        for (id, data) in Trained::named(&network, lora::is_of_adapter).of(&network).to_data() {
+            if names[&id].ends_with(".a") {
+                a.extend(data.iter::<f64>());
+            } else {
+                assert!(data.iter::<f64>().all(|value| value == 0.0), "{}", names[&id]);
+            }
+        }
+        let std = (a.iter().map(|value| value * value).sum::<f64>() / a.len() as f64).sqrt();
+        // The standard error of a std over n numbers is std/√(2n).
+        let error = 5.0 / (2.0 * a.len() as f64).sqrt();
+        assert!((std * rank as f64 - 1.0).abs() < error, "rank {rank}: {std} over {} numbers", a.len());
+    }
+}

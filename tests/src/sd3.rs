@@ -7,12 +7,12 @@ use std::{
 };
 
 use burn::tensor::{DType, FloatDType, Tensor, TensorData, backend::Backend};
-use flow::{GridKind, Guidance, KlForm, NoiseLevel, Reduction, Sampler, Trajectory, VelocityField};
+use flow::{GridKind, Guidance, GuidanceGradient, KlForm, NoiseLevel, Query, Reduction, Sampler, Trajectory, VelocityField};
 use grpo::{
     objective::{KlController, ObjectiveConfig, StepWeight},
     parameters::{Parameters, Trained},
     trajectories::{KeptOn, Trajectories},
-    update::{Differentiate, InOnePiece, PartByPart, Replay, ReplayOutcome, Transition},
+    update::{Batches, Differentiate, InOnePiece, PartByPart, Replay, ReplayOutcome, Transition},
     workers::Workers,
 };
 use models::{
@@ -26,6 +26,7 @@ use safetensors::SafeTensors;
 use crate::backend::{Device, Plain, Training, distance, numbers};
 
 /// A small random model in the layout of diffusers, with what diffusers computes with it.
+#[derive(Clone)]
 struct Model {
     path: PathBuf,
     arrays: Arrays,
@@ -44,6 +45,7 @@ fn golden(name: &str) -> PathBuf {
 }
 
 /// Named arrays with facts about them.
+#[derive(Clone)]
 struct Arrays {
     bytes: Vec<u8>,
     facts: serde_json::Value,
@@ -292,6 +294,7 @@ fn an_adapter_beside_sixteen_bits_has_a_gradient_in_all_of_its_bits() {
 }
 
 /// One replayed step of the reference code, with its gradient.
+#[derive(Clone)]
 struct ReplayedStep {
     model: Model,
     arrays: Arrays,
@@ -299,6 +302,7 @@ struct ReplayedStep {
     guidance: Guidance<Embedding>,
     base: Transformer<Plain>,
     policy: Transformer<Plain>,
+    old_log_prob: Tensor<Plain, 1>,
 }
 
 impl ReplayedStep {
@@ -310,7 +314,22 @@ impl ReplayedStep {
         let base = model.transformer();
         let adapter = Adapter::read(&golden("adapter/peft")).expect("an adapter");
         let policy = adapter.attach(base.clone(), &Device::default()).expect("it fits");
-        Self { model, arrays, conditions, guidance: Guidance { unconditional, scale }, base, policy }
+        let old_log_prob = arrays.tensor("old_log_prob");
+        Self { model, arrays, conditions, guidance: Guidance { unconditional, scale }, base, policy, old_log_prob }
+    }
+
+    fn sampler(&self) -> Sampler {
+        let grid = GridKind::Sd3DoubleShift { shift: 3.0 }.grid(self.arrays.number("steps")).expect("a grid");
+        Sampler::flow_sde(grid, NoiseLevel::new(self.fact("noise_level")).expect("valid"))
+    }
+
+    /// The log-probabilities of the golden's draw, by what answers queries.
+    fn log_prob(&self, answer: &dyn Fn(Query<Plain, Embedding>) -> Tensor<Plain, 4>) -> Tensor<Plain, 1> {
+        let (step, transition) = self.sampler().step(self.arrays.number("step"));
+        let latent = self.model.tensor("latents");
+        let query = self.guidance.doubled(Query::at(step.from, latent.clone(), &self.conditions));
+        let velocity = self.guidance.combined(answer(query), GuidanceGradient::Both);
+        transition.gaussian(latent, velocity, step).log_prob(self.arrays.tensor("x_next"), Reduction::Mean)
     }
 
     fn fact(&self, name: &str) -> f64 {
@@ -324,22 +343,34 @@ impl ReplayedStep {
         kl_weight: f64,
         advantages: &[f32],
     ) -> ReplayOutcome<Plain> {
+        self.gradient_through(GuidanceGradient::Both, differentiate, kl_weight, advantages)
+    }
+
+    /// The same through one or both halves of the guided velocity.
+    fn gradient_through(
+        &self,
+        guidance_gradient: GuidanceGradient,
+        differentiate: &dyn Differentiate<Training, Transformer<Training>, Embedding>,
+        kl_weight: f64,
+        advantages: &[f32],
+    ) -> ReplayOutcome<Plain> {
         let step = self.arrays.number("step");
-        let grid = GridKind::Sd3DoubleShift { shift: 3.0 }.grid(self.arrays.number("steps")).expect("a grid");
-        assert!((grid.times()[step] - self.arrays.values("times").1[0]).abs() < 1e-6);
-        let sampler = Sampler::flow_sde(grid, NoiseLevel::new(self.fact("noise_level")).expect("valid"));
+        let sampler = self.sampler();
+        assert!((sampler.grid().times()[step] - self.arrays.values("times").1[0]).abs() < 1e-6);
         let next = self.arrays.tensor::<4>("x_next");
         let mut trajectory = Trajectory { latents: vec![None; 11], log_probs: vec![None; 10] };
         trajectory.latents[step] = Some(self.model.tensor("latents"));
         trajectory.latents[step + 1] = Some(next.clone());
         trajectory.latents[10] = Some(next);
-        trajectory.log_probs[step] = Some(self.arrays.tensor("old_log_prob"));
+        trajectory.log_probs[step] = Some(self.old_log_prob.clone());
         let objective = ObjectiveConfig {
-            clip_range: self.fact("clip_range"),
+            clip_range_low: self.fact("clip_range"),
+            clip_range_high: self.fact("clip_range"),
             step_weight: StepWeight::Equal,
             kl_weight,
             kl_controller: KlController::Fixed {},
             kl_form: KlForm::Reference,
+            guidance_gradient,
         };
         let replay = Replay {
             sampler: &sampler,
@@ -351,7 +382,8 @@ impl ReplayedStep {
             objective: &objective,
             step_weights: &[1.0; 10],
             trained: &Trained::named(&self.policy, lora::is_of_adapter),
-            micro_batch: 2,
+            batches: Batches::Of(2),
+            loss_scale: 1.0,
             workers: &Workers::new(1).expect("a thread"),
         };
         let transitions = [Transition { step, row: 0 }, Transition { step, row: 1 }];
@@ -385,7 +417,7 @@ impl ReplayedStep {
 }
 
 #[test]
-fn a_replayed_step_has_the_gradient_of_the_reference_code() {
+fn a_replayed_step_has_the_gradient_of_the_reference_code_before_and_after_it_detached() {
     let step = ReplayedStep::read();
     for differentiate in [&InOnePiece as &dyn Differentiate<_, _, _>, &PartByPart] {
         let outcome = step.gradient(differentiate, step.fact("beta"), &step.advantages());
@@ -397,6 +429,75 @@ fn a_replayed_step_has_the_gradient_of_the_reference_code() {
         // The divergence alone, of which the loss has a thousandth.
         let outcome = step.gradient(differentiate, 1.0, &[0.0, 0.0]);
         step.assert_gradient(&outcome.gradient, "grad_kl", 1.0);
+    }
+}
+
+/// Gradients through the answers with the prompt alone: the network is asked twice, and only the second answer has a graph.
+struct ConditionalAlone;
+
+impl Differentiate<Training, Transformer<Training>, Embedding> for ConditionalAlone {
+    fn gradient(
+        &self,
+        network: Transformer<Plain>,
+        trained: &Trained,
+        query: Query<Plain, Embedding>,
+        loss: &mut dyn FnMut(Tensor<Training, 4>) -> Tensor<Training, 1>,
+    ) -> Parameters<Plain> {
+        let rows = query.conditions.len() / 2;
+        let half = |from: usize| Query {
+            latent: query.latent.clone().narrow(0, from, rows),
+            time: query.time.clone().narrow(0, from, rows),
+            conditions: query.conditions[from..from + rows].to_vec(),
+        };
+        let without = Tensor::from_inner(half(0).ask(&network));
+        let network: Transformer<Training> = trained.with_graph(network);
+        let Query { latent, time, conditions } = half(rows);
+        let with = network.velocity(Tensor::from_inner(latent), Tensor::from_inner(time), &conditions);
+        let gradients = loss(Tensor::cat(vec![without, with], 0)).backward();
+        trained.gradients(&network, gradients)
+    }
+
+    fn velocity(&self, network: &Transformer<Plain>, query: Query<Plain, Embedding>) -> Tensor<Plain, 4> {
+        query.ask(network)
+    }
+}
+
+#[test]
+fn without_the_unconditional_half_the_gradient_is_that_of_the_conditional_one() {
+    let step = ReplayedStep::read();
+    let (beta, advantages) = (step.fact("beta"), step.advantages());
+    let flat = |outcome: ReplayOutcome<Plain>| step.named(&outcome.gradient).into_values().flatten().collect::<Vec<f64>>();
+    let alone = flat(step.gradient(&ConditionalAlone, beta, &advantages));
+    for differentiate in [&InOnePiece as &dyn Differentiate<_, _, _>, &PartByPart] {
+        let detached = flat(step.gradient_through(GuidanceGradient::Conditional, differentiate, beta, &advantages));
+        assert!(distance(&detached, &alone) < 1e-5, "{:e}", distance(&detached, &alone));
+        // The loss is the same, its gradient is not.
+        let both = flat(step.gradient(differentiate, beta, &advantages));
+        assert!(distance(&both, &alone) > 0.05, "{:e}", distance(&both, &alone));
+    }
+}
+
+#[test]
+fn what_is_sampled_as_it_is_replayed_has_a_ratio_of_exactly_one() {
+    let device = Device::default();
+    let precisions = [(FloatDType::F32, DType::F32), (FloatDType::BF16, DType::BF16), (FloatDType::F16, DType::F16)];
+    for (precision, _) in precisions.into_iter().filter(|(_, dtype)| <Plain as Backend>::supports_dtype(&device, *dtype)) {
+        let mut step = ReplayedStep::read();
+        let base = step.model.open().transformer::<Plain>(precision, &device).expect("a transformer");
+        step.policy = Adapter::read(&golden("adapter/peft")).expect("an adapter").attach(base.clone(), &device).expect("it fits");
+        step.base = base;
+        for (name, differentiate) in [("in one piece", &InOnePiece as &dyn Differentiate<_, _, _>), ("part by part", &PartByPart)]
+        {
+            let ratios = |sampled: &dyn Fn(Query<Plain, Embedding>) -> Tensor<Plain, 4>| {
+                let step = ReplayedStep { old_log_prob: step.log_prob(sampled), ..step.clone() };
+                let seen = step.gradient(differentiate, 0.0, &[1.0, -1.0]).seen;
+                seen.iter().map(grpo::update::Seen::deviation).fold(0.0, f64::max)
+            };
+            let same = ratios(&|query| differentiate.velocity(&step.policy, query));
+            let other = ratios(&|query| query.ask(&step.policy));
+            println!("{precision:?}, {name}: {same:e} as it is replayed, {other:e} as it comes");
+            assert_eq!(same, 0.0, "{precision:?}, {name}");
+        }
     }
 }
 

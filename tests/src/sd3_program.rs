@@ -199,7 +199,7 @@ fn a_model_directory_is_trained_and_its_adapter_used_again() {
         assert!(std::fs::read(whole.join(file)).expect("an adapter") == std::fs::read(resumed.join(file)).expect("an adapter"));
     }
     let epoch = &epochs(&whole)[0];
-    assert!(epoch["on_policy_deviation"].as_f64().expect("a number") < 1e-5);
+    assert!(epoch["on_policy"]["max"].as_f64().expect("a number") < 1e-5);
     assert!(epoch["gradient_norm"].as_f64().expect("a number") > 0.0);
     let factor =
         tensor(&whole.join("adapter/adapter_model.safetensors"), "base_model.model.transformer_blocks.1.attn.to_q.lora_B.weight");
@@ -219,6 +219,48 @@ fn a_model_directory_is_trained_and_its_adapter_used_again() {
     assert!(of_run == picture(&["--model", &model, "--adapter", &file]));
     assert!(of_run == picture(&["--adapter", &adapter]), "the adapter names its model");
     assert!(of_run != picture(&["--model", &model]));
+}
+
+#[test]
+fn training_and_evaluation_have_a_guidance_each() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let lines = |name: &str, more: &[&str]| {
+        let run = directory.path().join(name);
+        train(directory.path(), &run, &[&["epochs=1"][..], more].concat());
+        let of = |event: &str| metrics(&run).into_iter().find(|line| line["event"] == event).expect("a line")["rewards"].clone();
+        (of("epoch"), of("eval"))
+    };
+    let (trained, shown) = lines("both", &[]);
+    let (same, without) = lines("shown-without", &["evaluation_guidance=1"]);
+    assert!(trained == same && shown != without, "{trained} {same}, {shown} {without}");
+    let (without, same) = lines("trained-without", &["grpo.rollout.guidance=1"]);
+    assert!(trained != without && shown == same, "{trained} {without}, {shown} {same}");
+}
+
+#[test]
+fn an_adapter_is_shown_with_the_length_of_text_that_it_was_trained_with() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let run = directory.path().join("run");
+    train(directory.path(), &run, &["epochs=1"]);
+    let elsewhere = directory.path().join("elsewhere/adapter");
+    std::fs::create_dir_all(&elsewhere).expect("made");
+    for file in std::fs::read_dir(run.join("adapter")).expect("files") {
+        let file = file.expect("an entry");
+        std::fs::copy(file.path(), elsewhere.join(file.file_name())).expect("copied");
+    }
+    let output = directory.path().join("picture.png").to_string_lossy().into_owned();
+    let picture = |adapter: &Path, more: &[&str]| {
+        let adapter = adapter.to_string_lossy().into_owned();
+        let size = ["--prompt", "a cat", "--height", "32", "--width", "32", "--steps", "2", "--output", &output];
+        let text = ok(&[&["sample", "--model", &golden("sd3-tiny"), "--adapter", &adapter], &size[..], more].concat());
+        (std::fs::read(&output).expect("a picture"), text.contains("T5 reads 16 tokens"))
+    };
+    let (of_run, said) = picture(&run.join("adapter"), &[]);
+    assert!(said && of_run == picture(&elsewhere, &["--max-sequence-length", "16"]).0);
+    assert!(picture(&run.join("adapter/pytorch_lora_weights.safetensors"), &[]).0 == of_run);
+    // Without a run the default is that of diffusers, and what is asked for comes first.
+    let (far, said) = picture(&elsewhere, &[]);
+    assert!(!said && far != of_run && far == picture(&run.join("adapter"), &["--max-sequence-length", "256"]).0);
 }
 
 #[test]

@@ -47,7 +47,7 @@ fn a_dense_reward_rises_steadily_on_the_shipped_base() {
         latent_shape: [sizes.channels, sizes.image_size, sizes.image_size],
         decoder: Arc::new(Decoder::Pixels),
         unconditional: encode(""),
-        on_policy_tolerance: 1e-4,
+        on_policy_limit: 1.0,
     };
     let small = config();
     let config = GrpoConfig {

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use flow::{GridKind, KlForm, NoiseLevel, Reduction};
+use flow::{GridKind, GuidanceGradient, KlForm, NoiseLevel, Reduction};
 use grpo::{
-    GrpoConfig, Policy, RolloutConfig, Task, TrainError, TrainedSteps, Trainer,
+    GrpoConfig, Policy, ReplayBatches, RolloutConfig, Task, TrainError, TrainedSteps, Trainer,
     advantage::{AdvantageConfig, Spread},
     ema::EmaConfig,
     evaluate::EncodedPrompt,
     groups::Mix,
     images::Decoder,
     objective::{KlController, ObjectiveConfig, StepWeight},
-    optimizer::{AdamW, AdamWConfig, MuonConfig},
+    optimizer::{AdamW, AdamWConfig, MuonConfig, Updated},
     parameters::Parameters,
     trajectories::KeptOn,
     workers::Workers,
@@ -36,6 +36,7 @@ pub fn config() -> GrpoConfig {
         updates_per_epoch: 1,
         micro_batch: 8,
         rollout_batch: 8,
+        replay_batches: ReplayBatches::MicroBatch,
         warm_up: 0,
         cool_down: 0,
         rollout: RolloutConfig {
@@ -50,11 +51,13 @@ pub fn config() -> GrpoConfig {
         trained_steps: TrainedSteps::AllButLast {},
         advantage: AdvantageConfig { spread: Spread::Epoch, epsilon: 1e-4, clip: 5.0 },
         objective: ObjectiveConfig {
-            clip_range: 1e-2,
+            clip_range_low: 1e-2,
+            clip_range_high: 1e-2,
             step_weight: StepWeight::Equal,
             kl_weight: 0.0,
             kl_controller: KlController::Fixed {},
             kl_form: KlForm::Reference,
+            guidance_gradient: GuidanceGradient::Both,
         },
         optimizer: AdamWConfig {
             learning_rate: 3e-3,
@@ -98,7 +101,7 @@ pub fn task(reward: Box<dyn Reward>) -> Task<Plain, TokenIds> {
         latent_shape: [3, 16, 16],
         decoder: Arc::new(Decoder::Pixels),
         unconditional: conditions(1).remove(0),
-        on_policy_tolerance: 1e-4,
+        on_policy_limit: 1.0,
     }
 }
 
@@ -157,7 +160,7 @@ fn the_ratio_is_one_on_policy() {
         let mut trainer = trainer(GrpoConfig { updates_per_epoch, ..config() }, 5);
         for _ in 0..3 {
             let metrics = trainer.iterate().expect("an epoch").metrics;
-            assert!(metrics.on_policy_deviation < 1e-5, "{}", metrics.on_policy_deviation);
+            assert!(metrics.on_policy.max < 1e-5, "{:?}", metrics.on_policy);
             if updates_per_epoch == 1 {
                 assert!(
                     [metrics.policy.ratio.min, metrics.policy.ratio.max].iter().all(|ratio| (ratio - 1.0).abs() < 1e-5),
@@ -237,8 +240,9 @@ fn the_whole_gradient_is_clipped_not_each_tensor() {
             AdamWConfig { learning_rate: 1.0, beta1: 0.0, beta2: 0.0, epsilon: 1.0, weight_decay: 0.0, max_gradient_norm };
         AdamW::new(config, &parameters)
     };
-    let (moved, norm) = optimizer(1.0).update(&parameters, &gradient, 1.0);
+    let Updated { parameters: moved, gradient_norm: norm, gradient_rms } = optimizer(1.0).update(&parameters, &gradient, 1.0);
     assert!((norm - count.sqrt()).abs() < 1e-3 * norm);
+    assert!((gradient_rms * count.sqrt() - 1.0).abs() < 1e-3, "the clipped gradient has norm 1: {gradient_rms:e}");
     // With β = 0 the step is g/(|g| + ε): its size tells the clipped g, which is 1/√count in every tensor.
     let g = 1.0 / count.sqrt();
     let step = g / (g + 1.0);
@@ -248,8 +252,9 @@ fn the_whole_gradient_is_clipped_not_each_tensor() {
             assert!((b - a - step).abs() < 1e-5, "moved by {} instead of {step}", b - a);
         }
     }
-    let (far, _) = optimizer(1e9).update(&parameters, &gradient, 1.0);
-    assert_ne!(far.to_data(), moved.to_data());
+    let far = optimizer(1e9).update(&parameters, &gradient, 1.0);
+    assert!((far.gradient_rms - 1.0).abs() < 1e-3);
+    assert_ne!(far.parameters.to_data(), moved.to_data());
 }
 
 #[test]
@@ -267,8 +272,8 @@ fn adamw_is_the_published_algorithm() {
     let config =
         AdamWConfig { learning_rate: lr, beta1: b1, beta2: b2, epsilon: eps, weight_decay: decay, max_gradient_norm: 1e9 };
     let mut optimizer = AdamW::new(config, &like);
-    let (once, _) = optimizer.update(&all(2.0), &all(0.5), 1.0);
-    let (twice, _) = optimizer.update(&once, &all(-0.25), 1.0);
+    let once = optimizer.update(&all(2.0), &all(0.5), 1.0).parameters;
+    let twice = optimizer.update(&once, &all(-0.25), 1.0).parameters;
     for data in twice.to_data().values() {
         assert!(distance(&data.iter::<f64>().collect::<Vec<_>>(), &vec![p; data.num_elements()]) < 1e-6);
     }

@@ -37,6 +37,19 @@ pub enum Precision {
     F32,
     /// 16-bit floats with the range of f32, on wgpu and cuda.
     Bf16,
+    /// 16-bit floats with three more bits than bf16 and a small range, on wgpu and cuda: what the reference code trains in.
+    Fp16,
+}
+
+impl Precision {
+    /// The application's feature of this name; none for f32.
+    fn feature(self) -> Option<&'static str> {
+        match self {
+            Self::F32 => None,
+            Self::Bf16 => Some("bf16"),
+            Self::Fp16 => Some("fp16"),
+        }
+    }
 }
 
 /// What a GPU backend does by itself to be faster.
@@ -76,9 +89,9 @@ impl Build {
             Ok(())
         };
         let mut features = vec![self.backend.feature()];
-        if self.precision == Precision::Bf16 {
-            for_gpus("--precision bf16")?;
-            features.push("bf16");
+        if let Some(precision) = self.precision.feature() {
+            for_gpus(&format!("--precision {precision}"))?;
+            features.push(precision);
         }
         if !self.without.is_empty() {
             for_gpus("--without")?;
@@ -92,7 +105,7 @@ impl Build {
 /// The options of [`Build`] are ours; everything else is the application's.
 #[derive(Args, Debug)]
 pub struct AppArgs {
-    /// Options of `flow-grpo`, --backend flex|ndarray|wgpu|cuda, --precision f32|bf16 and --without fusion|autotune.
+    /// Options of `flow-grpo`, --backend flex|ndarray|wgpu|cuda, --precision f32|bf16|fp16 and --without fusion|autotune.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
@@ -139,7 +152,7 @@ fn choose<T: ValueEnum>(option: &str, value: &str) -> Result<T> {
 pub fn run(verb: &str, args: &AppArgs) -> Result<ExitCode> {
     let Split { build: how, app } = split(&args.args)?;
     if app.iter().any(|arg| arg == "--help" || arg == "-h") {
-        println!("cargo xtask {verb} [--backend flex|ndarray|wgpu|cuda] [--precision f32|bf16] [--without fusion|autotune]");
+        println!("cargo xtask {verb} [--backend flex|ndarray|wgpu|cuda] [--precision f32|bf16|fp16] [--without fusion|autotune]");
         println!("    [OPTIONS OF THE APPLICATION]\n");
         println!("Builds the application for the backend (flex, the fast CPU backend, by default), then runs it:\n");
     }
@@ -215,6 +228,8 @@ mod tests {
         assert_eq!(features(&cuda), "cuda fusion autotune");
         assert_eq!(features(&Build { without: vec![Speedup::Fusion], ..cuda.clone() }), "cuda autotune");
         assert_eq!(features(&Build::of(Backend::Flex)), "flex");
+        assert_eq!(features(&Build { precision: Precision::Fp16, ..cuda.clone() }), "cuda fp16 fusion autotune");
+        assert!(Build { precision: Precision::Fp16, ..Build::of(Backend::Flex) }.features().is_err());
         assert!(Build { backend: Backend::Flex, ..Build { without: vec![Speedup::Fusion], ..cuda } }.features().is_err());
     }
 
@@ -230,6 +245,6 @@ mod tests {
             |args: &[&str]| split(&args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>()).expect_err("no such choice");
         assert_eq!(refused(&["--backend", "tpu"]).to_string(), "--backend tpu: choose flex, ndarray, wgpu, cuda");
         assert!(refused(&["--backend"]).to_string().contains("choose flex"));
-        assert_eq!(refused(&["--precision=f16"]).to_string(), "--precision f16: choose f32, bf16");
+        assert_eq!(refused(&["--precision=f16"]).to_string(), "--precision f16: choose f32, bf16, fp16");
     }
 }

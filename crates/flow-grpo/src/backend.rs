@@ -37,17 +37,39 @@ mod chosen {
 
 pub use chosen::{NAME, Plain};
 
-#[cfg(all(feature = "bf16", not(any(feature = "wgpu", feature = "cuda"))))]
-compile_error!("bf16 is for GPUs: cargo xtask VERB --backend cuda|wgpu --precision bf16");
+#[cfg(all(any(feature = "bf16", feature = "fp16"), not(any(feature = "wgpu", feature = "cuda"))))]
+compile_error!("16 bits are for GPUs: cargo xtask VERB --backend cuda|wgpu --precision fp16|bf16");
+
+#[cfg(all(feature = "bf16", feature = "fp16"))]
+compile_error!("one precision per build: --precision fp16 or --precision bf16");
 
 /// What the layers of a transformer compute in; everything else is f32.
-pub const PRECISION: FloatDType = if cfg!(feature = "bf16") { FloatDType::BF16 } else { FloatDType::F32 };
+pub const PRECISION: FloatDType = if cfg!(feature = "fp16") {
+    FloatDType::F16
+} else if cfg!(feature = "bf16") {
+    FloatDType::BF16
+} else {
+    FloatDType::F32
+};
 
 /// What that is called.
-pub const PRECISION_NAME: &str = if cfg!(feature = "bf16") { "bf16" } else { "f32" };
+pub const PRECISION_NAME: &str = if cfg!(feature = "fp16") {
+    "fp16"
+} else if cfg!(feature = "bf16") {
+    "bf16"
+} else {
+    "f32"
+};
 
-/// How far a replayed log-probability may lie from the sampled one; bf16 has 8 bits where f32 has 24.
-pub const ON_POLICY_TOLERANCE: f64 = if cfg!(feature = "bf16") { 1e-2 } else { 1e-4 };
+/// What T5 computes in: its activations grow beyond the range of f16, but not beyond that of bf16.
+pub const T5_PRECISION: FloatDType = if cfg!(feature = "fp16") { FloatDType::BF16 } else { PRECISION };
+
+/// Whether gradients of layers are too small for what they compute in, so that the loss must be scaled: f16 has no number below 6e-8.
+pub const SCALES_LOSS: bool = cfg!(feature = "fp16");
+
+/// How far a replayed log-probability may lie from the sampled one, in clip ranges: where rounding alone ends. Peers report up to 5 in
+/// 16 bits (the book's chapter on metrics).
+pub const ON_POLICY_LIMIT: f64 = if cfg!(any(feature = "bf16", feature = "fp16")) { 10.0 } else { 1.0 };
 
 /// The backend with automatic differentiation on top.
 pub type Training = burn::backend::Autodiff<Plain>;

@@ -21,7 +21,7 @@ use grpo::{
     parameters::{self, Parameters, Trained},
     rollout::Rollout,
     trajectories::{KeptOn, Trajectories},
-    update::{InOnePiece, Replay, Transition},
+    update::{Batches, InOnePiece, Replay, Transition},
     workers::Workers,
 };
 use models::{
@@ -213,7 +213,7 @@ impl Bench {
             ("sampler alone", &|| drop(read(self.sampler_alone()))),
             ("replay of a step", &|| drop(self.replay(&trajectories))),
             ("update", &|| {
-                std::hint::black_box(optimizer.clone().update(&weights, &gradient, 1.0).0.norm());
+                std::hint::black_box(optimizer.clone().update(&weights, &gradient, 1.0).parameters.norm());
             }),
             ("verifier", &|| {
                 for (image, row) in images.iter().zip(&self.rows) {
@@ -313,7 +313,8 @@ impl Bench {
             objective: &self.objective,
             step_weights: &vec![1.0; self.sampler.grid().len()],
             trained: &self.trained,
-            micro_batch: self.batch(TRAIN_BATCH),
+            batches: Batches::Of(self.batch(TRAIN_BATCH)),
+            loss_scale: 1.0,
             workers: &self.workers,
         };
         let transitions: Vec<Transition> = (0..self.rows.len()).map(|row| Transition { step: 0, row }).collect();

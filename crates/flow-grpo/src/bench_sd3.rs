@@ -11,14 +11,14 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
-use flow::{GridKind, Guidance, KlForm, NoiseLevel, Reduction, Sampler, Trajectory, sampler::velocity_at};
+use flow::{GridKind, Guidance, GuidanceGradient, KlForm, NoiseLevel, Reduction, Sampler, Trajectory, sampler::velocity_at};
 use grpo::{
     noise::{Key, Purpose, normal},
     objective::{KlController, ObjectiveConfig, StepWeight},
     optimizer::AdamW,
     parameters::Trained,
     trajectories::{KeptOn, Trajectories},
-    update::{Differentiate, InOnePiece, PartByPart, Replay, Transition},
+    update::{Batches, Differentiate, InOnePiece, PartByPart, Replay, Transition},
     workers::Workers,
 };
 use models::{
@@ -256,11 +256,13 @@ impl<'a> Bench<'a> {
         trajectory.latents[10] = Some(next);
         trajectory.log_probs[STEP] = Some(log_prob);
         let objective = ObjectiveConfig {
-            clip_range: 1e-4,
+            clip_range_low: 1e-4,
+            clip_range_high: 1e-4,
             step_weight: StepWeight::Equal,
             kl_weight: 0.04,
             kl_controller: KlController::Fixed {},
             kl_form: KlForm::Reference,
+            guidance_gradient: GuidanceGradient::Both,
         };
         let batch = self.conditions.len();
         let replay = Replay {
@@ -273,7 +275,8 @@ impl<'a> Bench<'a> {
             objective: &objective,
             step_weights: &[1.0; 10],
             trained: &trained,
-            micro_batch: batch,
+            batches: Batches::Of(batch),
+            loss_scale: 1.0,
             workers: &self.workers,
         };
         let transitions: Vec<Transition> = (0..batch).map(|row| Transition { step: STEP, row }).collect();
@@ -291,7 +294,7 @@ impl<'a> Bench<'a> {
             (CASES[0], &|| drop(self.denoise().1.into_data())),
             (CASES[1], &|| drop(outcome())),
             (CASES[2], &|| {
-                std::hint::black_box(optimizer.clone().update(&weights, &gradient, 1.0).0.norm());
+                std::hint::black_box(optimizer.clone().update(&weights, &gradient, 1.0).parameters.norm());
             }),
             (CASES[3], &|| drop(decoder.decode(self.latents.clone()))),
         ];

@@ -139,7 +139,8 @@ struct RunArgs {
     /// Where the run goes [default: runs/PRESET-SECONDS, the seconds since 1970].
     #[arg(long, conflicts_with = "resume")]
     out: Option<PathBuf>,
-    /// Continues a run where it stopped; `--set epochs=300` lengthens it. What would change its numbers is refused.
+    /// Continues a run where it stopped; `--set epochs=300` lengthens it, unless its learning rate has begun to fall. What would change
+    /// its numbers is refused.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["preset", "config"])]
     resume: Option<PathBuf>,
 }
@@ -545,16 +546,139 @@ mod tests {
         }
     }
 
+    /// The numbers of the reference code (`yifan123/flow_grpo`, commit ac4c86e) with file and line; those of one configuration begin with its name.
+    const REFERENCE: [(&str, &str, &str); 54] = [
+        ("seed", "42", "config/base.py:11"),
+        ("evaluate_every", "60", "config/grpo.py:58"),
+        ("evaluation_guidance", "4.5", "config/base.py:43, scripts/train_sd3.py:254"),
+        ("tuning.kind", "'lora'", "config/base.py:25"),
+        ("tuning.rank", "32", "scripts/train_sd3.py:430"),
+        ("tuning.alpha", "64.0", "scripts/train_sd3.py:431"),
+        ("tuning.init", "'gaussian'", "scripts/train_sd3.py:432"),
+        (
+            "tuning.targets",
+            "['attn.to_q', 'attn.to_k', 'attn.to_v', 'attn.to_out.0', 'attn.add_q_proj', 'attn.add_k_proj', 'attn.add_v_proj', \
+             'attn.to_add_out']",
+            "scripts/train_sd3.py:419-428",
+        ),
+        ("sd3.resolution", "512", "config/grpo.py:40"),
+        ("sd3.max_sequence_length", "128", "scripts/train_sd3.py:625"),
+        ("sd3.t5", "true", "scripts/train_sd3.py:387"),
+        ("grpo.groups", "48", "config/grpo.py:43: 4 batches x 9 x 32 GPUs / 24"),
+        ("sd35m-ocr-1gpu grpo.groups", "8", "config/grpo.py:235: 8 batches x 8 / 8"),
+        (
+            "grpo.group_size",
+            "24",
+            "config/grpo.py:42; 8 in general_ocr_sd3_1gpu, line 234: too few (arXiv 2505.05470, section 5.3)",
+        ),
+        ("grpo.updates_per_epoch", "2", "config/grpo.py:48"),
+        ("grpo.warm_up", "0", "scripts/train_sd3.py:465-471: no scheduler"),
+        ("grpo.cool_down", "0", "scripts/train_sd3.py:465-471: no scheduler"),
+        ("grpo.rollout.steps", "10", "config/grpo.py:36"),
+        ("grpo.rollout.grid.kind", "'sd3_double_shift'", "diffusers' FlowMatchEulerDiscreteScheduler"),
+        ("grpo.rollout.grid.shift", "3.0", "scheduler_config.json of SD3.5-Medium"),
+        ("grpo.rollout.noise_level", "0.7", "config/base.py:54"),
+        ("grpo.rollout.random_steps", "10", "flow_grpo/diffusers_patch/sd3_pipeline_with_logprob.py:137-167"),
+        ("grpo.rollout.log_prob", "'mean'", "flow_grpo/diffusers_patch/sd3_sde_with_logprob.py:68"),
+        ("grpo.rollout.guidance", "4.5", "config/grpo.py:38"),
+        ("grpo.trained_steps.kind", "'all_but_last'", "config/grpo.py:50, scripts/train_sd3.py:345"),
+        ("grpo.advantage.spread", "'epoch'", "config/grpo.py:54, flow_grpo/stat_tracking.py:27"),
+        ("grpo.advantage.epsilon", "1e-4", "flow_grpo/stat_tracking.py:27"),
+        ("grpo.advantage.clip", "5.0", "config/base.py:84"),
+        ("grpo.objective.clip_range_low", "1e-4", "config/base.py:86"),
+        ("grpo.objective.clip_range_high", "1e-4", "config/base.py:86"),
+        ("grpo.objective.step_weight", "'equal'", "scripts/train_sd3.py:893"),
+        ("sd35m-geneval grpo.objective.kl_weight", "0.04", "config/grpo.py:91"),
+        ("sd35m-ocr grpo.objective.kl_weight", "0.04", "config/grpo.py:52"),
+        ("sd35m-ocr-1gpu grpo.objective.kl_weight", "0.04", "config/grpo.py:244"),
+        ("sd35m-pickscore grpo.objective.kl_weight", "0.01", "config/grpo.py:128"),
+        ("grpo.objective.kl_controller.kind", "'fixed'", "scripts/train_sd3.py:897"),
+        ("grpo.objective.kl_form", "'reference'", "scripts/train_sd3.py:895"),
+        (
+            "grpo.objective.guidance_gradient",
+            "'both'",
+            "scripts/train_sd3.py:189-195 at ed4e82b and 74db691; detached at ac4c86e",
+        ),
+        ("grpo.optimizer.learning_rate", "3e-4", "config/base.py:63"),
+        ("grpo.optimizer.beta1", "0.9", "config/base.py:65"),
+        ("grpo.optimizer.beta2", "0.999", "config/base.py:67"),
+        ("grpo.optimizer.weight_decay", "1e-4", "config/base.py:69"),
+        ("grpo.optimizer.epsilon", "1e-8", "config/base.py:71"),
+        ("grpo.optimizer.max_gradient_norm", "1.0", "config/base.py:76"),
+        ("grpo.muon.learning_rate", "0.0", "scripts/train_sd3.py:463: AdamW alone"),
+        ("grpo.ema.decay", "0.9", "scripts/train_sd3.py:445"),
+        ("grpo.ema.every", "8", "scripts/train_sd3.py:445"),
+        ("grpo.ema.repeat", "2", "config/grpo.py:43, scripts/train_sd3.py:955: half of 4 batches"),
+        ("sd35m-ocr-1gpu grpo.ema.repeat", "4", "config/grpo.py:235, scripts/train_sd3.py:955: half of 8 batches"),
+        ("sd35m-geneval best_by", "'rewards.geneval'", "config/grpo.py:98"),
+        ("sd35m-ocr best_by", "'rewards.ocr'", "config/grpo.py:61"),
+        ("sd35m-ocr-1gpu best_by", "'rewards.ocr'", "config/grpo.py:252"),
+        ("sd35m-pickscore best_by", "'rewards.pickscore'", "config/grpo.py:134"),
+        ("prompts.unseen", "''", "scripts/train_sd3.py:604"),
+    ];
+
+    /// What the reference code has under a key, in the configuration that a preset stands for.
+    fn reference(preset: &str, key: &str) -> Option<toml::Value> {
+        let of = |name: &str| REFERENCE.iter().find(|(key, ..)| *key == name).map(|(_, value, _)| *value);
+        let value = of(&format!("{preset} {key}")).or_else(|| of(key))?;
+        Some(format!("v = {value}").parse::<toml::Table>().expect("TOML")["v"].clone())
+    }
+
+    fn at<'a>(table: &'a toml::Table, key: &str) -> Option<&'a toml::Value> {
+        let (first, rest) = key.split_once('.').unwrap_or((key, ""));
+        let value = table.get(first)?;
+        if rest.is_empty() { Some(value) } else { at(value.as_table()?, rest) }
+    }
+
     #[test]
-    fn the_presets_of_stable_diffusion_make_the_choices_of_the_reference_code() {
-        let (_, profile) = (PROFILES[0].name, PROFILES[0].text);
+    fn presets_and_profile_have_the_numbers_of_the_reference_code() {
+        let settings = ["rewards={ jpeg_compressibility = 1 }".to_owned()];
+        let profile: toml::Table = PROFILES[0].text.parse().expect("TOML");
+        let presets: Vec<Preset> = TRAIN_PRESETS.into_iter().filter(|preset| preset.name.starts_with("sd35m")).collect();
+        assert_eq!(presets.len(), 4);
+        for preset in presets {
+            let config: TrainConfig = config::resolve(preset.text, None, None, &settings).expect("valid");
+            let config = toml::Table::try_from(&config).expect("plain data");
+            for (key, _, source) in REFERENCE {
+                let key = key.strip_prefix(preset.name).map_or(key, str::trim_start);
+                // One of another preset.
+                if key.contains(' ') {
+                    continue;
+                }
+                assert_eq!(at(&config, key), reference(preset.name, key).as_ref(), "{}: {key}, {source}", preset.name);
+            }
+        }
+        // The profile is the configuration of GenEval and text rendering on 32 GPUs, as far as neither task nor machine is in it.
+        for key in keys("", &profile) {
+            let want = reference("sd35m-ocr", &key).unwrap_or_else(|| panic!("the profile has {key}, the table has not"));
+            assert_eq!(at(&profile, &key), Some(&want), "the profile: {key}");
+        }
+        let named = keys("", &profile);
+        for (key, _, source) in REFERENCE {
+            let of_task = ["seed", "tuning.targets", "sd3.", "grpo.group", "prompts."];
+            if !key.contains(' ') && !of_task.iter().any(|prefix| key.starts_with(prefix)) {
+                assert!(named.iter().any(|name| name == key), "the profile lacks {key}, {source}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_profile_makes_a_preset_of_any_kind_that_of_the_reference_code() {
+        let profile = Some(PROFILES[0].text);
+        let changed: TrainConfig = config::resolve(TRAIN_PRESETS[0].text, profile, None, &[]).expect("valid");
+        assert_eq!(changed.grpo.rollout.grid, GridKind::Sd3DoubleShift { shift: 3.0 });
+        assert_eq!((changed.grpo.warm_up, changed.grpo.cool_down, changed.grpo.optimizer.learning_rate), (0, 0, 3e-4));
+        assert_eq!(changed.tuning, crate::tuning::Tuning::Full {}, "it trains all weights still");
         let settings = ["rewards={ jpeg_compressibility = 1 }".to_owned()];
         for preset in TRAIN_PRESETS.iter().filter(|preset| preset.name.starts_with("sd35m")) {
-            let resolve = |layer| config::resolve::<TrainConfig>(preset.text, layer, None, &settings).expect("valid");
-            assert_eq!(resolve(None), resolve(Some(profile)), "{}", preset.name);
+            let other = preset.text.replace("rank = 32", "rank = 8").replace("learning_rate = 3e-4", "learning_rate = 1e-5");
+            let resolve = |text: &str, layer| config::resolve::<TrainConfig>(text, layer, None, &settings).expect("valid");
+            let (own, mut changed) = (resolve(preset.text, None), resolve(&other, profile));
+            // What the task and the machine decide.
+            changed.grpo.objective.kl_weight = own.grpo.objective.kl_weight;
+            changed.grpo.ema.repeat = own.grpo.ema.repeat;
+            assert_eq!(changed, own, "{}", preset.name);
         }
-        let changed: TrainConfig = config::resolve(TRAIN_PRESETS[0].text, Some(profile), None, &[]).expect("valid");
-        assert_eq!(changed.grpo.rollout.grid, GridKind::Sd3DoubleShift { shift: 3.0 });
     }
 
     #[test]

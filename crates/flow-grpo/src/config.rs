@@ -53,7 +53,8 @@ pub fn resolve<C: Checked>(text: &str, layer: Option<&str>, file: Option<&Path>,
     let mut table: Table = text.parse().context("not TOML")?;
     let mut problems = Vec::new();
     if let Some(layer) = layer {
-        merge(&mut table, layer.parse().context("a profile is TOML")?, "", &mut problems);
+        let layer = applicable(layer.parse().context("a profile is TOML")?, &table);
+        merge(&mut table, layer, "", &mut problems);
     }
     if let Some(path) = file {
         let text = text_file::read(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -76,6 +77,16 @@ pub fn resolve<C: Checked>(text: &str, layer: Option<&str>, file: Option<&Path>,
         Err(error) => problems.push(error.to_string().trim().replace('\n', " ")),
     }
     bail!("the configuration is refused:\n  - {}", problems.join("\n  - "))
+}
+
+/// A profile as far as it applies to `table`: what it says of one kind of tuning is for that kind, and leaves what it does not name.
+fn applicable(mut layer: Table, table: &Table) -> Table {
+    let Some(Value::Table(mut tuning)) = layer.remove("tuning") else { return layer };
+    let tuned = table.get("tuning").and_then(|tuning| tuning.get("kind"));
+    if tuning.remove("kind").as_ref() == tuned {
+        layer.insert("tuning".to_owned(), Value::Table(tuning));
+    }
+    layer
 }
 
 /// Checks that a run goes on as it was begun.

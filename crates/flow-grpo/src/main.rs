@@ -42,6 +42,7 @@ mod train_config;
 mod training_state;
 mod tuning;
 mod view;
+mod warnings;
 
 use std::process::ExitCode;
 

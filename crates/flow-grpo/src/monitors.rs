@@ -78,11 +78,7 @@ impl Monitors {
 
 /// A number in a few characters.
 fn short(value: f64) -> String {
-    if value != 0.0 && value.abs() < 1e-3 {
-        format!("{value:.2e}")
-    } else {
-        format!("{value:.3}")
-    }
+    if value != 0.0 && value.abs() < 1e-3 { format!("{value:.2e}") } else { format!("{value:.3}") }
 }
 
 /// The mean of every reward by name.

@@ -10,8 +10,9 @@ use burn::prelude::*;
 use flow::matching::{TimeDistribution, flow_matching_loss};
 use grpo::{
     ema::EmaConfig,
+    loss_scale::LossScale,
     noise::{Key, Purpose, normal},
-    optimizer::{AdamW, AdamWConfig, MuonConfig},
+    optimizer::{AdamW, AdamWConfig, MuonConfig, Updated},
     parameters::{Parameters, Trained},
     ranges::{self, MOST},
     schedule,
@@ -79,8 +80,12 @@ pub struct PretrainConfig {
 impl PretrainConfig {
     /// The learning rate of an update relative to its peak.
     fn rate(&self, step: usize) -> f64 {
-        let cool_down = (self.steps as f64 * self.cool_down) as usize;
-        schedule::rate(step, self.steps, self.warm_up, cool_down)
+        schedule::rate(step, self.steps, self.warm_up, self.cooling())
+    }
+
+    /// Updates over which the learning rate falls.
+    fn cooling(&self) -> usize {
+        (self.steps as f64 * self.cool_down) as usize
     }
 }
 
@@ -119,6 +124,9 @@ impl Checked for PretrainConfig {
         }
         if !(0.0..=1.0).contains(&self.cool_down) {
             problems.push(format!("cool_down ({}) must lie between 0 and 1", self.cool_down));
+        } else {
+            let cool_down = format!("cool_down ({}) of steps", self.cool_down);
+            problems.extend(schedule::problem(("warm_up", self.warm_up), (&cool_down, self.cooling()), ("steps", self.steps)));
         }
         problems
     }
@@ -128,6 +136,8 @@ impl Checked for PretrainConfig {
 #[derive(Debug, Serialize, Deserialize)]
 struct Counters {
     step: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    loss_scale: Option<LossScale>,
     config: PretrainConfig,
 }
 
@@ -141,7 +151,10 @@ struct StepMetrics {
     step: usize,
     loss: f64,
     gradient_norm: f64,
-    rate: f64,
+    gradient_rms: f64,
+    learning_rate: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loss_scale: Option<f64>,
     images_per_second: f64,
 }
 
@@ -205,6 +218,9 @@ fn continued(card: Card, base: &str, device: &Device) -> Result<(Card, AnyNetwor
 struct Update {
     loss: f64,
     gradient_norm: f64,
+    gradient_rms: f64,
+    /// Whether the weights moved: not if a scaled loss made a gradient that is not finite.
+    taken: bool,
 }
 
 /// Pre-training between two updates.
@@ -217,6 +233,7 @@ struct Session<'a, N: Trainable<Training, TokenIds>> {
     network: N::InnerModule,
     average: Parameters<Plain>,
     optimizer: AdamW<Plain>,
+    loss_scale: Option<LossScale>,
     step: usize,
 }
 
@@ -238,19 +255,33 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
             average: weights.clone(),
             optimizer: AdamW::new(config.optimizer, &weights).with_muon(config.muon, trained.matrices(&network, "blocks.")),
             network,
+            loss_scale: backend::SCALES_LOSS.then(LossScale::default),
             step: 0,
         };
         if let Some((saved, warning)) = SavedState::newest(run)? {
             warning.into_iter().for_each(output::log);
-            let Counters { step, config: begun } = saved.counters()?;
+            let Counters { step, loss_scale, config: begun } = saved.counters()?;
             saved.check_name(step)?;
-            ensure!(saved.updates()? == step, "the checkpoint counts {} updates after {step} steps", saved.updates()?);
+            // A scaled loss may have skipped some.
+            let updates = saved.updates()?;
+            let fits = if loss_scale.is_some() { updates <= step } else { updates == step };
+            ensure!(fits, "the checkpoint counts {updates} updates after {step} steps");
             config::check_unchanged(&begun, config)?;
             let state = TrainingState::of(&session.network, &session.average, saved, device)?;
             ensure!(step <= config.steps, "steps ({}) must be at least {step}: the run has done as many", config.steps);
+            ensure!(
+                (0..step).all(|step| begun.rate(step) == config.rate(step)),
+                "steps is {} in the run, {} now: with cool_down = {} the learning rate falls towards the last step, and some of the {step} steps \
+                 that are done were trained at another rate than a run of {1} steps has there; go on with --set steps={0}, or begin a new run \
+                 with --set base=CHECKPOINT",
+                begun.steps,
+                config.steps,
+                config.cool_down
+            );
             session.network = state.weights.put_into(session.network);
             session.average = state.average;
             session.optimizer.restore(state.optimizer);
+            session.loss_scale = loss_scale;
             session.step = step;
         }
         session.needs().check()?;
@@ -310,12 +341,17 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
 
     fn metrics(&self, interval: &[Update], started: Instant) -> StepMetrics {
         let n = interval.len().max(1) as f64;
+        let taken = interval.iter().filter(|update| update.taken).count().max(1) as f64;
+        let of_taken =
+            |number: fn(&Update) -> f64| interval.iter().filter(|update| update.taken).map(number).sum::<f64>() / taken;
         StepMetrics {
             event: "step",
             step: self.step,
             loss: interval.iter().map(|update| update.loss).sum::<f64>() / n,
-            gradient_norm: interval.iter().map(|update| update.gradient_norm).sum::<f64>() / n,
-            rate: self.config.rate(self.step - 1),
+            gradient_norm: of_taken(|update| update.gradient_norm),
+            gradient_rms: of_taken(|update| update.gradient_rms),
+            learning_rate: self.config.optimizer.learning_rate * self.config.rate(self.step - 1),
+            loss_scale: self.loss_scale.map(|scale| scale.factor),
             images_per_second: n * self.config.batch_size as f64 / started.elapsed().as_secs_f64(),
         }
     }
@@ -327,19 +363,27 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         let trained = Trained::all(&self.network);
         let jobs = micro_batches.map(|rows| (self.network.clone(), rows)).collect();
         let (batches, step) = (&self.batches, self.step);
-        let results = self.workers.map(jobs, |(network, rows)| batches.loss_and_gradient::<N>(network, &trained, step, rows))?;
+        let scale = self.loss_scale.map_or(1.0, |scale| scale.factor);
+        let results =
+            self.workers.map(jobs, |(network, rows)| batches.loss_and_gradient::<N>(network, &trained, step, rows, scale))?;
         let loss: f64 = results.iter().map(|(loss, _)| loss).sum();
         let gradient = results.into_iter().map(|(_, gradient)| gradient).reduce(|a, b| a.plus(&b));
         let gradient = gradient.context("a batch has at least one micro-batch")?;
         let rate = self.config.rate(self.step);
-        let (weights, gradient_norm) = self.optimizer.update(&Parameters::of(&self.network), &gradient, rate);
-        if !(loss.is_finite() && gradient_norm.is_finite()) {
+        let Updated { parameters: weights, gradient_norm, gradient_rms } =
+            self.optimizer.update(&Parameters::of(&self.network), &gradient, rate);
+        let taken = gradient_norm.is_finite();
+        let loss_scale = self.loss_scale.and_then(|scale| scale.after(taken));
+        if !loss.is_finite() || (!taken && loss_scale.is_none()) {
             bail!("step {}: loss {loss}, gradient norm {gradient_norm}: lower optimizer.learning_rate", self.step);
         }
-        self.network = weights.put_into(self.network.clone());
+        self.loss_scale = loss_scale;
         self.step += 1;
-        self.average = self.config.ema.follow(self.average.clone(), &weights, self.step);
-        Ok(Update { loss, gradient_norm })
+        if taken {
+            self.network = weights.put_into(self.network.clone());
+            self.average = self.config.ema.follow(self.average.clone(), &weights, self.step);
+        }
+        Ok(Update { loss, gradient_norm, gradient_rms, taken })
     }
 
     fn evaluate(&self, run: &mut RunDir) -> Result<Evaluation> {
@@ -367,7 +411,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         run.sync_records()?;
         let weights = Parameters::of(&self.network);
         let state = TrainingState { weights, average: self.average.clone(), optimizer: self.optimizer.state().clone() };
-        let counters = Counters { step: self.step, config: self.config.clone() };
+        let counters = Counters { step: self.step, loss_scale: self.loss_scale, config: self.config.clone() };
         state.write(&self.network, &counters, &run.checkpoint(self.step))?;
         run.retain_checkpoints(KEPT_CHECKPOINTS, None)?;
         self.batches.card.write(&self.average.put_into(self.network.clone()), StoredAs::F16, &run.base_checkpoint())
@@ -383,13 +427,14 @@ struct Batches<'a> {
 }
 
 impl Batches<'_> {
-    /// The share of one micro-batch in the batch's mean loss and its gradient.
+    /// The share of one micro-batch in the batch's mean loss and its gradient, for which the loss is made `scale` times larger.
     fn loss_and_gradient<N: Trainable<Training, TokenIds>>(
         &self,
         network: N::InnerModule,
         trained: &Trained,
         step: usize,
         rows: Range<usize>,
+        scale: f64,
     ) -> (f64, Parameters<Plain>) {
         let (mut images, mut conditions, mut times, mut keys) =
             (Vec::<Image>::new(), Vec::<TokenIds>::new(), Vec::<f32>::new(), Vec::new());
@@ -409,7 +454,7 @@ impl Batches<'_> {
         let [data, noise] = [data, noise].map(Tensor::from_inner);
         let loss = flow_matching_loss(&network, data, noise, Tensor::from_inner(time), &conditions);
         let loss = loss.sum() / self.config.batch_size as f64;
-        let gradient = trained.gradients(&network, loss.backward());
+        let gradient = trained.gradients(&network, (loss.clone() * scale).backward()).map(|values| values / scale);
         (loss.into_scalar().elem(), gradient)
     }
 }

@@ -13,7 +13,7 @@ use clap::Args;
 use grpo::{
     images::Decoder,
     noise::{Key, Purpose},
-    optimizer::{AdamW, AdamWConfig},
+    optimizer::{AdamW, AdamWConfig, Updated},
     parameters::Trained,
     schedule,
 };
@@ -78,7 +78,7 @@ pub fn train(args: &ProxyArgs, device: &Device) -> Result<()> {
         let gradient = trained.gradients(&graph, loss.backward());
         let value: f64 = loss.into_scalar().elem();
         let rate = schedule::rate(step, steps, steps / 50, steps / 2);
-        let (weights, norm) = optimizer.update(&trained.of(&network), &gradient, rate);
+        let Updated { parameters: weights, gradient_norm: norm, .. } = optimizer.update(&trained.of(&network), &gradient, rate);
         ensure!(value.is_finite() && norm.is_finite(), "step {step}: loss {value}, gradient norm {norm}");
         network = weights.put_into(network);
         mean_loss += (value - mean_loss) / (step % 200 + 1) as f64;

@@ -329,7 +329,10 @@ impl RunDir {
     pub fn resume_command(&self, verb: &str) -> String {
         let run = shell_quoted(&self.path.display().to_string());
         if std::env::var_os("FLOW_GRPO_XTASK").is_some() {
-            let precision = if cfg!(feature = "bf16") { " --precision bf16" } else { "" };
+            let precision = match backend::PRECISION_NAME {
+                "f32" => String::new(),
+                name => format!(" --precision {name}"),
+            };
             return format!("cargo xtask {verb} --backend {}{precision} --resume {run}", backend::NAME);
         }
         let program = std::env::args_os().next().unwrap_or_else(|| "flow-grpo".into());

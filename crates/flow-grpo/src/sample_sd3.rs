@@ -23,7 +23,7 @@ use crate::{
     network::Pipeline,
     output::print,
     picture,
-    sd3::{self, Sd3},
+    sd3::{self, Sd3, Sd3Config},
 };
 
 /// What is for a model directory alone.
@@ -38,7 +38,7 @@ pub struct DirectoryArgs {
     /// Width of the pictures in pixels.
     #[arg(long, conflicts_with = "latents")]
     width: Option<usize>,
-    /// Tokens of a prompt that T5 reads [default: 256].
+    /// Tokens of a prompt that T5 reads [default: what the run of --adapter read (`sd3.max_sequence_length`), or 256].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=512))]
     max_sequence_length: Option<u32>,
     /// Leaves T5 out: its features are zeros, as in diffusers.
@@ -87,9 +87,24 @@ enum Grid {
 }
 
 /// Tokens that T5 reads where nothing is said, as in diffusers.
-const MAX_SEQUENCE_LENGTH: u32 = 256;
+const MAX_SEQUENCE_LENGTH: usize = 256;
 /// The scale of guidance of SD3.5-Medium.
 const GUIDANCE: f64 = 4.5;
+
+/// How the run that trained an adapter, if it lies in one, read its prompts: an adapter is shown under the embeddings that it was trained
+/// with.
+///
+/// # Errors
+/// If the run's configuration cannot be read.
+fn run_of(adapter: &Path) -> Result<Option<Sd3Config>> {
+    let directory = if adapter.is_dir() { Some(adapter) } else { adapter.parent() };
+    let absolute = directory.and_then(|directory| directory.canonicalize().ok());
+    let Some(path) = absolute.as_deref().and_then(Path::parent).map(|run| run.join("config.toml")) else { return Ok(None) };
+    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
+    let table: toml::Table = text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
+    let sd3 = table.get("sd3").cloned().map(toml::Value::try_into).transpose();
+    sd3.with_context(|| format!("{}: sd3", path.display()))
+}
 
 /// Makes the pictures that are asked for.
 pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
@@ -107,7 +122,9 @@ pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
     );
     let guidance = args.model.guidance.unwrap_or(GUIDANCE);
     let adapter = args.model.adapter.as_deref().map(Adapter::read).transpose()?;
-    let choices = Choices { single_file: single_file.clone(), without_t5: *without_t5 };
+    let trained = args.model.adapter.as_deref().map(run_of).transpose()?.flatten();
+    let without_t5 = *without_t5 || trained.as_ref().is_some_and(|trained| !trained.t5);
+    let choices = Choices { single_file: single_file.clone(), without_t5 };
     let directory = ModelDirectory::open::<Plain>(model, &choices, &device)?;
     let grid = match grid {
         Some(Grid::Linear) => GridKind::Linear {},
@@ -124,7 +141,11 @@ pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
         let side = directory.transformer_config().sample_size * scale;
         [height.unwrap_or(side), width.unwrap_or(side)]
     };
-    let max_sequence_length = max_sequence_length.unwrap_or(MAX_SEQUENCE_LENGTH) as usize;
+    let of_run = trained.map(|trained| trained.max_sequence_length);
+    if let (Some(length), None) = (of_run, max_sequence_length) {
+        eprintln!("note: T5 reads {length} tokens of a prompt, as in the run that trained the adapter");
+    }
+    let max_sequence_length = max_sequence_length.map(|length| length as usize).or(of_run).unwrap_or(MAX_SEQUENCE_LENGTH);
     let pipeline = Sd3::open(directory, size, max_sequence_length, None, &device)?;
     memory::check_pictures(rows.len(), pipeline.picture_shape())?;
     if let Some(latents) = &latents {

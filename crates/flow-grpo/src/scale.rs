@@ -76,7 +76,7 @@ fn epoch(config: &TrainConfig, card: &Card, network: &Dit<Plain>, device: &Devic
         latent_shape: card.latent_shape(),
         decoder: Arc::new(card.pixels()),
         unconditional: card.condition("")?,
-        on_policy_tolerance: backend::ON_POLICY_TOLERANCE,
+        on_policy_limit: backend::ON_POLICY_LIMIT,
     };
     let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
     let (grpo, policy) = (config.grpo.clone(), Policy::full(network.clone()));

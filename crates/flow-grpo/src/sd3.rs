@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tasks::{image::Image, prompts::PromptSet};
 
 use crate::{
-    backend::{self, Device, ON_CPU, PRECISION, Plain},
+    backend::{self, Device, ON_CPU, PRECISION, Plain, T5_PRECISION},
     embeddings::{Cache, IN_FILE, Shelf},
     memory::check_room,
     network::{Network, Pipeline},
@@ -162,9 +162,9 @@ impl Sd3 {
         let unknown = t5.unknown(texts);
         if !unknown.is_empty() {
             let waiting = IN_FILE * self.max_sequence_length * self.directory.transformer_config().joint_attention_dim * 4;
-            let weights = self.directory.t5_bytes::<Plain>(PRECISION, &self.device);
+            let weights = self.directory.t5_bytes::<Plain>(T5_PRECISION, &self.device);
             check_room("T5", weights + if ON_CPU { waiting as u64 } else { 0 }, WITHOUT_T5)?;
-            let reader = self.directory.t5_reader::<Plain>(self.max_sequence_length, PRECISION, &self.device)?;
+            let reader = self.directory.t5_reader::<Plain>(self.max_sequence_length, T5_PRECISION, &self.device)?;
             let reader = reader.context("the directory has a T5")?;
             note_cut("T5", self.max_sequence_length, reader.cuts(&unknown), unknown.len());
             t5.learn(&unknown, |batch| Ok(reader.encode(batch)?))?;

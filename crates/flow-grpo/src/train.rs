@@ -11,10 +11,12 @@ use grpo::{
     Iteration, Task, TrainError, Trainer, TrainerState,
     evaluate::{EncodedPrompt, Row},
     groups::Mix,
+    loss_scale::LossScale,
     noise::{Key, Purpose},
     parameters::Parameters,
+    schedule,
     trajectories::KeptOn,
-    update::{Differentiate, InOnePiece, PartByPart},
+    update::{self, Differentiate, InOnePiece, PartByPart},
     workers::{Stopped, Workers},
 };
 use models::{
@@ -46,6 +48,7 @@ use crate::{
     training_state::{SavedState, TrainingState},
     tuning::{policy, write_policy},
     view::View,
+    warnings::Warnings,
 };
 
 /// Trains from the configured base model; `live` shows it on the whole terminal.
@@ -92,6 +95,19 @@ fn check_begun(config: &TrainConfig, run: &RunDir) -> Result<()> {
         config.evaluate_every
     );
     ensure!(epoch <= config.epochs, "epochs ({}) must be at least {epoch}: the run has done as many", config.epochs);
+    let rate = |config: &TrainConfig, epoch| schedule::rate(epoch, config.epochs, config.grpo.warm_up, config.grpo.cool_down);
+    let differs = (0..epoch).find(|&epoch| rate(&begun, epoch) != rate(config, epoch));
+    if let Some(first) = differs {
+        anyhow::bail!(
+            "epochs is {} in the run, {} now: with grpo.cool_down = {} the learning rate falls towards the last epoch, and epoch {} was trained at \
+             another rate than a run of {1} epochs has there; go on with --set epochs={0}, or begin a new run from the weights of this one, \
+             with --set base=CHECKPOINT",
+            begun.epochs,
+            config.epochs,
+            config.grpo.cool_down,
+            first + 1
+        );
+    }
     Ok(())
 }
 
@@ -145,6 +161,8 @@ struct Counters {
     /// Whether the evaluation after this epoch is still to come.
     evaluation_due: bool,
     kl_weight: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    loss_scale: Option<LossScale>,
     inputs: Inputs,
     watched: Watched,
     config: TrainConfig,
@@ -185,6 +203,7 @@ struct Session<'a, N: Trainable<Training, P::Condition>, P: Pipeline> {
     evaluation_due: bool,
     /// When the report was written last, and how long that took.
     reported: Option<(Instant, Duration)>,
+    warnings: Warnings,
 }
 
 impl<'a, N, P> Session<'a, N, P>
@@ -212,13 +231,16 @@ where
             latent_shape: pipeline.latent_shape(),
             decoder: pipeline.decoder()?,
             unconditional: pipeline.conditions(&[""])?.remove(0),
-            on_policy_tolerance: backend::ON_POLICY_TOLERANCE,
+            on_policy_limit: backend::ON_POLICY_LIMIT,
         };
         let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
         let workers = workers.stopping_when(interrupt::requested);
         let policy = policy(config, base, device)?;
         let trainer = Trainer::new(config.grpo.clone(), config.epochs, config.seed, task, policy, workers, device.clone());
         let mut trainer = trainer.differentiating(differentiate);
+        if backend::SCALES_LOSS {
+            trainer = trainer.scaling_loss(LossScale::default());
+        }
         let open = |key: &'static str, source: &str| Prompts::open(source, &pipeline).context(key);
         let optional = |key, source: &String| (!source.is_empty()).then(|| open(key, source)).transpose();
         let validation = open("prompts.validation", &config.prompts.validation)?;
@@ -228,7 +250,7 @@ where
         let inputs = Inputs::of(base_digest, std::iter::once(trainer.prompts()).chain(held_out));
         let (mut watched, mut evaluation_due) = (Watched::default(), true);
         if let Some((saved, _)) = SavedState::newest(run)? {
-            let Counters { epoch, kl_weight, inputs: then, watched: before, evaluation_due: due, .. } = saved.counters()?;
+            let Counters { epoch, kl_weight, loss_scale, inputs: then, watched: before, evaluation_due: due, .. } = saved.counters()?;
             inputs.check(&then)?;
             (watched, evaluation_due) = (before, due);
             let state = TrainingState::of(&trainer.averaged_policy(), &trainer.state().weights, saved, device)?;
@@ -237,6 +259,7 @@ where
                 average: state.average,
                 optimizer: state.optimizer,
                 kl_weight,
+                loss_scale,
                 epoch,
             });
         }
@@ -258,6 +281,7 @@ where
             inputs,
             evaluation_due,
             reported: None,
+            warnings: Warnings::default(),
         };
         session.needs().check()?;
         Ok(session)
@@ -272,13 +296,12 @@ where
         let weights = self.trainer.state().weights;
         let frozen = Parameters::of(&self.trainer.averaged_policy()).bytes() - weights.bytes();
         let rows = grpo.groups * grpo.group_size;
-        let guided = if grpo.rollout.guidance == 1.0 { 1 } else { 2 };
-        let batches = Batches {
-            key: "grpo.micro_batch",
-            micro_batch: grpo.micro_batch.min(rows),
-            rollout_batch: grpo.rollout_batch.min(rows),
-            rows: guided,
+        let guided = rows_of(grpo.rollout.guidance);
+        let (key, replayed) = match grpo.batches() {
+            update::Batches::Of(size) => ("grpo.micro_batch", size),
+            update::Batches::AsSampled(size) => ("grpo.rollout_batch", size),
         };
+        let batches = Batches { key, micro_batch: replayed.min(rows), rollout_batch: grpo.rollout_batch.min(rows), rows: guided };
         Needs::new(&self.pipeline, memory::Network { trained: weights.count(), frozen }, rows * latents, batches)
     }
 
@@ -335,6 +358,9 @@ where
             let iteration = self.iterate(run)?;
             let remaining = self.remaining(done, started);
             self.view.say(&epoch_line(&iteration.metrics, remaining));
+            for warning in self.warnings.of(&iteration.metrics, self.config.grpo.optimizer.epsilon) {
+                self.view.say(&warning);
+            }
             let line = self.epoch_metrics(&iteration)?;
             run.append(&line)?;
             self.view.take(&serde_json::to_value(&line)?, remaining);
@@ -435,7 +461,8 @@ where
         let reference = usize::from(grpo.objective.kl_weight > 0.0);
         let rollout = grpo.groups * grpo.group_size * grpo.rollout.steps;
         let epoch = rollout + grpo.transitions_per_epoch() * (TRANSITION_COST + reference);
-        let training = *epochs as f64 * epoch as f64 / (evaluated * EVALUATION_STEPS) as f64;
+        let (trained, shown) = (rows_of(grpo.rollout.guidance) * epoch, rows_of(self.config.evaluation_guidance) * evaluated);
+        let training = *epochs as f64 * trained as f64 / (shown * EVALUATION_STEPS) as f64;
         let seconds = evaluation.as_secs_f64() * (training + (epochs / evaluate_every) as f64);
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
@@ -559,10 +586,10 @@ where
     }
 
     fn roll_back(&mut self, saved: SavedState) -> Result<()> {
-        let TrainerState { weights, epoch, kl_weight, .. } = self.trainer.state();
+        let TrainerState { weights, epoch, kl_weight, loss_scale, .. } = self.trainer.state();
         let state = TrainingState::of(&self.trainer.averaged_policy(), &weights, saved, self.device)?;
         let TrainingState { weights, average, optimizer } = state;
-        self.trainer.roll_back(TrainerState { weights, average, optimizer, kl_weight, epoch });
+        self.trainer.roll_back(TrainerState { weights, average, optimizer, kl_weight, loss_scale, epoch });
         Ok(())
     }
 
@@ -602,13 +629,14 @@ where
     /// The resumable state and the policy, each written in one go.
     fn save(&self, run: &RunDir) -> Result<()> {
         run.sync_records()?;
-        let TrainerState { weights, average, optimizer, kl_weight, epoch } = self.trainer.state();
+        let TrainerState { weights, average, optimizer, kl_weight, loss_scale, epoch } = self.trainer.state();
         let policy = self.trainer.averaged_policy();
         let state = TrainingState { weights, average, optimizer };
         let counters = Counters {
             epoch,
             evaluation_due: self.evaluation_due,
             kl_weight,
+            loss_scale,
             inputs: self.inputs.clone(),
             watched: self.watched.clone(),
             config: self.config.clone(),
@@ -623,7 +651,7 @@ where
 pub fn sampling(config: &TrainConfig) -> Sampling {
     let rollout = &config.grpo.rollout;
     let key = Key::new(config.seed, Purpose::Evaluation);
-    Sampling { key, grid: rollout.grid, steps: EVALUATION_STEPS, guidance: rollout.guidance }
+    Sampling { key, grid: rollout.grid, steps: EVALUATION_STEPS, guidance: config.evaluation_guidance }
 }
 
 /// What sample grids of the validation prompts are called.
@@ -641,6 +669,11 @@ const EVALUATION_STEPS: usize = 40;
 
 /// What a trained transition costs, in denoising steps: a forward and a backward pass.
 const TRANSITION_COST: usize = 4;
+
+/// Rows that a picture is for the network: two under guidance.
+fn rows_of(guidance: f64) -> usize {
+    if guidance == 1.0 { 1 } else { 2 }
+}
 
 /// Which of the training prompts are drawn how often.
 ///

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use grpo::{
     GrpoConfig,
     ranges::{self, MOST},
+    schedule,
 };
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +41,8 @@ pub struct TrainConfig {
     pub evaluate_every: usize,
     /// Pictures of each kind of prompt in an evaluation, spread evenly over the prompts of the kind; 0 takes every prompt once.
     pub evaluation_samples: usize,
+    /// Scale of classifier-free guidance in evaluations; 1 is none.
+    pub evaluation_guidance: f64,
     /// What is asked for.
     pub prompts: PromptsConfig,
     /// Rewards by name, with their weights.
@@ -107,6 +110,12 @@ impl Checked for TrainConfig {
             ("evaluation_samples", self.evaluation_samples.max(1)),
         ];
         problems.extend(counts.into_iter().filter_map(|(key, value)| ranges::count(key, value, MOST)));
+        problems.extend(ranges::positive("evaluation_guidance", self.evaluation_guidance));
+        problems.extend(schedule::problem(
+            ("grpo.warm_up", self.grpo.warm_up),
+            ("grpo.cool_down", self.grpo.cool_down),
+            ("epochs", self.epochs),
+        ));
         if self.rewards.is_empty() {
             problems.push(format!("rewards must name at least one of {}", REWARDS.join(", ")));
         }

@@ -1,6 +1,7 @@
 //! What a network is to this crate: a velocity field.
 
 use burn::{module::AutodiffModule, prelude::*, tensor::backend::AutodiffBackend};
+use serde::{Deserialize, Serialize};
 
 /// `v(x, t, c)`: where a latent moves at a time, under a condition.
 pub trait VelocityField<B: Backend> {
@@ -56,6 +57,11 @@ impl<B: Backend, C: Clone> Query<B, C> {
         Self { latent, time, conditions: conditions.to_vec() }
     }
 
+    /// The same query on the autodiff backend, without a graph.
+    pub fn onto_autodiff<AB: AutodiffBackend<InnerBackend = B>>(self) -> Query<AB, C> {
+        Query { latent: Tensor::from_inner(self.latent), time: Tensor::from_inner(self.time), conditions: self.conditions }
+    }
+
     /// The field's answer.
     pub fn ask<F: VelocityField<B, Condition = C>>(self, field: &F) -> Tensor<B, 4> {
         field.velocity(self.latent, self.time, &self.conditions)
@@ -90,9 +96,13 @@ impl<C: Clone> Guidance<C> {
     }
 
     /// The guided velocity, `[B, C, H, W]`, from the answer to the doubled query, `[2B, C, H, W]`.
-    pub fn combined<B: Backend>(&self, velocity: Tensor<B, 4>) -> Tensor<B, 4> {
+    pub fn combined<B: Backend>(&self, velocity: Tensor<B, 4>, gradient: GuidanceGradient) -> Tensor<B, 4> {
         let rows = velocity.dims()[0] / 2;
         let [without, with] = [velocity.clone().narrow(0, 0, rows), velocity.narrow(0, rows, rows)];
+        let without = match gradient {
+            GuidanceGradient::Both => without,
+            GuidanceGradient::Conditional => without.detach(),
+        };
         without.clone() + (with - without) * self.scale
     }
 
@@ -100,6 +110,19 @@ impl<C: Clone> Guidance<C> {
     pub fn around<F>(&self, field: F) -> Guided<F, C> {
         Guided { field, guidance: self.clone() }
     }
+}
+
+/// Which halves of a guided velocity have a gradient; without guidance there is only one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuidanceGradient {
+    /// Both: `g·∇v(x, t, c) − (g − 1)·∇v(x, t, ∅)`, as in the published code of May 2025 and in its later state.
+    #[default]
+    Both,
+    /// The one with the condition alone: `g·∇v(x, t, c)`. The published code at commits 2d76907 to ac4c86e detaches the other one.
+    ///
+    /// Deviation `guidance-gradient`.
+    Conditional,
 }
 
 /// A field under guidance.
@@ -116,6 +139,6 @@ impl<B: Backend, F: VelocityField<B>> VelocityField<B> for Guided<F, F::Conditio
 
     fn velocity(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[Self::Condition]) -> Tensor<B, 4> {
         let query = self.guidance.doubled(Query { latent, time, conditions: conditions.to_vec() });
-        self.guidance.combined(query.ask(&self.field))
+        self.guidance.combined(query.ask(&self.field), GuidanceGradient::Both)
     }
 }

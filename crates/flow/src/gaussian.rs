@@ -3,8 +3,6 @@
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::time_grid::Step;
-
 /// `N(mean, std²·I)`, one mean per row, one standard deviation for all.
 ///
 /// # Shapes
@@ -57,32 +55,6 @@ impl<B: Backend> IsotropicGaussian<B> {
             }
         }
     }
-
-    /// The Kullback-Leibler divergence to `reference`, a Gaussian of the same step with the same std, per row.
-    ///
-    /// ```text
-    /// paper:      ‖μ − μ_ref‖² / (2·σ²·|Δt|)            std = σ·√|Δt|
-    /// reference:  mean((μ − μ_ref)²) / (2·σ²)  =  paper · |Δt| / dim
-    /// ```
-    ///
-    /// Source: arXiv 2505.05470, section 4.1 (paper form); the public code's `train_sd3.py` (reference form), whose lack of
-    /// `|Δt|` and mean over elements is deviation `kl-without-dt`. The published β values belong to the reference form.
-    ///
-    /// # Shapes
-    /// - the result: `[B]`
-    ///
-    /// # Panics
-    /// If the Gaussian is a point mass (`std` = 0).
-    pub fn kl(&self, reference: &Self, form: KlForm, step: Step) -> Tensor<B, 1> {
-        assert!(self.is_random(), "a deterministic step has no KL divergence");
-        let squared = (self.mean.clone() - reference.mean.clone()).powi_scalar(2);
-        let elements = squared.dims()[1..].iter().product::<usize>() as f64;
-        let variance = self.std.powi(2);
-        match form {
-            KlForm::Paper => row_mean(squared) * (elements / (2.0 * variance)),
-            KlForm::Reference => row_mean(squared) * (step.duration() / (2.0 * variance)),
-        }
-    }
 }
 
 /// How a log-probability is reduced over the elements of a latent.
@@ -94,17 +66,6 @@ pub enum Reduction {
     Mean,
     /// The sum: the log density of the whole latent, as in the paper.
     Sum,
-}
-
-/// Which of the two published KL expressions is meant; see [`IsotropicGaussian::kl`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KlForm {
-    /// As in the reference code.
-    #[default]
-    Reference,
-    /// As in the paper.
-    Paper,
 }
 
 /// The mean over all but the first dimension: `[B, C, H, W]` to `[B]`.

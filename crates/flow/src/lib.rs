@@ -9,13 +9,15 @@
 pub mod analytic;
 pub mod field;
 pub mod gaussian;
+pub mod kl;
 pub mod matching;
 pub mod sampler;
 pub mod time_grid;
 pub mod transition;
 
-pub use field::{Guidance, Guided, InParts, Query, VelocityField};
-pub use gaussian::{IsotropicGaussian, KlForm, Reduction};
+pub use field::{Guidance, GuidanceGradient, Guided, InParts, Query, VelocityField};
+pub use gaussian::{IsotropicGaussian, Reduction};
+pub use kl::KlForm;
 pub use sampler::{Sampler, Trajectory};
 pub use time_grid::{GridError, GridKind, Step, TimeGrid};
 pub use transition::{NoiseLevel, Transition};

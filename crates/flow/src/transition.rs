@@ -47,6 +47,14 @@ impl Transition {
         }
     }
 
+    /// What the step's mean has of the velocity: `c` in `mean = … + c·v`.
+    pub fn velocity_coefficient(self, step: Step) -> f64 {
+        match self {
+            Self::Ode => -step.duration(),
+            Self::FlowSde { noise_level } => noise_level.coefficients(step)[1],
+        }
+    }
+
     /// Whether the step draws noise, so that it has a log-probability and can be trained.
     pub fn is_random(self) -> bool {
         match self {

@@ -10,6 +10,7 @@ use crate::{
     optimizer::{AdamWConfig, MuonConfig},
     ranges::{self, MOST},
     trajectories::KeptOn,
+    update::Batches,
 };
 
 /// The numbers of Flow-GRPO.
@@ -26,6 +27,8 @@ pub struct GrpoConfig {
     pub micro_batch: usize,
     /// Rows sampled together; changes the speed, not the samples.
     pub rollout_batch: usize,
+    /// Which rows go through the network together in the replay.
+    pub replay_batches: ReplayBatches,
     /// Epochs over which the learning rate rises from 0.
     pub warm_up: usize,
     /// Epochs at the end over which the learning rate falls to 0; 0 is a constant rate.
@@ -60,7 +63,7 @@ pub struct RolloutConfig {
     pub random_steps: usize,
     /// How log-probabilities are reduced.
     pub log_prob: Reduction,
-    /// Scale of classifier-free guidance, in training and evaluation; 1 is none.
+    /// Scale of classifier-free guidance in training; 1 is none.
     #[serde(default = "unguided")]
     pub guidance: f64,
     /// Where their latents are kept until the updates.
@@ -79,13 +82,25 @@ impl RolloutConfig {
     }
 }
 
+/// Which rows go through the network together in the replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplayBatches {
+    /// Any, `micro_batch` at a time. Matrix products of another shape round differently: in f32 that is nothing, in 16 bits it can be more
+    /// than a clip range.
+    MicroBatch,
+    /// Those that were sampled together, in the same order, `rollout_batch` at a time, and the rollout by the kernels of the replay:
+    /// on-policy, a replay computes again what the rollout computed, bit by bit. Updates share out whole batches, rows without a gradient go along, and random steps are drawn for a batch.
+    Rollout,
+}
+
 /// Which of the random steps of a trajectory are trained. The last step of the grid never is: it is nearly deterministic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TrainedSteps {
     /// All but the last, as in the reference code.
     AllButLast {},
-    /// Some of those, drawn anew for every row: less work per sample.
+    /// Some of those, drawn anew for every row (for every batch of the rollout under [`ReplayBatches::Rollout`]): less work per sample.
     Random {
         /// How many.
         count: usize,
@@ -109,7 +124,8 @@ impl GrpoConfig {
         ];
         let numbers = [
             ranges::positive("rollout.guidance", self.rollout.guidance),
-            ranges::positive("objective.clip_range", self.objective.clip_range),
+            ranges::positive("objective.clip_range_low", self.objective.clip_range_low),
+            ranges::positive("objective.clip_range_high", self.objective.clip_range_high),
             ranges::not_negative("objective.kl_weight", self.objective.kl_weight),
             ranges::positive("advantage.clip", self.advantage.clip),
             ranges::positive("advantage.epsilon", self.advantage.epsilon),
@@ -146,6 +162,14 @@ impl GrpoConfig {
             Err(error) => problems.push(format!("rollout: {error}")),
         }
         problems
+    }
+
+    /// How the replay makes batches.
+    pub fn batches(&self) -> Batches {
+        match self.replay_batches {
+            ReplayBatches::MicroBatch => Batches::Of(self.micro_batch),
+            ReplayBatches::Rollout => Batches::AsSampled(self.rollout_batch),
+        }
     }
 
     /// Transitions that an epoch trains if every group has spread.

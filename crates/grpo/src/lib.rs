@@ -8,6 +8,7 @@ pub mod ema;
 pub mod evaluate;
 pub mod groups;
 pub mod images;
+pub mod loss_scale;
 pub mod metrics;
 pub mod noise;
 pub mod objective;
@@ -21,6 +22,6 @@ pub mod trajectories;
 pub mod update;
 pub mod workers;
 
-pub use config::{GrpoConfig, RolloutConfig, TrainedSteps};
-pub use metrics::{EpochMetrics, EpochTimes, Summary};
+pub use config::{GrpoConfig, ReplayBatches, RolloutConfig, TrainedSteps};
+pub use metrics::{EpochMetrics, EpochTimes, OnPolicy, Summary};
 pub use trainer::{Iteration, Policy, Task, TrainError, Trainer, TrainerState};

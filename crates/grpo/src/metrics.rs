@@ -7,7 +7,7 @@ use tasks::reward::Scores;
 
 use crate::{
     advantage::{Advantages, mean, std},
-    objective::ObjectiveConfig,
+    objective::{Clip, ObjectiveConfig},
     update::Seen,
 };
 
@@ -16,6 +16,10 @@ use crate::{
 pub(crate) struct Update {
     pub loss: f64,
     pub gradient_norm: f64,
+    pub gradient_rms: f64,
+    /// Whether the weights moved.
+    pub taken: bool,
+    pub loss_scale: Option<f64>,
     pub seen: Vec<Seen>,
 }
 
@@ -36,16 +40,26 @@ pub struct EpochMetrics {
     pub zero_spread: f64,
     /// The advantages of the rows, after clipping.
     pub advantage: Summary,
+    /// The learning rate of AdamW in this epoch.
+    pub learning_rate: f64,
     /// Updates taken.
     pub updates: usize,
+    /// Updates skipped because their gradient was not finite under the scale of the loss, which is halved then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped_updates: Option<usize>,
+    /// The scale of the loss, where layers compute in f16; the last update's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_scale: Option<f64>,
     /// Transitions trained.
     pub transitions: usize,
     /// Mean loss.
     pub loss: f64,
     /// Mean gradient norm before clipping.
     pub gradient_norm: f64,
-    /// Largest `|log π_new − log π_old|` at the first update, which must be 0 but for rounding.
-    pub on_policy_deviation: f64,
+    /// Root mean square of the clipped gradient's numbers, of the parameters that AdamW moves; mean over updates.
+    pub gradient_rms: f64,
+    /// How far the first update was from the policy of the rollout, which is 0 but for rounding.
+    pub on_policy: OnPolicy,
     /// The weight `β` of the KL divergence to the reference.
     pub kl_weight: f64,
     /// All transitions of all updates together.
@@ -55,6 +69,28 @@ pub struct EpochMetrics {
     pub steps: Vec<DenoisingStep>,
     /// Wall-clock times, which differ between runs that are otherwise equal.
     pub time: EpochTimes,
+}
+
+/// `|log π_new − log π_old|` at the first update of an epoch, before anything has moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct OnPolicy {
+    /// Its mean over the transitions.
+    pub mean: f64,
+    /// The largest.
+    pub max: f64,
+    /// The largest in clip ranges, which is what decides whether it matters.
+    pub clip_ranges: f64,
+}
+
+impl OnPolicy {
+    /// Clip ranges above which rounding takes part in what the clip decides.
+    pub const WARN_ABOVE: f64 = 0.1;
+
+    fn of(first: &[Seen], clip: Clip) -> Self {
+        let deviations: Vec<f64> = first.iter().map(Seen::deviation).collect();
+        let max = deviations.iter().copied().fold(0.0, f64::max);
+        Self { mean: mean(&deviations), max, clip_ranges: max / clip.range() }
+    }
 }
 
 /// Mean, standard deviation and extremes.
@@ -83,9 +119,9 @@ impl Summary {
 pub struct PolicyMetrics {
     /// `π_new / π_old`
     pub ratio: Summary,
-    /// Share of transitions that the clip stopped below: a bad action that is already less likely than `1 − c`.
+    /// Share of transitions that the clip stopped below: a bad action that is already less likely than `1 − low`.
     pub clipped_low: f64,
-    /// Share of transitions that the clip stopped above: a good action that is already more likely than `1 + c`.
+    /// Share of transitions that the clip stopped above: a good action that is already more likely than `1 + high`.
     pub clipped_high: f64,
     /// `½·mean((log π_new − log π_old)²)`
     pub kl_old: f64,
@@ -94,10 +130,10 @@ pub struct PolicyMetrics {
 }
 
 impl PolicyMetrics {
-    fn of(seen: &[&Seen], clip_range: f64) -> Self {
+    fn of(seen: &[&Seen], clip: Clip) -> Self {
         let column = |f: fn(&Seen) -> f64| seen.iter().map(|seen| f(seen)).collect::<Vec<f64>>();
         let clipped = |good: bool| {
-            let stopped = |seen: &&Seen| seen.is_clipped(clip_range) && (seen.advantage > 0.0) == good;
+            let stopped = |seen: &&Seen| seen.is_clipped(clip) && (seen.advantage > 0.0) == good;
             mean(&seen.iter().map(|seen| if stopped(seen) { 1.0 } else { 0.0 }).collect::<Vec<_>>())
         };
         Self {
@@ -150,11 +186,15 @@ impl EpochMetrics {
         advantages: &Advantages,
         updates: &[Update],
         objective: &ObjectiveConfig,
+        learning_rate: f64,
     ) -> Self {
         let total: Vec<f64> = scores.total.iter().copied().map(f64::from).collect();
         let seen: Vec<&Seen> = updates.iter().flat_map(|update| &update.seen).collect();
         let part = |scores: &[f32]| mean(&scores.iter().copied().map(f64::from).collect::<Vec<_>>());
         let first = updates.first().map_or(&[][..], |update| &update.seen);
+        let taken: Vec<&Update> = updates.iter().filter(|update| update.taken).collect();
+        let of_taken = |number: fn(&Update) -> f64| mean(&taken.iter().map(|update| number(update)).collect::<Vec<_>>());
+        let loss_scale = updates.last().and_then(|update| update.loss_scale);
         Self {
             epoch,
             reward: mean(&total),
@@ -163,14 +203,18 @@ impl EpochMetrics {
             kinds: by_kind(&total, kinds),
             zero_spread: mean(&advantages.has_spread.iter().map(|varies| if *varies { 0.0 } else { 1.0 }).collect::<Vec<_>>()),
             advantage: Summary::of(&advantages.values.iter().copied().map(f64::from).collect::<Vec<_>>()),
-            updates: updates.len(),
+            learning_rate,
+            updates: taken.len(),
+            skipped_updates: loss_scale.map(|_| updates.len() - taken.len()),
+            loss_scale,
             transitions: seen.len(),
             loss: mean(&updates.iter().map(|update| update.loss).collect::<Vec<_>>()),
-            gradient_norm: mean(&updates.iter().map(|update| update.gradient_norm).collect::<Vec<_>>()),
-            on_policy_deviation: first.iter().map(Seen::deviation).fold(0.0, f64::max),
+            gradient_norm: of_taken(|update| update.gradient_norm),
+            gradient_rms: of_taken(|update| update.gradient_rms),
+            on_policy: OnPolicy::of(first, objective.clip()),
             kl_weight: objective.kl_weight,
-            policy: PolicyMetrics::of(&seen, objective.clip_range),
-            steps: by_step(&seen, objective.clip_range),
+            policy: PolicyMetrics::of(&seen, objective.clip()),
+            steps: by_step(&seen, objective.clip()),
             time: EpochTimes::default(),
         }
     }
@@ -187,7 +231,7 @@ impl EpochMetrics {
 }
 
 /// What the transitions of each step showed, in the order of the steps.
-fn by_step(seen: &[&Seen], clip_range: f64) -> Vec<DenoisingStep> {
+fn by_step(seen: &[&Seen], clip: Clip) -> Vec<DenoisingStep> {
     let mut of_step: BTreeMap<usize, Vec<&Seen>> = BTreeMap::new();
     for seen in seen {
         of_step.entry(seen.transition.step).or_default().push(seen);
@@ -195,7 +239,7 @@ fn by_step(seen: &[&Seen], clip_range: f64) -> Vec<DenoisingStep> {
     let step = |(step, seen): (usize, Vec<&Seen>)| DenoisingStep {
         step,
         transitions: seen.len(),
-        policy: PolicyMetrics::of(&seen, clip_range),
+        policy: PolicyMetrics::of(&seen, clip),
     };
     of_step.into_iter().map(step).collect()
 }
@@ -225,7 +269,7 @@ mod tests {
         };
         // Up though good, down though bad: stopped. Down though good, up though bad: not.
         let seen = [seen(0, 1.2, 1.0), seen(0, 0.8, 1.0), seen(3, 0.8, -1.0), seen(3, 1.2, -1.0), seen(3, 1.0, -1.0)];
-        let steps = by_step(&seen.iter().collect::<Vec<_>>(), 0.1);
+        let steps = by_step(&seen.iter().collect::<Vec<_>>(), Clip { low: 0.1, high: 0.1 });
         assert_eq!(steps.iter().map(|step| (step.step, step.transitions)).collect::<Vec<_>>(), [(0, 2), (3, 3)]);
         assert_eq!((steps[0].policy.clipped_low, steps[0].policy.clipped_high), (0.0, 0.5));
         assert_eq!((steps[1].policy.clipped_low, steps[1].policy.clipped_high), (1.0 / 3.0, 0.0));

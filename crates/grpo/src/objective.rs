@@ -1,15 +1,19 @@
 //! The clipped objective of GRPO.
 
 use burn::prelude::*;
-use flow::{KlForm, Sampler};
+use flow::{GuidanceGradient, KlForm, Sampler};
 use serde::{Deserialize, Serialize};
 
 /// What is minimised.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ObjectiveConfig {
-    /// The ratio counts only within `1 ± clip_range`. 1e-4 in the paper, because log-probabilities are means over elements.
-    pub clip_range: f64,
+    /// A bad action counts until its ratio is `1 − clip_range_low`: the reference code's `clip_range_lt`. 1e-4 in the paper, because
+    /// log-probabilities are means over elements.
+    pub clip_range_low: f64,
+    /// A good action counts until its ratio is `1 + clip_range_high`: the reference code's `clip_range_gt`. Larger than the other one it
+    /// lets rare actions grow (arXiv 2503.14476, section 3.1).
+    pub clip_range_high: f64,
     /// How much the steps of a trajectory count.
     pub step_weight: StepWeight,
     /// The weight `β` of the KL divergence to the reference policy; at 0 the reference is not evaluated.
@@ -18,6 +22,31 @@ pub struct ObjectiveConfig {
     pub kl_controller: KlController,
     /// Which KL expression.
     pub kl_form: KlForm,
+    /// Which halves of a guided velocity have a gradient.
+    pub guidance_gradient: GuidanceGradient,
+}
+
+impl ObjectiveConfig {
+    /// The ratios within which a transition counts.
+    pub fn clip(&self) -> Clip {
+        Clip { low: self.clip_range_low, high: self.clip_range_high }
+    }
+}
+
+/// How far a ratio may go from 1 before its gradient is taken away.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Clip {
+    /// Below 1.
+    pub low: f64,
+    /// Above 1.
+    pub high: f64,
+}
+
+impl Clip {
+    /// The smaller of both: what log-ratios are measured in.
+    pub fn range(self) -> f64 {
+        self.low.min(self.high)
+    }
 }
 
 /// Whether the weight `β` of the KL divergence stays as it is.
@@ -98,7 +127,7 @@ pub struct PolicyLoss<B: Backend> {
 /// The clipped surrogate loss of PPO, row by row.
 ///
 /// ```text
-/// r = exp(log π_new − log π_old)        L = max( −A·r, −A·clip(r, 1 − c, 1 + c) )
+/// r = exp(log π_new − log π_old)        L = max( −A·r, −A·clip(r, 1 − low, 1 + high) )
 /// ```
 ///
 /// Source: arXiv 2505.05470, equation 6; arXiv 1707.06347, equation 7.
@@ -110,11 +139,11 @@ pub fn clipped_loss<B: Backend>(
     new_log_prob: Tensor<B, 1>,
     old_log_prob: Tensor<B, 1>,
     advantage: Tensor<B, 1>,
-    clip_range: f64,
+    clip: Clip,
 ) -> PolicyLoss<B> {
     // f32 from here on: just above 1, bf16 numbers are 0.0078 apart, so a clip range of 1e-4 could never be seen.
     let ratio = (new_log_prob - old_log_prob).exp();
-    let clipped = ratio.clone().clamp(1.0 - clip_range, 1.0 + clip_range);
+    let clipped = ratio.clone().clamp(1.0 - clip.low, 1.0 + clip.high);
     let loss = (advantage.clone().neg() * ratio.clone()).max_pair(advantage.neg() * clipped);
     PolicyLoss { loss, ratio }
 }

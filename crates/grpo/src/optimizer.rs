@@ -69,6 +69,18 @@ pub struct AdamW<B: Backend> {
     state: AdamWState<B>,
 }
 
+/// What an update made.
+#[derive(Clone, Debug)]
+pub struct Updated<B: Backend> {
+    /// The new parameters; the old ones if the norm is not finite.
+    pub parameters: Parameters<B>,
+    /// The norm of the gradient before it was clipped.
+    pub gradient_norm: f64,
+    /// The root mean square of the clipped gradient's numbers, of the parameters that AdamW moves: far below
+    /// [`AdamWConfig::epsilon`] nothing moves. 0 if it moves none.
+    pub gradient_rms: f64,
+}
+
 /// What must be saved to continue.
 #[derive(Clone, Debug)]
 pub struct AdamWState<B: Backend> {
@@ -104,7 +116,7 @@ impl<B: Backend> AdamW<B> {
         &self.state
     }
 
-    /// One update. Returns the new parameters and the norm of the gradient before it was clipped.
+    /// One update.
     ///
     /// ```text
     /// g ← g·min(1, c/‖g‖)      m ← β₁·m + (1 − β₁)·g      s ← β₂·s + (1 − β₂)·g²
@@ -115,13 +127,15 @@ impl<B: Backend> AdamW<B> {
     ///
     /// `rate` scales the learning rate of this update (warm-up, cosine). A gradient whose norm is not finite changes nothing:
     /// the caller must look at the norm.
-    pub fn update(&mut self, parameters: &Parameters<B>, gradient: &Parameters<B>, rate: f64) -> (Parameters<B>, f64) {
-        let norm = gradient.norm();
+    pub fn update(&mut self, parameters: &Parameters<B>, gradient: &Parameters<B>, rate: f64) -> Updated<B> {
+        let squares = gradient.squares();
+        let norm = squares.values().sum::<f64>().sqrt();
         if !norm.is_finite() {
-            return (parameters.clone(), norm);
+            return Updated { parameters: parameters.clone(), gradient_norm: norm, gradient_rms: norm };
         }
         let AdamWConfig { learning_rate, beta1, beta2, epsilon, weight_decay, max_gradient_norm } = self.config;
         let clip = (max_gradient_norm / (norm + 1e-6)).min(1.0);
+        let gradient_rms = clip * self.adam_rms(&squares, &gradient.layout());
         let state = &mut self.state;
         state.updates += 1;
         let before = self.muon.as_ref().map(|_| state.first.clone());
@@ -141,7 +155,15 @@ impl<B: Backend> AdamW<B> {
                 state.first.set(id, sum);
             }
         }
-        (moved, norm)
+        Updated { parameters: moved, gradient_norm: norm, gradient_rms }
+    }
+
+    /// The root mean square over the parameters that AdamW moves, from sums of squares and counts.
+    fn adam_rms(&self, squares: &BTreeMap<u64, f64>, layout: &BTreeMap<u64, usize>) -> f64 {
+        let of_muon = |id: &u64| self.muon.as_ref().is_some_and(|(_, matrices)| matrices.contains_key(id));
+        let adams = squares.iter().filter(|(id, _)| !of_muon(id));
+        let (sum, count) = adams.fold((0.0, 0), |(sum, count), (id, square)| (sum + square, count + layout[id]));
+        (sum / count.max(1) as f64).sqrt()
     }
 }
 

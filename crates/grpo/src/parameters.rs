@@ -88,9 +88,13 @@ impl<B: Backend> Parameters<B> {
 
     /// The Euclidean norm of all numbers together.
     pub fn norm(&self) -> f64 {
+        self.squares().values().sum::<f64>().sqrt()
+    }
+
+    /// The sum of squares of every vector, in one read.
+    pub fn squares(&self) -> BTreeMap<u64, f64> {
         let squares: Vec<Tensor<B, 1>> = self.0.values().map(|values| values.clone().powi_scalar(2).sum()).collect();
-        let squares: Vec<f64> = Tensor::cat(squares, 0).into_data().iter::<f64>().collect();
-        squares.iter().sum::<f64>().sqrt()
+        self.0.keys().copied().zip(Tensor::cat(squares, 0).into_data().iter::<f64>()).collect()
     }
 
     /// The memory that they take, in bytes.
@@ -112,6 +116,11 @@ impl Trained {
     /// All of them: full fine-tuning.
     pub fn all<B: Backend, M: Module<B>>(network: &M) -> Self {
         Self::named(network, |_| true)
+    }
+
+    /// None of them: a network that only answers.
+    pub fn none() -> Self {
+        Self(BTreeSet::new())
     }
 
     /// Those whose path in the network is wanted.

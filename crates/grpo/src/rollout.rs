@@ -1,6 +1,6 @@
 //! Rollouts: trajectories of the current policy for the rows of an epoch, without a gradient.
 
-use burn::{module::Module, prelude::*};
+use burn::prelude::*;
 use flow::{Guidance, Reduction, Sampler, VelocityField};
 
 use crate::{
@@ -46,7 +46,7 @@ impl<C: Clone + Sync> Rollout<'_, C> {
         device: &B::Device,
     ) -> Result<Trajectories<B>, Stopped>
     where
-        F: VelocityField<B, Condition = C> + Module<B>,
+        F: VelocityField<B, Condition = C> + Clone + Send,
     {
         let jobs: Vec<(F, &[Row])> = rows.chunks(self.batch.max(1)).map(|rows| (field.clone(), rows)).collect();
         let parts = self.workers.map(jobs, |(field, rows)| {

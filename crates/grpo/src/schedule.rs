@@ -14,9 +14,33 @@ pub fn rate(step: usize, steps: usize, warm_up: usize, cool_down: usize) -> f64 
     warm.min(cool).min(1.0)
 }
 
+/// What is wrong with a schedule, each number with its key: where a run is shorter than what rises and falls, its rate stays far below the
+/// peak. Without a cool-down a short run is the beginning of a longer one.
+pub fn problem(warm_up: (&str, usize), cool_down: (&str, usize), steps: (&str, usize)) -> Option<String> {
+    let ((warm_up, rising), (cool_down, falling), (name, steps)) = (warm_up, cool_down, steps);
+    (falling > 0 && rising.saturating_add(falling) > steps).then(|| {
+        format!(
+            "{cool_down} ({falling}) and {warm_up} ({rising}) take more than {name} ({steps}): the learning rate would never reach its peak; \
+             lower them as well"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use super::rate;
+    use super::{problem, rate};
+
+    #[test]
+    fn a_schedule_that_never_reaches_its_peak_is_a_problem() {
+        let of = |warm_up, cool_down, steps| problem(("warm_up", warm_up), ("cool_down", cool_down), ("epochs", steps));
+        for (warm_up, cool_down, steps) in [(0, 0, 1), (3, 0, 1), (3, 160, 163), (3, 160, 200), (1, 1, 2), (0, 5, 5)] {
+            assert_eq!(of(warm_up, cool_down, steps), None);
+        }
+        assert!((0..163).map(|step| rate(step, 163, 3, 160)).fold(0.0, f64::max) > 0.99);
+        let text = of(3, 160, 162).expect("too short");
+        assert!(text.contains("cool_down (160)") && text.contains("epochs (162)"), "{text}");
+        assert!(of(usize::MAX, usize::MAX, 5).is_some());
+    }
 
     #[test]
     fn it_rises_stays_and_falls() {

@@ -18,19 +18,20 @@ use thiserror::Error;
 
 use crate::{
     advantage::{Advantages, group_advantages},
-    config::{GrpoConfig, TrainedSteps, trainable_steps},
+    config::{GrpoConfig, ReplayBatches, TrainedSteps, trainable_steps},
     evaluate::{EncodedPrompt, Row},
     groups::{self, Mix},
     images::Decode,
+    loss_scale::LossScale,
     metrics::{EpochMetrics, Update},
     noise::{Key, Purpose},
     objective::ObjectiveConfig,
-    optimizer::{AdamW, AdamWState},
+    optimizer::{AdamW, AdamWState, Updated},
     parameters::{Parameters, Trained},
     rollout::Rollout,
     schedule,
     trajectories::Trajectories,
-    update::{Differentiate, InOnePiece, Replay, ReplayOutcome, Seen, Transition},
+    update::{AsReplayed, Differentiate, InOnePiece, Replay, ReplayOutcome, Seen, Transition},
     workers::{Stopped, Workers},
 };
 
@@ -48,9 +49,9 @@ pub struct Task<B: Backend, C> {
     pub decoder: Arc<dyn Decode<B>>,
     /// The condition of the empty prompt, for guidance.
     pub unconditional: C,
-    /// The largest `|log π_new − log π_old|` at an epoch's first update that rounding explains: the replay computes what the
-    /// rollout computed, but in batches of another size, so sums may be ordered differently. 1e-4 is right for f32.
-    pub on_policy_tolerance: f64,
+    /// The largest `|log π_new − log π_old|` at an epoch's first update that rounding explains, in clip ranges: the replay computes what
+    /// the rollout computed, but in batches of another size, so sums may be ordered differently. 1 is right for f32.
+    pub on_policy_limit: f64,
 }
 
 // ANCHOR: policy
@@ -93,6 +94,7 @@ pub struct Trainer<B: AutodiffBackend, M: AutodiffModule<B>, C> {
     average: Parameters<B::InnerBackend>,
     optimizer: AdamW<B::InnerBackend>,
     kl_weight: f64,
+    loss_scale: Option<LossScale>,
     epoch: usize,
     epochs: usize,
 }
@@ -108,6 +110,8 @@ pub struct TrainerState<B: Backend> {
     pub optimizer: AdamWState<B>,
     /// The weight of the KL divergence, which a controller may have moved.
     pub kl_weight: f64,
+    /// The scale of the loss, where layers compute in f16.
+    pub loss_scale: Option<LossScale>,
     /// Epochs that are done.
     pub epoch: usize,
 }
@@ -146,6 +150,7 @@ where
                 .then(|| Guidance { unconditional: task.unconditional.clone(), scale: config.rollout.guidance }),
             differentiate: Box::new(InOnePiece),
             kl_weight: config.objective.kl_weight,
+            loss_scale: None,
             epoch: 0,
             epochs,
             config,
@@ -163,12 +168,21 @@ where
         self
     }
 
+    /// Scales the loss, for layers that compute in f16: smaller gradients than that can hold are not lost, and an update whose gradient
+    /// overflows is skipped.
+    #[must_use]
+    pub fn scaling_loss(mut self, scale: LossScale) -> Self {
+        self.loss_scale = Some(scale);
+        self
+    }
+
     /// Goes on from a saved state.
     pub fn restore(&mut self, state: TrainerState<B::InnerBackend>) {
         self.policy = state.weights.put_into(self.policy.clone());
         self.average = state.average;
         self.optimizer.restore(state.optimizer);
         self.kl_weight = state.kl_weight;
+        self.loss_scale = state.loss_scale;
         self.epoch = state.epoch;
     }
 
@@ -179,6 +193,7 @@ where
             average: self.average.clone(),
             optimizer: self.optimizer.state().clone(),
             kl_weight: self.kl_weight,
+            loss_scale: self.loss_scale,
             epoch: self.epoch,
         }
     }
@@ -198,10 +213,10 @@ where
         &self.task.reward
     }
 
-    /// Goes on with the weights, average and optimiser of a saved state; the epoch and the KL weight stay.
+    /// Goes on with the weights, average and optimiser of a saved state; the epoch, the KL weight and the scale of the loss stay.
     pub fn roll_back(&mut self, state: TrainerState<B::InnerBackend>) {
-        let (epoch, kl_weight) = (self.epoch, self.kl_weight);
-        self.restore(TrainerState { kl_weight, epoch, ..state });
+        let (epoch, kl_weight, loss_scale) = (self.epoch, self.kl_weight, self.loss_scale);
+        self.restore(TrainerState { kl_weight, loss_scale, epoch, ..state });
     }
 
     /// Changes the weight of the KL divergence from the next epoch on.
@@ -230,10 +245,11 @@ where
         let scores = self.score(&images, &rows)?;
         let advantages = group_advantages(&scores.total, self.config.group_size, &self.config.advantage);
         let updates = self.update(&trajectories, &rows, &advantages)?;
+        let learning_rate = self.config.optimizer.learning_rate * self.rate();
         self.epoch += 1;
         let kinds: Vec<&str> = rows.iter().map(|row| self.task.prompts[row.prompt].prompt.tag.as_str()).collect();
-        let metrics = EpochMetrics::new(self.epoch, &scores, &kinds, &advantages, &updates, &self.objective());
-        if metrics.updates > 0 {
+        let metrics = EpochMetrics::new(self.epoch, &scores, &kinds, &advantages, &updates, &self.objective(), learning_rate);
+        if metrics.transitions > 0 {
             self.kl_weight = self.config.objective.kl_controller.next(self.kl_weight, metrics.policy.kl_reference);
         }
         let metrics = metrics.timed(started, sampled, rows.len());
@@ -261,7 +277,14 @@ where
             workers: &self.workers,
         };
         let keys = [self.key(Purpose::Initial), self.key(Purpose::Step)];
-        rollout.sample(&self.policy, &self.task.prompts, rows, keys, &self.device)
+        let (policy, prompts) = (&self.policy, &self.task.prompts);
+        match self.config.replay_batches {
+            ReplayBatches::MicroBatch => rollout.sample(policy, prompts, rows, keys, &self.device),
+            ReplayBatches::Rollout => {
+                let policy = AsReplayed { network: policy.clone(), differentiate: &*self.differentiate };
+                rollout.sample(&policy, prompts, rows, keys, &self.device)
+            }
+        }
     }
 
     fn score(&self, images: &[Image], rows: &[Row]) -> Result<Scores, TrainError> {
@@ -291,52 +314,78 @@ where
                 objective: &objective,
                 step_weights: &step_weights,
                 trained: &self.trained,
-                micro_batch: self.config.micro_batch,
+                batches: self.config.batches(),
+                loss_scale: self.loss_scale.map_or(1.0, |scale| scale.factor),
                 workers: &self.workers,
             };
             let reference = (objective.kl_weight > 0.0).then_some(&self.reference);
             let outcome = replay.gradient(&*self.differentiate, &self.policy, reference, &transitions)?;
             if updates.is_empty() {
-                check_on_policy(self.epoch + 1, &outcome.seen, self.task.on_policy_tolerance)?;
+                check_on_policy(self.epoch + 1, &outcome.seen, self.task.on_policy_limit, objective.clip().range())?;
             }
             updates.push(self.step(outcome)?);
         }
         Ok(updates)
     }
 
-    /// Moves the weights and their average.
-    fn step(&mut self, outcome: ReplayOutcome<B::InnerBackend>) -> Result<Update, TrainError> {
-        let rate = schedule::rate(self.epoch, self.epochs, self.config.warm_up, self.config.cool_down);
-        let (weights, gradient_norm) = self.optimizer.update(&self.trained.of(&self.policy), &outcome.gradient, rate);
-        if !(outcome.loss.is_finite() && gradient_norm.is_finite()) {
-            return Err(TrainError::NotFinite { epoch: self.epoch + 1, loss: outcome.loss, gradient_norm });
+    /// Moves the weights and their average, unless a scaled loss made a gradient that is not finite.
+    fn step(&mut self, ReplayOutcome { gradient, loss, seen }: ReplayOutcome<B::InnerBackend>) -> Result<Update, TrainError> {
+        if !loss.is_finite() {
+            return Err(TrainError::NotFinite { epoch: self.epoch + 1, loss, gradient_norm: gradient.norm() });
         }
-        self.policy = weights.put_into(self.policy.clone());
-        let updates = self.optimizer.state().updates;
-        self.average = self.config.ema.follow(self.average.clone(), &weights, updates);
-        Ok(Update { loss: outcome.loss, gradient_norm, seen: outcome.seen })
+        let rate = self.rate();
+        let updated = self.optimizer.update(&self.trained.of(&self.policy), &gradient, rate);
+        let Updated { parameters: weights, gradient_norm, gradient_rms } = updated;
+        let taken = gradient_norm.is_finite();
+        let loss_scale = self.loss_scale.and_then(|scale| scale.after(taken));
+        if !taken && loss_scale.is_none() {
+            return Err(TrainError::NotFinite { epoch: self.epoch + 1, loss, gradient_norm });
+        }
+        let update =
+            Update { loss, gradient_norm, gradient_rms, taken, loss_scale: self.loss_scale.map(|scale| scale.factor), seen };
+        self.loss_scale = loss_scale;
+        if taken {
+            self.policy = weights.put_into(self.policy.clone());
+            self.average = self.config.ema.follow(self.average.clone(), &weights, self.optimizer.state().updates);
+        }
+        Ok(update)
+    }
+
+    /// The learning rate of this epoch, relative to its peak.
+    fn rate(&self) -> f64 {
+        schedule::rate(self.epoch, self.epochs, self.config.warm_up, self.config.cool_down)
     }
 
     /// The transitions of each of the epoch's updates.
     ///
-    /// Rows of groups without spread are left out; the others are shuffled and dealt to the updates as evenly as they go.
+    /// Rows of groups without spread are left out; the others are shuffled, alone or with those that they were sampled with, and dealt to
+    /// the updates as evenly as they go.
     fn plan(&self, advantages: &Advantages) -> Vec<Vec<Transition>> {
         let mut rng = self.key(Purpose::Order).rng();
-        let mut rows: Vec<usize> =
-            (0..advantages.values.len()).filter(|row| advantages.has_spread[row / self.config.group_size]).collect();
-        rows.shuffle(&mut rng);
+        let together = match self.config.replay_batches {
+            ReplayBatches::MicroBatch => 1,
+            ReplayBatches::Rollout => self.config.rollout_batch,
+        };
+        let rows: Vec<usize> = (0..advantages.values.len()).collect();
+        let varies = |row: &usize| advantages.has_spread[row / self.config.group_size];
+        let batches = rows.chunks(together).map(|rows| rows.iter().copied().filter(varies).collect::<Vec<usize>>());
+        let mut batches: Vec<Vec<usize>> = batches.filter(|rows| !rows.is_empty()).collect();
+        batches.shuffle(&mut rng);
         let trainable = trainable_steps(&self.sampler);
         let count = match self.config.trained_steps {
             TrainedSteps::AllButLast {} => trainable.len(),
             TrainedSteps::Random { count } => count,
         };
         let updates = self.config.updates_per_epoch;
-        let part = |update: usize| &rows[rows.len() * update / updates..rows.len() * (update + 1) / updates];
-        let mut transitions_of = |row: usize| {
+        let part = |update: usize| &batches[batches.len() * update / updates..batches.len() * (update + 1) / updates];
+        let mut transitions_of = |rows: &Vec<usize>| {
             let chosen = index::sample(&mut rng, trainable.len(), count).into_vec();
-            chosen.into_iter().map(|i| Transition { step: trainable[i], row }).collect::<Vec<_>>()
+            chosen
+                .into_iter()
+                .flat_map(|i| rows.iter().map(|&row| Transition { step: trainable[i], row }).collect::<Vec<_>>())
+                .collect::<Vec<_>>()
         };
-        let plan = (0..updates).map(|update| part(update).iter().flat_map(|&row| transitions_of(row)).collect::<Vec<_>>());
+        let plan = (0..updates).map(|update| part(update).iter().flat_map(&mut transitions_of).collect::<Vec<_>>());
         plan.filter(|transitions| !transitions.is_empty()).collect()
     }
 
@@ -346,15 +395,17 @@ where
 }
 
 /// Before the first update of an epoch the policy has not changed: every ratio is 1.
-fn check_on_policy(epoch: usize, seen: &[Seen], tolerance: f64) -> Result<(), TrainError> {
+fn check_on_policy(epoch: usize, seen: &[Seen], limit: f64, clip_range: f64) -> Result<(), TrainError> {
     let worst = seen.iter().max_by(|a, b| a.deviation().total_cmp(&b.deviation()));
     match worst {
         // A NaN is the largest of all by `total_cmp`.
-        Some(worst) if worst.deviation().is_nan() || worst.deviation() > tolerance => Err(TrainError::OffPolicy {
+        Some(worst) if worst.deviation().is_nan() || worst.deviation() > limit * clip_range => Err(TrainError::OffPolicy {
             epoch,
             step: worst.transition.step,
             row: worst.transition.row,
             deviation: worst.deviation(),
+            clip_ranges: worst.deviation() / clip_range,
+            limit,
         }),
         _ => Ok(()),
     }
@@ -395,7 +446,8 @@ pub enum TrainError {
     /// The replay does not reproduce the rollout.
     #[error(
         "epoch {epoch}: before the first update the ratio must be 1, but at step {step} of row {row} the log-probability moved by \
-         {deviation:e}; the replay does not compute what the rollout computed"
+         {deviation:e}, {clip_ranges:.3} clip ranges where {limit} are allowed: the replay does not compute what the rollout computed; in \
+         16 bits try grpo.replay_batches = \"rollout\", or f32"
     )]
     OffPolicy {
         /// The epoch.
@@ -406,5 +458,9 @@ pub enum TrainError {
         row: usize,
         /// How far the log-probability moved.
         deviation: f64,
+        /// The same in clip ranges.
+        clip_ranges: f64,
+        /// The most that is allowed, in clip ranges.
+        limit: f64,
     },
 }

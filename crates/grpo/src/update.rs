@@ -8,7 +8,7 @@ use burn::{
 use flow::{Guidance, InParts, Query, Reduction, Sampler, VelocityField};
 
 use crate::{
-    objective::{ObjectiveConfig, clipped_loss},
+    objective::{Clip, ObjectiveConfig, clipped_loss},
     parameters::{Parameters, Trained},
     trajectories::Trajectories,
     workers::{Stopped, Workers},
@@ -33,6 +33,37 @@ pub trait Differentiate<B: AutodiffBackend, M: AutodiffModule<B>, C>: Send + Syn
         query: Query<B::InnerBackend, C>,
         loss: &mut dyn FnMut(Tensor<B, 4>) -> Tensor<B, 1>,
     ) -> Parameters<B::InnerBackend>;
+
+    /// The velocity that [`Self::gradient`] takes the loss of, to the last bit: a backend may have one kernel for a softmax without a
+    /// graph and several with one, which round differently.
+    fn velocity(&self, network: &M::InnerModule, query: Query<B::InnerBackend, C>) -> Tensor<B::InnerBackend, 4>;
+}
+
+/// A network as [`Differentiate::velocity`] computes it: what is sampled with it is replayed to the last bit in the same batches.
+pub struct AsReplayed<'a, B: AutodiffBackend, M: AutodiffModule<B>, C> {
+    /// The network.
+    pub network: M::InnerModule,
+    /// How its gradients are found.
+    pub differentiate: &'a dyn Differentiate<B, M, C>,
+}
+
+impl<B: AutodiffBackend, M: AutodiffModule<B>, C> Clone for AsReplayed<'_, B, M, C> {
+    fn clone(&self) -> Self {
+        Self { network: self.network.clone(), differentiate: self.differentiate }
+    }
+}
+
+impl<B: AutodiffBackend, M: AutodiffModule<B>, C: Clone> VelocityField<B::InnerBackend> for AsReplayed<'_, B, M, C> {
+    type Condition = C;
+
+    fn velocity(
+        &self,
+        latent: Tensor<B::InnerBackend, 4>,
+        time: Tensor<B::InnerBackend, 1>,
+        conditions: &[C],
+    ) -> Tensor<B::InnerBackend, 4> {
+        self.differentiate.velocity(&self.network, Query { latent, time, conditions: conditions.to_vec() })
+    }
 }
 
 /// One graph of the whole network.
@@ -53,13 +84,13 @@ where
         loss: &mut dyn FnMut(Tensor<B, 4>) -> Tensor<B, 1>,
     ) -> Parameters<B::InnerBackend> {
         let network: M = trained.with_graph(network);
-        let query = Query {
-            latent: Tensor::from_inner(query.latent),
-            time: Tensor::from_inner(query.time),
-            conditions: query.conditions,
-        };
-        let gradients = loss(query.ask(&network)).backward();
+        let gradients = loss(query.onto_autodiff::<B>().ask(&network)).backward();
         trained.gradients(&network, gradients)
+    }
+
+    fn velocity(&self, network: &M::InnerModule, query: Query<B::InnerBackend, C>) -> Tensor<B::InnerBackend, 4> {
+        let network: M = Trained::none().with_graph(network.clone());
+        query.onto_autodiff::<B>().ask(&network).inner()
     }
 }
 
@@ -95,6 +126,50 @@ where
         });
         sum.expect("there is at least one part")
     }
+
+    fn velocity(&self, network: &M::InnerModule, query: Query<B::InnerBackend, C>) -> Tensor<B::InnerBackend, 4> {
+        M::forward_keeping(network, query).0
+    }
+}
+
+/// Which transitions share a forward and backward pass. All of them are of one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Batches {
+    /// At most this many, in the order of their rows.
+    Of(usize),
+    /// All rows that a rollout in batches of this many sampled together, those that are not trained as well.
+    AsSampled(usize),
+}
+
+/// Rows that go through the network together at a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Batch {
+    step: usize,
+    rows: Vec<usize>,
+    /// Which of the rows are trained, by their position here.
+    trained: Vec<usize>,
+}
+
+impl Batch {
+    /// The trained ones of some numbers, one for each row.
+    fn trained<B: Backend>(&self, numbers: Tensor<B, 1>) -> Tensor<B, 1> {
+        if self.trained.len() == self.rows.len() {
+            return numbers;
+        }
+        let positions: Vec<i32> = self.trained.iter().map(|&position| position as i32).collect();
+        let device = numbers.device();
+        numbers.select(0, Tensor::from_ints(positions.as_slice(), &device))
+    }
+
+    fn transitions(&self) -> impl Iterator<Item = Transition> + '_ {
+        self.trained.iter().map(|&position| Transition { step: self.step, row: self.rows[position] })
+    }
+}
+
+/// The batch that holds these transitions of a step and nothing else.
+fn batch_of(transitions: &[Transition]) -> Batch {
+    let rows = transitions.iter().map(|transition| transition.row).collect();
+    Batch { step: transitions[0].step, rows, trained: (0..transitions.len()).collect() }
 }
 
 /// Everything an epoch's updates replay.
@@ -118,8 +193,10 @@ pub struct Replay<'a, B: Backend, C> {
     pub step_weights: &'a [f64],
     /// Which parameters of the policy get a gradient.
     pub trained: &'a Trained,
-    /// Transitions per forward and backward pass.
-    pub micro_batch: usize,
+    /// Which transitions share a forward and backward pass.
+    pub batches: Batches,
+    /// What the loss is multiplied by before the backward pass, and the gradient divided by after it; 1 unless layers compute in f16.
+    pub loss_scale: f64,
     /// Who does the work.
     pub workers: &'a Workers,
 }
@@ -157,8 +234,8 @@ impl Seen {
     }
 
     /// Whether the clip took this transition's gradient: the ratio has gone too far in the direction that it was pushed.
-    pub fn is_clipped(&self, clip_range: f64) -> bool {
-        if self.advantage > 0.0 { self.ratio > 1.0 + clip_range } else { self.ratio < 1.0 - clip_range }
+    pub fn is_clipped(&self, clip: Clip) -> bool {
+        if self.advantage > 0.0 { self.ratio > 1.0 + clip.high } else { self.ratio < 1.0 - clip.low }
     }
 }
 
@@ -166,11 +243,11 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
     /// The gradient of the mean objective over `transitions`.
     ///
     /// ```text
-    /// L = mean over transitions of [ w_t·max(−A·r, −A·clip(r, 1 − c, 1 + c)) + β·KL(π_new ‖ π_ref) ]
+    /// L = mean over transitions of [ w_t·max(−A·r, −A·clip(r, 1 − low, 1 + high)) + β·KL(π_new ‖ π_ref) ]
     /// ```
     ///
-    /// Source: arXiv 2505.05470, equation 6. A micro-batch holds transitions of one step; the last one of a step may be
-    /// smaller. Each counts by its share of the whole, so the size of micro-batches changes nothing beyond rounding.
+    /// Source: arXiv 2505.05470, equation 6. A batch holds transitions of one step; the last one of a step may be
+    /// smaller. Each counts by its share of the whole, so the size of batches changes nothing beyond rounding.
     ///
     /// # Errors
     /// If the work was stopped.
@@ -190,7 +267,7 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
         M::InnerModule: VelocityField<B, Condition = C> + Module<B>,
     {
         let share = 1.0 / transitions.len() as f64;
-        let batches = self.micro_batches(transitions);
+        let batches = self.batches(transitions);
         let jobs = batches.iter().map(|batch| (policy.clone(), reference.cloned(), batch)).collect();
         let (mut gradient, mut numbers) = (None, Vec::with_capacity(batches.len()));
         self.workers.for_each(
@@ -207,18 +284,21 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
         // One read for the whole update: at each the host waits for the device, and has nothing to give it meanwhile.
         let numbers: Vec<f64> = Tensor::cat(numbers, 0).into_data().iter().collect();
         let (loss, seen) = self.told_apart(&batches, &numbers);
-        Ok(ReplayOutcome { gradient: gradient.expect("there are transitions"), loss, seen })
+        let gradient = gradient.expect("there are transitions");
+        let gradient = if self.loss_scale == 1.0 { gradient } else { gradient.map(|values| values / self.loss_scale) };
+        Ok(ReplayOutcome { gradient, loss, seen })
     }
 
     /// The loss and what was seen, from the numbers of every micro-batch after the other.
-    fn told_apart(&self, batches: &[Vec<Transition>], mut numbers: &[f64]) -> (f64, Vec<Seen>) {
+    fn told_apart(&self, batches: &[Batch], mut numbers: &[f64]) -> (f64, Vec<Seen>) {
         let (mut loss, mut seen) = (0.0, Vec::new());
         for batch in batches {
-            let (own, rest) = numbers.split_at(1 + 3 * batch.len());
+            let count = batch.trained.len();
+            let (own, rest) = numbers.split_at(1 + 3 * count);
             numbers = rest;
             loss += own[0];
-            let value = |column: usize, row: usize| own[1 + column * batch.len() + row];
-            seen.extend(batch.iter().enumerate().map(|(row, &transition)| Seen {
+            let value = |column: usize, row: usize| own[1 + column * count + row];
+            seen.extend(batch.transitions().enumerate().map(|(row, transition)| Seen {
                 transition,
                 ratio: value(0, row),
                 log_ratio: value(1, row),
@@ -229,18 +309,31 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
         (loss, seen)
     }
 
-    /// Transitions of one step each, at most `micro_batch` together, in a fixed order.
-    fn micro_batches(&self, transitions: &[Transition]) -> Vec<Vec<Transition>> {
+    /// What goes through the network together, in a fixed order.
+    fn batches(&self, transitions: &[Transition]) -> Vec<Batch> {
         let mut sorted = transitions.to_vec();
         sorted.sort_unstable();
         let steps = sorted.chunk_by(|a, b| a.step == b.step);
-        steps.flat_map(|step| step.chunks(self.micro_batch.max(1))).map(<[_]>::to_vec).collect()
+        match self.batches {
+            Batches::Of(size) => steps.flat_map(|step| step.chunks(size.max(1)).map(batch_of)).collect(),
+            Batches::AsSampled(size) => {
+                let same = move |a: &Transition, b: &Transition| a.row / size.max(1) == b.row / size.max(1);
+                steps.flat_map(|step| step.chunk_by(same).map(|batch| self.whole(batch, size.max(1)))).collect()
+            }
+        }
+    }
+
+    /// The batch that sampled these transitions.
+    fn whole(&self, transitions: &[Transition], size: usize) -> Batch {
+        let first = transitions[0].row / size * size;
+        let rows = (first..(first + size).min(self.advantages.len())).collect();
+        Batch { step: transitions[0].step, rows, trained: transitions.iter().map(|transition| transition.row - first).collect() }
     }
 
     /// The velocity under guidance from the answer to the query.
     fn guided<AnyB: Backend>(&self, velocity: Tensor<AnyB, 4>) -> Tensor<AnyB, 4> {
         match self.guidance {
-            Some(guidance) => guidance.combined(velocity),
+            Some(guidance) => guidance.combined(velocity, self.objective.guidance_gradient),
             None => velocity,
         }
     }
@@ -251,7 +344,7 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
         differentiate: &dyn Differentiate<AB, M, C>,
         policy: M::InnerModule,
         reference: Option<M::InnerModule>,
-        batch: &[Transition],
+        batch: &Batch,
         share: f64,
     ) -> MicroBatch<B>
     where
@@ -259,35 +352,31 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
         M: AutodiffModule<AB> + VelocityField<AB, Condition = C>,
         M::InnerModule: VelocityField<B, Condition = C>,
     {
-        let (step, transition) = self.sampler.step(batch[0].step);
+        let (step, transition) = self.sampler.step(batch.step);
         let device = self.trajectories.device().clone();
-        let rows: Vec<usize> = batch.iter().map(|transition| transition.row).collect();
-        let conditions: Vec<C> = batch.iter().map(|transition| self.conditions[transition.row].clone()).collect();
-        let advantages: Vec<f32> = batch.iter().map(|transition| self.advantages[transition.row]).collect();
-        let latent = self.trajectories.latents(step.index, &rows);
-        let next = self.trajectories.latents(step.index + 1, &rows);
-        let old_log_prob = self.trajectories.log_probs(step.index, &rows);
+        let conditions: Vec<C> = batch.rows.iter().map(|&row| self.conditions[row].clone()).collect();
+        let advantages: Vec<f32> = batch.transitions().map(|transition| self.advantages[transition.row]).collect();
+        let latent = self.trajectories.latents(step.index, &batch.rows);
+        let next = self.trajectories.latents(step.index + 1, &batch.rows);
+        let old_log_prob = batch.trained(self.trajectories.log_probs(step.index, &batch.rows));
         let query = Query::at(step.from, latent.clone(), &conditions);
         let query = match self.guidance {
             Some(guidance) => guidance.doubled(query),
             None => query,
         };
-        let reference = reference.map(|reference| {
-            let velocity = self.guided(query.clone().ask(&reference));
-            transition.gaussian(latent.clone(), velocity, step)
-        });
+        let reference = reference.map(|reference| self.guided(query.clone().ask(&reference)));
 
         let mut numbers = None;
         let mut loss = |velocity: Tensor<AB, 4>| {
-            let gaussian = transition.gaussian(Tensor::from_inner(latent.clone()), self.guided(velocity), step);
-            let new_log_prob = gaussian.log_prob(Tensor::from_inner(next.clone()), self.reduction);
+            let velocity = self.guided(velocity);
+            let gaussian = transition.gaussian(Tensor::from_inner(latent.clone()), velocity.clone(), step);
+            let new_log_prob = batch.trained(gaussian.log_prob(Tensor::from_inner(next.clone()), self.reduction));
             let log_ratio = new_log_prob.clone().inner() - old_log_prob.clone();
             let advantage = Tensor::from_inner(Tensor::<B, 1>::from_floats(advantages.as_slice(), &device));
             let old_log_prob = Tensor::<AB, 1>::from_inner(old_log_prob.clone());
-            let policy_loss = clipped_loss(new_log_prob, old_log_prob, advantage, self.objective.clip_range);
-            let kl = reference.as_ref().map(|reference| {
-                let reference = flow::IsotropicGaussian { mean: Tensor::from_inner(reference.mean.clone()), std: reference.std };
-                gaussian.kl(&reference, self.objective.kl_form, step)
+            let policy_loss = clipped_loss(new_log_prob, old_log_prob, advantage, self.objective.clip());
+            let kl = reference.clone().map(|reference| {
+                batch.trained(transition.kl(self.objective.kl_form, step, velocity, Tensor::from_inner(reference)))
             });
             let mut loss = policy_loss.loss * self.step_weights[step.index];
             if let Some(kl) = kl.clone() {
@@ -296,7 +385,7 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
             let loss = loss.sum() * share;
             let kl = kl.map_or_else(|| log_ratio.zeros_like(), Tensor::inner);
             numbers = Some(Tensor::cat(vec![loss.clone().inner(), policy_loss.ratio.inner(), log_ratio, kl], 0));
-            loss
+            loss * self.loss_scale
         };
         let gradient = differentiate.gradient(policy, self.trained, query, &mut loss);
         MicroBatch { gradient, numbers: numbers.expect("the gradient is that of the loss") }

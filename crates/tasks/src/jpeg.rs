@@ -11,7 +11,7 @@ use std::{array, f32::consts::PI, sync::LazyLock};
 
 use thiserror::Error;
 
-use self::tables::{Codes, Tables, CHROMA, LUMA, ZIGZAG};
+use self::tables::{CHROMA, Codes, LUMA, Tables, ZIGZAG};
 use crate::{
     image::Image,
     prompts::Prompt,

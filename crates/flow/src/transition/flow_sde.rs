@@ -24,11 +24,9 @@ use crate::{gaussian::IsotropicGaussian, time_grid::Step};
 /// Deviation `sigma-at-one`: at t = 1 the denominator 1 − t is taken at the next grid point; the formula is singular there.
 pub fn flow_sde<B: Backend>(latent: Tensor<B, 4>, velocity: Tensor<B, 4>, step: Step, level: NoiseLevel) -> IsotropicGaussian<B> {
     assert_eq!(latent.dims(), velocity.dims(), "velocity and latent differ in shape");
-    let (t, dt) = (step.from, -step.duration());
-    let sigma = level.sigma(step);
-    // The drift collected by x and by v, in f64: the tensors are touched twice, not six times.
-    let pull = sigma.powi(2) / (2.0 * t);
-    let mean = latent * (1.0 + pull * dt) + velocity * ((1.0 + pull * (1.0 - t)) * dt);
+    // In f64, and the tensors are touched twice, not six times.
+    let [of_latent, of_velocity] = level.coefficients(step);
+    let mean = latent * of_latent + velocity * of_velocity;
     IsotropicGaussian { mean, std: level.std(step) }
 }
 
@@ -52,6 +50,13 @@ impl NoiseLevel {
     pub fn sigma(self, step: Step) -> f64 {
         let denominator = if step.from == 1.0 { 1.0 - step.to } else { 1.0 - step.from };
         self.0 * (step.from / denominator).sqrt()
+    }
+
+    /// The coefficients of `x` and `v` in the mean of [`flow_sde`].
+    pub fn coefficients(self, step: Step) -> [f64; 2] {
+        let (t, dt) = (step.from, -step.duration());
+        let pull = self.sigma(step).powi(2) / (2.0 * t);
+        [1.0 + pull * dt, (1.0 + pull * (1.0 - t)) * dt]
     }
 
     /// The standard deviation of a step's noise, `σ_t·√|Δt|`, in latent units.
