@@ -281,7 +281,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
             session.network = state.weights.put_into(session.network);
             session.average = state.average;
             session.optimizer.restore(state.optimizer);
-            session.loss_scale = loss_scale;
+            session.loss_scale = backend::SCALES_LOSS.then(|| loss_scale.unwrap_or_default());
             session.step = step;
         }
         session.needs().check()?;

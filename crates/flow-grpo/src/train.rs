@@ -172,12 +172,14 @@ impl Counters {
     /// # Errors
     /// If a number is none that a run can have.
     fn check(&self, saved: &SavedState) -> Result<()> {
-        let Self { epoch, kl_weight, watched, config, .. } = self;
+        let Self { epoch, kl_weight, loss_scale, watched, config, .. } = self;
         saved.check_name(*epoch)?;
         let updates = saved.updates()?;
         let most = epoch.saturating_mul(config.grpo.updates_per_epoch);
         ensure!(updates <= most, "the checkpoint counts {updates} updates; {epoch} epochs make {most} at most");
         ensure!(*kl_weight >= 0.0 && kl_weight.is_finite(), "the checkpoint's KL weight is {kl_weight}");
+        let scale = loss_scale.map_or(1.0, |scale| scale.factor);
+        ensure!(scale >= 1.0 && scale.is_finite(), "the checkpoint scales the loss by {scale}");
         if let Some(Best { epoch: best, value }) = watched.best {
             ensure!(
                 value.is_finite() && best <= *epoch,
@@ -259,7 +261,8 @@ where
                 average: state.average,
                 optimizer: state.optimizer,
                 kl_weight,
-                loss_scale,
+                // A run that was begun in another precision begins with the first scale.
+                loss_scale: backend::SCALES_LOSS.then(|| loss_scale.unwrap_or_default()),
                 epoch,
             });
         }
