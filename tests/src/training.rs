@@ -57,6 +57,7 @@ pub fn config() -> GrpoConfig {
             kl_weight: 0.0,
             kl_controller: KlController::Fixed {},
             kl_form: KlForm::Reference,
+            kl_ode_steps: 0,
             guidance_gradient: GuidanceGradient::Both,
         },
         optimizer: AdamWConfig {

@@ -262,6 +262,7 @@ impl<'a> Bench<'a> {
             kl_weight: 0.04,
             kl_controller: KlController::Fixed {},
             kl_form: KlForm::Reference,
+            kl_ode_steps: 0,
             guidance_gradient: GuidanceGradient::Both,
         };
         let batch = self.conditions.len();

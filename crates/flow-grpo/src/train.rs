@@ -293,7 +293,7 @@ where
     /// What the run needs: latents are alive twice while the parts of a rollout are joined, and once more as pictures.
     fn needs(&self) -> Needs {
         let grpo = &self.config.grpo;
-        let kept = grpo.rollout.random_steps.min(grpo.rollout.steps) + 2;
+        let kept = grpo.kept_latents();
         let on_device = ON_CPU || grpo.rollout.trajectories == KeptOn::Device;
         let latents = if on_device { 2 * kept + 1 } else { 1 };
         let weights = self.trainer.state().weights;

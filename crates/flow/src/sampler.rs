@@ -13,20 +13,24 @@ use crate::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampler {
     grid: TimeGrid,
+    /// What every step would take if it drew noise.
     transitions: Vec<Transition>,
+    /// Steps from here on take the ODE.
+    random: usize,
+    keeps_ode_steps: bool,
 }
 
 impl Sampler {
     /// The deterministic sampler for inference.
     pub fn ode(grid: TimeGrid) -> Self {
         let transitions = vec![Transition::Ode; grid.len()];
-        Self { grid, transitions }
+        Self { random: grid.len(), grid, transitions, keeps_ode_steps: false }
     }
 
     /// The stochastic sampler for training: the Flow-GRPO SDE at every step.
     pub fn flow_sde(grid: TimeGrid, noise_level: NoiseLevel) -> Self {
         let transitions = vec![Transition::FlowSde { noise_level }; grid.len()];
-        Self { grid, transitions }
+        Self { random: grid.len(), grid, transitions, keeps_ode_steps: false }
     }
 
     /// The same with ODE steps after the first `random` ones.
@@ -37,9 +41,14 @@ impl Sampler {
     /// window at the start of the trajectory (arXiv 2507.21802).
     #[must_use]
     pub fn with_ode_after(mut self, random: usize) -> Self {
-        for transition in self.transitions.iter_mut().skip(random) {
-            *transition = Transition::Ode;
-        }
+        self.random = self.random.min(random);
+        self
+    }
+
+    /// The same, with the latents at ODE steps kept in trajectories: they can be replayed.
+    #[must_use]
+    pub fn keeping_ode_steps(mut self) -> Self {
+        self.keeps_ode_steps = true;
         self
     }
 
@@ -50,7 +59,7 @@ impl Sampler {
 
     /// Every step with its transition.
     pub fn steps(&self) -> impl Iterator<Item = (Step, Transition)> + '_ {
-        self.grid.steps().zip(self.transitions.iter().copied())
+        self.grid.steps().map(|step| (step, self.transition(step.index)))
     }
 
     /// Step `index` with its transition.
@@ -58,7 +67,19 @@ impl Sampler {
     /// # Panics
     /// If `index ≥ N`.
     pub fn step(&self, index: usize) -> (Step, Transition) {
-        (self.grid.step(index), self.transitions[index])
+        (self.grid.step(index), self.transition(index))
+    }
+
+    /// What step `index` would take if it drew noise.
+    ///
+    /// # Panics
+    /// If `index ≥ N`.
+    pub fn stochastic(&self, index: usize) -> Transition {
+        self.transitions[index]
+    }
+
+    fn transition(&self, index: usize) -> Transition {
+        if index < self.random { self.transitions[index] } else { Transition::Ode }
     }
 
     /// Samples a trajectory for every row.
@@ -93,11 +114,11 @@ impl Sampler {
     }
     // ANCHOR_END: trajectory
 
-    /// Whether a trajectory keeps `x_{t_index}`: a random step begins or ends there, or it is the last. ODE steps leave no trace,
-    /// so memory grows with the random steps alone.
+    /// Whether a trajectory keeps `x_{t_index}`: a random step begins or ends there, or it is the last. ODE steps leave no trace unless
+    /// they are asked to, so memory grows with the random steps alone.
     fn keeps(&self, index: usize) -> bool {
-        let random = |step: usize| self.transitions.get(step).copied().is_some_and(Transition::is_random);
-        index == self.grid.len() || random(index) || index.checked_sub(1).is_some_and(random)
+        let random = |step: usize| step < self.grid.len() && self.transition(step).is_random();
+        self.keeps_ode_steps || index == self.grid.len() || random(index) || index.checked_sub(1).is_some_and(random)
     }
 
     /// Samples the final latent alone, without keeping the way there.

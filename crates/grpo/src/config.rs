@@ -113,6 +113,7 @@ const MOST_STEPS: usize = 10_000;
 impl GrpoConfig {
     /// All that is out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {
+        let ode_steps = self.rollout.steps.saturating_sub(self.rollout.random_steps);
         let counts = [
             ranges::count("groups", self.groups, MOST),
             ranges::count("group_size", self.group_size, MOST),
@@ -144,6 +145,15 @@ impl GrpoConfig {
                 ));
             }
         }
+        if self.objective.kl_ode_steps > ode_steps {
+            let wanted = self.objective.kl_ode_steps;
+            problems.push(format!(
+                "objective.kl_ode_steps ({wanted}) must be at most {ode_steps}: so many steps of the rollout draw no noise"
+            ));
+        }
+        if self.objective.kl_ode_steps > 0 && self.objective.kl_weight == 0.0 {
+            problems.push("objective.kl_ode_steps needs an objective.kl_weight above 0".to_owned());
+        }
         if !problems.is_empty() {
             return problems; // What follows builds the grid.
         }
@@ -172,13 +182,25 @@ impl GrpoConfig {
         }
     }
 
-    /// Transitions that an epoch trains if every group has spread.
+    /// The sampler of the rollout, which keeps what the objective replays.
+    pub fn sampler(&self) -> Result<Sampler, GridError> {
+        let sampler = self.rollout.sampler()?;
+        Ok(if self.objective.kl_ode_steps > 0 { sampler.keeping_ode_steps() } else { sampler })
+    }
+
+    /// Latents of a row that a trajectory keeps.
+    pub fn kept_latents(&self) -> usize {
+        let RolloutConfig { steps, random_steps, .. } = self.rollout;
+        if self.objective.kl_ode_steps > 0 { steps + 1 } else { random_steps.min(steps) + 2 }
+    }
+
+    /// Transitions that an epoch replays if every group has spread, those that are only held to the reference as well.
     pub fn transitions_per_epoch(&self) -> usize {
         let per_row = match self.trained_steps {
             TrainedSteps::AllButLast {} => self.rollout.sampler().map_or(0, |sampler| trainable_steps(&sampler).len()),
             TrainedSteps::Random { count } => count,
         };
-        self.groups * self.group_size * per_row
+        self.groups * self.group_size * (per_row + self.objective.kl_ode_steps)
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) struct Update {
     pub taken: bool,
     pub loss_scale: Option<f64>,
     pub seen: Vec<Seen>,
+    /// KL divergences at ODE steps.
+    pub held_kl: Vec<f64>,
 }
 
 /// The numbers of an epoch: one line of `metrics.jsonl`.
@@ -65,6 +67,9 @@ pub struct EpochMetrics {
     /// All transitions of all updates together.
     #[serde(flatten)]
     pub policy: PolicyMetrics,
+    /// Mean KL divergence to the reference at ODE steps, where it is taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kl_ode_steps: Option<f64>,
     /// The transitions of each denoising step that was trained.
     pub steps: Vec<DenoisingStep>,
     /// Wall-clock times, which differ between runs that are otherwise equal.
@@ -189,6 +194,7 @@ impl EpochMetrics {
         learning_rate: f64,
     ) -> Self {
         let total: Vec<f64> = scores.total.iter().copied().map(f64::from).collect();
+        let held_kl: Vec<f64> = updates.iter().flat_map(|update| &update.held_kl).copied().collect();
         let seen: Vec<&Seen> = updates.iter().flat_map(|update| &update.seen).collect();
         let part = |scores: &[f32]| mean(&scores.iter().copied().map(f64::from).collect::<Vec<_>>());
         let first = updates.first().map_or(&[][..], |update| &update.seen);
@@ -213,6 +219,7 @@ impl EpochMetrics {
             gradient_rms: of_taken(|update| update.gradient_rms),
             on_policy: OnPolicy::of(first, objective.clip()),
             kl_weight: objective.kl_weight,
+            kl_ode_steps: (!held_kl.is_empty()).then(|| mean(&held_kl)),
             policy: PolicyMetrics::of(&seen, objective.clip()),
             steps: by_step(&seen, objective.clip()),
             time: EpochTimes::default(),

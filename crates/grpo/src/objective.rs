@@ -22,6 +22,10 @@ pub struct ObjectiveConfig {
     pub kl_controller: KlController,
     /// Which KL expression.
     pub kl_form: KlForm,
+    /// ODE steps of every row, drawn anew, at which the KL divergence alone is taken, as if they drew noise; each counts like a trained
+    /// transition (deviation `kl-on-ode-steps`). Without it nothing holds the velocity where a trajectory ends, and that is where a
+    /// picture's details are decided.
+    pub kl_ode_steps: usize,
     /// Which halves of a guided velocity have a gradient.
     pub guidance_gradient: GuidanceGradient,
 }

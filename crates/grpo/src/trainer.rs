@@ -140,7 +140,7 @@ where
         let Policy { network, reference, trained } = policy;
         let weights = trained.of(&network);
         Self {
-            sampler: config.rollout.sampler().expect("checked above"),
+            sampler: config.sampler().expect("checked above"),
             optimizer: AdamW::new(config.optimizer, &weights).with_muon(config.muon, trained.matrices(&network, "blocks.")),
             average: weights,
             policy: network,
@@ -303,7 +303,7 @@ where
         let step_weights = self.config.objective.step_weight.weights(&self.sampler, &trainable_steps(&self.sampler));
         let objective = self.objective();
         let mut updates = Vec::new();
-        for transitions in self.plan(advantages) {
+        for Planned { trained, held } in self.plan(advantages) {
             let replay = Replay {
                 sampler: &self.sampler,
                 reduction: self.config.rollout.log_prob,
@@ -319,11 +319,19 @@ where
                 workers: &self.workers,
             };
             let reference = (objective.kl_weight > 0.0).then_some(&self.reference);
-            let outcome = replay.gradient(&*self.differentiate, &self.policy, reference, &transitions)?;
+            let mut outcome = replay.gradient(&*self.differentiate, &self.policy, reference, &trained)?;
+            let mut held_kl = Vec::new();
+            if let Some(reference) = reference.filter(|_| !held.is_empty()) {
+                let share = 1.0 / trained.len() as f64;
+                let held = replay.hold(&*self.differentiate, &self.policy, reference, &held, share)?;
+                outcome.gradient = outcome.gradient.plus(&held.gradient);
+                outcome.loss += share * objective.kl_weight * held.kl.iter().sum::<f64>();
+                held_kl = held.kl;
+            }
             if updates.is_empty() {
                 check_on_policy(self.epoch + 1, &outcome.seen, self.task.on_policy_limit, objective.clip().range())?;
             }
-            updates.push(self.step(outcome)?);
+            updates.push(Update { held_kl, ..self.step(outcome)? });
         }
         Ok(updates)
     }
@@ -341,8 +349,15 @@ where
         if !taken && loss_scale.is_none() {
             return Err(TrainError::NotFinite { epoch: self.epoch + 1, loss, gradient_norm });
         }
-        let update =
-            Update { loss, gradient_norm, gradient_rms, taken, loss_scale: self.loss_scale.map(|scale| scale.factor), seen };
+        let update = Update {
+            loss,
+            gradient_norm,
+            gradient_rms,
+            taken,
+            loss_scale: self.loss_scale.map(|scale| scale.factor),
+            seen,
+            held_kl: Vec::new(),
+        };
         self.loss_scale = loss_scale;
         if taken {
             self.policy = weights.put_into(self.policy.clone());
@@ -360,7 +375,7 @@ where
     ///
     /// Rows of groups without spread are left out; the others are shuffled, alone or with those that they were sampled with, and dealt to
     /// the updates as evenly as they go.
-    fn plan(&self, advantages: &Advantages) -> Vec<Vec<Transition>> {
+    fn plan(&self, advantages: &Advantages) -> Vec<Planned> {
         let mut rng = self.key(Purpose::Order).rng();
         let together = match self.config.replay_batches {
             ReplayBatches::MicroBatch => 1,
@@ -378,20 +393,36 @@ where
         };
         let updates = self.config.updates_per_epoch;
         let part = |update: usize| &batches[batches.len() * update / updates..batches.len() * (update + 1) / updates];
-        let mut transitions_of = |rows: &Vec<usize>| {
-            let chosen = index::sample(&mut rng, trainable.len(), count).into_vec();
-            chosen
-                .into_iter()
-                .flat_map(|i| rows.iter().map(|&row| Transition { step: trainable[i], row }).collect::<Vec<_>>())
-                .collect::<Vec<_>>()
+        let ode_steps: Vec<usize> =
+            self.sampler.steps().filter(|(_, transition)| !transition.is_random()).map(|(step, _)| step.index).collect();
+        let mut of_rows = |rows: &[usize], steps: &[usize], count: usize| {
+            let chosen = index::sample(&mut rng, steps.len(), count).into_vec();
+            let at = |i: usize| rows.iter().map(move |&row| Transition { step: steps[i], row });
+            chosen.into_iter().flat_map(at).collect::<Vec<_>>()
         };
-        let plan = (0..updates).map(|update| part(update).iter().flat_map(&mut transitions_of).collect::<Vec<_>>());
-        plan.filter(|transitions| !transitions.is_empty()).collect()
+        let mut planned = |update: usize| {
+            let mut plan = Planned::default();
+            for rows in part(update) {
+                plan.trained.extend(of_rows(rows, &trainable, count));
+                plan.held.extend(of_rows(rows, &ode_steps, self.config.objective.kl_ode_steps));
+            }
+            plan
+        };
+        (0..updates).map(&mut planned).filter(|plan| !plan.trained.is_empty()).collect()
     }
 
     fn key(&self, purpose: Purpose) -> Key {
         Key::new(self.seed, purpose).epoch(self.epoch)
     }
+}
+
+/// What an update replays.
+#[derive(Clone, Debug, Default)]
+struct Planned {
+    /// Transitions that the policy gradient is taken of.
+    trained: Vec<Transition>,
+    /// ODE steps that are held to the reference.
+    held: Vec<Transition>,
 }
 
 /// Before the first update of an epoch the policy has not changed: every ratio is 1.

@@ -212,6 +212,15 @@ pub struct ReplayOutcome<B: Backend> {
     pub seen: Vec<Seen>,
 }
 
+/// The gradient of the KL divergence at ODE steps.
+#[derive(Clone, Debug)]
+pub struct Held<B: Backend> {
+    /// The gradient of `share·β·ΣKL`.
+    pub gradient: Parameters<B>,
+    /// The KL divergences, in the order of steps and rows.
+    pub kl: Vec<f64>,
+}
+
 /// What one transition showed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Seen {
@@ -269,24 +278,79 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
         let share = 1.0 / transitions.len() as f64;
         let batches = self.batches(transitions);
         let jobs = batches.iter().map(|batch| (policy.clone(), reference.cloned(), batch)).collect();
-        let (mut gradient, mut numbers) = (None, Vec::with_capacity(batches.len()));
-        self.workers.for_each(
-            jobs,
-            |(policy, reference, batch)| self.micro_batch(differentiate, policy, reference, batch, share),
-            |part: MicroBatch<B>| {
-                numbers.push(part.numbers);
-                gradient = Some(match gradient.take() {
-                    None => part.gradient,
-                    Some(sum) => Parameters::plus(sum, &part.gradient),
-                });
-            },
-        )?;
-        // One read for the whole update: at each the host waits for the device, and has nothing to give it meanwhile.
-        let numbers: Vec<f64> = Tensor::cat(numbers, 0).into_data().iter().collect();
+        let (gradient, numbers) =
+            self.summed(jobs, |(policy, reference, batch)| self.micro_batch(differentiate, policy, reference, batch, share))?;
         let (loss, seen) = self.told_apart(&batches, &numbers);
+        Ok(ReplayOutcome { gradient, loss, seen })
+    }
+
+    /// The gradient of `share·β·ΣKL(π_new ‖ π_ref)` over transitions of steps that draw no noise, each as if it did.
+    ///
+    /// # Panics
+    /// If there is no transition, or the trajectories did not keep one of them.
+    pub fn hold<AB, M>(
+        &self,
+        differentiate: &dyn Differentiate<AB, M, C>,
+        policy: &M::InnerModule,
+        reference: &M::InnerModule,
+        transitions: &[Transition],
+        share: f64,
+    ) -> Result<Held<B>, Stopped>
+    where
+        AB: AutodiffBackend<InnerBackend = B>,
+        M: AutodiffModule<AB> + VelocityField<AB, Condition = C>,
+        M::InnerModule: VelocityField<B, Condition = C> + Module<B>,
+    {
+        let batches = self.batches(transitions);
+        let jobs = batches.iter().map(|batch| (policy.clone(), reference.clone(), batch)).collect();
+        let hold = |(policy, reference, batch): (M::InnerModule, M::InnerModule, &Batch)| {
+            let step = self.sampler.step(batch.step).0;
+            let query = self.query(batch, self.trajectories.latents(step.index, &batch.rows));
+            let reference = self.guided(query.clone().ask(&reference));
+            let mut numbers = None;
+            let mut loss = |velocity: Tensor<AB, 4>| {
+                let policy = self.sampler.stochastic(step.index);
+                let kl = policy.kl(self.objective.kl_form, step, self.guided(velocity), Tensor::from_inner(reference.clone()));
+                let kl = batch.trained(kl);
+                numbers = Some(kl.clone().inner());
+                kl.sum() * (share * self.objective.kl_weight * self.loss_scale)
+            };
+            let gradient = differentiate.gradient(policy, self.trained, query, &mut loss);
+            MicroBatch { gradient, numbers: numbers.expect("the gradient is that of the loss") }
+        };
+        let (gradient, kl) = self.summed(jobs, hold)?;
+        Ok(Held { gradient, kl })
+    }
+
+    /// The sum of the gradients of micro-batches, and their numbers one after the other.
+    fn summed<T: Send>(
+        &self,
+        jobs: Vec<T>,
+        micro_batch: impl Fn(T) -> MicroBatch<B> + Sync,
+    ) -> Result<(Parameters<B>, Vec<f64>), Stopped> {
+        let (mut gradient, mut numbers) = (None, Vec::with_capacity(jobs.len()));
+        self.workers.for_each(jobs, micro_batch, |part: MicroBatch<B>| {
+            numbers.push(part.numbers);
+            gradient = Some(match gradient.take() {
+                None => part.gradient,
+                Some(sum) => Parameters::plus(sum, &part.gradient),
+            });
+        })?;
+        // One read for the whole update: at each the host waits for the device, and has nothing to give it meanwhile.
+        let numbers = Tensor::cat(numbers, 0).into_data().iter().collect();
         let gradient = gradient.expect("there are transitions");
         let gradient = if self.loss_scale == 1.0 { gradient } else { gradient.map(|values| values / self.loss_scale) };
-        Ok(ReplayOutcome { gradient, loss, seen })
+        Ok((gradient, numbers))
+    }
+
+    /// What the network is asked at a step of some rows.
+    fn query(&self, batch: &Batch, latent: Tensor<B, 4>) -> Query<B, C> {
+        let conditions: Vec<C> = batch.rows.iter().map(|&row| self.conditions[row].clone()).collect();
+        let query = Query::at(self.sampler.step(batch.step).0.from, latent, &conditions);
+        match self.guidance {
+            Some(guidance) => guidance.doubled(query),
+            None => query,
+        }
     }
 
     /// The loss and what was seen, from the numbers of every micro-batch after the other.
@@ -354,16 +418,11 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
     {
         let (step, transition) = self.sampler.step(batch.step);
         let device = self.trajectories.device().clone();
-        let conditions: Vec<C> = batch.rows.iter().map(|&row| self.conditions[row].clone()).collect();
         let advantages: Vec<f32> = batch.transitions().map(|transition| self.advantages[transition.row]).collect();
         let latent = self.trajectories.latents(step.index, &batch.rows);
         let next = self.trajectories.latents(step.index + 1, &batch.rows);
         let old_log_prob = batch.trained(self.trajectories.log_probs(step.index, &batch.rows));
-        let query = Query::at(step.from, latent.clone(), &conditions);
-        let query = match self.guidance {
-            Some(guidance) => guidance.doubled(query),
-            None => query,
-        };
+        let query = self.query(batch, latent.clone());
         let reference = reference.map(|reference| self.guided(query.clone().ask(&reference)));
 
         let mut numbers = None;

@@ -1,0 +1,138 @@
+//! Steps that draw no noise: they have no policy gradient, and can be held to the reference all the same.
+
+use burn::tensor::Tensor;
+use flow::{Query, Reduction, Sampler, VelocityField, row_mean};
+use grpo::{
+    GrpoConfig,
+    evaluate::{EncodedPrompt, Row},
+    noise::{Key, Purpose},
+    objective::ObjectiveConfig,
+    parameters::{Parameters, Trained},
+    rollout::Rollout,
+    trajectories::{KeptOn, Trajectories},
+    update::{Batches, Differentiate, InOnePiece, Replay, Transition},
+    workers::Workers,
+};
+use models::{Dit, TokenIds};
+use tasks::prompts::Prompt;
+
+use crate::{
+    backend::{Device, Plain, Training, distance, numbers},
+    closed_forms::noise,
+    networks::{conditions, network},
+    training::{config, trainer},
+};
+
+const ROWS: usize = 5;
+/// Of four steps the last two draw no noise.
+const RANDOM: usize = 2;
+
+fn holding(kl_ode_steps: usize, kl_weight: f64) -> GrpoConfig {
+    let mut config = config();
+    config.rollout.random_steps = RANDOM;
+    config.objective = ObjectiveConfig { kl_ode_steps, kl_weight, ..config.objective };
+    config
+}
+
+fn sampled(sampler: &Sampler, policy: &Dit<Plain>, workers: &Workers) -> Trajectories<Plain> {
+    let rows: Vec<Row> = (0..ROWS).map(|row| Row { prompt: row % 4, sample: row / 4 }).collect();
+    let prompts = conditions(4).into_iter().map(|condition| EncodedPrompt { prompt: Prompt::plain("a"), condition });
+    let prompts: Vec<EncodedPrompt<TokenIds>> = prompts.collect();
+    let rollout = Rollout {
+        sampler,
+        reduction: Reduction::Mean,
+        guidance: None,
+        shape: [3, 16, 16],
+        batch: 2,
+        kept_on: KeptOn::Device,
+        workers,
+    };
+    rollout.sample(
+        policy,
+        &prompts,
+        &rows,
+        [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(5, purpose)),
+        &Device::default(),
+    )
+}
+
+fn flat(parameters: &Parameters<Plain>) -> Vec<f64> {
+    parameters.to_data().values().flat_map(|data| data.iter::<f64>().collect::<Vec<_>>()).collect()
+}
+
+#[test]
+fn an_ode_step_is_held_by_the_kl_that_it_would_have_with_noise() {
+    let config = holding(1, 0.3);
+    let (sampler, workers) = (config.sampler().expect("valid"), Workers::new(2).expect("threads"));
+    let (policy, reference) = (network(1), network(2));
+    let trajectories = sampled(&sampler, &policy, &workers);
+    let conditions: Vec<TokenIds> = (0..ROWS).map(|row| conditions(4)[row % 4].clone()).collect();
+    let trained = Trained::all(&policy);
+    let share = 0.125;
+    for step in RANDOM..4 {
+        let held: Vec<Transition> = (0..ROWS).map(|row| Transition { step, row }).collect();
+        let replay = Replay {
+            sampler: &sampler,
+            reduction: Reduction::Mean,
+            guidance: None,
+            trajectories: &trajectories,
+            conditions: &conditions,
+            advantages: &[1.0; ROWS],
+            objective: &config.objective,
+            step_weights: &[1.0; 4],
+            trained: &trained,
+            batches: Batches::Of(2),
+            loss_scale: 1.0,
+            workers: &workers,
+        };
+        let got = replay.hold::<Training, Dit<Training>>(&InOnePiece, &policy, &reference, &held, share);
+
+        // By hand: c²/(2σ²)·mean((v − v_ref)²), with c what the mean of the SDE has of the velocity.
+        let (t, dt, a) = (1.0 - step as f64 / 4.0, 0.25, 0.7_f64);
+        let sigma = a * (t / (1.0 - t)).sqrt();
+        let c = (1.0 + sigma * sigma * (1.0 - t) / (2.0 * t)) * dt;
+        let factor = c * c / (2.0 * sigma * sigma);
+        let rows: Vec<usize> = (0..ROWS).collect();
+        let query = Query::at(t, trajectories.latents(step, &rows), &conditions);
+        let wanted = query.clone().ask(&reference);
+        let mut kl = Vec::new();
+        let mut loss = |velocity: Tensor<Training, 4>| {
+            let each = row_mean((velocity - Tensor::from_inner(wanted.clone())).powi_scalar(2)) * factor;
+            kl = numbers(each.clone().inner());
+            each.sum() * (share * 0.3)
+        };
+        let gradient =
+            Differentiate::<Training, Dit<Training>, _>::gradient(&InOnePiece, policy.clone(), &trained, query, &mut loss);
+        let far = distance(&flat(&got.gradient), &flat(&gradient));
+        assert!(far < 2e-5, "step {step}: gradients differ by {far:e}");
+        assert!(distance(&got.kl, &kl) < 1e-5, "step {step}: {:?} {kl:?}", got.kl);
+    }
+}
+
+/// How far the velocity at the last step has gone from the base's after some epochs.
+fn drift(config: GrpoConfig) -> f64 {
+    let mut trainer = trainer(config, 1);
+    for _ in 0..8 {
+        trainer.iterate().expect("an epoch");
+    }
+    let velocity = |network: &Dit<Plain>| {
+        let time = Tensor::full([4], 0.25, &Device::default());
+        numbers(network.velocity(noise(4, [3, 16, 16], 9) * 0.5, time, &conditions(4)))
+    };
+    distance(&velocity(&trainer.averaged_policy()), &velocity(&network(1)))
+}
+
+#[test]
+fn what_is_held_at_ode_steps_drifts_less() {
+    let (free, held) = (drift(holding(0, 0.5)), drift(holding(2, 0.5)));
+    println!("{free:.4} free, {held:.4} held");
+    assert!(held < 0.7 * free, "{held} held, {free} free");
+}
+
+#[test]
+fn more_ode_steps_than_there_are_and_a_weight_of_zero_are_refused() {
+    let problems = |ode_steps, kl_weight| holding(ode_steps, kl_weight).problems().join("; ");
+    assert_eq!(problems(2, 0.5), "");
+    assert!(problems(3, 0.5).contains("objective.kl_ode_steps (3) must be at most 2"), "{}", problems(3, 0.5));
+    assert!(problems(1, 0.0).contains("needs an objective.kl_weight above 0"), "{}", problems(1, 0.0));
+}
