@@ -1,7 +1,7 @@
 //! Steps that draw no noise: they have no policy gradient, and can be held to the reference all the same.
 
 use burn::tensor::Tensor;
-use flow::{Query, Reduction, Sampler, VelocityField, row_mean};
+use flow::{Query, Reduction, Sampler, VelocityField, gaussian::row_mean};
 use grpo::{
     GrpoConfig,
     evaluate::{EncodedPrompt, Row},

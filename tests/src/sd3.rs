@@ -370,6 +370,7 @@ impl ReplayedStep {
             kl_weight,
             kl_controller: KlController::Fixed {},
             kl_form: KlForm::Reference,
+            kl_ode_steps: 0,
             guidance_gradient,
         };
         let replay = Replay {
