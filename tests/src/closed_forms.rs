@@ -184,9 +184,9 @@ fn each_side_of_the_clip_has_its_own_range() {
         let loss = clipped_loss(new.clone(), Tensor::zeros([1], &device), Tensor::from_floats([advantage], &device), clip).loss;
         let want = if taken { f64::clamp(ratio, 0.9, 1.3) } else { ratio };
         let (got, gradients) = (numbers(loss.clone().inner())[0], loss.backward());
-        assert!((got + f64::from(advantage) * want).abs() < 1e-5, "advantage {advantage}, ratio {ratio}: {got}");
+        assert!((got + advantage * want).abs() < 1e-5, "advantage {advantage}, ratio {ratio}: {got}");
         let gradient = numbers(new.grad(&gradients).expect("a leaf"))[0];
-        let want = if taken { 0.0 } else { -f64::from(advantage) * ratio };
+        let want = if taken { 0.0 } else { -advantage * ratio };
         assert!((gradient - want).abs() < 1e-5, "advantage {advantage}, ratio {ratio}: {gradient} is not {want}");
     }
 }

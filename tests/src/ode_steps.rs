@@ -47,13 +47,15 @@ fn sampled(sampler: &Sampler, policy: &Dit<Plain>, workers: &Workers) -> Traject
         kept_on: KeptOn::Device,
         workers,
     };
-    rollout.sample(
-        policy,
-        &prompts,
-        &rows,
-        [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(5, purpose)),
-        &Device::default(),
-    )
+    rollout
+        .sample(
+            policy,
+            &prompts,
+            &rows,
+            [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(5, purpose)),
+            &Device::default(),
+        )
+        .expect("not stopped")
 }
 
 fn flat(parameters: &Parameters<Plain>) -> Vec<f64> {
@@ -85,7 +87,7 @@ fn an_ode_step_is_held_by_the_kl_that_it_would_have_with_noise() {
             loss_scale: 1.0,
             workers: &workers,
         };
-        let got = replay.hold::<Training, Dit<Training>>(&InOnePiece, &policy, &reference, &held, share);
+        let got = replay.hold::<Training, Dit<Training>>(&InOnePiece, &policy, &reference, &held, share).expect("not stopped");
 
         // By hand: c²/(2σ²)·mean((v − v_ref)²), with c what the mean of the SDE has of the velocity.
         let (t, dt, a) = (1.0 - step as f64 / 4.0, 0.25, 0.7_f64);

@@ -89,8 +89,7 @@ impl Sampled {
             workers: &self.workers,
         };
         let reference = network(2);
-        let outcome =
-            replay.gradient::<Training, Dit<Training>>(&InOnePiece, &self.network, Some(&reference), &how.transitions);
+        let outcome = replay.gradient::<Training, Dit<Training>>(&InOnePiece, &self.network, Some(&reference), &how.transitions);
         outcome.expect("not stopped")
     }
 }

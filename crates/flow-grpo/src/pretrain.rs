@@ -122,11 +122,11 @@ impl Checked for PretrainConfig {
             }
             Architecture::Dit(_) | Architecture::Mlp(_) => {}
         }
-        if !(0.0..=1.0).contains(&self.cool_down) {
-            problems.push(format!("cool_down ({}) must lie between 0 and 1", self.cool_down));
-        } else {
+        if (0.0..=1.0).contains(&self.cool_down) {
             let cool_down = format!("cool_down ({}) of steps", self.cool_down);
             problems.extend(schedule::problem(("warm_up", self.warm_up), (&cool_down, self.cooling()), ("steps", self.steps)));
+        } else {
+            problems.push(format!("cool_down ({}) must lie between 0 and 1", self.cool_down));
         }
         problems
     }

@@ -21,7 +21,7 @@ use crate::{
     evaluation::{Evaluator, Prompts, Sampling},
     memory,
     network::Pipeline,
-    output::print,
+    output::{log, print},
     picture,
     sd3::{self, Sd3, Sd3Config},
 };
@@ -143,7 +143,7 @@ pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
     };
     let of_run = trained.map(|trained| trained.max_sequence_length);
     if let (Some(length), None) = (of_run, max_sequence_length) {
-        eprintln!("note: T5 reads {length} tokens of a prompt, as in the run that trained the adapter");
+        log(format!("note: T5 reads {length} tokens of a prompt, as in the run that trained the adapter"));
     }
     let max_sequence_length = max_sequence_length.map(|length| length as usize).or(of_run).unwrap_or(MAX_SEQUENCE_LENGTH);
     let pipeline = Sd3::open(directory, size, max_sequence_length, None, &device)?;

@@ -252,7 +252,8 @@ where
         let inputs = Inputs::of(base_digest, std::iter::once(trainer.prompts()).chain(held_out));
         let (mut watched, mut evaluation_due) = (Watched::default(), true);
         if let Some((saved, _)) = SavedState::newest(run)? {
-            let Counters { epoch, kl_weight, loss_scale, inputs: then, watched: before, evaluation_due: due, .. } = saved.counters()?;
+            let Counters { epoch, kl_weight, loss_scale, inputs: then, watched: before, evaluation_due: due, .. } =
+                saved.counters()?;
             inputs.check(&then)?;
             (watched, evaluation_due) = (before, due);
             let state = TrainingState::of(&trainer.averaged_policy(), &trainer.state().weights, saved, device)?;
