@@ -594,6 +594,7 @@ mod tests {
         ("sd35m-pickscore grpo.objective.kl_weight", "0.01", "config/grpo.py:128"),
         ("grpo.objective.kl_controller.kind", "'fixed'", "scripts/train_sd3.py:897"),
         ("grpo.objective.kl_form", "'reference'", "scripts/train_sd3.py:895"),
+        ("grpo.objective.kl_ode_steps", "0", "scripts/train_sd3.py:345: every trained step draws noise"),
         (
             "grpo.objective.guidance_gradient",
             "'both'",
