@@ -131,6 +131,9 @@ fn encode(directory: &ModelDirectory, prompts: &[&str], length: usize) -> Vec<Em
 
 /// Relative to the largest number.
 const TOLERANCE: f64 = 1e-4;
+/// The same for gradients under guidance, in which two large ones nearly cancel: matrix products of ndarray round differently from one CPU to
+/// the next, and 1.6e-4 was seen.
+const GRADIENT_TOLERANCE: f64 = 5e-4;
 
 const MODELS: [&str; 2] = ["sd3-tiny", "sd3-plain"];
 
@@ -412,7 +415,7 @@ impl ReplayedStep {
             let want: Vec<f64> =
                 self.arrays.values(&format!("{prefix}.{name}")).1.into_iter().map(|value| value * scale).collect();
             let worst = got.iter().zip(&want).map(|(got, want)| (got - want).abs()).fold(0.0, f64::max);
-            assert!(worst <= TOLERANCE * largest, "{prefix}.{name}: off by {worst:e} of {largest:e}");
+            assert!(worst <= GRADIENT_TOLERANCE * largest, "{prefix}.{name}: off by {worst:e} of {largest:e}");
         }
     }
 }
