@@ -547,7 +547,7 @@ mod tests {
     }
 
     /// The numbers of the reference code (`yifan123/flow_grpo`, commit ac4c86e) with file and line; those of one configuration begin with its name.
-    const REFERENCE: [(&str, &str, &str); 54] = [
+    const REFERENCE: [(&str, &str, &str); 55] = [
         ("seed", "42", "config/base.py:11"),
         ("evaluate_every", "60", "config/grpo.py:58"),
         ("evaluation_guidance", "4.5", "config/base.py:43, scripts/train_sd3.py:254"),
