@@ -1,7 +1,7 @@
 //! The kernels of the backend under test against the compositions that define them: values and gradients.
 
-use burn::prelude::*;
-use kernels::{Kernels, plain};
+use burn::{prelude::*, tensor::activation};
+use kernels::{Kernels, plain, product};
 use proptest::{prelude::*, test_runner::RngSeed};
 
 use crate::{
@@ -99,4 +99,56 @@ fn kernels_read_views_as_what_they_show() {
     let (x, branch) = (x.transpose().narrow(0, 1, 6), branch.narrow(0, 2, 6));
     let got = numbers(Plain::gated_residual(x.clone(), branch.clone(), gate.clone()));
     assert!(distance(&got, &numbers(plain::gated_residual(x, branch, gate))) < 1e-6);
+}
+
+/// Sides of a product: odd, even, a multiple of 32 and of 64, and 1.
+const SIDES: [[usize; 3]; 6] = [[6, 24, 10], [32, 96, 32], [7, 32, 64], [64, 13, 96], [1, 128, 5], [40, 2, 1]];
+
+#[test]
+fn a_product_with_filled_sides_is_the_product() {
+    for (seed, [m, k, n]) in SIDES.into_iter().enumerate() {
+        let x = || inputs([[m, k], [k, n], [1, n]], seed);
+        let filled = |[x, w, b]: [T<2>; 3]| product::filled_linear(x, w, Some(b.squeeze_dim(0)));
+        agree(x(), filled, |[x, w, b]| x.matmul(w) + b);
+        agree(x(), |[a, b, c]| product::filled_matmul(a, b) * c, |[a, b, c]| a.matmul(b) * c);
+        agree(x(), |[a, b, c]| product::matmul(a, b) * c, |[a, b, c]| product::filled_matmul(a, b) * c);
+        // Rows of three samples, whose gradients with respect to the weights are added.
+        let rows = |x: T<2>| x.unsqueeze_dim::<3>(0).repeat_dim(0, 3);
+        let flat = |x: T<3>| x.reshape([3 * m, n]);
+        let filled = |[x, w, b]: [T<2>; 3]| flat(product::filled_linear(rows(x), w, None)) * b;
+        agree(x(), filled, |[x, w, b]| flat(rows(x).matmul(w.unsqueeze())) * b);
+        let [a, b, _] = x();
+        let (filled, want) = (product::filled_matmul(a.clone(), b.clone()), a.matmul(b));
+        assert!(distance(&numbers(filled), &numbers(want)) < 1e-6);
+    }
+}
+
+#[test]
+fn attention_with_filled_sides_is_attention() {
+    for (seed, [queries, keys, width]) in [[6, 10, 24], [32, 32, 32], [13, 64, 8], [1, 96, 64]].into_iter().enumerate() {
+        let x = inputs([[2 * queries, 3 * width], [2 * keys, 3 * width], [2 * keys, 3 * width], [queries, keys]], seed);
+        let heads = |x: T<2>| {
+            let length = x.dims()[0] / 2;
+            x.reshape([2, length, 3, width]).swap_dims(1, 2) // [2, 3, L, w]
+        };
+        let flat = |x: T<4>| x.reshape([2 * queries, 3 * width]);
+        for scale in [None, Some(0.7)] {
+            let attend = |f: fn(T<4>, T<4>, T<4>, Option<T<4>>, Option<f64>) -> T<4>| {
+                move |[q, k, v, bias]: [T<2>; 4]| flat(f(heads(q), heads(k), heads(v), Some(bias.unsqueeze()), scale))
+            };
+            agree(x.clone(), attend(product::filled_attention), attend(product::attention));
+            let by_hand = |[q, k, v, bias]: [T<2>; 4]| {
+                let scores = heads(q).matmul(heads(k).transpose()) * scale.unwrap_or(1.0 / (width as f64).sqrt());
+                flat(activation::softmax(scores + bias.unsqueeze(), 3).matmul(heads(v)))
+            };
+            agree(x.clone(), attend(product::filled_attention), by_hand);
+        }
+    }
+}
+
+#[test]
+fn products_are_filled_up_on_gpus_and_nowhere_else() {
+    let device = Device::default();
+    let on_a_gpu = cfg!(all(feature = "wgpu", not(any(feature = "ndarray", feature = "flex"))));
+    assert_eq!([product::fills_up::<Plain>(&device), product::fills_up::<Training>(&device)], [on_a_gpu; 2]);
 }

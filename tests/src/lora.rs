@@ -1,7 +1,7 @@
 //! LoRA: a fresh adapter changes nothing, only adapters are trained, the reference is the same weights without them.
 
 use burn::{
-    module::{Module, ModuleVisitor, Param},
+    module::{Module, ModuleVisitor, Param, ParamId},
     tensor::{Tensor, backend::Backend},
 };
 use flow::VelocityField;
@@ -11,12 +11,12 @@ use grpo::{
     parameters::{self, Parameters, Trained},
 };
 use models::{
-    Adaptable, Adapter, Dit, LoraConfig,
+    Adaptable, Adapter, Dit, Linear, LoraConfig, LowRank,
     lora::{self, LoraInit},
 };
 
 use crate::{
-    backend::{Device, Plain, distance, numbers},
+    backend::{Device, Plain, Training, distance, numbers},
     closed_forms::noise,
     networks::{conditions, network},
     training::{TestTrainer, config, policy_trainer},
@@ -80,6 +80,51 @@ fn merging_equals_applying() {
     assert_eq!(Parameters::of(&merged).layout(), Parameters::of(&network(1)).layout());
     assert!(distance(&velocity(&merged), &velocity(&applied)) < 1e-5);
 }
+
+/// `a·b` of row-major numbers on the host, `b` with `n` columns.
+fn product(a: &[f64], b: &[f64], n: usize) -> Vec<f64> {
+    let k = b.len() / n;
+    let element = |i: usize| (0..k).map(|j| a[i / n * k + j] * b[j * n + i % n]).sum();
+    (0..a.len() / k * n).map(element).collect()
+}
+
+/// The transpose of `n` columns.
+fn transpose(a: &[f64], n: usize) -> Vec<f64> {
+    (0..a.len()).map(|i| a[i % (a.len() / n) * n + i / (a.len() / n)]).collect()
+}
+
+#[test]
+fn a_layer_with_an_adapter_of_rank_32_and_its_gradients_are_the_formula() {
+    // 32 more than a multiple of 64, as every side here, is what GPUs have got wrong.
+    let [tokens, inputs, rank, outputs] = [416, 96, 32, 160];
+    let matrix = |m: usize, n: usize, seed: usize| -> Tensor<Training, 2> {
+        Tensor::from_inner(noise(m, [n, 1, 1], seed).reshape([m, n])).require_grad()
+    };
+    let [x, w, a, b, c] = [(tokens, inputs), (inputs, outputs), (inputs, rank), (rank, outputs), (tokens, outputs)]
+        .map(|(m, n)| matrix(m, n, m + n));
+    let param = |tensor: &Tensor<Training, 2>| Param::initialized(ParamId::new(), tensor.clone());
+    let mut layer = Linear::new(param(&w), None);
+    layer.adapter = Some(LowRank { a: param(&a), b: param(&b), alpha: 64.0 });
+    let y = layer.forward(x.clone());
+    let gradients = (y.clone() * c.clone()).sum().backward();
+    let gradient = |of: &Tensor<Training, 2>| numbers(of.grad(&gradients).expect("a gradient"));
+    let [x_, w_, a_, b_, c_] = [&x, &w, &a, &b, &c].map(|tensor| numbers(tensor.clone().inner()));
+
+    // y = x·W + 2·(x·A)·B
+    let sum = |a: Vec<f64>, b: Vec<f64>| a.iter().zip(b).map(|(a, b)| a + 2.0 * b).collect::<Vec<f64>>();
+    let low = product(&x_, &a_, rank);
+    assert!(distance(&numbers(y.inner()), &sum(product(&x_, &w_, outputs), product(&low, &b_, outputs))) < TOLERANCE);
+    // ∂B = 2·(x·A)ᵀ·c,  ∂A = 2·xᵀ·(c·Bᵀ),  ∂x = c·Wᵀ + 2·(c·Bᵀ)·Aᵀ
+    let twice = |x: Vec<f64>| x.into_iter().map(|x| 2.0 * x).collect::<Vec<f64>>();
+    let of_low = product(&c_, &transpose(&b_, outputs), rank);
+    assert!(distance(&gradient(&b), &twice(product(&transpose(&low, rank), &c_, outputs))) < TOLERANCE);
+    assert!(distance(&gradient(&a), &twice(product(&transpose(&x_, inputs), &of_low, rank))) < TOLERANCE);
+    let of_x = sum(product(&c_, &transpose(&w_, outputs), inputs), product(&of_low, &transpose(&a_, rank), inputs));
+    assert!(distance(&gradient(&x), &of_x) < TOLERANCE);
+}
+
+/// f32 against f64: sums of 416 products at most, of numbers that are sums themselves.
+const TOLERANCE: f64 = 1e-5;
 
 /// Where a network's linear layers are, by what its parameters are called.
 struct Linears {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use burn::prelude::*;
+use kernels::product::matmul;
 use serde::{Deserialize, Serialize};
 
 use crate::{parameters::Parameters, ranges};
@@ -189,9 +190,9 @@ fn orthogonal<B: Backend>(gradient: Tensor<B, 2>) -> Tensor<B, 2> {
     let norm = (wide.clone() * wide.clone()).sum().sqrt() + 1e-7;
     let mut x = wide / norm.reshape([1, 1]);
     for _ in 0..5 {
-        let a = x.clone().matmul(x.clone().transpose());
-        let b = a.clone().matmul(a.clone()) * 2.0315 - a * 4.775;
-        x = x.clone() * 3.4445 + b.matmul(x);
+        let a = matmul(x.clone(), x.clone().transpose());
+        let b = matmul(a.clone(), a.clone()) * 2.0315 - a * 4.775;
+        x = x.clone() * 3.4445 + matmul(b, x);
     }
     if rows > columns { x.transpose() } else { x }
 }

@@ -15,6 +15,7 @@ mod elementwise;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod host;
 pub mod plain;
+pub mod product;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod simd;
 

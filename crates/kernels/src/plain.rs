@@ -2,6 +2,8 @@
 
 use burn::tensor::{Tensor, activation, backend::Backend};
 
+use crate::product::matmul;
+
 /// Added to a mean square before the root.
 pub(crate) const EPSILON: f32 = 1e-6;
 
@@ -39,8 +41,8 @@ pub fn normalized_attention<B: Backend>(
     let split = |x: Tensor<B, 2>| x.reshape([length, rows * heads, width]).swap_dims(0, 1); // [B·heads, L, w]
     let query = normalize(features(query)) * (query_scale / (width as f64).sqrt()).unsqueeze();
     let key = normalize(features(key)) * key_scale.unsqueeze();
-    let weights = activation::softmax(split(query).matmul(split(key).transpose()), 2); // [B·heads, L, L]
-    let mixed = weights.matmul(split(value)); // [B·heads, L, w]
+    let weights = activation::softmax(matmul(split(query), split(key).transpose()), 2); // [B·heads, L, L]
+    let mixed = matmul(weights, split(value)); // [B·heads, L, w]
     mixed.swap_dims(0, 1).reshape([tokens_and_rows, d])
 }
 

@@ -16,7 +16,7 @@ pub mod weights;
 
 pub use classifier::{Classifier, ClassifierConfig};
 pub use dit::{Dit, DitConfig};
-pub use linear::Linear;
+pub use linear::{Linear, LowRank};
 pub use lora::{Adaptable, Adapter, LoraConfig};
 pub use mlp::{MlpConfig, MlpField};
 pub use vocabulary::{TokenIds, Vocabulary, VocabularyError};

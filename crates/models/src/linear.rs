@@ -1,10 +1,7 @@
 //! A linear layer that can carry a low-rank adapter.
 
-use burn::{
-    module::Param,
-    prelude::*,
-    tensor::{FloatDType, module::linear},
-};
+use burn::{module::Param, prelude::*, tensor::FloatDType};
+use kernels::product::{linear, matmul};
 
 /// A linear layer, on request with a low-rank adapter beside its weights.
 ///
@@ -75,7 +72,7 @@ impl<B: Backend> Linear<B> {
     #[must_use]
     pub fn merged(mut self) -> Self {
         if let Some(adapter) = self.adapter.take() {
-            let change = adapter.a.val().matmul(adapter.b.val()) * adapter.scale();
+            let change = matmul(adapter.a.val(), adapter.b.val()) * adapter.scale();
             self.weight = self.weight.map(|weight| {
                 let change = change.cast(FloatDType::from(weight.dtype()));
                 weight + change

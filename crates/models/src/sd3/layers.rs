@@ -3,12 +3,9 @@
 use burn::{
     module::{Module, Param},
     prelude::*,
-    tensor::{
-        DType, FloatDType,
-        module::{attention, conv2d},
-        ops::{AttentionModuleOptions, ConvOptions},
-    },
+    tensor::{DType, FloatDType, module::conv2d, ops::ConvOptions},
 };
+use kernels::product::attention;
 
 /// `x` through `f` in f32.
 pub(crate) fn in_f32<B: Backend, const D: usize>(x: Tensor<B, D>, f: impl FnOnce(Tensor<B, D>) -> Tensor<B, D>) -> Tensor<B, D> {
@@ -118,7 +115,7 @@ pub(crate) fn join_heads<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 3> {
 /// # Shapes
 /// all: `[B, heads, L, w]`
 pub(crate) fn attend<B: Backend>([query, key, value]: [Tensor<B, 4>; 3]) -> Tensor<B, 4> {
-    attention(query, key, value, None, None, AttentionModuleOptions::default())
+    attention(query, key, value, None, None)
 }
 
 /// GELU in its tanh form (arXiv 1606.08415, section 2).

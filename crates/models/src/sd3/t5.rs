@@ -3,12 +3,9 @@
 use burn::{
     module::{Module, Param},
     prelude::*,
-    tensor::{
-        FloatDType, TensorData,
-        module::{attention, embedding},
-        ops::AttentionModuleOptions,
-    },
+    tensor::{FloatDType, TensorData, module::embedding},
 };
+use kernels::product::attention;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -205,8 +202,7 @@ impl<B: Backend> Layer<B> {
         let [query, key, value] =
             [&self.query, &self.key, &self.value].map(|layer| split_heads(layer.forward(normed.clone()), self.heads));
         // T5 does not divide by the root of the width: its initial weights are that much smaller.
-        let unscaled = AttentionModuleOptions { scale: Some(1.0), ..AttentionModuleOptions::default() };
-        let mixed = join_heads(attention(query, key, value, None, Some(bias.clone()), unscaled));
+        let mixed = join_heads(attention(query, key, value, Some(bias.clone()), Some(1.0)));
         let tokens = tokens + self.output.forward(mixed);
         let normed = rms_normalized(tokens.clone(), self.mlp_scale.val(), self.epsilon);
         let hidden = gelu_tanh(self.gate.forward(normed.clone())) * self.input.forward(normed);

@@ -1,0 +1,147 @@
+//! Matrix products that are right on every backend, and what is made of them.
+//!
+//! `CubeCL`'s double-buffered products, on wgpu and cuda, read the inner dimension in pairs of stages, but test for its end only where it is
+//! not a whole number of stages: where that number is odd, they add what lies behind the end (tracel-ai/cubek issue 434; fixed in no version
+//! that Burn 0.21 can use). A stage has 2 to 32 numbers, a power of two. On these backends an even inner dimension is therefore filled up
+//! with zeros to a multiple of 64; an odd one is no whole number of stages. Where a single row or column is multiplied, a stage can have 256
+//! numbers: there two rows or columns are added.
+//!
+//! In a product that is differentiated, every side is the inner dimension of one of three products, so all are filled up.
+
+use burn::tensor::{Tensor, activation, backend::Backend, module, ops::AttentionModuleOptions};
+
+/// `a·b`
+///
+/// # Shapes
+/// `a`: `[…, M, K]`; `b`: `[…, K, N]`; result: `[…, M, N]`
+pub fn matmul<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D> {
+    if fills_up::<B>(&a.device()) { filled_matmul(a, b) } else { a.matmul(b) }
+}
+
+/// `x·W + b`
+///
+/// # Shapes
+/// `x`: `[…, M, inputs]`; `weight`: `[inputs, outputs]`; `bias`: `[outputs]`; result: `[…, M, outputs]`
+pub fn linear<B: Backend, const D: usize>(x: Tensor<B, D>, weight: Tensor<B, 2>, bias: Option<Tensor<B, 1>>) -> Tensor<B, D> {
+    if fills_up::<B>(&x.device()) { filled_linear(x, weight, bias) } else { module::linear(x, weight, bias) }
+}
+
+/// `softmax(scale·q·kᵀ + bias)·v`, where `scale` is `1/√w` unless given.
+///
+/// # Shapes
+/// `query`: `[B, heads, Q, w]`; `key`, `value`: `[B, heads, L, w]`; `bias`: `[B or 1, heads, Q, L]`; result: `[B, heads, Q, w]`
+pub fn attention<B: Backend>(
+    query: Tensor<B, 4>,
+    key: Tensor<B, 4>,
+    value: Tensor<B, 4>,
+    bias: Option<Tensor<B, 4>>,
+    scale: Option<f64>,
+) -> Tensor<B, 4> {
+    let ([.., queries, width], [.., keys, _]) = (query.dims(), key.dims());
+    let as_they_are = [queries, keys, width].iter().all(|&side| filled(side) == side);
+    if as_they_are || !fills_up::<B>(&query.device()) {
+        let options = AttentionModuleOptions { scale, ..AttentionModuleOptions::default() };
+        return module::attention(query, key, value, None, bias, options);
+    }
+    filled_attention(query, key, value, bias, scale)
+}
+
+/// [`matmul`] with its sides filled up, on any backend.
+pub fn filled_matmul<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D> {
+    let (rows, columns) = (a.dims()[D - 2], b.dims()[D - 1]);
+    let (a, b) = (fill_left(a), fill_right(b));
+    cut(cut(a.matmul(b), D - 2, rows), D - 1, columns)
+}
+
+/// [`linear`] with its sides filled up, on any backend.
+pub fn filled_linear<B: Backend, const D: usize>(
+    x: Tensor<B, D>,
+    weight: Tensor<B, 2>,
+    bias: Option<Tensor<B, 1>>,
+) -> Tensor<B, D> {
+    let (rows, outputs) = (x.dims()[D - 2], weight.dims()[1]);
+    let product = module::linear(fill_left(x), fill_right(weight), None);
+    let product = cut(cut(product, D - 2, rows), D - 1, outputs);
+    match bias {
+        Some(bias) => product + bias.unsqueeze(),
+        None => product,
+    }
+}
+
+/// [`attention`] by products with their sides filled up, on any backend.
+pub fn filled_attention<B: Backend>(
+    query: Tensor<B, 4>,
+    key: Tensor<B, 4>,
+    value: Tensor<B, 4>,
+    bias: Option<Tensor<B, 4>>,
+    scale: Option<f64>,
+) -> Tensor<B, 4> {
+    let scale = scale.unwrap_or_else(|| (query.dims()[3] as f64).sqrt().recip());
+    let scores = filled_matmul(query * scale, key.transpose()); // [B, heads, Q, L]
+    let scores = match bias {
+        Some(bias) => scores + bias,
+        None => scores,
+    };
+    filled_matmul(activation::softmax(scores, 3), value)
+}
+
+/// Whether products on this backend are filled up: those of `CubeCL`.
+pub fn fills_up<B: Backend>(device: &B::Device) -> bool {
+    B::name(device).contains("cubecl")
+}
+
+/// The length to which a side of this length is filled up.
+fn filled(side: usize) -> usize {
+    match side {
+        1 => 3,
+        side if side.is_multiple_of(2) => side.next_multiple_of(64),
+        side => side,
+    }
+}
+
+/// `[…, M, K]`, the left factor.
+fn fill_left<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
+    let x = fill(x, D - 1);
+    if is_filled(&x, D - 2) { fill(x, D - 2) } else { x }
+}
+
+/// `[…, K, N]`, the right factor.
+fn fill_right<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
+    let x = fill(x, D - 2);
+    if is_filled(&x, D - 1) { fill(x, D - 1) } else { x }
+}
+
+/// Whether a side is filled up that is not the inner dimension of the product itself.
+fn is_filled<B: Backend, const D: usize>(x: &Tensor<B, D>, dim: usize) -> bool {
+    x.dims()[dim] == 1 || B::ad_enabled(&x.device())
+}
+
+fn fill<B: Backend, const D: usize>(x: Tensor<B, D>, dim: usize) -> Tensor<B, D> {
+    let mut shape = x.dims();
+    shape[dim] = filled(shape[dim]) - shape[dim];
+    if shape[dim] == 0 {
+        return x;
+    }
+    let zeros = Tensor::zeros(shape, (&x.device(), x.dtype()));
+    Tensor::cat(vec![x, zeros], dim)
+}
+
+fn cut<B: Backend, const D: usize>(x: Tensor<B, D>, dim: usize, length: usize) -> Tensor<B, D> {
+    if x.dims()[dim] == length { x } else { x.narrow(dim, 0, length) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_that_is_filled_up_is_an_even_number_of_stages_of_any_size_and_any_other_is_none() {
+        for side in 1..300_usize {
+            let filled = filled(side);
+            assert!(filled >= side && filled < side + 64 && filled > 1);
+            for stage in [2, 4, 8, 16, 32] {
+                assert!(!filled.is_multiple_of(stage) || filled.is_multiple_of(2 * stage), "{side} becomes {filled}");
+            }
+        }
+    }
+}
