@@ -99,13 +99,15 @@ struct Fault {
     at: usize,
 }
 
-/// About `count` faults, spread evenly over the calls of a run.
+/// About `count` faults: half of them at the first calls, while the directory is made, and half spread evenly over a run.
 fn faults(kind: Kind, calls: &BTreeMap<String, usize>, count: usize) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (names, what) in FAULTS {
         for (call, &n) in names.iter().filter_map(|name| calls.get_key_value(*name)) {
             let each = (count / FAULTS.len()).clamp(1, n);
-            faults.extend((0..each).map(|i| Fault { kind, call: call.clone(), what, at: 1 + i * n / each }));
+            let first = each.div_ceil(2);
+            let at = |i: usize| if i < first { 1 + i } else { 1 + i * n / each };
+            faults.extend((0..each).map(|i| Fault { kind, call: call.clone(), what, at: at(i) }));
         }
     }
     faults
@@ -162,7 +164,7 @@ fn a_run_with_any_fault_of_the_system_goes_on_as_if_it_never_had_been() {
         eprintln!("\n*** SKIPPED: no faults are injected, because strace is not installed or may not trace ***\n");
         return;
     }
-    let count = std::env::var("FLOW_GRPO_FAULTS").map_or(42, |number| number.parse().expect("FLOW_GRPO_FAULTS is a number"));
+    let count = std::env::var("FLOW_GRPO_FAULTS").map_or(100, |number| number.parse().expect("FLOW_GRPO_FAULTS is a number"));
     let directory = tempfile::tempdir().expect("a directory");
     let mut all = Vec::new();
     for (kind, count) in [(Kind::Full, count / 2), (Kind::Lora, count / 4), (Kind::Resumed, count / 4)] {

@@ -106,6 +106,11 @@ fn rules_that_make_no_sense_are_refused() {
         refuse(&rule("x", r#"{kind="below", value=1.0}"#, r#"{kind="raise_kl", factor=0.5}"#)).contains("rules[0].action.factor")
     );
     assert!(refuse(&rule("x", r#"{kind="below", value=1.0}"#, r#"{kind="stop", factor=2.0}"#)).contains("factor"));
+    for guidance in ["nan", "inf", "1e300", "0.0"] {
+        for key in ["grpo.rollout.guidance", "evaluation_guidance"] {
+            assert!(refuse(&format!("{key}={guidance}")).contains(key), "{key}={guidance}");
+        }
+    }
     assert!(refuse("tuning={kind=\"full\", rank=4}").contains("rank"));
     assert!(refuse("grpo.objective.kl_controller={kind=\"fixed\", target=0.1}").contains("target"));
     assert!(refuse(&rule("x", r#"{kind="fallen", by=-1.0}"#, stop)).contains("rules[0].when.by"));

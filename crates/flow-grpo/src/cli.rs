@@ -11,6 +11,7 @@ use flow::GridKind;
 use grpo::{
     evaluate::Row,
     noise::{Key, Purpose},
+    ranges::MOST_GUIDANCE,
     workers::Workers,
 };
 use models::{
@@ -171,8 +172,6 @@ const SMALLEST: [usize; 3] = [2, 1, 1];
 const MOST_STEPS: i64 = 10_000;
 /// More pictures for a prompt, or a kind of prompt, than anybody looks at.
 const MOST_PICTURES: i64 = 1_000_000;
-/// A larger scale of guidance than any that leaves a picture.
-const MOST_GUIDANCE: f64 = 100.0;
 
 /// A scale of guidance.
 fn guidance(text: &str) -> Result<f64, String> {

@@ -16,7 +16,6 @@
 //! ```
 
 use std::{
-    cell::Cell,
     collections::BTreeSet,
     fs::{self, File, OpenOptions, TryLockError},
     io::{ErrorKind, Write},
@@ -36,8 +35,6 @@ pub struct RunDir {
     path: PathBuf,
     metrics: Option<File>,
     events: Option<EventFile>,
-    /// Whether there is a `config.toml`, which makes it the directory of a run.
-    configured: Cell<bool>,
     _lock: File,
 }
 
@@ -84,7 +81,7 @@ impl RunDir {
         }
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         sync_directory(path).and_then(|()| sync_directory(parent)).with_context(unmakable)?;
-        Ok(Self { path: path.to_owned(), metrics: None, events: None, configured: Cell::new(false), _lock: lock })
+        Ok(Self { path: path.to_owned(), metrics: None, events: None, _lock: lock })
     }
 
     /// Opens the directory of a run that is to go on; returns it with its configuration file.
@@ -96,7 +93,7 @@ impl RunDir {
         let config = text_file::read(&config_file)
             .with_context(|| format!("{} is not a run directory: cannot read config.toml", path.display()))?;
         let lock = lock(path)?;
-        Ok((Self { path: path.to_owned(), metrics: None, events: None, configured: Cell::new(true), _lock: lock }, config))
+        Ok((Self { path: path.to_owned(), metrics: None, events: None, _lock: lock }, config))
     }
 
     /// Writes down the configuration, and adds this program to those that worked on the run; says so if it is on another backend
@@ -131,9 +128,7 @@ impl RunDir {
     /// If the directory cannot be written.
     pub fn configure(&self, config: &impl Serialize) -> Result<()> {
         remove_unfinished(&self.path)?;
-        write_text(&self.path.join("config.toml"), &toml::to_string(config).context("a configuration is plain data")?)?;
-        self.configured.set(true);
-        Ok(())
+        write_text(&self.path.join("config.toml"), &toml::to_string(config).context("a configuration is plain data")?)
     }
 
     /// The directory.
@@ -354,8 +349,8 @@ fn position(line: &serde_json::Value) -> Option<usize> {
 impl Drop for RunDir {
     /// A start that was refused leaves nothing behind: directories that are empty, and the lock, which goes last.
     fn drop(&mut self) {
-        if self.configured.get() {
-            return;
+        if self.path.join("config.toml").exists() {
+            return; // A run, also where its configuration came to be in an attempt that failed.
         }
         for name in FRESH {
             let _ = fs::remove_dir(self.path.join(name)); // Fails where something is in it, which stays.

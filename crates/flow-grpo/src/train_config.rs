@@ -110,7 +110,7 @@ impl Checked for TrainConfig {
             ("evaluation_samples", self.evaluation_samples.max(1)),
         ];
         problems.extend(counts.into_iter().filter_map(|(key, value)| ranges::count(key, value, MOST)));
-        problems.extend(ranges::positive("evaluation_guidance", self.evaluation_guidance));
+        problems.extend(ranges::guidance("evaluation_guidance", self.evaluation_guidance));
         problems.extend(schedule::problem(
             ("grpo.warm_up", self.grpo.warm_up),
             ("grpo.cool_down", self.grpo.cool_down),

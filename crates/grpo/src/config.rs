@@ -124,7 +124,7 @@ impl GrpoConfig {
             ranges::count("rollout.steps", self.rollout.steps, MOST_STEPS),
         ];
         let numbers = [
-            ranges::positive("rollout.guidance", self.rollout.guidance),
+            ranges::guidance("rollout.guidance", self.rollout.guidance),
             ranges::positive("objective.clip_range_low", self.objective.clip_range_low),
             ranges::positive("objective.clip_range_high", self.objective.clip_range_high),
             ranges::not_negative("objective.kl_weight", self.objective.kl_weight),

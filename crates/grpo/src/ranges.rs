@@ -18,6 +18,14 @@ pub fn not_negative(key: &str, value: f64) -> Option<String> {
     (!(value >= 0.0 && value.is_finite())).then(|| format!("{key} ({value}) must be at least 0"))
 }
 
+/// The largest scale of guidance: far beyond those that leave a picture.
+pub const MOST_GUIDANCE: f64 = 100.0;
+
+/// A scale of guidance: above 0 and at most [`MOST_GUIDANCE`].
+pub fn guidance(key: &str, value: f64) -> Option<String> {
+    (!(value > 0.0 && value <= MOST_GUIDANCE)).then(|| format!("{key} ({value}) must be above 0 and at most {MOST_GUIDANCE}"))
+}
+
 /// In `[0, 1)`: a decay.
 pub fn decay(key: &str, value: f64) -> Option<String> {
     (!(0.0..1.0).contains(&value)).then(|| format!("{key} ({value}) must be at least 0 and below 1"))
