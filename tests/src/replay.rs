@@ -170,7 +170,7 @@ fn a_scaled_loss_keeps_what_half_precision_rounds_to_nothing() {
     use burn::tensor::FloatDType;
     let exact = Sampled::by(network(1));
     let half = Sampled { network: network(1).computing_in(FloatDType::F16), ..Sampled::by(network(1)) };
-    // As small as the share of a transition in an epoch of the paper's size.
+    // About the share of a transition, and of an element of its latent, in an epoch of the paper's size against this one's.
     let how = |loss_scale| How {
         kl_weight: 0.0,
         advantages: How::default().advantages.iter().map(|advantage| advantage * 2e-5).collect(),
