@@ -63,3 +63,39 @@ impl Transition {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STEP: Step = Step { index: 1, from: 0.75, to: 0.5 };
+
+    fn sde(a: f64) -> Transition {
+        Transition::FlowSde { noise_level: NoiseLevel::new(a).expect("valid") }
+    }
+
+    #[test]
+    fn an_ode_step_draws_no_noise_and_moves_by_the_velocity_over_its_duration() {
+        assert_eq!((Transition::Ode.is_random(), Transition::Ode.std(STEP)), (false, 0.0));
+        assert_eq!(Transition::Ode.velocity_coefficient(STEP), -0.25);
+    }
+
+    #[test]
+    fn an_sde_step_is_random_only_with_noise() {
+        // σ = 0.7·√(0.75 / 0.25), std = σ·√0.25
+        assert!(sde(0.7).is_random() && (sde(0.7).std(STEP) - 0.35 * 3.0_f64.sqrt()).abs() < 1e-12);
+        assert_eq!((sde(0.0).is_random(), sde(0.0).std(STEP)), (false, 0.0));
+        assert_eq!(sde(0.0).velocity_coefficient(STEP), -0.25);
+    }
+
+    #[test]
+    fn a_noise_level_is_a_finite_number_of_at_least_0() {
+        for a in [0.0, 0.7, 3.0] {
+            assert_eq!(NoiseLevel::new(a).map(f64::from), Some(a));
+        }
+        for a in [-0.1, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(NoiseLevel::new(a), None);
+            assert!(NoiseLevel::try_from(a).expect_err("no level").contains("at least 0"));
+        }
+    }
+}
