@@ -4,6 +4,7 @@ mod app;
 mod book;
 mod check;
 mod measure;
+mod same;
 mod test;
 
 use std::process::ExitCode;
@@ -52,6 +53,8 @@ enum Verb {
     Figure(AppArgs),
     /// Measure a machine: the parts, how an epoch grows, the main jobs from start to end. For a GPU: --backend cuda.
     Measure(measure::MeasureArgs),
+    /// Whether two builds of the program compute the same numbers: `same OLD NEW`.
+    Same(same::SameArgs),
     /// Run all tests on a backend.
     Test(test::TestArgs),
     /// Format, clippy, docs, tests and book, cheapest first.
@@ -88,6 +91,7 @@ fn run() -> Result<ExitCode> {
         Verb::Bench(args) => app::run("bench", &args),
         Verb::Figure(args) => app::run("figure", &args),
         Verb::Measure(args) => measure::measure(&args),
+        Verb::Same(args) => same::same(&args).map(|()| ExitCode::SUCCESS),
         Verb::Test(args) => test::test(&args).map(|()| ExitCode::SUCCESS),
         Verb::Check => check::check().map(|()| ExitCode::SUCCESS),
         Verb::Book => book::build().map(|()| ExitCode::SUCCESS),
