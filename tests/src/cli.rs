@@ -262,7 +262,9 @@ fn a_recorded_evaluation_is_repeated_to_the_last_digit() {
     let settings = ["epochs=1", "evaluation_samples=2", "grpo.groups=2", "grpo.group_size=4", "grpo.cool_down=0", "seed=5"];
     let mut command = Command::new(program());
     command.args(["train", "--out"]).arg(&out).args(settings.iter().flat_map(|setting| ["--set", setting]));
-    assert!(command.output().expect("the program runs").status.success());
+    let output = command.output().expect("the program runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("40 ODE steps"), "{said}");
     let recorded = metrics(&out).into_iter().rfind(|line| line["event"] == "eval").expect("an evaluation");
     let [run_text, table_text] = [&out, &table].map(|path| path.to_string_lossy().into_owned());
     let output = run(&["eval", "--as-in", &run_text, "--output", &table_text]);

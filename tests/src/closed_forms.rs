@@ -2,11 +2,10 @@
 
 use burn::tensor::Tensor;
 use flow::{
-    GridKind, Guidance, GuidanceGradient, IsotropicGaussian, KlForm, NoiseLevel, Reduction, Sampler, Step, Transition,
-    VelocityField,
+    Affine, FlowSde, GridKind, Guidance, GuidanceGradient, IsotropicGaussian, KlForm, NoiseLevel, Ode, Reduction, Sampler, Step,
+    Transition, VelocityField,
     analytic::{Component, GaussianField, MixtureField, score_from_velocity},
     matching::{TimeDistribution, flow_matching_loss},
-    transition,
 };
 use grpo::{
     noise::{Key, Purpose, normal},
@@ -18,6 +17,11 @@ use crate::backend::{Device, Plain, Training, distance, numbers};
 pub fn noise(rows: usize, shape: [usize; 3], stream: usize) -> Tensor<Plain, 4> {
     let keys: Vec<Key> = (0..rows).map(|row| Key::new(7, Purpose::Step).row(row, 0).step(stream)).collect();
     normal(&keys, shape, &Device::default())
+}
+
+/// The Flow-GRPO SDE at a noise level.
+pub fn flow_sde(level: f64) -> Transition {
+    FlowSde { noise_level: NoiseLevel::new(level).expect("valid") }.into()
 }
 
 /// Data with correlated elements: eigenvalues 4 and 0.04 on axes turned by 0.6.
@@ -80,8 +84,7 @@ fn the_first_step_has_exactly_the_noise_level_as_std() {
     for a in [0.1, 0.7, 1.0] {
         for kind in [GridKind::Linear {}, GridKind::Sd3DoubleShift { shift: 3.0 }] {
             let step = kind.grid(10).expect("valid").step(0);
-            let x = noise(1, POINT, 3);
-            let first = transition::flow_sde(x.clone(), x, step, NoiseLevel::new(a).expect("valid"));
+            let first = flow_sde(a).affine(step);
             assert!((first.std - a).abs() < 1e-12, "{} is not {a}", first.std);
         }
     }
@@ -92,8 +95,8 @@ fn without_noise_the_sde_is_the_euler_ode() {
     let (x, v) = (noise(8, POINT, 4), noise(8, POINT, 5));
     let grid = GridKind::Shifted { shift: 3.0 }.grid(10).expect("valid");
     for step in grid.steps() {
-        let sde = transition::flow_sde(x.clone(), v.clone(), step, NoiseLevel::new(0.0).expect("valid"));
-        let ode = transition::ode(x.clone(), v.clone(), step);
+        let sde = flow_sde(0.0).gaussian(x.clone(), v.clone(), step);
+        let ode = Transition::from(Ode {}).gaussian(x.clone(), v.clone(), step);
         assert_eq!(sde.std, 0.0);
         let d = distance(&numbers(sde.mean), &numbers(ode.mean));
         assert!(d < 1e-6, "{d:e}");
@@ -104,20 +107,14 @@ fn without_noise_the_sde_is_the_euler_ode() {
 fn the_coefficients_are_those_of_the_table() {
     // The double-shift grid of 10 steps at a = 0.7: mean = cx·x + cv·v, std = sd.
     let grid = GridKind::Sd3DoubleShift { shift: 3.0 }.grid(10).expect("valid");
-    let device = Device::default();
-    let [zero, one] = [0.0, 1.0].map(|value| Tensor::<Plain, 4>::full([1, 1, 1, 1], value, &device));
     for (i, sd, cx, cv) in [
         (0, 0.7, 0.755, -0.039_871),
         (3, 0.445_897, 0.884_093, -0.083_818),
         (8, 0.225_360, 0.908_672, -0.335_055),
         (9, 0.006_278, 0.997_793, -0.011_116),
     ] {
-        let at = |x: &Tensor<Plain, 4>, v: &Tensor<Plain, 4>| {
-            transition::flow_sde(x.clone(), v.clone(), grid.step(i), NoiseLevel::new(0.7).expect("valid"))
-        };
-        assert!((at(&one, &zero).std - sd).abs() < 1e-6);
-        assert!((numbers(at(&one, &zero).mean)[0] - cx).abs() < 1e-6);
-        assert!((numbers(at(&zero, &one).mean)[0] - cv).abs() < 1e-6);
+        let Affine { latent, velocity, std } = flow_sde(0.7).affine(grid.step(i));
+        assert!((std - sd).abs() < 1e-6 && (latent - cx).abs() < 1e-6 && (velocity - cv).abs() < 1e-6, "step {i}");
     }
 }
 
@@ -142,8 +139,7 @@ fn the_log_probability_is_the_closed_form() {
 
 #[test]
 fn every_kl_form_is_its_closed_form() {
-    let level = NoiseLevel::new(0.7).expect("valid");
-    let transition = Transition::FlowSde { noise_level: level };
+    let transition = flow_sde(0.7);
     for step in
         [Step { index: 3, from: 0.7, to: 0.6 }, Step { index: 0, from: 1.0, to: 0.9 }, Step { index: 8, from: 0.278, to: 0.009 }]
     {
@@ -165,7 +161,7 @@ fn every_kl_form_is_its_closed_form() {
         assert!(distance(&got(KlForm::Velocity), &times(&velocities, 1.0 / 48.0)) < 1e-5);
         // The paper's own expression in terms of velocities, which is singular at t = 1.
         if step.from < 1.0 {
-            let (t, sigma) = (step.from, level.sigma(step));
+            let (t, sigma) = (step.from, FlowSde { noise_level: NoiseLevel::new(0.7).expect("valid") }.sigma(step));
             let factor = step.duration() / 2.0 * (sigma * (1.0 - t) / (2.0 * t) + 1.0 / sigma).powi(2);
             assert!(distance(&got(KlForm::Paper), &times(&velocities, factor)) < 1e-5);
         }
@@ -274,12 +270,12 @@ fn times_follow_their_distribution() {
 
 #[test]
 fn ode_steps_at_the_end_draw_no_noise() {
-    let sampler = Sampler::flow_sde(GridKind::Linear {}.grid(5).expect("valid"), NoiseLevel::new(0.7).expect("valid"));
-    assert!(sampler.steps().all(|(_, transition)| transition.is_random()));
+    let sampler = Sampler::new(GridKind::Linear {}.grid(5).expect("valid"), flow_sde(0.7));
+    assert!(sampler.steps().all(|(step, transition)| transition.is_random(step)));
     let sampler = sampler.with_ode_after(3);
     let trajectory =
         sampler.trajectory(&gaussian(), &[], noise(4, POINT, 12), |step| noise(4, POINT, 13 + step.index), Reduction::Mean);
-    assert_eq!([sampler.step(3).1, sampler.step(4).1], [Transition::Ode; 2]);
+    assert_eq!([sampler.step(3).1, sampler.step(4).1], [Ode {}.into(); 2]);
     let random: Vec<bool> = trajectory.log_probs.iter().map(Option::is_some).collect();
     assert_eq!(random, [true, true, true, false, false]);
     let kept: Vec<bool> = trajectory.latents.iter().map(Option::is_some).collect();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::{Tensor, TensorData};
-use flow::{GridKind, KlForm, NoiseLevel, Reduction, Transition};
+use flow::{Dance, FlowCps, FlowSde, GridKind, IsotropicGaussian, KlForm, NoiseLevel, Reduction, Step, Transition};
 use grpo::{
     advantage::{AdvantageConfig, Spread, group_advantages},
     objective::{Clip, clipped_loss},
@@ -19,10 +19,15 @@ struct Golden {
 
 impl Golden {
     fn read() -> Self {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
-        let text = std::fs::read_to_string(directory.join("flow_sde_reference.json")).expect("the golden is committed");
+        Self::named("flow_sde_reference")
+    }
+
+    /// The cases of `NAME.json`, and the arrays of `NAME.safetensors`.
+    fn named(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
+        let text = std::fs::read_to_string(path.with_extension("json")).expect("the golden is committed");
         let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        let bytes = std::fs::read(directory.join("flow_sde_reference.safetensors")).expect("the golden is committed");
+        let bytes = std::fs::read(path.with_extension("safetensors")).expect("the golden is committed");
         Self { bytes, cases: json["cases"].as_array().expect("cases").clone() }
     }
 
@@ -60,7 +65,7 @@ fn every_case_of_the_reference_code_is_reproduced() {
             GridKind::Sd3DoubleShift { shift: 3.0 }.grid(case["n_steps"].as_u64().expect("steps") as usize).expect("valid");
         let step = grid.step(case["step"].as_u64().expect("step") as usize);
         let noise_level = NoiseLevel::new(case["noise_level"].as_f64().expect("level")).expect("valid");
-        let transition = Transition::FlowSde { noise_level };
+        let transition = Transition::from(FlowSde { noise_level });
         let get = |name: &str| golden.tensor::<4>(&format!("{key}.{name}"));
         let want = |name: &str| golden.wide(&format!("{key}.{name}"));
 
@@ -97,6 +102,38 @@ fn every_case_of_the_reference_code_is_reproduced() {
         let scale = want("advantage").iter().fold(0.0_f64, |scale, advantage| scale.max(advantage.abs()));
         let off = (numbers(policy.loss.mean())[0] - want("policy_loss")[0]).abs();
         assert!(off <= TOLERANCE * scale, "{key} loss: off by {off:e}");
+    }
+}
+
+#[test]
+fn flow_cps_and_dance_are_those_of_the_published_code() {
+    let golden = Golden::named("transitions/transitions");
+    assert_eq!(golden.cases.len(), 49);
+    for case in &golden.cases {
+        let key = case["key"].as_str().expect("key");
+        let noise_level = NoiseLevel::new(case["noise_level"].as_f64().expect("level")).expect("valid");
+        let transition: Transition = match case["kind"].as_str().expect("kind") {
+            "flow_cps" => FlowCps { noise_level }.into(),
+            "dance" => Dance { noise_level }.into(),
+            kind => panic!("{kind}"),
+        };
+        let [from, to] = ["from", "to"].map(|name| case[name].as_f64().expect("a time"));
+        let step = Step { index: case["step"].as_u64().expect("step") as usize, from, to };
+        let get = |name: &str| golden.tensor::<4>(&format!("{key}.{name}"));
+        let want = |name: &str| golden.wide(&format!("{key}.{name}"));
+
+        let gaussian = transition.gaussian(get("x"), get("velocity"), step);
+        assert_near(&format!("{key} std"), &[gaussian.std], &[case["std"].as_f64().expect("std")], 1e-6);
+        assert_near(&format!("{key} mean"), &numbers(gaussian.mean.clone()), &want("mean"), TOLERANCE);
+        assert_near(&format!("{key} next"), &numbers(gaussian.sample(get("noise"))), &want("next"), TOLERANCE);
+        let other = transition.gaussian(get("x"), get("velocity_2"), step);
+        assert_near(&format!("{key} mean_2"), &numbers(other.mean.clone()), &want("mean_2"), TOLERANCE);
+        assert_eq!(gaussian.is_random(), !case["log_prob"].is_null(), "{key}");
+        if gaussian.is_random() {
+            let log_prob = |gaussian: &IsotropicGaussian<Plain>| numbers(gaussian.log_prob(get("next"), Reduction::Mean));
+            assert_near(&format!("{key} log_prob"), &log_prob(&gaussian), &want("log_prob"), LOG_PROB_TOLERANCE);
+            assert_near(&format!("{key} log_prob_2"), &log_prob(&other), &want("log_prob_2"), LOG_PROB_TOLERANCE);
+        }
     }
 }
 

@@ -9,7 +9,6 @@ use tasks::{
 };
 
 use crate::{
-    backend::Device,
     networks::network,
     training::{TestTrainer, config, task},
 };
@@ -62,7 +61,7 @@ fn trainer(config: GrpoConfig, prompts: usize, gives: Gives) -> TestTrainer {
     task.prompts.truncate(prompts);
     task.mix = Mix::even(prompts);
     let workers = Workers::new(2).expect("threads");
-    Trainer::new(config, 10, 1, task, grpo::Policy::full(network(1)), workers, Device::default())
+    Trainer::new(config, 10, 1, task, grpo::Policy::full(network(1)), workers)
 }
 
 fn gives() -> impl Strategy<Value = Gives> {

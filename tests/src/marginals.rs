@@ -5,14 +5,12 @@
 //! with a wrong drift.
 
 use burn::tensor::Tensor;
-use flow::{GridKind, IsotropicGaussian, NoiseLevel, Step, VelocityField, sampler::velocity_at, transition};
+use flow::{Affine, Dance, FlowCps, FlowSde, GridKind, NoiseLevel, Step, Transition, VelocityField, sampler::velocity_at};
 
 use crate::{
     backend::{Plain, numbers},
-    closed_forms::{gaussian, mixture, noise},
+    closed_forms::{flow_sde, gaussian, mixture, noise},
 };
-
-type Rule = fn(Tensor<Plain, 4>, Tensor<Plain, 4>, Step, NoiseLevel) -> IsotropicGaussian<Plain>;
 
 /// Mean (2) and covariance (xx, xy, yy) of points in the plane.
 #[derive(Clone, Copy, Debug)]
@@ -84,11 +82,9 @@ const AT: [usize; 4] = [40, 100, 160, 190];
 fn worst_deviation<F: VelocityField<Plain, Condition = ()>>(
     field: &F,
     truth: impl Fn(f64) -> Moments,
-    level: f64,
-    rule: Rule,
+    rule: impl Fn(Step) -> Affine,
     stream: usize,
 ) -> f64 {
-    let level = NoiseLevel::new(level).expect("valid");
     let mut latent = noise(ROWS, [2, 1, 1], stream);
     let mut worst = 0.0_f64;
     for step in (GridKind::Linear {}).grid(STEPS).expect("valid").steps() {
@@ -96,7 +92,9 @@ fn worst_deviation<F: VelocityField<Plain, Condition = ()>>(
             worst = worst.max(Moments::of(&latent).deviation(&truth(step.from), ROWS));
         }
         let velocity = velocity_at(field, latent.clone(), step, &[]);
-        latent = rule(latent, velocity, step, level).sample(noise(ROWS, [2, 1, 1], stream + 1 + step.index));
+        let affine = rule(step);
+        let drawn = noise(ROWS, [2, 1, 1], stream + 1 + step.index) * affine.std;
+        latent = latent * affine.latent + velocity * affine.velocity + drawn;
     }
     worst
 }
@@ -106,42 +104,44 @@ const BOUND: f64 = 9.0;
 
 #[test]
 fn the_sde_keeps_the_marginals_of_the_ode() {
-    for (index, level) in [0.1, 0.7, 1.0].into_iter().enumerate() {
+    let dance = Dance { noise_level: NoiseLevel::new(0.3).expect("valid") };
+    let transitions = [flow_sde(0.1), flow_sde(0.7), flow_sde(1.0), dance.into()];
+    for (index, transition) in transitions.into_iter().enumerate() {
         let stream = 1000 * (index + 1);
-        let deviation = worst_deviation(&gaussian(), gaussian_truth, level, transition::flow_sde, stream);
-        println!("gaussian, a = {level}: {deviation:.1} standard errors");
-        assert!(deviation < BOUND, "gaussian, a = {level}: {deviation:.1} standard errors");
-        let deviation = worst_deviation(&mixture(), mixture_truth, level, transition::flow_sde, stream + 500);
-        println!("mixture, a = {level}: {deviation:.1} standard errors");
-        assert!(deviation < BOUND, "mixture, a = {level}: {deviation:.1} standard errors");
+        let deviation = worst_deviation(&gaussian(), gaussian_truth, |step| transition.affine(step), stream);
+        println!("gaussian, {transition:?}: {deviation:.1} standard errors");
+        assert!(deviation < BOUND, "gaussian, {transition:?}: {deviation:.1} standard errors");
+        let deviation = worst_deviation(&mixture(), mixture_truth, |step| transition.affine(step), stream + 500);
+        println!("mixture, {transition:?}: {deviation:.1} standard errors");
+        assert!(deviation < BOUND, "mixture, {transition:?}: {deviation:.1} standard errors");
     }
+}
+
+/// It keeps the coefficients of `x_0` and `x_1`, but what stands for them are means, which spread less.
+#[test]
+fn flow_cps_does_not_keep_the_marginals() {
+    let transition = Transition::from(FlowCps { noise_level: NoiseLevel::new(0.5).expect("valid") });
+    let deviation = worst_deviation(&gaussian(), gaussian_truth, |step| transition.affine(step), 9000);
+    assert!(deviation > 1.5 * BOUND, "{deviation:.1} standard errors");
 }
 
 // ANCHOR: wrong
 /// The SDE with its score term multiplied by `share`.
-fn with_share_of_score(
-    x: Tensor<Plain, 4>,
-    v: Tensor<Plain, 4>,
-    step: Step,
-    level: NoiseLevel,
-    share: f64,
-) -> IsotropicGaussian<Plain> {
-    let (t, sigma) = (step.from, level.sigma(step));
-    let score = (x.clone() + v.clone() * (1.0 - t)) * (share * sigma * sigma / (2.0 * t));
-    IsotropicGaussian { mean: x - (v + score) * step.duration(), std: sigma * step.duration().sqrt() }
+fn with_share_of_score(step: Step, share: f64) -> Affine {
+    let sigma = FlowSde { noise_level: NoiseLevel::new(0.7).expect("valid") }.sigma(step);
+    let (t, dt) = (step.from, -step.duration());
+    let score = share * sigma * sigma / (2.0 * t); // of x + (1 − t)·v
+    Affine { latent: 1.0 + score * dt, velocity: (1.0 + score * (1.0 - t)) * dt, std: sigma * step.duration().sqrt() }
 }
 // ANCHOR_END: wrong
 
 #[test]
 fn an_sde_without_its_score_term_is_found_out() {
-    let none =
-        worst_deviation(&gaussian(), gaussian_truth, 0.7, |x, v, step, level| with_share_of_score(x, v, step, level, 0.0), 5000);
-    let half =
-        worst_deviation(&gaussian(), gaussian_truth, 0.7, |x, v, step, level| with_share_of_score(x, v, step, level, 0.5), 6000);
+    let with = |share, stream| worst_deviation(&gaussian(), gaussian_truth, |step| with_share_of_score(step, share), stream);
+    let (none, half) = (with(0.0, 5000), with(0.5, 6000));
     println!("no score: {none:.0}, half: {half:.0}");
     assert!(none > 3.0 * BOUND && half > 3.0 * BOUND, "no score: {none}, half: {half}");
-    let whole =
-        worst_deviation(&gaussian(), gaussian_truth, 0.7, |x, v, step, level| with_share_of_score(x, v, step, level, 1.0), 5000);
+    let whole = with(1.0, 5000);
     assert!(whole < BOUND, "the test's own SDE with the whole score must pass: {whole}");
 }
 
@@ -154,15 +154,13 @@ fn variance_error(steps: usize, level: f64) -> f64 {
     const START: f64 = 0.8;
     let data_variance = 0.25_f64;
     let marginal = |t: f64| (1.0 - t).powi(2) * data_variance + t * t;
-    let level = NoiseLevel::new(level).expect("valid");
-    let device = crate::backend::Device::default();
+    let transition = flow_sde(level);
     let time = |i: usize| START * (1.0 - i as f64 / steps as f64);
     let variance = (0..steps).fold(marginal(START), |variance, index| {
         let step = Step { index, from: time(index), to: time(index + 1) };
         let gain = (step.from - (1.0 - step.from) * data_variance) / marginal(step.from);
-        let x = Tensor::<Plain, 4>::full([1, 1, 1, 1], 1.0, &device);
-        let gaussian = transition::flow_sde(x, Tensor::full([1, 1, 1, 1], gain, &device), step, level);
-        numbers(gaussian.mean)[0].powi(2) * variance + gaussian.std.powi(2)
+        let Affine { latent, velocity, std } = transition.affine(step);
+        (latent + velocity * gain).powi(2) * variance + std.powi(2)
     });
     (variance - data_variance).abs()
 }

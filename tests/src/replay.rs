@@ -222,7 +222,7 @@ fn a_replay_that_is_not_the_rollout_stops_the_run_beyond_a_limit_in_clip_ranges(
     let with_limit = |on_policy_limit: f64| {
         let task = grpo::Task { on_policy_limit, ..task(Box::new(Darkness)) };
         let workers = Workers::new(2).expect("threads");
-        let trainer = TestTrainer::new(config(), 10, 1, task, Policy::full(network(1)), workers, Device::default());
+        let trainer = TestTrainer::new(config(), 10, 1, task, Policy::full(network(1)), workers);
         trainer.differentiating(Box::new(Drifting(1e-2)))
     };
     let seen = with_limit(f64::INFINITY).iterate().expect("no limit").metrics.on_policy;
@@ -476,4 +476,43 @@ fn x_1_and_the_noise_of_every_step_differ() {
             assert!(correlation.abs() < 0.18, "two of x_1 and the noises are alike: {correlation}");
         }
     }
+}
+
+/// The steps of a trainer's rollouts draw noise of their own: with a velocity of zero, variances add up.
+#[test]
+fn a_trainers_x_1_is_not_drawn_again_at_a_step() {
+    #[derive(burn::module::Module, Debug)]
+    struct Still<B: burn::tensor::backend::Backend> {
+        nothing: burn::module::Param<Tensor<B, 1>>,
+    }
+    impl<B: burn::tensor::backend::Backend> VelocityField<B> for Still<B> {
+        type Condition = ();
+        fn velocity(&self, latent: Tensor<B, 4>, _time: Tensor<B, 1>, _conditions: &[()]) -> Tensor<B, 4> {
+            latent.zeros_like() + self.nothing.val().reshape([1, 1, 1, 1])
+        }
+    }
+    struct Indifferent;
+    impl Reward for Indifferent {
+        fn name(&self) -> &'static str {
+            "indifferent"
+        }
+        fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+            Ok(vec![0.5; images.len()])
+        }
+    }
+    let config = GrpoConfig { groups: 2, group_size: 32, rollout_batch: 32, ..config() };
+    let variance = config.rollout.sampler().expect("valid").steps().fold(1.0, |variance, (step, transition)| {
+        let affine = transition.affine(step);
+        affine.latent.powi(2) * variance + affine.std.powi(2)
+    });
+    let prompt = EncodedPrompt { prompt: Prompt::plain("a"), condition: () };
+    let task = grpo::Task::new(vec![prompt], (), Indifferent, SHAPE, Decoder::Points);
+    let field = Still::<Plain> { nothing: burn::module::Param::from_tensor(Tensor::zeros([1], &Device::default())) };
+    let workers = Workers::new(2).expect("threads");
+    let mut trainer = grpo::Trainer::<Training, Still<Training>, ()>::new(config, 1, 1, task, Policy::full(field), workers);
+    let images = trainer.iterate().expect("an epoch").images;
+    let squares: Vec<f64> = images.iter().flat_map(|image| &image.pixels).map(|&x| f64::from(x).powi(2)).collect();
+    let found = squares.iter().sum::<f64>() / squares.len() as f64;
+    // The mean of 49,152 squares has a relative standard deviation of 0.6 %.
+    assert!((found / variance - 1.0).abs() < 0.03, "{found} instead of {variance}");
 }

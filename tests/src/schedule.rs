@@ -124,7 +124,7 @@ fn evaluations_do_not_repeat_the_noise_of_training() {
         "grpo.cool_down=0",
         "grpo.rollout.steps=40",
         "grpo.rollout.random_steps=1",
-        "grpo.rollout.noise_level=1e-6",
+        "grpo.rollout.transition.noise_level=1e-6",
         "evaluation_samples=32",
     ];
     toy(&path, &alike);

@@ -7,7 +7,9 @@ use std::{
 };
 
 use burn::tensor::{DType, FloatDType, Tensor, TensorData, backend::Backend};
-use flow::{GridKind, Guidance, GuidanceGradient, KlForm, NoiseLevel, Query, Reduction, Sampler, Trajectory, VelocityField};
+use flow::{
+    FlowSde, GridKind, Guidance, GuidanceGradient, KlForm, NoiseLevel, Query, Reduction, Sampler, Trajectory, VelocityField,
+};
 use grpo::{
     objective::{KlController, ObjectiveConfig, StepWeight},
     parameters::{Parameters, Trained},
@@ -323,7 +325,7 @@ impl ReplayedStep {
 
     fn sampler(&self) -> Sampler {
         let grid = GridKind::Sd3DoubleShift { shift: 3.0 }.grid(self.arrays.number("steps")).expect("a grid");
-        Sampler::flow_sde(grid, NoiseLevel::new(self.fact("noise_level")).expect("valid"))
+        Sampler::new(grid, FlowSde { noise_level: NoiseLevel::new(self.fact("noise_level")).expect("valid") })
     }
 
     /// The log-probabilities of the golden's draw, by what answers queries.

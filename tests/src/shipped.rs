@@ -58,8 +58,7 @@ fn a_dense_reward_rises_steadily_on_the_shipped_base() {
         ..small
     };
     let workers = Workers::new(2).expect("threads");
-    let mut trainer =
-        Trainer::<Training, Dit<Training>, TokenIds>::new(config, 15, 1, task, Policy::full(network), workers, Device::default());
+    let mut trainer = Trainer::<Training, Dit<Training>, TokenIds>::new(config, 15, 1, task, Policy::full(network), workers);
     let rewards: Vec<f64> = (0..15).map(|_| trainer.iterate().expect("an epoch").metrics.reward).collect();
     let thirds: Vec<f64> = rewards.chunks(5).map(|third| third.iter().sum::<f64>() / 5.0).collect();
     println!("{thirds:.3?}");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::Tensor;
-use flow::{GridKind, GuidanceGradient, KlForm, NoiseLevel, Reduction};
+use flow::{FlowSde, GridKind, GuidanceGradient, KlForm, NoiseLevel, Reduction};
 use grpo::{
     GrpoConfig, Policy, ReplayBatches, RolloutConfig, Task, TrainError, TrainedSteps, Trainer,
     advantage::{AdvantageConfig, Spread},
@@ -42,7 +42,7 @@ pub fn config() -> GrpoConfig {
         rollout: RolloutConfig {
             steps: 4,
             grid: GridKind::Linear {},
-            noise_level: NoiseLevel::new(0.7).expect("valid"),
+            transition: FlowSde { noise_level: NoiseLevel::new(0.7).expect("valid") }.into(),
             random_steps: 3,
             log_prob: Reduction::Mean,
             guidance: 1.0,
@@ -76,21 +76,13 @@ pub fn config() -> GrpoConfig {
 pub type TestTrainer = Trainer<Training, Dit<Training>, TokenIds>;
 
 pub fn trainer_for(config: GrpoConfig, seed: u64, workers: usize, reward: Box<dyn Reward>) -> TestTrainer {
-    Trainer::new(
-        config,
-        10,
-        seed,
-        task(reward),
-        Policy::full(network(1)),
-        Workers::new(workers).expect("threads"),
-        Device::default(),
-    )
+    Trainer::new(config, 10, seed, task(reward), Policy::full(network(1)), Workers::new(workers).expect("threads"))
 }
 
 /// A trainer of this policy, for darkness.
 pub fn policy_trainer(config: GrpoConfig, policy: Policy<Dit<Plain>>) -> TestTrainer {
     let workers = Workers::new(2).expect("threads");
-    Trainer::new(config, 10, 1, task(Box::new(Darkness)), policy, workers, Device::default())
+    Trainer::new(config, 10, 1, task(Box::new(Darkness)), policy, workers)
 }
 
 pub fn task(reward: Box<dyn Reward>) -> Task<Plain, TokenIds> {

@@ -11,7 +11,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
-use flow::{GridKind, Guidance, GuidanceGradient, KlForm, NoiseLevel, Reduction, Sampler, Trajectory, sampler::velocity_at};
+use flow::{
+    FlowSde, GridKind, Guidance, GuidanceGradient, KlForm, NoiseLevel, Reduction, Sampler, Trajectory, sampler::velocity_at,
+};
 use grpo::{
     noise::{Key, Purpose, normal},
     objective::{KlController, ObjectiveConfig, StepWeight},
@@ -225,9 +227,9 @@ impl<'a> Bench<'a> {
             preset,
             conditions: (1..=batch).map(prompt).collect(),
             guidance: Guidance { unconditional: prompt(0), scale: GUIDANCE },
-            sampler: Sampler::flow_sde(
+            sampler: Sampler::new(
                 GridKind::Sd3DoubleShift { shift: 3.0 }.grid(10)?,
-                NoiseLevel::new(0.7).context("a noise level")?,
+                FlowSde { noise_level: NoiseLevel::new(0.7).context("a noise level")? },
             ),
             latents: normal::<Plain>(&keys(Purpose::Initial), shape, device),
             noise: normal::<Plain>(&keys(Purpose::Step), shape, device),

@@ -576,7 +576,7 @@ mod tests {
         ("grpo.rollout.steps", "10", "config/grpo.py:36"),
         ("grpo.rollout.grid.kind", "'sd3_double_shift'", "diffusers' FlowMatchEulerDiscreteScheduler"),
         ("grpo.rollout.grid.shift", "3.0", "scheduler_config.json of SD3.5-Medium"),
-        ("grpo.rollout.noise_level", "0.7", "config/base.py:54"),
+        ("grpo.rollout.transition.noise_level", "0.7", "config/base.py:54"),
         ("grpo.rollout.random_steps", "10", "flow_grpo/diffusers_patch/sd3_pipeline_with_logprob.py:137-167"),
         ("grpo.rollout.log_prob", "'mean'", "flow_grpo/diffusers_patch/sd3_sde_with_logprob.py:68"),
         ("grpo.rollout.guidance", "4.5", "config/grpo.py:38"),

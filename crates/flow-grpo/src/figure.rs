@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use flow::{
-    GridKind, NoiseLevel, Step, Transition,
+    FlowSde, GridKind, NoiseLevel, Ode, Step, Transition,
     analytic::{Component, MixtureField},
     sampler::velocity_at,
 };
@@ -31,8 +31,8 @@ pub fn marginals(path: &Path) -> Result<()> {
     let component = |weight, mean, std| Component { weight, mean: vec![mean], std };
     let field = MixtureField::new(vec![component(0.5, -1.8, 0.25), component(0.3, 0.4, 0.4), component(0.2, 2.0, 0.15)]);
     let noise_level = NoiseLevel::new(0.7).context("0.7 is a noise level")?;
-    let ode = particles(&field, Transition::Ode)?;
-    let sde = particles(&field, Transition::FlowSde { noise_level })?;
+    let ode = particles(&field, Ode {}.into())?;
+    let sde = particles(&field, FlowSde { noise_level }.into())?;
     let panels: Vec<Panel> = SHOWN
         .iter()
         .zip(ode.iter().zip(&sde))

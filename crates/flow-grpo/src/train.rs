@@ -238,7 +238,7 @@ where
         let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
         let workers = workers.stopping_when(interrupt::requested);
         let policy = policy(config, base, device)?;
-        let trainer = Trainer::new(config.grpo.clone(), config.epochs, config.seed, task, policy, workers, device.clone());
+        let trainer = Trainer::new(config.grpo.clone(), config.epochs, config.seed, task, policy, workers);
         let mut trainer = trainer.differentiating(differentiate);
         if backend::SCALES_LOSS {
             trainer = trainer.scaling_loss(LossScale::default());
@@ -454,7 +454,8 @@ where
         let ends = [("test", &self.test), ("unseen", &self.unseen)].into_iter();
         let ends = ends.filter_map(|(name, prompts)| Some(format!("; {name} at both ends: {}", size(prompts.as_ref()?))));
         let every = self.config.evaluate_every;
-        format!("validation every {every} epochs: {}{note}{}", size(&self.validation), ends.collect::<String>())
+        let ends: String = ends.collect();
+        format!("validation every {every} epochs: {}{note}{ends}; {EVALUATION_STEPS} ODE steps", size(&self.validation))
     }
 
     /// How long training will take if it keeps the pace of the first evaluation.

@@ -44,9 +44,10 @@ impl Transition {
     /// If the step is deterministic: a point mass has no density.
     // ANCHOR: kl
     pub fn kl<B: Backend>(self, form: KlForm, step: Step, velocity: Tensor<B, 4>, reference: Tensor<B, 4>) -> Tensor<B, 1> {
-        assert!(self.is_random(), "a deterministic step has no KL divergence");
+        let affine = self.affine(step);
+        assert!(affine.std > 0.0, "a deterministic step has no KL divergence");
         let elements = velocity.dims()[1..].iter().product::<usize>() as f64;
-        let per_element = self.velocity_coefficient(step).powi(2) / (2.0 * self.std(step).powi(2));
+        let per_element = affine.velocity.powi(2) / (2.0 * affine.std.powi(2));
         let factor = match form {
             KlForm::Paper => per_element * elements,
             KlForm::PaperMean => per_element,

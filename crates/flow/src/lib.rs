@@ -20,4 +20,4 @@ pub use gaussian::{IsotropicGaussian, Reduction};
 pub use kl::KlForm;
 pub use sampler::{Sampler, Trajectory};
 pub use time_grid::{GridError, GridKind, Step, TimeGrid};
-pub use transition::{NoiseLevel, Transition};
+pub use transition::{Affine, Dance, FlowCps, FlowSde, NoiseLevel, Ode, Rule, Transition};

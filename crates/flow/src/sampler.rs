@@ -6,31 +6,29 @@ use crate::{
     field::{Query, VelocityField},
     gaussian::Reduction,
     time_grid::{Step, TimeGrid},
-    transition::{NoiseLevel, Transition},
+    transition::{Ode, Transition},
 };
 
 /// A time grid with the transition that each of its steps takes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampler {
     grid: TimeGrid,
-    /// What every step would take if it drew noise.
-    transitions: Vec<Transition>,
+    /// The transition of every step before `random`.
+    transition: Transition,
     /// Steps from here on take the ODE.
     random: usize,
     keeps_ode_steps: bool,
 }
 
 impl Sampler {
-    /// The deterministic sampler for inference.
-    pub fn ode(grid: TimeGrid) -> Self {
-        let transitions = vec![Transition::Ode; grid.len()];
-        Self { random: grid.len(), grid, transitions, keeps_ode_steps: false }
+    /// The sampler that takes the same transition at every step.
+    pub fn new(grid: TimeGrid, transition: impl Into<Transition>) -> Self {
+        Self { random: grid.len(), grid, transition: transition.into(), keeps_ode_steps: false }
     }
 
-    /// The stochastic sampler for training: the Flow-GRPO SDE at every step.
-    pub fn flow_sde(grid: TimeGrid, noise_level: NoiseLevel) -> Self {
-        let transitions = vec![Transition::FlowSde { noise_level }; grid.len()];
-        Self { random: grid.len(), grid, transitions, keeps_ode_steps: false }
+    /// The deterministic sampler for inference.
+    pub fn ode(grid: TimeGrid) -> Self {
+        Self::new(grid, Ode {})
     }
 
     /// The same with ODE steps after the first `random` ones.
@@ -70,16 +68,13 @@ impl Sampler {
         (self.grid.step(index), self.transition(index))
     }
 
-    /// What step `index` would take if it drew noise.
-    ///
-    /// # Panics
-    /// If `index ≥ N`.
-    pub fn stochastic(&self, index: usize) -> Transition {
-        self.transitions[index]
+    /// The transition of the steps that draw noise, which ODE steps would take if they did.
+    pub fn stochastic(&self) -> Transition {
+        self.transition
     }
 
     fn transition(&self, index: usize) -> Transition {
-        if index < self.random { self.transitions[index] } else { Transition::Ode }
+        if index < self.random { self.transition } else { Ode {}.into() }
     }
 
     /// Samples a trajectory for every row.
@@ -117,7 +112,7 @@ impl Sampler {
     /// Whether a trajectory keeps `x_{t_index}`: a random step begins or ends there, or it is the last. ODE steps leave no trace unless
     /// they are asked to, so memory grows with the random steps alone.
     fn keeps(&self, index: usize) -> bool {
-        let random = |step: usize| step < self.grid.len() && self.transition(step).is_random();
+        let random = |step: usize| step < self.grid.len() && self.transition(step).is_random(self.grid.step(step));
         self.keeps_ode_steps || index == self.grid.len() || random(index) || index.checked_sub(1).is_some_and(random)
     }
 

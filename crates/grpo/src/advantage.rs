@@ -16,6 +16,13 @@ pub struct AdvantageConfig {
     pub clip: f64,
 }
 
+impl Default for AdvantageConfig {
+    /// As in the reference code.
+    fn default() -> Self {
+        Self { spread: Spread::Epoch, epsilon: 1e-4, clip: 5.0 }
+    }
+}
+
 /// Which rewards a standard deviation is taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,6 +1,6 @@
 //! The numbers of Flow-GRPO, and which of them make no sense.
 
-use flow::{GridError, GridKind, NoiseLevel, Reduction, Sampler};
+use flow::{FlowSde, GridError, GridKind, Reduction, Sampler, Transition};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -49,6 +49,29 @@ pub struct GrpoConfig {
     pub ema: EmaConfig,
 }
 
+impl Default for GrpoConfig {
+    /// The numbers of the reference code for GenEval (`config/grpo.py`), with all parts of the paper's table at their defaults.
+    fn default() -> Self {
+        Self {
+            groups: 48,
+            group_size: 24,
+            updates_per_epoch: 2,
+            micro_batch: 8,
+            rollout_batch: 8,
+            replay_batches: ReplayBatches::MicroBatch,
+            warm_up: 0,
+            cool_down: 0,
+            rollout: RolloutConfig::default(),
+            trained_steps: TrainedSteps::AllButLast {},
+            advantage: AdvantageConfig::default(),
+            objective: ObjectiveConfig::default(),
+            optimizer: AdamWConfig::default(),
+            muon: MuonConfig::default(),
+            ema: EmaConfig::default(),
+        }
+    }
+}
+
 /// How trajectories are sampled in training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -57,8 +80,8 @@ pub struct RolloutConfig {
     pub steps: usize,
     /// The time grid.
     pub grid: GridKind,
-    /// The noise level `a`.
-    pub noise_level: NoiseLevel,
+    /// The transition of the steps that draw noise.
+    pub transition: Transition,
     /// Steps that draw noise, from the start of the trajectory on; the others are ODE steps.
     pub random_steps: usize,
     /// How log-probabilities are reduced.
@@ -71,6 +94,21 @@ pub struct RolloutConfig {
     pub trajectories: KeptOn,
 }
 
+impl Default for RolloutConfig {
+    /// Ten steps of the Flow-GRPO SDE on a linear grid, noise at every one, no guidance.
+    fn default() -> Self {
+        Self {
+            steps: 10,
+            grid: GridKind::Linear {},
+            transition: FlowSde::default().into(),
+            random_steps: 10,
+            log_prob: Reduction::Mean,
+            guidance: unguided(),
+            trajectories: KeptOn::Device,
+        }
+    }
+}
+
 fn unguided() -> f64 {
     1.0
 }
@@ -78,7 +116,7 @@ fn unguided() -> f64 {
 impl RolloutConfig {
     /// The sampler that these numbers describe.
     pub fn sampler(&self) -> Result<Sampler, GridError> {
-        Ok(Sampler::flow_sde(self.grid.grid(self.steps)?, self.noise_level).with_ode_after(self.random_steps))
+        Ok(Sampler::new(self.grid.grid(self.steps)?, self.transition).with_ode_after(self.random_steps))
     }
 }
 
@@ -113,7 +151,6 @@ const MOST_STEPS: usize = 10_000;
 impl GrpoConfig {
     /// All that is out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {
-        let ode_steps = self.rollout.steps.saturating_sub(self.rollout.random_steps);
         let counts = [
             ranges::count("groups", self.groups, MOST),
             ranges::count("group_size", self.group_size, MOST),
@@ -145,12 +182,6 @@ impl GrpoConfig {
                 ));
             }
         }
-        if self.objective.kl_ode_steps > ode_steps {
-            let wanted = self.objective.kl_ode_steps;
-            problems.push(format!(
-                "objective.kl_ode_steps ({wanted}) must be at most {ode_steps}: so many steps of the rollout draw no noise"
-            ));
-        }
         if self.objective.kl_ode_steps > 0 && self.objective.kl_weight == 0.0 {
             problems.push("objective.kl_ode_steps needs an objective.kl_weight above 0".to_owned());
         }
@@ -161,12 +192,19 @@ impl GrpoConfig {
             Ok(sampler) => {
                 let trainable = trainable_steps(&sampler).len();
                 if trainable == 0 {
-                    problems.push("rollout: no step can be trained; use at least two steps and a noise_level above 0".to_owned());
+                    problems
+                        .push("rollout: no step can be trained; use at least two steps and a transition with noise".to_owned());
                 }
                 if let TrainedSteps::Random { count } = self.trained_steps
                     && !(1..=trainable).contains(&count)
                 {
                     problems.push(format!("trained_steps.count ({count}) must lie between 1 and {trainable}"));
+                }
+                let (wanted, held) = (self.objective.kl_ode_steps, holdable_steps(&sampler).len());
+                if wanted > held {
+                    problems.push(format!(
+                        "objective.kl_ode_steps ({wanted}) must be at most {held}: so many ODE steps of the rollout could draw noise"
+                    ));
                 }
             }
             Err(error) => problems.push(format!("rollout: {error}")),
@@ -204,8 +242,18 @@ impl GrpoConfig {
     }
 }
 
+/// The ODE steps of a sampler at which its transition would draw noise: there the KL divergence exists.
+pub(crate) fn holdable_steps(sampler: &Sampler) -> Vec<usize> {
+    let ode = sampler.steps().filter(|(step, transition)| !transition.is_random(*step));
+    ode.filter(|(step, _)| sampler.stochastic().is_random(*step)).map(|(step, _)| step.index).collect()
+}
+
 /// The random steps of a sampler but for the last step of its grid.
 pub(crate) fn trainable_steps(sampler: &Sampler) -> Vec<usize> {
     let last = sampler.grid().len() - 1;
-    sampler.steps().filter(|(step, transition)| step.index < last && transition.is_random()).map(|(step, _)| step.index).collect()
+    sampler
+        .steps()
+        .filter(|(step, transition)| step.index < last && transition.is_random(*step))
+        .map(|(step, _)| step.index)
+        .collect()
 }

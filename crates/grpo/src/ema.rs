@@ -21,6 +21,13 @@ pub struct EmaConfig {
     pub repeat: usize,
 }
 
+impl Default for EmaConfig {
+    /// As in the reference code on 4 GPUs or one.
+    fn default() -> Self {
+        Self { decay: 0.9, every: 8, repeat: 4 }
+    }
+}
+
 impl EmaConfig {
     /// All that is out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {

@@ -275,13 +275,15 @@ mod tests {
             advantage,
         };
         // Up though good, down though bad: stopped. Down though good, up though bad: not.
-        let seen = [seen(0, 1.2, 1.0), seen(0, 0.8, 1.0), seen(3, 0.8, -1.0), seen(3, 1.2, -1.0), seen(3, 1.0, -1.0)];
+        let good = [1.2, 1.3, 0.8, 1.0].map(|ratio| seen(0, ratio, 1.0));
+        let bad = [0.8, 1.2, 1.3, 1.0, 1.0].map(|ratio| seen(3, ratio, -1.0));
+        let seen = [&good[..], &bad].concat();
         let steps = by_step(&seen.iter().collect::<Vec<_>>(), Clip { low: 0.1, high: 0.1 });
-        assert_eq!(steps.iter().map(|step| (step.step, step.transitions)).collect::<Vec<_>>(), [(0, 2), (3, 3)]);
+        assert_eq!(steps.iter().map(|step| (step.step, step.transitions)).collect::<Vec<_>>(), [(0, 4), (3, 5)]);
         assert_eq!((steps[0].policy.clipped_low, steps[0].policy.clipped_high), (0.0, 0.5));
-        assert_eq!((steps[1].policy.clipped_low, steps[1].policy.clipped_high), (1.0 / 3.0, 0.0));
-        assert_eq!((steps[1].policy.ratio.min, steps[1].policy.ratio.max), (0.8, 1.2));
-        assert!((steps[0].policy.ratio.std - 0.2).abs() < 1e-12 && steps[0].policy.kl_reference == 0.5);
+        assert_eq!((steps[1].policy.clipped_low, steps[1].policy.clipped_high), (0.2, 0.0));
+        assert_eq!((steps[1].policy.ratio.min, steps[1].policy.ratio.max), (0.8, 1.3));
+        assert!((steps[0].policy.ratio.std - 0.036_875_f64.sqrt()).abs() < 1e-12 && steps[0].policy.kl_reference == 0.5);
     }
 
     #[test]

@@ -30,6 +30,22 @@ pub struct ObjectiveConfig {
     pub guidance_gradient: GuidanceGradient,
 }
 
+impl Default for ObjectiveConfig {
+    /// As in the reference code since 2025-07-15.
+    fn default() -> Self {
+        Self {
+            clip_range_low: 1e-4,
+            clip_range_high: 1e-4,
+            step_weight: StepWeight::Equal,
+            kl_weight: 0.04,
+            kl_controller: KlController::Fixed {},
+            kl_form: KlForm::Reference,
+            kl_ode_steps: 0,
+            guidance_gradient: GuidanceGradient::Both,
+        }
+    }
+}
+
 impl ObjectiveConfig {
     /// The ratios within which a transition counts.
     pub fn clip(&self) -> Clip {
@@ -110,8 +126,8 @@ impl StepWeight {
             let (step, transition) = sampler.step(index);
             match self {
                 Self::Equal => 1.0,
-                Self::Std => transition.std(step),
-                Self::Variance => transition.std(step).powi(2),
+                Self::Std => transition.affine(step).std,
+                Self::Variance => transition.affine(step).std.powi(2),
             }
         };
         let mean = trained.iter().map(|&index| raw(index)).sum::<f64>() / trained.len() as f64;
@@ -155,7 +171,7 @@ pub fn clipped_loss<B: Backend>(
 
 #[cfg(test)]
 mod tests {
-    use flow::{GridKind, NoiseLevel};
+    use flow::{FlowSde, GridKind, NoiseLevel};
 
     use super::*;
 
@@ -173,10 +189,10 @@ mod tests {
     #[test]
     fn weights_have_mean_1_over_the_trained_steps_and_follow_the_noise() {
         let grid = GridKind::Linear {}.grid(10).expect("a valid grid");
-        let sampler = Sampler::flow_sde(grid, NoiseLevel::new(0.7).expect("valid"));
+        let sampler = Sampler::new(grid, FlowSde { noise_level: NoiseLevel::new(0.7).expect("valid") });
         let std = |index| {
             let (step, transition) = sampler.step(index);
-            transition.std(step)
+            transition.affine(step).std
         };
         let trained = [0, 2, 5];
         for (kind, power) in [(StepWeight::Equal, 0), (StepWeight::Std, 1), (StepWeight::Variance, 2)] {

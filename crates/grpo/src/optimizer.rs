@@ -29,6 +29,13 @@ pub struct AdamWConfig {
     pub max_gradient_norm: f64,
 }
 
+impl Default for AdamWConfig {
+    /// As in the reference code.
+    fn default() -> Self {
+        Self { learning_rate: 3e-4, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 1e-4, max_gradient_norm: 1.0 }
+    }
+}
+
 impl AdamWConfig {
     /// All that is out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {
@@ -52,6 +59,13 @@ pub struct MuonConfig {
     pub learning_rate: f64,
     /// Decay of the sum of gradients.
     pub momentum: f64,
+}
+
+impl Default for MuonConfig {
+    /// AdamW for all parameters.
+    fn default() -> Self {
+        Self { learning_rate: 0.0, momentum: 0.95 }
+    }
 }
 
 impl MuonConfig {

@@ -12,13 +12,13 @@ use rand::seq::{SliceRandom, index};
 use tasks::{
     image::Image,
     prompts::Prompt,
-    reward::{RewardError, Scores, WeightedReward},
+    reward::{Reward, RewardError, Scores, WeightedReward},
 };
 use thiserror::Error;
 
 use crate::{
     advantage::{Advantages, group_advantages},
-    config::{GrpoConfig, ReplayBatches, TrainedSteps, trainable_steps},
+    config::{GrpoConfig, ReplayBatches, TrainedSteps, holdable_steps, trainable_steps},
     evaluate::{EncodedPrompt, Row},
     groups::{self, Mix},
     images::Decode,
@@ -52,6 +52,27 @@ pub struct Task<B: Backend, C> {
     /// The largest `|log π_new − log π_old|` at an epoch's first update that rounding explains, in clip ranges: the replay computes what
     /// the rollout computed, but in batches of another size, so sums may be ordered differently. 1 is right for f32.
     pub on_policy_limit: f64,
+}
+
+impl<B: Backend, C> Task<B, C> {
+    /// The task of pleasing one judge, with all prompts drawn equally often, in f32.
+    pub fn new(
+        prompts: Vec<EncodedPrompt<C>>,
+        unconditional: C,
+        reward: impl Reward + 'static,
+        latent_shape: [usize; 3],
+        decoder: impl Decode<B> + 'static,
+    ) -> Self {
+        Self {
+            mix: Mix::even(prompts.len()),
+            prompts,
+            reward: WeightedReward::new(vec![(1.0, Box::new(reward))]),
+            latent_shape,
+            decoder: Arc::new(decoder),
+            unconditional,
+            on_policy_limit: 1.0,
+        }
+    }
 }
 
 // ANCHOR: policy
@@ -123,7 +144,7 @@ where
     M::InnerModule: VelocityField<B::InnerBackend, Condition = C> + Module<B::InnerBackend>,
     C: Clone + Sync + Send,
 {
-    /// A trainer that is to be iterated `epochs` times.
+    /// A trainer that is to be iterated `epochs` times, on the device of the policy's weights.
     ///
     /// # Panics
     /// If [`GrpoConfig::problems`] finds any.
@@ -134,11 +155,11 @@ where
         task: Task<B::InnerBackend, C>,
         policy: Policy<M::InnerModule>,
         workers: Workers,
-        device: B::Device,
     ) -> Self {
         assert_eq!(config.problems(), Vec::<String>::new(), "an invalid configuration");
         let Policy { network, reference, trained } = policy;
         let weights = trained.of(&network);
+        let device = network.devices().into_iter().next().unwrap_or_default();
         Self {
             sampler: config.sampler().expect("checked above"),
             optimizer: AdamW::new(config.optimizer, &weights).with_muon(config.muon, trained.matrices(&network, "blocks.")),
@@ -393,8 +414,7 @@ where
         };
         let updates = self.config.updates_per_epoch;
         let part = |update: usize| &batches[batches.len() * update / updates..batches.len() * (update + 1) / updates];
-        let ode_steps: Vec<usize> =
-            self.sampler.steps().filter(|(_, transition)| !transition.is_random()).map(|(step, _)| step.index).collect();
+        let ode_steps = holdable_steps(&self.sampler);
         let mut of_rows = |rows: &[usize], steps: &[usize], count: usize| {
             let chosen = index::sample(&mut rng, steps.len(), count).into_vec();
             let at = |i: usize| rows.iter().map(move |&row| Transition { step: steps[i], row });

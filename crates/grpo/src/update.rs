@@ -309,8 +309,12 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
             let reference = self.guided(query.clone().ask(&reference));
             let mut numbers = None;
             let mut loss = |velocity: Tensor<AB, 4>| {
-                let policy = self.sampler.stochastic(step.index);
-                let kl = policy.kl(self.objective.kl_form, step, self.guided(velocity), Tensor::from_inner(reference.clone()));
+                let kl = self.sampler.stochastic().kl(
+                    self.objective.kl_form,
+                    step,
+                    self.guided(velocity),
+                    Tensor::from_inner(reference.clone()),
+                );
                 let kl = batch.trained(kl);
                 numbers = Some(kl.clone().inner());
                 kl.sum() * (share * self.objective.kl_weight * self.loss_scale)
