@@ -29,7 +29,7 @@ enum Verb {
     /// Train a base model by flow matching.
     #[command(disable_help_flag = true)]
     Pretrain(AppArgs),
-    /// Make pictures for prompts.
+    /// Sample images for prompts.
     #[command(disable_help_flag = true)]
     Sample(AppArgs),
     /// Measure strict accuracy on held-out prompts.
@@ -41,10 +41,10 @@ enum Verb {
     /// Train the classifier of the reward `shapes_proxy`, which can be hacked.
     #[command(disable_help_flag = true)]
     Proxy(AppArgs),
-    /// Draw numbers of several runs beside each other.
+    /// Plot a metric of several runs side by side.
     #[command(disable_help_flag = true)]
     Compare(AppArgs),
-    /// Time the parts, on request beside the same network in PyTorch.
+    /// Time the parts, optionally beside the same network in PyTorch.
     #[command(disable_help_flag = true)]
     Bench(AppArgs),
     /// Draw the book's computed figure.
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode> {
-    // Carried to a machine without the sources, it works where it is.
+    // On a machine without the sources, xtask works in the current directory.
     if root().exists() {
         std::env::set_current_dir(root())?;
     }
@@ -95,7 +95,7 @@ fn run() -> Result<ExitCode> {
     }
 }
 
-/// The workspace's root.
+/// The root of the workspace.
 fn root() -> &'static std::path::Path {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
 }

@@ -112,8 +112,8 @@ const HELD_BACK: usize = 5;
 /// The captions of pre-training: four fifths of the texts of every kind, by the rank of a hash, without the
 /// [`UNSEEN`] pairs.
 ///
-/// They are not the training prompts: a base model has read captions of most scenes that reinforcement
-/// learning holds out, as Stable Diffusion has read captions of GenEval's scenes, but of no unseen pair.
+/// They are not the training prompts: a base model has read captions of most scenes that reinforcement learning holds
+/// out (as Stable Diffusion has read captions of GenEval's scenes), but none with an unseen pair.
 pub fn captions() -> PromptSet {
     let mut captions = Vec::new();
     for tag in Tag::ALL {
