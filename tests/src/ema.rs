@@ -41,8 +41,7 @@ fn number(parameters: &Parameters<Plain>) -> f64 {
 
 #[test]
 fn the_average_lags_as_that_of_the_reference_code() {
-    // Batches per epoch with 32 GPUs and with one, and the lag in updates after 30, 120 and 480 epochs of two
-    // updates.
+    // Batches per epoch with 32 GPUs and with one, and the lag in updates after 30, 120 and 480 epochs of two updates.
     for (batches, lags) in [(4, [21.0, 35.0, 35.0]), (8, [13.0, 16.0, 16.0])] {
         let ema = EmaConfig { decay: 0.9, every: 8, repeat: batches / 2 };
         for (epochs, lag) in [30, 120, 480].into_iter().zip(lags) {

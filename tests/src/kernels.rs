@@ -1,5 +1,4 @@
-//! The kernels of the backend under test, compared with the compositions that define them: values and
-//! gradients.
+//! The kernels of the backend under test, compared with the compositions that define them: values and gradients.
 
 use burn::{prelude::*, tensor::activation};
 use kernels::{Kernels, plain, product};
@@ -49,8 +48,7 @@ fn agree<const N: usize>(inputs: [Tensor<Plain, 2>; N], fused: impl Fn([T<2>; N]
     assert!(d < 1e-3, "the gradients: {d:e}; each by itself: {alone:?}");
 }
 
-// At least four features: a norm over fewer is nearly a sign, whose gradient is a difference of nearly equal
-// numbers.
+// At least four features: a norm over fewer is nearly a sign, whose gradient is a difference of nearly equal numbers.
 proptest! {
     // The same cases in every run: a test that fails now and then says nothing about the change at hand.
     #![proptest_config(ProptestConfig { cases: 40, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]

@@ -1,5 +1,4 @@
-//! LoRA: a fresh adapter changes nothing, only adapters are trained, and the reference model is the policy
-//! without them.
+//! LoRA: a fresh adapter changes nothing, only adapters are trained, and the reference model is the policy without them.
 
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamId},

@@ -1,5 +1,4 @@
-//! Muon in closed form: for gradients that share their singular vectors, each singular value follows its own
-//! recursion.
+//! Muon in closed form: for gradients that share their singular vectors, each singular value follows its own recursion.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,4 @@
-//! Steps that draw no noise: they have no policy gradient, but a KL penalty can hold them to the reference
-//! model.
+//! Steps that draw no noise: they have no policy gradient, but a KL penalty can hold them to the reference model.
 
 use burn::tensor::Tensor;
 use flow::{Query, Reduction, Sampler, VelocityField, gaussian::row_mean};

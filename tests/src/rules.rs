@@ -66,8 +66,7 @@ fn a_rule_raises_the_kl_weight_and_resuming_keeps_it() {
 fn a_run_rolls_back_to_its_best_evaluation() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("run");
-    // Diversity falls as the reward rises: the first policy is the best one by diversity, and the rule rolls
-    // back to it.
+    // Diversity falls as the reward rises: the first policy is the best one by diversity, and the rule rolls back to it.
     let rule = r#"rules=[{watch="monitors.diversity", when={kind="fallen", by=0.1}, action={kind="roll_back"}}]"#;
     let lines = train(&path, &[rule, r#"best_by="monitors.diversity""#]);
     let back =

@@ -436,8 +436,7 @@ fn a_replayed_step_has_the_gradient_of_the_reference_code_before_and_after_it_de
     }
 }
 
-/// Gradients through the conditional velocity alone: the network is asked twice, and only the second answer
-/// has a graph.
+/// Gradients through the conditional velocity alone: the network is asked twice, and only the second answer has a graph.
 struct ConditionalAlone;
 
 impl Differentiate<Training, Transformer<Training>, Embedding> for ConditionalAlone {

@@ -258,7 +258,7 @@ fn an_adapter_is_shown_with_the_length_of_text_that_it_was_trained_with() {
     let (of_run, said) = picture(&run.join("adapter"), &[]);
     assert!(said && of_run == picture(&elsewhere, &["--max-sequence-length", "16"]).0);
     assert!(picture(&run.join("adapter/pytorch_lora_weights.safetensors"), &[]).0 == of_run);
-    // Without a run, the default of diffusers applies; an option on the command line overrides both.
+    // Without a run, the default of diffusers applies; an option on the command line overrides it.
     let (far, said) = picture(&elsewhere, &[]);
     assert!(!said && far != of_run && far == picture(&run.join("adapter"), &["--max-sequence-length", "256"]).0);
 }

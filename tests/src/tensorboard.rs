@@ -150,8 +150,7 @@ fn tensorboard_shows_the_numbers_of_metrics_jsonl_and_the_pictures_of_evaluation
     let mut command = std::process::Command::new(program());
     command.args(["train", "--preset", "toy-2d", "--out", &out]).args(settings.iter().flat_map(|setting| ["--set", setting]));
     assert!(command.output().expect("the program runs").status.success());
-    // The first session reached epoch 8 and lost its last checkpoint: the resumed one writes epochs 5 to 8
-    // again.
+    // The first session reached epoch 8 and lost its last checkpoint: the resumed one writes epochs 5 to 8 again.
     std::fs::remove_file(path.join("checkpoints/000008.safetensors")).expect("removed");
     assert!(run(&["train", "--resume", &out]).status.success());
     assert_eq!(std::fs::read_dir(path.join("tensorboard")).expect("a directory").count(), 2);

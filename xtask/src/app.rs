@@ -118,8 +118,7 @@ struct Split {
     app: Vec<String>,
 }
 
-/// Separates the options of [`Build`], also in their form with `=`, from the arguments up to a `--`, which is
-/// dropped.
+/// Separates the options of [`Build`], also in their form with `=`, from the arguments up to a `--`, which is dropped.
 fn split(args: &[String]) -> Result<Split> {
     let mut split = Split { build: Build::of(Backend::Flex), app: Vec::new() };
     let mut rest = args.iter();

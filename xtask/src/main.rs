@@ -58,7 +58,7 @@ enum Verb {
     Check,
     /// Build the book into book/book; its tools are installed into target/tools if they are missing.
     Book,
-    /// What continuous integration runs: check, and a smoke run of the application.
+    /// Run check and a smoke run of the application, as continuous integration does.
     Ci,
 }
 

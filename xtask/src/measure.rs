@@ -37,8 +37,7 @@ pub struct MeasureArgs {
     /// or more, and 8 GB of disk.
     #[arg(long, conflicts_with = "only")]
     sd3: bool,
-    /// Peak speed of the machine's matrix products, in TFLOP/s: the table of SD3 then shows the share that is
-    /// reached.
+    /// Peak speed of the machine's matrix products, in TFLOP/s: the table of SD3 then shows the share that is reached.
     #[arg(long, value_name = "TFLOPS")]
     peak: Option<f64>,
 }

@@ -65,8 +65,7 @@ pub trait Kernels: Backend {
     ///
     /// # Shapes
     /// `query`, `key`, `value`: `[L·B, D]`, where `D` holds the features of all heads one after the other;
-    /// `query_scale`, `key_scale`: `[w]`, where `w` is the number of features per head; `rows`: `B`; result:
-    /// `[L·B, D]`
+    /// `query_scale`, `key_scale`: `[w]`, where `w` is the number of features per head; `rows`: `B`; result: `[L·B, D]`
     ///
     /// # Panics
     /// If `D` is not a multiple of `w`, or `L·B` is not a multiple of `rows`.

@@ -52,8 +52,7 @@ fn normalize<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
     x / (mean_square + EPSILON).sqrt()
 }
 
-/// Reshapes `[L·B, D]` to `[L, B·D]`: the CPU backends have fast loops for broadcasts over all but the last
-/// dimension.
+/// Reshapes `[L·B, D]` to `[L, B·D]`: the CPU backends have fast loops for broadcasts over all but the last dimension.
 fn per_token<B: Backend>(x: Tensor<B, 2>, steering: &Tensor<B, 2>) -> Tensor<B, 2> {
     x.reshape([-1, steering.dims()[1] as i32])
 }

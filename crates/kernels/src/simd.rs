@@ -32,9 +32,9 @@ fn load(from: &[f32]) -> f32x8 {
 
 /// `eˣ` for `x ≤ 0`, with a relative error below 2e-7; below −87 the result stays at `e⁻⁸⁷`, which is 2e-38.
 ///
-/// Computes `2^n·p(r)` with `n = round(x / ln 2)`, `r = x − n·ln 2`, and `p` the Taylor polynomial of degree
-/// 7, whose remainder at `|r| = ln 2 / 2` is 5e-9. The exponential of `wide` also checks for overflow and
-/// takes three times as long.
+/// Computes `2^n·p(r)` with `n = round(x / ln 2)`, `r = x − n·ln 2`, and `p` the Taylor polynomial of
+/// degree 7, whose remainder at `|r| = ln 2 / 2` is 5e-9. The exponential of `wide` also checks for overflow
+/// and takes three times as long.
 #[inline(always)]
 pub(crate) fn exp(x: f32x8) -> f32x8 {
     // Adding 1.5·2²³ rounds to an integer, held in the low bits of the sum.
@@ -84,8 +84,7 @@ pub(crate) fn multiply(out: &mut [f32], left: Left<'_>, right: &[f32], n: usize)
     }
 }
 
-/// Computes [`TILE`] rows of the result, in pieces of up to three vectors of columns, which fit into the
-/// registers.
+/// Computes [`TILE`] rows of the result, in pieces of up to three vectors of columns, which fit into the registers.
 #[inline(always)]
 fn multiply_tile<I: Iterator<Item = [f32; TILE]>>(out: &mut [f32], quads: impl Fn() -> I, right: &[f32], n: usize) {
     let mut column = 0;
@@ -108,8 +107,7 @@ fn piece<const V: usize>(
     n: usize,
     column: usize,
 ) -> usize {
-    // With constant bounds the compiler unrolls these loops and keeps all sums in registers; with iterators
-    // it does not.
+    // With constant bounds the compiler unrolls these loops and keeps all sums in registers; with iterators it does not.
     let mut sums = [[f32x8::ZERO; V]; TILE];
     for (quad, right) in quads.zip(right.chunks_exact(n)) {
         let right = &right[column..column + V * LANES];

@@ -17,8 +17,7 @@ use crate::{init::Initializer, linear::Linear};
 pub struct ClassifierConfig {
     /// Height and width of an image in pixels, a multiple of 8.
     pub image_size: usize,
-    /// Channels of the first layer; the next three layers halve the sides and have 2, 3 and 3 times this
-    /// number.
+    /// Channels of the first layer; the next three layers halve the sides and have 2, 3 and 3 times this number.
     pub channels: usize,
     /// Features of the hidden linear layer.
     pub hidden: usize,

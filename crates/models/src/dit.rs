@@ -103,8 +103,7 @@ impl DitConfig {
         problems
     }
 
-    /// Number of parameters of a network for `vocabulary` token ids, to check a file before anything is
-    /// allocated.
+    /// Number of parameters of a network for `vocabulary` token ids, to check a file before anything is allocated.
     pub fn count(&self, vocabulary: usize) -> usize {
         let (d, hidden) = (self.width, self.mlp_ratio * self.width);
         let linear = |inputs: usize, outputs: usize| (inputs + 1) * outputs;
@@ -234,8 +233,7 @@ impl<B: Kernels> Dit<B> {
         self.unpatchify(self.output.forward(B::modulated_norm(image, shift, scale)), rows)
     }
 
-    /// Embeds the text of every row, `[T, B, D]`; neighbouring rows with equal prompts, as in a group, are
-    /// embedded once.
+    /// Embeds the text of every row, `[T, B, D]`; neighbouring rows with equal prompts, as in a group, are embedded once.
     fn embed_text(&self, conditions: &[TokenIds], device: &B::Device) -> Tensor<B, 3> {
         let prompts: Vec<&[TokenIds]> = conditions.chunk_by(|a, b| a == b).collect();
         let distinct: Vec<&TokenIds> = prompts.iter().map(|rows| &rows[0]).collect();
@@ -262,8 +260,7 @@ impl<B: Kernels> Dit<B> {
         words + text_out.forward(hidden.clone() * hidden)
     }
 
-    /// Conditioning vector of the time and the pooled text, `[B, D]`, after the activation that all blocks
-    /// share.
+    /// Conditioning vector of the time and the pooled text, `[B, D]`, after the activation that all blocks share.
     fn condition(&self, time: Tensor<B, 1>, text: Tensor<B, 3>) -> Tensor<B, 2> {
         let time =
             self.time_out.forward(activation::silu(self.time_in.forward(sinusoidal(time, TIME_HALF).cast(self.precision))));

@@ -34,8 +34,7 @@ impl<'a, B: Backend> Initializer<'a, B> {
         Linear::new(weight, Some(self.param([outputs], vec![0.0; outputs])))
     }
 
-    /// A linear layer of zeros: the block that it modulates starts as the identity (arXiv 2212.09748,
-    /// adaLN-zero).
+    /// A linear layer of zeros: the block that it modulates starts as the identity (arXiv 2212.09748, adaLN-zero).
     pub(crate) fn zero_linear(&mut self, inputs: usize, outputs: usize) -> Linear<B> {
         let weight = self.param([inputs, outputs], vec![0.0; inputs * outputs]);
         Linear::new(weight, Some(self.param([outputs], vec![0.0; outputs])))

@@ -1,5 +1,4 @@
-//! Low-rank adapters: creates, attaches, extracts and merges them, and reads and writes the files of PEFT and
-//! diffusers.
+//! Low-rank adapters: creates, attaches, extracts and merges them, and reads and writes the files of PEFT and diffusers.
 //!
 //! An [`Adapter`] lives on the host and stores its factors under the path of each layer in the network. The
 //! trainer decides which parameters are trained; [`is_of_adapter`] recognises adapter parameters by name.
@@ -26,8 +25,7 @@ use crate::{
 
 /// A network whose linear layers can carry adapters.
 pub trait Adaptable<B: Backend> {
-    /// The linear layers that can carry an adapter, with their paths in the network, in the order of the
-    /// fields.
+    /// The linear layers that can carry an adapter, with their paths in the network, in the order of the fields.
     fn linears(&mut self) -> Vec<(String, &mut Linear<B>)>;
 }
 
@@ -278,8 +276,7 @@ pub fn base_of(path: &Path) -> Result<Option<String>, AdapterError> {
     if diffusers_file(path).is_some() { Ok(None) } else { Ok(PeftConfig::read(path)?.base_model_name_or_path) }
 }
 
-/// Finds the diffusers file at a path: the path itself, or the file in a directory without a PEFT
-/// configuration.
+/// Finds the diffusers file at a path: the path itself, or the file in a directory without a PEFT configuration.
 fn diffusers_file(path: &Path) -> Option<PathBuf> {
     let inside = path.join(DIFFUSERS_WEIGHTS);
     match path.is_dir() {

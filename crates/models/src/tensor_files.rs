@@ -1,5 +1,4 @@
-//! Tensors in one or several safetensors files, read one at a time: loading takes no more memory than the
-//! largest tensor.
+//! Tensors in one or several safetensors files, read one at a time: loading takes no more memory than the largest tensor.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -165,8 +165,7 @@ pub fn write_module<B: Backend, M: ModuleSnapshot<B>>(
 
 /// Atomically writes named tensors and one metadata entry to a file.
 ///
-/// There is only one entry, because the format does not fix the order of several, and equal states must give
-/// equal bytes.
+/// There is only one entry, because the format does not fix the order of several, and equal states must give equal bytes.
 pub fn write_tensors(
     tensors: &BTreeMap<String, TensorData>,
     metadata: (&str, String),

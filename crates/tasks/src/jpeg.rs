@@ -145,8 +145,7 @@ static COSINES: LazyLock<Block> = LazyLock::new(|| {
     array::from_fn(|u| array::from_fn(|x| scale(u) * ((2 * x + 1) as f32 * u as f32 * PI / 16.0).cos()))
 });
 
-/// Cosine transform in units of 1/8 (annex A.3.3), rounded where libjpeg-turbo rounds: rows to quarters, then
-/// columns.
+/// Cosine transform in units of 1/8 (annex A.3.3), rounded where libjpeg-turbo rounds: rows to quarters, then columns.
 fn transformed(block: &Block) -> Block {
     let cosines = &*COSINES;
     let round = |x: f32| (x + 0.5).floor();

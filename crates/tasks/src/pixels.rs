@@ -48,8 +48,7 @@ pub fn edge_density(image: &Image) -> f64 {
 const BACKGROUND: f32 = 0.3;
 
 /// High-frequency energy of the background: the mean square difference between a pixel and the mean of its
-/// four neighbours, over all channels of pixels with only background around them. 0 for an image without such
-/// pixels.
+/// four neighbours, over all channels of pixels with only background around them. 0 for an image without such pixels.
 ///
 /// ```text
 /// E = mean( (p − (p↑ + p↓ + p← + p→)/4)² )

@@ -44,8 +44,7 @@ impl PromptSet {
     /// empty lines are skipped.
     ///
     /// # Errors
-    /// If the file cannot be read, has no prompt, or has malformed lines; all malformed lines are reported
-    /// together.
+    /// If the file cannot be read, has no prompt, or has malformed lines; all malformed lines are reported together.
     pub fn read(path: &Path) -> Result<Self, PromptError> {
         Self::read_lines(path, |line| serde_json::from_str::<Metadata>(line).map(Prompt::from))
     }
@@ -79,8 +78,7 @@ impl PromptSet {
     /// only `prompt` and `tag` are used. Without the other metadata, images cannot be verified.
     ///
     /// # Errors
-    /// If the file cannot be read, has no prompt, or has malformed lines; all malformed lines are reported
-    /// together.
+    /// If the file cannot be read, has no prompt, or has malformed lines; all malformed lines are reported together.
     pub fn read_texts(path: &Path) -> Result<Self, PromptError> {
         #[derive(serde::Deserialize)]
         struct Line {

@@ -1,5 +1,4 @@
-//! A model in the directory layout of diffusers: opens it, checks that its parts fit together, and loads them
-//! one by one.
+//! A model in the directory layout of diffusers: opens it, checks that its parts fit together, and loads them one by one.
 
 use std::{
     collections::BTreeMap,
@@ -22,8 +21,7 @@ use super::{
 };
 use crate::tensor_files::TensorFiles;
 
-/// A model on disk, with its configurations read and compared with the headers of its files; no weights are
-/// loaded.
+/// A model on disk, with its configurations read and compared with the headers of its files; no weights are loaded.
 #[derive(Clone, Debug)]
 pub struct ModelDirectory {
     path: PathBuf,
@@ -320,8 +318,7 @@ impl ModelDirectory {
 }
 
 impl<C: DeserializeOwned> Part<C> {
-    /// Opens the configuration and the files of a part; if one cannot be read, adds it to `problems` and
-    /// returns `None`.
+    /// Opens the configuration and the files of a part; if one cannot be read, adds it to `problems` and returns `None`.
     fn open(root: &Path, name: &str, stem: &str, replaced: Option<TensorFiles>, problems: &mut Problems) -> Option<Self> {
         let directory = root.join(name);
         let config = read_json(&directory.join("config.json")).map_err(|error| problems.0.push(error)).ok();

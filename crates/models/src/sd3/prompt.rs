@@ -92,8 +92,7 @@ impl<B: Backend> ClipReader<B> {
         prompts.iter().filter(|prompt| self.0.iter().any(|(tokenizer, _)| tokenizer.cuts(prompt))).count()
     }
 
-    /// Encodes a batch of prompts: token features, `[77, D_l + D_g]`, and pooled features, `[D_l + D_g]`, of
-    /// each.
+    /// Encodes a batch of prompts: token features, `[77, D_l + D_g]`, and pooled features, `[D_l + D_g]`, of each.
     ///
     /// # Errors
     /// If a tokenizer fails on a prompt.

@@ -114,8 +114,7 @@ struct Part {
 }
 
 /// Writes a model of these sizes in bf16, with weights drawn from `seed`; after each tensor, `done` gets its
-/// number of values. The tokenizers know only single bytes: they read any prompt, but not as the published
-/// model reads it.
+/// number of values. The tokenizers know only single bytes: they read any prompt, but not as the published model reads it.
 ///
 /// # Errors
 /// If the directory cannot be written.

@@ -38,8 +38,7 @@ enum Origin {
 
 impl<'a, B: Backend> Source<'a, B> {
     /// Takes tensors from files, for a network that computes in `precision`. If it computes in f32, matrices
-    /// that are stored in 16 bits stay in 16 bits where the backend supports it, and are converted when they
-    /// are used.
+    /// that are stored in 16 bits stay in 16 bits where the backend supports it, and are converted when they are used.
     pub fn files(files: TensorFiles, precision: FloatDType, device: &'a B::Device) -> Self {
         Self::new(Origin::Files(files), precision, device)
     }
@@ -121,8 +120,7 @@ impl<'a, B: Backend> Source<'a, B> {
         GroupNorm { weight, bias: self.tensor(&format!("{name}.bias"), [channels]), groups }
     }
 
-    /// A table of which only a part is used at a time; it keeps its stored precision under the rule of
-    /// [`Self::files`].
+    /// A table of which only a part is used at a time; it keeps its stored precision under the rule of [`Self::files`].
     pub fn table<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Param<Tensor<B, D>> {
         let values = self.stored(name, shape);
         self.param(values)

@@ -67,8 +67,7 @@ impl PromptTokenizer {
         Ok(Self { tokenizer, pad, length, vocabulary })
     }
 
-    /// Encodes a prompt as exactly as many ids as the encoder reads; a long text is truncated before its end
-    /// token.
+    /// Encodes a prompt as the fixed number of ids that the encoder reads; a long text is truncated before its end token.
     ///
     /// # Errors
     /// If the tokenizer fails on the text, or gives an id that the encoder does not know.

@@ -1,7 +1,8 @@
 //! The transformer of SD3: MMDiT, and MMDiT-X where the configuration lists layers with a second attention.
 //!
-//! The two streams, image and text, have separate weights and meet in the attention (arXiv 2403.03206, figure
-//! 2). Layers have the paths of diffusers' `SD3Transformer2DModel`, so that adapters carry over.
+//! The two streams, image and text, have separate weights and meet in the attention
+//! (arXiv 2403.03206, figure 2). Layers have the paths of diffusers' `SD3Transformer2DModel`, so that
+//! adapters carry over.
 
 use burn::{
     module::{Module, Param},
@@ -123,8 +124,7 @@ impl<B: Backend> Transformer<B> {
     }
 }
 
-/// Values that a forward pass keeps for its backward pass: the inputs of every block, and nothing from inside
-/// a block.
+/// Values that a forward pass keeps for its backward pass: the inputs of every block, and nothing from inside a block.
 #[derive(Clone, Debug)]
 pub struct Kept<B: Backend> {
     query: Query<B, Embedding>,
@@ -328,8 +328,7 @@ impl<B: Backend> Block<B> {
     }
     // ANCHOR_END: block
 
-    /// Shift, scale and gate of the joint attention and of the MLP, and of the second attention if there is
-    /// one.
+    /// Shift, scale and gate of the joint attention and of the MLP, and of the second attention if there is one.
     fn modulations(&self, steering: Tensor<B, 2>) -> ([Tensor<B, 3>; 6], Option<[Tensor<B, 3>; 3]>) {
         if self.second.is_none() {
             return (modulation(&self.norm1, steering), None);

@@ -307,8 +307,7 @@ impl<B: Backend> Middle<B> {
     }
 }
 
-/// Residual block `x + conv(silu(norm(conv(silu(norm(x))))))`; a 1x1 convolution adapts `x` if the channels
-/// differ.
+/// Residual block `x + conv(silu(norm(conv(silu(norm(x))))))`; a 1x1 convolution adapts `x` if the channels differ.
 #[derive(Module, Debug)]
 struct Residual<B: Backend> {
     norm1: GroupNorm<B>,

@@ -75,8 +75,7 @@ pub(super) static CHROMA: LazyLock<Tables> = LazyLock::new(|| Tables {
 pub(super) struct Codes([(u32, u8); 256]);
 
 impl Codes {
-    /// Builds the code for these symbols, where `words` has the numbers of code words of 1, 2, … bits (annex
-    /// C).
+    /// Builds the code for these symbols, where `words` has the numbers of code words of 1, 2, … bits (annex C).
     fn new(words: [u8; 16], symbols: &[u8]) -> Self {
         let mut codes = [(0, 0); 256];
         let (mut next, mut symbols) = (0, symbols.iter());

@@ -179,8 +179,7 @@ impl Pixels {
         (distance(mean, color.rgb()) <= COLOR_DISTANCE && same >= ONE_COLOR).then_some(color)
     }
 
-    /// Opacity of every pixel if this component was painted in this colour over the background; 0 away from
-    /// the component.
+    /// Opacity of every pixel if this component was painted in this colour over the background; 0 away from the component.
     fn opacity(&self, component: &[usize], color: Color) -> Vec<f32> {
         let paint = difference(color.rgb(), self.background);
         let length = dot(paint, paint);

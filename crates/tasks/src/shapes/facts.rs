@@ -1,7 +1,6 @@
 //! Yes-or-no facts about a scene: the labels of a classifier, and the score that its answers give for a prompt.
 //!
-//! The classifier is a reward that can be hacked: it was trained on clean scenes only. It stands in for the
-//! verifier.
+//! The classifier is a reward that can be hacked: it was trained on clean scenes only. It stands in for the verifier.
 
 use super::{Color, Metadata, Relation, Scene, Shape};
 

@@ -97,8 +97,7 @@ fn apart(a: &Object, b: &Object) -> bool {
     (a.center.0 - b.center.0).abs() >= reach || (a.center.1 - b.center.1).abs() >= reach
 }
 
-/// Whether `object` lies clearly in the direction of `relation` from `anchor`, and farther in this direction
-/// than sideways.
+/// Whether `object` lies clearly in the direction of `relation` from `anchor`, and farther in this direction than sideways.
 fn related(relation: Relation, object: &Object, anchor: &Object) -> bool {
     let along = relation.distance(object.center, anchor.center);
     let sideways = match relation {

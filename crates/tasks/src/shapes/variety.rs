@@ -64,8 +64,7 @@ fn free_colors(image: &Image, metadata: &Metadata) -> Vec<(Shape, Color)> {
 /// of one minus the share of their colour among the other right images of the same prompt.
 ///
 /// An image that is not strictly right scores 0, as does every image of a prompt that names all colours. In a
-/// group whose colours are evenly spread all right images have the same score; a policy that settles on one
-/// colour loses it.
+/// group whose colours are evenly spread all right images have the same score; a policy that settles on one colour loses it.
 #[derive(Clone, Copy, Debug)]
 pub struct ShapesVariety;
 

@@ -14,7 +14,7 @@ use crate::{
 pub struct Verdict {
     /// The first fault; `None` if the image shows exactly the objects that were asked for.
     pub fault: Option<Fault>,
-    /// Partial score, in `[0, 1]`.
+    /// Partial score in `[0, 1]`: the share of the request that the image fulfils.
     pub partial: f32,
 }
 
