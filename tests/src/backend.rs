@@ -15,7 +15,7 @@ pub type Device = <Plain as burn::tensor::backend::BackendTypes>::Device;
 
 use burn::tensor::Tensor;
 
-/// The numbers of a tensor.
+/// The values of a tensor, row-major.
 pub fn numbers<const D: usize>(tensor: Tensor<Plain, D>) -> Vec<f64> {
     tensor.into_data().iter::<f64>().collect()
 }

@@ -15,7 +15,7 @@ pub fn run(args: &[&str]) -> Output {
     Command::new(program()).args(args).output().expect("the program runs")
 }
 
-/// Runs what must fail with exit code 2; returns what it said.
+/// Runs a command that must fail with exit code 2; returns its error output.
 pub fn refused(args: &[&str]) -> String {
     let output = run(args);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -74,7 +74,7 @@ fn a_training_run_leaves_a_directory_that_explains_it() {
     assert!(!report.contains("src=\"http") && report.contains("data:image/png;base64"), "the report must need nothing else");
 }
 
-/// The number that stands before `after`, and after `before`.
+/// The number between `before` and `after` in a text.
 fn number_between(text: &str, before: &str, after: &str) -> f64 {
     let number = text.split_once(after).and_then(|(text, _)| text.rsplit_once(before)?.1.parse().ok());
     number.unwrap_or_else(|| panic!("no number between `{before}` and `{after}` in {text}"))
@@ -118,7 +118,7 @@ fn a_run_that_was_stopped_or_lengthened_equals_one_that_was_not() {
     assert_eq!(metrics(&stopped), metrics(&whole));
     let policy = |run: &Path| std::fs::read(run.join("policy.safetensors")).expect("a policy");
     assert_eq!(policy(&stopped), policy(&whole));
-    // Half the run, lengthened.
+    // A run of half the length, then lengthened.
     assert!(toy(&early, &["--set", "epochs=10"]).status.success());
     let early_text = early.to_string_lossy().into_owned();
     assert!(refused(&["train", "--resume", &early_text, "--set", "epoch=20"]).contains("did you mean `epochs`?"));
@@ -140,7 +140,7 @@ fn pre_training_goes_on_from_a_base_that_fits() {
         let output = run(&args);
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    // The loss of the first 50 updates is that of a trained network if it starts as one.
+    // Pre-training from a trained network has a low loss in its first 50 updates.
     let loss = |name: &str| metrics(&directory.path().join(name))[0]["loss"].as_f64().expect("a loss");
     for (name, base) in [("fresh", "base="), ("continued", "base=toy-2d-base")] {
         let (code, text) = pretrain(name, &[base]);
@@ -278,7 +278,7 @@ fn a_recorded_evaluation_is_repeated_to_the_last_digit() {
     assert!(refused(&["eval", "--as-in", "/nonexistent"]).contains("--as-in: cannot read"));
 }
 
-/// A file system that takes no more: writes beyond a few kilobytes fail, as on a full disk.
+/// A limit on the size of files: writes beyond a few kilobytes fail, as on a full disk.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_breaks_the_run_with_one_clear_message() {

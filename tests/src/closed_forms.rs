@@ -1,4 +1,4 @@
-//! Fields, steps and densities against what is known on paper.
+//! Fields, steps and densities against their closed forms.
 
 use burn::tensor::Tensor;
 use flow::{
@@ -172,7 +172,7 @@ fn every_kl_form_is_its_closed_form() {
 fn each_side_of_the_clip_has_its_own_range() {
     let device = Device::default();
     let clip = Clip { low: 0.1, high: 0.3 };
-    // The advantage, the ratio, and whether the clip takes the gradient.
+    // Advantage, ratio, and whether the clip removes the gradient.
     let cases =
         [(2.0, 1.29, false), (2.0, 1.31, true), (2.0, 0.5, false), (-2.0, 0.91, false), (-2.0, 0.89, true), (-2.0, 1.5, false)];
     for (advantage, ratio, taken) in cases {

@@ -1,4 +1,4 @@
-//! Runs that are killed, copied, filled up and taken away: nothing is lost, and what cannot go on says why.
+//! Runs that are killed, moved or damaged: nothing is lost, and a run that cannot resume says why.
 
 use std::{
     path::Path,
@@ -27,7 +27,7 @@ pub fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// That two runs left the same, but for wall-clock times.
+/// Asserts that two runs left the same files, apart from wall-clock times.
 pub fn assert_same(killed: &Path, whole: &Path, when: &str) {
     assert_eq!(metrics(killed), metrics(whole), "{when}");
     let checkpoints = names(&whole.join("checkpoints"));
@@ -58,7 +58,7 @@ fn a_run_killed_at_any_moment_goes_on_as_if_it_never_had_been() {
         let status = child.wait().expect("it ends");
         let when = format!("killed after {:?} ({status})", took.mul_f64((f64::from(kill) + 0.5) / f64::from(kills)));
         killed_early += u32::from(!status.success());
-        // Before there is a configuration there is nothing to go on with, and the directory is free.
+        // Without a configuration there is nothing to resume, and the directory is free.
         let goes_on = if run_directory.join("config.toml").exists() {
             run(&["train", "--resume", &run_directory.to_string_lossy()])
         } else {
@@ -112,13 +112,13 @@ fn a_run_goes_on_only_as_it_was_begun() {
         assert!(text.contains(part), "{text}");
     }
     assert!(!text.contains("epochs is"), "{text}");
-    // A hand in the file is seen as well.
+    // A change made in the file by hand is noticed too.
     let config = path.join("config.toml");
     let written = std::fs::read_to_string(&config).expect("config.toml");
     std::fs::write(&config, written.replace("clip_range_low = 0.05", "clip_range_low = 0.1")).expect("written");
     assert!(refused(&["train", "--resume", &resumed]).contains("grpo.objective.clip_range_low is 0.05 in the run, 0.1 now"));
     std::fs::write(&config, written).expect("written");
-    // Where memory is short, what goes through the network together may change.
+    // Settings for memory may change: the micro-batch, and where trajectories are kept.
     let smaller = ["--set", "grpo.micro_batch=16", "--set", "grpo.rollout.trajectories=host"];
     let longer = ["train", "--resume", &resumed, "--set", "epochs=16", "--set", "evaluate_every=2"];
     let output = run(&[&longer[..], &smaller[..]].concat());
@@ -159,7 +159,7 @@ fn a_directory_that_cannot_be_written_or_goes_away_is_named() {
         text.contains("the run broke off") && text.contains(&path.display().to_string()) && !text.contains("panicked"),
         "{text}"
     );
-    // Nothing is lost: it goes on where it is now.
+    // Nothing is lost: the run resumes at its new place.
     let moved = directory.path().join("elsewhere").to_string_lossy().into_owned();
     assert!(run(&["train", "--resume", &moved, "--set", "epochs=120"]).status.success());
 }
@@ -194,7 +194,7 @@ fn take_back_to(run: &Path, epoch: usize) {
 
 #[test]
 fn every_number_of_a_checkpoint_comes_back_to_the_last_bit() {
-    // Pictures, whose monitors remember features of the base model, and a KL weight that a controller moves.
+    // Images, whose monitors remember features of the base model, and a KL weight that a controller moves.
     let directory = tempfile::tempdir().expect("a directory");
     let [whole, stopped] = ["whole", "stopped"].map(|name| directory.path().join(name));
     let settings = [
@@ -233,7 +233,7 @@ fn pre_training_that_was_stopped_equals_one_that_was_not() {
     }
     let read = |run: &Path, name: &str| std::fs::read(run.join(name)).expect("weights");
     let losses = |run: &Path| metrics(run).iter().map(|line| line["loss"].clone()).collect::<Vec<_>>();
-    // Between its last checkpoint and its base model, and before the first update is saved.
+    // Stopped between the last checkpoint and the base model, and before the first checkpoint.
     for lose in [150, 0] {
         std::fs::remove_file(stopped.join("base.safetensors")).expect("removed");
         take_back_to(&stopped, lose);

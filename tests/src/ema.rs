@@ -1,4 +1,4 @@
-//! The average of the weights beside the reference code's loop.
+//! The average of the weights, compared with the reference code's loop.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,8 @@ use crate::{
     training::{config, trainer},
 };
 
-/// The average after some epochs as `train_sd3.py` (commit ac4c86e, lines 846 to 955) keeps it, the weights being the number of updates.
+/// The average after some epochs, as `train_sd3.py` (commit ac4c86e, lines 846 to 955) computes it, for a
+/// weight that equals the number of updates.
 fn reference(batches: usize, epochs: usize) -> f64 {
     let (mut global_step, mut average) = (0, 0.0);
     for _ in 0..epochs {
@@ -40,7 +41,7 @@ fn number(parameters: &Parameters<Plain>) -> f64 {
 
 #[test]
 fn the_average_lags_as_that_of_the_reference_code() {
-    // Batches of an epoch with 32 GPUs and with one, and the lag in updates after 30, 120 and 480 epochs of two updates.
+    // Batches per epoch with 32 GPUs and with one, and the lag in updates after 30, 120 and 480 epochs of two updates.
     for (batches, lags) in [(4, [21.0, 35.0, 35.0]), (8, [13.0, 16.0, 16.0])] {
         let ema = EmaConfig { decay: 0.9, every: 8, repeat: batches / 2 };
         for (epochs, lag) in [30, 120, 480].into_iter().zip(lags) {

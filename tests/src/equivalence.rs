@@ -1,4 +1,4 @@
-//! Classes of runs that must be the same run.
+//! Runs with different settings that must give the same result.
 
 use grpo::{GrpoConfig, RolloutConfig, TrainedSteps, trajectories::KeptOn};
 use tasks::reward::Darkness;
@@ -51,7 +51,7 @@ fn trajectories_on_the_host_give_the_same_bytes() {
         let rollout = RolloutConfig { trajectories, random_steps, ..small.rollout };
         record(&mut trainer(GrpoConfig { updates_per_epoch: 2, rollout_batch: 5, rollout, ..small }, 11), 2)
     };
-    // With 4 random steps all latents are kept, with 2 there are some that are not.
+    // With 4 random steps all latents are kept, with 2 some are not.
     for random_steps in [2, 4] {
         assert_eq!(run(KeptOn::Host, random_steps), run(KeptOn::Device, random_steps));
     }
@@ -66,8 +66,8 @@ fn microbatches_of_one_and_of_eight_give_the_same_update() {
     };
     let reference = run(8, 8);
     for (micro_batch, rollout_batch) in [(1, 8), (5, 8), (24, 8), (8, 1), (8, 7), (8, 100)] {
-        // Adam divides by the size of the gradient: where that is near 0, rounding decides the direction of a step of one
-        // learning rate. All but a few weights must agree to rounding.
+        // Adam divides by the size of the gradient: where the gradient is near 0, rounding decides the
+        // direction of a step of one learning rate. All but a few weights must agree to rounding.
         let other = run(micro_batch, rollout_batch);
         let differ = reference.iter().zip(&other).filter(|(a, b)| (*a - *b).abs() > 1e-5).count();
         assert!(

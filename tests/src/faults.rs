@@ -1,5 +1,5 @@
-//! Faults of the system, injected with strace: a kill or an error at the k-th rename, write, flush or removal of a run. Resumed, it
-//! leaves the same bytes as a run without faults.
+//! System faults, injected with strace: a kill or an error at the k-th rename, write, flush or removal of a
+//! run. The resumed run leaves the same bytes as a run without faults.
 
 #![cfg(target_os = "linux")]
 
@@ -12,7 +12,8 @@ use std::{
 
 use crate::cli::{metrics, program};
 
-/// System calls by which a run changes the disk or says something, as different machines call them, with what happens to one.
+/// System calls by which a run changes the disk or prints, under their names on different machines, each with
+/// the fault that is injected.
 const FAULTS: [(&[&str], &str); 7] = [
     (&["rename", "renameat", "renameat2"], "signal=KILL"),
     (&["rename", "renameat", "renameat2"], "error=EIO"),
@@ -34,7 +35,7 @@ const SETTINGS: [&str; 7] = [
 ];
 const LORA: &str = r#"tuning={ kind = "lora", rank = 2, alpha = 4.0, init = "gaussian", targets = ["all-linear"] }"#;
 
-/// A fresh run, with or without an adapter, or one that goes on from its last checkpoint but one.
+/// A fresh run, with or without an adapter, or a run resumed from its last checkpoint but one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Full,
@@ -43,7 +44,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// Makes ready what the run goes on from.
+    /// Prepares the run that is resumed, if the kind needs one.
     fn prepare(self, out: &Path) {
         if self == Self::Resumed {
             assert!(Command::new(program()).args(Self::Full.args(out)).output().expect("the program runs").status.success());
@@ -69,7 +70,7 @@ fn strace(options: &[&str], args: &[String]) -> Output {
     command.output().expect("strace runs")
 }
 
-/// How often the main thread makes each system call in an undisturbed run.
+/// Counts the system calls of the main thread in an undisturbed run, by name.
 fn calls(kind: Kind, directory: &Path) -> BTreeMap<String, usize> {
     let log = directory.join("calls");
     let names: Vec<String> = FAULTS.iter().flat_map(|(names, _)| *names).map(|name| format!("?{name}")).collect();
@@ -113,7 +114,8 @@ fn faults(kind: Kind, calls: &BTreeMap<String, usize>, count: usize) -> Vec<Faul
     faults
 }
 
-/// What a run leaves, but for what is another in every run: times, pictures of times, and the record of who worked on it.
+/// The files that a run leaves, without those that differ in every run: times, plots of times, and the record
+/// of its sessions.
 fn contents(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     fn walk(root: &Path, directory: &Path, into: &mut BTreeMap<PathBuf, Vec<u8>>) {
         for entry in std::fs::read_dir(directory).expect("a directory") {
@@ -135,7 +137,7 @@ fn contents(run: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
-/// Injects a fault into a run, lets it go on without one, and compares it with the undisturbed one.
+/// Injects a fault into a run, resumes it without one, and compares it with the undisturbed run.
 fn try_fault(fault: &Fault, path: &Path, whole: &Path) {
     let inject = format!("inject={}:{}:when={}", fault.call, fault.what, fault.at);
     let trace = format!("trace={}", fault.call);

@@ -89,11 +89,11 @@ fn every_case_of_the_reference_code_is_reproduced() {
         let earlier: Vec<f64> = want("kl_code").iter().map(|kl| kl / step.duration()).collect();
         assert_near(&format!("{key} kl of May 2025"), &kl(KlForm::PaperMean), &earlier, KL_TOLERANCE);
 
-        // From the golden's own log-probabilities: their rounding is not the loss's.
+        // From the golden's own log-probabilities, to keep our rounding of them out of the loss.
         let policy = clipped_loss(
             golden.tensor::<1>(&format!("{key}.log_prob_new")),
             golden.tensor::<1>(&format!("{key}.log_prob")),
-            // The reference clips advantages where it takes the loss, we where they are made.
+            // The reference clips advantages where it computes the loss, this code where it computes them.
             golden.tensor::<1>(&format!("{key}.advantage")).clamp(-5.0, 5.0),
             Clip { low: 1e-4, high: 1e-4 },
         );

@@ -13,16 +13,16 @@ use crate::{
     training::{TestTrainer, config, task},
 };
 
-/// What a reward gives.
+/// Kinds of scores that a reward gives.
 #[derive(Clone, Copy, Debug)]
 enum Gives {
-    /// A number that differs from picture to picture.
+    /// A score that differs from image to image.
     Spread,
-    /// The same for all.
+    /// The same score for all images.
     Constant(f32),
-    /// One number that is none.
+    /// One score of this value, which is not finite.
     Broken(f32),
-    /// Numbers near the end of what f32 holds.
+    /// Scores near the ends of the range of f32.
     Huge,
 }
 
@@ -74,7 +74,7 @@ fn gives() -> impl Strategy<Value = Gives> {
 }
 
 proptest! {
-    // The same cases in every run: a failure is one that can be looked at.
+    // The same cases in every run, so that a failure can be reproduced.
     #![proptest_config(Config { cases: 48, rng_seed: proptest::test_runner::RngSeed::Fixed(7), failure_persistence: None, ..Config::default() })]
 
     #[test]

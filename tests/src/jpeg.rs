@@ -1,4 +1,4 @@
-//! The sizes of JPEGs beside Pillow's, on the pictures of `golden/make_jpeg_sizes.py`.
+//! Sizes of JPEGs compared with Pillow's, on the images of `golden/make_jpeg_sizes.py`.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -6,7 +6,7 @@ use tasks::{image::Image, jpeg::jpeg_kilobytes};
 
 type Pixel = [usize; 3];
 
-/// Red, green and blue at column `x` and row `y`.
+/// Draws the pixels of an image of a width and a height, row by row.
 type Kind = fn(&mut Random, usize, usize) -> Vec<Pixel>;
 
 const KINDS: [(&str, Kind); 5] = [("smooth", smooth), ("noise", noise), ("drawing", drawing), ("text", text), ("rings", rings)];

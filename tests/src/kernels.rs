@@ -1,4 +1,4 @@
-//! The kernels of the backend under test against the compositions that define them: values and gradients.
+//! The kernels of the backend under test, compared with the compositions that define them: values and gradients.
 
 use burn::{prelude::*, tensor::activation};
 use kernels::{Kernels, plain, product};
@@ -11,7 +11,7 @@ use crate::{
 
 type T<const D: usize> = Tensor<Training, D>;
 
-/// Inputs of the given shapes, a different one for every seed.
+/// Random inputs of the given shapes, different for every seed.
 fn inputs<const N: usize>(shapes: [[usize; 2]; N], seed: usize) -> [Tensor<Plain, 2>; N] {
     let mut index = 0;
     shapes.map(|[m, n]| {
@@ -20,7 +20,7 @@ fn inputs<const N: usize>(shapes: [[usize; 2]; N], seed: usize) -> [Tensor<Plain
     })
 }
 
-/// The result, and the gradients of a sum in which every element has its own weight.
+/// The result, and the gradients of a weighted sum of its elements.
 fn value_and_gradients<const N: usize>(
     inputs: &[Tensor<Plain, 2>; N],
     f: impl Fn([T<2>; N]) -> T<2>,
@@ -33,8 +33,10 @@ fn value_and_gradients<const N: usize>(
     (numbers(result.inner()), inputs.map(|x| numbers(x.grad(&gradients).expect("every input has a gradient"))))
 }
 
-/// Gradients are compared relative to the largest number in any of them: one of them can be nothing but rounding, as that of a
-/// query is where there is a single key.
+/// Asserts that values and gradients agree.
+///
+/// Gradients are compared relative to the largest number in any of them, because one can be only rounding,
+/// such as the gradient of the query with a single key.
 fn agree<const N: usize>(inputs: [Tensor<Plain, 2>; N], fused: impl Fn([T<2>; N]) -> T<2>, plain: impl Fn([T<2>; N]) -> T<2>) {
     let ((value, gradients), (want_value, want_gradients)) =
         (value_and_gradients(&inputs, fused), value_and_gradients(&inputs, plain));
@@ -46,9 +48,9 @@ fn agree<const N: usize>(inputs: [Tensor<Plain, 2>; N], fused: impl Fn([T<2>; N]
     assert!(d < 1e-3, "the gradients: {d:e}; each by itself: {alone:?}");
 }
 
-// From four features on: a norm over fewer is nearly a sign, whose gradient is a difference of nearly equal numbers.
+// At least four features: a norm over fewer is nearly a sign, whose gradient is a difference of nearly equal numbers.
 proptest! {
-    // The same cases in every run: a test that fails once in a while says nothing about the change at hand.
+    // The same cases in every run: a test that fails now and then says nothing about the change at hand.
     #![proptest_config(ProptestConfig { cases: 40, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
@@ -94,7 +96,7 @@ fn attention_does_not_overflow_where_scores_are_large() {
 
 #[test]
 fn kernels_read_views_as_what_they_show() {
-    // A transposed and a narrowed tensor lie in memory otherwise than their shape says.
+    // The memory of a transposed or a narrowed tensor has another order than its shape says.
     let [x, branch, gate] = inputs([[6, 8], [10, 6], [1, 18]], 3);
     let (x, branch) = (x.transpose().narrow(0, 1, 6), branch.narrow(0, 2, 6));
     let got = numbers(Plain::gated_residual(x.clone(), branch.clone(), gate.clone()));

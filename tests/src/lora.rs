@@ -1,4 +1,4 @@
-//! LoRA: a fresh adapter changes nothing, only adapters are trained, the reference is the same weights without them.
+//! LoRA: a fresh adapter changes nothing, only adapters are trained, and the reference model is the policy without them.
 
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamId},
@@ -35,7 +35,7 @@ fn adapted(config: &LoraConfig) -> Dit<Plain> {
     adapter.attach(network(1), &Device::default()).expect("it fits")
 }
 
-/// The same network, with an adapter whose `B` is not zero.
+/// The test network with an adapter whose `B` is not zero.
 fn adapted_and_moved(config: &LoraConfig) -> Dit<Plain> {
     let network = adapted(config);
     let adapters = Trained::named(&network, lora::is_of_adapter);
@@ -88,14 +88,14 @@ fn product(a: &[f64], b: &[f64], n: usize) -> Vec<f64> {
     (0..a.len() / k * n).map(element).collect()
 }
 
-/// The transpose of `n` columns.
+/// The transpose of a matrix of `n` columns.
 fn transpose(a: &[f64], n: usize) -> Vec<f64> {
     (0..a.len()).map(|i| a[i % (a.len() / n) * n + i / (a.len() / n)]).collect()
 }
 
 #[test]
 fn a_layer_with_an_adapter_of_rank_32_and_its_gradients_are_the_formula() {
-    // 32 more than a multiple of 64, as every side here, is what GPUs have got wrong.
+    // Every side is 32 more than a multiple of 64: products of this size have been wrong on GPUs.
     let [tokens, inputs, rank, outputs] = [416, 96, 32, 160];
     let matrix = |m: usize, n: usize, seed: usize| -> Tensor<Training, 2> {
         Tensor::from_inner(noise(m, [n, 1, 1], seed).reshape([m, n])).require_grad()
@@ -126,7 +126,7 @@ fn a_layer_with_an_adapter_of_rank_32_and_its_gradients_are_the_formula() {
 /// f32 against f64: sums of 416 products at most, of numbers that are sums themselves.
 const TOLERANCE: f64 = 1e-5;
 
-/// Where a network's linear layers are, by what its parameters are called.
+/// Finds the paths of a network's linear layers by visiting its parameters.
 struct Linears {
     path: Vec<String>,
     containers: Vec<String>,
@@ -191,7 +191,7 @@ fn only_adapters_are_trained_and_optimised() {
 #[test]
 fn a_dense_reward_rises_with_adapters_as_it_does_with_all_weights() {
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    // An adapter of a random network has fewer ways to darken a picture: it cannot move the biases.
+    // An adapter of a random network has fewer ways to darken an image: it cannot move the biases.
     for (tuning, gain) in [(None, 0.1), (Some(lora(4, &["all-linear"])), 0.04)] {
         let mut trainer = trainer(tuning.as_ref(), config());
         let rewards: Vec<f64> = (0..24).map(|_| trainer.iterate().expect("an epoch").metrics.reward).collect();
@@ -208,7 +208,7 @@ fn kl_has_a_gradient_and_is_taken_to_the_weights_without_the_adapter() {
             let metrics: Vec<f64> = (0..6).map(|_| trainer.iterate().expect("an epoch").metrics.policy.kl_reference).collect();
             (metrics, trainer.state().weights)
         };
-        // A KL that has no gradient leaves the weights where they are without one, whatever its weight.
+        // A KL penalty without a gradient would give the same weights at any `kl_weight`.
         let ((weak, free), (strong, held)) = (run(1e-9), run(100.0));
         assert!(weak[0].abs() < 1e-9 && weak[5] > 0.0, "the reference is where the policy starts: {weak:?}");
         assert!(strong[5] < 0.9 * weak[5], "{tuning:?}: {weak:?} {strong:?}");
@@ -301,7 +301,7 @@ fn a_lora_run_leaves_an_adapter_that_samples_merges_and_is_gone_on_from() {
     assert!(sample("merged.png", ["--checkpoint", &merged]) == applied);
     assert!(sample("base.png", ["--checkpoint", "toy-2d-base"]) != applied);
 
-    // As diffusers' users hand adapters around: its file alone in a directory.
+    // As users of diffusers share adapters: only the diffusers file, in a directory.
     let handed = text("handed");
     std::fs::create_dir(&handed).expect("made");
     let file = "pytorch_lora_weights.safetensors";
@@ -309,7 +309,7 @@ fn a_lora_run_leaves_an_adapter_that_samples_merges_and_is_gone_on_from() {
     let merge = |output: &str| run(&["merge", "--adapter", &handed, "--checkpoint", "toy-2d-base", "--output", output]);
     merge(&text("handed.safetensors"));
     assert!(sample("handed.png", ["--checkpoint", &text("handed.safetensors")]) == applied);
-    // What is read is not replaced.
+    // A file that is read is not replaced.
     let before = std::fs::read(path("merged.safetensors")).expect("a checkpoint");
     let refused = crate::cli::refused(&["merge", "--adapter", &adapter, "--checkpoint", &merged, "--output", &merged]);
     assert!(refused.contains("which is read"), "{refused}");
@@ -326,7 +326,7 @@ fn a_lora_run_leaves_an_adapter_that_samples_merges_and_is_gone_on_from() {
     let (end, start) = (reward("run", |values| values[values.len() - 1]), reward("warm", |values| values[0]));
     assert!((end - start).abs() < 1e-6 && end > 0.12, "{end} {start}");
 
-    // Stopped between two checkpoints, as byte for byte.
+    // Resumed from the checkpoint before, the run writes the last checkpoint again, byte for byte.
     std::fs::rename(path("run/checkpoints/000010.safetensors"), path("whole.safetensors")).expect("moved");
     run(&["train", "--resume", &text("run")]);
     let read = |name: &str| std::fs::read(path(name)).expect("a checkpoint");
@@ -345,7 +345,7 @@ fn the_files_that_peft_and_diffusers_write_themselves_are_read() {
     assert_eq!((peft.rank(), peft.alpha), (4, 8.0));
     let layers: Vec<&str> = peft.layers().collect();
     assert!(layers.contains(&"transformer_blocks.0.attn.to_out.0") && layers.len() >= 16, "{layers:?}");
-    // Written again, every factor is where and what it was.
+    // Written again, every factor has its old name and values.
     let directory = tempfile::tempdir().expect("a directory");
     peft.write_peft(directory.path(), "tiny-sd3").expect("written");
     let tensors = |path: &std::path::Path| models::WeightsFile::read(path).and_then(|file| file.tensors()).expect("tensors");
@@ -356,7 +356,7 @@ fn the_files_that_peft_and_diffusers_write_themselves_are_read() {
     let diffusers = Adapter::read(&file).expect("diffusers'");
     assert_eq!((diffusers.rank(), diffusers.alpha), (4, 4.0), "without metadata α is r");
     assert_eq!(diffusers.layers().collect::<Vec<_>>(), layers);
-    // The same factors with metadata: a known α is taken, a variant that computes something else is refused.
+    // With metadata, a known α is taken, and a variant that computes something else is refused.
     let with = |metadata: &str| {
         let path = directory.path().join("with-metadata.safetensors");
         let entry = ("lora_adapter_metadata", metadata.to_owned());

@@ -56,7 +56,7 @@ fn gaussian_truth(t: f64) -> Moments {
     Moments { mean: [mean[0], mean[1]], covariance: [covariance[0], covariance[1], covariance[3]] }
 }
 
-/// The moments of the mixture of `closed_forms`, from those of its components.
+/// The moments of the mixture of `closed_forms`, from the moments of its components.
 fn mixture_truth(t: f64) -> Moments {
     let field = mixture();
     let total: f64 = field.components().iter().map(|c| c.weight).sum();

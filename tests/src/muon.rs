@@ -1,4 +1,4 @@
-//! Muon in closed form: for gradients that share their singular vectors, every singular value has a recursion of its own.
+//! Muon in closed form: for gradients that share their singular vectors, each singular value follows its own recursion.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ const ADAM: AdamWConfig =
     AdamWConfig { learning_rate: 0.01, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.1, max_gradient_norm: 0.5 };
 const MUON: MuonConfig = MuonConfig { learning_rate: 0.02, momentum: 0.9 };
 
-/// Five Newton-Schulz iterations of the singular values of a matrix of norm 1 (Jordan et al. 2024).
+/// Five Newton-Schulz iterations of the singular values of a matrix scaled to norm 1 (Jordan et al. 2024).
 fn newton_schulz(values: &[f64]) -> Vec<f64> {
     let norm = values.iter().map(|x| x * x).sum::<f64>().sqrt();
     let iterate = |x: f64| 3.4445 * x - 4.775 * x.powi(3) + 2.0315 * x.powi(5);

@@ -67,7 +67,7 @@ fn the_text_and_the_time_matter() {
 
 #[test]
 fn a_fresh_network_predicts_the_linear_guess() {
-    // adaLN-zero: the output layer starts at zero, so v is what preconditioning alone makes of x.
+    // adaLN-zero: the output layer starts at zero, so v comes from the preconditioning of x alone.
     let network = config().init::<Plain>(5, 3, &Device::default());
     let x = noise(2, [3, 16, 16], 2);
     let t = 0.4_f64;
@@ -183,7 +183,7 @@ fn a_damaged_checkpoint_is_refused_not_a_panic() {
     assert!(error.to_string().contains("not finite"), "{error}");
 }
 
-/// On the CPU backend that can; a GPU computes in bf16 in the same way.
+/// On flex, the CPU backend that computes in bf16; a GPU computes in bf16 in the same way.
 #[cfg(feature = "flex")]
 #[test]
 fn bf16_layers_come_close_and_gradients_stay_f32() {

@@ -1,4 +1,4 @@
-//! Steps that draw no noise: they have no policy gradient, and can be held to the reference all the same.
+//! Steps that draw no noise: they have no policy gradient, but a KL penalty can hold them to the reference model.
 
 use burn::tensor::Tensor;
 use flow::{Query, Reduction, Sampler, VelocityField, gaussian::row_mean};
@@ -89,7 +89,7 @@ fn an_ode_step_is_held_by_the_kl_that_it_would_have_with_noise() {
         };
         let got = replay.hold::<Training, Dit<Training>>(&InOnePiece, &policy, &reference, &held, share).expect("not stopped");
 
-        // By hand: c²/(2σ²)·mean((v − v_ref)²), with c what the mean of the SDE has of the velocity.
+        // By hand: c²/(2σ²)·mean((v − v_ref)²), with c the coefficient of the velocity in the SDE's mean.
         let (t, dt, a) = (1.0 - step as f64 / 4.0, 0.25, 0.7_f64);
         let sigma = a * (t / (1.0 - t)).sqrt();
         let c = (1.0 + sigma * sigma * (1.0 - t) / (2.0 * t)) * dt;
@@ -111,7 +111,7 @@ fn an_ode_step_is_held_by_the_kl_that_it_would_have_with_noise() {
     }
 }
 
-/// How far the velocity at the last step has gone from the base's after some epochs.
+/// Distance of the velocity at the last step from the base model's, after some epochs.
 fn drift(config: GrpoConfig) -> f64 {
     let mut trainer = trainer(config, 1);
     for _ in 0..8 {

@@ -1,4 +1,4 @@
-//! What an epoch samples, replays and refuses: each test fails when one line of the loop is changed.
+//! Sampling, replay and refusals of an epoch: each test fails when one line of the loop is changed.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -94,7 +94,7 @@ impl Sampled {
     }
 }
 
-/// How a test replays.
+/// Settings of a test's replay.
 struct How {
     batches: Batches,
     kl_weight: f64,
@@ -163,14 +163,15 @@ fn a_scaled_loss_gives_the_same_gradient() {
     assert_eq!((scaled.loss, scaled.seen), (one.loss, one.seen));
 }
 
-/// On the CPU backend that computes in 16 bits; a GPU does in the same way.
+/// On flex, the CPU backend that computes in 16 bits; a GPU computes in the same way.
 #[cfg(feature = "flex")]
 #[test]
 fn a_scaled_loss_keeps_what_half_precision_rounds_to_nothing() {
     use burn::tensor::FloatDType;
     let exact = Sampled::by(network(1));
     let half = Sampled { network: network(1).computing_in(FloatDType::F16), ..Sampled::by(network(1)) };
-    // About the share of a transition, and of an element of its latent, in an epoch of the paper's size against this one's.
+    // Scales gradients to about the share of a transition, and of an element of its latent, in an epoch of
+    // the paper's size.
     let how = |loss_scale| How {
         kl_weight: 0.0,
         advantages: How::default().advantages.iter().map(|advantage| advantage * 2e-5).collect(),
@@ -197,7 +198,7 @@ fn in_one_piece(
     Differentiate::<Training, Dit<Training>, TokenIds>::gradient(&InOnePiece, network, trained, query, loss)
 }
 
-/// A trainer whose replay goes through another network than the rollout.
+/// A replay that goes through another network than the rollout.
 struct Drifting(f64);
 
 impl Differentiate<Training, Dit<Training>, TokenIds> for Drifting {
@@ -270,7 +271,7 @@ fn a_replay_in_the_rollouts_batches_computes_the_same_numbers_to_the_last_bit() 
 
 #[test]
 fn batches_of_the_rollout_train_every_row_that_has_something_to_learn_once() {
-    /// Nothing to learn of the first prompt.
+    /// Darkness, but a constant for the first prompt, which therefore has nothing to learn.
     struct Mostly;
     impl Reward for Mostly {
         fn name(&self) -> &'static str {
@@ -286,14 +287,14 @@ fn batches_of_the_rollout_train_every_row_that_has_something_to_learn_once() {
         }
     }
     for replay_batches in [ReplayBatches::MicroBatch, ReplayBatches::Rollout] {
-        // All four prompts; batches of five do not keep to groups of eight.
+        // All four prompts; batches of five cut across groups of eight.
         let config = GrpoConfig { groups: 4, rollout_batch: 5, updates_per_epoch: 3, replay_batches, ..config() };
         let metrics = trainer_for(config, 1, 2, Box::new(Mostly)).iterate().expect("an epoch").metrics;
         assert_eq!((metrics.zero_spread, metrics.updates, metrics.transitions), (0.25, 3, 3 * 8 * 3), "{replay_batches:?}");
     }
 }
 
-/// A gradient that is not a number, or infinite, at the first calls.
+/// Gives a NaN or infinite gradient at the first calls.
 struct Broken {
     calls: AtomicUsize,
     bad: usize,
@@ -337,7 +338,7 @@ fn a_gradient_or_a_loss_that_is_not_a_number_stops_the_run_and_changes_nothing()
     };
     assert_eq!(refused(broken(config(), 1, f64::NAN)), (true, false));
     assert_eq!(refused(broken(config(), 1, f64::INFINITY)), (true, false));
-    // The divergence to a reference that is broken: the loss is not a number, whatever its gradient is.
+    // The KL penalty against a broken reference model: the loss is NaN, whatever its gradient is.
     let reference = Parameters::of(&network(1)).map(|values| values * f64::NAN).put_into(network(1));
     let policy = Policy { reference, ..Policy::full(network(1)) };
     let config = GrpoConfig { objective: ObjectiveConfig { kl_weight: 0.1, ..config().objective }, ..config() };
@@ -357,7 +358,7 @@ fn an_update_whose_scaled_gradient_overflows_is_skipped_counted_and_remembered()
     let state = trainer.state();
     assert_eq!(state.loss_scale, Some(LossScale { factor: start.factor / 2.0, good: 1 }));
     assert_eq!(state.optimizer.updates, 1, "the skipped one does not count");
-    // What is resumed goes on with the scale and its count.
+    // A resumed trainer continues with the scale and its count.
     let mut resumed = broken(small(), 0, 0.0).scaling_loss(start);
     resumed.restore(state);
     for trainer in [&mut trainer, &mut resumed] {
@@ -366,7 +367,7 @@ fn an_update_whose_scaled_gradient_overflows_is_skipped_counted_and_remembered()
     assert_eq!(trainer.state().loss_scale, Some(LossScale { factor: start.factor / 2.0, good: 3 }));
     assert_eq!(resumed.state().loss_scale, trainer.state().loss_scale);
     assert_eq!(resumed.state().weights.to_data(), trainer.state().weights.to_data());
-    // Nothing is left to halve.
+    // The scale cannot be halved any further.
     let mut hopeless = broken(small(), usize::MAX, f64::INFINITY).scaling_loss(LossScale { factor: 2.0, good: 0 });
     let error = hopeless.iterate().expect_err("the second update finds a scale of 1");
     assert!(matches!(error, TrainError::NotFinite { .. }), "{error}");
@@ -374,7 +375,7 @@ fn an_update_whose_scaled_gradient_overflows_is_skipped_counted_and_remembered()
 
 #[test]
 fn a_group_is_one_prompt() {
-    /// The number of the prompt.
+    /// Scores every image with the number of its prompt.
     struct OfPrompt;
     impl Reward for OfPrompt {
         fn name(&self) -> &'static str {
@@ -435,7 +436,7 @@ fn an_epoch_is_sampled_from_its_own_prompts_and_noise() {
 
 #[test]
 fn x_1_and_the_noise_of_every_step_differ() {
-    // A field of zeros: what a step adds is its noise.
+    // A field of zeros, so that the noise of each step can be recovered.
     #[derive(burn::module::Module, Debug)]
     struct Still<B: burn::tensor::backend::Backend> {
         nothing: burn::module::Param<Tensor<B, 1>>,

@@ -49,7 +49,7 @@ fn a_rule_raises_the_kl_weight_and_resuming_keeps_it() {
     let weights: Vec<f64> = of(&lines, "epoch").iter().map(|line| line["kl_weight"].as_f64().expect("a weight")).collect();
     let actions = of(&lines, "action").len();
     assert!(actions > 0 && weights[0] == 0.01, "{weights:?}");
-    // The action after the last epoch has no epoch to show in.
+    // No epoch follows the last one to show its action.
     assert!((weights[11] - 0.01 * 3_f64.powi(actions as i32 - 1)).abs() < 1e-9, "{actions} actions: {weights:?}");
     train(&stopped, &settings);
     for entry in std::fs::read_dir(stopped.join("checkpoints")).expect("a directory") {
@@ -66,7 +66,7 @@ fn a_rule_raises_the_kl_weight_and_resuming_keeps_it() {
 fn a_run_rolls_back_to_its_best_evaluation() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("run");
-    // The reward itself goes wrong: the best policy by diversity is the first one, and the policy is brought back to it.
+    // Diversity falls as the reward rises: the first policy is the best one by diversity, and the rule rolls back to it.
     let rule = r#"rules=[{watch="monitors.diversity", when={kind="fallen", by=0.1}, action={kind="roll_back"}}]"#;
     let lines = train(&path, &[rule, r#"best_by="monitors.diversity""#]);
     let back =

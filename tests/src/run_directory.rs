@@ -1,4 +1,4 @@
-//! A run directory and what is beside it: a run touches what is its own, and says what it finds damaged.
+//! Run directories: a run touches only its own files, and reports damaged ones.
 
 use std::{
     fs,
@@ -46,12 +46,12 @@ fn a_directory_that_is_no_run_is_refused_and_left_as_it_was() {
     }
     assert_eq!(fs::read_to_string(at("victim")).expect("it is there"), "v");
     assert!(at("outside/y.tmp").exists() && at("home/thesis.tmp").exists());
-    // A configuration that is none: nothing is written before it is known to be one.
+    // A configuration that is not TOML: nothing is touched before it has been checked.
     write(&at("broken/config.toml"), "y");
     write(&at("broken/.tmpabc123.tmp"), "x");
     assert!(refused(&["train", "--resume", &at("broken").to_string_lossy()]).contains("not TOML"));
     assert!(at("broken/.tmpabc123.tmp").exists());
-    // Nothing stays of a start that was refused, and an empty directory is as good as none.
+    // A refused start leaves nothing behind, and an empty directory counts as a missing one.
     fs::create_dir(at("empty")).expect("made");
     for out in ["new/deep", "empty"] {
         let out = at(out).to_string_lossy().into_owned();
@@ -70,7 +70,7 @@ fn a_run_that_goes_on_touches_what_is_its_own() {
     write(&outside, "x");
     symlink("../outside", path.join("l")).expect("linked");
     symlink("../../outside", path.join("prompts")).expect("linked");
-    // Two links back give 2^40 paths to who follows them.
+    // Two links to the directory itself give 2^40 paths to a walk that follows links.
     symlink(".", path.join("x")).expect("linked");
     symlink(".", path.join("y")).expect("linked");
     let others = ["notes.tmp", "samples/mine.tmp", "mine/.tmpabc123.tmp", "checkpoints/.tmp.tmp", "b/checkpoints/.tmpabc123.tmp"];
@@ -89,7 +89,7 @@ fn a_run_that_goes_on_touches_what_is_its_own() {
     }
     assert!(outside.exists());
     assert_eq!(fs::read_to_string(path.join(".lock")).expect("a lock"), "kept");
-    // A lock that leads elsewhere.
+    // A lock that is a link to another file.
     let victim = directory.path().join("victim");
     write(&victim, "v");
     fs::remove_file(path.join(".lock")).expect("removed");
@@ -106,7 +106,7 @@ fn a_hole_or_a_damaged_line_in_the_metrics_is_said() {
     let file = path.join("metrics.jsonl");
     let whole = fs::read(&file).expect("metrics");
     let lines: Vec<&[u8]> = whole.split_inclusive(|&byte| byte == b'\n').collect();
-    // As a loss of power leaves it.
+    // As a power loss leaves the file.
     fs::write(&file, lines[..5].concat()).expect("written");
     let (code, text) = resume(&path);
     assert!(code == Some(0) && text.contains("no line of epoch 5 to 14") && text.contains("a hole"), "{text}");
@@ -164,7 +164,7 @@ fn a_training_state_is_named_where_a_checkpoint_is_asked_for() {
     let state = path.join("checkpoints/000014.safetensors").to_string_lossy().into_owned();
     let text = refused(&["eval", "--checkpoint", &state]);
     assert!(text.contains("is a training state") && text.contains("policy.safetensors"), "{text}");
-    // Under another name it is the state of another epoch.
+    // Renamed, the file claims to be the state of another epoch.
     fs::rename(&state, path.join("checkpoints/000013.safetensors")).expect("renamed");
     let (code, text) = resume(&path);
     assert!(code == Some(2) && text.contains("000013.safetensors holds the state after 14"), "{text}");

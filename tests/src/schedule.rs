@@ -1,4 +1,4 @@
-//! The real program's learning rate, in its metrics and when a run is lengthened, what it warns of, and its noise.
+//! The real program's learning rate, in metrics and in lengthened runs, its warnings, and its noise.
 
 use std::path::Path;
 
@@ -41,7 +41,7 @@ fn a_run_is_lengthened_only_as_long_as_its_rate_has_not_begun_to_fall() {
     let directory = tempfile::tempdir().expect("a directory");
     let [whole, early, late] = ["whole", "early", "late"].map(|name| directory.path().join(name));
     toy(&whole, &["epochs=12"]);
-    // As if it had been killed after 3 or 5 of 8 epochs, of which the last five cool down.
+    // As if the run had been killed after 3 or 5 of 8 epochs, of which the last five cool down.
     for (path, done) in [(&early, 3), (&late, 5)] {
         toy(path, &["epochs=8", "keep_checkpoints=9"]);
         for epoch in done + 1..=8 {
@@ -118,7 +118,7 @@ fn a_gradient_that_drowns_in_epsilon_is_said_once() {
 fn evaluations_do_not_repeat_the_noise_of_training() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("run");
-    // Nearly the ODE, in the steps of an evaluation: with the same noise the pictures would be the same as well.
+    // Nearly the ODE, in the steps of an evaluation: with equal noise the images would be equal too.
     let alike = [
         "epochs=2",
         "grpo.cool_down=0",

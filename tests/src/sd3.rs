@@ -1,4 +1,4 @@
-//! Stable Diffusion 3 beside diffusers, number by number, on small random models.
+//! Stable Diffusion 3 compared with diffusers, number by number, on small random models.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +27,7 @@ use safetensors::SafeTensors;
 
 use crate::backend::{Device, Plain, Training, distance, numbers};
 
-/// A small random model in the layout of diffusers, with what diffusers computes with it.
+/// A small random model in the layout of diffusers, with the values that diffusers computes from it.
 #[derive(Clone)]
 struct Model {
     path: PathBuf,
@@ -46,7 +46,7 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
 }
 
-/// Named arrays with facts about them.
+/// Named arrays, with facts about them from a JSON file.
 #[derive(Clone)]
 struct Arrays {
     bytes: Vec<u8>,
@@ -54,7 +54,7 @@ struct Arrays {
 }
 
 impl Arrays {
-    /// `NAME.safetensors` with `NAME.json`.
+    /// Reads `NAME.safetensors` with `NAME.json`.
     fn read(name: &Path) -> Self {
         let facts = std::fs::read_to_string(name.with_extension("json")).expect("the golden is committed");
         let bytes = std::fs::read(name.with_extension("safetensors")).expect("the golden is committed");
@@ -86,7 +86,7 @@ impl Arrays {
         self.facts[name].as_u64().unwrap_or_else(|| panic!("no {name}")) as usize
     }
 
-    /// How far `got` is from the array of this name.
+    /// Asserts that `got` is close to the array of this name.
     fn assert_near<const D: usize>(&self, name: &str, got: Tensor<Plain, D>) {
         let (shape, want) = self.values(name);
         assert_eq!(got.dims().to_vec(), shape, "{name}");
@@ -118,7 +118,7 @@ impl Model {
     }
 }
 
-/// The embeddings of prompts.
+/// Encodes prompts.
 fn encode(directory: &ModelDirectory, prompts: &[&str], length: usize) -> Vec<Embedding> {
     let device = Device::default();
     let clip = directory.clip_reader::<Plain>(FloatDType::F32, &device).expect("encoders").encode(prompts).expect("prompts");
@@ -131,10 +131,10 @@ fn encode(directory: &ModelDirectory, prompts: &[&str], length: usize) -> Vec<Em
     clip.into_iter().enumerate().map(of_row).collect()
 }
 
-/// Relative to the largest number.
+/// Tolerance relative to the largest number.
 const TOLERANCE: f64 = 1e-4;
-/// The same for gradients under guidance, in which two large ones nearly cancel: matrix products of ndarray round differently from one CPU to
-/// the next, and 1.6e-4 was seen.
+/// Tolerance for gradients under guidance, in which two large gradients nearly cancel: matrix products of
+/// ndarray round differently from one CPU to the next, and 1.6e-4 was seen.
 const GRADIENT_TOLERANCE: f64 = 5e-4;
 
 const MODELS: [&str; 2] = ["sd3-tiny", "sd3-plain"];
@@ -213,7 +213,7 @@ fn an_adapter_changes_the_velocity_as_peft_does() {
     for path in ["adapter/peft", "adapter/pytorch_lora_weights.safetensors"] {
         let mut adapter = Adapter::read(&golden(path)).expect("an adapter");
         if !path.ends_with("peft") {
-            // Written without its metadata, the file does not tell α.
+            // Written without metadata, the file does not contain α.
             adapter.alpha = 8.0;
         }
         let transformer = adapter.attach(model.transformer(), &Device::default()).expect("it fits");
@@ -328,7 +328,7 @@ impl ReplayedStep {
         Sampler::new(grid, FlowSde { noise_level: NoiseLevel::new(self.fact("noise_level")).expect("valid") })
     }
 
-    /// The log-probabilities of the golden's draw, by what answers queries.
+    /// The log-probabilities of the golden's draw, with velocities from `answer`.
     fn log_prob(&self, answer: &dyn Fn(Query<Plain, Embedding>) -> Tensor<Plain, 4>) -> Tensor<Plain, 1> {
         let (step, transition) = self.sampler().step(self.arrays.number("step"));
         let latent = self.model.tensor("latents");
@@ -351,7 +351,7 @@ impl ReplayedStep {
         self.gradient_through(GuidanceGradient::Both, differentiate, kl_weight, advantages)
     }
 
-    /// The same through one or both halves of the guided velocity.
+    /// The gradient of the loss through one or both halves of the guided velocity.
     fn gradient_through(
         &self,
         guidance_gradient: GuidanceGradient,
@@ -432,13 +432,13 @@ fn a_replayed_step_has_the_gradient_of_the_reference_code_before_and_after_it_de
         assert!(distance(&seen(|seen| seen.ratio), &step.arrays.values("ratio").1) < 1e-5);
         assert!(distance(&seen(|seen| seen.kl), &step.arrays.values("kl").1) < 1e-3);
         step.assert_gradient(&outcome.gradient, "grad", 1.0);
-        // The divergence alone, of which the loss has a thousandth.
+        // The KL penalty alone, of which the loss has a thousandth.
         let outcome = step.gradient(differentiate, 1.0, &[0.0, 0.0]);
         step.assert_gradient(&outcome.gradient, "grad_kl", 1.0);
     }
 }
 
-/// Gradients through the answers with the prompt alone: the network is asked twice, and only the second answer has a graph.
+/// Gradients through the conditional velocity alone: the network is asked twice, and only the second answer has a graph.
 struct ConditionalAlone;
 
 impl Differentiate<Training, Transformer<Training>, Embedding> for ConditionalAlone {
@@ -477,7 +477,7 @@ fn without_the_unconditional_half_the_gradient_is_that_of_the_conditional_one() 
     for differentiate in [&InOnePiece as &dyn Differentiate<_, _, _>, &PartByPart] {
         let detached = flat(step.gradient_through(GuidanceGradient::Conditional, differentiate, beta, &advantages));
         assert!(distance(&detached, &alone) < 1e-5, "{:e}", distance(&detached, &alone));
-        // The loss is the same, its gradient is not.
+        // Through both halves the loss is the same, but its gradient is not.
         let both = flat(step.gradient(differentiate, beta, &advantages));
         assert!(distance(&both, &alone) > 0.05, "{:e}", distance(&both, &alone));
     }
@@ -510,7 +510,7 @@ fn what_is_sampled_as_it_is_replayed_has_a_ratio_of_exactly_one() {
 #[test]
 fn a_gradient_found_part_by_part_is_the_same_in_every_layer() {
     let mut step = ReplayedStep::read();
-    // A fresh adapter on every linear layer, those before and after the blocks too.
+    // A fresh adapter on every linear layer, also before and after the blocks.
     let mut policy = lora::merged(step.policy);
     let targets: Vec<String> = policy.linears().into_iter().map(|(path, _)| path).collect();
     let everywhere = LoraConfig { rank: 2, alpha: 4.0, init: LoraInit::Gaussian, targets };
@@ -521,7 +521,7 @@ fn a_gradient_found_part_by_part_is_the_same_in_every_layer() {
     let largest = whole.values().flatten().fold(0.0_f64, |largest, value| largest.max(value.abs()));
     assert_eq!(whole.len(), 2 * everywhere.targets.len());
     for (name, whole) in whole {
-        // Beside a B of zeros A has no gradient; nobody reads what the text asks for in the last block.
+        // While B is zero, A has no gradient; the text's queries in the last block are not used.
         let moves = name.contains("lora_B") && !name.contains("blocks.2.attn.add_q_proj");
         assert_eq!(whole.iter().any(|value| *value != 0.0), moves, "{name}");
         let worst = whole.iter().zip(&parts[&name]).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
@@ -678,7 +678,7 @@ fn damaged_weights_are_refused() {
     assert!(refusal(model.path(), &Choices::default()).contains("not a complete safetensors file"));
     std::fs::write(&file, [&bytes[..], &[0; 4]].concat()).expect("written");
     assert!(refusal(model.path(), &Choices::default()).contains("not a complete safetensors file"));
-    // A number that is none is found when it is read.
+    // A NaN is found when the values are read.
     let mut nan = bytes.clone();
     let end = nan.len();
     nan[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
@@ -687,7 +687,7 @@ fn damaged_weights_are_refused() {
         ModelDirectory::open::<Plain>(model.path(), &Choices::default(), &Device::default()).expect("headers are whole");
     let refused = directory.vae::<Plain>(FloatDType::F32, &Device::default()).expect_err("not a number").to_string();
     assert!(refused.contains("holds numbers that are not finite"), "{refused}");
-    // A shard that the index names and nobody sent along.
+    // A shard that the index names is missing.
     let model = copy("sd3-plain");
     std::fs::remove_file(model.path().join("transformer/diffusion_pytorch_model-00002-of-00004.safetensors")).expect("removed");
     assert!(refusal(model.path(), &Choices::default()).contains("00002-of-00004"));

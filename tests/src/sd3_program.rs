@@ -1,4 +1,4 @@
-//! The real program with a model directory: sampling as diffusers does, training, resuming, the adapter used again.
+//! The real program with a model directory: samples like diffusers, trains, resumes, and uses the adapter.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ fn ok(args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The golden latents as a file for `--latents`.
+/// Writes the golden latents to a file for `--latents`.
 fn latents(model: &str, directory: &Path) -> String {
     let file = WeightsFile::from_bytes(
         f32_only(&std::fs::read(Path::new(&golden(model)).join("golden.safetensors")).expect("a golden"), "latents"),
@@ -40,7 +40,7 @@ fn latents(model: &str, directory: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// One tensor of a safetensors file as a file of its own.
+/// Copies one tensor of a safetensors file to a file of its own.
 fn f32_only(bytes: &[u8], name: &str) -> Vec<u8> {
     let file = safetensors::SafeTensors::deserialize(bytes).expect("safetensors");
     safetensors::serialize([(name, file.tensor(name).expect("it is there"))], None).expect("one tensor")
@@ -62,7 +62,7 @@ fn sampling_from_given_latents_ends_where_diffusers_ends() {
         let distance = crate::backend::distance(&tensor(&output.join("tensors.safetensors"), name), &want);
         assert!(distance < 1e-4, "{name}: off by {distance:e}");
     }
-    // 8 bits of what is decoded, clamped.
+    // The PNG has the decoded values, clamped, in 8 bits.
     let decoded = tensor(&output.join("tensors.safetensors"), "decoded");
     let picture = image::open(output.join("001.png")).expect("a picture").to_rgb8();
     assert_eq!(picture.dimensions(), (64, 64));
@@ -102,7 +102,7 @@ fn a_prompt_that_is_cut_is_named() {
         let size = ["--height", "16", "--width", "16", "--steps", "1", "--max-sequence-length", "90", "--output", &output];
         ok(&[&["sample", "--model", &model, "--prompt", prompt], &size[..]].concat())
     };
-    // One token for each word, with the two around them: 75 words fill CLIP.
+    // One token per word, plus start and end: 75 words fill CLIP.
     assert!(!sample("a cat").contains("longer"));
     let text = sample(&"a cat ".repeat(60));
     assert!(text.contains("CLIP reads 77 tokens of a prompt; 1 of 2 prompts are longer"), "{text}");
@@ -184,7 +184,7 @@ fn a_model_directory_is_trained_and_its_adapter_used_again() {
     ok(&["train", "--resume", &run_directory, "--set", "epochs=2", "--set", "evaluate_every=2"]);
     assert_eq!(encoded(), before, "the prompts are not encoded again");
 
-    // What is refused changes nothing, the configuration that was written down neither.
+    // A refused command changes nothing, not even the written configuration.
     let written = std::fs::read_to_string(resumed.join("config.toml")).expect("a configuration");
     for other in ["seed=7", "sd3.max_sequence_length=17", "epochs=1"] {
         refused(&["train", "--resume", &run_directory, "--set", other]);
@@ -205,7 +205,7 @@ fn a_model_directory_is_trained_and_its_adapter_used_again() {
         tensor(&whole.join("adapter/adapter_model.safetensors"), "base_model.model.transformer_blocks.1.attn.to_q.lora_B.weight");
     assert!(factor.iter().any(|value| *value != 0.0), "the adapter has moved");
 
-    // Both of its layouts give the same picture.
+    // Both layouts of the adapter give the same image.
     let model = golden("sd3-tiny");
     let picture = |more: &[&str]| {
         let output = directory.path().join("picture.png").to_string_lossy().into_owned();
@@ -258,7 +258,7 @@ fn an_adapter_is_shown_with_the_length_of_text_that_it_was_trained_with() {
     let (of_run, said) = picture(&run.join("adapter"), &[]);
     assert!(said && of_run == picture(&elsewhere, &["--max-sequence-length", "16"]).0);
     assert!(picture(&run.join("adapter/pytorch_lora_weights.safetensors"), &[]).0 == of_run);
-    // Without a run the default is that of diffusers, and what is asked for comes first.
+    // Without a run, the default of diffusers applies; an option on the command line overrides it.
     let (far, said) = picture(&elsewhere, &[]);
     assert!(!said && far != of_run && far == picture(&run.join("adapter"), &["--max-sequence-length", "256"]).0);
 }
@@ -287,7 +287,7 @@ fn a_model_directory_needs_its_own_presets_and_the_others_need_none() {
     assert!(with("shapes", &["--model", &model]).contains("use one of the presets sd35m-"));
     let text = with("sd35m-ocr", &["--model", &model]);
     assert!(text.contains("rewards.ocr: this version cannot compute it yet"), "{text}");
-    // What is refused before prompts are encoded leaves no run behind.
+    // A run that is refused before its prompts are encoded leaves nothing behind.
     let prompts = directory.path().join("prompts.txt");
     std::fs::write(&prompts, "a cat\n").expect("written");
     let sets = ["train", "validation"].map(|set| format!("prompts.{set}={}", prompts.display()));

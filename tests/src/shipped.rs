@@ -1,4 +1,4 @@
-//! The checkpoint that comes with the program, trained for real at reduced size.
+//! The checkpoint that comes with the program, trained further in a small run.
 
 use std::path::Path;
 
@@ -33,7 +33,8 @@ fn base() -> (DitConfig, Vocabulary, Dit<Plain>) {
     (sizes, vocabulary, network)
 }
 
-/// A wrong sign, a dead gradient or a broken replay cannot pass: the pictures become darker, third by third of the run.
+/// A wrong sign, a dead gradient or a broken replay cannot pass: the images must become darker from each
+/// third of the run to the next.
 #[test]
 fn a_dense_reward_rises_steadily_on_the_shipped_base() {
     let (sizes, vocabulary, network) = base();

@@ -1,4 +1,4 @@
-//! Signals that end a run: a checkpoint stays, and what was in hand is as if it had not been begun.
+//! Signals that end a run: a checkpoint stays, and unfinished work leaves no trace.
 
 #![cfg(unix)]
 
@@ -17,7 +17,7 @@ fn send(signal: &str, child: &Child) {
     assert!(Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().expect("kill runs").success());
 }
 
-/// Waits until the run has gone so far.
+/// Waits until the run has come so far; it must not end before.
 fn wait_for(child: &mut Child, so_far: impl Fn() -> bool) {
     while !so_far() {
         assert!(child.try_wait().expect("a status").is_none(), "it must not end by itself");
@@ -39,7 +39,7 @@ fn is_ignored(number: u32) -> bool {
 #[test]
 fn every_signal_that_ends_programs_leaves_a_checkpoint_and_says_how_to_go_on() {
     let directory = tempfile::tempdir().expect("a directory");
-    // The program inherits what these tests ignore, as under `nohup`, and goes on ignoring it.
+    // The program inherits the signals that these tests ignore, as under `nohup`, and keeps ignoring them.
     let heard = [("INT", 2), ("TERM", 15), ("HUP", 1), ("USR1", 10)].into_iter().filter(|(_, number)| !is_ignored(*number));
     for (signal, _) in heard {
         let run = directory.path().join(format!("it's {signal}"));
@@ -49,7 +49,7 @@ fn every_signal_that_ends_programs_leaves_a_checkpoint_and_says_how_to_go_on() {
         let mut child = command.arg("--out").arg(&run).stderr(Stdio::piped()).spawn().expect("the program runs");
         wait_for(&mut child, || lines(&run) > 3);
         send(signal, &child);
-        // What a system sends twice must not end it without a checkpoint.
+        // A signal that the system sends twice must not end the run without a checkpoint.
         if signal != "INT" {
             send(signal, &child);
         }
@@ -102,7 +102,7 @@ fn an_epoch_of_minutes_is_given_up_at_once() {
 fn a_run_interrupted_at_any_moment_goes_on_as_if_it_never_had_been() {
     let directory = tempfile::tempdir().expect("a directory");
     let whole = directory.path().join("whole");
-    // Evaluations long enough to be interrupted in.
+    // Evaluations that are long enough to be interrupted.
     let train = |out: &Path| {
         let mut command = train(out);
         command.args(["--set", "evaluation_samples=2000", "--set", "keep_checkpoints=1"]);
@@ -123,7 +123,7 @@ fn a_run_interrupted_at_any_moment_goes_on_as_if_it_never_had_been() {
         let code = child.wait().expect("it ends").code();
         interrupted += u32::from(code == Some(130));
         if !path.join("config.toml").exists() {
-            continue; // Before it listened, or before there was anything to go on with.
+            continue; // Before the run listened, or before there was anything to resume.
         }
         let state = std::fs::read(path.join("checkpoints").join(names(&path.join("checkpoints")).pop().unwrap_or_default()));
         let due = b"evaluation_due = true";

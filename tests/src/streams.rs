@@ -1,4 +1,4 @@
-//! What the program says: a log that nobody reads ends no run, and what it repeats of its input obeys nobody.
+//! The program's output: a log that nobody reads ends no run, and echoed input cannot control the terminal.
 
 use std::{
     fs::File,
@@ -62,7 +62,7 @@ fn a_result_that_nobody_reads_is_no_error_and_one_that_cannot_be_written_is() {
         let text = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.code() == Some(2) && text.contains("cannot write to standard output"), "{text}");
     }
-    // What a run has not, and what it has instead.
+    // The error names the missing metric, and the metrics that the run has.
     let text = refused(&["compare", &path.to_string_lossy(), "--output", &directory.path().join("d.svg").to_string_lossy()]);
     assert!(text.contains("--number overall: no run has it") && text.contains("rewards.toy_mode"), "{text}");
 }

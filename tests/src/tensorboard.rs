@@ -1,4 +1,4 @@
-//! The event files of a run, read by a reader of our own: frames, checksums and protocol buffers.
+//! The event files of a run, read by an independent reader: frames, checksums and protocol buffers.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -74,8 +74,8 @@ fn varint(bytes: &mut &[u8]) -> u64 {
     value
 }
 
-/// The scalars and the pictures of a run by tag and step, as TensorBoard counts them: a session drops the steps of those before it
-/// from where it begins.
+/// Scalars and images of a run by tag and step, as TensorBoard merges them: a session drops the steps of
+/// earlier sessions from its own first step on.
 #[derive(Default)]
 struct Events {
     scalars: BTreeMap<(String, u64), f32>,
@@ -150,7 +150,7 @@ fn tensorboard_shows_the_numbers_of_metrics_jsonl_and_the_pictures_of_evaluation
     let mut command = std::process::Command::new(program());
     command.args(["train", "--preset", "toy-2d", "--out", &out]).args(settings.iter().flat_map(|setting| ["--set", setting]));
     assert!(command.output().expect("the program runs").status.success());
-    // A session that went on to epoch 8 and lost its last checkpoint: the next one writes epochs 5 to 8 again.
+    // The first session reached epoch 8 and lost its last checkpoint: the resumed one writes epochs 5 to 8 again.
     std::fs::remove_file(path.join("checkpoints/000008.safetensors")).expect("removed");
     assert!(run(&["train", "--resume", &out]).status.success());
     assert_eq!(std::fs::read_dir(path.join("tensorboard")).expect("a directory").count(), 2);

@@ -79,7 +79,7 @@ pub fn trainer_for(config: GrpoConfig, seed: u64, workers: usize, reward: Box<dy
     Trainer::new(config, 10, seed, task(reward), Policy::full(network(1)), Workers::new(workers).expect("threads"))
 }
 
-/// A trainer of this policy, for darkness.
+/// A trainer of this policy, with the reward [`Darkness`].
 pub fn policy_trainer(config: GrpoConfig, policy: Policy<Dit<Plain>>) -> TestTrainer {
     let workers = Workers::new(2).expect("threads");
     Trainer::new(config, 10, 1, task(Box::new(Darkness)), policy, workers)
@@ -223,7 +223,7 @@ fn kl_to_the_reference_changes_the_update_and_holds_the_policy() {
 
 #[test]
 fn the_whole_gradient_is_clipped_not_each_tensor() {
-    // Two parameters with gradients 3 and 4: together of norm 5, clipped to 1 they are 0.6 and 0.8.
+    // A gradient of ones has norm √count, so clipping the whole to norm 1 leaves 1/√count everywhere.
     let network = network(1);
     let parameters = Parameters::of(&network);
     let gradient = parameters.map(|values| values.zeros_like() + 1.0);
@@ -236,7 +236,7 @@ fn the_whole_gradient_is_clipped_not_each_tensor() {
     let Updated { parameters: moved, gradient_norm: norm, gradient_rms } = optimizer(1.0).update(&parameters, &gradient, 1.0);
     assert!((norm - count.sqrt()).abs() < 1e-3 * norm);
     assert!((gradient_rms * count.sqrt() - 1.0).abs() < 1e-3, "the clipped gradient has norm 1: {gradient_rms:e}");
-    // With β = 0 the step is g/(|g| + ε): its size tells the clipped g, which is 1/√count in every tensor.
+    // With β = 0 the step is g/(|g| + ε): its size shows the clipped g, which is 1/√count in every tensor.
     let g = 1.0 / count.sqrt();
     let step = g / (g + 1.0);
     for (id, before) in parameters.to_data() {
@@ -281,7 +281,7 @@ fn the_schedule_reaches_the_weights() {
         let after = trainer.state().weights;
         before.zip(&after, |before, after| after - before).norm()
     };
-    // Ten epochs, of which all cool down: the first has 10/40 of the rate.
+    // Ten epochs, all in the cool-down: the first has 10/40 of the rate.
     assert!((moved(39) / moved(0) - 0.25).abs() < 0.01);
 }
 

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
-/// Where the network runs.
+/// The backend on which the networks run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Backend {
     /// Burn's fast CPU backend.
@@ -19,7 +19,7 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// The application's feature of this name.
+    /// The application's feature for this backend.
     pub fn feature(self) -> &'static str {
         match self {
             Self::Flex => "flex",
@@ -30,19 +30,20 @@ impl Backend {
     }
 }
 
-/// What the layers of a transformer compute in.
+/// The number type in which transformer layers compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Precision {
     /// 32-bit floats.
     F32,
     /// 16-bit floats with the range of f32, on wgpu and cuda.
     Bf16,
-    /// 16-bit floats with three more bits than bf16 and a small range, on wgpu and cuda: what the reference code trains in.
+    /// 16-bit floats with three more bits of precision than bf16 and a small range, on wgpu and cuda; the
+    /// reference code trains in them.
     Fp16,
 }
 
 impl Precision {
-    /// The application's feature of this name; none for f32.
+    /// The application's feature for this precision; `None` for f32.
     fn feature(self) -> Option<&'static str> {
         match self {
             Self::F32 => None,
@@ -52,31 +53,31 @@ impl Precision {
     }
 }
 
-/// What a GPU backend does by itself to be faster.
+/// An optimisation that a GPU backend makes by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Speedup {
-    /// Makes one kernel of several operations.
+    /// Fuses several operations into one kernel.
     Fusion,
     /// Times the variants of a kernel and keeps the fastest.
     Autotune,
 }
 
-/// How the application is built.
+/// Build options of the application.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Build {
-    /// Where the networks run.
+    /// Backend on which the networks run.
     #[arg(long, value_enum, default_value_t = Backend::Flex)]
     pub backend: Backend,
-    /// What layers compute in.
+    /// Number type in which layers compute.
     #[arg(long, value_enum, default_value_t = Precision::F32)]
     pub precision: Precision,
-    /// Leaves out what a GPU backend does to be faster, to see what it brings; may be repeated.
+    /// Leaves out an optimisation of the GPU backend, to measure its effect; may be repeated.
     #[arg(long, value_enum)]
     pub without: Vec<Speedup>,
 }
 
 impl Build {
-    /// The application on a backend, with everything that makes it fast.
+    /// A build for a backend, in f32 and with all optimisations.
     pub fn of(backend: Backend) -> Self {
         Self { backend, precision: Precision::F32, without: Vec::new() }
     }
@@ -102,7 +103,7 @@ impl Build {
     }
 }
 
-/// The options of [`Build`] are ours; everything else is the application's.
+/// Arguments of a verb: the options of [`Build`] are xtask's, everything else is the application's.
 #[derive(Args, Debug)]
 pub struct AppArgs {
     /// Options of `flow-grpo`, --backend flex|ndarray|wgpu|cuda, --precision f32|bf16|fp16 and --without fusion|autotune.
@@ -110,14 +111,14 @@ pub struct AppArgs {
     args: Vec<String>,
 }
 
-/// What is left to the application once our own options are taken out.
+/// Arguments split into xtask's own options and the application's.
 #[derive(Debug, PartialEq, Eq)]
 struct Split {
     build: Build,
     app: Vec<String>,
 }
 
-/// Takes the options of [`Build`], also in their form with `=`, out of the arguments, up to a `--`, which goes too.
+/// Separates the options of [`Build`], also in their form with `=`, from the arguments up to a `--`, which is dropped.
 fn split(args: &[String]) -> Result<Split> {
     let mut split = Split { build: Build::of(Backend::Flex), app: Vec::new() };
     let mut rest = args.iter();
@@ -142,13 +143,13 @@ fn split(args: &[String]) -> Result<Split> {
     Ok(split)
 }
 
-/// The choice of this name, or an error that lists all of them.
+/// Parses a choice by its name; the error lists all choices.
 fn choose<T: ValueEnum>(option: &str, value: &str) -> Result<T> {
     let names = || T::value_variants().iter().filter_map(ValueEnum::to_possible_value).map(|choice| choice.get_name().to_owned());
     T::from_str(value, false).map_err(|_| anyhow::anyhow!("{option} {value}: choose {}", names().collect::<Vec<_>>().join(", ")))
 }
 
-/// Builds and runs a verb of the application; its exit code is ours.
+/// Builds the application and runs one of its verbs; returns its exit code.
 pub fn run(verb: &str, args: &AppArgs) -> Result<ExitCode> {
     let Split { build: how, app } = split(&args.args)?;
     if app.iter().any(|arg| arg == "--help" || arg == "-h") {
@@ -158,21 +159,21 @@ pub fn run(verb: &str, args: &AppArgs) -> Result<ExitCode> {
     }
     let program = build(&how)?;
     let mut command = Command::new(&program);
-    // By which the application knows how it is called again.
+    // Tells the application that it runs under xtask, for the command that it prints to resume a run.
     command.arg(verb).args(app).env("FLOW_GRPO_XTASK", "1");
     replaced_by(&mut command).with_context(|| format!("cannot run {program}"))
 }
 
-/// Runs a command in the place of this process, so that signals reach it.
+/// Replaces this process with a command, so that signals reach the command.
 #[cfg(unix)]
 fn replaced_by(command: &mut Command) -> std::io::Result<ExitCode> {
     Err(std::os::unix::process::CommandExt::exec(command))
 }
 
-/// Runs a command; its exit code is ours.
+/// Runs a command; returns its exit code.
 #[cfg(not(unix))]
 fn replaced_by(command: &mut Command) -> std::io::Result<ExitCode> {
-    // A signal that reached the application reached us too; 130 is what it would have said.
+    // No exit code means a signal, which reached xtask too; 130 is the application's code for it.
     Ok(ExitCode::from(u8::try_from(command.status()?.code().unwrap_or(130)).unwrap_or(1)))
 }
 
@@ -182,7 +183,7 @@ pub fn build(how: &Build) -> Result<String> {
     let features = how.features()?.join(",");
     command.args(["build", "--quiet", "--package", "flow-grpo", "--no-default-features", "--features", &features]);
     if how.backend == Backend::Cuda && std::env::var_os("CUDARC_CUDA_VERSION").is_none() {
-        // The build machine needs no CUDA toolkit if it is told which version the run will have.
+        // A build machine that is told the CUDA version of the run needs no CUDA toolkit.
         command.env("CUDARC_CUDA_VERSION", "13000");
     }
     let status = command.status().context("cannot run cargo")?;
@@ -191,7 +192,7 @@ pub fn build(how: &Build) -> Result<String> {
     Ok(format!("{directory}/debug/flow-grpo"))
 }
 
-/// The cargo that runs us.
+/// The cargo that runs xtask.
 pub fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }

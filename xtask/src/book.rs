@@ -1,4 +1,4 @@
-//! Builds the mdBook. Its tools come from the crate registry and stay in `target/tools`.
+//! Builds the mdBook. The tools come from the crate registry and stay in `target/tools`.
 
 use std::{path::Path, process::Command};
 
@@ -7,10 +7,10 @@ use anyhow::Result;
 use crate::app::{cargo, succeed};
 
 const TOOLS: &str = "target/tools";
-/// The tools with their versions.
+/// The needed tools with their versions.
 const NEEDED: [(&str, &str); 2] = [("mdbook", "0.5.4"), ("mdbook-katex", "0.10.0")];
 
-/// Builds book/book.
+/// Builds the book into `book/book`.
 pub fn build() -> Result<()> {
     for (tool, version) in NEEDED {
         let program = Path::new(TOOLS).join("bin").join(tool);

@@ -1,4 +1,4 @@
-//! What must hold before a change goes in, cheapest first, with what took how long.
+//! The checks before a change goes in, cheapest first, with the time of each.
 
 use std::{
     path::Path,
@@ -24,19 +24,19 @@ const CHECK: [Stage; 6] = [
     ("book", book::build),
 ];
 
-/// Format, clippy, docs, tests, book.
+/// Checks format, lints, dependencies, docs, tests and book.
 pub fn check() -> Result<()> {
     run(&CHECK)
 }
 
-/// The same, and a smoke run of the application on the backend that people use.
+/// Runs all checks, and a smoke run of the application on flex, its default backend.
 pub fn ci() -> Result<()> {
     let mut stages = CHECK.to_vec();
     stages.insert(5, ("smoke run (flex)", smoke));
     run(&stages)
 }
 
-/// Runs stages in order, stops at the first that fails, and says what took how long.
+/// Runs stages in order, stops at the first that fails, and prints how long each took.
 fn run(stages: &[Stage]) -> Result<()> {
     let mut times: Vec<(&str, Duration)> = Vec::new();
     for (name, stage) in stages {
@@ -54,25 +54,25 @@ fn run(stages: &[Stage]) -> Result<()> {
 }
 
 fn print_times(times: &[(&str, Duration)]) {
-    println!("== what took how long");
+    println!("== time of each stage");
     for (name, time) in times {
         println!("{name:<20} {:>6.0} s", time.as_secs_f64());
     }
 }
 
 fn format() -> Result<()> {
-    succeed(cargo().args(["fmt", "--all", "--", "--check"]), "cargo fmt --all tidies up")
+    succeed(cargo().args(["fmt", "--all", "--", "--check"]), "run `cargo fmt --all`")
 }
 
 fn clippy() -> Result<()> {
     succeed(
         cargo().args(["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
-        "clippy has something to say",
+        "clippy has warnings or errors",
     )
 }
 
-/// Licences and sources of the dependencies of every backend, where cargo-deny is installed. Advisories, which change by the day and need
-/// the network, are left to `cargo deny check advisories`.
+/// Checks licences and sources of the dependencies of every backend, if cargo-deny is installed. Advisories,
+/// which change by the day and need the network, are left to `cargo deny check advisories`.
 fn deny() -> Result<()> {
     let installed = cargo().args(["deny", "--version"]).output().is_ok_and(|output| output.status.success());
     if !installed {
@@ -92,7 +92,7 @@ fn tests() -> Result<()> {
     test::run(Backend::Ndarray, None)
 }
 
-/// A whole training run on the toy task, and pictures from the base model.
+/// Runs a whole training run on the toy task, and samples and evaluates the shapes base model.
 fn smoke() -> Result<()> {
     let program = app::build(&Build::of(Backend::Flex))?;
     let directory = Path::new("target/smoke");

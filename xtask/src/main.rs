@@ -30,7 +30,7 @@ enum Verb {
     /// Train a base model by flow matching.
     #[command(disable_help_flag = true)]
     Pretrain(AppArgs),
-    /// Make pictures for prompts.
+    /// Sample images for prompts.
     #[command(disable_help_flag = true)]
     Sample(AppArgs),
     /// Measure strict accuracy on held-out prompts.
@@ -42,10 +42,10 @@ enum Verb {
     /// Train the classifier of the reward `shapes_proxy`, which can be hacked.
     #[command(disable_help_flag = true)]
     Proxy(AppArgs),
-    /// Draw numbers of several runs beside each other.
+    /// Plot a metric of several runs side by side.
     #[command(disable_help_flag = true)]
     Compare(AppArgs),
-    /// Time the parts, on request beside the same network in PyTorch.
+    /// Time the parts, optionally beside the same network in PyTorch.
     #[command(disable_help_flag = true)]
     Bench(AppArgs),
     /// Draw the book's computed figure.
@@ -61,7 +61,7 @@ enum Verb {
     Check,
     /// Build the book into book/book; its tools are installed into target/tools if they are missing.
     Book,
-    /// What continuous integration runs: check, and a smoke run of the application.
+    /// Run check and a smoke run of the application, as continuous integration does.
     Ci,
 }
 
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode> {
-    // Carried to a machine without the sources, it works where it is.
+    // On a machine without the sources, xtask works in the current directory.
     if root().exists() {
         std::env::set_current_dir(root())?;
     }
@@ -99,7 +99,7 @@ fn run() -> Result<ExitCode> {
     }
 }
 
-/// The workspace's root.
+/// The root of the workspace.
 fn root() -> &'static std::path::Path {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
 }

@@ -1,7 +1,7 @@
-//! Everything worth measuring on a machine, in one command: the parts, how an epoch grows, and the main jobs from start to end.
+//! Measures a machine in one command: the parts, the growth of an epoch, and the main jobs from start to end.
 //!
-//! Each stage leaves a log and its files in a directory. A stage that has finished is not run again, so the command can be
-//! interrupted and repeated; one that fails does not keep the others from running.
+//! Each stage leaves a log and its files in a directory. A finished stage is not run again, so the command
+//! can be interrupted and repeated; a stage that fails does not keep the others from running.
 
 use std::{
     fs::{self, File},
@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 
 use crate::app::{self, Build};
 
-/// What to measure, and where.
+/// Options of the measurement.
 #[derive(Args, Debug)]
 pub struct MeasureArgs {
     #[command(flatten)]
@@ -23,49 +23,51 @@ pub struct MeasureArgs {
     /// The directory of the results.
     #[arg(long)]
     out: PathBuf,
-    /// A Python with torch, numpy and safetensors: the parts are timed beside the same network there. For the stages of SD3 also
-    /// with accelerate, diffusers, peft and transformers.
+    /// A Python with torch, numpy and safetensors, in which the same network is timed beside the parts. The
+    /// stages of SD3 also need accelerate, diffusers, peft and transformers.
     #[arg(long, value_name = "PYTHON")]
     peer: Option<PathBuf>,
-    /// A program that is built already, for a machine without a toolchain.
+    /// A program built beforehand, for a machine without a toolchain.
     #[arg(long)]
     program: Option<PathBuf>,
-    /// Only these stages; may be repeated [default: all but those of SD3].
+    /// Only these stages; may be repeated [default: all but the stages of SD3].
     #[arg(long, value_enum)]
     only: Vec<Stage>,
-    /// Those of Stable Diffusion 3.5 Medium at full size as well, with random weights: for a GPU of 24 GB or more, and 8 GB of disk.
+    /// Adds the stages of Stable Diffusion 3.5 Medium at full size, with random weights: for a GPU of 24 GB
+    /// or more, and 8 GB of disk.
     #[arg(long, conflicts_with = "only")]
     sd3: bool,
-    /// Matrix products that the machine can do at most, in TFLOP/s: the table of SD3 then has the share of it.
+    /// Peak speed of the machine's matrix products, in TFLOP/s: the table of SD3 then shows the share that is reached.
     #[arg(long, value_name = "TFLOPS")]
     peak: Option<f64>,
 }
 
-/// A thing to measure.
+/// A stage of the measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Stage {
     /// The parts with the network of the shapes task, beside PyTorch if there is a peer.
     Parts,
-    /// The same with the network for 64 x 64 pixels.
+    /// The parts with the network for 64 x 64 pixels, beside PyTorch if there is a peer.
     Parts64,
-    /// Time and memory of an epoch by groups and by denoising steps.
+    /// Time and memory of an epoch, by number of groups and of denoising steps.
     Growth,
-    /// The main job, from start to end.
+    /// Flow-GRPO on the shapes task, from start to end.
     Train,
-    /// The base model at 64 x 64 pixels.
+    /// Pre-training of the base model at 64 x 64 pixels.
     Pretrain64,
-    /// Flow-GRPO from there.
+    /// Flow-GRPO from the base model at 64 x 64 pixels.
     Train64,
     /// Writes Stable Diffusion 3.5 Medium with random weights, without T5.
     Sd3Model,
-    /// Its denoising step, trained transition, update and decoder at 512 x 512 pixels, beside diffusers and PEFT if there is a peer.
+    /// Denoising step, trained transition, update and decoder of SD3.5 Medium at 512 x 512 pixels, beside
+    /// diffusers and PEFT if there is a peer.
     Sd3,
-    /// Two epochs of its training, with the reward that needs no other model.
+    /// Two epochs of training SD3.5 Medium, with a reward that needs no other model.
     Sd3Train,
 }
 
 impl Stage {
-    /// What is run where nothing is named.
+    /// The stages that run by default.
     fn usual(sd3: bool) -> Vec<Self> {
         let of_sd3 = [Self::Sd3Model, Self::Sd3, Self::Sd3Train];
         Self::value_variants().iter().copied().filter(|stage| sd3 || !of_sd3.contains(stage)).collect()
@@ -75,7 +77,7 @@ impl Stage {
         self.to_possible_value().expect("no stage is hidden").get_name().to_owned()
     }
 
-    /// The command line of the application; `file` is where a result of this name goes.
+    /// The command line of the application; `file` gives the path for a result of a given name.
     fn command(self, args: &MeasureArgs, file: impl Fn(&str) -> String) -> Vec<String> {
         let parts = |more: &[&str]| {
             let output = file(&format!("{}.json", self.name()));
@@ -134,11 +136,11 @@ impl Stage {
     }
 }
 
-/// What the training of SD3 asks for; what it says changes no time.
+/// Prompts of the SD3 training; their content does not affect the time.
 const PROMPTS: &str =
     "a photo of a cat\na photo of two clocks on a wall\na red bus in front of a bakery\na dog under a green umbrella\n";
 
-/// Runs the stages; fails if one of them did.
+/// Runs the stages; fails if one of them fails.
 pub fn measure(args: &MeasureArgs) -> Result<ExitCode> {
     fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
     let program = match &args.program {
@@ -169,7 +171,7 @@ pub fn measure(args: &MeasureArgs) -> Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Runs the program with everything it prints in a file; whether it succeeded.
+/// Runs the program with its output in a log file; returns whether it succeeded.
 fn logged(program: &str, args: &[String], log: &Path) -> Result<bool> {
     let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     let errors = file.try_clone().context("cannot write the log twice")?;

@@ -1,29 +1,29 @@
-//! The tests: everything that crosses a crate on a chosen backend, then the unit tests of every crate.
+//! Runs the unit tests of every crate and the tests across crates, on a chosen backend.
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::app::{self, Backend, Build, cargo};
 
-/// Which tests.
+/// Options of the tests.
 #[derive(Args, Debug)]
 pub struct TestArgs {
-    /// Where the networks run.
+    /// Backend on which the networks run.
     #[arg(long, value_enum, default_value_t = Backend::Ndarray)]
     backend: Backend,
     /// Only tests whose name contains this.
     filter: Option<String>,
 }
 
-/// Runs the tests.
+/// Runs the tests that the options select.
 pub fn test(args: &TestArgs) -> Result<()> {
     run(args.backend, args.filter.as_deref())
 }
 
 /// Runs the tests on a backend.
 ///
-/// Packages are grouped by the backend they need: cargo unites the features of the packages of one call, and the application
-/// refuses two backends in one build.
+/// Packages are grouped by the backend they need: cargo unifies the features of the packages of one call, and
+/// the application refuses two backends in one build.
 pub fn run(backend: Backend, filter: Option<&str>) -> Result<()> {
     let program = under_test(backend)?;
     let on_backend = ["--no-default-features", "--features", backend.feature()];
@@ -40,7 +40,7 @@ pub fn run(backend: Backend, filter: Option<&str>) -> Result<()> {
     call(&["tests"], &on_backend)
 }
 
-/// The application on this backend, copied to where the next build does not replace it.
+/// Builds the application for this backend and copies it to a place where the next build does not replace it.
 fn under_test(backend: Backend) -> Result<std::path::PathBuf> {
     let built = app::build(&Build::of(backend))?;
     let directory = std::path::Path::new("target/under-test");

@@ -1,7 +1,8 @@
-//! Attention of one head of one sample at a time: all that it needs stays in the first-level cache.
+//! Attention, one head of one sample at a time, so that the working set stays in the L1 cache.
 //!
-//! The weights are kept transposed, `weights[j, i]` being what key `j` weighs for query `i`, so that the softmax over keys is
-//! arithmetic between whole rows. The backward pass computes them again instead of storing `[B·heads, L, L]` numbers.
+//! The weights are stored transposed: `weights[j, i]` is the weight of key `j` for query `i`, so that the
+//! softmax over keys is arithmetic between whole rows. The backward pass recomputes the weights instead of
+//! storing `[B·heads, L, L]` numbers.
 
 use std::borrow::Cow;
 
@@ -13,38 +14,38 @@ use crate::{
     simd::{Left, exp, multiply, padded, transpose},
 };
 
-/// Inputs `query`, `key`, `value`, `query_scale`, `key_scale`.
+/// Normalised attention; inputs `query`, `key`, `value`, `query_scale`, `key_scale`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attention {
-    /// Heads of all samples together, `B·heads`.
+    /// Number of heads of all samples together, `B·heads`.
     pub heads: usize,
-    /// Features of a head.
+    /// Features per head.
     pub width: usize,
 }
 
-/// What is computed for one head, padded with zeros to whole lanes: `L'` tokens, `w'` features.
+/// Intermediate values of one head, zero-padded to whole lanes: `L'` tokens, `w'` features.
 struct Head {
     /// `q̂` `[L', w']`, normalised and scaled.
     query: Vec<f32>,
-    /// Its transpose.
+    /// `q̂ᵀ` `[w', L']`
     query_t: Vec<f32>,
     /// `k̂` `[L', w']`, normalised and scaled.
     key: Vec<f32>,
-    /// `[L', w']`
+    /// `v` `[L', w']`
     value: Vec<f32>,
-    /// The softmax `[L', L']`, a row for each key.
+    /// Softmax weights `[L', L']`, one row per key.
     weights: Vec<f32>,
-    /// `[L', w']`
+    /// `y` `[L', w']`
     output: Vec<f32>,
 }
 
 impl Attention {
-    /// Tokens of a sample.
+    /// Tokens per sample.
     fn length(&self, query: &[f32]) -> usize {
         query.len() / (self.heads * self.width)
     }
 
-    /// Where the features of `head` begin in each token.
+    /// Offset of the features of `head` in each token.
     fn offsets(&self, head: usize, length: usize) -> impl Iterator<Item = usize> {
         let (stride, width) = (self.heads * self.width, self.width);
         (0..length).map(move |token| token * stride + head * width)
@@ -66,7 +67,7 @@ impl Attention {
         }
     }
 
-    /// A head's features, normalised and scaled, to `[L', w']`.
+    /// Copies a head's features to `[L', w']`, normalised and scaled.
     fn gather_normalized(&self, out: &mut [f32], from: &[f32], scale: &[f32], head: usize) {
         let length = self.length(from);
         for (out, at) in out.chunks_exact_mut(padded(self.width)).zip(self.offsets(head, length)) {
@@ -78,7 +79,8 @@ impl Attention {
         }
     }
 
-    /// From the gradient with respect to what [`Self::gather_normalized`] made, `[L', w']`, that of its inputs.
+    /// Backward pass of [`Self::gather_normalized`], from the gradient of its output, `[L', w']`: writes the
+    /// gradient of `x` and adds to the gradient of `scale`.
     fn scatter_norm_gradient(&self, [of_x, of_scale]: [&mut [f32]; 2], [x, scale, gradient]: [&[f32]; 3], head: usize) {
         let length = self.length(x);
         let mut of_norm = vec![0.0; self.width];
@@ -101,7 +103,7 @@ impl Attention {
         query_scale.iter().map(|scale| scale / root).collect()
     }
 
-    /// Fills `at` with all that leads to the output of `head`.
+    /// Forward pass of `head`: fills `at` with its output and all intermediate values.
     fn head(&self, at: &mut Head, [query, key, value, query_scale, key_scale]: [&[f32]; 5], head: usize) {
         let (length, width) = (self.length(query), padded(self.width));
         let rows = padded(length);
@@ -130,7 +132,7 @@ impl Head {
     }
 }
 
-/// Softmax over the rows of `[keys, queries]`, each column by itself.
+/// Softmax over the keys of `[keys, queries]`, in place, for each query separately.
 fn softmax(scores: &mut [f32], queries: usize) {
     let mut largest = vec![f32::NEG_INFINITY; queries];
     for row in scores.chunks_exact(queries) {
@@ -154,7 +156,7 @@ fn softmax(scores: &mut [f32], queries: usize) {
     }
 }
 
-/// From the gradient with respect to the weights `[keys, queries]`, in place, that with respect to the scores.
+/// Turns the gradient of the weights `[keys, queries]` into the gradient of the scores, in place.
 ///
 /// ```text
 /// ds = p·(dp − Σ_keys p·dp)

@@ -7,7 +7,7 @@ use crate::{host::Operation, plain::EPSILON, simd::dot};
 /// `x / √(mean(x²) + ε) · (1 + scale) + shift`; inputs `x`, `shift`, `scale`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ModulatedNorm {
-    /// Features of a row.
+    /// Features per row.
     pub width: usize,
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn per_rms(x: &[f32]) -> f32 {
     1.0 / (dot(x, x) / x.len() as f32 + EPSILON).sqrt()
 }
 
-/// The gradient with respect to `x`, given that with respect to `x·per_rms`.
+/// Writes the gradient of `x` to `of_x`, given `of_norm`, the gradient of `x·per_rms`.
 #[inline]
 pub(crate) fn norm_backward(of_x: &mut [f32], x: &[f32], of_norm: &[f32], per_rms: f32) {
     let along = dot(of_norm, x) * per_rms * per_rms / x.len() as f32;
@@ -98,7 +98,7 @@ impl Operation<3> for GatedResidual {
     }
 }
 
-/// `max(x, 0)²`
+/// `max(x, 0)²`; input `x`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SquaredRelu;
 

@@ -1,4 +1,4 @@
-//! Where the fused kernels meet Burn: an operation on slices becomes one on tensors, with a gradient.
+//! Connects the fused kernels to Burn: turns an operation on slices into a differentiable operation on tensors.
 
 use std::{borrow::Cow, fmt::Debug};
 
@@ -21,18 +21,18 @@ use crate::{
     plain,
 };
 
-/// A differentiable operation on row-major numbers, whose result has the shape of the first input.
+/// A differentiable operation on row-major numbers; the result has the shape of the first input.
 pub(crate) trait Operation<const N: usize>: Copy + Debug + Send + 'static {
-    /// The result.
+    /// Computes the result.
     fn forward(&self, inputs: [&[f32]; N]) -> Vec<f32>;
 
-    /// From the gradient with respect to the result, that with respect to each input.
+    /// Turns the gradient of the result into the gradient of each input.
     fn backward<'a>(&self, inputs: [&[f32]; N], gradient: &'a [f32]) -> [Cow<'a, [f32]>; N];
 }
 
-/// A backend whose numbers lie in this process's memory.
+/// A backend that keeps its tensors in host memory.
 trait Host: Backend {
-    /// The numbers of an f32 tensor, row-major; copied only where they lie otherwise.
+    /// Values of an f32 tensor, row-major; copied only if the tensor is stored in another order.
     fn values(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]>;
 }
 
@@ -50,14 +50,14 @@ impl Host for burn_flex::Flex {
 impl Host for burn_ndarray::NdArray<f32> {
     fn values(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]> {
         let burn_ndarray::NdArrayTensor::F32(storage) = tensor else { unreachable!("the kernels take f32 alone") };
-        // Burn's own way out of a shared tensor walks it one number at a time.
+        // Burn's own conversion walks a shared tensor one number at a time.
         storage.view().to_slice().map_or_else(|| copied::<Self>(tensor).into(), Cow::Borrowed)
     }
 }
 
-/// The numbers of an f32 tensor.
+/// Copies the values of an f32 tensor.
 fn copied<B: Backend>(tensor: &FloatTensor<B>) -> Vec<f32> {
-    // The rank of the type is not looked at.
+    // The rank in the type is arbitrary: Burn does not check it here.
     let tensor = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(tensor.clone()));
     tensor.into_data().into_vec().expect("f32 numbers")
 }
@@ -95,7 +95,7 @@ impl<B: Host, O: Operation<N>, const N: usize> Backward<B, N> for Gradient<O> {
     }
 }
 
-/// [`run`], with a gradient where an input wants one.
+/// [`run`], tracked for the backward pass if an input requires a gradient.
 fn run_tracked<B: Host, C: CheckpointStrategy, O: Operation<N>, const N: usize>(
     operation: O,
     inputs: [FloatTensor<Autodiff<B, C>>; N],
@@ -118,7 +118,7 @@ fn tensor<B: Backend>(primitive: FloatTensor<B>) -> Tensor<B, 2> {
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
 }
 
-/// The kernels of a backend, given what runs an [`Operation`] there.
+/// The methods of [`Kernels`] for a backend, given a function that runs an [`Operation`] on it.
 macro_rules! fused_kernels {
     ($run:expr) => {
         fn modulated_norm(x: Tensor<Self, 2>, shift: Tensor<Self, 2>, scale: Tensor<Self, 2>) -> Tensor<Self, 2> {
@@ -168,7 +168,7 @@ macro_rules! fused_kernels {
     };
 }
 
-/// A host backend, plain and with gradients.
+/// Implements [`Kernels`] for a host backend, with and without autodiff.
 macro_rules! host_backend {
     ($backend:ty) => {
         impl Kernels for $backend {

@@ -1,11 +1,12 @@
-//! The operations that a transformer block spends its time in, next to its matrix products.
+//! Fused operations of a transformer block, and matrix products that are correct on every backend.
 //!
-//! [`Kernels`] is a backend extension: each operation is written once as a plain composition of tensor operations, which is
-//! what it means, and which a GPU runs. The CPU backends run the same formula as one loop over the numbers, with a backward
-//! pass written by hand, because a composition of `n` operations reads and writes its tensors `n` times.
+//! [`Kernels`] is a backend extension. [`plain`] defines each operation as a composition of tensor
+//! operations, and GPUs run that composition. The CPU backends run the same formula as one loop over the
+//! numbers, with a backward pass written by hand, because a composition of `n` operations reads and writes
+//! its tensors `n` times.
 //!
-//! Does not know about models, conditions or images. Every tensor is f32 on the fused path; another precision takes the plain
-//! one.
+//! Knows nothing of models, conditioning or images. The fused path takes f32 tensors only; other precisions
+//! take the plain path.
 
 // Without a CPU backend there is nothing to fuse.
 #[cfg(any(feature = "flex", feature = "ndarray"))]
@@ -23,7 +24,7 @@ use burn::tensor::{Tensor, backend::Backend};
 
 /// The fused operations of a transformer block.
 ///
-/// Rows are token-major: row `l·B + b` belongs to token `l` of sample `b`. What steers them (shift, scale, gate) is
+/// Rows are token-major: row `l·B + b` belongs to token `l` of sample `b`. Shift, scale and gate are
 /// `[1, B·D]`, the same for every token.
 pub trait Kernels: Backend {
     /// Root-mean-square norm, then scale and shift.
@@ -40,7 +41,7 @@ pub trait Kernels: Backend {
         plain::modulated_norm(x, shift, scale)
     }
 
-    /// `x + branch·gate`
+    /// Adds a gated branch: `x + branch·gate`.
     ///
     /// # Shapes
     /// `x`, `branch`: `[L·B, D]`; `gate`: `[1, B·D]`; result: `[L·B, D]`
@@ -48,12 +49,12 @@ pub trait Kernels: Backend {
         plain::gated_residual(x, branch, gate)
     }
 
-    /// `max(x, 0)²` (arXiv 2109.08668), element by element.
+    /// Squared ReLU, `max(x, 0)²` (arXiv 2109.08668), element by element.
     fn squared_relu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
         plain::squared_relu(x)
     }
 
-    /// Softmax attention inside every sample, with RMS-normalised queries and keys.
+    /// Softmax attention within each sample, with RMS-normalised queries and keys.
     ///
     /// ```text
     /// q̂ = q / rms(q) · query_scale / √w      k̂ = k / rms(k) · key_scale
@@ -63,11 +64,11 @@ pub trait Kernels: Backend {
     /// Source: arXiv 2403.03206, section 4 (joint attention over text and image) and 5.3.2 (the normalisation).
     ///
     /// # Shapes
-    /// `query`, `key`, `value`: `[L·B, D]`, `D` the heads' features one after the other; `query_scale`, `key_scale`: `[w]`, `w`
-    /// a head's features; result: `[L·B, D]`
+    /// `query`, `key`, `value`: `[L·B, D]`, where `D` holds the features of all heads one after the other;
+    /// `query_scale`, `key_scale`: `[w]`, where `w` is the number of features per head; `rows`: `B`; result: `[L·B, D]`
     ///
     /// # Panics
-    /// If `D` is not a multiple of `w`, or the rows not of `rows`.
+    /// If `D` is not a multiple of `w`, or `L·B` is not a multiple of `rows`.
     fn normalized_attention(
         query: Tensor<Self, 2>,
         key: Tensor<Self, 2>,
@@ -80,7 +81,7 @@ pub trait Kernels: Backend {
     }
 }
 
-/// Backends that run the plain compositions.
+/// Implements [`Kernels`] by the plain compositions, for a backend and its autodiff version.
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 macro_rules! plain_backend {
     ($backend:ty) => {

@@ -1,31 +1,31 @@
-//! What the kernels compute, as compositions of tensor operations that any backend has.
+//! The kernels as compositions of tensor operations, which run on every backend.
 
 use burn::tensor::{Tensor, activation, backend::Backend};
 
 use crate::product::matmul;
 
-/// Added to a mean square before the root.
+/// Added to a mean square before the square root.
 pub(crate) const EPSILON: f32 = 1e-6;
 
-/// [`Kernels::modulated_norm`](crate::Kernels::modulated_norm).
+/// Plain composition of [`Kernels::modulated_norm`](crate::Kernels::modulated_norm).
 pub fn modulated_norm<B: Backend>(x: Tensor<B, 2>, shift: Tensor<B, 2>, scale: Tensor<B, 2>) -> Tensor<B, 2> {
     let shape = x.dims();
     (per_token(normalize(x), &shift) * (scale + 1.0) + shift).reshape(shape)
 }
 
-/// [`Kernels::gated_residual`](crate::Kernels::gated_residual).
+/// Plain composition of [`Kernels::gated_residual`](crate::Kernels::gated_residual).
 pub fn gated_residual<B: Backend>(x: Tensor<B, 2>, branch: Tensor<B, 2>, gate: Tensor<B, 2>) -> Tensor<B, 2> {
     let shape = x.dims();
     x + (per_token(branch, &gate) * gate).reshape(shape)
 }
 
-/// [`Kernels::squared_relu`](crate::Kernels::squared_relu).
+/// Plain composition of [`Kernels::squared_relu`](crate::Kernels::squared_relu).
 pub fn squared_relu<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
     let positive = activation::relu(x);
     positive.clone() * positive
 }
 
-/// [`Kernels::normalized_attention`](crate::Kernels::normalized_attention).
+/// Plain composition of [`Kernels::normalized_attention`](crate::Kernels::normalized_attention).
 pub fn normalized_attention<B: Backend>(
     query: Tensor<B, 2>,
     key: Tensor<B, 2>,
@@ -52,7 +52,7 @@ fn normalize<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
     x / (mean_square + EPSILON).sqrt()
 }
 
-/// `[L·B, D]` to `[L, B·D]`: two dimensions, because the CPU backends' fast loops broadcast over all but the last.
+/// Reshapes `[L·B, D]` to `[L, B·D]`: the CPU backends have fast loops for broadcasts over all but the last dimension.
 fn per_token<B: Backend>(x: Tensor<B, 2>, steering: &Tensor<B, 2>) -> Tensor<B, 2> {
     x.reshape([-1, steering.dims()[1] as i32])
 }

@@ -1,16 +1,18 @@
-//! Matrix products that are right on every backend, and what is made of them.
+//! Matrix products that are correct on every backend, with the linear layer and the attention built on them.
 //!
-//! `CubeCL`'s double-buffered products, on wgpu and cuda, read the inner dimension in pairs of stages, but test for its end only where it is
-//! not a whole number of stages: where that number is odd, they add what lies behind the end (tracel-ai/cubek issue 434; fixed in no version
-//! that Burn 0.21 can use). A stage has 2 to 32 numbers, a power of two. On these backends an even inner dimension is therefore filled up
-//! with zeros to a multiple of 64; an odd one is no whole number of stages. Where a single row or column is multiplied, a stage can have 256
-//! numbers: there two rows or columns are added.
+//! `CubeCL`'s double-buffered products, on wgpu and cuda, read the inner dimension in pairs of stages, but
+//! check for its end only if it is not a whole number of stages: if the number of stages is odd, they add
+//! what lies beyond the end (tracel-ai/cubek issue 434; no version that Burn 0.21 can use has the fix). A
+//! stage has 2 to 32 numbers, a power of two. On these backends an even inner dimension is therefore padded
+//! with zeros to a multiple of 64; an odd one is never a whole number of stages. In a product with a single
+//! row or column a stage can have 256 numbers: such a side is padded by two rows or columns.
 //!
-//! In a product that is differentiated, every side is the inner dimension of one of three products, so all are filled up.
+//! In a differentiated product every side is the inner dimension of one of three products, the forward one
+//! and two gradients, so all sides are padded.
 
 use burn::tensor::{Tensor, activation, backend::Backend, module, ops::AttentionModuleOptions};
 
-/// `a·b`
+/// Matrix product `a·b`.
 ///
 /// # Shapes
 /// `a`: `[…, M, K]`; `b`: `[…, K, N]`; result: `[…, M, N]`
@@ -18,7 +20,7 @@ pub fn matmul<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> T
     if fills_up::<B>(&a.device()) { filled_matmul(a, b) } else { a.matmul(b) }
 }
 
-/// `x·W + b`
+/// Linear layer `x·W + b`.
 ///
 /// # Shapes
 /// `x`: `[…, M, inputs]`; `weight`: `[inputs, outputs]`; `bias`: `[outputs]`; result: `[…, M, outputs]`
@@ -26,7 +28,7 @@ pub fn linear<B: Backend, const D: usize>(x: Tensor<B, D>, weight: Tensor<B, 2>,
     if fills_up::<B>(&x.device()) { filled_linear(x, weight, bias) } else { module::linear(x, weight, bias) }
 }
 
-/// `softmax(scale·q·kᵀ + bias)·v`, where `scale` is `1/√w` unless given.
+/// Attention `softmax(scale·q·kᵀ + bias)·v`, where `scale` is `1/√w` unless given.
 ///
 /// # Shapes
 /// `query`: `[B, heads, Q, w]`; `key`, `value`: `[B, heads, L, w]`; `bias`: `[B or 1, heads, Q, L]`; result: `[B, heads, Q, w]`
@@ -46,14 +48,14 @@ pub fn attention<B: Backend>(
     filled_attention(query, key, value, bias, scale)
 }
 
-/// [`matmul`] with its sides filled up, on any backend.
+/// [`matmul`] with zero-padded sides, on any backend.
 pub fn filled_matmul<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D> {
     let (rows, columns) = (a.dims()[D - 2], b.dims()[D - 1]);
     let (a, b) = (fill_left(a), fill_right(b));
     cut(cut(a.matmul(b), D - 2, rows), D - 1, columns)
 }
 
-/// [`linear`] with its sides filled up, on any backend.
+/// [`linear`] with zero-padded sides, on any backend.
 pub fn filled_linear<B: Backend, const D: usize>(
     x: Tensor<B, D>,
     weight: Tensor<B, 2>,
@@ -68,7 +70,7 @@ pub fn filled_linear<B: Backend, const D: usize>(
     }
 }
 
-/// [`attention`] by products with their sides filled up, on any backend.
+/// [`attention`] by products with zero-padded sides, on any backend.
 pub fn filled_attention<B: Backend>(
     query: Tensor<B, 4>,
     key: Tensor<B, 4>,
@@ -85,12 +87,12 @@ pub fn filled_attention<B: Backend>(
     filled_matmul(activation::softmax(scores, 3), value)
 }
 
-/// Whether products on this backend are filled up: those of `CubeCL`.
+/// Whether products are padded on this backend, as they are on the backends of `CubeCL`.
 pub fn fills_up<B: Backend>(device: &B::Device) -> bool {
     B::name(device).contains("cubecl")
 }
 
-/// The length to which a side of this length is filled up.
+/// Padded length of a side.
 fn filled(side: usize) -> usize {
     match side {
         1 => 3,
@@ -99,19 +101,19 @@ fn filled(side: usize) -> usize {
     }
 }
 
-/// `[…, M, K]`, the left factor.
+/// Pads the left factor, `[…, M, K]`.
 fn fill_left<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
     let x = fill(x, D - 1);
     if is_filled(&x, D - 2) { fill(x, D - 2) } else { x }
 }
 
-/// `[…, K, N]`, the right factor.
+/// Pads the right factor, `[…, K, N]`.
 fn fill_right<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
     let x = fill(x, D - 2);
     if is_filled(&x, D - 1) { fill(x, D - 1) } else { x }
 }
 
-/// Whether a side is filled up that is not the inner dimension of the product itself.
+/// Whether to pad a side other than the inner dimension of the forward product.
 fn is_filled<B: Backend, const D: usize>(x: &Tensor<B, D>, dim: usize) -> bool {
     x.dims()[dim] == 1 || B::ad_enabled(&x.device())
 }

@@ -1,21 +1,21 @@
-//! Sums over lanes and small matrix products in vector registers.
+//! Dot products, exponentials and small matrix products in vector registers.
 //!
 //! The order of additions is fixed by the code, so equal inputs give equal bits on any number of threads.
 
-// A call for each vector would cost more than what is done with it.
+// A function call per vector would cost more than the work on it.
 #![allow(clippy::inline_always)]
 
 use wide::{f32x8, u32x8};
 
-/// Numbers that are added side by side. Lengths that are a multiple of it have no remainder to treat.
+/// Numbers per vector register. A length that is a multiple of it leaves no remainder.
 pub(crate) const LANES: usize = 8;
 
-/// `n` rounded up to whole lanes.
+/// Rounds `n` up to a multiple of [`LANES`].
 pub(crate) fn padded(n: usize) -> usize {
     n.next_multiple_of(LANES)
 }
 
-/// `Σ a·b`
+/// Dot product `Σ a·b`.
 #[inline]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks(), b.as_chunks());
@@ -24,21 +24,22 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.reduce_add() + rest
 }
 
-/// The first [`LANES`] numbers.
+/// Loads the first [`LANES`] numbers.
 #[inline(always)]
 fn load(from: &[f32]) -> f32x8 {
     f32x8::from(<[f32; LANES]>::try_from(&from[..LANES]).expect("as many as asked for"))
 }
 
-/// `eˣ` for `x ≤ 0`, with a relative error below 2e-7; at −87 and below that of −87, which is 2e-38.
+/// `eˣ` for `x ≤ 0`, with a relative error below 2e-7; below −87 the result stays at `e⁻⁸⁷`, which is 2e-38.
 ///
-/// `2^n·p(r)` with `n = round(x / ln 2)`, `r = x − n·ln 2`, and `p` the Taylor polynomial of degree 7, whose remainder at
-/// `|r| = ln 2 / 2` is 5e-9. The one of `wide` looks for overflow and takes three times as long.
+/// Computes `2^n·p(r)` with `n = round(x / ln 2)`, `r = x − n·ln 2`, and `p` the Taylor polynomial of
+/// degree 7, whose remainder at `|r| = ln 2 / 2` is 5e-9. The exponential of `wide` also checks for overflow
+/// and takes three times as long.
 #[inline(always)]
 pub(crate) fn exp(x: f32x8) -> f32x8 {
-    // Adding 1.5·2²³ rounds to an integer, which the low bits of the sum hold.
+    // Adding 1.5·2²³ rounds to an integer, held in the low bits of the sum.
     const ROUND: f32x8 = f32x8::splat(12_582_912.0);
-    // ln 2 in two parts, the first with few bits: its product with n is exact.
+    // ln 2 in two parts; the first has few bits, so its product with n is exact.
     const LN_2: [f32x8; 2] = [f32x8::splat(-0.693_359_4), f32x8::splat(2.121_944_4e-4)];
     const TAYLOR: [f32; 7] = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
     let x = x.fast_max(f32x8::splat(-87.0));
@@ -50,7 +51,7 @@ pub(crate) fn exp(x: f32x8) -> f32x8 {
     p * f32x8::from_bits(power)
 }
 
-/// The left factor of a product: as it is, or to be read as its transpose.
+/// The left factor of a product, as it is or transposed.
 #[derive(Clone, Copy)]
 pub(crate) enum Left<'a> {
     /// `[m, k]`
@@ -59,10 +60,10 @@ pub(crate) enum Left<'a> {
     Columns(&'a [f32]),
 }
 
-/// Rows of the result that are computed together.
+/// Rows of the result computed together.
 const TILE: usize = 4;
 
-/// `out = left·right`, row-major: `out` `[m, n]`, `right` `[k, n]`; `m` and `n` whole lanes.
+/// `out = left·right`, row-major: `out` `[m, n]`, `right` `[k, n]`; `m` and `n` are multiples of [`LANES`].
 #[inline]
 pub(crate) fn multiply(out: &mut [f32], left: Left<'_>, right: &[f32], n: usize) {
     debug_assert!(n.is_multiple_of(LANES) && (out.len() / n).is_multiple_of(LANES));
@@ -83,7 +84,7 @@ pub(crate) fn multiply(out: &mut [f32], left: Left<'_>, right: &[f32], n: usize)
     }
 }
 
-/// [`TILE`] rows of the result, in pieces of as many columns as fit into the registers.
+/// Computes [`TILE`] rows of the result, in pieces of up to three vectors of columns, which fit into the registers.
 #[inline(always)]
 fn multiply_tile<I: Iterator<Item = [f32; TILE]>>(out: &mut [f32], quads: impl Fn() -> I, right: &[f32], n: usize) {
     let mut column = 0;
@@ -96,7 +97,7 @@ fn multiply_tile<I: Iterator<Item = [f32; TILE]>>(out: &mut [f32], quads: impl F
     }
 }
 
-/// `V` vectors of columns, beginning at `column`; returns how many columns that is.
+/// Computes `V` vectors of columns, from `column` on; returns their number of columns.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
 fn piece<const V: usize>(
@@ -106,7 +107,7 @@ fn piece<const V: usize>(
     n: usize,
     column: usize,
 ) -> usize {
-    // Indices with constant bounds: the compiler unrolls them and keeps all sums in registers, which it does not for iterators.
+    // With constant bounds the compiler unrolls these loops and keeps all sums in registers; with iterators it does not.
     let mut sums = [[f32x8::ZERO; V]; TILE];
     for (quad, right) in quads.zip(right.chunks_exact(n)) {
         let right = &right[column..column + V * LANES];
@@ -126,7 +127,7 @@ fn piece<const V: usize>(
     V * LANES
 }
 
-/// `out` `[n, m]` = the transpose of `matrix` `[m, n]`.
+/// Writes the transpose of `matrix` `[m, n]` to `out` `[n, m]`.
 pub(crate) fn transpose(out: &mut [f32], matrix: &[f32], n: usize) {
     let m = matrix.len() / n;
     for (row, values) in matrix.chunks_exact(n).enumerate() {
@@ -154,7 +155,7 @@ mod tests {
         assert!(exp(f32x8::splat(f32::NEG_INFINITY)).to_array()[0] < 2e-38);
     }
 
-    /// A list of numbers between -1 and 1, from a seed.
+    /// Pseudo-random numbers between -1 and 1.
     fn numbers(count: usize, seed: u32) -> Vec<f32> {
         (0..count as u32)
             .map(|i| ((i.wrapping_mul(2_654_435_761) ^ seed.wrapping_mul(40_503)) % 2003) as f32 / 1001.0 - 1.0)

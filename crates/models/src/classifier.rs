@@ -1,4 +1,4 @@
-//! A small convolutional network that answers yes-or-no questions about a picture.
+//! A small convolutional network that answers yes-or-no questions about an image.
 
 use burn::{
     module::{Module, Param},
@@ -15,13 +15,13 @@ use crate::{init::Initializer, linear::Linear};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassifierConfig {
-    /// Height and width of a picture in pixels, a multiple of 8.
+    /// Height and width of an image in pixels, a multiple of 8.
     pub image_size: usize,
-    /// Channels of the first layer; each of the three behind it halves the sides and has more.
+    /// Channels of the first layer; the next three layers halve the sides and have 2, 3 and 3 times this number.
     pub channels: usize,
-    /// Hidden features.
+    /// Features of the hidden linear layer.
     pub hidden: usize,
-    /// Questions that are answered.
+    /// Number of questions.
     pub answers: usize,
 }
 
@@ -34,7 +34,7 @@ pub struct Classifier<B: Backend> {
 }
 
 impl ClassifierConfig {
-    /// All that is wrong with these sizes, one sentence each.
+    /// Lists everything that is wrong with these sizes, one sentence each.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if self.image_size == 0 || !self.image_size.is_multiple_of(8) {
@@ -46,7 +46,7 @@ impl ClassifierConfig {
         problems
     }
 
-    /// A network with weights drawn from `seed`.
+    /// Creates a network with weights drawn from `seed`.
     pub fn init<B: Backend>(&self, seed: u64, device: &B::Device) -> Classifier<B> {
         let mut init = Initializer::new(seed, device);
         let channels = [3, self.channels, 2 * self.channels, 3 * self.channels, 3 * self.channels];
@@ -58,7 +58,7 @@ impl ClassifierConfig {
 }
 
 impl<B: Backend> Classifier<B> {
-    /// The logit of every answer being yes.
+    /// Logits of the answer yes, one per question.
     ///
     /// # Shapes
     /// - `pictures`: `[B, 3, H, W]`, in `[−1, 1]`; the result: `[B, answers]`
@@ -69,7 +69,7 @@ impl<B: Backend> Classifier<B> {
 }
 
 impl<B: Backend> Initializer<'_, B> {
-    /// A 3x3 convolution that keeps the sides, or halves them.
+    /// A 3x3 convolution that keeps the sides (stride 1) or halves them (stride 2).
     fn convolution(&mut self, inputs: usize, outputs: usize, stride: usize) -> Conv2d<B> {
         let mut layer = Conv2dConfig::new([inputs, outputs], [3, 3])
             .with_stride([stride, stride])

@@ -1,8 +1,8 @@
-//! A diffusion transformer over pixels, with text tokens in the same attention.
+//! A diffusion transformer over pixels, with joint attention over text and image tokens.
 //!
-//! What it keeps of SD3's MMDiT (arXiv 2403.03206): joint attention over text and image, adaLN-zero from the time and the
-//! pooled text, RMS-normalised queries and keys. What it drops: separate weights for the two streams (one set serves both, the
-//! network is too small for two) and the VAE (it draws pixels).
+//! Kept from SD3's MMDiT (arXiv 2403.03206): joint attention over text and image, adaLN-zero from the time
+//! and the pooled text, RMS-normalised queries and keys. Dropped: separate weights for the two streams (one
+//! set serves both, because the network is too small for two) and the VAE (the network works on pixels).
 
 use burn::{
     module::{Module, ModuleMapper, Param},
@@ -20,9 +20,9 @@ use crate::{init::Initializer, linear::Linear, lora::Adaptable, time_embedding::
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DitConfig {
-    /// Colour channels of a picture.
+    /// Colour channels of an image.
     pub channels: usize,
-    /// Height and width of a picture in pixels, a multiple of `patch`.
+    /// Height and width of an image in pixels, a multiple of `patch`.
     pub image_size: usize,
     /// Height and width of a patch in pixels; one patch is one token.
     pub patch: usize,
@@ -36,20 +36,21 @@ pub struct DitConfig {
     pub mlp_ratio: usize,
     /// Text tokens read from a prompt.
     pub text_length: usize,
-    /// Words that a text token knows of before any attention: itself and those beside it, an odd number; 1 is itself alone.
+    /// Number of neighbouring words, itself included, that a text token combines before any attention: an odd
+    /// number; 1 means the word alone.
     #[serde(default = "itself_alone")]
     pub text_neighbours: usize,
-    /// What the last layer predicts.
+    /// Prediction target of the last layer.
     pub prediction: Prediction,
 }
 
-/// What the network's output stands for; either way the field returns a velocity.
+/// Prediction target of the network; the field returns a velocity in either case.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Prediction {
     /// The velocity itself.
     Velocity {},
-    /// What is left of the clean image once the best linear guess is made, scaled to unit variance:
+    /// The residual of the clean image after the best linear guess, scaled to unit variance:
     ///
     /// ```text
     /// x̂_0 = k·x_t + c·F(x_t)        k = (1 − t)·s²/var,  c = s·t/√var,  var = (1 − t)²·s² + t²
@@ -65,7 +66,7 @@ pub enum Prediction {
 }
 
 impl DitConfig {
-    /// All that is wrong with these sizes, one sentence each.
+    /// Lists everything that is wrong with these sizes, one sentence each.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         for (name, value) in [
@@ -89,7 +90,7 @@ impl DitConfig {
             problems.push(format!("width ({}) must be a multiple of heads ({})", self.width, self.heads));
         }
         if self.text_neighbours.is_multiple_of(2) || self.text_neighbours > LARGEST {
-            problems.push(format!("text_neighbours ({}) must be odd: a word and as many on either side", self.text_neighbours));
+            problems.push(format!("text_neighbours ({}) must be odd: a word and pairs of neighbours", self.text_neighbours));
         }
         if !self.width.is_multiple_of(4) {
             problems.push(format!("width ({}) must be a multiple of 4", self.width));
@@ -102,7 +103,7 @@ impl DitConfig {
         problems
     }
 
-    /// How many numbers a network for `vocabulary` token ids has, so that a file can be compared before anything is allocated.
+    /// Number of parameters of a network for `vocabulary` token ids, to check a file before anything is allocated.
     pub fn count(&self, vocabulary: usize) -> usize {
         let (d, hidden) = (self.width, self.mlp_ratio * self.width);
         let linear = |inputs: usize, outputs: usize| (inputs + 1) * outputs;
@@ -114,7 +115,7 @@ impl DitConfig {
         text + time + self.depth * block + ends
     }
 
-    /// A network for `vocabulary` token ids with weights drawn from `seed`.
+    /// Creates a network for `vocabulary` token ids, with weights drawn from `seed`.
     ///
     /// # Panics
     /// If [`Self::problems`] finds any.
@@ -140,11 +141,11 @@ impl DitConfig {
         }
     }
 
-    /// Numbers per row that a forward pass keeps for its backward pass, with fused kernels.
+    /// Number of values per row that a forward pass keeps for its backward pass, with fused kernels.
     ///
-    /// A block keeps for every token ten times its width (both norms, query, key, value, the attended, what each branch adds
-    /// and what each sum gives) and the MLP's hidden features before and after their activation; what lies before and after the
-    /// blocks counts as two widths more.
+    /// Per token, a block keeps ten widths (both norms, query, key, value, the attention output, the output
+    /// of each branch and of each residual sum) and the MLP's hidden features before and after the
+    /// activation. The layers before and after the blocks count as two more widths.
     pub fn kept_per_row(&self) -> usize {
         let tokens = self.text_length + self.patches_per_side().pow(2);
         tokens * self.width * (self.depth * (10 + 2 * self.mlp_ratio) + 2)
@@ -159,7 +160,7 @@ impl DitConfig {
     }
 }
 
-/// No size of a network is larger: that of a picture, a width, a number of layers.
+/// Upper bound on every size of a network: image size, width, number of layers.
 const LARGEST: usize = 4096;
 
 fn itself_alone() -> usize {
@@ -169,10 +170,10 @@ fn itself_alone() -> usize {
 /// Half the number of time features.
 const TIME_HALF: usize = 32;
 
-/// The network.
+/// The diffusion transformer described by a [`DitConfig`].
 ///
-/// Tokens are `[L·B, D]` inside, text before patches: then what steers the rows is one run of `B·D` numbers, the same for every
-/// token, which the CPU backends have fast loops for.
+/// Tokens are `[L·B, D]` inside, text before patches. Shift, scale and gate of all rows are then one run of
+/// `B·D` numbers, the same for every token, and the CPU backends have fast loops for this broadcast.
 #[derive(Module, Debug)]
 pub struct Dit<B: Backend> {
     text: Embedding<B>,
@@ -193,13 +194,13 @@ pub struct Dit<B: Backend> {
 }
 
 impl<B: Kernels> Dit<B> {
-    /// The sizes it was made with.
+    /// The sizes of the network.
     pub fn config(&self) -> &DitConfig {
         &self.config
     }
 
-    /// The same network with its layers in another precision. Weights, gradients, latents and velocities stay f32: weights are
-    /// cast on the way in, the last layer's output on the way out.
+    /// Sets the precision in which the layers compute. Weights, gradients, latents and velocities stay f32:
+    /// weights are cast on the way in, the last layer's output on the way out.
     #[must_use]
     pub fn computing_in(mut self, precision: FloatDType) -> Self {
         self.precision = precision;
@@ -215,7 +216,7 @@ impl<B: Kernels> Dit<B> {
         network.forward(latent.cast(self.precision), time, conditions).cast(FloatDType::F32)
     }
 
-    /// `latent` and the weights in the network's precision, `time` in f32.
+    /// Forward pass, with `latent` and the weights in the network's precision and `time` in f32.
     fn forward(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[TokenIds]) -> Tensor<B, 4> {
         let (rows, d) = (conditions.len(), self.config.width);
         let text = self.embed_text(conditions, &latent.device()); // [T, B, D]
@@ -232,7 +233,7 @@ impl<B: Kernels> Dit<B> {
         self.unpatchify(self.output.forward(B::modulated_norm(image, shift, scale)), rows)
     }
 
-    /// The text tokens of every row, `[T, B, D]`; rows with one prompt, as those of a group are, share the work.
+    /// Embeds the text of every row, `[T, B, D]`; neighbouring rows with equal prompts, as in a group, are embedded once.
     fn embed_text(&self, conditions: &[TokenIds], device: &B::Device) -> Tensor<B, 3> {
         let prompts: Vec<&[TokenIds]> = conditions.chunk_by(|a, b| a == b).collect();
         let distinct: Vec<&TokenIds> = prompts.iter().map(|rows| &rows[0]).collect();
@@ -245,7 +246,7 @@ impl<B: Kernels> Dit<B> {
         Tensor::cat(prompts.iter().enumerate().map(rows).collect(), 1)
     }
 
-    /// Words, with their neighbours if the network knows of them, `[T, B, D]`.
+    /// Embeds words, combined with their neighbours if the network has layers for it, `[T, B, D]`.
     fn embed_words(&self, conditions: &[&TokenIds], device: &B::Device) -> Tensor<B, 3> {
         let length = self.config.text_length;
         let ids: Vec<i32> = (0..length).flat_map(|token| conditions.iter().map(move |ids| ids[token])).collect();
@@ -259,7 +260,7 @@ impl<B: Kernels> Dit<B> {
         words + text_out.forward(hidden.clone() * hidden)
     }
 
-    /// What steers every block: the time and the pooled text, `[B, D]`, through the activation that all its readers share.
+    /// Conditioning vector of the time and the pooled text, `[B, D]`, after the activation that all blocks share.
     fn condition(&self, time: Tensor<B, 1>, text: Tensor<B, 3>) -> Tensor<B, 2> {
         let time =
             self.time_out.forward(activation::silu(self.time_in.forward(sinusoidal(time, TIME_HALF).cast(self.precision))));
@@ -344,10 +345,11 @@ impl<B: Backend> ModuleMapper<B> for Cast {
     }
 }
 
-/// A transformer block whose normalisations and residuals are steered by the condition (adaLN-zero, arXiv 2212.09748).
+/// A transformer block whose norms and residuals are modulated by the conditioning vector (adaLN-zero,
+/// arXiv 2212.09748).
 ///
-/// The MLP's activation is the squared ReLU (arXiv 2109.08668): two multiplications where GELU needs a tanh, which took a
-/// fifth of all time on a CPU.
+/// The MLP's activation is the squared ReLU (arXiv 2109.08668), which is cheap; the tanh of GELU took a fifth
+/// of all time on a CPU.
 #[derive(Module, Debug)]
 struct Block<B: Backend> {
     modulation: Linear<B>,
@@ -393,7 +395,7 @@ impl<B: Kernels> Block<B> {
         }
     }
 
-    /// `tokens`: `[L·B, D]`; `condition`: `[B, D]`
+    /// Runs the block; `tokens`: `[L·B, D]`; `condition`: `[B, D]`.
     fn forward(&self, tokens: Tensor<B, 2>, condition: Tensor<B, 2>) -> Tensor<B, 2> {
         let rows = condition.dims()[0];
         let [shift1, scale1, gate1, shift2, scale2, gate2] = modulation(&self.modulation, condition);
@@ -411,7 +413,7 @@ impl<B: Kernels> Block<B> {
     }
 }
 
-/// The `N` modulations of a layer, each `[1, B·D]`.
+/// Computes the `N` modulations (shifts, scales, gates) of a layer, each `[1, B·D]`.
 fn modulation<B: Backend, const N: usize>(layer: &Linear<B>, condition: Tensor<B, 2>) -> [Tensor<B, 2>; N] {
     let [rows, d] = condition.dims();
     let all = layer.forward(condition).reshape([rows, N, d]).swap_dims(0, 1).reshape([N, rows * d]);

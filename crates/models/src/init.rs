@@ -13,7 +13,7 @@ use rand_distr::{Distribution, Normal, Uniform};
 
 use crate::linear::Linear;
 
-/// Makes the layers of one network, one after the other.
+/// Creates the layers of one network, one after the other.
 pub(crate) struct Initializer<'a, B: Backend> {
     rng: ChaCha8Rng,
     made: u64,
@@ -25,7 +25,7 @@ impl<'a, B: Backend> Initializer<'a, B> {
         Self { rng: ChaCha8Rng::seed_from_u64(seed), made: 0, device }
     }
 
-    /// A linear layer with Xavier-uniform weights and no bias to begin with.
+    /// A linear layer with Xavier-uniform weights and zero biases.
     pub(crate) fn linear(&mut self, inputs: usize, outputs: usize) -> Linear<B> {
         let bound = (6.0 / (inputs + outputs) as f32).sqrt();
         let uniform = Uniform::new_inclusive(-bound, bound).expect("the bound is positive and finite");
@@ -34,18 +34,18 @@ impl<'a, B: Backend> Initializer<'a, B> {
         Linear::new(weight, Some(self.param([outputs], vec![0.0; outputs])))
     }
 
-    /// A linear layer of zeros: the block behind it starts as the identity (arXiv 2212.09748, adaLN-zero).
+    /// A linear layer of zeros: the block that it modulates starts as the identity (arXiv 2212.09748, adaLN-zero).
     pub(crate) fn zero_linear(&mut self, inputs: usize, outputs: usize) -> Linear<B> {
         let weight = self.param([inputs, outputs], vec![0.0; inputs * outputs]);
         Linear::new(weight, Some(self.param([outputs], vec![0.0; outputs])))
     }
 
-    /// An embedding table with rows of about unit scale.
+    /// An embedding table with standard normal entries.
     pub(crate) fn embedding(&mut self, entries: usize, width: usize) -> Embedding<B> {
         Embedding { weight: self.normal([entries, width], 1.0) }
     }
 
-    /// A parameter of normal numbers.
+    /// A parameter with normally distributed values of mean 0.
     pub(crate) fn normal<const D: usize>(&mut self, shape: [usize; D], std: f32) -> Param<Tensor<B, D>> {
         let normal = Normal::new(0.0, std).expect("the std is finite");
         let values = normal.sample_iter(&mut self.rng).take(shape.iter().product()).collect();
@@ -57,7 +57,7 @@ impl<'a, B: Backend> Initializer<'a, B> {
         self.param([size], vec![1.0; size])
     }
 
-    /// Where the network lives.
+    /// The device of the network.
     pub(crate) fn device(&self) -> &B::Device {
         self.device
     }

@@ -1,6 +1,6 @@
-//! Networks that are velocity fields, and what feeds them: text and weights.
+//! Networks for velocity fields, with text encoding, LoRA adapters and weights files.
 //!
-//! Knows nothing of reinforcement learning, of the command line, or of what is asked of the model.
+//! Knows nothing of reinforcement learning, tasks or the command line.
 
 pub mod classifier;
 pub mod dit;

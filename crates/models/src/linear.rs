@@ -3,7 +3,7 @@
 use burn::{module::Param, prelude::*, tensor::FloatDType};
 use kernels::product::{linear, matmul};
 
-/// A linear layer, on request with a low-rank adapter beside its weights.
+/// A linear layer with an optional low-rank adapter.
 ///
 /// ```text
 /// y = x·W + b + (α/r)·(x·A)·B
@@ -30,7 +30,7 @@ impl<B: Backend> LowRank<B> {
     }
 }
 
-/// The adapter of one layer.
+/// The low-rank adapter of one linear layer.
 ///
 /// # Shapes
 /// - `a`: `[inputs, r]`; `b`: `[r, outputs]`: the transposes of PEFT's `lora_A` and `lora_B`
@@ -38,7 +38,7 @@ impl<B: Backend> LowRank<B> {
 pub struct LowRank<B: Backend> {
     /// Down to rank `r`.
     pub a: Param<Tensor<B, 2>>,
-    /// Up from rank `r`; zero to begin with, so that a fresh adapter changes nothing.
+    /// Up from rank `r`; initially zero, so that a fresh adapter changes nothing.
     pub b: Param<Tensor<B, 2>>,
     /// `α`
     #[module(skip)]
@@ -52,14 +52,16 @@ impl<B: Backend> Linear<B> {
     }
 
     // ANCHOR: linear
+    /// Applies the layer, and its adapter if there is one.
+    ///
     /// # Shapes
     /// - `input`: `[…, inputs]`; the result: `[…, outputs]`
     pub fn forward<const D: usize>(&self, input: Tensor<B, D>) -> Tensor<B, D> {
         let bias = self.bias.as_ref().map(Param::val);
-        // Weights may be kept in fewer bits than are computed with.
+        // Weights may be stored in fewer bits than the layer computes in.
         let weight = self.weight.val().cast(FloatDType::from(input.dtype()));
         let Some(adapter) = &self.adapter else { return linear(input, weight, bias) };
-        // An adapter may be kept in f32 beside weights of half the size.
+        // The adapter may be in f32 while the weights are in 16 bits.
         let own = FloatDType::from(adapter.a.val().dtype());
         let low = linear(linear(input.clone().cast(own), adapter.a.val(), None), adapter.b.val(), None) * adapter.scale();
         let output = linear(input, weight, bias);
@@ -68,7 +70,7 @@ impl<B: Backend> Linear<B> {
     }
     // ANCHOR_END: linear
 
-    /// The same layer with its adapter added to its weights: `W ← W + (α/r)·A·B`.
+    /// Merges the adapter into the weights: `W ← W + (α/r)·A·B`.
     #[must_use]
     pub fn merged(mut self) -> Self {
         if let Some(adapter) = self.adapter.take() {

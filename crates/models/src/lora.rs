@@ -1,7 +1,7 @@
-//! Low-rank adapters: made, put on a network, taken off, merged, and in the files of PEFT and diffusers.
+//! Low-rank adapters: creates, attaches, extracts and merges them, and reads and writes the files of PEFT and diffusers.
 //!
-//! An [`Adapter`] lives on the host, layer by layer under the layer's path in the network. Which numbers of a network are trained is
-//! the trainer's business: those of an adapter are the ones whose name [`is_of_adapter`].
+//! An [`Adapter`] lives on the host and stores its factors under the path of each layer in the network. The
+//! trainer decides which parameters are trained; [`is_of_adapter`] recognises adapter parameters by name.
 
 use std::{
     collections::BTreeMap,
@@ -25,26 +25,26 @@ use crate::{
 
 /// A network whose linear layers can carry adapters.
 pub trait Adaptable<B: Backend> {
-    /// Every linear layer with its path in the network, in the order of the fields.
+    /// The linear layers that can carry an adapter, with their paths in the network, in the order of the fields.
     fn linears(&mut self) -> Vec<(String, &mut Linear<B>)>;
 }
 
-/// What a new adapter is like.
+/// Configuration of a new adapter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoraConfig {
     /// The rank `r`; 32 in the paper.
     pub rank: usize,
-    /// `α`: what the adapter adds is scaled by `α/r`; 64 in the paper.
+    /// `α`: the adapter's output is scaled by `α/r`; 64 in the paper.
     pub alpha: f64,
-    /// How `A` is drawn.
+    /// Initialisation of `A`.
     pub init: LoraInit,
-    /// The layers that get one: those whose path ends with one of these names, as PEFT's `target_modules`; `all-linear` is every
-    /// linear layer.
+    /// Names of the layers that get an adapter, matched against the end of a layer's path as in PEFT's
+    /// `target_modules`; `all-linear` selects every linear layer.
     pub targets: Vec<String>,
 }
 
-/// How `A` is drawn; `B` is zero.
+/// Initialisation of `A`; `B` starts at zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoraInit {
@@ -55,7 +55,7 @@ pub enum LoraInit {
 }
 
 impl LoraConfig {
-    /// All that is out of range, one sentence each, beginning with the key.
+    /// Lists every value that is out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if self.rank == 0 {
@@ -71,7 +71,7 @@ impl LoraConfig {
     }
 }
 
-/// The target that stands for every linear layer, in PEFT too.
+/// The target that stands for every linear layer, as in PEFT.
 const ALL_LINEAR: &str = "all-linear";
 
 /// Whether a layer's path ends with a target, at a dot.
@@ -84,7 +84,7 @@ pub fn is_of_adapter(name: &str) -> bool {
     name.contains(".adapter.")
 }
 
-/// Adapters of some layers of a network, on the host.
+/// A low-rank adapter for some layers of a network, on the host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {
     /// `α`
@@ -92,7 +92,7 @@ pub struct Adapter {
     layers: BTreeMap<String, Factors>,
 }
 
-/// The two factors of one layer.
+/// The factors `A` and `B` of one layer.
 #[derive(Clone, Debug, PartialEq)]
 struct Factors {
     /// `[inputs, r]`
@@ -108,7 +108,7 @@ impl Factors {
 }
 
 impl Adapter {
-    /// A fresh adapter for a network: `A` random, `B` zero, so it changes nothing yet.
+    /// Creates a fresh adapter for a network: `A` is random and `B` zero, so it changes nothing yet.
     ///
     /// # Errors
     /// If a target names no layer.
@@ -144,7 +144,7 @@ impl Adapter {
         Ok(Self { alpha: config.alpha, layers })
     }
 
-    /// The adapter that a network carries.
+    /// Extracts the adapter that a network carries.
     pub fn of<B: Backend>(network: &mut impl Adaptable<B>) -> Self {
         let mut adapter = Self { alpha: 1.0, layers: BTreeMap::new() };
         for (path, linear) in network.linears() {
@@ -157,10 +157,10 @@ impl Adapter {
         adapter
     }
 
-    /// The network with this adapter on it, in the place of the one that it carried.
+    /// Attaches this adapter to a network, in place of any adapter it carries.
     ///
     /// # Errors
-    /// Lists every layer that the network lacks or that has other sides.
+    /// Lists every layer that the network lacks, and every layer of another size.
     pub fn attach<B: Backend, N: Adaptable<B>>(&self, mut network: N, device: &B::Device) -> Result<N, AdapterError> {
         let mut rest = self.layers.clone();
         let mut problems = Vec::new();
@@ -173,7 +173,8 @@ impl Adapter {
                 problems.push(format!("{path} goes from {inputs} to {outputs} features, its adapter from {a} to {b}"));
                 continue;
             }
-            // Identities of their own, found from that of the weights: the optimiser's state fits the network of the next process.
+            // Identities derived from the identity of the weights: saved optimiser state fits the network of
+            // the next process.
             let id = (1 << 40) + 2 * linear.weight.id.val();
             let param =
                 |id: u64, data| Param::initialized(ParamId::from(id), Tensor::<B, 2>::from_data(data, device).require_grad());
@@ -183,11 +184,14 @@ impl Adapter {
         if problems.is_empty() { Ok(network) } else { Err(AdapterError::Misfit { problems: problems.join("\n  - ") }) }
     }
 
-    /// Reads an adapter: a directory of PEFT's (`adapter_config.json` and `adapter_model.safetensors`), or a file of diffusers'
-    /// (`pytorch_lora_weights.safetensors`, whose `α` is `r` unless its metadata says otherwise), or a directory that holds that alone.
+    /// Reads an adapter in the format of PEFT or diffusers.
+    ///
+    /// - PEFT: a directory with `adapter_config.json` and `adapter_model.safetensors`.
+    /// - diffusers: a safetensors file, or a directory with `pytorch_lora_weights.safetensors` and no
+    ///   `adapter_config.json`. `α` is `r` unless the metadata says otherwise.
     ///
     /// # Errors
-    /// If a file is missing or damaged, is of a kind of adapter that is not plain LoRA, or its factors do not pair up.
+    /// If a file is missing or damaged, the adapter is not plain LoRA, or its factors do not pair up.
     pub fn read(path: &Path) -> Result<Self, AdapterError> {
         match diffusers_file(path) {
             Some(file) => Self::read_diffusers(&file),
@@ -221,7 +225,7 @@ impl Adapter {
         Ok(Self { alpha, layers })
     }
 
-    /// Writes PEFT's two files into a directory, each in one go; `base` is the model that the adapter belongs to.
+    /// Writes PEFT's two files into a directory, each atomically; `base` names the base model of the adapter.
     pub fn write_peft(&self, directory: &Path, base: &str) -> Result<(), AdapterError> {
         let io = |source| WeightsError::Io { path: directory.into(), source };
         std::fs::create_dir_all(directory).map_err(io)?;
@@ -241,8 +245,8 @@ impl Adapter {
         Ok(self.write(PEFT_PREFIX, 1.0, &directory.join(PEFT_WEIGHTS))?)
     }
 
-    /// Writes a file that diffusers' `load_lora_weights` reads. The scale `α/r` is part of `B` there, so versions that do not
-    /// read an `α` apply the same.
+    /// Writes a file for diffusers' `load_lora_weights`. The scale `α/r` is folded into `B`, so versions that
+    /// do not read `α` apply the same adapter.
     pub fn write_diffusers(&self, path: &Path) -> Result<(), AdapterError> {
         Ok(self.write(DIFFUSERS_PREFIX, (self.alpha / self.rank() as f64) as f32, path)?)
     }
@@ -256,23 +260,23 @@ impl Adapter {
         write_tensors(&tensors, ("format", "pt".to_owned()), StoredAs::F32, path)
     }
 
-    /// The rank of the first layer; all have the same.
+    /// The rank, equal in all layers; 1 if there are no layers.
     pub fn rank(&self) -> usize {
         self.layers.values().next().map_or(1, Factors::rank)
     }
 
-    /// The layers that it adapts.
+    /// Paths of the adapted layers.
     pub fn layers(&self) -> impl Iterator<Item = &str> {
         self.layers.keys().map(String::as_str)
     }
 }
 
-/// The base model that a PEFT directory names; none in a diffusers file.
+/// Reads the base model that a PEFT directory names; `None` for a diffusers file.
 pub fn base_of(path: &Path) -> Result<Option<String>, AdapterError> {
     if diffusers_file(path).is_some() { Ok(None) } else { Ok(PeftConfig::read(path)?.base_model_name_or_path) }
 }
 
-/// The file of diffusers' that is meant by a path: the file itself, or the one in a directory without PEFT's configuration.
+/// Finds the diffusers file at a path: the path itself, or the file in a directory without a PEFT configuration.
 fn diffusers_file(path: &Path) -> Option<PathBuf> {
     let inside = path.join(DIFFUSERS_WEIGHTS);
     match path.is_dir() {
@@ -282,7 +286,7 @@ fn diffusers_file(path: &Path) -> Option<PathBuf> {
     }
 }
 
-/// The network with its adapters added to its weights.
+/// Merges the adapter of a network into its weights.
 #[must_use]
 pub fn merged<B: Backend, N: Adaptable<B>>(mut network: N) -> N {
     for (_, linear) in network.linears() {
@@ -294,15 +298,16 @@ pub fn merged<B: Backend, N: Adaptable<B>>(mut network: N) -> N {
 const PEFT_CONFIG: &str = "adapter_config.json";
 const PEFT_WEIGHTS: &str = "adapter_model.safetensors";
 const PEFT_PREFIX: &str = "base_model.model.";
-/// What diffusers' `save_lora_weights` calls its file.
+/// File name that diffusers' `save_lora_weights` uses.
 pub const DIFFUSERS_WEIGHTS: &str = "pytorch_lora_weights.safetensors";
 const DIFFUSERS_PREFIX: &str = "transformer.";
 const DIFFUSERS_METADATA: &str = "lora_adapter_metadata";
 const LORA: &str = "LORA";
-/// The largest `adapter_config.json` that is read, in bytes.
+/// Largest accepted `adapter_config.json`, in bytes.
 const LARGEST_CONFIG: u64 = 16 << 20;
 
-/// What is read and written of `adapter_config.json`; the variants that change what an adapter computes are refused.
+/// The fields of `adapter_config.json` that are read and written; variants that change what an adapter
+/// computes are refused.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[expect(clippy::struct_excessive_bools, reason = "the file's own layout")]
@@ -346,10 +351,10 @@ impl PeftConfig {
     }
 }
 
-/// The `α` that the metadata of a diffusers file names, if it has any.
+/// Reads `α` from the metadata of a diffusers file; `None` if the metadata does not name it.
 ///
 /// # Errors
-/// If it names a variant that computes something else.
+/// If the metadata names a LoRA variant that computes something else.
 fn diffusers_alpha(file: &WeightsFile) -> Result<Option<f64>, AdapterError> {
     if file.metadata(DIFFUSERS_METADATA).is_err() {
         return Ok(None);
@@ -367,12 +372,12 @@ fn diffusers_alpha(file: &WeightsFile) -> Result<Option<f64>, AdapterError> {
     }
 }
 
-/// Whether an initialisation of PEFT's takes part of the weights out of the base model.
+/// Whether a PEFT initialisation changes the weights of the base model.
 fn changes_the_base(init: &serde_json::Value) -> bool {
     init.as_str().is_some_and(|init| ["pissa", "olora", "corda", "loftq"].iter().any(|name| init.starts_with(name)))
 }
 
-/// The factors of a file by layer.
+/// Reads the factors of a file, by layer.
 fn layers(file: &WeightsFile, prefix: &str) -> Result<BTreeMap<String, Factors>, AdapterError> {
     let mut halves: BTreeMap<String, [Option<TensorData>; 2]> = BTreeMap::new();
     let mut problems = Vec::new();
@@ -383,7 +388,7 @@ fn layers(file: &WeightsFile, prefix: &str) -> Result<BTreeMap<String, Factors>,
         });
         match layer {
             None => problems.push(format!("{name} is not named {prefix}LAYER.lora_A.weight or .lora_B.weight")),
-            Some(_) if data.shape.num_dims() != 2 => problems.push(format!("{name} has shape {:?} and is no matrix", data.shape)),
+            Some(_) if data.shape.num_dims() != 2 => problems.push(format!("{name} has shape {:?}: not a matrix", data.shape)),
             Some((layer, half)) => {
                 if !data.iter::<f32>().all(f32::is_finite) {
                     problems.push(format!("{name} holds numbers that are not finite"));
@@ -412,7 +417,8 @@ fn bad_factors(path: &Path, problems: String) -> AdapterError {
     AdapterError::BadFactors { path: path.into(), problems }
 }
 
-/// A matrix on its other side, times a number: PyTorch keeps `[outputs, inputs]`, Burn `[inputs, outputs]`.
+/// Transposes a matrix and multiplies it by `scale`: PyTorch stores `[outputs, inputs]`, Burn
+/// `[inputs, outputs]`.
 fn transposed(data: &TensorData, scale: f32) -> TensorData {
     let [rows, columns] = [data.shape[0], data.shape[1]];
     let values: Vec<f32> = data.iter::<f32>().collect();
@@ -420,7 +426,7 @@ fn transposed(data: &TensorData, scale: f32) -> TensorData {
     TensorData::new(turned, [columns, rows])
 }
 
-/// Why an adapter could not be made or used.
+/// An adapter could not be created, read, attached or written.
 #[derive(Debug, Error)]
 pub enum AdapterError {
     /// A target names no layer.
@@ -428,29 +434,29 @@ pub enum AdapterError {
     NoSuchLayer {
         /// The target.
         target: String,
-        /// Those that there are.
+        /// The linear layers of the network.
         layers: String,
     },
     /// The adapter belongs to another network.
     #[error("the adapter does not fit the network:\n  - {problems}")]
     Misfit {
-        /// One line each.
+        /// One problem per line.
         problems: String,
     },
-    /// The configuration cannot be used.
+    /// The adapter's configuration cannot be used.
     #[error("{}: {reason}", path.display())]
     BadConfig {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the problem.
         reason: String,
     },
-    /// The factors do not make an adapter.
+    /// The factors in a file do not form an adapter.
     #[error("{} is not a LoRA adapter:\n  - {problems}", path.display())]
     BadFactors {
         /// The file.
         path: PathBuf,
-        /// One line each.
+        /// One problem per line.
         problems: String,
     },
     /// A file could not be read or written.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{init::Initializer, linear::Linear, lora::Adaptable, time_embedding::sinusoidal, vocabulary::TokenIds};
 
-/// The size of an [`MlpField`].
+/// The sizes of an [`MlpField`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MlpConfig {
@@ -19,27 +19,27 @@ pub struct MlpConfig {
 }
 
 impl MlpConfig {
-    /// All that is wrong with these sizes, one sentence each.
+    /// Lists everything that is wrong with these sizes, one sentence each.
     pub fn problems(&self) -> Vec<String> {
         let sizes = [("elements", self.elements), ("width", self.width), ("depth", self.depth)];
         let outside = sizes.into_iter().filter(|(_, size)| !(1..=LARGEST).contains(size));
         outside.map(|(name, size)| format!("{name} ({size}) must lie between 1 and {LARGEST}")).collect()
     }
 
-    /// Numbers per row that a forward pass keeps for its backward pass: two for every hidden feature, before and after its
-    /// activation.
+    /// Number of values per row that a forward pass keeps for its backward pass: two per hidden feature,
+    /// before and after the activation.
     pub fn kept_per_row(&self) -> usize {
         2 * self.width * self.depth
     }
 
-    /// How many numbers a network has, so that a file can be compared before anything is allocated.
+    /// Number of parameters of a network, to check a file before anything is allocated.
     pub fn count(&self) -> usize {
         let linear = |inputs: usize, outputs: usize| (inputs + 1) * outputs;
         let first = linear(self.elements + 2 * HALF, self.width);
         first + (self.depth - 1) * linear(self.width, self.width) + linear(self.width, self.elements)
     }
 
-    /// A network with weights drawn from `seed`.
+    /// Creates a network with weights drawn from `seed`.
     pub fn init<B: Backend>(&self, seed: u64, device: &B::Device) -> MlpField<B> {
         let mut init = Initializer::new(seed, device);
         let widths = std::iter::once(self.elements + 2 * HALF).chain(std::iter::repeat_n(self.width, self.depth));
@@ -51,13 +51,13 @@ impl MlpConfig {
     }
 }
 
-/// No size of a network is larger.
+/// Upper bound on every size of a network.
 const LARGEST: usize = 4096;
 
 /// Half the number of time features.
 const HALF: usize = 16;
 
-/// `v(x, t)` by an MLP on `x` and sinusoidal features of `t`. The text is ignored.
+/// Velocity field `v(x, t)`: an MLP on `x` and sinusoidal features of `t`. The text is ignored.
 #[derive(Module, Debug)]
 pub struct MlpField<B: Backend> {
     hidden: Vec<Linear<B>>,

@@ -1,7 +1,7 @@
-//! Stable Diffusion 3 and 3.5: the networks, their files, and how prompts are read.
+//! Stable Diffusion 3 and 3.5: networks, model files and prompt encoding.
 //!
-//! Sizes come from the configurations beside the weights: SD3-Medium, SD3.5-Medium and SD3.5-Large are the same code. Compared with
-//! diffusers number by number in `tests/src/sd3.rs`.
+//! Sizes come from the configurations beside the weights: SD3-Medium, SD3.5-Medium and SD3.5-Large share the
+//! same code. `tests/src/sd3.rs` compares it with diffusers number by number.
 
 use std::path::{Path, PathBuf};
 
@@ -26,24 +26,24 @@ pub use vae::{Vae, VaeConfig};
 
 use crate::weights::WeightsError;
 
-/// No size of a network is larger.
+/// Upper bound on every size of a network.
 const LARGEST: usize = 1 << 20;
-/// No network has more layers.
+/// Upper bound on the number of layers.
 const MOST_LAYERS: usize = 1024;
 
-/// What is wrong with the sizes that a configuration names, and with its numbers of layers, one sentence each.
+/// Lists the sizes and the number of layers of a configuration that are out of range, one sentence each.
 fn out_of_range(sizes: &[(&str, usize)], layers: (&str, usize)) -> Vec<String> {
     let all = sizes.iter().map(|&(name, value)| (name, value, LARGEST)).chain([(layers.0, layers.1, MOST_LAYERS)]);
     let wrong = all.filter(|(_, value, most)| !(1..=*most).contains(value));
     wrong.map(|(name, value, most)| format!("{name} ({value}) must lie between 1 and {most}")).collect()
 }
 
-/// What is wrong with a number that is added before a root, if anything is.
+/// Explains why an epsilon is not between 0 and 1; `None` if it is.
 fn not_an_epsilon(name: &str, value: f64) -> Option<String> {
     (!(value > 0.0 && value < 1.0)).then(|| format!("{name} ({value}) must be a small positive number"))
 }
 
-/// Why a model could not be used.
+/// A model could not be used.
 #[derive(Debug, Error)]
 pub enum Sd3Error {
     /// A file of the model cannot be used.
@@ -51,31 +51,31 @@ pub enum Sd3Error {
     Unreadable {
         /// The file or directory.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the problem.
         reason: String,
     },
-    /// It is something else than a model of SD3's kind.
+    /// The path is not a model of the SD3 family.
     #[error("{} {reason}", path.display())]
     WrongKind {
         /// The file or directory.
         path: PathBuf,
-        /// What it is, and what to do.
+        /// Description of what was found, and advice.
         reason: String,
     },
-    /// Parts are missing or do not fit.
+    /// Parts of the model are missing or do not fit.
     #[error("the model in {} cannot be used:\n  - {problems}", path.display())]
     Problems {
         /// The directory.
         path: PathBuf,
-        /// One line each.
+        /// One problem per line.
         problems: String,
     },
-    /// A prompt cannot be read.
+    /// A prompt cannot be encoded.
     #[error("the prompt `{prompt}` cannot be read: {reason}")]
     Prompt {
         /// The prompt.
         prompt: String,
-        /// Why.
+        /// Description of the problem.
         reason: String,
     },
     /// A weights file cannot be used.

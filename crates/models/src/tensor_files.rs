@@ -1,4 +1,4 @@
-//! Tensors in one or several safetensors files, read one at a time: the memory that loading takes is that of the largest tensor.
+//! Tensors in one or several safetensors files, read one at a time: loading takes no more memory than the largest tensor.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,21 +20,21 @@ pub struct TensorFiles {
     tensors: BTreeMap<String, Stored>,
 }
 
-/// Where a tensor lies. Its file is open as long as this lives.
+/// Location of a tensor on disk. The file stays open as long as this value lives.
 #[derive(Clone, Debug)]
 pub struct Stored {
     file: Arc<OpenFile>,
     dtype: safetensors::Dtype,
-    /// Its shape.
+    /// Shape of the tensor.
     pub shape: Vec<usize>,
-    /// Ranges of bytes of the file, one after the other.
+    /// Byte ranges in the file, in the order in which they form the tensor.
     parts: Vec<(u64, u64)>,
 }
 
 #[derive(Debug)]
 struct OpenFile {
     path: PathBuf,
-    /// Its position is that of the last read.
+    /// The position in the file changes with every read, so reads take turns.
     file: Mutex<File>,
 }
 
@@ -46,18 +46,18 @@ impl OpenFile {
     }
 }
 
-/// The longest header that is read: that of a file of a million tensors.
+/// Longest accepted header, in bytes: enough for a million tensors.
 const LONGEST_HEADER: u64 = 100 << 20;
 
-/// Bytes of a tensor that a digest looks at.
+/// Leading bytes of a tensor that enter a digest.
 const LOOKED_AT: u64 = 4096;
 
 impl TensorFiles {
-    /// The files of one component in a directory: `STEM.safetensors`, or the shards that `STEM.safetensors.index.json` names, or
-    /// the same of the variant `fp16`.
+    /// Opens the files of one component in a directory: `STEM.safetensors`, or the shards that
+    /// `STEM.safetensors.index.json` names, or the `fp16` variant of either.
     ///
     /// # Errors
-    /// If there is none of them, or one is damaged.
+    /// If none of these files exists, or one is damaged.
     pub fn open(directory: &Path, stem: &str) -> Result<Self, WeightsError> {
         let of_name = |name: String| Some(directory.join(name)).filter(|path| path.exists());
         if let Some(file) = of_name(format!("{stem}.safetensors")) {
@@ -106,18 +106,18 @@ impl TensorFiles {
         Err(WeightsError::Mismatch { path: index.into(), problems: missing.join("\n  - ") })
     }
 
-    /// One file; its header is read, its numbers are not.
+    /// Opens one file; only its header is read.
     ///
     /// # Errors
-    /// If it cannot be read, or is something else, cut short or damaged.
+    /// If the file cannot be read, is not safetensors, or is truncated or damaged.
     pub fn open_file(path: &Path) -> Result<Self, WeightsError> {
         Ok(Self::open_with_metadata(path)?.0)
     }
 
-    /// The same, with the entry `key` of its metadata, if it has one.
+    /// Opens one file like [`Self::open_file`], and returns the entry `key` of its metadata if there is one.
     ///
     /// # Errors
-    /// As those of [`Self::open_file`].
+    /// As for [`Self::open_file`].
     pub fn open_with_entry(path: &Path, key: &str) -> Result<(Self, Option<String>), WeightsError> {
         let (files, mut metadata) = Self::open_with_metadata(path)?;
         Ok((files, metadata.remove(key)))
@@ -154,13 +154,13 @@ impl TensorFiles {
         Ok((Self { tensors }, metadata.metadata().clone().unwrap_or_default()))
     }
 
-    /// The names, sorted.
+    /// Names of the tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// The memory that all of them take, in bytes, where what is stored in a type is held in another; types that hold no numbers of a
-    /// network count nothing.
+    /// Memory of all tensors in bytes, where `held_as` maps the stored type to the type in memory; types
+    /// other than F32, F16 and BF16 count nothing.
     pub(crate) fn bytes_in_memory(&self, held_as: impl Fn(DType) -> DType) -> u64 {
         let bytes = |stored: &Stored| {
             stored.float().map_or(0, |dtype| (stored.shape.iter().product::<usize>() * held_as(dtype).size()) as u64)
@@ -168,7 +168,7 @@ impl TensorFiles {
         self.tensors.values().map(bytes).sum()
     }
 
-    /// The shape of a tensor, if it is there.
+    /// Shape of the tensor of this name, if there is one.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|stored| &stored.shape[..])
     }
@@ -178,13 +178,13 @@ impl TensorFiles {
         self.tensors.remove(name)
     }
 
-    /// Puts one in under a name.
+    /// Adds a tensor under a name.
     pub(crate) fn insert(&mut self, name: String, stored: Stored) {
         self.tensors.insert(name, stored);
     }
 
-    /// What tells these tensors from others without reading all of them: the SHA-256 of names, types, shapes and of the first
-    /// numbers of each.
+    /// A fingerprint that does not read the tensors whole: the SHA-256 of the names, types, shapes and first
+    /// bytes of all tensors.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -197,17 +197,17 @@ impl TensorFiles {
         Ok(sha256(all.as_bytes()))
     }
 
-    /// Where a tensor lies, if it is there.
+    /// Location of the tensor of this name, if there is one.
     pub fn stored(&self, name: &str) -> Option<Stored> {
         self.tensors.get(name).cloned()
     }
 }
 
 impl Stored {
-    /// The numbers as they are stored, row-major.
+    /// Reads the values in their stored type, row-major.
     ///
     /// # Errors
-    /// If they cannot be read, are stored in a type other than F32, F16 or BF16, or one is not finite.
+    /// If the values cannot be read, are stored in a type other than F32, F16 or BF16, or one is not finite.
     pub fn read(&self, name: &str) -> Result<TensorData, String> {
         let unknown = || format!("{name} is stored as {:?}, which is not F32, F16 or BF16", self.dtype);
         let dtype = self.float().ok_or_else(unknown)?;
@@ -248,7 +248,7 @@ impl Stored {
         Ok(bytes)
     }
 
-    /// One of `count` equal parts of the first dimension.
+    /// Part `index` of `count` equal parts of the first dimension.
     pub(crate) fn nth_part(&self, index: usize, count: usize) -> Self {
         let (from, to) = self.parts[0];
         let length = (to - from) / count as u64;
@@ -260,13 +260,13 @@ impl Stored {
         Self { shape, parts: vec![(begin, begin + length)], ..self.clone() }
     }
 
-    /// The same with the two halves of the first dimension exchanged.
+    /// Swaps the two halves of the first dimension.
     pub(crate) fn halves_swapped(&self) -> Self {
         let parts = [1, 0].into_iter().flat_map(|half| self.nth_part(half, 2).parts).collect();
         Self { parts, ..self.clone() }
     }
 
-    /// The same numbers in another shape; as it is if that does not hold as many.
+    /// Changes the shape; leaves the tensor as it is if the new shape has another number of elements.
     pub(crate) fn reshaped(self, shape: Vec<usize>) -> Self {
         if shape.iter().product::<usize>() == self.shape.iter().product::<usize>() { Self { shape, ..self } } else { self }
     }

@@ -1,4 +1,4 @@
-//! Words in, token ids out: the small tokenizer of the networks that learn their own text embedding.
+//! A word-level tokenizer for the networks that learn their own text embedding.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -8,10 +8,10 @@ use thiserror::Error;
 /// The token ids of one prompt, padded to the network's text length.
 pub type TokenIds = Arc<[i32]>;
 
-/// The id of the padding token; a prompt of padding alone is the empty condition.
+/// The id of the padding token; a prompt of only padding is the empty condition.
 pub const PAD: i32 = 0;
 
-/// The words a network knows. Word `i` has id `i + 1`; 0 is padding.
+/// The words that a network knows. Word `i` has id `i + 1`; 0 is padding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Vocabulary {
@@ -19,7 +19,7 @@ pub struct Vocabulary {
 }
 
 impl Vocabulary {
-    /// A vocabulary of these words, sorted, each once.
+    /// Creates a vocabulary of these words, sorted and without duplicates.
     pub fn new(words: impl IntoIterator<Item = String>) -> Self {
         Self { words: words.into_iter().collect::<BTreeSet<_>>().into_iter().collect() }
     }
@@ -30,7 +30,7 @@ impl Vocabulary {
         self.words.len() + 1
     }
 
-    /// The ids of a prompt, padded to `length`; case, commas and full stops do not count.
+    /// Encodes a prompt as ids, padded to `length`; ignores case, and commas and full stops around words.
     ///
     /// # Errors
     /// If a word is unknown, or there are more than `length` words.
@@ -58,27 +58,27 @@ impl Vocabulary {
     }
 }
 
-/// Why a prompt could not be encoded.
+/// A prompt could not be encoded.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum VocabularyError {
-    /// A word that the network was never trained on.
+    /// The prompt has a word that is not in the vocabulary.
     #[error("unknown word `{word}` in prompt \"{text}\"; this checkpoint knows: {known}")]
     UnknownWord {
         /// The word.
         word: String,
-        /// The prompt it stands in.
+        /// The prompt that contains the word.
         text: String,
         /// All known words.
         known: String,
     },
-    /// More words than the network reads.
+    /// The prompt has more words than the network reads.
     #[error("prompt \"{text}\" has {words} words; this checkpoint reads at most {length}")]
     TooLong {
         /// The prompt.
         text: String,
-        /// Its number of words.
+        /// Number of words in the prompt.
         words: usize,
-        /// The most the network reads.
+        /// Largest number of words that the network reads.
         length: usize,
     },
 }

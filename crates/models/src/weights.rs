@@ -1,4 +1,5 @@
-//! Weights in safetensors files: names, shapes and types checked, all problems reported together, writes atomic.
+//! Weights in safetensors files. Names, shapes and types are checked, all problems are reported together, and
+//! writes are atomic.
 
 use std::{
     borrow::Cow,
@@ -15,14 +16,14 @@ use safetensors::{SafeTensors, tensor::TensorView};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-/// The type that numbers are stored in.
+/// Number type of stored tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoredAs {
     /// 32-bit floats: exact.
     F32,
-    /// 16-bit floats: half the size, for checkpoints that are shipped.
+    /// 16-bit floats: half the size, for shipped checkpoints.
     F16,
-    /// 16-bit floats with the range of f32: exact for what was computed in them.
+    /// 16-bit floats with the range of f32: exact for values computed in bf16.
     Bf16,
 }
 
@@ -41,7 +42,7 @@ impl WeightsFile {
         Self::from_bytes(bytes, path)
     }
 
-    /// The same for bytes that are in memory already; `path` is what errors call them.
+    /// Checks that bytes in memory are safetensors; errors call them `path`.
     pub fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<Self, WeightsError> {
         let (_, header) = SafeTensors::read_metadata(&bytes)
             .and_then(|header| SafeTensors::deserialize(&bytes).map(|_| header))
@@ -50,7 +51,7 @@ impl WeightsFile {
         Ok(Self { path: path.into(), bytes, metadata })
     }
 
-    /// The file, as errors call it.
+    /// Path of the file, as errors name it.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -58,16 +59,16 @@ impl WeightsFile {
     /// A metadata entry.
     ///
     /// # Errors
-    /// If the file has none of that name.
+    /// If the file has no entry of that name.
     pub fn metadata(&self, key: &str) -> Result<&str, WeightsError> {
         let missing = || WeightsError::NoMetadata { path: self.path.clone(), key: key.to_owned() };
         self.metadata.get(key).map(String::as_str).ok_or_else(missing)
     }
 
-    /// A metadata entry that holds JSON.
+    /// Parses a metadata entry that holds JSON.
     ///
     /// # Errors
-    /// If it is missing or does not parse.
+    /// If the entry is missing or does not parse.
     pub fn parsed_metadata<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<T, WeightsError> {
         let text = self.metadata(key)?;
         serde_json::from_str(text).map_err(|source| WeightsError::BadMetadata {
@@ -77,12 +78,12 @@ impl WeightsFile {
         })
     }
 
-    /// What tells the file from every other: the SHA-256 of its bytes, in hexadecimal.
+    /// SHA-256 of the file's bytes, in hexadecimal.
     pub fn digest(&self) -> String {
         sha256(&self.bytes)
     }
 
-    /// How many numbers the file holds.
+    /// Number of values in the file.
     ///
     /// # Panics
     /// Never: the header was checked when the file was read.
@@ -94,7 +95,7 @@ impl WeightsFile {
     /// Every tensor as f32 numbers in row-major order, by name.
     ///
     /// # Errors
-    /// If one is stored in a type other than F32, F16 or BF16.
+    /// If a tensor is stored in a type other than F32, F16 or BF16.
     pub fn tensors(&self) -> Result<BTreeMap<String, TensorData>, WeightsError> {
         let file = SafeTensors::deserialize(&self.bytes)
             .map_err(|source| WeightsError::NotSafetensors { path: self.path.clone(), source })?;
@@ -110,7 +111,7 @@ impl WeightsFile {
         Ok(tensors)
     }
 
-    /// Puts the file's tensors into a module of exactly these names and shapes.
+    /// Loads the file's tensors into a module; names and shapes must match exactly.
     ///
     /// # Errors
     /// Lists every missing, unexpected or misshapen tensor, and every number that is not finite.
@@ -147,7 +148,7 @@ impl WeightsFile {
     }
 }
 
-/// Writes a module's parameters, under their paths in the module, with one metadata entry.
+/// Atomically writes a module's parameters, under their paths in the module, with one metadata entry.
 pub fn write_module<B: Backend, M: ModuleSnapshot<B>>(
     module: &M,
     metadata: (&str, String),
@@ -162,9 +163,9 @@ pub fn write_module<B: Backend, M: ModuleSnapshot<B>>(
     write_tensors(&tensors, metadata, stored_as, path)
 }
 
-/// Writes named tensors and one metadata entry to a file, which either has its old content or all of the new one.
+/// Atomically writes named tensors and one metadata entry to a file.
 ///
-/// One entry, because the format does not fix the order of several: equal states give equal bytes.
+/// There is only one entry, because the format does not fix the order of several, and equal states must give equal bytes.
 pub fn write_tensors(
     tensors: &BTreeMap<String, TensorData>,
     metadata: (&str, String),
@@ -182,7 +183,7 @@ pub fn write_tensors(
     replace_atomically(path, write).map_err(|source| WeightsError::Io { path: path.into(), source })
 }
 
-/// A tensor as it is stored, encoded when it is written: one at a time.
+/// A tensor that is encoded only when it is written, so that one encoded tensor is in memory at a time.
 struct Encoded<'a> {
     data: &'a TensorData,
     stored_as: StoredAs,
@@ -210,11 +211,11 @@ impl safetensors::View for Encoded<'_> {
     }
 }
 
-/// Before and after the six random characters in the name of a file that is being written.
+/// Prefix and suffix of the six random characters in the name of a temporary file.
 const UNFINISHED: [&str; 2] = [".tmp", ".tmp"];
 
-/// Whether a file's name is one of those that [`write_atomically`] gives to what it has not finished: a killed process may have left it
-/// behind, and it is of no use.
+/// Whether a name belongs to a temporary file of [`write_atomically`]. A killed process may leave such a file
+/// behind; it is of no use.
 pub fn is_unfinished(name: &str) -> bool {
     let random = name.strip_prefix(UNFINISHED[0]).and_then(|name| name.strip_suffix(UNFINISHED[1]));
     random.is_some_and(|random| random.len() == RANDOM && random.bytes().all(|byte| byte.is_ascii_alphanumeric()))
@@ -222,12 +223,12 @@ pub fn is_unfinished(name: &str) -> bool {
 
 const RANDOM: usize = 6;
 
-/// Replaces a file in one go: a kill at any moment leaves the old content or the new.
+/// Replaces a file atomically: a kill at any moment leaves either the old content or the new.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     replace_atomically(path, |unfinished| std::fs::write(unfinished, bytes))
 }
 
-/// The same with the content that `write` puts into the file that it is given.
+/// Atomically replaces a file with the content that `write` puts into a temporary file.
 pub(crate) fn replace_atomically(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> std::io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
@@ -241,18 +242,18 @@ pub(crate) fn replace_atomically(path: &Path, write: impl FnOnce(&Path) -> std::
     sync_directory(directory)
 }
 
-/// Puts the names in a directory on the disk: without it a loss of power may bring an old file back.
+/// Flushes the names in a directory to disk; without this, a power loss may bring an old file back.
 pub fn sync_directory(directory: &Path) -> std::io::Result<()> {
     if cfg!(unix) { std::fs::File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
-/// The largest file of weights that is read as a whole.
+/// Largest weights file that is read into memory, in bytes.
 const LARGEST_WHOLE: u64 = 16 << 30;
 
-/// An ordinary file of at most `most` bytes, whole.
+/// Reads a regular file of at most `most` bytes.
 ///
 /// # Errors
-/// If it cannot be read, is larger, or is no ordinary file: a directory, or a device that never ends.
+/// If the file cannot be read, is larger, or is not a regular file but a directory or an endless device.
 pub(crate) fn read_whole(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     let metadata = std::fs::metadata(path)?;
     if metadata.is_dir() {
@@ -267,12 +268,12 @@ pub(crate) fn read_whole(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     std::fs::read(path)
 }
 
-/// The SHA-256 of bytes, in hexadecimal.
+/// SHA-256 of bytes, in hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
     hexadecimal(&Sha256::digest(bytes))
 }
 
-/// The SHA-256 of named tensors as f32, with names and shapes, and of a text that goes with them, in hexadecimal.
+/// SHA-256 of named tensors (names, shapes and f32 values) and an accompanying text, in hexadecimal.
 pub fn sha256_of_tensors(tensors: &BTreeMap<String, TensorData>, text: &str) -> String {
     let mut hash = Sha256::new();
     for (name, data) in tensors {
@@ -306,7 +307,7 @@ fn numbers(view: &TensorView<'_>) -> Option<Vec<f32>> {
     Some(TensorData::from_bytes(bytes, view.shape().to_vec(), dtype).iter::<f32>().collect())
 }
 
-/// Why a weights file could not be used.
+/// A weights file could not be read, written or used.
 #[derive(Debug, Error)]
 pub enum WeightsError {
     /// The file could not be read or written.
@@ -314,23 +315,23 @@ pub enum WeightsError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The file is something else, cut short or damaged.
+    /// The file is not safetensors, or it is truncated or damaged.
     #[error("{} is not a complete safetensors file", path.display())]
     NotSafetensors {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error of the safetensors parser.
         source: safetensors::SafeTensorError,
     },
-    /// The index of a network in several files does not parse.
+    /// The index of a sharded network does not parse.
     #[error("{} is not an index of safetensors files", path.display())]
     BadIndex {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error of the JSON parser.
         source: serde_json::Error,
     },
     /// A metadata entry is missing.
@@ -338,7 +339,7 @@ pub enum WeightsError {
     NoMetadata {
         /// The file.
         path: PathBuf,
-        /// The entry.
+        /// Key of the entry.
         key: String,
     },
     /// A metadata entry does not parse.
@@ -346,17 +347,17 @@ pub enum WeightsError {
     BadMetadata {
         /// The file.
         path: PathBuf,
-        /// The entry.
+        /// Key of the entry.
         key: String,
-        /// What is wrong with it.
+        /// The error of the JSON parser.
         source: serde_json::Error,
     },
-    /// The tensors are not those of the network.
+    /// The tensors do not match the network.
     #[error("{} does not fit the network:\n  - {problems}", path.display())]
     Mismatch {
         /// The file.
         path: PathBuf,
-        /// One line each.
+        /// One problem per line.
         problems: String,
     },
 }

@@ -1,6 +1,6 @@
-//! A picture in host memory.
+//! An image in host memory.
 
-/// One picture, channels first; values nominally in `[0, 1]`.
+/// One image, channels first; values nominally in `[0, 1]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Image {
     /// Colour channels.
@@ -9,15 +9,15 @@ pub struct Image {
     pub height: usize,
     /// Columns of pixels.
     pub width: usize,
-    /// `channels · height · width` numbers.
+    /// `channels · height · width` values.
     pub pixels: Vec<f32>,
 }
 
 impl Image {
-    /// The colour of a pixel of a three-channel picture, clamped to `[0, 1]`.
+    /// The colour of a pixel of a three-channel image, clamped to `[0, 1]`.
     ///
     /// # Panics
-    /// If the picture has fewer than three channels or the place lies outside.
+    /// If the image has fewer than three channels or the position lies outside.
     pub fn rgb(&self, row: usize, column: usize) -> [f32; 3] {
         let plane = self.height * self.width;
         [0, 1, 2].map(|channel| self.pixels[channel * plane + row * self.width + column].clamp(0.0, 1.0))

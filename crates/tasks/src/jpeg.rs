@@ -1,7 +1,8 @@
-//! The size of a picture as a JPEG of quality 95, and the reward for small ones.
+//! The size of an image as a JPEG of quality 95, and a reward for small sizes.
 //!
-//! The bytes are counted, not kept. The file is the one that Pillow writes by default, which the reference code calls: baseline, chroma at
-//! half the resolution (4:2:0), the tables of the standard's annex K. Only the cosine transform differs: f32 here, integers in libjpeg-turbo.
+//! The bytes are counted, not kept. The reference code calls Pillow, and the file is the one that Pillow
+//! writes by default: baseline, chroma at half the resolution (4:2:0), the tables of the standard's annex K.
+//! Only the cosine transform differs: f32 here, integers in libjpeg-turbo.
 //!
 //! Source: ITU-T T.81 (1992); sampling and edges as libjpeg-turbo 3.2.
 
@@ -18,7 +19,8 @@ use crate::{
     reward::{Reward, RewardError},
 };
 
-/// How small a picture is as a JPEG: its size in kB, divided by −500. Dense and easy to raise: smooth pictures are small.
+/// Reward for small JPEGs: the size of the image in kB, divided by −500. Dense and easy to raise: smooth
+/// images are small.
 ///
 /// Source: the reward `jpeg_compressibility` of the reference code.
 #[derive(Clone, Copy, Debug)]
@@ -35,13 +37,13 @@ impl Reward for JpegCompressibility {
     }
 }
 
-/// Why a picture cannot be a JPEG.
+/// An image cannot be a JPEG.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum JpegError {
-    /// Another number of channels than three.
+    /// The number of channels is not three.
     #[error("only RGB pictures can be JPEGs, this one has {0} channels")]
     NotRgb(usize),
-    /// More rows or columns than a JPEG can have, or none.
+    /// The image has more rows or columns than a JPEG can have, or none.
     #[error("a JPEG has 1 to 65535 rows and columns, this picture has {height} rows and {width} columns")]
     Size {
         /// Rows of pixels.
@@ -51,10 +53,10 @@ pub enum JpegError {
     },
 }
 
-/// The size of an RGB picture as a JPEG of quality 95, in kB (1000 bytes).
+/// The size of an RGB image as a JPEG of quality 95, in kB (1000 bytes).
 ///
 /// # Errors
-/// If the picture cannot be a JPEG.
+/// If the image cannot be a JPEG.
 pub fn jpeg_kilobytes(image: &Image) -> Result<f64, JpegError> {
     let (height, width) = (image.height, image.width);
     if image.channels != 3 {
@@ -86,17 +88,17 @@ const SIDE: usize = 8;
 
 type Block = [[f32; SIDE]; SIDE];
 
-/// One component of a picture, every number in `0..=255`.
+/// One component of an image, with values in `0..=255`.
 struct Plane {
     height: usize,
     width: usize,
     values: Vec<i32>,
 }
 
-/// Brightness, blueness and redness (ITU-T T.871), in 16-bit fixed point.
+/// Converts an image to luma, blue chroma and red chroma (ITU-T T.871), in 16-bit fixed point.
 fn planes(image: &Image) -> [Plane; 3] {
     const ROUND: i32 = 1 << 15;
-    // Halves are rounded down in the two colour differences, or pure blue and pure red would be 256.
+    // Chroma rounds halves down; otherwise pure blue and pure red would give 256.
     const CENTRE: i32 = (128 << 16) + ROUND - 1;
     let (height, width) = (image.height, image.width);
     let byte = |value: f32| (value * 255.0).round_ties_even() as i32;
@@ -110,12 +112,13 @@ fn planes(image: &Image) -> [Plane; 3] {
 }
 
 impl Plane {
-    /// A value; the last row and the last column go on for ever.
+    /// Value at a position; the last row and the last column are repeated beyond the edge.
     fn at(&self, row: usize, column: usize) -> i32 {
         self.values[row.min(self.height - 1) * self.width + column.min(self.width - 1)]
     }
 
-    /// Means of 2 x 2 values, in as many columns as whole blocks have; halves are rounded down and up in turn.
+    /// Halves the resolution by means of 2 x 2 values, with columns up to whole blocks; halves are rounded
+    /// down and up in turn, column by column.
     fn halved(&self) -> Self {
         let (height, width) = (self.height.div_ceil(2), self.width.div_ceil(2).next_multiple_of(SIDE));
         let mean = |row: usize, column: usize| {
@@ -127,7 +130,7 @@ impl Plane {
         Self { height, width, values }
     }
 
-    /// A block around 0, or nothing if it begins outside.
+    /// A block of values centred on 0; `None` if it begins outside the plane.
     fn block(&self, row: usize, column: usize) -> Option<Block> {
         let (top, left) = (row * SIDE, column * SIDE);
         let inside = top < self.height && left < self.width;
@@ -135,13 +138,14 @@ impl Plane {
     }
 }
 
-/// `C[u][x] = c(u) · cos((2x + 1)uπ/16)`, `c(0) = 1`, otherwise √2: √8 times the orthogonal one.
+/// Matrix of the cosine transform, `C[u][x] = c(u) · cos((2x + 1)uπ/16)`, `c(0) = 1`, otherwise √2: √8 times
+/// the orthogonal matrix.
 static COSINES: LazyLock<Block> = LazyLock::new(|| {
     let scale = |u: usize| if u == 0 { 1.0 } else { 2.0_f32.sqrt() };
     array::from_fn(|u| array::from_fn(|x| scale(u) * ((2 * x + 1) as f32 * u as f32 * PI / 16.0).cos()))
 });
 
-/// Eighths of the cosine transform (annex A.3.3), rounded where libjpeg-turbo rounds: rows to quarters, then columns.
+/// Cosine transform in units of 1/8 (annex A.3.3), rounded where libjpeg-turbo rounds: rows to quarters, then columns.
 fn transformed(block: &Block) -> Block {
     let cosines = &*COSINES;
     let round = |x: f32| (x + 0.5).floor();
@@ -154,22 +158,22 @@ fn dot(a: [f32; SIDE], b: [f32; SIDE]) -> f32 {
     (0..SIDE).map(|i| a[i] * b[i]).sum()
 }
 
-/// The number of steps that is nearest to so many eighths.
+/// Quantises a coefficient in units of 1/8 to the nearest number of steps.
 fn quantised(eighths: f32, step: i32) -> i32 {
     let eighths = eighths as i32;
     eighths.signum() * ((eighths.abs() + 4 * step) / (8 * step))
 }
 
-/// The Huffman-coded blocks (annex F.1.2).
+/// The scan of Huffman-coded blocks (annex F.1.2).
 #[derive(Default)]
 struct Scan {
     bits: Bits,
-    /// The mean of the last block of each component: means are coded as differences.
+    /// The mean (DC coefficient) of the last block of each component: means are coded as differences.
     mean: [i32; 3],
 }
 
 impl Scan {
-    /// Codes a block; one that lies outside the picture has the mean of the last one and nothing else.
+    /// Codes a block; a block outside the image has the mean of the last block and no other coefficients.
     fn write(&mut self, component: usize, tables: &Tables, block: Option<&Block>) {
         let before = self.mean[component];
         let mut coefficients = [0; SIDE * SIDE];
@@ -195,7 +199,7 @@ impl Scan {
         }
     }
 
-    /// The code of how many zeros come before a number and how many bits it has, then these bits.
+    /// Writes the code for the zeros before a number and its bit length, then its bits.
     fn number(&mut self, codes: &Codes, zeros: u8, number: i32) {
         let bits = (i32::BITS - number.abs().leading_zeros()) as u8;
         self.bits.push(codes.code(zeros << 4 | bits));
@@ -205,11 +209,11 @@ impl Scan {
     }
 }
 
-/// Symbols of the codes for all coefficients but the mean.
+/// Special symbols of the codes for all coefficients but the mean.
 const SIXTEEN_ZEROS: u8 = 0xf0;
 const END_OF_BLOCK: u8 = 0;
 
-/// A stream of bits of which the bytes are counted.
+/// A stream of bits that counts its bytes.
 #[derive(Default)]
 struct Bits {
     bytes: usize,
@@ -219,7 +223,7 @@ struct Bits {
 }
 
 impl Bits {
-    /// Adds the lowest bits of a number, at most 16.
+    /// Appends the lowest bits of a number, at most 16.
     fn push(&mut self, (number, bits): (u32, u8)) {
         self.pending = self.pending << bits | number;
         self.waiting += bits;
@@ -227,12 +231,12 @@ impl Bits {
             self.waiting -= 8;
             let byte = self.pending >> self.waiting;
             self.pending &= (1 << self.waiting) - 1;
-            // A byte of ones would begin a marker: a byte of zeros follows it.
+            // A byte of ones would begin a marker, so a byte of zeros follows it.
             self.bytes += if byte == 0xff { 2 } else { 1 };
         }
     }
 
-    /// The number of bytes, the last one filled up with ones.
+    /// The number of bytes, with the last one padded with ones.
     fn finished(mut self) -> usize {
         self.push((0x7f, 7));
         self.bytes

@@ -1,6 +1,6 @@
-//! What is asked of the model: prompts in, images judged.
+//! Tasks: prompts, rewards that score images, and image statistics.
 //!
-//! Works on pictures in host memory. Knows no network, no tensor library and no training loop.
+//! Works on images in host memory. Knows no network, no tensor library and no training loop.
 
 pub mod image;
 pub mod jpeg;

@@ -1,16 +1,16 @@
-//! What pictures look like, whatever they show: numbers by which a drift from the base model's pictures is seen.
+//! Image statistics that do not depend on the content, to detect a drift from the base model's images.
 //!
-//! All of RGB pictures with values in `[0, 1]`; what lies outside is clamped.
+//! All statistics are of RGB images with values in `[0, 1]`; values outside are clamped.
 
 use crate::image::Image;
 
-/// The median of every channel: in a picture of few objects the colour of its background.
+/// The median of every channel: in an image of few objects, the colour of its background.
 pub fn background(image: &Image) -> [f32; 3] {
     let pixels = all(image);
     [0, 1, 2].map(|channel| median(pixels.iter().map(|pixel| pixel[channel]).collect()))
 }
 
-/// The mean saturation of a pixel, `(max − min)/max` of its channels, in `[0, 1]`.
+/// Mean saturation over all pixels, `(max − min)/max` of the channels, in `[0, 1]`.
 pub fn saturation(image: &Image) -> f64 {
     let of_pixel = |[r, g, b]: [f32; 3]| {
         let (low, high) = (r.min(g).min(b), r.max(g).max(b));
@@ -24,7 +24,7 @@ pub fn background_brightness(image: &Image) -> f64 {
     f64::from(brightness(background(image)))
 }
 
-/// Brightness below which a pixel is dark: the base model's backgrounds begin here.
+/// Brightness below which a pixel is dark: the base model's backgrounds are at least this bright.
 const DARK: f32 = 0.05;
 
 /// The share of dark pixels, in `[0, 1]`.
@@ -32,7 +32,7 @@ pub fn dark_pixels(image: &Image) -> f64 {
     mean(all(image).into_iter().map(|pixel| share(brightness(pixel) < DARK)))
 }
 
-/// Difference of brightness to the pixel on the right or below from which there is an edge.
+/// Brightness difference to the pixel on the right or below, above which a pixel is at an edge.
 const EDGE: f32 = 0.1;
 
 /// The share of pixels at an edge, in `[0, 1]`.
@@ -44,11 +44,11 @@ pub fn edge_density(image: &Image) -> f64 {
     mean(places(image).map(|(row, column)| share(step(row, column) > EDGE)))
 }
 
-/// Distance from the [`background`] in RGB up to which a pixel belongs to it.
+/// Largest RGB distance from the [`background`] at which a pixel belongs to it.
 const BACKGROUND: f32 = 0.3;
 
-/// The high-frequency energy of the background: the mean square of what a pixel differs by from the mean of its four neighbours,
-/// over all channels of pixels that have nothing but background around them. 0 for a picture without such pixels.
+/// High-frequency energy of the background: the mean square difference between a pixel and the mean of its
+/// four neighbours, over all channels of pixels with only background around them. 0 for an image without such pixels.
 ///
 /// ```text
 /// E = mean( (p − (p↑ + p↓ + p← + p→)/4)² )
@@ -75,10 +75,10 @@ pub fn high_frequency(image: &Image) -> f64 {
     mean(inner.map(energy))
 }
 
-/// The middle one of some numbers, the upper one of two.
+/// The median of some numbers; the upper of the two middle ones if their number is even.
 ///
 /// # Panics
-/// If there are none.
+/// If `values` is empty.
 pub(crate) fn median(mut values: Vec<f32>) -> f32 {
     let middle = values.len() / 2;
     *values.select_nth_unstable_by(middle, f32::total_cmp).1
@@ -144,7 +144,7 @@ mod tests {
             image.pixels[row * 24 + column] = 0.9;
         }
         assert_eq!(high_frequency(&image), 0.0);
-        // 8 pixels to its left and 8 above it, and its own last row and column but for the corner counted twice.
+        // 8 pixels to its left, 8 above it, and its own last row and column, whose corner counts once.
         assert!((edge_density(&image) - 32.0 / 576.0).abs() < 2.0 / 576.0, "{}", edge_density(&image) * 576.0);
         assert!((background_brightness(&image) - 0.2).abs() < 1e-6);
     }

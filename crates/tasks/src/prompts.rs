@@ -1,4 +1,4 @@
-//! Prompts and the files they come in.
+//! Prompts and prompt files.
 
 use std::path::{Path, PathBuf};
 
@@ -6,19 +6,19 @@ use thiserror::Error;
 
 use crate::{shapes::Metadata, text_file};
 
-/// What a picture is asked for.
+/// One prompt: a text, its kind, and metadata for a verifier.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prompt {
     /// The text.
     pub text: String,
     /// The kind of prompt, by which scores are grouped.
     pub tag: String,
-    /// What a verifier needs to judge a picture, where there is one.
+    /// Metadata that a verifier needs to judge an image, if there is any.
     pub metadata: Option<Metadata>,
 }
 
 impl Prompt {
-    /// A prompt that comes with nothing but its text.
+    /// Creates a prompt without metadata.
     pub fn plain(text: &str) -> Self {
         Self { text: text.to_owned(), tag: "prompt".to_owned(), metadata: None }
     }
@@ -33,17 +33,18 @@ impl From<Metadata> for Prompt {
 /// A named list of prompts; a prompt's identity is its index.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PromptSet {
-    /// What the set is called.
+    /// Name of the set.
     pub name: String,
     /// The prompts.
     pub prompts: Vec<Prompt>,
 }
 
 impl PromptSet {
-    /// Reads a prompt file: GenEval metadata if it ends in `.jsonl`, else one prompt a line; empty lines are skipped.
+    /// Reads a prompt file: GenEval metadata if its name ends in `.jsonl`, otherwise one prompt per line;
+    /// empty lines are skipped.
     ///
     /// # Errors
-    /// If the file cannot be read, has no prompt, or a line is not what it should be; all bad lines are named together.
+    /// If the file cannot be read, has no prompt, or has malformed lines; all malformed lines are reported together.
     pub fn read(path: &Path) -> Result<Self, PromptError> {
         Self::read_lines(path, |line| serde_json::from_str::<Metadata>(line).map(Prompt::from))
     }
@@ -73,11 +74,11 @@ impl PromptSet {
         Ok(Self { name, prompts })
     }
 
-    /// Reads texts and kinds alone: one prompt a line, or GenEval's metadata (`.jsonl`), of which `prompt` and `tag` are taken. What
-    /// the pictures should show is not kept, so nothing can be verified.
+    /// Reads only texts and kinds of prompt: one prompt per line, or GenEval metadata (`.jsonl`), of which
+    /// only `prompt` and `tag` are used. Without the other metadata, images cannot be verified.
     ///
     /// # Errors
-    /// If the file cannot be read, has no prompt, or a line is not what it should be; all bad lines are named together.
+    /// If the file cannot be read, has no prompt, or has malformed lines; all malformed lines are reported together.
     pub fn read_texts(path: &Path) -> Result<Self, PromptError> {
         #[derive(serde::Deserialize)]
         struct Line {
@@ -89,14 +90,14 @@ impl PromptSet {
         })
     }
 
-    /// The set as a GenEval metadata file; prompts without metadata are left out.
+    /// Formats the set as a GenEval metadata file; prompts without metadata are left out.
     pub fn to_jsonl(&self) -> String {
         let lines = self.prompts.iter().filter_map(|prompt| prompt.metadata.as_ref());
         lines.map(|metadata| serde_json::to_string(metadata).expect("metadata is plain data") + "\n").collect()
     }
 }
 
-/// Why a prompt file was refused.
+/// A prompt file was refused.
 #[derive(Debug, Error)]
 pub enum PromptError {
     /// The file could not be read.
@@ -104,18 +105,18 @@ pub enum PromptError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Lines that are not GenEval metadata.
+    /// Some lines are not GenEval metadata.
     #[error("{} is not a GenEval metadata file that this model can use:\n  - {problems}", path.display())]
     BadLines {
         /// The file.
         path: PathBuf,
-        /// One line each.
+        /// One problem per line.
         problems: String,
     },
-    /// A file without a prompt.
+    /// The file has no prompt.
     #[error("{} holds no prompt", path.display())]
     Empty {
         /// The file.

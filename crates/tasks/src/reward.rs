@@ -1,39 +1,39 @@
-//! Rewards: pictures and prompts in, one number per picture out.
+//! Rewards: images and prompts in, one number per image out.
 
 use thiserror::Error;
 
 use crate::{image::Image, prompts::Prompt};
 
-/// Something that judges pictures.
+/// A reward function: scores images against their prompts.
 pub trait Reward: Send + Sync {
-    /// Its name in configurations and metrics.
+    /// Name of the reward in configurations and metrics.
     fn name(&self) -> &'static str;
 
-    /// One number per picture; picture `i` was asked for by prompt `i`.
+    /// Scores images, one number per image; image `i` belongs to prompt `i`.
     fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError>;
 }
 
-/// A weighted sum of rewards, with its parts kept.
+/// A weighted sum of rewards that also reports each of them.
 pub struct WeightedReward {
     parts: Vec<(f32, Box<dyn Reward>)>,
 }
 
-/// The scores of a batch of pictures.
+/// The scores of a batch of images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scores {
-    /// The weighted sum, one per picture.
+    /// The weighted sum, one per image.
     pub total: Vec<f32>,
-    /// Every reward by name, unweighted, one per picture.
+    /// Every reward by name, unweighted, one score per image.
     pub parts: Vec<(&'static str, Vec<f32>)>,
 }
 
 impl WeightedReward {
-    /// A sum of rewards with their weights.
+    /// Creates a weighted sum of rewards.
     pub fn new(parts: Vec<(f32, Box<dyn Reward>)>) -> Self {
         Self { parts }
     }
 
-    /// Scores a batch of pictures.
+    /// Scores a batch of images.
     ///
     /// # Errors
     /// If a reward fails, or gives a number that is not finite.
@@ -56,7 +56,7 @@ impl WeightedReward {
     }
 }
 
-/// How dark a picture is: `1 − 2·mean`, in `[−1, 1]`. Dense and easy: a trainer that cannot raise it is broken.
+/// Darkness of an image: `1 − 2·mean`, in `[−1, 1]`. Dense and easy: a trainer that cannot raise it is broken.
 #[derive(Clone, Copy, Debug)]
 pub struct Darkness;
 
@@ -71,10 +71,10 @@ impl Reward for Darkness {
     }
 }
 
-/// Why pictures could not be scored.
+/// Images could not be scored.
 #[derive(Debug, Error, PartialEq)]
 pub enum RewardError {
-    /// A verifier met a prompt that says nothing but its text.
+    /// A verifier got a prompt without metadata.
     #[error("reward `{reward}` cannot judge \"{prompt}\": the prompt has no metadata; use a GenEval .jsonl prompt file")]
     NoMetadata {
         /// The reward.
@@ -87,15 +87,15 @@ pub enum RewardError {
     Failed {
         /// The reward.
         reward: &'static str,
-        /// Why.
+        /// Description of the problem.
         reason: String,
     },
-    /// A score that is NaN or infinite.
-    #[error("reward `{reward}` gave {value} for picture {index} (\"{prompt}\")")]
+    /// A score is NaN or infinite.
+    #[error("reward `{reward}` gave {value} for image {index} (\"{prompt}\")")]
     NotFinite {
         /// The reward.
         reward: &'static str,
-        /// The picture's index in the batch.
+        /// Index of the image in the batch.
         index: usize,
         /// The prompt's text.
         prompt: String,

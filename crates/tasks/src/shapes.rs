@@ -1,6 +1,6 @@
-//! Compositional generation with a verifier: the small sister of GenEval (arXiv 2310.11513).
+//! Compositional generation with a verifier: a small version of GenEval (arXiv 2310.11513).
 //!
-//! Prompts ask for coloured shapes, their number and their places; a picture is judged from its pixels alone.
+//! Prompts ask for coloured shapes, their number and their positions; an image is judged from its pixels alone.
 
 mod detect;
 mod facts;
@@ -22,7 +22,7 @@ pub use verify::{Fault, ShapesPartial, ShapesStrict, Verdict, verify};
 
 use serde::{Deserialize, Serialize};
 
-/// The shapes that are asked for.
+/// The shapes of the task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shape {
@@ -37,7 +37,7 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// All of them.
+    /// All shapes.
     pub const ALL: [Self; 4] = [Self::Circle, Self::Square, Self::Triangle, Self::Cross];
 
     /// The English noun.
@@ -50,7 +50,7 @@ impl Shape {
         }
     }
 
-    /// The English noun for several.
+    /// The English plural.
     pub fn plural(self) -> &'static str {
         match self {
             Self::Circle => "circles",
@@ -61,7 +61,7 @@ impl Shape {
     }
 }
 
-/// The colours that are asked for.
+/// The colours of the task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Color {
@@ -80,7 +80,7 @@ pub enum Color {
 }
 
 impl Color {
-    /// All of them.
+    /// All colours.
     pub const ALL: [Self; 6] = [Self::Red, Self::Green, Self::Blue, Self::Yellow, Self::Magenta, Self::Cyan];
 
     /// The English adjective.
@@ -95,7 +95,7 @@ impl Color {
         }
     }
 
-    /// The colour it is painted in, each channel in `[0, 1]`.
+    /// The RGB value that the colour is painted in, each channel in `[0, 1]`.
     pub fn rgb(self) -> [f32; 3] {
         match self {
             Self::Red => [0.90, 0.15, 0.15],

@@ -1,4 +1,4 @@
-//! Text files that come from anywhere: of a limited size, UTF-8, with line ends of any system.
+//! Text files from any system: UTF-8, with a size limit and normalised line ends.
 
 use std::{
     fs::File,
@@ -6,13 +6,13 @@ use std::{
     path::Path,
 };
 
-/// The largest file that is read.
+/// Largest accepted file, in bytes.
 const MOST: u64 = 256 << 20;
 
-/// The text of a file without a byte order mark, every line end as `\n`.
+/// Reads a text file, without its byte order mark and with every line end as `\n`.
 ///
 /// # Errors
-/// If it cannot be read, is not UTF-8, or is so large that it is none of ours (`/dev/zero`).
+/// If the file cannot be read, is not UTF-8, or is too large; `/dev/zero` never ends.
 pub fn read(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MOST + 1).read_to_end(&mut bytes)?;

@@ -1,6 +1,6 @@
-//! A task in the plane, for tests and for teaching: points of eight clusters, a reward for one of them.
+//! A toy task in the plane, for tests and for teaching: points in eight clusters, and a reward for one of them.
 //!
-//! A point is a picture of one pixel with two channels.
+//! A point is an image of one pixel with two channels.
 
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -17,7 +17,7 @@ pub const MODES: usize = 8;
 pub const STD: f32 = 0.2;
 /// The distance of the clusters from the origin.
 pub const RADIUS: f32 = 2.0;
-/// How fast the reward falls with the distance from its cluster.
+/// Distance from the cluster over which the reward falls, the `σ` of its Gaussian.
 const REWARD_WIDTH: f32 = 0.5;
 
 /// The centre of a cluster.
@@ -26,7 +26,7 @@ pub fn center(mode: usize) -> [f32; 2] {
     [RADIUS * angle.cos(), RADIUS * angle.sin()]
 }
 
-/// A point of the data.
+/// Draws a point of the data.
 pub fn sample(rng: &mut impl Rng) -> Image {
     let [x, y] = center(rng.random_range(0..MODES));
     let mut jitter = || {
@@ -41,7 +41,7 @@ pub fn prompts() -> PromptSet {
     PromptSet { name: "toy".to_owned(), prompts: vec![Prompt { tag: "toy".to_owned(), ..Prompt::plain("a point") }] }
 }
 
-/// `exp(−d²/(2·0.5²))`, where `d` is the distance from the first cluster; in `(0, 1]`.
+/// Reward `exp(−d²/(2·0.5²))`, where `d` is the distance from the first cluster; in `(0, 1]`.
 #[derive(Clone, Copy, Debug)]
 pub struct FirstMode;
 

@@ -1,4 +1,4 @@
-//! The task's prompts, and the files that prompts come in.
+//! The prompts of the shapes task, and prompt files.
 
 use std::collections::HashSet;
 
@@ -17,7 +17,7 @@ fn texts(split: Split) -> HashSet<String> {
     shapes::prompts(split).prompts.into_iter().map(|prompt| prompt.text).collect()
 }
 
-/// The scenes of a split, but for kinds that have too few to hold any out.
+/// The scenes of a split, without the kinds that have too few scenes to hold any out.
 fn scenes(split: Split) -> HashSet<String> {
     let spared = |metadata: &Metadata| !matches!(metadata.tag, Tag::SingleObject | Tag::TwoObject);
     metadata(split).iter().filter(|metadata| spared(metadata)).map(Metadata::scene).collect()

@@ -1,4 +1,4 @@
-//! The verifier against thousands of rendered scenes: what it must accept and what it must refuse.
+//! The verifier on thousands of rendered scenes: some it must accept, some it must refuse.
 
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -8,7 +8,7 @@ use tasks::{
     shapes::{self, Metadata, Scene, Split},
 };
 
-/// Metadata of all prompts, every kind equally often.
+/// Metadata of `count` prompts, with every kind equally often.
 fn metadata(count: usize) -> Vec<Metadata> {
     let all = [Split::Train, Split::Validation, Split::Test, Split::Unseen]
         .into_iter()
@@ -19,7 +19,7 @@ fn metadata(count: usize) -> Vec<Metadata> {
     (0..count).map(|i| kinds[i % 6].next().expect("every kind has prompts").clone()).collect()
 }
 
-/// The share of `count` pictures that the verifier accepts, each made from metadata by `make`.
+/// The share of `count` images that the verifier accepts, each made from metadata by `make`.
 fn accepted(count: usize, seed: u64, mut make: impl FnMut(&Metadata, &mut ChaCha8Rng) -> Image) -> f64 {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let right = metadata(count).iter().filter(|metadata| shapes::verify(&make(metadata, &mut rng), metadata).strict()).count();
@@ -116,13 +116,13 @@ fn pictures_in_shuffled_pieces_are_refused() {
     assert!(share <= 0.01, "{share}");
 }
 
-/// Paints a pixel of a picture.
+/// Paints a pixel of an image.
 fn paint(image: &mut Image, row: usize, column: usize, color: [f32; 3]) {
     let (plane, place) = (image.height * image.width, row * image.width + column);
     color.into_iter().enumerate().for_each(|(channel, value)| image.pixels[channel * plane + place] = value);
 }
 
-/// The pixels at least two away from everything that a scene's objects cover.
+/// The pixels more than two away from every pixel that a scene's objects cover.
 fn free_places(scene: &Scene, side: usize) -> Vec<(usize, usize)> {
     let covered: Vec<Vec<f32>> = scene.objects.iter().map(|object| shapes::coverage(object, side)).collect();
     let near = |row: usize, column: usize| {
@@ -137,10 +137,11 @@ fn free_places(scene: &Scene, side: usize) -> Vec<(usize, usize)> {
 #[test]
 fn specks_are_refused() {
     for side in [24, 64] {
-        // Single pixels far enough apart to be blobs of their own; then dots of 3 x 3, each smaller than what counts at 64 pixels.
+        // Single pixels far enough apart to be separate blobs; then dots of 3 x 3, each too small to count as
+        // a blob at 64 pixels.
         for (dot, share_of_places) in [(1, 1.0), (1, 0.4), (3, 1.0)] {
             if dot == 3 && side == 24 {
-                continue; // Nine pixels are a blob there.
+                continue; // At 24 pixels, nine pixels are a blob.
             }
             let share = accepted(300, 9, |metadata, rng| {
                 let scene = Scene::sample(metadata, side, rng);
@@ -200,7 +201,7 @@ fn a_patterned_background_is_refused() {
     }
 }
 
-/// Every pixel the mean of the square of `2·radius + 1` pixels around it.
+/// Replaces every pixel with the mean of the square of side `2·radius + 1` around it.
 fn blurred(image: &Image, radius: usize) -> Image {
     let side = image.width;
     let around = |center: usize| center.saturating_sub(radius)..=(center + radius).min(side - 1);

@@ -1,4 +1,4 @@
-//! The text encoders of CLIP: a causal transformer over 77 tokens (arXiv 2103.00020, section 2.4).
+//! CLIP's text encoders: causal transformers over 77 tokens (arXiv 2103.00020, section 2.4).
 
 use burn::{
     module::{Module, Param},
@@ -23,26 +23,26 @@ use crate::linear::Linear;
 pub struct ClipConfig {
     /// `CLIPTextModelWithProjection`.
     pub architectures: Vec<String>,
-    /// Tokens known.
+    /// Number of tokens in the vocabulary.
     pub vocab_size: usize,
     /// Features of a token.
     pub hidden_size: usize,
-    /// Features inside the MLPs.
+    /// Hidden features of the MLPs.
     pub intermediate_size: usize,
     /// Transformer layers, at least two.
     pub num_hidden_layers: usize,
-    /// Heads.
+    /// Attention heads.
     pub num_attention_heads: usize,
-    /// Tokens of a prompt, 77.
+    /// Tokens per prompt, 77.
     pub max_position_embeddings: usize,
     /// Features of the pooled output.
     pub projection_dim: usize,
     /// The activation of the MLPs.
     pub hidden_act: Activation,
-    /// Added to a variance before the root.
+    /// Added to a variance before the square root.
     #[serde(default = "epsilon")]
     pub layer_norm_eps: f64,
-    /// The token that the pooled output is taken from; 2 in older files, where the token of the highest id is meant.
+    /// Token at which the pooled output is taken; older files say 2 and mean the token with the highest id.
     pub eos_token_id: i64,
 }
 
@@ -61,7 +61,7 @@ pub enum Activation {
 }
 
 const CLASS: &str = "CLIPTextModelWithProjection";
-/// What older files call the end of the text.
+/// End-of-text id in older files, a placeholder for the highest id.
 const LEGACY_EOS: i64 = 2;
 
 impl ClipConfig {
@@ -95,7 +95,7 @@ impl ClipConfig {
         }
     }
 
-    /// All that makes it a network that this code does not have, one sentence each.
+    /// Lists everything that is out of range or that this code does not support, one sentence each.
     pub fn problems(&self) -> Vec<String> {
         let sizes = [
             ("vocab_size", self.vocab_size),
@@ -123,7 +123,7 @@ impl ClipConfig {
     }
 }
 
-/// The encoder.
+/// A CLIP text encoder.
 #[derive(Module, Debug)]
 pub struct ClipText<B: Backend> {
     tokens: Param<Tensor<B, 2>>,
@@ -137,7 +137,7 @@ pub struct ClipText<B: Backend> {
     precision: FloatDType,
 }
 
-/// What the encoder makes of prompts.
+/// Prompts encoded by a CLIP text encoder.
 #[derive(Clone, Debug)]
 pub struct Encoded<B: Backend> {
     /// The output of the second to last layer, `[B, 77, D]`.
@@ -147,7 +147,7 @@ pub struct Encoded<B: Backend> {
 }
 
 impl<B: Backend> ClipText<B> {
-    /// The network of these sizes with the weights of a source.
+    /// Loads a network of these sizes from a source.
     pub fn load(config: &ClipConfig, source: &mut Source<'_, B>) -> Self {
         let d = config.hidden_size;
         let embeddings = "text_model.embeddings";
@@ -180,7 +180,7 @@ impl<B: Backend> ClipText<B> {
         Encoded { hidden: before_last, pooled: self.projection.forward(pooled) }
     }
 
-    /// Where the text ends: at the first token that says so.
+    /// Position of the first end-of-text token.
     fn end(&self, ids: &[u32]) -> usize {
         let eos = match self.config.eos_token_id {
             LEGACY_EOS => ids.iter().copied().max(),

@@ -1,4 +1,4 @@
-//! A model in the directory layout of diffusers: what is where, whether it fits, and its parts one by one.
+//! A model in the directory layout of diffusers: opens it, checks that its parts fit together, and loads them one by one.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::tensor_files::TensorFiles;
 
-/// A model on disk, its configurations read and its tensors compared with them; the numbers are not read yet.
+/// A model on disk, with its configurations read and compared with the headers of its files; no weights are loaded.
 #[derive(Clone, Debug)]
 pub struct ModelDirectory {
     path: PathBuf,
@@ -38,12 +38,13 @@ struct Part<C> {
     files: TensorFiles,
 }
 
-/// What is used of a directory.
+/// Options for opening a model directory.
 #[derive(Clone, Debug, Default)]
 pub struct Choices {
-    /// A file in the layout of Stability and ComfyUI, whose transformer, and autoencoder if it has one, replace the directory's.
+    /// A file in the layout of Stability and ComfyUI. Its transformer, and its autoencoder if it has one,
+    /// replace the directory's.
     pub single_file: Option<PathBuf>,
-    /// T5 is left out: its features are zeros.
+    /// Leaves T5 out: its features are zeros.
     pub without_t5: bool,
 }
 
@@ -71,7 +72,7 @@ struct Scheduler {
 }
 
 impl Scheduler {
-    /// What of it this code does not have, if anything.
+    /// The first setting that this code does not support, if there is one.
     fn unknown(&self) -> Option<String> {
         if self.class_name != SCHEDULER {
             return Some(format!("the scheduler {}", self.class_name));
@@ -100,10 +101,11 @@ const DIFFUSERS: &str = "diffusion_pytorch_model";
 const TRANSFORMERS: &str = "model";
 
 impl ModelDirectory {
-    /// Opens a directory and compares all its tensors with its configurations.
+    /// Opens a directory and compares the names and shapes of all its tensors with its configurations.
     ///
     /// # Errors
-    /// If it is not a model of SD3's kind; or with the list of everything that is missing, of another shape, or too much, in any part.
+    /// If the directory is not a model of the SD3 family; otherwise lists everything that is missing,
+    /// misshapen or unexpected in any part.
     pub fn open<B: Backend>(path: &Path, choices: &Choices, device: &B::Device) -> Result<Self, Sd3Error> {
         let index = read_index(path)?;
         let mut problems = Problems::default();
@@ -131,7 +133,7 @@ impl ModelDirectory {
         if problems.0.is_empty() { Ok(model) } else { Err(problems.of(path)) }
     }
 
-    /// Where it is.
+    /// Path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -146,15 +148,15 @@ impl ModelDirectory {
         &self.vae.config
     }
 
-    /// Tokens of a prompt that the transformer reads: those of CLIP, and `max_sequence_length` of T5.
+    /// Number of text tokens that the transformer reads: CLIP's, and `max_sequence_length` of T5.
     pub fn text_tokens(&self, max_sequence_length: usize) -> usize {
         self.clip[0].config.max_position_embeddings + max_sequence_length
     }
 
-    /// The shift of the time grid that the model's scheduler names, 3 where there is none.
+    /// Shift of the time grid according to the model's scheduler; 3 if none is given.
     ///
     /// # Errors
-    /// If the scheduler is of a kind, or makes its grid in a way, that SD3 does not have.
+    /// If the class or a setting of the scheduler is not supported.
     pub fn grid_shift(&self) -> Result<f64, Sd3Error> {
         let path = self.path.join("scheduler").join("scheduler_config.json");
         if !path.exists() {
@@ -167,7 +169,7 @@ impl ModelDirectory {
         }
     }
 
-    /// What tells both CLIP encoders from others.
+    /// A fingerprint of the two CLIP encoders.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -176,7 +178,7 @@ impl ModelDirectory {
         Ok(format!("{} {}", l.files.digest()?, g.files.digest()?))
     }
 
-    /// What tells T5 from others; nothing if prompts are not read by T5.
+    /// A fingerprint of T5; `None` if T5 is not used.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -184,7 +186,7 @@ impl ModelDirectory {
         self.t5.as_ref().map(|t5| Ok(t5.files.digest()?)).transpose()
     }
 
-    /// What tells the transformer and the autoencoder from others.
+    /// A fingerprint of the transformer and the autoencoder.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -192,22 +194,22 @@ impl ModelDirectory {
         Ok(format!("{} {}", self.transformer.files.digest()?, self.vae.files.digest()?))
     }
 
-    /// Whether prompts are read by T5.
+    /// Whether T5 encodes prompts.
     pub fn has_t5(&self) -> bool {
         self.t5.is_some()
     }
 
-    /// The transformer, its weights in `precision`.
+    /// Loads the transformer, which computes in `precision`.
     pub fn transformer<B: Backend>(&self, precision: FloatDType, device: &B::Device) -> Result<Transformer<B>, Sd3Error> {
         self.load("transformer", &self.transformer, Transformer::load, precision, device)
     }
 
-    /// The autoencoder.
+    /// Loads the autoencoder, which computes in `precision`.
     pub fn vae<B: Backend>(&self, precision: FloatDType, device: &B::Device) -> Result<Vae<B>, Sd3Error> {
         self.load("vae", &self.vae, Vae::load, precision, device)
     }
 
-    /// CLIP-L and CLIP-G with their tokenizers.
+    /// Loads CLIP-L and CLIP-G with their tokenizers.
     pub fn clip_reader<B: Backend>(&self, precision: FloatDType, device: &B::Device) -> Result<ClipReader<B>, Sd3Error> {
         let clip = |index: usize, name: &str, tokenizer: &str| -> Result<_, Sd3Error> {
             let part = &self.clip[index];
@@ -218,22 +220,22 @@ impl ModelDirectory {
         Ok(ClipReader([clip(0, "text_encoder", "tokenizer")?, clip(1, "text_encoder_2", "tokenizer_2")?]))
     }
 
-    /// The memory that the transformer's weights take, in bytes.
+    /// Memory of the transformer's weights, in bytes.
     pub fn transformer_bytes<B: Backend>(&self, precision: FloatDType, device: &B::Device) -> u64 {
         self.transformer.bytes::<B>(precision, device)
     }
 
-    /// The same of the autoencoder's.
+    /// Memory of the autoencoder's weights, in bytes.
     pub fn vae_bytes<B: Backend>(&self, precision: FloatDType, device: &B::Device) -> u64 {
         self.vae.bytes::<B>(precision, device)
     }
 
-    /// The same of T5's; 0 if prompts are not read by T5.
+    /// Memory of T5's weights, in bytes; 0 if T5 is not used.
     pub fn t5_bytes<B: Backend>(&self, precision: FloatDType, device: &B::Device) -> u64 {
         self.t5.as_ref().map_or(0, |t5| t5.bytes::<B>(precision, device))
     }
 
-    /// T5, which reads `max_sequence_length` tokens, with its tokenizer; nothing if prompts are not read by T5.
+    /// Loads T5 and its tokenizer, for prompts of `max_sequence_length` tokens; `None` if T5 is not used.
     pub fn t5_reader<B: Backend>(
         &self,
         max_sequence_length: usize,
@@ -246,7 +248,8 @@ impl ModelDirectory {
         Ok(Some(T5Reader { tokenizer, encoder }))
     }
 
-    /// What the transformer reads of a prompt, from what CLIP makes of it, hidden and pooled, and T5, of `max_sequence_length` tokens.
+    /// Combines the features of a prompt into an embedding for the transformer: CLIP's token features and
+    /// pooled features, and T5's features of `max_sequence_length` tokens.
     pub fn embedding(&self, [clip, pooled]: [Features; 2], t5: Option<Features>, max_sequence_length: usize) -> Embedding {
         let text_shape = [self.text_tokens(max_sequence_length), self.transformer.config.joint_attention_dim];
         Embedding::new(PromptEmbedding { clip, pooled, t5, text_shape })
@@ -266,7 +269,7 @@ impl ModelDirectory {
         if problems.is_empty() { Ok(network) } else { Err(Problems::in_part(name, problems).of(&self.path)) }
     }
 
-    /// What in the configurations is wrong or does not fit together.
+    /// Lists everything in the configurations that is wrong or does not fit together.
     fn problems(&self) -> Vec<String> {
         let mut all = Problems::default();
         all.add("transformer/config.json", self.transformer.config.problems());
@@ -275,7 +278,7 @@ impl ModelDirectory {
         all.add("text_encoder_2/config.json", self.clip[1].config.problems());
         all.add("text_encoder_3/config.json", self.t5.iter().flat_map(|t5| t5.config.problems()).collect());
         if !all.0.is_empty() {
-            return all.0; // What follows adds sizes that are in range.
+            return all.0; // The checks below add sizes, which must be in range.
         }
         let transformer = &self.transformer.config;
         if self.vae.config.latent_channels != transformer.in_channels {
@@ -302,7 +305,7 @@ impl ModelDirectory {
         all.0
     }
 
-    /// Tensors that are missing, of another shape, or too much, in any part; nothing is read but headers.
+    /// Lists missing, misshapen and unexpected tensors of all parts, reading only headers.
     fn tensor_problems<B: Backend>(&self, device: &B::Device) -> Vec<String> {
         let mut all = Problems::default();
         all.add("transformer", self.transformer.compare::<B, _>(Transformer::load, device));
@@ -315,7 +318,7 @@ impl ModelDirectory {
 }
 
 impl<C: DeserializeOwned> Part<C> {
-    /// Configuration and files of a part; nothing if one cannot be read, which is noted.
+    /// Opens the configuration and the files of a part; if one cannot be read, adds it to `problems` and returns `None`.
     fn open(root: &Path, name: &str, stem: &str, replaced: Option<TensorFiles>, problems: &mut Problems) -> Option<Self> {
         let directory = root.join(name);
         let config = read_json(&directory.join("config.json")).map_err(|error| problems.0.push(error)).ok();
@@ -339,7 +342,7 @@ impl<C> Part<C> {
     }
 }
 
-/// The names of the parts that the model has.
+/// Reads the names of the parts that the model has.
 fn read_index(path: &Path) -> Result<std::collections::BTreeSet<String>, Sd3Error> {
     if path.join("adapter_config.json").exists() || path.join("pytorch_lora_weights.safetensors").exists() {
         return Err(Sd3Error::wrong_kind(path, "is a LoRA adapter; pass it with --adapter, beside the --model it belongs to"));

@@ -1,4 +1,4 @@
-//! Layers that the parts of SD3 share. Normalisations compute in f32, whatever the network runs in.
+//! Layers that the networks of SD3 share. Normalisations compute in f32, whatever the precision of the network.
 
 use burn::{
     module::{Module, Param},
@@ -7,7 +7,7 @@ use burn::{
 };
 use kernels::product::attention;
 
-/// `x` through `f` in f32.
+/// Applies `f` to `x` in f32 and casts back.
 pub(crate) fn in_f32<B: Backend, const D: usize>(x: Tensor<B, D>, f: impl FnOnce(Tensor<B, D>) -> Tensor<B, D>) -> Tensor<B, D> {
     match x.dtype() {
         DType::F32 => f(x),
@@ -15,7 +15,7 @@ pub(crate) fn in_f32<B: Backend, const D: usize>(x: Tensor<B, D>, f: impl FnOnce
     }
 }
 
-/// `(x − mean) / √(variance + ε)` over the last dimension.
+/// Normalises to mean 0 and variance 1: `(x − mean) / √(variance + ε)` over the last dimension.
 pub(crate) fn normalized<B: Backend, const D: usize>(x: Tensor<B, D>, epsilon: f64) -> Tensor<B, D> {
     in_f32(x, |x| {
         let centred = x.clone() - x.mean_dim(D - 1);
@@ -24,7 +24,7 @@ pub(crate) fn normalized<B: Backend, const D: usize>(x: Tensor<B, D>, epsilon: f
     })
 }
 
-/// `x / √(mean(x²) + ε)` over the last dimension, times a learned scale.
+/// RMS norm: `x / √(mean(x²) + ε)` over the last dimension, times a learned scale.
 pub(crate) fn rms_normalized<B: Backend, const D: usize>(x: Tensor<B, D>, scale: Tensor<B, 1>, epsilon: f64) -> Tensor<B, D> {
     in_f32(x, |x| {
         let mean_square = (x.clone() * x.clone()).mean_dim(D - 1);
@@ -32,7 +32,7 @@ pub(crate) fn rms_normalized<B: Backend, const D: usize>(x: Tensor<B, D>, scale:
     })
 }
 
-/// A normalisation over features with scale and shift.
+/// Layer normalisation over features, with learned scale and shift.
 #[derive(Module, Debug)]
 pub struct LayerNorm<B: Backend> {
     pub(crate) weight: Param<Tensor<B, 1>>,
@@ -42,6 +42,8 @@ pub struct LayerNorm<B: Backend> {
 }
 
 impl<B: Backend> LayerNorm<B> {
+    /// Normalises the last dimension.
+    ///
     /// # Shapes
     /// `x` and the result: `[…, features]`
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
@@ -49,7 +51,7 @@ impl<B: Backend> LayerNorm<B> {
     }
 }
 
-/// A normalisation over groups of channels with scale and shift (arXiv 1803.08494).
+/// Group normalisation over groups of channels, with learned scale and shift (arXiv 1803.08494).
 #[derive(Module, Debug)]
 pub struct GroupNorm<B: Backend> {
     pub(crate) weight: Param<Tensor<B, 1>>,
@@ -59,6 +61,8 @@ pub struct GroupNorm<B: Backend> {
 }
 
 impl<B: Backend> GroupNorm<B> {
+    /// Normalises each group of channels.
+    ///
     /// # Shapes
     /// `x` and the result: `[B, C, H, W]`
     pub(crate) fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
@@ -69,7 +73,7 @@ impl<B: Backend> GroupNorm<B> {
     }
 }
 
-/// A convolution that keeps the size of a picture.
+/// A convolution that keeps the size of an image.
 #[derive(Module, Debug)]
 pub struct Conv<B: Backend> {
     pub(crate) weight: Param<Tensor<B, 4>>,
@@ -77,6 +81,8 @@ pub struct Conv<B: Backend> {
 }
 
 impl<B: Backend> Conv<B> {
+    /// Convolves with stride 1.
+    ///
     /// # Shapes
     /// `x`: `[B, inputs, H, W]`; the result: `[B, outputs, H, W]`
     pub(crate) fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
@@ -84,7 +90,7 @@ impl<B: Backend> Conv<B> {
         self.convolve(x, 1, margin)
     }
 
-    /// Every second pixel of a picture with one more row and column of zeros at its far ends.
+    /// Convolves with stride 2, after one row of zeros at the bottom and one column at the right are added.
     ///
     /// # Shapes
     /// `x`: `[B, inputs, H, W]`; the result: `[B, outputs, H/2, W/2]`
@@ -110,7 +116,7 @@ pub(crate) fn join_heads<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 3> {
     x.swap_dims(1, 2).reshape([rows, length, heads * width])
 }
 
-/// `softmax(q·kᵀ/√w)·v`
+/// Attention `softmax(q·kᵀ/√w)·v`.
 ///
 /// # Shapes
 /// all: `[B, heads, L, w]`

@@ -1,6 +1,6 @@
-//! From a prompt to what the transformer reads of it, as diffusers' `StableDiffusion3Pipeline` does it.
+//! Prompt encoding for the transformer, as in diffusers' `StableDiffusion3Pipeline`.
 //!
-//! CLIP and T5 read prompts one after the other and independently, so that no two of them need be in memory together.
+//! CLIP and T5 encode prompts independently, so they need not be in memory at the same time.
 
 use std::sync::Arc;
 
@@ -9,23 +9,23 @@ use burn::{prelude::*, tensor::DType};
 use super::{Sd3Error, clip::ClipText, t5::T5Encoder, tokenizer::PromptTokenizer};
 use crate::tensor_files::Stored;
 
-/// What the transformer reads of a prompt, shared between the rows that have it.
+/// An encoded prompt, shared by the rows that use it.
 pub type Embedding = Arc<PromptEmbedding>;
 
-/// A prompt for the transformer, on the host or on disk.
+/// An encoded prompt, on the host or on disk.
 #[derive(Clone, Debug)]
 pub struct PromptEmbedding {
-    /// The features of its tokens by both CLIP encoders beside each other, `[77, D_l + D_g]`.
+    /// Token features of both CLIP encoders, concatenated, `[77, D_l + D_g]`.
     pub clip: Features,
-    /// Their pooled features, `[D_l + D_g]`.
+    /// Pooled features of both CLIP encoders, concatenated, `[D_l + D_g]`.
     pub pooled: Features,
-    /// The features of its tokens by T5, `[L, D]`; without T5 they are zeros.
+    /// Token features of T5, `[L, D]`; `None` stands for zeros.
     pub t5: Option<Features>,
-    /// `[77 + L, D]`
+    /// Shape of the text that the transformer reads, `[77 + L, D]`.
     pub text_shape: [usize; 2],
 }
 
-/// Numbers that are in memory, or in a file of which they are read whenever they are needed.
+/// Features in memory, or in a file from which they are read at every use.
 #[derive(Clone, Debug)]
 pub enum Features {
     /// In memory.
@@ -35,7 +35,7 @@ pub enum Features {
 }
 
 impl Features {
-    /// Their shape.
+    /// Shape of the features.
     pub fn shape(&self) -> &[usize] {
         match self {
             Self::Held(data) => &data.shape,
@@ -43,10 +43,10 @@ impl Features {
         }
     }
 
-    /// The numbers, row-major.
+    /// Values as f32, row-major.
     ///
     /// # Panics
-    /// If the file, which was whole when it was opened and is held open since, cannot be read.
+    /// If the file cannot be read. It was complete when it was opened, and has been held open since.
     pub fn numbers(&self) -> Vec<f32> {
         let stored;
         let data = match self {
@@ -65,8 +65,8 @@ impl Features {
 
 impl PromptEmbedding {
     // ANCHOR: text
-    /// The text that the transformer reads, row-major, of [`Self::text_shape`]: the tokens of CLIP, padded with zeros to the width of
-    /// T5, then those of T5.
+    /// Text features for the transformer, row-major, of shape [`Self::text_shape`]: CLIP's tokens,
+    /// zero-padded to the width of T5, then T5's tokens.
     pub fn text(&self) -> Vec<f32> {
         let [tokens, width] = self.text_shape;
         let mut text = vec![0.0; tokens * width];
@@ -87,15 +87,15 @@ impl PromptEmbedding {
 pub struct ClipReader<B: Backend>(pub(super) [(PromptTokenizer, ClipText<B>); 2]);
 
 impl<B: Backend> ClipReader<B> {
-    /// How many of some prompts are longer than CLIP reads: what is beyond its last token is not seen.
+    /// Number of prompts that are longer than CLIP reads; the rest of such a prompt is ignored.
     pub fn cuts(&self, prompts: &[&str]) -> usize {
         prompts.iter().filter(|prompt| self.0.iter().any(|(tokenizer, _)| tokenizer.cuts(prompt))).count()
     }
 
-    /// For each prompt of a batch the features of its tokens, `[77, D_l + D_g]`, and the pooled ones, `[D_l + D_g]`.
+    /// Encodes a batch of prompts: token features, `[77, D_l + D_g]`, and pooled features, `[D_l + D_g]`, of each.
     ///
     /// # Errors
-    /// If a tokenizer cannot handle a prompt.
+    /// If a tokenizer fails on a prompt.
     // ANCHOR: encode
     pub fn encode(&self, prompts: &[&str]) -> Result<Vec<[TensorData; 2]>, Sd3Error> {
         let Self([(tokenizer_l, clip_l), (tokenizer_g, clip_g)]) = self;
@@ -120,15 +120,15 @@ pub struct T5Reader<B: Backend> {
 }
 
 impl<B: Backend> T5Reader<B> {
-    /// How many of some prompts are longer than T5 reads: what is beyond its last token is not seen.
+    /// Number of prompts that are longer than T5 reads; the rest of such a prompt is ignored.
     pub fn cuts(&self, prompts: &[&str]) -> usize {
         prompts.iter().filter(|prompt| self.tokenizer.cuts(prompt)).count()
     }
 
-    /// For each prompt of a batch the features of its tokens, `[L, D]`.
+    /// Encodes a batch of prompts: token features, `[L, D]`, of each.
     ///
     /// # Errors
-    /// If the tokenizer cannot handle a prompt.
+    /// If the tokenizer fails on a prompt.
     pub fn encode(&self, prompts: &[&str]) -> Result<Vec<[TensorData; 1]>, Sd3Error> {
         let hidden = self.encoder.encode(&tokens(&self.tokenizer, prompts)?);
         let rows = (0..prompts.len()).map(|row| {

@@ -33,7 +33,7 @@ pub struct Sizes {
     pub vae: VaeConfig,
     /// CLIP-L and CLIP-G.
     pub clip: [ClipConfig; 2],
-    /// T5, if there is one.
+    /// T5, if the model has one.
     pub t5: Option<T5Config>,
 }
 
@@ -44,7 +44,7 @@ impl Sizes {
         Self { transformer: TransformerConfig::sd35_medium(), vae: VaeConfig::sd3(), clip, t5: Some(T5Config::xxl()) }
     }
 
-    /// Stable Diffusion 3 Medium: no second attention, queries and keys not normalised, smaller pictures.
+    /// Stable Diffusion 3 Medium: no second attention, no normalisation of queries and keys, smaller images.
     pub fn sd3_medium() -> Self {
         let medium = Self::sd35_medium();
         let transformer =
@@ -66,7 +66,7 @@ impl Sizes {
         Self { transformer, ..medium }
     }
 
-    /// The same with fewer layers in the transformer.
+    /// Reduces the transformer to this number of layers.
     #[must_use]
     pub fn with_layers(mut self, layers: usize) -> Self {
         self.transformer.num_layers = layers;
@@ -74,7 +74,7 @@ impl Sizes {
         self
     }
 
-    /// How many numbers all parts have together.
+    /// Number of parameters of all parts together.
     pub fn count<B: Backend>(&self, device: &B::Device) -> usize {
         let numbers = |(_, shape): &(String, Vec<usize>)| shape.iter().product::<usize>();
         self.parts::<B>(device).iter().flat_map(|part| &part.tensors).map(numbers).sum()
@@ -85,7 +85,7 @@ impl Sizes {
         const TRANSFORMERS: &str = "model";
         let of_transformer = described::<B>(device, |source| drop(Transformer::load(&self.transformer, source)));
         let of_vae = described::<B>(device, |source| drop(Vae::load(&self.vae, source)));
-        // What diffusers asks for beside what is read here.
+        // Fields that diffusers requires and this crate does not read.
         let levels = self.vae.block_out_channels.len();
         let mut of_diffusers = json!(self.vae);
         of_diffusers["down_block_types"] = json!(vec!["DownEncoderBlock2D"; levels]);
@@ -113,8 +113,8 @@ struct Part {
     tensors: Vec<(String, Vec<usize>)>,
 }
 
-/// Writes a model of these sizes with weights drawn from `seed`, in bf16; `done` hears of every number. Its tokenizers know single
-/// bytes alone, so prompts are read, but not as the published model reads them.
+/// Writes a model of these sizes in bf16, with weights drawn from `seed`; after each tensor, `done` gets its
+/// number of values. The tokenizers know only single bytes: they read any prompt, but not as the published model reads it.
 ///
 /// # Errors
 /// If the directory cannot be written.
@@ -141,7 +141,7 @@ pub fn write<B: Backend>(
     let scheduler = json!({ "_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0 });
     write_json(&directory.join("scheduler").join("scheduler_config.json"), &scheduler)?;
     let t5 = |class: &str| if sizes.t5.is_some() { json!(["transformers", class]) } else { json!([null, null]) };
-    // Last: a directory that was not finished is none.
+    // Written last, so that an unfinished directory does not count as a model.
     write_json(
         &directory.join("model_index.json"),
         &json!({
@@ -159,7 +159,7 @@ pub fn write<B: Backend>(
     )
 }
 
-/// One tensor after the other: no more than the largest is in memory.
+/// Writes one tensor after the other, so that only one is in memory at a time.
 fn write_weights(part: &Part, seed: u64, path: &Path, done: &mut impl FnMut(usize)) -> std::io::Result<()> {
     let mut header = BTreeMap::new();
     let mut end = 0;
@@ -196,7 +196,7 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Sd3Error> {
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 
-/// The characters that stand for bytes.
+/// The characters that stand for the 256 bytes.
 fn bytes() -> Vec<String> {
     let mut bytes: Vec<String> = ByteLevel::alphabet().into_iter().map(String::from).collect();
     bytes.sort_unstable();

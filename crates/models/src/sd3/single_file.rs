@@ -1,11 +1,11 @@
-//! The layout of Stability's and ComfyUI's single files, told in the names of diffusers.
+//! Translates the single-file layout of Stability and ComfyUI into the tensor names of diffusers.
 
 use std::path::Path;
 
 use super::Sd3Error;
 use crate::tensor_files::{Stored, TensorFiles};
 
-/// What a single file holds, under the names of diffusers.
+/// The networks of a single file, under the tensor names of diffusers.
 pub(crate) struct SingleFile {
     pub(crate) transformer: TensorFiles,
     /// The autoencoder, if the file has one.
@@ -14,13 +14,13 @@ pub(crate) struct SingleFile {
 
 const TRANSFORMER: &str = "model.diffusion_model.";
 const VAE: &str = "first_stage_model.";
-/// A tensor that every transformer of SD3's kind has.
+/// A tensor that every transformer of the SD3 family has.
 const WITNESS: &str = "joint_blocks.0.x_block.attn.qkv.weight";
 
-/// Opens a file; no numbers are read. Text encoders in it are not looked at.
+/// Opens a single file and reads only its header. Text encoders in it are ignored.
 ///
 /// # Errors
-/// If it cannot be read or holds no transformer of SD3's kind.
+/// If the file cannot be read or holds no transformer of the SD3 family.
 pub(crate) fn open(path: &Path) -> Result<SingleFile, Sd3Error> {
     let files = TensorFiles::open_file(path)?;
     let prefix = match (files.shape(&format!("{TRANSFORMER}{WITNESS}")), files.shape(WITNESS)) {
@@ -36,12 +36,13 @@ pub(crate) fn open(path: &Path) -> Result<SingleFile, Sd3Error> {
     Ok(SingleFile { transformer, vae: has_vae.then(|| renamed(&files, VAE, vae)) })
 }
 
-/// More resolutions than any autoencoder has.
+/// Upper bound on the number of resolutions of an autoencoder.
 const MOST_LEVELS: usize = 32;
 
 type Renamed = Vec<(String, Stored)>;
 
-/// The tensors whose names begin with `prefix`, each under the names that `rule` gives it; what the rule does not know keeps its own.
+/// Renames the tensors whose names begin with `prefix` by `rule`. A tensor that the rule does not know keeps
+/// its name without the prefix.
 fn renamed(files: &TensorFiles, prefix: &str, rule: fn(&TensorFiles, &str, &str, Stored) -> Option<Renamed>) -> TensorFiles {
     let mut result = TensorFiles::default();
     for name in files.names() {
@@ -55,7 +56,7 @@ fn renamed(files: &TensorFiles, prefix: &str, rule: fn(&TensorFiles, &str, &str,
     result
 }
 
-/// A layer's name and whether it is the `weight` or the `bias`.
+/// Splits a tensor's name into the name of its layer and `weight` or `bias`.
 fn split_kind(name: &str) -> Option<(&str, &str)> {
     name.rsplit_once('.')
 }
@@ -74,7 +75,7 @@ fn transformer(files: &TensorFiles, prefix: &str, name: &str, stored: Stored) ->
         "y_embedder.mlp.2" => return one("time_text_embed.text_embedder.linear_2", stored),
         "context_embedder" => return one("context_embedder", stored),
         "final_layer.linear" => return one("proj_out", stored),
-        // Stability keeps shift before scale, diffusers scale before shift.
+        // Stability stores shift before scale, diffusers scale before shift.
         "final_layer.adaLN_modulation.1" => return one("norm_out.linear", stored.halves_swapped()),
         _ => {}
     }
@@ -107,7 +108,7 @@ fn transformer(files: &TensorFiles, prefix: &str, name: &str, stored: Stored) ->
         "mlp.fc2" => one(&format!("{block}.{}.net.2", pick("ff", "ff_context")), stored),
         "adaLN_modulation.1" if of_image => one(&format!("{block}.norm1.linear"), stored),
         "adaLN_modulation.1" => {
-            // The last block's text has shift and scale alone, and no way out of its attention.
+            // In the last block the text has only shift and scale, and its attention has no output layer.
             let goes_on = files.shape(&format!("{prefix}joint_blocks.{index}.context_block.attn.proj.weight")).is_some();
             one(&format!("{block}.norm1_context.linear"), if goes_on { stored } else { stored.halves_swapped() })
         }
@@ -134,7 +135,7 @@ fn vae(files: &TensorFiles, prefix: &str, name: &str, stored: Stored) -> Option<
             "proj_out" => "to_out.0",
             _ => return None,
         };
-        // Convolutions of one pixel, which are linear layers.
+        // 1x1 convolutions, which are linear layers.
         let shape = stored.shape.iter().take(2).copied().collect();
         return one(&format!("mid_block.attentions.0.{name}"), stored.reshaped(shape));
     }
@@ -145,7 +146,7 @@ fn vae(files: &TensorFiles, prefix: &str, name: &str, stored: Stored) -> Option<
     let (direction, rest) = layer.split_once('.')?;
     let (level, rest) = rest.split_once('.')?;
     let level: usize = level.parse().ok()?;
-    // The decoder's levels are counted from the other end.
+    // The two layouts number the decoder's levels in opposite order.
     let level = match direction {
         "down" => level,
         "up" => {

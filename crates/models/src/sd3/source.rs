@@ -1,7 +1,7 @@
-//! Where the weights of a network come from, one tensor at a time: files, or a generator of random numbers.
+//! Sources of a network's weights, one tensor at a time: files, or a generator of random numbers.
 //!
-//! A network of this crate's SD3 is made by one constructor, which asks a [`Source`] for every tensor by its name in the published
-//! files. What is missing or of another shape is noted and reported together at the end.
+//! Each network of SD3 has one constructor, which asks a [`Source`] for every tensor by its name in the
+//! published files. Missing tensors and wrong shapes are collected and reported together at the end.
 
 use burn::{
     module::{Param, ParamId},
@@ -18,7 +18,7 @@ use crate::{
     tensor_files::{Stored, TensorFiles},
 };
 
-/// Gives tensors by name.
+/// Provides tensors by name.
 pub struct Source<'a, B: Backend> {
     origin: Origin,
     precision: FloatDType,
@@ -29,26 +29,28 @@ pub struct Source<'a, B: Backend> {
 
 enum Origin {
     Files(TensorFiles),
-    /// The same, but only names and shapes are looked at.
+    /// Files of which only names and shapes are read.
     Headers(TensorFiles),
     Random(Box<ChaCha8Rng>),
-    /// Nothing is made; names and shapes are written down.
+    /// Records the names and shapes that are asked for, and makes no tensors.
     Described(Vec<(String, Vec<usize>)>),
 }
 
 impl<'a, B: Backend> Source<'a, B> {
-    /// Tensors from files, for a network that computes in `precision`. Matrices stay in 16 bits where they are stored so and the backend
-    /// can hold them: they are converted when they are used.
+    /// Takes tensors from files, for a network that computes in `precision`. If it computes in f32, matrices
+    /// that are stored in 16 bits stay in 16 bits where the backend supports it, and are converted when they are used.
     pub fn files(files: TensorFiles, precision: FloatDType, device: &'a B::Device) -> Self {
         Self::new(Origin::Files(files), precision, device)
     }
 
-    /// Files whose names and shapes alone are looked at: what is made is of no use, [`Self::problems`] are.
+    /// Checks only the names and shapes in files. The network made from it is a placeholder; only
+    /// [`Self::problems`] is of use.
     pub fn headers(files: TensorFiles, device: &'a B::Device) -> Self {
         Self::new(Origin::Headers(files), FloatDType::F32, device)
     }
 
-    /// Random tensors: matrices of std `1/√inputs`, scales of 1, other vectors of 0.
+    /// Makes random tensors: matrices with std `1/√inputs` (0.02 if `embed` is part of the name), scales of
+    /// 1, other vectors of 0.
     pub fn random(seed: u64, precision: FloatDType, device: &'a B::Device) -> Self {
         Self::new(Origin::Random(Box::new(ChaCha8Rng::seed_from_u64(seed))), precision, device)
     }
@@ -57,17 +59,18 @@ impl<'a, B: Backend> Source<'a, B> {
         Self { origin, precision, made: 0, device, problems: Vec::new() }
     }
 
-    /// What the network computes in.
+    /// Precision in which the network computes.
     pub fn precision(&self) -> FloatDType {
         self.precision
     }
 
-    /// Where the network lives.
+    /// The device of the network.
     pub fn device(&self) -> &B::Device {
         self.device
     }
 
-    /// Everything that was wrong, one sentence each: tensors that are missing, of another shape, not numbers, or not asked for.
+    /// Lists all problems, one sentence each: tensors that are missing, of another shape, unreadable, not
+    /// finite, or not asked for.
     pub fn problems(self) -> Vec<String> {
         let mut problems = self.problems;
         if let Origin::Files(files) | Origin::Headers(files) = &self.origin {
@@ -92,7 +95,7 @@ impl<'a, B: Backend> Source<'a, B> {
     /// A convolution of patches that do not overlap, `NAME.weight` `[outputs, C, p, p]`, as a linear layer over `C·p·p` numbers.
     pub fn patches(&mut self, name: &str, [channels, patch]: [usize; 2], outputs: usize) -> Linear<B> {
         let weight: Tensor<B, 4> = self.values(&format!("{name}.weight"), [outputs, channels, patch, patch]);
-        // A placeholder has one number.
+        // A placeholder has one element instead of `outputs` rows.
         let outputs_there = weight.dims()[0];
         let weight = self.param(weight.reshape([outputs_there as i32, -1]).transpose());
         let bias = self.tensor(&format!("{name}.bias"), [outputs]);
@@ -105,19 +108,19 @@ impl<'a, B: Backend> Source<'a, B> {
         Conv { weight, bias: self.tensor(&format!("{name}.bias"), [outputs]) }
     }
 
-    /// A normalisation over features with scale and shift.
+    /// A layer normalisation with scale and shift, `NAME.weight` and `NAME.bias`.
     pub fn layer_norm(&mut self, name: &str, width: usize, epsilon: f64) -> LayerNorm<B> {
         let weight = self.tensor(&format!("{name}.weight"), [width]);
         LayerNorm { weight, bias: self.tensor(&format!("{name}.bias"), [width]), epsilon }
     }
 
-    /// A normalisation over groups of channels with scale and shift.
+    /// A group normalisation with scale and shift, `NAME.weight` and `NAME.bias`.
     pub fn group_norm(&mut self, name: &str, channels: usize, groups: usize) -> GroupNorm<B> {
         let weight = self.tensor(&format!("{name}.weight"), [channels]);
         GroupNorm { weight, bias: self.tensor(&format!("{name}.bias"), [channels]), groups }
     }
 
-    /// A table of which a part is read at a time, in the precision that it is stored in.
+    /// A table of which only a part is used at a time; it keeps its stored precision under the rule of [`Self::files`].
     pub fn table<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Param<Tensor<B, D>> {
         let values = self.stored(name, shape);
         self.param(values)
@@ -145,7 +148,7 @@ impl<'a, B: Backend> Source<'a, B> {
         values.cast(self.precision)
     }
 
-    /// The same in the precision that it is stored in, where the backend can hold it.
+    /// A tensor of this name and shape in the precision that [`held_as`] chooses.
     fn stored<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<B, D> {
         let data = match &mut self.origin {
             Origin::Described(found) => {
@@ -166,20 +169,20 @@ impl<'a, B: Backend> Source<'a, B> {
             }
             Err(problem) => {
                 self.problems.push(problem);
-                // The network is not handed out; nothing of its size need be there.
+                // The network is never returned, so a placeholder is enough.
                 Tensor::zeros([1; D], self.device)
             }
         }
     }
 }
 
-/// What a matrix that is stored in `stored` is held in by a network that computes in `precision`.
+/// Type in which a network that computes in `precision` holds a matrix that is stored in `stored`.
 pub(crate) fn held_as<B: Backend>(stored: DType, precision: FloatDType, device: &B::Device) -> DType {
     let wide = precision == FloatDType::F32;
     if wide && B::supports_dtype(device, stored) { stored } else { precision.into() }
 }
 
-/// The tensor of this name and shape, taken out of its files.
+/// Takes the tensor of this name and shape out of its files.
 fn take(files: &mut TensorFiles, name: &str, shape: &[usize]) -> Result<Stored, String> {
     match files.remove(name) {
         None => Err(format!("{name} is missing")),
@@ -198,11 +201,11 @@ pub fn described<B: Backend>(device: &B::Device, construct: impl FnOnce(&mut Sou
     }
 }
 
-/// Random numbers for the tensor of this name.
+/// Draws random values for the tensor of this name.
 pub(crate) fn random_values(rng: &mut ChaCha8Rng, name: &str, shape: &[usize]) -> Vec<f32> {
     let count = shape.iter().product();
     if shape.len() == 1 {
-        // A vector called `weight` scales what a normalisation gives.
+        // A vector called `weight` is the scale of a normalisation.
         return vec![if name.ends_with(".weight") { 1.0 } else { 0.0 }; count];
     }
     let inputs: usize = shape[1..].iter().product();

@@ -1,4 +1,5 @@
-//! The encoder of T5 v1.1: no biases, relative positions, RMS norms, gated MLPs (arXiv 1910.10683; arXiv 2002.05202 for the gates).
+//! The encoder of T5 v1.1: no biases, relative positions, RMS norms and gated MLPs (arXiv 1910.10683;
+//! arXiv 2002.05202 for the gates).
 
 use burn::{
     module::{Module, Param},
@@ -20,23 +21,23 @@ use crate::linear::Linear;
 pub struct T5Config {
     /// `T5EncoderModel`.
     pub architectures: Vec<String>,
-    /// Tokens known.
+    /// Number of tokens in the vocabulary.
     pub vocab_size: usize,
     /// Features of a token.
     pub d_model: usize,
-    /// Features of a head.
+    /// Features per head.
     pub d_kv: usize,
-    /// Features inside the MLPs.
+    /// Hidden features of the MLPs.
     pub d_ff: usize,
     /// Transformer layers.
     pub num_layers: usize,
-    /// Heads.
+    /// Attention heads.
     pub num_heads: usize,
-    /// Classes of distances between tokens.
+    /// Number of buckets for the distance between two tokens.
     pub relative_attention_num_buckets: usize,
-    /// The distance from which on all are of one class.
+    /// Distance from which on all distances share a bucket.
     pub relative_attention_max_distance: usize,
-    /// Added to a mean square before the root.
+    /// Added to a mean square before the square root.
     pub layer_norm_epsilon: f64,
     /// `gated-gelu`.
     pub feed_forward_proj: String,
@@ -63,7 +64,7 @@ impl T5Config {
         }
     }
 
-    /// All that makes it a network that this code does not have, one sentence each.
+    /// Lists everything that is out of range or that this code does not support, one sentence each.
     pub fn problems(&self) -> Vec<String> {
         let sizes = [
             ("vocab_size", self.vocab_size),
@@ -88,7 +89,8 @@ impl T5Config {
         problems
     }
 
-    /// The class of the distance from a query to a key: half for each direction; of those half exact, the others logarithmic.
+    /// Bucket of the distance from a query to a key. Each direction has half of the buckets; half of these
+    /// are exact, the others logarithmic.
     fn bucket(&self, (query, key): (usize, usize)) -> usize {
         let half = self.relative_attention_num_buckets / 2;
         let (direction, distance) = if key > query { (half, key - query) } else { (0, query - key) };
@@ -96,13 +98,13 @@ impl T5Config {
         if distance < exact {
             return direction + distance;
         }
-        // In f32, as PyTorch computes it: the boundaries lie where f32 puts them.
+        // In f32, like PyTorch: its rounding decides where the boundaries lie.
         let ratio = (distance as f32 / exact as f32).ln() / (self.relative_attention_max_distance as f32 / exact as f32).ln();
         direction + (exact + (ratio * (half - exact) as f32) as usize).min(half - 1)
     }
 }
 
-/// The encoder.
+/// A T5 encoder.
 #[derive(Module, Debug)]
 pub struct T5Encoder<B: Backend> {
     tokens: Param<Tensor<B, 2>>,
@@ -116,7 +118,7 @@ pub struct T5Encoder<B: Backend> {
 }
 
 impl<B: Backend> T5Encoder<B> {
-    /// The network of these sizes with the weights of a source.
+    /// Loads a network of these sizes from a source.
     pub fn load(config: &T5Config, source: &mut Source<'_, B>) -> Self {
         let buckets = [config.relative_attention_num_buckets, config.num_heads];
         Self {
@@ -134,7 +136,7 @@ impl<B: Backend> T5Encoder<B> {
         self.config.d_model
     }
 
-    /// Encodes token ids, as many for each prompt; padding is read like any token, as SD3 does.
+    /// Encodes token ids, the same number for every prompt; padding is read like any token, as in SD3.
     ///
     /// # Shapes
     /// - the result: `[B, L, D]`
@@ -149,7 +151,7 @@ impl<B: Backend> T5Encoder<B> {
         rms_normalized(tokens, self.final_scale.val(), self.config.layer_norm_epsilon)
     }
 
-    /// What is added to the attention between two places, `[B, heads, L, L]`.
+    /// Position bias of the attention scores, `[B, heads, L, L]`.
     fn bias(&self, rows: usize, length: usize) -> Tensor<B, 4> {
         let buckets: Vec<i32> = (0..length)
             .flat_map(|query| (0..length).map(move |key| (query, key)))
@@ -201,7 +203,7 @@ impl<B: Backend> Layer<B> {
         let normed = rms_normalized(tokens.clone(), self.attention_scale.val(), self.epsilon);
         let [query, key, value] =
             [&self.query, &self.key, &self.value].map(|layer| split_heads(layer.forward(normed.clone()), self.heads));
-        // T5 does not divide by the root of the width: its initial weights are that much smaller.
+        // T5 does not divide scores by √w: its initial weights are smaller by this factor.
         let mixed = join_heads(attention(query, key, value, Some(bias.clone()), Some(1.0)));
         let tokens = tokens + self.output.forward(mixed);
         let normed = rms_normalized(tokens.clone(), self.mlp_scale.val(), self.epsilon);
@@ -216,7 +218,8 @@ mod tests {
 
     #[test]
     fn distances_fall_into_the_classes_of_transformers() {
-        // Where each class begins, by T5Attention._relative_position_bucket of transformers 5.24.0, up to a distance of 511.
+        // Smallest distance of each bucket, by T5Attention._relative_position_bucket of transformers 5.24.0,
+        // up to a distance of 511.
         let small = T5Config { relative_attention_num_buckets: 8, relative_attention_max_distance: 20, ..T5Config::xxl() };
         let cases: [(T5Config, &[usize]); 2] =
             [(T5Config::xxl(), &[0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91]), (small, &[0, 1, 2, 7])];

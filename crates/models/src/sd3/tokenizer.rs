@@ -21,7 +21,7 @@ use tokenizers::{
 
 use super::Sd3Error;
 
-/// Turns a prompt into as many token ids as its encoder reads.
+/// Turns a prompt into the fixed number of token ids that its encoder reads.
 #[derive(Clone, Debug)]
 pub struct PromptTokenizer {
     tokenizer: Tokenizer,
@@ -30,19 +30,19 @@ pub struct PromptTokenizer {
     vocabulary: usize,
 }
 
-/// Where CLIP's text begins and ends.
+/// CLIP's tokens for the start and the end of a text.
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 
-/// What CLIP takes for one word before it is split further.
+/// Pattern of CLIP's words, each of which is split further into tokens.
 const CLIP_WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 impl PromptTokenizer {
-    /// The tokenizer in a directory, `tokenizer.json` or CLIP's `vocab.json` and `merges.txt`, for an encoder that knows `vocabulary`
-    /// tokens; every prompt is cut or padded to `length` tokens.
+    /// Opens the tokenizer in a directory, `tokenizer.json` or CLIP's `vocab.json` and `merges.txt`, for an
+    /// encoder that knows `vocabulary` tokens. Every prompt is truncated or padded to `length` tokens.
     ///
     /// # Errors
-    /// If neither is there, a file does not parse, or the token to pad with is unknown.
+    /// If neither is there, a file does not parse, or the padding token is unknown.
     pub fn open(directory: &Path, length: usize, vocabulary: usize) -> Result<Self, Sd3Error> {
         let file = directory.join("tokenizer.json");
         let mut tokenizer = unwound(|| {
@@ -53,7 +53,7 @@ impl PromptTokenizer {
             }
         })
         .unwrap_or_else(|panic| Err(Sd3Error::unreadable(directory, format!("cannot be read: {panic}"))))?;
-        // What a file says of these holds until somebody says otherwise, as this does: exactly `length` tokens.
+        // Overrides the padding and truncation of the file: `encode` makes exactly `length` tokens.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| Sd3Error::unreadable(directory, error))?;
         let special = SpecialTokens::read(directory)?;
@@ -67,27 +67,27 @@ impl PromptTokenizer {
         Ok(Self { tokenizer, pad, length, vocabulary })
     }
 
-    /// The ids of a prompt, exactly as many as the encoder reads; what is too long is cut before the token that ends it.
+    /// Encodes a prompt as the fixed number of ids that the encoder reads; a long text is truncated before its end token.
     ///
     /// # Errors
-    /// If the tokenizer cannot handle the text, or makes an id of it that the encoder does not know.
+    /// If the tokenizer fails on the text, or gives an id that the encoder does not know.
     pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, Sd3Error> {
         let failed = |reason: String| Sd3Error::Prompt { prompt: prompt.to_owned(), reason };
         let ids = unwound(|| self.tokens(prompt)).map_err(failed)?.map_err(|error| failed(error.to_string()))?;
         match ids.iter().find(|id| **id as usize >= self.vocabulary) {
-            Some(id) => Err(failed(format!("token {id}: the encoder, which knows {}, is another tokenizer's", self.vocabulary))),
+            Some(id) => Err(failed(format!("token {id}: wrong tokenizer, the encoder knows only {} tokens", self.vocabulary))),
             None => Ok(ids),
         }
     }
 
-    /// Whether a prompt is longer than its encoder reads.
+    /// Whether a prompt has more tokens than the encoder reads.
     pub fn cuts(&self, prompt: &str) -> bool {
         unwound(|| self.tokenizer.encode(prompt, true)).is_ok_and(|ids| ids.is_ok_and(|ids| ids.len() > self.length))
     }
 
     fn tokens(&self, prompt: &str) -> tokenizers::Result<Vec<u32>> {
         let mut encoding = self.tokenizer.encode(prompt, false)?;
-        // The tokens around the text count too.
+        // Start and end tokens count towards the length.
         let around = self.tokenizer.get_post_processor().map_or(0, |processor| {
             use tokenizers::PostProcessor;
             processor.added_tokens(false)
@@ -100,15 +100,15 @@ impl PromptTokenizer {
     }
 }
 
-/// What `f` gives; or what it panicked with: the crate does so on some damaged files, where it should fail.
+/// Runs `f` and returns the message if it panics: `tokenizers` panics on some damaged files instead of failing.
 fn unwound<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(f)).map_err(|panic| match panic.downcast::<String>() {
         Ok(message) => *message,
-        Err(_) => "a tokenizer that is not sound".to_owned(),
+        Err(_) => "the tokenizer is damaged".to_owned(),
     })
 }
 
-/// CLIP's tokenizer from the files of its first publication, as `transformers` builds it.
+/// Builds CLIP's tokenizer from `vocab.json` and `merges.txt`, as `transformers` does.
 fn clip(directory: &Path) -> Result<Tokenizer, Sd3Error> {
     let [vocabulary, merges] = ["vocab.json", "merges.txt"].map(|name| directory.join(name));
     for path in [&vocabulary, &merges] {
@@ -150,7 +150,7 @@ fn clip(directory: &Path) -> Result<Tokenizer, Sd3Error> {
     Ok(tokenizer)
 }
 
-/// What the files beside a vocabulary say of special tokens.
+/// Special tokens, from the files beside a vocabulary.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct SpecialTokens {
@@ -200,7 +200,7 @@ impl Added {
 }
 
 impl SpecialTokens {
-    /// From `tokenizer_config.json`, and `special_tokens_map.json` for what that does not say.
+    /// Reads `tokenizer_config.json`, completed by `special_tokens_map.json`.
     fn read(directory: &Path) -> Result<Self, Sd3Error> {
         let mut all = Self::default();
         for name in ["tokenizer_config.json", "special_tokens_map.json"] {

@@ -1,7 +1,8 @@
 //! The transformer of SD3: MMDiT, and MMDiT-X where the configuration lists layers with a second attention.
 //!
-//! Two streams, image and text, have weights of their own and meet in the attention (arXiv 2403.03206, figure 2). Paths of layers
-//! are those of diffusers' `SD3Transformer2DModel`, so that adapters carry over.
+//! The two streams, image and text, have separate weights and meet in the attention
+//! (arXiv 2403.03206, figure 2). Layers have the paths of diffusers' `SD3Transformer2DModel`, so that
+//! adapters carry over.
 
 use burn::{
     module::{Module, Param},
@@ -23,10 +24,10 @@ pub use config::TransformerConfig;
 
 /// Half the number of time features.
 const TIME_HALF: usize = 128;
-/// Added to a variance before the root.
+/// Added to a variance or a mean square before the square root.
 const EPSILON: f64 = 1e-6;
 
-/// The network.
+/// The transformer of SD3.
 #[derive(Module, Debug)]
 pub struct Transformer<B: Backend> {
     patches: Linear<B>,
@@ -46,7 +47,7 @@ pub struct Transformer<B: Backend> {
 }
 
 impl<B: Backend> Transformer<B> {
-    /// The network of these sizes with the weights of a source.
+    /// Loads a network of these sizes from a source.
     pub fn load(config: &TransformerConfig, source: &mut Source<'_, B>) -> Self {
         let (d, side) = (config.width(), config.pos_embed_max_size);
         let patch = config.patch_size * config.patch_size;
@@ -66,13 +67,13 @@ impl<B: Backend> Transformer<B> {
         }
     }
 
-    /// The sizes it was made with.
+    /// The sizes of the network.
     pub fn config(&self) -> &TransformerConfig {
         &self.config
     }
 
     // ANCHOR: forward
-    /// `v(x, t, c)` in the network's precision.
+    /// Velocity `v(x, t, c)`, computed in the network's precision.
     fn forward(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[Embedding]) -> Tensor<B, 4> {
         let [_, _, height, width] = latent.dims();
         let (tokens, steering) = self.embed(latent, time, conditions);
@@ -81,7 +82,7 @@ impl<B: Backend> Transformer<B> {
     }
     // ANCHOR_END: forward
 
-    /// Tokens of both streams, and what steers every block: time and pooled text, `[B, D]`.
+    /// Tokens of both streams, and the conditioning vector of time and pooled text, `[B, D]`.
     fn embed(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[Embedding]) -> (Tokens<B>, Tensor<B, 2>) {
         let [_, _, height, width] = latent.dims();
         let p = self.config.patch_size;
@@ -104,7 +105,7 @@ impl<B: Backend> Transformer<B> {
         split.permute([0, 2, 4, 1, 3, 5]).reshape([rows, height / p * (width / p), channels * p * p])
     }
 
-    /// The learned positions in the middle of their square that a picture covers, `[1, P, D]`.
+    /// Position embeddings of an image, `[1, P, D]`: the middle of their square.
     fn positions(&self, [height, width]: [usize; 2]) -> Tensor<B, 3> {
         let (side, d) = (self.config.pos_embed_max_size, self.config.width());
         let square: Tensor<B, 3> = self.positions.val().reshape([side, side, d]);
@@ -112,7 +113,7 @@ impl<B: Backend> Transformer<B> {
         middle.reshape([1, height * width, d]).cast(self.precision)
     }
 
-    /// The velocity `[B, C, H, W]` from the image tokens after the last block.
+    /// Computes the velocity, `[B, C, H, W]`, from the image tokens after the last block.
     fn finish(&self, image: Tensor<B, 3>, steering: Tensor<B, 2>, [height, width]: [usize; 2]) -> Tensor<B, 4> {
         let rows = image.dims()[0];
         let [scale, shift] = modulation(&self.modulation, steering);
@@ -123,13 +124,13 @@ impl<B: Backend> Transformer<B> {
     }
 }
 
-/// What a forward pass keeps for its backward pass: what goes into every block, and nothing of what happens inside.
+/// Values that a forward pass keeps for its backward pass: the inputs of every block, and nothing from inside a block.
 #[derive(Clone, Debug)]
 pub struct Kept<B: Backend> {
     query: Query<B, Embedding>,
     steering: Tensor<B, 2>,
     blocks: Vec<Tokens<B>>,
-    /// `[B, P, D]`
+    /// Image tokens after the last block, `[B, P, D]`.
     image: Tensor<B, 3>,
 }
 
@@ -160,7 +161,7 @@ impl<B: AutodiffBackend> InParts<B> for Transformer<B> {
         let mut gradients = pulled(velocity, gradient).backward();
         let mut of_image = gradient_of(&image, &mut gradients);
         let mut of_steering = gradient_of(&steering, &mut gradients);
-        let mut of_text = None; // Nobody reads the text after the last block.
+        let mut of_text = None; // The text is not used after the last block.
         take(gradients);
         for (block, tokens) in self.blocks.iter().zip(blocks).rev() {
             let inputs = Tokens { image: leaf::<B, 3>(tokens.image), text: leaf::<B, 3>(tokens.text) };
@@ -183,13 +184,13 @@ impl<B: AutodiffBackend> InParts<B> for Transformer<B> {
     }
 }
 
-/// `Σ output·gradient`: its gradient is `gradient`, pulled back to whatever `output` was made of.
+/// `Σ output·gradient`: a scalar whose backward pass carries `gradient` from `output` back to its inputs.
 fn pulled<B: AutodiffBackend, const D: usize>(output: Tensor<B, D>, gradient: Tensor<B::InnerBackend, D>) -> Tensor<B, 1> {
     (output * Tensor::from_inner(gradient)).sum()
 }
 // ANCHOR_END: parts
 
-/// A tensor without a past whose gradient is wanted.
+/// A leaf of the autodiff graph that requires a gradient.
 fn leaf<B: AutodiffBackend, const D: usize>(values: Tensor<B::InnerBackend, D>) -> Tensor<B, D> {
     Tensor::from_inner(values).require_grad()
 }
@@ -209,7 +210,7 @@ impl<B: Backend> VelocityField<B> for Transformer<B> {
     }
 }
 
-/// The distinct conditions of a batch on the device: neighbours that share one are one row.
+/// The distinct prompts of a batch on the device; neighbouring rows that share a prompt are one row here.
 struct Conditions<B: Backend> {
     /// `[prompts, T, joint_attention_dim]`
     text: Tensor<B, 3>,
@@ -217,7 +218,7 @@ struct Conditions<B: Backend> {
     pooled: Tensor<B, 2>,
 }
 
-/// Runs of rows with one prompt.
+/// Splits a batch into runs of rows that share a prompt.
 fn runs(conditions: &[Embedding]) -> Vec<&[Embedding]> {
     conditions.chunk_by(std::sync::Arc::ptr_eq).collect()
 }
@@ -238,7 +239,7 @@ impl<B: Backend> Conditions<B> {
     }
 }
 
-/// One row for each row of the batch, from one for each run of rows with one prompt.
+/// Expands one row per run of equal prompts to one row per row of the batch.
 fn spread<B: Backend, const D: usize>(of_prompts: Tensor<B, D>, conditions: &[Embedding]) -> Tensor<B, D> {
     let runs = runs(conditions);
     if runs.len() == conditions.len() {
@@ -263,10 +264,11 @@ struct Tokens<B: Backend> {
 /// ```text
 /// image, text ← image, text + gate·attention(norm(image), norm(text))
 /// image       ← image + gate·attention(norm(image))                     where there is a second attention
-/// image       ← image + gate·mlp(norm(image))        and the same for the text, but after the last block
+/// image       ← image + gate·mlp(norm(image))        likewise for the text, except in the last block
 /// ```
 ///
-/// Every norm is followed by a scale and a shift, which like the gates are linear in the condition (adaLN-zero, arXiv 2212.09748).
+/// Every norm is followed by a scale and a shift; shift, scale and gate are linear in the conditioning vector
+/// (adaLN-zero, arXiv 2212.09748).
 #[derive(Module, Debug)]
 struct Block<B: Backend> {
     norm1: Linear<B>,
@@ -296,7 +298,7 @@ impl<B: Backend> Block<B> {
     }
 
     // ANCHOR: block
-    /// `steering`: `[B, D]`
+    /// Runs the block; `steering` is the conditioning vector, `[B, D]`.
     fn forward(&self, Tokens { image, text }: Tokens<B>, steering: Tensor<B, 2>) -> Tokens<B> {
         let normed = normalized(image.clone(), EPSILON);
         let (first, second) = self.modulations(steering.clone());
@@ -317,7 +319,7 @@ impl<B: Backend> Block<B> {
         let (Some(feed_forward), Some(text_out), [_, _, gate, mlp_shift, mlp_scale, mlp_gate]) =
             (&self.ff_context, text_out, &of_text[..])
         else {
-            return Tokens { image, text }; // Nobody reads the text after the last block.
+            return Tokens { image, text }; // The text is not used after the last block.
         };
         let text = text + gate.clone() * text_out;
         let hidden = modulated(normalized(text.clone(), EPSILON), mlp_shift.clone(), mlp_scale.clone());
@@ -326,7 +328,7 @@ impl<B: Backend> Block<B> {
     }
     // ANCHOR_END: block
 
-    /// Shift, scale and gate of the joint attention and of the MLP; and of the second attention.
+    /// Shift, scale and gate of the joint attention and of the MLP, and of the second attention if there is one.
     fn modulations(&self, steering: Tensor<B, 2>) -> ([Tensor<B, 3>; 6], Option<[Tensor<B, 3>; 3]>) {
         if self.second.is_none() {
             return (modulation(&self.norm1, steering), None);
@@ -335,7 +337,8 @@ impl<B: Backend> Block<B> {
         ([a, b, c, d, e, f], Some([g, h, i]))
     }
 
-    /// The same of the text; shift and scale of the attention alone in the last block, where the file has them the other way round.
+    /// Shift, scale and gate of the text's attention and MLP. The last block has only shift and scale of the
+    /// attention, stored with scale first.
     fn text_modulations(&self, steering: Tensor<B, 2>) -> Vec<Tensor<B, 3>> {
         if self.ff_context.is_some() {
             return modulation::<B, 6>(&self.norm1_context, steering).into();
@@ -356,12 +359,12 @@ impl<B: Backend> Block<B> {
     }
 }
 
-/// What the layers of a stream are called in an attention: query, key, value, output, and the norms of query and key.
+/// Names of a stream's attention layers: query, key, value, output, and the norms of query and key.
 type Names = [&'static str; 6];
 const IMAGE: Names = ["to_q", "to_k", "to_v", "to_out.0", "norm_q", "norm_k"];
 const TEXT: Names = ["add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "norm_added_q", "norm_added_k"];
 
-/// The layers around an attention that belong to one stream.
+/// One stream's layers around an attention.
 #[derive(Module, Debug)]
 struct Projections<B: Backend> {
     query: Linear<B>,
@@ -403,7 +406,7 @@ impl<B: Backend> Projections<B> {
         [scaled(features(&self.query), &self.query_scale), scaled(features(&self.key), &self.key_scale), features(&self.value)]
     }
 
-    /// Attention of the stream to itself.
+    /// Self-attention of the stream.
     fn attention(&self, tokens: Tensor<B, 3>) -> Tensor<B, 3> {
         let mixed = join_heads(attend(self.split(tokens)));
         self.output.as_ref().map_or(mixed.clone(), |output| output.forward(mixed))
@@ -415,7 +418,7 @@ impl<B: Backend> Projections<B> {
     }
 }
 
-/// Attention over both streams together; the text's output where it has a layer for it.
+/// Joint attention over both streams; the text's output is `None` if it has no output layer.
 fn joint_attention<B: Backend>(
     image: &Projections<B>,
     text: &Projections<B>,
@@ -433,7 +436,7 @@ fn joint_attention<B: Backend>(
     (part(output, 0, patches), text.output.as_ref().map(|output| part(output, patches, words)))
 }
 
-/// The MLP of a stream, four times as wide inside, with the tanh form of GELU.
+/// The MLP of a stream: the tanh form of GELU, and a hidden layer of four times the width.
 #[derive(Module, Debug)]
 struct FeedForward<B: Backend> {
     input: Linear<B>,
@@ -455,12 +458,12 @@ impl<B: Backend> FeedForward<B> {
     }
 }
 
-/// `x·(1 + scale) + shift`
+/// Applies scale and shift: `x·(1 + scale) + shift`.
 fn modulated<B: Backend>(x: Tensor<B, 3>, shift: Tensor<B, 3>, scale: Tensor<B, 3>) -> Tensor<B, 3> {
     x * (scale + 1.0) + shift
 }
 
-/// The `N` modulations of a layer, each `[B, 1, D]`.
+/// Computes the `N` modulations (shifts, scales, gates) of a layer, each `[B, 1, D]`.
 fn modulation<B: Backend, const N: usize>(layer: &Linear<B>, steering: Tensor<B, 2>) -> [Tensor<B, 3>; N] {
     let [rows, d] = steering.dims();
     let all = layer.forward(steering).reshape([rows, N, d]);

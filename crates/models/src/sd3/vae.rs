@@ -1,4 +1,4 @@
-//! The autoencoder between pictures and latents (arXiv 2112.10752; diffusers' `AutoencoderKL`).
+//! The autoencoder between images and latents (arXiv 2112.10752; diffusers' `AutoencoderKL`).
 
 use burn::{module::Module, prelude::*, tensor::FloatDType, tensor::activation};
 use serde::{Deserialize, Serialize};
@@ -16,27 +16,27 @@ pub struct VaeConfig {
     /// `AutoencoderKL`.
     #[serde(rename = "_class_name")]
     pub class_name: String,
-    /// Colour channels.
+    /// Colour channels of an image.
     pub in_channels: usize,
-    /// Colour channels, as many.
+    /// Colour channels of a decoded image, equal to `in_channels`.
     pub out_channels: usize,
     /// Channels of a latent.
     pub latent_channels: usize,
-    /// Channels of every resolution, from that of the picture down; each is half as large as the one before.
+    /// Channels of every resolution, from the image's down; each resolution is half the one before.
     pub block_out_channels: Vec<usize>,
-    /// Residual blocks of every resolution of the encoder; the decoder has one more.
+    /// Residual blocks per resolution in the encoder; the decoder has one more.
     pub layers_per_block: usize,
-    /// Groups of the normalisations.
+    /// Groups of the group normalisations.
     pub norm_num_groups: usize,
-    /// What latents are multiplied by for the transformer.
+    /// Factor that scales latents for the transformer.
     pub scaling_factor: f64,
-    /// What is taken from them before.
+    /// Offset subtracted from latents before scaling.
     #[serde(default)]
     pub shift_factor: Option<f64>,
-    /// A convolution between encoder and latent, which SD3 does not have.
+    /// Whether there is a convolution between encoder and latent; SD3 has none.
     #[serde(default = "yes")]
     pub use_quant_conv: bool,
-    /// The same between latent and decoder.
+    /// Whether there is a convolution between latent and decoder; SD3 has none.
     #[serde(default = "yes")]
     pub use_post_quant_conv: bool,
     /// Whether the lowest resolution has an attention.
@@ -51,7 +51,7 @@ fn yes() -> bool {
 const CLASS: &str = "AutoencoderKL";
 
 impl VaeConfig {
-    /// That of SD3 and SD3.5.
+    /// The configuration of SD3 and SD3.5.
     pub fn sd3() -> Self {
         Self {
             class_name: CLASS.to_owned(),
@@ -69,12 +69,12 @@ impl VaeConfig {
         }
     }
 
-    /// Pixels on the side of one number of a latent.
+    /// Pixels per latent element along each side.
     pub fn scale(&self) -> usize {
         1 << (self.block_out_channels.len() - 1)
     }
 
-    /// All that makes it a network that this code does not have, one sentence each.
+    /// Lists everything that is out of range or that this code does not support, one sentence each.
     pub fn problems(&self) -> Vec<String> {
         let sizes: Vec<(&str, usize)> = [("latent_channels", self.latent_channels)]
             .into_iter()
@@ -91,7 +91,7 @@ impl VaeConfig {
             problems.push("mid_block_add_attention must be true".to_owned());
         }
         if self.in_channels != 3 || self.out_channels != 3 {
-            problems.push("in_channels and out_channels must be 3: pictures are RGB".to_owned());
+            problems.push("in_channels and out_channels must be 3: images are RGB".to_owned());
         }
         if !(1..=8).contains(&self.block_out_channels.len()) {
             problems.push("block_out_channels must name 1 to 8 resolutions".to_owned());
@@ -107,7 +107,7 @@ impl VaeConfig {
     }
 }
 
-/// The autoencoder.
+/// The autoencoder of SD3.
 #[derive(Module, Debug)]
 pub struct Vae<B: Backend> {
     encoder: Encoder<B>,
@@ -118,31 +118,31 @@ pub struct Vae<B: Backend> {
     precision: FloatDType,
 }
 
-/// What the encoder says of a picture: a Gaussian over latents.
+/// The Gaussian over latents that the encoder predicts for an image.
 ///
 /// # Shapes
 /// - both: `[B, C, H/s, W/s]`, `s` being [`VaeConfig::scale`]
 #[derive(Clone, Debug)]
 pub struct Posterior<B: Backend> {
-    /// Its mean, not scaled.
+    /// Mean of the Gaussian, not scaled for the transformer.
     pub mean: Tensor<B, 4>,
-    /// The logarithm of its variance, within ±30 and 20.
+    /// Logarithm of the variance, clamped to `[−30, 20]`.
     pub log_variance: Tensor<B, 4>,
 }
 
 impl<B: Backend> Vae<B> {
-    /// The network of these sizes with the weights of a source.
+    /// Loads a network of these sizes from a source.
     pub fn load(config: &VaeConfig, source: &mut Source<'_, B>) -> Self {
         let (encoder, decoder) = (Encoder::load(config, source), Decoder::load(config, source));
         Self { encoder, decoder, config: config.clone(), precision: source.precision() }
     }
 
-    /// The sizes it was made with.
+    /// The sizes of the network.
     pub fn config(&self) -> &VaeConfig {
         &self.config
     }
 
-    /// A picture from the latents of the transformer.
+    /// Decodes the latents of the transformer to images.
     ///
     /// ```text
     /// decoder(latent / scaling + shift)
@@ -155,7 +155,7 @@ impl<B: Backend> Vae<B> {
         self.decoder.forward(latents.cast(self.precision)).cast(FloatDType::F32)
     }
 
-    /// What the encoder says of pictures.
+    /// Encodes images as Gaussians over latents.
     ///
     /// # Shapes
     /// - `pictures`: `[B, 3, H, W]` in `[−1, 1]`, sides multiples of [`VaeConfig::scale`]
@@ -166,7 +166,7 @@ impl<B: Backend> Vae<B> {
         Posterior { mean: moments.narrow(1, 0, channels), log_variance }
     }
 
-    /// The latents that the transformer works on: `(mean − shift)·scaling`, `[B, C, h, w]`.
+    /// Encodes images as latents for the transformer: `(mean − shift)·scaling`, `[B, C, h, w]`.
     pub fn latents(&self, pictures: Tensor<B, 4>) -> Tensor<B, 4> {
         (self.encode(pictures).mean - self.config.shift_factor.unwrap_or(0.0)) * self.config.scaling_factor
     }
@@ -247,14 +247,14 @@ impl<B: Backend> Decoder<B> {
     }
 }
 
-/// Every pixel four times, `[B, C, H, W]` to `[B, C, 2H, 2W]`.
+/// Doubles both sides by repeating pixels, `[B, C, H, W]` to `[B, C, 2H, 2W]`.
 fn doubled<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 4> {
     let [rows, channels, height, width] = x.dims();
     let planes: Tensor<B, 5> = x.reshape([rows * channels, height, 1, width, 1]);
     planes.expand([rows * channels, height, 2, width, 2]).reshape([rows, channels, 2 * height, 2 * width])
 }
 
-/// The residual blocks of one resolution, and the convolution on the way to the next.
+/// The residual blocks of one resolution, and the convolution that leads to the next.
 #[derive(Module, Debug)]
 struct Level<B: Backend> {
     residuals: Vec<Residual<B>>,
@@ -307,7 +307,7 @@ impl<B: Backend> Middle<B> {
     }
 }
 
-/// `x + conv(silu(norm(conv(silu(norm(x))))))`
+/// Residual block `x + conv(silu(norm(conv(silu(norm(x))))))`; a 1x1 convolution adapts `x` if the channels differ.
 #[derive(Module, Debug)]
 struct Residual<B: Backend> {
     norm1: GroupNorm<B>,
@@ -336,7 +336,7 @@ impl<B: Backend> Residual<B> {
     }
 }
 
-/// Attention of every pixel to all others, with one head.
+/// Self-attention over all pixels, with one head.
 #[derive(Module, Debug)]
 struct PixelAttention<B: Backend> {
     norm: GroupNorm<B>,

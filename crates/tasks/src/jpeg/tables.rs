@@ -8,17 +8,17 @@ pub(super) const ZIGZAG: [usize; 64] = [
     49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63,
 ];
 
-/// How a component is coded.
+/// Tables by which a component is coded.
 pub(super) struct Tables {
-    /// What coefficients are divided by, in the order of the file: table K.1 or K.2, a tenth of it at quality 95.
+    /// Quantisation steps, in the order of the file: table K.1 or K.2, a tenth of it at quality 95.
     pub steps: [u8; 64],
-    /// The code for means: symbols are numbers of bits.
+    /// The code for means: symbols are bit lengths.
     pub means: Codes,
-    /// The code for other coefficients: symbols are 16 times the number of zeros before one plus its number of bits.
+    /// The code for other coefficients: symbols are 16 times the number of preceding zeros plus the bit length.
     pub others: Codes,
 }
 
-/// Those of the brightness.
+/// Tables of the luma component.
 pub(super) static LUMA: LazyLock<Tables> = LazyLock::new(|| Tables {
     steps: [
         2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 2, 2, 2, 2, 2, 4, 3, 2, 2, 2, 2, 5, 4, 4, 3, 4, 6, 5, 6, 6, 6, 5, 6, 6, 6, 7, 9, 8, 6, 7,
@@ -44,7 +44,7 @@ pub(super) static LUMA: LazyLock<Tables> = LazyLock::new(|| Tables {
     ),
 });
 
-/// Those of the two colour differences.
+/// Tables of the two chroma components.
 pub(super) static CHROMA: LazyLock<Tables> = LazyLock::new(|| Tables {
     steps: [
         2, 2, 2, 2, 2, 2, 5, 3, 3, 5, 10, 7, 6, 7, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10,
@@ -71,11 +71,11 @@ pub(super) static CHROMA: LazyLock<Tables> = LazyLock::new(|| Tables {
     ),
 });
 
-/// A Huffman code: bits and their number for every symbol.
+/// A Huffman code: the code word and its bit length for every symbol.
 pub(super) struct Codes([(u32, u8); 256]);
 
 impl Codes {
-    /// The code with so many words of 1, 2, … bits for these symbols (annex C).
+    /// Builds the code for these symbols, where `words` has the numbers of code words of 1, 2, … bits (annex C).
     fn new(words: [u8; 16], symbols: &[u8]) -> Self {
         let mut codes = [(0, 0); 256];
         let (mut next, mut symbols) = (0, symbols.iter());
@@ -89,7 +89,7 @@ impl Codes {
         Self(codes)
     }
 
-    /// The bits for a symbol, and how many they are.
+    /// The code word of a symbol, and its bit length.
     pub fn code(&self, symbol: u8) -> (u32, u8) {
         let code = self.0[usize::from(symbol)];
         debug_assert!(code.1 > 0, "no code for symbol {symbol:#x}");

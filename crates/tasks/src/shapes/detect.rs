@@ -1,6 +1,7 @@
-//! From pixels to objects: segmentation, connected components, the colour and shape of each.
+//! Detects objects in pixels: segmentation, connected components, colour and shape of each.
 //!
-//! Gets a picture and nothing else. What is neither background nor a clean shape of a known colour is counted as unrecognised.
+//! Sees only the image, not the prompt. Anything that is neither background nor a clean shape of a known
+//! colour counts as unrecognised.
 
 use super::{Color, Object, Shape, render::coverage};
 use crate::{image::Image, pixels::background};
@@ -8,55 +9,56 @@ use crate::{image::Image, pixels::background};
 /// One recognised object.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Detection {
-    /// Its shape.
+    /// Shape of the object.
     pub shape: Shape,
-    /// Its colour.
+    /// Colour of the object.
     pub color: Color,
-    /// Its centre (x, y), in shares of the picture's side.
+    /// Centre (x, y), in shares of the image's side.
     pub center: (f32, f32),
-    /// The side of its bounding square, in shares of the picture's side.
+    /// Side of the bounding square, in shares of the image's side.
     pub size: f32,
-    /// How well the ideal shape covers it: soft intersection over union, in `[0, 1]`.
+    /// Fit of the ideal shape: soft intersection over union, in `[0, 1]`.
     pub fit: f32,
 }
 
-/// Everything that was found in a picture.
+/// Everything that was found in an image.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Detections {
     /// The recognised objects.
     pub objects: Vec<Detection>,
-    /// The number of blobs that are no clean shape of a known colour; many specks, and a background with something in it, count as one
-    /// each.
+    /// Number of blobs that are not a clean shape of a known colour. Many specks together count as one blob,
+    /// and so does a background that is not plain.
     pub unrecognised: usize,
 }
 
-/// Distance from the background, in RGB, from which a pixel is foreground.
+/// RGB distance from the background above which a pixel is foreground.
 const FOREGROUND: f32 = 0.3;
-/// The smallest blob that counts, in shares of the picture: 2 of 24 x 24 pixels. A smaller one is a speck; specks that together are
-/// as large as that count as one blob that is no shape.
+/// Smallest blob that counts, in shares of the image: 2 of 24 x 24 pixels. A smaller blob is a speck; specks
+/// that together reach this size count as one unrecognised blob.
 const SPECK: f32 = 2.0 / 576.0;
-/// The largest root mean square distance of the background's pixels from their median, in RGB.
+/// Largest root mean square distance of the background's pixels from their median, in RGB.
 const SPREAD: f32 = 0.07;
-/// The largest distance of a field of the background from that median, in RGB; a field is [`FIELD`] of the picture wide and high.
-/// What is larger than a field and farther off is a thing that a person sees.
+/// Largest distance of the mean colour of a background field from the background's median, in RGB; a field is
+/// [`FIELD`] of the image wide and high. Anything larger than a field and farther off is visible to a person.
 const FAINT: f32 = 0.08;
-/// The side of such a field, in shares of the picture's side: 3 of 24 pixels.
+/// Side of a background field, in shares of the image's side: 3 of 24 pixels.
 const FIELD: f32 = 3.0 / 24.0;
-/// The smallest and the largest size of an object, in shares of the picture's side.
+/// Smallest and largest size of an object, in shares of the image's side.
 const SIZES: std::ops::RangeInclusive<f32> = 5.0 / 24.0..=13.0 / 24.0;
-/// The smallest fit of the best shape.
+/// Smallest fit at which the best shape is accepted.
 const FIT: f32 = 0.72;
-/// The smallest share of an object's mass that lies in its opaque pixels, `Σo²/Σo`; below it the object is blurred.
+/// Smallest share of an object's mass that lies in its opaque pixels, `Σo²/Σo`; below it the object is blurred.
 const SHARPNESS: f32 = 0.76;
-/// The largest distance between the mean colour of an object and the colour it is taken for.
+/// Largest RGB distance between the mean colour of an object and the known colour assigned to it.
 const COLOR_DISTANCE: f32 = 0.28;
-/// The smallest share of an object's pixels that must have its colour.
+/// Smallest share of an object's pixels that must have its colour.
 const ONE_COLOR: f32 = 0.85;
 
-/// Finds the objects of a three-channel picture. Values outside `[0, 1]` are clamped; a picture that is not finite has none.
+/// Finds the objects of a three-channel image. Values outside `[0, 1]` are clamped; an image with NaN or
+/// infinite values has no objects and counts as unrecognised.
 ///
 /// # Panics
-/// If the picture has fewer than three channels or is not square.
+/// If the image has fewer than three channels or is not square.
 pub fn detect(image: &Image) -> Detections {
     assert!(image.channels >= 3 && image.height == image.width, "the verifier needs square RGB pictures");
     if !image.pixels.iter().all(|value| value.is_finite()) {
@@ -71,7 +73,7 @@ pub fn detect(image: &Image) -> Detections {
     Detections { objects, unrecognised }
 }
 
-/// A picture with its background known.
+/// An image with its background and foreground separated.
 struct Pixels {
     side: usize,
     rgb: Vec<[f32; 3]>,
@@ -122,7 +124,7 @@ impl Pixels {
         [up, down, left, right].into_iter().flatten()
     }
 
-    /// Whether there is nothing to be seen in the background.
+    /// Whether the background is free of visible structure.
     fn background_is_plain(&self) -> bool {
         let open: Vec<bool> = (0..self.rgb.len()).map(|index| self.is_open(index)).collect();
         let apart = |index: usize| difference(self.rgb[index], self.background);
@@ -140,7 +142,8 @@ impl Pixels {
         spread <= SPREAD && !corners.into_iter().any(faint)
     }
 
-    /// Whether a pixel is background and so are the eight around it: none of them is an object's anti-aliased rim.
+    /// Whether a pixel and its eight neighbours are background, so that the pixel is not on an object's
+    /// anti-aliased rim.
     fn is_open(&self, index: usize) -> bool {
         let (row, column) = (index / self.side, index % self.side);
         let around = |place: usize| place.saturating_sub(1)..=(place + 1).min(self.side - 1);
@@ -161,7 +164,8 @@ impl Pixels {
             .filter(|best| best.fit >= FIT && SIZES.contains(&best.size))
     }
 
-    /// The one known colour of a component, judged by its inner pixels, which do not blend with the background.
+    /// The known colour of a component, judged by its inner pixels, which do not blend with the background;
+    /// `None` if there is no such colour.
     fn color(&self, component: &[usize]) -> Option<Color> {
         let inner = |&&index: &&usize| self.neighbours(index).filter(|&neighbour| self.foreground[neighbour]).count() == 4;
         let mut pixels: Vec<[f32; 3]> = component.iter().filter(inner).map(|&index| self.rgb[index]).collect();
@@ -175,7 +179,7 @@ impl Pixels {
         (distance(mean, color.rgb()) <= COLOR_DISTANCE && same >= ONE_COLOR).then_some(color)
     }
 
-    /// How opaque every pixel is if this component of this colour was painted over the background; 0 far from the component.
+    /// Opacity of every pixel if this component was painted in this colour over the background; 0 away from the component.
     fn opacity(&self, component: &[usize], color: Color) -> Vec<f32> {
         let paint = difference(color.rgb(), self.background);
         let length = dot(paint, paint);
@@ -191,7 +195,7 @@ impl Pixels {
         opacity
     }
 
-    /// The object of this shape with the component's area and centre of mass, and how well it covers it.
+    /// Fits an object of this shape to the component's area and centre of mass, and measures the fit.
     fn fit(&self, shape: Shape, color: Color, opacity: &[f32]) -> Option<Detection> {
         let pixels = self.side as f32;
         let mass: f32 = opacity.iter().sum();
@@ -203,7 +207,7 @@ impl Pixels {
         let Moments { area, below } = moments(shape);
         let size = (mass / area).sqrt() / pixels;
         let object = Object { shape, color, center: (x, y - below * size), size };
-        // A blob as large as the picture is no object, and its template would lie outside.
+        // A blob as large as the image is not an object, and its template would lie outside.
         (size < 1.0).then(|| {
             let ideal = coverage(&object, self.side);
             let (shared, total) =
@@ -213,7 +217,7 @@ impl Pixels {
     }
 }
 
-/// A shape's area and the height of its centre of mass below the middle of its bounding square of side 1.
+/// Area of a shape in a bounding square of side 1, and depth of its centre of mass below the middle.
 struct Moments {
     area: f32,
     below: f32,

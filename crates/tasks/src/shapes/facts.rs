@@ -1,34 +1,34 @@
-//! What can be said of a scene in yes and no: the labels of a classifier, and what its answers are worth to a prompt.
+//! Yes-or-no facts about a scene: the labels of a classifier, and the score that its answers give for a prompt.
 //!
-//! The classifier is a reward that can be fooled: it never saw anything but clean scenes. The verifier is what it stands in for.
+//! The classifier is a reward that can be hacked: it was trained on clean scenes only. It stands in for the verifier.
 
 use super::{Color, Metadata, Relation, Scene, Shape};
 
-/// Counts that are told apart: none, one, … and this many less one or more.
+/// Number of counts that are told apart: none, one, …, and `COUNTS − 1` or more.
 const COUNTS: usize = 6;
 
-/// How many facts there are: for every shape how many of it there are and in which colours, for every pair of shapes how they lie.
+/// Number of facts: the counts and colours of every shape, and the relations of every pair of shapes.
 pub const FACTS: usize = Shape::ALL.len() * (COUNTS + Color::ALL.len() + Shape::ALL.len() * Relation::ALL.len());
 
-/// That there are exactly `count` of a shape.
+/// Index of the fact that a shape occurs exactly `count` times.
 fn counted(shape: Shape, count: usize) -> usize {
     shape as usize * COUNTS + count.min(COUNTS - 1)
 }
 
-/// That one of a shape has a colour.
+/// Index of the fact that an object of a shape has a colour.
 fn colored(shape: Shape, color: Color) -> usize {
     Shape::ALL.len() * COUNTS + shape as usize * Color::ALL.len() + color as usize
 }
 
-/// That the one object of a shape lies in a direction as seen from the one object of another.
+/// Index of the fact that the only object of a shape has a relation to the only object of another shape.
 fn placed(shape: Shape, relation: Relation, from: Shape) -> usize {
     let pair = shape as usize * Shape::ALL.len() + from as usize;
     Shape::ALL.len() * (COUNTS + Color::ALL.len()) + pair * Relation::ALL.len() + relation as usize
 }
 
-/// Labels of a scene: for every fact whether it holds, nothing where the scene does not say.
+/// Labels of a scene: whether each fact holds, `None` where the scene does not say.
 ///
-/// Colours are said of shapes that are there, places of pairs of shapes that are there once each.
+/// Colours are labelled for shapes that occur, relations for pairs of shapes that occur once each.
 pub fn facts(scene: &Scene) -> Vec<Option<bool>> {
     let mut facts = vec![None; FACTS];
     let of = |shape: Shape| scene.objects.iter().filter(move |object| object.shape == shape);
@@ -50,8 +50,8 @@ pub fn facts(scene: &Scene) -> Vec<Option<bool>> {
     facts
 }
 
-/// How much of what a prompt asks for a picture is believed to show: the mean over the entries of the mean of their parts, as in
-/// [`super::verify`], with the probability of each fact in place of its truth; in `[0, 1]`.
+/// Score of an image by the classifier's probabilities, in `[0, 1]`: the mean over entries of the mean over
+/// their parts, as in [`super::verify`], with the probability of each fact in place of its truth.
 ///
 /// # Panics
 /// If there is not one probability for every fact.

@@ -1,4 +1,4 @@
-//! Every prompt of the task in plain English, and which of them may be trained on.
+//! Every prompt of the task in plain English, split into training, validation, test and unseen prompts.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -8,34 +8,36 @@ use std::{
 use super::{Color, Entry, Excluded, Metadata, Relation, Shape, Tag};
 use crate::prompts::{Prompt, PromptSet};
 
-/// Pairs that no training prompt mentions: one for every shape.
+/// Pairs of shape and colour that no training prompt mentions, one per shape.
 pub const UNSEEN: [(Shape, Color); 4] =
     [(Shape::Circle, Color::Cyan), (Shape::Square, Color::Magenta), (Shape::Triangle, Color::Red), (Shape::Cross, Color::Green)];
 
-/// A part of the task's prompts. No scene that a prompt of [`Split::Validation`], [`Split::Test`] or [`Split::Unseen`] asks for is
-/// asked for by a prompt of [`Split::Train`], in whatever words and order; kinds of too few scenes are the exception
+/// A split of the task's prompts.
+///
+/// No prompt of [`Split::Train`] asks for a scene of [`Split::Validation`], [`Split::Test`] or
+/// [`Split::Unseen`], in whatever words and order. Kinds of prompt with too few scenes are the exception
 /// ([`Metadata::is_trained_on`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// What is trained on.
+    /// Training prompts.
     Train,
-    /// Held out, to choose checkpoints and settings by.
+    /// Held out, to choose checkpoints and settings.
     Validation,
-    /// Held out, and chooses nothing.
+    /// Held out; chooses nothing.
     Test,
-    /// Held out: prompts with one of the [`UNSEEN`] pairs. They choose nothing.
+    /// Held out: prompts with one of the [`UNSEEN`] pairs; chooses nothing.
     Unseen,
 }
 
-/// One scene in this many is held out for validation, and as many for the test.
+/// One scene in this many is held out for validation, and one for the test.
 const HELD_OUT: usize = 6;
-/// Scenes that a kind must have for some of them to be held out.
+/// Smallest number of scenes of a kind from which some are held out.
 const ENOUGH: usize = 20;
 
 /// All prompts of a split, kind by kind, always in the same order.
 ///
-/// Scenes are dealt by the rank of a hash. A kind of fewer than 20 scenes has none to spare: training, validation and test have
-/// all of its prompts.
+/// Scenes are distributed by the rank of a hash. A kind of fewer than 20 scenes has none to spare: training,
+/// validation and test all have all of its prompts.
 pub fn prompts(split: Split) -> PromptSet {
     let of_kind = |tag: Tag| -> Vec<Metadata> {
         let (unseen, seen): (Vec<_>, Vec<_>) = all_of(tag).into_iter().partition(mentions_unseen);
@@ -58,7 +60,7 @@ pub fn prompts(split: Split) -> PromptSet {
     PromptSet { name: format!("shapes-{split:?}").to_lowercase(), prompts }
 }
 
-/// The scenes of some prompts, once each, by the rank of their hash.
+/// The distinct scenes of some prompts, by the rank of their hash.
 fn ranked_scenes(prompts: &[Metadata]) -> Vec<String> {
     let scenes: BTreeSet<String> = prompts.iter().map(Metadata::scene).collect();
     let mut ranked: Vec<String> = scenes.into_iter().collect();
@@ -73,8 +75,8 @@ static TRAINED: LazyLock<HashSet<String>> = LazyLock::new(|| {
 });
 
 impl Metadata {
-    /// The scene that is asked for, as a text that is equal for equal scenes, in whatever words and order: `a circle left of a
-    /// square` and `a square right of a circle` are one scene.
+    /// A text that identifies the scene, whatever the words and order of the prompt:
+    /// `a circle left of a square` and `a square right of a circle` are one scene.
     pub fn scene(&self) -> String {
         let named = |entry: &Entry| {
             let color = entry.color.map_or("any", Color::word);
@@ -82,7 +84,7 @@ impl Metadata {
         };
         let anchors: Vec<usize> = self.include.iter().filter_map(|entry| entry.position).map(|(_, anchor)| anchor).collect();
         let part = |(index, entry): (usize, &Entry)| match entry.position {
-            // Left and above only: the other two are the same relations, read backwards.
+            // Left and above only: the other two relations are these read backwards.
             Some((relation, anchor)) => {
                 let (here, there) = (named(entry), self.include.get(anchor).map(named).unwrap_or_default());
                 Some(match relation {
@@ -107,9 +109,11 @@ impl Metadata {
 /// One caption in this many is held back from pre-training.
 const HELD_BACK: usize = 5;
 
-/// The captions of pre-training: four fifths of the texts of every kind, by the rank of a hash, and none with one of the [`UNSEEN`]
-/// pairs. They are not the training prompts: a base model has read of most scenes that reinforcement learning holds out, as Stable
-/// Diffusion has of GenEval's, but of no unseen pair.
+/// The captions of pre-training: four fifths of the texts of every kind, by the rank of a hash, without the
+/// [`UNSEEN`] pairs.
+///
+/// They are not the training prompts: a base model has read captions of most scenes that reinforcement learning holds
+/// out (as Stable Diffusion has read captions of GenEval's scenes), but none with an unseen pair.
 pub fn captions() -> PromptSet {
     let mut captions = Vec::new();
     for tag in Tag::ALL {
@@ -120,8 +124,8 @@ pub fn captions() -> PromptSet {
     PromptSet { name: "shapes-captions".to_owned(), prompts: captions }
 }
 
-/// Detailed captions: the [`captions`] of [`Tag::Position`] with every colour named, without the [`UNSEEN`] pairs. A picture teaches
-/// more the more its caption says of it (arXiv 2403.03206, section 5.2.2).
+/// Detailed captions: the [`captions`] of [`Tag::Position`] with every colour named, without the [`UNSEEN`]
+/// pairs. An image teaches more if its caption says more about it (arXiv 2403.03206, section 5.2.2).
 pub fn detailed() -> PromptSet {
     let placed = captions().prompts.into_iter().filter_map(|prompt| prompt.metadata);
     let placed = placed.filter(|metadata| metadata.tag == Tag::Position);
@@ -130,7 +134,7 @@ pub fn detailed() -> PromptSet {
     PromptSet { name: "shapes-detailed".to_owned(), prompts: seen.collect() }
 }
 
-/// A prompt of [`Tag::Position`] with the colours of what is placed and of its anchor.
+/// Adds colours to a prompt of [`Tag::Position`], for the placed object and for its anchor.
 fn in_colors(metadata: &Metadata, (placed, anchor): (Color, Color)) -> Metadata {
     let [b, a] = &metadata.include[..] else { unreachable!("a position prompt has two objects") };
     let include = vec![Entry { color: Some(anchor), ..b.clone() }, Entry { color: Some(placed), ..a.clone() }];
@@ -240,7 +244,7 @@ fn describe(tag: Tag, include: Vec<Entry>, text: &str) -> Metadata {
     Metadata { tag, include, exclude: Vec::new(), prompt: format!("a photo of {text}") }
 }
 
-/// FNV-1a: the same on every machine and in every version of Rust.
+/// FNV-1a hash, equal on every machine and in every version of Rust.
 fn hash(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -1,4 +1,4 @@
-//! What a prompt asks for, in GenEval's own form.
+//! Metadata of prompts, in GenEval's format.
 
 use rand::{Rng, seq::IndexedRandom};
 use serde::{Deserialize, Serialize};
@@ -11,12 +11,12 @@ use super::{Color, Shape};
 pub struct Metadata {
     /// The kind of prompt.
     pub tag: Tag,
-    /// What must be there.
+    /// Objects that the image must show.
     pub include: Vec<Entry>,
-    /// What must not be there: `count` or more of a class.
+    /// Objects that the image must not show: `count` or more of a class.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<Excluded>,
-    /// The text.
+    /// The text of the prompt.
     pub prompt: String,
 }
 
@@ -39,7 +39,7 @@ pub enum Tag {
 }
 
 impl Tag {
-    /// All of them.
+    /// All kinds of prompt.
     pub const ALL: [Self; 6] =
         [Self::SingleObject, Self::TwoObject, Self::Counting, Self::Colors, Self::Position, Self::ColorAttr];
 
@@ -56,33 +56,33 @@ impl Tag {
     }
 }
 
-/// Objects that must be there.
+/// Objects that an image must show.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// The shape.
     pub class: Shape,
-    /// How many.
+    /// Number of objects.
     pub count: usize,
-    /// Their colour, if it was asked for.
+    /// Colour of the objects, if the prompt names one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub color: Option<Color>,
-    /// Where they lie relative to another entry of the list, by its index.
+    /// Position relative to another entry of the list, given by its index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<(Relation, usize)>,
 }
 
-/// Objects that must not be there.
+/// Objects that an image must not show.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Excluded {
     /// The shape.
     pub class: Shape,
-    /// This many or more are too many.
+    /// Number of objects from which on there are too many.
     pub count: usize,
 }
 
-/// Where one object lies, seen from another.
+/// Position of one object relative to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Relation {
     /// Smaller x.
@@ -100,7 +100,7 @@ pub enum Relation {
 }
 
 impl Relation {
-    /// All of them.
+    /// All relations.
     pub const ALL: [Self; 4] = [Self::LeftOf, Self::RightOf, Self::Above, Self::Below];
 
     /// The English words.
@@ -113,7 +113,7 @@ impl Relation {
         }
     }
 
-    /// How far `from` lies in this direction as seen from `to`, both (x, y); negative on the other side.
+    /// Distance of `from` in this direction as seen from `to`, both (x, y); negative on the other side.
     pub fn distance(self, from: (f32, f32), to: (f32, f32)) -> f32 {
         match self {
             Self::LeftOf => to.0 - from.0,
@@ -123,7 +123,7 @@ impl Relation {
         }
     }
 
-    /// The same relation, seen from the other object.
+    /// The relation as seen from the other object.
     pub(super) fn opposite(self) -> Self {
         match self {
             Self::LeftOf => Self::RightOf,
@@ -135,15 +135,15 @@ impl Relation {
 }
 
 impl Metadata {
-    /// Whether it asks for something without naming its colour.
+    /// Whether the prompt asks for an object without naming its colour.
     pub fn leaves_a_color_open(&self) -> bool {
         self.include.iter().any(|entry| entry.color.is_none())
     }
 
-    /// What a slightly different prompt asks for: same kind, one thing changed, so that no picture satisfies both.
+    /// Metadata of a slightly different prompt: same kind, one thing changed, so that no image satisfies both.
     ///
-    /// A shape, a colour, a count by one, a relation turned round, or two colours exchanged. Used for the wrong captions of
-    /// pre-training and to test the verifier. The `prompt` is left as it was.
+    /// Changes a shape, a colour or a count, reverses a relation, or exchanges two colours. Used for the
+    /// wrong captions of pre-training and to test the verifier. `prompt` stays as it was.
     #[must_use]
     pub fn similar(&self, rng: &mut impl Rng) -> Self {
         let mut other = self.clone();

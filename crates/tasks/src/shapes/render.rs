@@ -1,4 +1,4 @@
-//! From a scene to pixels.
+//! Renders scenes to pixels.
 
 use super::{Object, Scene, Shape};
 use crate::image::Image;
@@ -18,7 +18,7 @@ pub fn render(scene: &Scene, resolution: usize) -> Image {
     Image { channels: 3, height: resolution, width: resolution, pixels }
 }
 
-/// The share of every pixel that an object covers, row-major, in `[0, 1]`.
+/// Share of every pixel that an object covers, row-major, in `[0, 1]`.
 pub fn coverage(object: &Object, resolution: usize) -> Vec<f32> {
     let mut shares = vec![0.0; resolution * resolution];
     for (row, column, share) in covered(object, resolution) {
@@ -30,7 +30,7 @@ pub fn coverage(object: &Object, resolution: usize) -> Vec<f32> {
 /// Samples per pixel and axis.
 const SAMPLES: usize = 4;
 
-/// The pixels that an object touches, with the share of each that it covers.
+/// Pixels that an object touches, each with the share that the object covers.
 fn covered(object: &Object, resolution: usize) -> impl Iterator<Item = (usize, usize, f32)> {
     let object = *object;
     let side = resolution as f32;

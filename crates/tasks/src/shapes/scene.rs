@@ -1,4 +1,4 @@
-//! What is in a picture, before it is drawn.
+//! Scenes: the content of an image, before it is drawn.
 
 use rand::{Rng, seq::IndexedRandom};
 
@@ -7,13 +7,13 @@ use super::{Color, Metadata, Relation, Shape};
 /// One object of a scene.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Object {
-    /// Its shape.
+    /// Shape of the object.
     pub shape: Shape,
-    /// Its colour.
+    /// Colour of the object.
     pub color: Color,
-    /// Its centre (x, y), in shares of the picture's side, from the top left.
+    /// Centre (x, y), in shares of the image's side, from the top left.
     pub center: (f32, f32),
-    /// The side of its bounding square, in shares of the picture's side.
+    /// Side of the bounding square, in shares of the image's side.
     pub size: f32,
 }
 
@@ -29,23 +29,23 @@ pub struct Scene {
 /// Sizes of objects, in shares of the side; crowded scenes get the smaller ones.
 const SIZES: (f32, f32) = (7.5 / 24.0, 10.0 / 24.0);
 const CROWDED_SIZES: (f32, f32) = (7.0 / 24.0, 8.5 / 24.0);
-/// Objects from which a scene counts as crowded.
+/// Number of objects from which on a scene counts as crowded.
 const CROWDED: usize = 3;
 /// The smallest gap between two bounding squares.
 const GAP: f32 = 2.0 / 24.0;
 /// The smallest gap between an object and the frame.
 const MARGIN: f32 = 0.5 / 24.0;
-/// How far along its axis a stated relation reaches at least.
+/// Smallest distance along its axis of a relation in a drawn scene.
 const RELATION_DISTANCE: f32 = 0.25;
 
-/// Height and width of the smallest picture whose objects can be told apart, in pixels.
+/// Height and width of the smallest image whose objects can be told apart, in pixels.
 pub const SMALLEST_PICTURE: usize = 16;
 
 impl Scene {
-    /// A random scene for which the metadata holds, and nothing else is in it.
+    /// Draws a random scene with exactly the objects that the metadata asks for.
     ///
-    /// Colours that are not asked for are uniform. Deterministic given the generator. `resolution` is in pixels and only
-    /// guards against pictures too small to draw on.
+    /// Colours that are not asked for are uniformly distributed. Deterministic given the generator.
+    /// `resolution` is in pixels and only guards against images too small to draw on.
     ///
     /// # Panics
     /// If `resolution` is below [`SMALLEST_PICTURE`], or more objects are asked for than fit.
@@ -61,7 +61,7 @@ impl Scene {
     }
 }
 
-/// Places one object after the other; gives up where the next one finds no room.
+/// Places one object after the other; returns `None` if an object finds no room.
 fn attempt(metadata: &Metadata, rng: &mut impl Rng) -> Option<Vec<Object>> {
     let total: usize = metadata.include.iter().map(|entry| entry.count).sum();
     let sizes = if total >= CROWDED { CROWDED_SIZES } else { SIZES };
@@ -97,7 +97,7 @@ fn apart(a: &Object, b: &Object) -> bool {
     (a.center.0 - b.center.0).abs() >= reach || (a.center.1 - b.center.1).abs() >= reach
 }
 
-/// Whether `object` lies clearly in the direction of `relation` from `anchor`, more than sideways.
+/// Whether `object` lies clearly in the direction of `relation` from `anchor`, and farther in this direction than sideways.
 fn related(relation: Relation, object: &Object, anchor: &Object) -> bool {
     let along = relation.distance(object.center, anchor.center);
     let sideways = match relation {

@@ -1,6 +1,6 @@
-//! Variety where a prompt leaves the colour open: measured as an entropy, and as a reward that is named after it.
+//! Colour variety where a prompt leaves the colour open: an entropy that measures it, and a reward for it.
 //!
-//! No prompt of the task leaves the shape open, so shapes have no such entropy.
+//! No prompt of the task leaves the shape open, so there is no entropy of shapes.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,11 @@ use crate::{
     reward::{Reward, RewardError},
 };
 
-/// How often each colour was chosen, by the prompt and the shape that had the choice.
+/// Counts of the chosen colours, by prompt and shape.
 type Choices<'a> = BTreeMap<(&'a str, Shape), [usize; Color::ALL.len()]>;
 
-/// The entropy of the colours that prompts leave open, in `[0, 1]`; 0 of no object, nothing where no prompt leaves a colour open.
+/// Entropy of the colours that prompts leave open, in `[0, 1]`; 0 if no object is recognised, `None` if no
+/// prompt leaves a colour open.
 ///
 /// ```text
 /// H = −Σ p·ln p / ln 6
@@ -24,7 +25,7 @@ type Choices<'a> = BTreeMap<(&'a str, Shape), [usize; Color::ALL.len()]>;
 /// `n` objects (Miller 1955), then the mean over prompts and shapes, weighted by their objects.
 ///
 /// # Panics
-/// If a picture of such a prompt is not square or has fewer than three channels.
+/// If an image of such a prompt is not square or has fewer than three channels.
 pub fn color_entropy(images: &[Image], prompts: &[&Prompt]) -> Option<f64> {
     let mut choices = Choices::new();
     let mut open = false;
@@ -40,7 +41,7 @@ pub fn color_entropy(images: &[Image], prompts: &[&Prompt]) -> Option<f64> {
     open.then(|| chosen.iter().map(|(objects, entropy)| objects * entropy).sum::<f64>() / objects.max(1.0))
 }
 
-/// The corrected entropy of some counts, relative to that of as many equal ones.
+/// Corrected entropy of some counts, relative to the entropy of equal counts.
 fn entropy(counts: &[usize; Color::ALL.len()]) -> f64 {
     let n = counts.iter().sum::<usize>() as f64;
     let shares = counts.iter().filter(|count| **count > 0).map(|&count| count as f64 / n);
@@ -49,7 +50,7 @@ fn entropy(counts: &[usize; Color::ALL.len()]) -> f64 {
     ((plain + (seen - 1.0) / (2.0 * n)) / (counts.len() as f64).ln()).min(1.0)
 }
 
-/// The colours of a picture's objects whose colour was not asked for.
+/// Shapes and colours of an image's objects whose colour was left open.
 fn free_colors(image: &Image, metadata: &Metadata) -> Vec<(Shape, Color)> {
     let free: Vec<Shape> = metadata.include.iter().filter(|entry| entry.color.is_none()).map(|entry| entry.class).collect();
     if free.is_empty() {
@@ -59,11 +60,11 @@ fn free_colors(image: &Image, metadata: &Metadata) -> Vec<(Shape, Color)> {
     objects.filter(|object| free.contains(&object.shape)).map(|object| (object.shape, object.color)).collect()
 }
 
-/// How unusual the colours are that a picture chose where its prompt leaves them open, in `[0, 1]`: the mean over those objects of
-/// one minus the share of their colour among the other right pictures of the same prompt.
+/// Rarity of an image's colours where its prompt leaves them open, in `[0, 1]`: the mean over these objects
+/// of one minus the share of their colour among the other right images of the same prompt.
 ///
-/// A picture that is not strictly right has 0, and so has every picture of a prompt that names all colours. In a group whose
-/// colours are evenly spread all right pictures have the same score; a policy that settles on one colour loses it.
+/// An image that is not strictly right scores 0, as does every image of a prompt that names all colours. In a
+/// group whose colours are evenly spread all right images have the same score; a policy that settles on one colour loses it.
 #[derive(Clone, Copy, Debug)]
 pub struct ShapesVariety;
 
@@ -95,7 +96,7 @@ impl Reward for ShapesVariety {
                 let alike = counts[color as usize] - own_of(Some(color));
                 1.0 - alike as f32 / others.max(1) as f32
             };
-            // From 0 on: the sum of nothing is −0 in the standard library.
+            // Folds from 0: the standard library's sum of no numbers is −0.
             own.iter().map(rarity).fold(0.0, |sum, rarity| sum + rarity) / own.len().max(1) as f32
         };
         Ok(chosen.iter().zip(prompts).map(score).collect())
@@ -152,7 +153,8 @@ mod tests {
         images.push(picture(Shape::Circle, Color::Blue));
         images.push(picture(Shape::Square, Color::Green));
         let scores = ShapesVariety.score(&images, &[&free; 5]).expect("scores");
-        // Of the three other right pictures two are red, or none is blue; the last one is wrong.
+        // For a red image two of the three other right images are red, for the blue one none is blue; the
+        // last image is wrong.
         let asked = [1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0, 1.0, 0.0];
         assert!(scores.iter().zip(asked).all(|(score, asked)| (score - asked).abs() < 1e-6), "{scores:?}");
         let named = prompt(Shape::Circle, Some(Color::Red));

@@ -1,4 +1,4 @@
-//! Whether a picture shows what its metadata asks for: strictly, and in part.
+//! The verifier: judges whether an image shows what its metadata asks for, strictly and in part.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,43 +9,43 @@ use crate::{
     reward::{Reward, RewardError},
 };
 
-/// The verdict on one picture.
+/// The verdict on one image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Verdict {
-    /// What is wrong with it; nothing if it shows exactly what was asked for, and nothing else.
+    /// The first fault; `None` if the image shows exactly the objects that were asked for.
     pub fault: Option<Fault>,
-    /// How much of what was asked for it shows, in `[0, 1]`.
+    /// Partial score in `[0, 1]`: the share of the request that the image fulfils.
     pub partial: f32,
 }
 
 impl Verdict {
-    /// Exactly what was asked for, and nothing else.
+    /// Whether the image shows exactly the objects that were asked for.
     pub fn strict(&self) -> bool {
         self.fault.is_none()
     }
 }
 
-/// The first thing that is wrong with a picture; those after it in this list may be wrong as well.
+/// The first fault of an image; later faults in this list may apply as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
-    /// Something in it is no clean shape of a known colour.
+    /// Something in the image is not a clean shape of a known colour.
     Unclear,
     /// More or fewer objects than asked for.
     Number,
     /// The wrong shapes, or the wrong number of one of them.
     Shapes,
-    /// The wrong colours, or on the wrong objects.
+    /// The wrong colours, or the right colours on the wrong objects.
     Colors,
     /// A relation that does not hold.
     Places,
 }
 
 impl Fault {
-    /// All of them.
+    /// All faults, in the order in which they are checked.
     pub const ALL: [Self; 5] = [Self::Unclear, Self::Number, Self::Shapes, Self::Colors, Self::Places];
 
-    /// What it is called in tables.
+    /// Name of the fault in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Unclear => "unclear",
@@ -57,14 +57,16 @@ impl Fault {
     }
 }
 
-/// How far along its axis a relation must reach, in shares of the picture's side.
+/// Smallest distance along its axis at which a relation holds, in shares of the image's side.
 const RELATION_DISTANCE: f32 = 0.1;
 
-/// Judges a picture by its pixels.
+/// Judges an image by its pixels.
 ///
-/// Strict: every class in exactly the number asked for, every colour and every relation right, no other object, nothing
-/// unrecognised. Partial: the mean over the entries of the mean of its parts: the number, `max(0, 1 − |found − asked|/asked)`;
-/// the colour, the share of the asked objects that have it; the relation, 1 or 0.
+/// - Strict: every class in exactly the number asked for, every colour and every relation right, no other
+///   object, nothing unrecognised.
+/// - Partial: the mean over entries of the mean over each entry's parts: the number,
+///   `max(0, 1 − |found − asked|/asked)`; the colour, the share of the asked objects that have it; the
+///   relation, 1 or 0.
 ///
 /// Source: the reward of GenEval in the reference code. Deviation `position-pays-nothing`: there, an object in the wrong place
 /// still earns half; here a part that fails earns nothing.
@@ -111,7 +113,8 @@ fn partial(objects: &[Detection], entry: &Entry, metadata: &Metadata) -> f32 {
     parts.iter().sum::<f32>() / parts.len() as f32
 }
 
-/// Whether some object of the entry lies as asked from some object of the entry it refers to; none if no place was asked for.
+/// Whether some object of the entry has the relation to some object of the entry it refers to; `None` if no
+/// relation was asked for.
 fn placed(objects: &[Detection], entry: &Entry, metadata: &Metadata) -> Option<bool> {
     let (relation, anchor) = entry.position?;
     let anchor = metadata.include.get(anchor);

@@ -1,4 +1,4 @@
-//! The sizes of the transformer, and what follows from them: its work and its memory.
+//! The sizes of the transformer, and the work and memory that follow from them.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,38 +14,38 @@ pub struct TransformerConfig {
     /// `SD3Transformer2DModel`.
     #[serde(rename = "_class_name")]
     pub class_name: String,
-    /// Height and width of the latents that it was trained on last; for information.
+    /// Height and width of the latents in the last stage of training; for information only.
     pub sample_size: usize,
     /// Height and width of a patch of the latent; one patch is one token.
     pub patch_size: usize,
     /// Channels of a latent.
     pub in_channels: usize,
-    /// Channels of a velocity, as many.
+    /// Channels of a velocity, equal to `in_channels`.
     pub out_channels: usize,
     /// Transformer blocks.
     pub num_layers: usize,
-    /// Features of a head.
+    /// Features per head.
     pub attention_head_dim: usize,
-    /// Heads; with the features of each they make the width.
+    /// Attention heads; the width is heads times features per head.
     pub num_attention_heads: usize,
     /// Features of a text token.
     pub joint_attention_dim: usize,
-    /// Features of a text token inside, the width.
+    /// Features of a text token inside the network, equal to the width.
     pub caption_projection_dim: usize,
     /// Features of the pooled text.
     pub pooled_projection_dim: usize,
-    /// Side of the square of learned positions, in patches; the largest picture.
+    /// Side of the square of position embeddings, in patches; bounds the image size.
     pub pos_embed_max_size: usize,
     /// Blocks with a second attention, over the image alone (SD3.5-Medium: the first 13).
     #[serde(default)]
     pub dual_attention_layers: Vec<usize>,
-    /// `rms_norm` where queries and keys are normalised (SD3.5), nothing where they are not (SD3).
+    /// `rms_norm` if queries and keys are normalised (SD3.5), `None` if they are not (SD3).
     #[serde(default)]
     pub qk_norm: Option<String>,
 }
 
 impl TransformerConfig {
-    /// That of Stable Diffusion 3.5 Medium.
+    /// The configuration of Stable Diffusion 3.5 Medium.
     pub fn sd35_medium() -> Self {
         Self {
             class_name: CLASS.to_owned(),
@@ -70,7 +70,7 @@ impl TransformerConfig {
         self.attention_head_dim * self.num_attention_heads
     }
 
-    /// All that makes it a network that this code does not have, one sentence each.
+    /// Lists everything that is out of range or that this code does not support, one sentence each.
     pub fn problems(&self) -> Vec<String> {
         let sizes = [
             ("sample_size", self.sample_size),
@@ -84,7 +84,7 @@ impl TransformerConfig {
         ];
         let mut problems = out_of_range(&sizes, ("num_layers", self.num_layers));
         if !problems.is_empty() {
-            return problems; // What follows multiplies them.
+            return problems; // The checks below multiply them.
         }
         if self.class_name != CLASS {
             problems.push(format!("_class_name is {}, which is not the transformer of SD3 ({CLASS})", self.class_name));
@@ -102,7 +102,7 @@ impl TransformerConfig {
         problems
     }
 
-    /// What stands in the way of latents `[C, H, W]`, if anything does.
+    /// Explains why latents `[C, H, W]` do not fit; `None` if they do.
     pub fn problem_of(&self, [channels, height, width]: [usize; 3]) -> Option<String> {
         let Self { patch_size, in_channels, pos_embed_max_size, .. } = *self;
         let largest = patch_size * pos_embed_max_size;
@@ -115,8 +115,8 @@ impl TransformerConfig {
         })
     }
 
-    /// Floating-point operations of a forward pass on one row, without adapters: products of matrices and attention, two for each
-    /// multiplication with its addition; norms and activations count nothing.
+    /// Floating-point operations of a forward pass on one row, without adapters. Counts matrix products and
+    /// attention, two operations per multiplication and addition; norms and activations count nothing.
     pub fn flop_per_row(&self, [channels, height, width]: [usize; 3], text_tokens: usize) -> f64 {
         let (patch, d, text) = (self.patch_size as f64, self.width() as f64, text_tokens as f64);
         let [channels, height, width] = [channels, height, width].map(|size| size as f64);
@@ -141,8 +141,8 @@ impl TransformerConfig {
         embeddings + (0..self.num_layers).map(block).sum::<f64>() + 2.0 * 2.0 * d * d + patches
     }
 
-    /// Numbers per row that a forward pass keeps for its backward pass; about. `in_parts`: what goes into every block, and the inside
-    /// of one.
+    /// Approximate number of values per row that a forward pass keeps for its backward pass. With `in_parts`
+    /// (activation checkpointing) these are the inputs of every block and the activations of one.
     pub fn kept_per_row(&self, latent: [usize; 3], text_tokens: usize, in_parts: bool) -> usize {
         let image = latent[1] * latent[2] / (self.patch_size * self.patch_size);
         let tokens = (image + text_tokens) * self.width();
@@ -154,16 +154,18 @@ impl TransformerConfig {
         self.num_layers * block + self.dual_attention_layers.len() * second
     }
 
-    /// Numbers per row that are alive in a forward pass without a backward pass: at most the inside of a block.
+    /// Number of values per row that are alive in a forward pass without a backward pass: at most the
+    /// activations of one block.
     pub fn alive_per_row(&self, latent: [usize; 3], text_tokens: usize) -> usize {
         let image = latent[1] * latent[2] / (self.patch_size * self.patch_size);
         let [block, second] = self.kept_of_block(image, text_tokens);
         if self.dual_attention_layers.is_empty() { block } else { block + second }
     }
 
-    /// Numbers that a block keeps of a row, and its second attention.
+    /// Number of values per row that a block keeps, and number that its second attention keeps.
     fn kept_of_block(&self, image: usize, text: usize) -> [usize; 2] {
-        // Both norms, q, k, v before and after their norms, the attended, both projections, two MLPs of four widths, the sums.
+        // Both norms, q, k, v before and after their norms, the attention output, both projections, two MLPs
+        // of four widths, the sums.
         let block = (image + text) * self.width() * 26 + self.num_attention_heads * (image + text).pow(2) * 3;
         [block, self.num_attention_heads * image.pow(2) * 3 + image * self.width() * 10]
     }
