@@ -12,9 +12,9 @@ use safetensors::SafeTensors;
 
 use crate::backend::{Device, Plain, distance, numbers};
 
-struct Golden {
+pub struct Golden {
     bytes: Vec<u8>,
-    cases: Vec<serde_json::Value>,
+    pub cases: Vec<serde_json::Value>,
 }
 
 impl Golden {
@@ -23,7 +23,7 @@ impl Golden {
     }
 
     /// The cases of `NAME.json`, and the arrays of `NAME.safetensors`.
-    fn named(name: &str) -> Self {
+    pub fn named(name: &str) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
         let text = std::fs::read_to_string(path.with_extension("json")).expect("the golden is committed");
         let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
@@ -38,12 +38,12 @@ impl Golden {
         (view.shape().to_vec(), values)
     }
 
-    fn tensor<const D: usize>(&self, name: &str) -> Tensor<Plain, D> {
+    pub fn tensor<const D: usize>(&self, name: &str) -> Tensor<Plain, D> {
         let (shape, values) = self.values(name);
         Tensor::from_data(TensorData::new(values, shape), &Device::default())
     }
 
-    fn wide(&self, name: &str) -> Vec<f64> {
+    pub fn wide(&self, name: &str) -> Vec<f64> {
         self.values(name).1.into_iter().map(f64::from).collect()
     }
 }

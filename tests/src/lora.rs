@@ -7,7 +7,6 @@ use burn::{
 use flow::VelocityField;
 use grpo::{
     GrpoConfig, Policy,
-    objective::ObjectiveConfig,
     parameters::{self, Parameters, Trained},
 };
 use models::{
@@ -19,7 +18,7 @@ use crate::{
     backend::{Device, Plain, Training, distance, numbers},
     closed_forms::noise,
     networks::{conditions, network},
-    training::{TestTrainer, config, policy_trainer},
+    training::{TestTrainer, config, policy_trainer, with_objective},
 };
 
 fn lora(rank: usize, targets: &[&str]) -> LoraConfig {
@@ -203,9 +202,10 @@ fn a_dense_reward_rises_with_adapters_as_it_does_with_all_weights() {
 fn kl_has_a_gradient_and_is_taken_to_the_weights_without_the_adapter() {
     for tuning in [None, Some(lora(4, &ATTENTION))] {
         let run = |kl_weight: f64| {
-            let objective = ObjectiveConfig { kl_weight, ..config().objective };
-            let mut trainer = trainer(tuning.as_ref(), GrpoConfig { objective, ..config() });
-            let metrics: Vec<f64> = (0..6).map(|_| trainer.iterate().expect("an epoch").metrics.policy.kl_reference).collect();
+            let config = with_objective(config(), |objective| objective.kl_weight = kl_weight);
+            let mut trainer = trainer(tuning.as_ref(), config);
+            let kl = |metrics: grpo::EpochMetrics| metrics.number("kl_reference").expect("a KL penalty");
+            let metrics: Vec<f64> = (0..6).map(|_| kl(trainer.iterate().expect("an epoch").metrics)).collect();
             (metrics, trainer.state().weights)
         };
         // A KL penalty without a gradient would give the same weights at any `kl_weight`.

@@ -20,6 +20,7 @@ mod lora;
 mod marginals;
 mod muon;
 mod networks;
+mod nft;
 mod ode_steps;
 mod replay;
 mod rules;

@@ -4,13 +4,13 @@ use burn::tensor::Tensor;
 use flow::{Query, Reduction, Sampler, VelocityField, gaussian::row_mean};
 use grpo::{
     GrpoConfig,
+    algorithm::{Clipped, Example},
     evaluate::{EncodedPrompt, Row},
     noise::{Key, Purpose},
-    objective::ObjectiveConfig,
     parameters::{Parameters, Trained},
     rollout::Rollout,
     trajectories::{KeptOn, Trajectories},
-    update::{Batches, Differentiate, InOnePiece, Replay, Transition},
+    update::{Batches, Differentiate, InOnePiece, Others, Replay},
     workers::Workers,
 };
 use models::{Dit, TokenIds};
@@ -20,7 +20,7 @@ use crate::{
     backend::{Device, Plain, Training, distance, numbers},
     closed_forms::noise,
     networks::{conditions, network},
-    training::{config, trainer},
+    training::{config, objective, trainer, with_objective},
 };
 
 const ROWS: usize = 5;
@@ -30,8 +30,7 @@ const RANDOM: usize = 2;
 fn holding(kl_ode_steps: usize, kl_weight: f64) -> GrpoConfig {
     let mut config = config();
     config.rollout.random_steps = RANDOM;
-    config.objective = ObjectiveConfig { kl_ode_steps, kl_weight, ..config.objective };
-    config
+    with_objective(config, |objective| (objective.kl_ode_steps, objective.kl_weight) = (kl_ode_steps, kl_weight))
 }
 
 fn sampled(sampler: &Sampler, policy: &Dit<Plain>, workers: &Workers) -> Trajectories<Plain> {
@@ -69,25 +68,32 @@ fn an_ode_step_is_held_by_the_kl_that_it_would_have_with_noise() {
     let (policy, reference) = (network(1), network(2));
     let trajectories = sampled(&sampler, &policy, &workers);
     let conditions: Vec<TokenIds> = (0..ROWS).map(|row| conditions(4)[row % 4].clone()).collect();
-    let trained = Trained::all(&policy);
+    let parameters = Trained::all(&policy);
+    let algorithm = Clipped::new(objective(&config), Reduction::Mean, config.trained_steps, &sampler);
+    let others = Others { reference: Some(reference.clone()), old: None };
     let share = 0.125;
     for step in RANDOM..4 {
-        let held: Vec<Transition> = (0..ROWS).map(|row| Transition { step, row }).collect();
+        // The first term's examples say what share of the loss one is; its own gradient is taken away again.
+        let held: Vec<Example> = (0..ROWS).map(|row| Example { step, row }).collect();
+        let trained: Vec<Example> = (0..2).flat_map(|step| (0..4).map(move |row| Example { step, row })).collect();
         let replay = Replay {
             sampler: &sampler,
-            reduction: Reduction::Mean,
             guidance: None,
             trajectories: &trajectories,
             conditions: &conditions,
             advantages: &[1.0; ROWS],
-            objective: &config.objective,
-            step_weights: &[1.0; 4],
-            trained: &trained,
+            kl_weight: 0.3,
+            noise: Key::new(1, Purpose::Forward),
+            trained: &parameters,
             batches: Batches::Of(2),
             loss_scale: 1.0,
             workers: &workers,
         };
-        let got = replay.hold::<Training, Dit<Training>>(&InOnePiece, &policy, &reference, &held, share).expect("not stopped");
+        let outcome = |update: &[Vec<Example>]| {
+            replay.gradient::<Training, Dit<Training>>(&algorithm, &InOnePiece, &policy, &others, update).expect("not stopped")
+        };
+        let (both, first) = (outcome(&[trained.clone(), held]), outcome(&[trained, Vec::new()]));
+        let got: Vec<f64> = flat(&both.gradient).iter().zip(flat(&first.gradient)).map(|(both, first)| both - first).collect();
 
         // By hand: c²/(2σ²)·mean((v − v_ref)²), with c the coefficient of the velocity in the SDE's mean.
         let (t, dt, a) = (1.0 - step as f64 / 4.0, 0.25, 0.7_f64);
@@ -104,10 +110,13 @@ fn an_ode_step_is_held_by_the_kl_that_it_would_have_with_noise() {
             each.sum() * (share * 0.3)
         };
         let gradient =
-            Differentiate::<Training, Dit<Training>, _>::gradient(&InOnePiece, policy.clone(), &trained, query, &mut loss);
-        let far = distance(&flat(&got.gradient), &flat(&gradient));
+            Differentiate::<Training, Dit<Training>, _>::gradient(&InOnePiece, policy.clone(), &parameters, query, &mut loss);
+        let far = distance(&got, &flat(&gradient));
         assert!(far < 2e-5, "step {step}: gradients differ by {far:e}");
-        assert!(distance(&got.kl, &kl) < 1e-5, "step {step}: {:?} {kl:?}", got.kl);
+        let held_kl = &both.terms[1].columns[0];
+        assert!(distance(held_kl, &kl) < 1e-5, "step {step}: {held_kl:?} {kl:?}");
+        let wanted = share * 0.3 * kl.iter().sum::<f64>();
+        assert!((both.loss - first.loss - wanted).abs() < 1e-6, "step {step}: {} {} {wanted}", both.loss, first.loss);
     }
 }
 

@@ -6,15 +6,15 @@ use burn::tensor::Tensor;
 use flow::{Query, Reduction, Sampler, VelocityField};
 use grpo::{
     GrpoConfig, Policy, ReplayBatches, RolloutConfig, TrainError, TrainedSteps,
+    algorithm::{Clipped, Example},
     evaluate::{EncodedPrompt, Row},
     images::{Decode, Decoder},
     loss_scale::LossScale,
     noise::{Key, Purpose},
-    objective::ObjectiveConfig,
     parameters::{Parameters, Trained},
     rollout::Rollout,
     trajectories::{KeptOn, Trajectories},
-    update::{Batches, Differentiate, InOnePiece, Replay, ReplayOutcome, Transition},
+    update::{Batches, Differentiate, InOnePiece, Others, Replay, ReplayOutcome},
     workers::Workers,
 };
 use models::{Dit, TokenIds};
@@ -27,7 +27,7 @@ use tasks::{
 use crate::{
     backend::{Device, Plain, Training, distance},
     networks::{conditions, network},
-    training::{TestTrainer, config, policy_trainer, task, trainer, trainer_for},
+    training::{TestTrainer, config, objective, policy_trainer, task, trainer, trainer_for, with_objective},
 };
 
 const SHAPE: [usize; 3] = [3, 16, 16];
@@ -66,30 +66,30 @@ impl Sampled {
     }
 
     /// Some transitions of some steps: not whole batches of the rollout.
-    fn transitions() -> Vec<Transition> {
-        (0..3)
-            .flat_map(|step| (0..ROWS).filter(move |row| (row + step) % 5 != 0).map(move |row| Transition { step, row }))
-            .collect()
+    fn transitions() -> Vec<Example> {
+        (0..3).flat_map(|step| (0..ROWS).filter(move |row| (row + step) % 5 != 0).map(move |row| Example { step, row })).collect()
     }
 
     fn replay(&self, how: &How) -> ReplayOutcome<Plain> {
-        let objective = ObjectiveConfig { kl_weight: how.kl_weight, ..config().objective };
+        let trained_steps = TrainedSteps::AllButLast {};
+        let mut algorithm = Clipped::new(objective(&config()), Reduction::Mean, trained_steps, &self.sampler);
+        algorithm.step_weights = how.step_weights.to_vec();
         let replay = Replay {
             sampler: &self.sampler,
-            reduction: Reduction::Mean,
             guidance: None,
             trajectories: &self.trajectories,
             conditions: &self.conditions,
             advantages: &how.advantages,
-            objective: &objective,
-            step_weights: &how.step_weights,
+            kl_weight: how.kl_weight,
+            noise: Key::new(1, Purpose::Forward),
             trained: &Trained::all(&self.network),
             batches: how.batches,
             loss_scale: how.loss_scale,
             workers: &self.workers,
         };
-        let reference = network(2);
-        let outcome = replay.gradient::<Training, Dit<Training>>(&InOnePiece, &self.network, Some(&reference), &how.transitions);
+        let others = Others { reference: Some(network(2)), old: None };
+        let examples = std::slice::from_ref(&how.transitions);
+        let outcome = replay.gradient::<Training, Dit<Training>>(&algorithm, &InOnePiece, &self.network, &others, examples);
         outcome.expect("not stopped")
     }
 }
@@ -101,7 +101,7 @@ struct How {
     advantages: Vec<f32>,
     step_weights: [f64; 4],
     loss_scale: f64,
-    transitions: Vec<Transition>,
+    transitions: Vec<Example>,
 }
 
 impl Default for How {
@@ -126,15 +126,15 @@ fn batches_of_any_kind_have_the_same_gradient() {
     let sampled = Sampled::by(network(1));
     let of = |batches| sampled.replay(&How { batches, ..How::default() });
     let whole = of(Batches::Of(100));
-    assert_eq!(whole.seen.len(), Sampled::transitions().len());
+    assert_eq!(whole.terms[0].examples.len(), Sampled::transitions().len());
     for batches in [Batches::Of(1), Batches::Of(5), Batches::Of(8), Batches::AsSampled(BATCH), Batches::AsSampled(7)] {
         let other = of(batches);
         let far = distance(&flat(&other.gradient), &flat(&whole.gradient));
         assert!(far < 2e-5, "{batches:?}: gradients differ by {far:e}");
         assert!((other.loss - whole.loss).abs() < 1e-5 * whole.loss.abs(), "{batches:?}: {} {}", other.loss, whole.loss);
-        let transitions = |outcome: &ReplayOutcome<Plain>| outcome.seen.iter().map(|seen| seen.transition).collect::<Vec<_>>();
+        let transitions = |outcome: &ReplayOutcome<Plain>| outcome.terms[0].examples.clone();
         assert_eq!(transitions(&other), transitions(&whole), "{batches:?}");
-        let kl = |outcome: &ReplayOutcome<Plain>| outcome.seen.iter().map(|seen| seen.kl).collect::<Vec<f64>>();
+        let kl = |outcome: &ReplayOutcome<Plain>| outcome.terms[0].columns[2].clone();
         assert!(distance(&kl(&other), &kl(&whole)) < 1e-5, "{batches:?}");
     }
 }
@@ -142,7 +142,7 @@ fn batches_of_any_kind_have_the_same_gradient() {
 #[test]
 fn the_weight_of_a_step_multiplies_its_policy_gradient_and_not_its_kl() {
     let sampled = Sampled::by(network(1));
-    let transitions: Vec<Transition> = (0..ROWS).map(|row| Transition { step: 1, row }).collect();
+    let transitions: Vec<Example> = (0..ROWS).map(|row| Example { step: 1, row }).collect();
     let gradient = |kl_weight: f64, advantages: Option<Vec<f32>>, weight: f64| {
         let how = How { kl_weight, step_weights: [7.0, weight, 7.0, 7.0], transitions: transitions.clone(), ..How::default() };
         flat(&sampled.replay(&How { advantages: advantages.unwrap_or_else(|| how.advantages.clone()), ..how }).gradient)
@@ -160,7 +160,7 @@ fn a_scaled_loss_gives_the_same_gradient() {
     let outcome = |loss_scale| sampled.replay(&How { loss_scale, ..How::default() });
     let (one, scaled) = (outcome(1.0), outcome(65_536.0));
     assert!(distance(&flat(&scaled.gradient), &flat(&one.gradient)) < 1e-6);
-    assert_eq!((scaled.loss, scaled.seen), (one.loss, one.seen));
+    assert_eq!((scaled.loss, scaled.terms), (one.loss, one.terms));
 }
 
 /// On flex, the CPU backend that computes in 16 bits; a GPU computes in the same way.
@@ -226,16 +226,18 @@ fn a_replay_that_is_not_the_rollout_stops_the_run_beyond_a_limit_in_clip_ranges(
         let trainer = TestTrainer::new(config(), 10, 1, task, Policy::full(network(1)), workers);
         trainer.differentiating(Box::new(Drifting(1e-2)))
     };
-    let seen = with_limit(f64::INFINITY).iterate().expect("no limit").metrics.on_policy;
-    println!("{seen:?}");
-    assert!(seen.max > 1e-4 && seen.mean > 0.0 && seen.mean < seen.max, "{seen:?}");
-    assert!((seen.clip_ranges * config().objective.clip_range_low / seen.max - 1.0).abs() < 1e-9, "{seen:?}");
-    assert!(with_limit(1.01 * seen.clip_ranges).iterate().is_ok());
-    let mut stopped = with_limit(0.99 * seen.clip_ranges);
+    let metrics = with_limit(f64::INFINITY).iterate().expect("no limit").metrics;
+    let [mean, max, ranges] =
+        ["mean", "max", "clip_ranges"].map(|name| metrics.number(&format!("on_policy.{name}")).expect(name));
+    println!("{mean:e} {max:e} {ranges:e}");
+    assert!(max > 1e-4 && mean > 0.0 && mean < max, "{mean} {max}");
+    assert!((ranges * objective(&config()).clip_range_low / max - 1.0).abs() < 1e-9, "{ranges}");
+    assert!(with_limit(1.01 * ranges).iterate().is_ok());
+    let mut stopped = with_limit(0.99 * ranges);
     let before = stopped.state().weights.to_data();
     let error = stopped.iterate().expect_err("another policy");
-    let TrainError::OffPolicy { deviation, clip_ranges, .. } = error else { panic!("{error}") };
-    assert_eq!((deviation, clip_ranges), (seen.max, seen.clip_ranges));
+    let TrainError::OffPolicy { epoch, deviation, clip_ranges, .. } = error else { panic!("{error}") };
+    assert_eq!((epoch, deviation, clip_ranges), (1, max, ranges));
     assert_eq!(stopped.state().weights.to_data(), before);
 }
 
@@ -260,7 +262,8 @@ fn a_replay_in_the_rollouts_batches_computes_the_same_numbers_to_the_last_bit() 
             let first = |replay_batches| {
                 let policy = Policy::full(network(1).computing_in(precision));
                 let mut trainer = policy_trainer(config(replay_batches, trained_steps), policy);
-                (0..3).map(|_| trainer.iterate().expect("an epoch").metrics.on_policy.max).fold(0.0, f64::max)
+                let max = |metrics: grpo::EpochMetrics| metrics.number("on_policy.max").expect("a comparison");
+                (0..3).map(|_| max(trainer.iterate().expect("an epoch").metrics)).fold(0.0, f64::max)
             };
             let [same, other] = [ReplayBatches::Rollout, ReplayBatches::MicroBatch].map(first);
             println!("{precision:?}: the rollout's batches {same:e}, others {other:e}");
@@ -341,7 +344,7 @@ fn a_gradient_or_a_loss_that_is_not_a_number_stops_the_run_and_changes_nothing()
     // The KL penalty against a broken reference model: the loss is NaN, whatever its gradient is.
     let reference = Parameters::of(&network(1)).map(|values| values * f64::NAN).put_into(network(1));
     let policy = Policy { reference, ..Policy::full(network(1)) };
-    let config = GrpoConfig { objective: ObjectiveConfig { kl_weight: 0.1, ..config().objective }, ..config() };
+    let config = with_objective(config(), |objective| objective.kl_weight = 0.1);
     let quiet = Broken { calls: AtomicUsize::new(0), bad: usize::MAX, gradient: 0.0 };
     assert_eq!(refused(policy_trainer(config, policy).differentiating(Box::new(quiet))), (false, true));
 }
@@ -398,7 +401,8 @@ fn the_last_step_of_the_grid_is_never_trained() {
     for trained_steps in [TrainedSteps::AllButLast {}, TrainedSteps::Random { count: 3 }] {
         let rollout = RolloutConfig { random_steps: 4, ..config().rollout };
         let metrics = trainer(GrpoConfig { rollout, trained_steps, ..config() }, 1).iterate().expect("an epoch").metrics;
-        assert_eq!(metrics.steps.iter().map(|step| step.step).collect::<Vec<_>>(), [0, 1, 2]);
+        let steps = metrics.algorithm["steps"].as_array().expect("steps");
+        assert_eq!(steps.iter().map(|step| &step["step"]).collect::<Vec<_>>(), [0, 1, 2]);
     }
     let rollout = RolloutConfig { random_steps: 4, ..config().rollout };
     let problems = GrpoConfig { rollout, trained_steps: TrainedSteps::Random { count: 4 }, ..config() }.problems();
@@ -479,6 +483,17 @@ fn x_1_and_the_noise_of_every_step_differ() {
     }
 }
 
+/// The same reward for everything.
+struct Indifferent;
+impl Reward for Indifferent {
+    fn name(&self) -> &'static str {
+        "indifferent"
+    }
+    fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+        Ok(vec![0.5; images.len()])
+    }
+}
+
 /// The steps of a trainer's rollouts draw noise of their own: with a velocity of zero, variances add up.
 #[test]
 fn a_trainers_x_1_is_not_drawn_again_at_a_step() {
@@ -490,15 +505,6 @@ fn a_trainers_x_1_is_not_drawn_again_at_a_step() {
         type Condition = ();
         fn velocity(&self, latent: Tensor<B, 4>, _time: Tensor<B, 1>, _conditions: &[()]) -> Tensor<B, 4> {
             latent.zeros_like() + self.nothing.val().reshape([1, 1, 1, 1])
-        }
-    }
-    struct Indifferent;
-    impl Reward for Indifferent {
-        fn name(&self) -> &'static str {
-            "indifferent"
-        }
-        fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
-            Ok(vec![0.5; images.len()])
         }
     }
     let config = GrpoConfig { groups: 2, group_size: 32, rollout_batch: 32, ..config() };
@@ -516,4 +522,53 @@ fn a_trainers_x_1_is_not_drawn_again_at_a_step() {
     let found = squares.iter().sum::<f64>() / squares.len() as f64;
     // The mean of 49,152 squares has a relative standard deviation of 0.6 %.
     assert!((found / variance - 1.0).abs() < 0.03, "{found} instead of {variance}");
+}
+
+#[test]
+fn a_trainer_taken_back_keeps_its_epoch_and_its_kl_weight() {
+    let mut trainer = trainer(with_objective(config(), |objective| objective.kl_weight = 0.1), 1);
+    let start = trainer.state();
+    (0..2).for_each(|_| drop(trainer.iterate().expect("an epoch")));
+    assert_eq!(trainer.epoch(), 2);
+    assert_ne!(trainer.state().weights.to_data(), start.weights.to_data());
+    trainer.set_kl_weight(0.7);
+    trainer.roll_back(start.clone());
+    let back = trainer.state();
+    assert_eq!((trainer.epoch(), back.kl_weight, back.optimizer.updates), (2, 0.7, start.optimizer.updates));
+    assert_eq!(back.weights.to_data(), start.weights.to_data());
+    assert_eq!(back.average.to_data(), start.average.to_data());
+    assert_eq!(trainer.iterate().expect("an epoch").metrics.kl_weight, 0.7);
+}
+
+#[test]
+fn the_kl_weight_follows_its_controller_where_something_was_trained() {
+    let adaptive = |kl_weight| {
+        with_objective(config(), |objective| {
+            objective.kl_weight = kl_weight;
+            objective.kl_controller = grpo::objective::KlController::Adaptive { target: 1e-9, rate: 0.5 };
+        })
+    };
+    let mut moved = trainer(adaptive(0.1), 1);
+    let weights: Vec<f64> = (0..3).map(|_| moved.iterate().expect("an epoch").metrics.kl_weight).collect();
+    // The first epoch starts at the reference, far below the target; then the policy is far above it.
+    assert!((weights[1] - 0.09).abs() < 1e-12 && (weights[2] - 0.099).abs() < 1e-12, "{weights:?}");
+    let mut still = trainer_for(adaptive(0.1), 1, 2, Box::new(Indifferent));
+    let weights: Vec<f64> = (0..3).map(|_| still.iterate().expect("an epoch").metrics.kl_weight).collect();
+    assert_eq!(weights, [0.1; 3], "nothing was trained, so nothing was measured");
+}
+
+#[test]
+fn without_a_kl_penalty_the_reference_is_not_asked() {
+    let mut trainer = trainer(config(), 1);
+    for _ in 0..3 {
+        assert_eq!(trainer.iterate().expect("an epoch").metrics.number("kl_reference"), Some(0.0));
+    }
+}
+
+#[test]
+fn the_learning_rate_of_an_epoch_is_the_peak_times_the_schedule() {
+    let mut trainer = trainer(GrpoConfig { warm_up: 2, cool_down: 4, ..config() }, 1);
+    let rates: Vec<f64> = (0..10).map(|_| trainer.iterate().expect("an epoch").metrics.learning_rate / 3e-3).collect();
+    let expected: Vec<f64> = (0..10).map(|epoch| grpo::schedule::rate(epoch, 10, 2, 4)).collect();
+    assert!(distance(&rates, &expected) < 1e-12 && rates[0] < 1.0 && rates[9] < 1.0, "{rates:?}");
 }

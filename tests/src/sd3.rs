@@ -11,10 +11,13 @@ use flow::{
     FlowSde, GridKind, Guidance, GuidanceGradient, KlForm, NoiseLevel, Query, Reduction, Sampler, Trajectory, VelocityField,
 };
 use grpo::{
+    TrainedSteps,
+    algorithm::{Clipped, Example},
+    noise::{Key, Purpose},
     objective::{KlController, ObjectiveConfig, StepWeight},
     parameters::{Parameters, Trained},
     trajectories::{KeptOn, Trajectories},
-    update::{Batches, Differentiate, InOnePiece, PartByPart, Replay, ReplayOutcome, Transition},
+    update::{Batches, Differentiate, InOnePiece, Others, PartByPart, Replay, ReplayOutcome},
     workers::Workers,
 };
 use models::{
@@ -173,7 +176,7 @@ fn assert_ids(model: &Model, directory: &str, ids: &str, texts: &[&str], length:
 fn a_tokenizer_of_another_encoder_is_refused() {
     let tokenizer = PromptTokenizer::open(&golden("sd3-tiny").join("tokenizer"), 77, 100).expect("a tokenizer");
     let refused = tokenizer.encode("a cat").expect_err("the end of the text is a later token").to_string();
-    assert!(refused.contains("`a cat`") && refused.contains("which knows 100"), "{refused}");
+    assert!(refused.contains("`a cat`") && refused.contains("knows only 100 tokens"), "{refused}");
 }
 
 #[test]
@@ -380,20 +383,21 @@ impl ReplayedStep {
         };
         let replay = Replay {
             sampler: &sampler,
-            reduction: Reduction::Mean,
             guidance: Some(&self.guidance),
             trajectories: &Trajectories::keep(trajectory, KeptOn::Host),
             conditions: &self.conditions,
             advantages,
-            objective: &objective,
-            step_weights: &[1.0; 10],
+            kl_weight,
+            noise: Key::new(1, Purpose::Forward),
             trained: &Trained::named(&self.policy, lora::is_of_adapter),
             batches: Batches::Of(2),
             loss_scale: 1.0,
             workers: &Workers::new(1).expect("a thread"),
         };
-        let transitions = [Transition { step, row: 0 }, Transition { step, row: 1 }];
-        replay.gradient(differentiate, &self.policy, Some(&self.base), &transitions).expect("not stopped")
+        let examples = vec![Example { step, row: 0 }, Example { step, row: 1 }];
+        let algorithm = Clipped::new(objective, Reduction::Mean, TrainedSteps::AllButLast {}, &sampler);
+        let others = Others { reference: Some(self.base.clone()), old: None };
+        replay.gradient(&algorithm, differentiate, &self.policy, &others, &[examples]).expect("not stopped")
     }
 
     fn advantages(&self) -> Vec<f32> {
@@ -428,9 +432,9 @@ fn a_replayed_step_has_the_gradient_of_the_reference_code_before_and_after_it_de
     for differentiate in [&InOnePiece as &dyn Differentiate<_, _, _>, &PartByPart] {
         let outcome = step.gradient(differentiate, step.fact("beta"), &step.advantages());
         assert!((outcome.loss - step.fact("loss")).abs() < 1e-5, "{}", outcome.loss);
-        let seen = |pick: fn(&grpo::update::Seen) -> f64| outcome.seen.iter().map(pick).collect::<Vec<f64>>();
-        assert!(distance(&seen(|seen| seen.ratio), &step.arrays.values("ratio").1) < 1e-5);
-        assert!(distance(&seen(|seen| seen.kl), &step.arrays.values("kl").1) < 1e-3);
+        let [ratio, _, kl, _] = &outcome.terms[0].columns[..] else { panic!("four columns") };
+        assert!(distance(ratio, &step.arrays.values("ratio").1) < 1e-5);
+        assert!(distance(kl, &step.arrays.values("kl").1) < 1e-3);
         step.assert_gradient(&outcome.gradient, "grad", 1.0);
         // The KL penalty alone, of which the loss has a thousandth.
         let outcome = step.gradient(differentiate, 1.0, &[0.0, 0.0]);
@@ -496,8 +500,8 @@ fn what_is_sampled_as_it_is_replayed_has_a_ratio_of_exactly_one() {
         {
             let ratios = |sampled: &dyn Fn(Query<Plain, Embedding>) -> Tensor<Plain, 4>| {
                 let step = ReplayedStep { old_log_prob: step.log_prob(sampled), ..step.clone() };
-                let seen = step.gradient(differentiate, 0.0, &[1.0, -1.0]).seen;
-                seen.iter().map(grpo::update::Seen::deviation).fold(0.0, f64::max)
+                let log_ratios = step.gradient(differentiate, 0.0, &[1.0, -1.0]).terms.remove(0).columns.remove(1);
+                log_ratios.into_iter().map(f64::abs).fold(0.0, f64::max)
             };
             let same = ratios(&|query| differentiate.velocity(&step.policy, query));
             let other = ratios(&|query| query.ask(&step.policy));

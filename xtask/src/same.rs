@@ -146,12 +146,12 @@ const RUNS: [Run; 12] = [
             "grpo.cool_down=0",
         ],
     ),
-    Run { name: "pre-training, plane", verb: "pretrain", preset: "toy-2d-base", settings: &["steps=30"] },
+    Run { name: "pre-training, plane", verb: "pretrain", preset: "toy-2d-base", settings: &["steps=30", "warm_up=2"] },
     Run {
         name: "pre-training, shapes",
         verb: "pretrain",
         preset: "shapes-base",
-        settings: &["steps=3", "batch_size=16", "evaluation_samples=4"],
+        settings: &["steps=3", "batch_size=16", "evaluation_samples=4", "warm_up=1"],
     },
 ];
 

@@ -13,15 +13,16 @@ use burn::prelude::*;
 use clap::Args;
 use flow::{Reduction, Sampler, VelocityField, matching::flow_matching_loss};
 use grpo::{
+    Objective,
+    algorithm::{Clipped, Example},
     evaluate::{EncodedPrompt, Row},
     images::Decode,
     noise::{Key, Purpose, normal},
-    objective::ObjectiveConfig,
     optimizer::{AdamW, AdamWConfig, MuonConfig},
     parameters::{self, Parameters, Trained},
     rollout::Rollout,
     trajectories::{KeptOn, Trajectories},
-    update::{Batches, InOnePiece, Replay, Transition},
+    update::{Batches, InOnePiece, Others, Replay},
     workers::Workers,
 };
 use models::{
@@ -170,7 +171,8 @@ struct Bench {
     noise: Tensor<Plain, 4>,
     times: Vec<f32>,
     sampler: Sampler,
-    objective: ObjectiveConfig,
+    algorithm: Clipped,
+    kl_weight: f64,
 }
 
 /// Pictures per forward pass, and per forward and backward pass: what is fastest on a CPU. A GPU takes all of them at once.
@@ -182,14 +184,17 @@ impl Bench {
         let prompts = card.encode(&shapes::prompts(Split::Train).prompts)?;
         let rows: Vec<Row> = (0..pictures).map(|i| Row { prompt: i * 7 % prompts.len(), sample: i }).collect();
         let keys = |purpose| rows.iter().map(|row| Key::new(1, purpose).row(row.prompt, row.sample)).collect::<Vec<Key>>();
+        let Objective::Clipped(objective) = epoch.grpo.objective else { bail!("bench times the clipped objective") };
+        let sampler = epoch.grpo.rollout.sampler()?;
         Ok(Self {
             data: normal::<Plain>(&keys(Purpose::Pretraining), card.latent_shape(), device),
             noise: normal::<Plain>(&keys(Purpose::Initial), card.latent_shape(), device),
             times: (0..pictures).map(|i| (i as f32 + 0.5) / pictures as f32).collect(),
             workers: Workers::new(backend::workers()).context("cannot start worker threads")?,
             device: device.clone(),
-            sampler: epoch.grpo.rollout.sampler()?,
-            objective: epoch.grpo.objective,
+            algorithm: Clipped::new(objective, epoch.grpo.rollout.log_prob, epoch.grpo.trained_steps, &sampler),
+            kl_weight: objective.kl_weight,
+            sampler,
             card,
             trained: Trained::all(&network),
             network,
@@ -305,21 +310,21 @@ impl Bench {
     fn replay(&self, trajectories: &Trajectories<Plain>) -> Parameters<Plain> {
         let replay = Replay {
             sampler: &self.sampler,
-            reduction: Reduction::Mean,
             guidance: None,
             trajectories,
             conditions: &self.conditions(&(0..self.rows.len())),
             advantages: &vec![1.0; self.rows.len()],
-            objective: &self.objective,
-            step_weights: &vec![1.0; self.sampler.grid().len()],
+            kl_weight: self.kl_weight,
+            noise: Key::new(1, Purpose::Forward),
             trained: &self.trained,
             batches: Batches::Of(self.batch(TRAIN_BATCH)),
             loss_scale: 1.0,
             workers: &self.workers,
         };
-        let transitions: Vec<Transition> = (0..self.rows.len()).map(|row| Transition { step: 0, row }).collect();
-        let reference = (self.objective.kl_weight > 0.0).then_some(&self.network);
-        let outcome = replay.gradient::<Training, Dit<Training>>(&InOnePiece, &self.network, reference, &transitions);
+        let examples = (0..self.rows.len()).map(|row| Example { step: 0, row }).collect();
+        let others = Others { reference: (self.kl_weight > 0.0).then(|| self.network.clone()), old: None };
+        let outcome =
+            replay.gradient::<Training, Dit<Training>>(&self.algorithm, &InOnePiece, &self.network, &others, &[examples]);
         outcome.expect("nobody stops a measurement").gradient
     }
 

@@ -11,16 +11,16 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
-use flow::{
-    FlowSde, GridKind, Guidance, GuidanceGradient, KlForm, NoiseLevel, Reduction, Sampler, Trajectory, sampler::velocity_at,
-};
+use flow::{FlowSde, GridKind, Guidance, Reduction, Sampler, Trajectory, sampler::velocity_at};
 use grpo::{
+    TrainedSteps,
+    algorithm::{Clipped, Example},
     noise::{Key, Purpose, normal},
-    objective::{KlController, ObjectiveConfig, StepWeight},
+    objective::ObjectiveConfig,
     optimizer::AdamW,
     parameters::Trained,
     trajectories::{KeptOn, Trajectories},
-    update::{Batches, Differentiate, InOnePiece, PartByPart, Replay, Transition},
+    update::{Batches, Differentiate, InOnePiece, Others, PartByPart, Replay},
     workers::Workers,
 };
 use models::{
@@ -227,10 +227,7 @@ impl<'a> Bench<'a> {
             preset,
             conditions: (1..=batch).map(prompt).collect(),
             guidance: Guidance { unconditional: prompt(0), scale: GUIDANCE },
-            sampler: Sampler::new(
-                GridKind::Sd3DoubleShift { shift: 3.0 }.grid(10)?,
-                FlowSde { noise_level: NoiseLevel::new(0.7).context("a noise level")? },
-            ),
+            sampler: Sampler::new(GridKind::Sd3DoubleShift { shift: 3.0 }.grid(10)?, FlowSde::default()),
             latents: normal::<Plain>(&keys(Purpose::Initial), shape, device),
             noise: normal::<Plain>(&keys(Purpose::Step), shape, device),
             workers: Workers::new(1)?,
@@ -257,36 +254,28 @@ impl<'a> Bench<'a> {
         trajectory.latents[STEP + 1] = Some(next.clone());
         trajectory.latents[10] = Some(next);
         trajectory.log_probs[STEP] = Some(log_prob);
-        let objective = ObjectiveConfig {
-            clip_range_low: 1e-4,
-            clip_range_high: 1e-4,
-            step_weight: StepWeight::Equal,
-            kl_weight: 0.04,
-            kl_controller: KlController::Fixed {},
-            kl_form: KlForm::Reference,
-            kl_ode_steps: 0,
-            guidance_gradient: GuidanceGradient::Both,
-        };
+        let objective = ObjectiveConfig::default();
+        let algorithm = Clipped::new(objective, Reduction::Mean, TrainedSteps::AllButLast {}, &self.sampler);
         let batch = self.conditions.len();
         let replay = Replay {
             sampler: &self.sampler,
-            reduction: Reduction::Mean,
             guidance: Some(&self.guidance),
             trajectories: &Trajectories::keep(trajectory, KeptOn::Device),
             conditions: &self.conditions,
             advantages: &vec![1.0; batch],
-            objective: &objective,
-            step_weights: &[1.0; 10],
+            kl_weight: objective.kl_weight,
+            noise: Key::new(1, Purpose::Forward),
             trained: &trained,
             batches: Batches::Of(batch),
             loss_scale: 1.0,
             workers: &self.workers,
         };
-        let transitions: Vec<Transition> = (0..batch).map(|row| Transition { step: STEP, row }).collect();
+        let examples: Vec<Example> = (0..batch).map(|row| Example { step: STEP, row }).collect();
+        let others = Others { reference: Some(self.base.clone()), old: None };
         let differentiate: &dyn Differentiate<Training, Transformer<Training>, Embedding> =
             if self.args.recompute { &PartByPart } else { &InOnePiece };
         let outcome = || {
-            let outcome = replay.gradient(differentiate, &self.policy, Some(&self.base), &transitions);
+            let outcome = replay.gradient(&algorithm, differentiate, &self.policy, &others, std::slice::from_ref(&examples));
             outcome.expect("nobody stops a measurement")
         };
         let gradient = outcome().gradient;

@@ -675,7 +675,8 @@ mod tests {
             let resolve = |text: &str, layer| config::resolve::<TrainConfig>(text, layer, None, &settings).expect("valid");
             let (own, mut changed) = (resolve(preset.text, None), resolve(&other, profile));
             // What the task and the machine decide.
-            changed.grpo.objective.kl_weight = own.grpo.objective.kl_weight;
+            let grpo::Objective::Clipped(objective) = &mut changed.grpo.objective else { unreachable!("the reference's") };
+            objective.kl_weight = own.grpo.objective.kl_weight();
             changed.grpo.ema.repeat = own.grpo.ema.repeat;
             assert_eq!(changed, own, "{}", preset.name);
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use flow::{
-    FlowSde, GridKind, NoiseLevel, Ode, Step, Transition,
+    FlowSde, GridKind, Ode, Step, Transition,
     analytic::{Component, MixtureField},
     sampler::velocity_at,
 };
@@ -30,9 +30,8 @@ const BINS: usize = 70;
 pub fn marginals(path: &Path) -> Result<()> {
     let component = |weight, mean, std| Component { weight, mean: vec![mean], std };
     let field = MixtureField::new(vec![component(0.5, -1.8, 0.25), component(0.3, 0.4, 0.4), component(0.2, 2.0, 0.15)]);
-    let noise_level = NoiseLevel::new(0.7).context("0.7 is a noise level")?;
     let ode = particles(&field, Ode {}.into())?;
-    let sde = particles(&field, FlowSde { noise_level }.into())?;
+    let sde = particles(&field, FlowSde::default().into())?;
     let panels: Vec<Panel> = SHOWN
         .iter()
         .zip(ode.iter().zip(&sde))

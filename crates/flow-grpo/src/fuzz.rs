@@ -186,7 +186,7 @@ fn a_damaged_training_state_is_refused() {
     let (network, path) = (toy(), directory.path().join("state.safetensors"));
     let weights = Parameters::of(&network);
     let optimizer = grpo::optimizer::AdamWState { updates: 3, first: weights.clone(), second: weights.clone() };
-    let state = TrainingState { weights: weights.clone(), average: weights.clone(), optimizer };
+    let state = TrainingState { weights: weights.clone(), average: weights.clone(), old: None, optimizer };
     state.write(&network, &7, &path).expect("written");
     let bytes = std::fs::read(&path).expect("read");
     // What is accepted is what was written: the digest sees every other number, name and shape.

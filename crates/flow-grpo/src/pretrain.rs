@@ -410,7 +410,8 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
     fn save(&self, run: &RunDir) -> Result<()> {
         run.sync_records()?;
         let weights = Parameters::of(&self.network);
-        let state = TrainingState { weights, average: self.average.clone(), optimizer: self.optimizer.state().clone() };
+        let state =
+            TrainingState { weights, average: self.average.clone(), old: None, optimizer: self.optimizer.state().clone() };
         let counters = Counters { step: self.step, loss_scale: self.loss_scale, config: self.config.clone() };
         state.write(&self.network, &counters, &run.checkpoint(self.step))?;
         run.retain_checkpoints(KEPT_CHECKPOINTS, None)?;

@@ -260,6 +260,7 @@ where
             trainer.restore(TrainerState {
                 weights: state.weights,
                 average: state.average,
+                old: state.old,
                 optimizer: state.optimizer,
                 kl_weight,
                 // A run that was begun in another precision begins with the first scale.
@@ -463,7 +464,7 @@ where
         let TrainConfig { grpo, epochs, evaluate_every, evaluation_samples, .. } = self.config;
         let sets = std::iter::once(&self.validation).chain(&self.test).chain(&self.unseen);
         let evaluated: usize = sets.map(|prompts| prompts.rows(*evaluation_samples).len()).sum();
-        let reference = usize::from(grpo.objective.kl_weight > 0.0);
+        let reference = usize::from(grpo.objective.kl_weight() > 0.0);
         let rollout = grpo.groups * grpo.group_size * grpo.rollout.steps;
         let epoch = rollout + grpo.transitions_per_epoch() * (TRANSITION_COST + reference);
         let (trained, shown) = (rows_of(grpo.rollout.guidance) * epoch, rows_of(self.config.evaluation_guidance) * evaluated);
@@ -593,8 +594,8 @@ where
     fn roll_back(&mut self, saved: SavedState) -> Result<()> {
         let TrainerState { weights, epoch, kl_weight, loss_scale, .. } = self.trainer.state();
         let state = TrainingState::of(&self.trainer.averaged_policy(), &weights, saved, self.device)?;
-        let TrainingState { weights, average, optimizer } = state;
-        self.trainer.roll_back(TrainerState { weights, average, optimizer, kl_weight, loss_scale, epoch });
+        let TrainingState { weights, average, old, optimizer } = state;
+        self.trainer.roll_back(TrainerState { weights, average, old, optimizer, kl_weight, loss_scale, epoch });
         Ok(())
     }
 
@@ -634,9 +635,9 @@ where
     /// The resumable state and the policy, each written in one go.
     fn save(&self, run: &RunDir) -> Result<()> {
         run.sync_records()?;
-        let TrainerState { weights, average, optimizer, kl_weight, loss_scale, epoch } = self.trainer.state();
+        let TrainerState { weights, average, old, optimizer, kl_weight, loss_scale, epoch } = self.trainer.state();
         let policy = self.trainer.averaged_policy();
-        let state = TrainingState { weights, average, optimizer };
+        let state = TrainingState { weights, average, old, optimizer };
         let counters = Counters {
             epoch,
             evaluation_due: self.evaluation_due,
@@ -704,13 +705,11 @@ fn epoch_line(metrics: &grpo::EpochMetrics, remaining: Duration) -> String {
         );
     }
     format!(
-        "epoch {:>4}  reward {:.3} ± {:.3}  ratio {:.4}…{:.4}  clipped {:.2}  grad {:.2e}  {:.1}s  {} left",
+        "epoch {:>4}  reward {:.3} ± {:.3}  {}  grad {:.2e}  {:.1}s  {} left",
         metrics.epoch,
         metrics.reward,
         metrics.reward_std,
-        metrics.policy.ratio.min,
-        metrics.policy.ratio.max,
-        metrics.policy.clipped(),
+        metrics.headline,
         metrics.gradient_norm,
         metrics.time.seconds,
         whole_seconds(remaining),

@@ -137,7 +137,7 @@ impl Checked for TrainConfig {
         }
         for (index, rule) in self.rules.iter().enumerate() {
             problems.extend(rule.problems().into_iter().map(|problem| format!("rules[{index}].{problem}")));
-            if matches!(rule.action, Action::RaiseKl { .. }) && self.grpo.objective.kl_weight == 0.0 {
+            if matches!(rule.action, Action::RaiseKl { .. }) && self.grpo.objective.kl_weight() == 0.0 {
                 problems.push(format!("rules[{index}].action: raise_kl multiplies grpo.objective.kl_weight, which is 0"));
             }
         }

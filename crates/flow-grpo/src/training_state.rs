@@ -35,11 +35,15 @@ pub struct TrainingState {
     pub weights: Parameters<Plain>,
     /// Their moving average.
     pub average: Parameters<Plain>,
+    /// The weights of an old policy that samples, for algorithms that have one.
+    pub old: Option<Parameters<Plain>>,
     /// The optimiser's moments and count.
     pub optimizer: AdamWState<Plain>,
 }
 
+/// The parts that every state has, and the one of algorithms with an old policy.
 const PARTS: [&str; 4] = ["weights", "average", "first", "second"];
+const OLD: &str = "old";
 
 /// The metadata entry that holds the digest of the whole state and the [`Progress`].
 const PROGRESS: &str = "progress";
@@ -151,7 +155,8 @@ impl TrainingState {
         let names = parameters::names(network);
         let parts = [&self.weights, &self.average, &self.optimizer.first, &self.optimizer.second];
         let mut tensors = BTreeMap::new();
-        for (part, values) in PARTS.iter().zip(parts) {
+        let old = self.old.iter().map(|old| (OLD, old));
+        for (part, values) in PARTS.into_iter().zip(parts).chain(old) {
             for (id, data) in values.to_data() {
                 tensors.insert(format!("{part}.{}", names[&id]), data);
             }
@@ -172,6 +177,7 @@ impl TrainingState {
         let names = parameters::names(network);
         let layout = trained.layout();
         let mut problems = Vec::new();
+        let has_old = tensors.keys().any(|name| name.starts_with(&format!("{OLD}.")));
         let mut part = |part: &str| {
             let mut found: BTreeMap<u64, TensorData> = BTreeMap::new();
             for (id, length) in &layout {
@@ -185,12 +191,13 @@ impl TrainingState {
             found
         };
         let [weights, average, first, second] = PARTS.map(&mut part);
+        let old = has_old.then(|| part(OLD));
         problems.extend(tensors.keys().map(|name| format!("{name} belongs to no parameter")));
         if !problems.is_empty() {
             bail!("{} does not continue this training:\n  - {}", path.display(), problems.join("\n  - "));
         }
         let load = |data| Parameters::from_data(data, device);
         let optimizer = AdamWState { updates, first: load(first), second: load(second) };
-        Ok(Self { weights: load(weights), average: load(average), optimizer })
+        Ok(Self { weights: load(weights), average: load(average), old: old.map(load), optimizer })
     }
 }

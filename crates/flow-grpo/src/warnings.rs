@@ -1,6 +1,9 @@
 //! What a run says once and goes on: numbers that make an epoch worth less than it looks.
 
-use grpo::{EpochMetrics, OnPolicy};
+use grpo::EpochMetrics;
+
+/// Clip ranges above which rounding takes part in what the clip decides.
+const WARN_ABOVE: f64 = 0.1;
 
 /// What was said already.
 #[derive(Debug, Default)]
@@ -12,19 +15,21 @@ pub struct Warnings {
 impl Warnings {
     /// What an epoch gives cause to say for the first time; `epsilon` is that of AdamW.
     pub fn of(&mut self, metrics: &EpochMetrics, epsilon: f64) -> Vec<String> {
-        let rounding = self.of_rounding(metrics.epoch, metrics.on_policy);
+        let rounding = self.of_rounding(metrics);
         let moved = (metrics.updates > 0).then_some(metrics.gradient_rms);
         rounding.into_iter().chain(self.of_epsilon(metrics.epoch, moved, epsilon)).collect()
     }
 
-    fn of_rounding(&mut self, epoch: usize, on_policy: OnPolicy) -> Option<String> {
-        if on_policy.clip_ranges <= OnPolicy::WARN_ABOVE || std::mem::replace(&mut self.off_policy, true) {
+    /// For algorithms that compare the first update with the rollout.
+    fn of_rounding(&mut self, metrics: &EpochMetrics) -> Option<String> {
+        let of_first = |number: &str| metrics.number(&format!("on_policy.{number}"));
+        let (epoch, max, clip_ranges) = (metrics.epoch, of_first("max")?, of_first("clip_ranges")?);
+        if clip_ranges <= WARN_ABOVE || std::mem::replace(&mut self.off_policy, true) {
             return None;
         }
         Some(format!(
-            "warning: epoch {epoch}: before the first update log-probabilities are up to {:.1e} off the rollout's, {:.2} clip ranges: rounding \
-             takes part in what the clip decides; with grpo.replay_batches = \"rollout\" the replay computes what the rollout computed",
-            on_policy.max, on_policy.clip_ranges
+            "warning: epoch {epoch}: before the first update log-probabilities are up to {max:.1e} off the rollout's, {clip_ranges:.2} clip ranges: rounding \
+             takes part in what the clip decides; with grpo.replay_batches = \"rollout\" the replay computes what the rollout computed"
         ))
     }
 
@@ -48,12 +53,17 @@ mod tests {
     #[test]
     fn rounding_is_said_once_above_a_tenth_of_a_clip_range() {
         let mut warnings = Warnings::default();
-        let of = |clip_ranges: f64| OnPolicy { mean: 1e-6, max: clip_ranges * 1e-4, clip_ranges };
-        assert_eq!(warnings.of_rounding(1, of(0.0)), None);
-        assert_eq!(warnings.of_rounding(2, of(0.1)), None);
-        let said = warnings.of_rounding(3, of(0.25)).expect("a warning");
+        let of = |epoch: usize, clip_ranges: f64| {
+            let on_policy = serde_json::json!({ "max": clip_ranges * 1e-4, "clip_ranges": clip_ranges });
+            let algorithm = serde_json::Map::from_iter([("on_policy".to_owned(), on_policy)]);
+            EpochMetrics { epoch, algorithm, ..EpochMetrics::default() }
+        };
+        assert_eq!(warnings.of_rounding(&EpochMetrics::default()), None, "an algorithm without it");
+        assert_eq!(warnings.of_rounding(&of(1, 0.0)), None);
+        assert_eq!(warnings.of_rounding(&of(2, 0.1)), None);
+        let said = warnings.of_rounding(&of(3, 0.25)).expect("a warning");
         assert!(said.contains("epoch 3") && said.contains("2.5e-5") && said.contains("0.25 clip ranges"), "{said}");
-        assert_eq!(warnings.of_rounding(4, of(5.0)), None);
+        assert_eq!(warnings.of_rounding(&of(4, 5.0)), None);
     }
 
     #[test]

@@ -3,10 +3,13 @@
 use flow::{FlowSde, GridError, GridKind, Reduction, Sampler, Transition};
 use serde::{Deserialize, Serialize};
 
+use burn::tensor::backend::AutodiffBackend;
+
 use crate::{
     advantage::AdvantageConfig,
+    algorithm::{Algorithm, Clipped, Nft, nft::NftConfig},
     ema::EmaConfig,
-    objective::{KlController, ObjectiveConfig},
+    objective::ObjectiveConfig,
     optimizer::{AdamWConfig, MuonConfig},
     ranges::{self, MOST},
     trajectories::KeptOn,
@@ -39,8 +42,8 @@ pub struct GrpoConfig {
     pub trained_steps: TrainedSteps,
     /// How rewards become advantages.
     pub advantage: AdvantageConfig,
-    /// What is minimised.
-    pub objective: ObjectiveConfig,
+    /// The algorithm: what is minimised.
+    pub objective: Objective,
     /// The optimiser.
     pub optimizer: AdamWConfig,
     /// The optimiser of the matrices of transformer blocks.
@@ -64,7 +67,7 @@ impl Default for GrpoConfig {
             rollout: RolloutConfig::default(),
             trained_steps: TrainedSteps::AllButLast {},
             advantage: AdvantageConfig::default(),
-            objective: ObjectiveConfig::default(),
+            objective: Objective::Clipped(ObjectiveConfig::default()),
             optimizer: AdamWConfig::default(),
             muon: MuonConfig::default(),
             ema: EmaConfig::default(),
@@ -145,6 +148,68 @@ pub enum TrainedSteps {
     },
 }
 
+impl TrainedSteps {
+    /// How many steps of a row an epoch trains, of `trainable` ones.
+    pub fn count(self, trainable: usize) -> usize {
+        match self {
+            Self::AllButLast {} => trainable,
+            Self::Random { count } => count,
+        }
+    }
+}
+
+/// The algorithms, as a configuration names them: `objective = { kind = "clipped", … }`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Objective {
+    /// Flow-GRPO: the clipped policy gradient of the transitions that were sampled.
+    Clipped(ObjectiveConfig),
+    /// `DiffusionNFT`: the forward process from the samples, against an old policy.
+    Nft(NftConfig),
+}
+
+impl Objective {
+    /// The algorithm for rollouts of a sampler.
+    pub fn algorithm<B: AutodiffBackend, C: Clone>(self, config: &GrpoConfig, sampler: &Sampler) -> Box<dyn Algorithm<B, C>> {
+        match self {
+            Self::Clipped(objective) => Box::new(Clipped::new(objective, config.rollout.log_prob, config.trained_steps, sampler)),
+            Self::Nft(nft) => Box::new(Nft::new(nft, config.trained_steps, sampler)),
+        }
+    }
+
+    /// All that is out of range, one sentence each, beginning with the key.
+    pub fn problems(self) -> Vec<String> {
+        match self {
+            Self::Clipped(objective) => objective.problems(),
+            Self::Nft(nft) => nft.problems(),
+        }
+    }
+
+    /// The weight of the KL penalty that a run begins with.
+    pub fn kl_weight(self) -> f64 {
+        match self {
+            Self::Clipped(objective) => objective.kl_weight,
+            Self::Nft(nft) => nft.kl_weight,
+        }
+    }
+
+    /// ODE steps of a row that are replayed for the KL penalty alone.
+    pub fn kl_ode_steps(self) -> usize {
+        match self {
+            Self::Clipped(objective) => objective.kl_ode_steps,
+            Self::Nft(_) => 0,
+        }
+    }
+
+    /// How many steps of a row can be trained.
+    fn trainable_steps(self, sampler: &Sampler) -> usize {
+        match self {
+            Self::Clipped(_) => trainable_steps(sampler).len(),
+            Self::Nft(_) => sampler.grid().len().saturating_sub(1).max(1),
+        }
+    }
+}
+
 /// More denoising steps than any grid has.
 const MOST_STEPS: usize = 10_000;
 
@@ -162,9 +227,6 @@ impl GrpoConfig {
         ];
         let numbers = [
             ranges::guidance("rollout.guidance", self.rollout.guidance),
-            ranges::positive("objective.clip_range_low", self.objective.clip_range_low),
-            ranges::positive("objective.clip_range_high", self.objective.clip_range_high),
-            ranges::not_negative("objective.kl_weight", self.objective.kl_weight),
             ranges::positive("advantage.clip", self.advantage.clip),
             ranges::positive("advantage.epsilon", self.advantage.epsilon),
         ];
@@ -172,25 +234,13 @@ impl GrpoConfig {
         problems.extend(self.optimizer.problems().into_iter().map(|problem| format!("optimizer.{problem}")));
         problems.extend(self.muon.problems().into_iter().map(|problem| format!("muon.{problem}")));
         problems.extend(self.ema.problems().into_iter().map(|problem| format!("ema.{problem}")));
-        if let KlController::Adaptive { target, rate } = self.objective.kl_controller {
-            let start = ("objective.kl_weight, where an adaptive controller starts,", self.objective.kl_weight);
-            let numbers = [("objective.kl_controller.target", target), ("objective.kl_controller.rate", rate), start];
-            problems.extend(numbers.into_iter().filter_map(|(key, value)| ranges::positive(key, value)));
-            if rate > 1.0 {
-                problems.push(format!(
-                    "objective.kl_controller.rate ({rate}) must be at most 1: the weight must not change its sign"
-                ));
-            }
-        }
-        if self.objective.kl_ode_steps > 0 && self.objective.kl_weight == 0.0 {
-            problems.push("objective.kl_ode_steps needs an objective.kl_weight above 0".to_owned());
-        }
+        problems.extend(self.objective.problems().into_iter().map(|problem| format!("objective.{problem}")));
         if !problems.is_empty() {
             return problems; // What follows builds the grid.
         }
         match self.rollout.sampler() {
             Ok(sampler) => {
-                let trainable = trainable_steps(&sampler).len();
+                let trainable = self.objective.trainable_steps(&sampler);
                 if trainable == 0 {
                     problems
                         .push("rollout: no step can be trained; use at least two steps and a transition with noise".to_owned());
@@ -200,7 +250,7 @@ impl GrpoConfig {
                 {
                     problems.push(format!("trained_steps.count ({count}) must lie between 1 and {trainable}"));
                 }
-                let (wanted, held) = (self.objective.kl_ode_steps, holdable_steps(&sampler).len());
+                let (wanted, held) = (self.objective.kl_ode_steps(), holdable_steps(&sampler).len());
                 if wanted > held {
                     problems.push(format!(
                         "objective.kl_ode_steps ({wanted}) must be at most {held}: so many ODE steps of the rollout could draw noise"
@@ -223,22 +273,19 @@ impl GrpoConfig {
     /// The sampler of the rollout, which keeps what the objective replays.
     pub fn sampler(&self) -> Result<Sampler, GridError> {
         let sampler = self.rollout.sampler()?;
-        Ok(if self.objective.kl_ode_steps > 0 { sampler.keeping_ode_steps() } else { sampler })
+        Ok(if self.objective.kl_ode_steps() > 0 { sampler.keeping_ode_steps() } else { sampler })
     }
 
     /// Latents of a row that a trajectory keeps.
     pub fn kept_latents(&self) -> usize {
         let RolloutConfig { steps, random_steps, .. } = self.rollout;
-        if self.objective.kl_ode_steps > 0 { steps + 1 } else { random_steps.min(steps) + 2 }
+        if self.objective.kl_ode_steps() > 0 { steps + 1 } else { random_steps.min(steps) + 2 }
     }
 
     /// Transitions that an epoch replays if every group has spread, those that are only held to the reference as well.
     pub fn transitions_per_epoch(&self) -> usize {
-        let per_row = match self.trained_steps {
-            TrainedSteps::AllButLast {} => self.rollout.sampler().map_or(0, |sampler| trainable_steps(&sampler).len()),
-            TrainedSteps::Random { count } => count,
-        };
-        self.groups * self.group_size * (per_row + self.objective.kl_ode_steps)
+        let trainable = self.rollout.sampler().map_or(0, |sampler| self.objective.trainable_steps(&sampler));
+        self.groups * self.group_size * (self.trained_steps.count(trainable) + self.objective.kl_ode_steps())
     }
 }
 

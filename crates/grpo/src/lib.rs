@@ -36,6 +36,7 @@
 //! ```
 
 pub mod advantage;
+pub mod algorithm;
 pub mod config;
 pub mod ema;
 pub mod evaluate;
@@ -55,7 +56,7 @@ pub mod trajectories;
 pub mod update;
 pub mod workers;
 
-pub use config::{GrpoConfig, ReplayBatches, RolloutConfig, TrainedSteps};
+pub use config::{GrpoConfig, Objective, ReplayBatches, RolloutConfig, TrainedSteps};
 pub use evaluate::EncodedPrompt;
-pub use metrics::{EpochMetrics, EpochTimes, OnPolicy, Summary};
+pub use metrics::{EpochMetrics, EpochTimes, Summary};
 pub use trainer::{Iteration, Policy, Task, TrainError, Trainer, TrainerState};

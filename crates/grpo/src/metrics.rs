@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 use tasks::reward::Scores;
 
 use crate::{
     advantage::{Advantages, mean, std},
-    objective::{Clip, ObjectiveConfig},
-    update::Seen,
+    algorithm::Outcome,
 };
 
 /// What one update did.
@@ -20,13 +20,12 @@ pub(crate) struct Update {
     /// Whether the weights moved.
     pub taken: bool,
     pub loss_scale: Option<f64>,
-    pub seen: Vec<Seen>,
-    /// KL divergences at ODE steps.
-    pub held_kl: Vec<f64>,
+    /// What the examples of each term showed.
+    pub terms: Vec<Outcome>,
 }
 
 /// The numbers of an epoch: one line of `metrics.jsonl`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct EpochMetrics {
     /// Epochs done, this one included.
     pub epoch: usize,
@@ -60,42 +59,16 @@ pub struct EpochMetrics {
     pub gradient_norm: f64,
     /// Root mean square of the clipped gradient's numbers, of the parameters that AdamW moves; mean over updates.
     pub gradient_rms: f64,
-    /// How far the first update was from the policy of the rollout, which is 0 but for rounding.
-    pub on_policy: OnPolicy,
     /// The weight `β` of the KL divergence to the reference.
     pub kl_weight: f64,
-    /// All transitions of all updates together.
+    /// The numbers of the algorithm, by name.
     #[serde(flatten)]
-    pub policy: PolicyMetrics,
-    /// Mean KL divergence to the reference at ODE steps, where it is taken.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kl_ode_steps: Option<f64>,
-    /// The transitions of each denoising step that was trained.
-    pub steps: Vec<DenoisingStep>,
+    pub algorithm: Map<String, Value>,
+    /// What the line of an epoch shows of them.
+    #[serde(skip)]
+    pub headline: String,
     /// Wall-clock times, which differ between runs that are otherwise equal.
     pub time: EpochTimes,
-}
-
-/// `|log π_new − log π_old|` at the first update of an epoch, before anything has moved.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct OnPolicy {
-    /// Its mean over the transitions.
-    pub mean: f64,
-    /// The largest.
-    pub max: f64,
-    /// The largest in clip ranges, which is what decides whether it matters.
-    pub clip_ranges: f64,
-}
-
-impl OnPolicy {
-    /// Clip ranges above which rounding takes part in what the clip decides.
-    pub const WARN_ABOVE: f64 = 0.1;
-
-    fn of(first: &[Seen], clip: Clip) -> Self {
-        let deviations: Vec<f64> = first.iter().map(Seen::deviation).collect();
-        let max = deviations.iter().copied().fold(0.0, f64::max);
-        Self { mean: mean(&deviations), max, clip_ranges: max / clip.range() }
-    }
 }
 
 /// Mean, standard deviation and extremes.
@@ -119,55 +92,6 @@ impl Summary {
     }
 }
 
-/// How far the policy was from that of the rollout, and from the reference.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct PolicyMetrics {
-    /// `π_new / π_old`
-    pub ratio: Summary,
-    /// Share of transitions that the clip stopped below: a bad action that is already less likely than `1 − low`.
-    pub clipped_low: f64,
-    /// Share of transitions that the clip stopped above: a good action that is already more likely than `1 + high`.
-    pub clipped_high: f64,
-    /// `½·mean((log π_new − log π_old)²)`
-    pub kl_old: f64,
-    /// Mean KL divergence to the reference; 0 where it is not evaluated.
-    pub kl_reference: f64,
-}
-
-impl PolicyMetrics {
-    fn of(seen: &[&Seen], clip: Clip) -> Self {
-        let column = |f: fn(&Seen) -> f64| seen.iter().map(|seen| f(seen)).collect::<Vec<f64>>();
-        let clipped = |good: bool| {
-            let stopped = |seen: &&Seen| seen.is_clipped(clip) && (seen.advantage > 0.0) == good;
-            mean(&seen.iter().map(|seen| if stopped(seen) { 1.0 } else { 0.0 }).collect::<Vec<_>>())
-        };
-        Self {
-            ratio: Summary::of(&column(|seen| seen.ratio)),
-            clipped_low: clipped(false),
-            clipped_high: clipped(true),
-            kl_old: 0.5 * mean(&column(|seen| seen.log_ratio.powi(2))),
-            kl_reference: mean(&column(|seen| seen.kl)),
-        }
-    }
-
-    /// Share of transitions whose gradient the clip took, on either side.
-    pub fn clipped(&self) -> f64 {
-        self.clipped_low + self.clipped_high
-    }
-}
-
-/// What the transitions of one denoising step showed.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct DenoisingStep {
-    /// Its index in the grid.
-    pub step: usize,
-    /// How many were trained.
-    pub transitions: usize,
-    /// What they showed.
-    #[serde(flatten)]
-    pub policy: PolicyMetrics,
-}
-
 /// How long an epoch took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct EpochTimes {
@@ -183,21 +107,10 @@ pub struct EpochTimes {
 }
 
 impl EpochMetrics {
-    /// `kinds` has the kind of every row's prompt; `objective` is what was minimised.
-    pub(crate) fn new(
-        epoch: usize,
-        scores: &Scores,
-        kinds: &[&str],
-        advantages: &Advantages,
-        updates: &[Update],
-        objective: &ObjectiveConfig,
-        learning_rate: f64,
-    ) -> Self {
+    /// `kinds` has the kind of every row's prompt; the algorithm's numbers are to be added.
+    pub(crate) fn new(epoch: usize, scores: &Scores, kinds: &[&str], advantages: &Advantages, updates: &[Update]) -> Self {
         let total: Vec<f64> = scores.total.iter().copied().map(f64::from).collect();
-        let held_kl: Vec<f64> = updates.iter().flat_map(|update| &update.held_kl).copied().collect();
-        let seen: Vec<&Seen> = updates.iter().flat_map(|update| &update.seen).collect();
         let part = |scores: &[f32]| mean(&scores.iter().copied().map(f64::from).collect::<Vec<_>>());
-        let first = updates.first().map_or(&[][..], |update| &update.seen);
         let taken: Vec<&Update> = updates.iter().filter(|update| update.taken).collect();
         let of_taken = |number: fn(&Update) -> f64| mean(&taken.iter().map(|update| number(update)).collect::<Vec<_>>());
         let loss_scale = updates.last().and_then(|update| update.loss_scale);
@@ -209,21 +122,22 @@ impl EpochMetrics {
             kinds: by_kind(&total, kinds),
             zero_spread: mean(&advantages.has_spread.iter().map(|varies| if *varies { 0.0 } else { 1.0 }).collect::<Vec<_>>()),
             advantage: Summary::of(&advantages.values.iter().copied().map(f64::from).collect::<Vec<_>>()),
-            learning_rate,
             updates: taken.len(),
             skipped_updates: loss_scale.map(|_| updates.len() - taken.len()),
             loss_scale,
-            transitions: seen.len(),
+            transitions: updates.iter().filter_map(|update| update.terms.first()).map(|term| term.examples.len()).sum(),
             loss: mean(&updates.iter().map(|update| update.loss).collect::<Vec<_>>()),
             gradient_norm: of_taken(|update| update.gradient_norm),
             gradient_rms: of_taken(|update| update.gradient_rms),
-            on_policy: OnPolicy::of(first, objective.clip()),
-            kl_weight: objective.kl_weight,
-            kl_ode_steps: (!held_kl.is_empty()).then(|| mean(&held_kl)),
-            policy: PolicyMetrics::of(&seen, objective.clip()),
-            steps: by_step(&seen, objective.clip()),
-            time: EpochTimes::default(),
+            ..Self::default()
         }
+    }
+
+    /// A number of the algorithm by its dotted name, as `ratio.min`.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        let mut parts = name.split('.');
+        let first = self.algorithm.get(parts.next()?)?;
+        parts.try_fold(first, |value, part| value.get(part))?.as_f64()
     }
 
     pub(crate) fn timed(mut self, started: Instant, sampled: Instant, images: usize) -> Self {
@@ -235,20 +149,6 @@ impl EpochMetrics {
         };
         self
     }
-}
-
-/// What the transitions of each step showed, in the order of the steps.
-fn by_step(seen: &[&Seen], clip: Clip) -> Vec<DenoisingStep> {
-    let mut of_step: BTreeMap<usize, Vec<&Seen>> = BTreeMap::new();
-    for seen in seen {
-        of_step.entry(seen.transition.step).or_default().push(seen);
-    }
-    let step = |(step, seen): (usize, Vec<&Seen>)| DenoisingStep {
-        step,
-        transitions: seen.len(),
-        policy: PolicyMetrics::of(&seen, clip),
-    };
-    of_step.into_iter().map(step).collect()
 }
 
 /// The mean reward of each kind.
@@ -263,29 +163,6 @@ fn by_kind(rewards: &[f64], kinds: &[&str]) -> BTreeMap<String, f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::update::Transition;
-
-    #[test]
-    fn steps_are_told_apart_and_so_are_the_sides_of_the_clip() {
-        let seen = |step, ratio: f64, advantage| Seen {
-            transition: Transition { step, row: 0 },
-            ratio,
-            log_ratio: ratio.ln(),
-            kl: 0.5,
-            advantage,
-        };
-        // Up though good, down though bad: stopped. Down though good, up though bad: not.
-        let good = [1.2, 1.3, 0.8, 1.0].map(|ratio| seen(0, ratio, 1.0));
-        let bad = [0.8, 1.2, 1.3, 1.0, 1.0].map(|ratio| seen(3, ratio, -1.0));
-        let seen = [&good[..], &bad].concat();
-        let steps = by_step(&seen.iter().collect::<Vec<_>>(), Clip { low: 0.1, high: 0.1 });
-        assert_eq!(steps.iter().map(|step| (step.step, step.transitions)).collect::<Vec<_>>(), [(0, 4), (3, 5)]);
-        assert_eq!((steps[0].policy.clipped_low, steps[0].policy.clipped_high), (0.0, 0.5));
-        assert_eq!((steps[1].policy.clipped_low, steps[1].policy.clipped_high), (0.2, 0.0));
-        assert_eq!((steps[1].policy.ratio.min, steps[1].policy.ratio.max), (0.8, 1.3));
-        assert!((steps[0].policy.ratio.std - 0.036_875_f64.sqrt()).abs() < 1e-12 && steps[0].policy.kl_reference == 0.5);
-    }
-
     #[test]
     fn every_kind_has_the_mean_of_its_own_rewards() {
         let kinds = by_kind(&[1.0, 0.0, 0.5, 0.5], &["two", "two", "two", "one"]);

@@ -26,6 +26,8 @@ pub enum Purpose {
     Pretraining = 6,
     /// The initial noise of the `sample` verb.
     Sampling = 7,
+    /// The noise of the forward process on a rollout's samples.
+    Forward = 8,
 }
 
 /// The identity of a stream of random numbers.

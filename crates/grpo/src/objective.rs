@@ -4,6 +4,8 @@ use burn::prelude::*;
 use flow::{GuidanceGradient, KlForm, Sampler};
 use serde::{Deserialize, Serialize};
 
+use crate::ranges;
+
 /// What is minimised.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,6 +49,28 @@ impl Default for ObjectiveConfig {
 }
 
 impl ObjectiveConfig {
+    /// All that is out of range, one sentence each, beginning with the key.
+    pub fn problems(&self) -> Vec<String> {
+        let numbers = [
+            ranges::positive("clip_range_low", self.clip_range_low),
+            ranges::positive("clip_range_high", self.clip_range_high),
+            ranges::not_negative("kl_weight", self.kl_weight),
+        ];
+        let mut problems: Vec<String> = numbers.into_iter().flatten().collect();
+        if let KlController::Adaptive { target, rate } = self.kl_controller {
+            let start = ("kl_weight, where an adaptive controller starts,", self.kl_weight);
+            let numbers = [("kl_controller.target", target), ("kl_controller.rate", rate), start];
+            problems.extend(numbers.into_iter().filter_map(|(key, value)| ranges::positive(key, value)));
+            if rate > 1.0 {
+                problems.push(format!("kl_controller.rate ({rate}) must be at most 1: the weight must not change its sign"));
+            }
+        }
+        if self.kl_ode_steps > 0 && self.kl_weight == 0.0 {
+            problems.push("kl_ode_steps needs an objective.kl_weight above 0".to_owned());
+        }
+        problems
+    }
+
     /// The ratios within which a transition counts.
     pub fn clip(&self) -> Clip {
         Clip { low: self.clip_range_low, high: self.clip_range_high }

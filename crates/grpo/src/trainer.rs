@@ -8,7 +8,7 @@ use burn::{
     tensor::backend::AutodiffBackend,
 };
 use flow::{Guidance, Sampler, VelocityField};
-use rand::seq::{SliceRandom, index};
+use rand::seq::SliceRandom;
 use tasks::{
     image::Image,
     prompts::Prompt,
@@ -18,20 +18,20 @@ use thiserror::Error;
 
 use crate::{
     advantage::{Advantages, group_advantages},
-    config::{GrpoConfig, ReplayBatches, TrainedSteps, holdable_steps, trainable_steps},
+    algorithm::{Algorithm, Example, Outcome},
+    config::{GrpoConfig, ReplayBatches},
     evaluate::{EncodedPrompt, Row},
     groups::{self, Mix},
     images::Decode,
     loss_scale::LossScale,
     metrics::{EpochMetrics, Update},
     noise::{Key, Purpose},
-    objective::ObjectiveConfig,
     optimizer::{AdamW, AdamWState, Updated},
     parameters::{Parameters, Trained},
     rollout::Rollout,
     schedule,
     trajectories::Trajectories,
-    update::{AsReplayed, Differentiate, InOnePiece, Replay, ReplayOutcome, Seen, Transition},
+    update::{AsReplayed, Differentiate, InOnePiece, Others, Replay, ReplayOutcome},
     workers::{Stopped, Workers},
 };
 
@@ -105,6 +105,7 @@ pub struct Trainer<B: AutodiffBackend, M: AutodiffModule<B>, C> {
     seed: u64,
     task: Task<B::InnerBackend, C>,
     guidance: Option<Guidance<C>>,
+    algorithm: Box<dyn Algorithm<B, C>>,
     differentiate: Box<dyn Differentiate<B, M, C>>,
     sampler: Sampler,
     workers: Workers,
@@ -112,6 +113,8 @@ pub struct Trainer<B: AutodiffBackend, M: AutodiffModule<B>, C> {
     policy: M::InnerModule,
     reference: M::InnerModule,
     trained: Trained,
+    /// The weights of the old policy, of algorithms that sample with one.
+    old: Option<Parameters<B::InnerBackend>>,
     average: Parameters<B::InnerBackend>,
     optimizer: AdamW<B::InnerBackend>,
     kl_weight: f64,
@@ -127,6 +130,8 @@ pub struct TrainerState<B: Backend> {
     pub weights: Parameters<B>,
     /// Their average.
     pub average: Parameters<B>,
+    /// Those of the old policy, of algorithms that sample with one.
+    pub old: Option<Parameters<B>>,
     /// The optimiser's state.
     pub optimizer: AdamWState<B>,
     /// The weight of the KL divergence, which a controller may have moved.
@@ -160,8 +165,12 @@ where
         let Policy { network, reference, trained } = policy;
         let weights = trained.of(&network);
         let device = network.devices().into_iter().next().unwrap_or_default();
+        let sampler = config.sampler().expect("checked above");
+        let algorithm = config.objective.algorithm(&config, &sampler);
         Self {
-            sampler: config.sampler().expect("checked above"),
+            sampler,
+            old: algorithm.old_policy_decay(0).map(|_| weights.clone()),
+            algorithm,
             optimizer: AdamW::new(config.optimizer, &weights).with_muon(config.muon, trained.matrices(&network, "blocks.")),
             average: weights,
             policy: network,
@@ -170,7 +179,7 @@ where
             guidance: (config.rollout.guidance != 1.0)
                 .then(|| Guidance { unconditional: task.unconditional.clone(), scale: config.rollout.guidance }),
             differentiate: Box::new(InOnePiece),
-            kl_weight: config.objective.kl_weight,
+            kl_weight: config.objective.kl_weight(),
             loss_scale: None,
             epoch: 0,
             epochs,
@@ -201,6 +210,7 @@ where
     pub fn restore(&mut self, state: TrainerState<B::InnerBackend>) {
         self.policy = state.weights.put_into(self.policy.clone());
         self.average = state.average;
+        self.old = state.old;
         self.optimizer.restore(state.optimizer);
         self.kl_weight = state.kl_weight;
         self.loss_scale = state.loss_scale;
@@ -212,6 +222,7 @@ where
         TrainerState {
             weights: self.trained.of(&self.policy),
             average: self.average.clone(),
+            old: self.old.clone(),
             optimizer: self.optimizer.state().clone(),
             kl_weight: self.kl_weight,
             loss_scale: self.loss_scale,
@@ -269,18 +280,32 @@ where
         let learning_rate = self.config.optimizer.learning_rate * self.rate();
         self.epoch += 1;
         let kinds: Vec<&str> = rows.iter().map(|row| self.task.prompts[row.prompt].prompt.tag.as_str()).collect();
-        let metrics = EpochMetrics::new(self.epoch, &scores, &kinds, &advantages, &updates, &self.objective(), learning_rate);
-        if metrics.transitions > 0 {
-            self.kl_weight = self.config.objective.kl_controller.next(self.kl_weight, metrics.policy.kl_reference);
-        }
+        let mut metrics = EpochMetrics::new(self.epoch, &scores, &kinds, &advantages, &updates);
+        metrics.learning_rate = learning_rate;
+        self.finish(&mut metrics, &updates);
         let metrics = metrics.timed(started, sampled, rows.len());
         Ok(Iteration { metrics, images, rows, scores })
     }
     // ANCHOR_END: iterate
 
-    /// What is minimised now.
-    fn objective(&self) -> ObjectiveConfig {
-        ObjectiveConfig { kl_weight: self.kl_weight, ..self.config.objective }
+    /// Ends an epoch: the algorithm's numbers, the next KL weight, and the old policy, which follows the new one.
+    fn finish(&mut self, metrics: &mut EpochMetrics, updates: &[Update]) {
+        let terms: Vec<&[Outcome]> = updates.iter().map(|update| &update.terms[..]).collect();
+        metrics.kl_weight = self.kl_weight;
+        metrics.algorithm = self.algorithm.metrics(&terms);
+        metrics.headline = self.algorithm.headline(&metrics.algorithm);
+        if metrics.transitions > 0 {
+            self.kl_weight = self.algorithm.next_kl_weight(self.kl_weight, &metrics.algorithm);
+        }
+        let decay = self.algorithm.old_policy_decay(self.optimizer.state().updates);
+        if let Some((old, decay)) = self.old.take().zip(decay) {
+            self.old = Some(old.zip(&self.trained.of(&self.policy), |old, new| old * decay + new * (1.0 - decay)));
+        }
+    }
+
+    /// The old policy, of algorithms that sample with one.
+    fn old_policy(&self) -> Option<M::InnerModule> {
+        self.old.as_ref().map(|old| old.put_into(self.policy.clone()))
     }
 
     fn draw_rows(&self) -> Vec<Row> {
@@ -298,11 +323,11 @@ where
             workers: &self.workers,
         };
         let keys = [self.key(Purpose::Initial), self.key(Purpose::Step)];
-        let (policy, prompts) = (&self.policy, &self.task.prompts);
+        let (policy, prompts) = (self.old_policy().unwrap_or_else(|| self.policy.clone()), &self.task.prompts);
         match self.config.replay_batches {
-            ReplayBatches::MicroBatch => rollout.sample(policy, prompts, rows, keys, &self.device),
+            ReplayBatches::MicroBatch => rollout.sample(&policy, prompts, rows, keys, &self.device),
             ReplayBatches::Rollout => {
-                let policy = AsReplayed { network: policy.clone(), differentiate: &*self.differentiate };
+                let policy = AsReplayed { network: policy, differentiate: &*self.differentiate };
                 rollout.sample(&policy, prompts, rows, keys, &self.device)
             }
         }
@@ -321,44 +346,34 @@ where
         advantages: &Advantages,
     ) -> Result<Vec<Update>, TrainError> {
         let conditions: Vec<C> = rows.iter().map(|row| self.task.prompts[row.prompt].condition.clone()).collect();
-        let step_weights = self.config.objective.step_weight.weights(&self.sampler, &trainable_steps(&self.sampler));
-        let objective = self.objective();
         let mut updates = Vec::new();
-        for Planned { trained, held } in self.plan(advantages) {
+        for examples in self.plan(advantages) {
             let replay = Replay {
                 sampler: &self.sampler,
-                reduction: self.config.rollout.log_prob,
                 guidance: self.guidance.as_ref(),
                 trajectories,
                 conditions: &conditions,
                 advantages: &advantages.values,
-                objective: &objective,
-                step_weights: &step_weights,
+                kl_weight: self.kl_weight,
+                noise: self.key(Purpose::Forward),
                 trained: &self.trained,
                 batches: self.config.batches(),
                 loss_scale: self.loss_scale.map_or(1.0, |scale| scale.factor),
                 workers: &self.workers,
             };
-            let reference = (objective.kl_weight > 0.0).then_some(&self.reference);
-            let mut outcome = replay.gradient(&*self.differentiate, &self.policy, reference, &trained)?;
-            let mut held_kl = Vec::new();
-            if let Some(reference) = reference.filter(|_| !held.is_empty()) {
-                let share = 1.0 / trained.len() as f64;
-                let held = replay.hold(&*self.differentiate, &self.policy, reference, &held, share)?;
-                outcome.gradient = outcome.gradient.plus(&held.gradient);
-                outcome.loss += share * objective.kl_weight * held.kl.iter().sum::<f64>();
-                held_kl = held.kl;
-            }
+            let reference = (self.kl_weight > 0.0).then(|| self.reference.clone());
+            let others = Others { reference, old: self.old_policy() };
+            let outcome = replay.gradient(&*self.algorithm, &*self.differentiate, &self.policy, &others, &examples)?;
             if updates.is_empty() {
-                check_on_policy(self.epoch + 1, &outcome.seen, self.task.on_policy_limit, objective.clip().range())?;
+                self.algorithm.check(self.epoch + 1, &outcome.terms, self.task.on_policy_limit)?;
             }
-            updates.push(Update { held_kl, ..self.step(outcome)? });
+            updates.push(self.step(outcome)?);
         }
         Ok(updates)
     }
 
     /// Moves the weights and their average, unless a scaled loss made a gradient that is not finite.
-    fn step(&mut self, ReplayOutcome { gradient, loss, seen }: ReplayOutcome<B::InnerBackend>) -> Result<Update, TrainError> {
+    fn step(&mut self, ReplayOutcome { gradient, loss, terms }: ReplayOutcome<B::InnerBackend>) -> Result<Update, TrainError> {
         if !loss.is_finite() {
             return Err(TrainError::NotFinite { epoch: self.epoch + 1, loss, gradient_norm: gradient.norm() });
         }
@@ -370,15 +385,8 @@ where
         if !taken && loss_scale.is_none() {
             return Err(TrainError::NotFinite { epoch: self.epoch + 1, loss, gradient_norm });
         }
-        let update = Update {
-            loss,
-            gradient_norm,
-            gradient_rms,
-            taken,
-            loss_scale: self.loss_scale.map(|scale| scale.factor),
-            seen,
-            held_kl: Vec::new(),
-        };
+        let update =
+            Update { loss, gradient_norm, gradient_rms, taken, loss_scale: self.loss_scale.map(|scale| scale.factor), terms };
         self.loss_scale = loss_scale;
         if taken {
             self.policy = weights.put_into(self.policy.clone());
@@ -392,11 +400,11 @@ where
         schedule::rate(self.epoch, self.epochs, self.config.warm_up, self.config.cool_down)
     }
 
-    /// The transitions of each of the epoch's updates.
+    /// The examples of each of the epoch's updates, term by term.
     ///
     /// Rows of groups without spread are left out; the others are shuffled, alone or with those that they were sampled with, and dealt to
     /// the updates as evenly as they go.
-    fn plan(&self, advantages: &Advantages) -> Vec<Planned> {
+    fn plan(&self, advantages: &Advantages) -> Vec<Vec<Vec<Example>>> {
         let mut rng = self.key(Purpose::Order).rng();
         let together = match self.config.replay_batches {
             ReplayBatches::MicroBatch => 1,
@@ -407,58 +415,22 @@ where
         let batches = rows.chunks(together).map(|rows| rows.iter().copied().filter(varies).collect::<Vec<usize>>());
         let mut batches: Vec<Vec<usize>> = batches.filter(|rows| !rows.is_empty()).collect();
         batches.shuffle(&mut rng);
-        let trainable = trainable_steps(&self.sampler);
-        let count = match self.config.trained_steps {
-            TrainedSteps::AllButLast {} => trainable.len(),
-            TrainedSteps::Random { count } => count,
-        };
         let updates = self.config.updates_per_epoch;
         let part = |update: usize| &batches[batches.len() * update / updates..batches.len() * (update + 1) / updates];
-        let ode_steps = holdable_steps(&self.sampler);
-        let mut of_rows = |rows: &[usize], steps: &[usize], count: usize| {
-            let chosen = index::sample(&mut rng, steps.len(), count).into_vec();
-            let at = |i: usize| rows.iter().map(move |&row| Transition { step: steps[i], row });
-            chosen.into_iter().flat_map(at).collect::<Vec<_>>()
-        };
         let mut planned = |update: usize| {
-            let mut plan = Planned::default();
+            let mut terms: Vec<Vec<Example>> = Vec::new();
             for rows in part(update) {
-                plan.trained.extend(of_rows(rows, &trainable, count));
-                plan.held.extend(of_rows(rows, &ode_steps, self.config.objective.kl_ode_steps));
+                let examples = self.algorithm.examples(rows, &mut rng);
+                terms.resize(examples.len(), Vec::new());
+                terms.iter_mut().zip(examples).for_each(|(term, examples)| term.extend(examples));
             }
-            plan
+            terms
         };
-        (0..updates).map(&mut planned).filter(|plan| !plan.trained.is_empty()).collect()
+        (0..updates).map(&mut planned).filter(|terms| terms.first().is_some_and(|term| !term.is_empty())).collect()
     }
 
     fn key(&self, purpose: Purpose) -> Key {
         Key::new(self.seed, purpose).epoch(self.epoch)
-    }
-}
-
-/// What an update replays.
-#[derive(Clone, Debug, Default)]
-struct Planned {
-    /// Transitions that the policy gradient is taken of.
-    trained: Vec<Transition>,
-    /// ODE steps that are held to the reference.
-    held: Vec<Transition>,
-}
-
-/// Before the first update of an epoch the policy has not changed: every ratio is 1.
-fn check_on_policy(epoch: usize, seen: &[Seen], limit: f64, clip_range: f64) -> Result<(), TrainError> {
-    let worst = seen.iter().max_by(|a, b| a.deviation().total_cmp(&b.deviation()));
-    match worst {
-        // A NaN is the largest of all by `total_cmp`.
-        Some(worst) if worst.deviation().is_nan() || worst.deviation() > limit * clip_range => Err(TrainError::OffPolicy {
-            epoch,
-            step: worst.transition.step,
-            row: worst.transition.row,
-            deviation: worst.deviation(),
-            clip_ranges: worst.deviation() / clip_range,
-            limit,
-        }),
-        _ => Ok(()),
     }
 }
 

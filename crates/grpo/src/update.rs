@@ -1,27 +1,19 @@
-//! The update: replay stored steps with a gradient, compare with the rollout, move the weights.
+//! The replay: the gradient of an algorithm's loss over the examples of an update.
 
 use burn::{
     module::{AutodiffModule, Module},
     prelude::*,
     tensor::backend::AutodiffBackend,
 };
-use flow::{Guidance, InParts, Query, Reduction, Sampler, VelocityField};
+use flow::{Guidance, GuidanceGradient, InParts, Query, Sampler, Step, VelocityField};
 
 use crate::{
-    objective::{Clip, ObjectiveConfig, clipped_loss},
+    algorithm::{Algorithm, Batch, Example, Other, Outcome, Question},
+    noise::Key,
     parameters::{Parameters, Trained},
     trajectories::Trajectories,
     workers::{Stopped, Workers},
 };
-
-/// One step of one row: what is trained on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Transition {
-    /// The denoising step.
-    pub step: usize,
-    /// The row of the trajectory.
-    pub row: usize,
-}
 
 /// How a loss of a field's velocity becomes a gradient of the trained parameters.
 pub trait Differentiate<B: AutodiffBackend, M: AutodiffModule<B>, C>: Send + Sync {
@@ -132,7 +124,7 @@ where
     }
 }
 
-/// Which transitions share a forward and backward pass. All of them are of one step.
+/// Which examples share a forward and backward pass. All of them are of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Batches {
     /// At most this many, in the order of their rows.
@@ -141,44 +133,11 @@ pub enum Batches {
     AsSampled(usize),
 }
 
-/// Rows that go through the network together at a step.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Batch {
-    step: usize,
-    rows: Vec<usize>,
-    /// Which of the rows are trained, by their position here.
-    trained: Vec<usize>,
-}
-
-impl Batch {
-    /// The trained ones of some numbers, one for each row.
-    fn trained<B: Backend>(&self, numbers: Tensor<B, 1>) -> Tensor<B, 1> {
-        if self.trained.len() == self.rows.len() {
-            return numbers;
-        }
-        let positions: Vec<i32> = self.trained.iter().map(|&position| position as i32).collect();
-        let device = numbers.device();
-        numbers.select(0, Tensor::from_ints(positions.as_slice(), &device))
-    }
-
-    fn transitions(&self) -> impl Iterator<Item = Transition> + '_ {
-        self.trained.iter().map(|&position| Transition { step: self.step, row: self.rows[position] })
-    }
-}
-
-/// The batch that holds these transitions of a step and nothing else.
-fn batch_of(transitions: &[Transition]) -> Batch {
-    let rows = transitions.iter().map(|transition| transition.row).collect();
-    Batch { step: transitions[0].step, rows, trained: (0..transitions.len()).collect() }
-}
-
-/// Everything an epoch's updates replay.
+/// An epoch, as its updates replay it.
 #[derive(Clone, Debug)]
 pub struct Replay<'a, B: Backend, C> {
     /// Grid and transitions: the same code that sampled.
     pub sampler: &'a Sampler,
-    /// How log-probabilities are reduced.
-    pub reduction: Reduction,
     /// Guidance of the field, as it was sampled.
     pub guidance: Option<&'a Guidance<C>>,
     /// What was sampled.
@@ -187,13 +146,13 @@ pub struct Replay<'a, B: Backend, C> {
     pub conditions: &'a [C],
     /// One advantage per row.
     pub advantages: &'a [f32],
-    /// What is minimised.
-    pub objective: &'a ObjectiveConfig,
-    /// How much each step of the grid counts.
-    pub step_weights: &'a [f64],
+    /// The weight of the KL penalty in this epoch.
+    pub kl_weight: f64,
+    /// The noise of algorithms that draw some for their examples.
+    pub noise: Key,
     /// Which parameters of the policy get a gradient.
     pub trained: &'a Trained,
-    /// Which transitions share a forward and backward pass.
+    /// Which examples share a forward and backward pass.
     pub batches: Batches,
     /// What the loss is multiplied by before the backward pass, and the gradient divided by after it; 1 unless layers compute in f16.
     pub loss_scale: f64,
@@ -201,129 +160,122 @@ pub struct Replay<'a, B: Backend, C> {
     pub workers: &'a Workers,
 }
 
-/// The gradient over a set of transitions, with what was seen on the way.
+/// The networks beside the policy that an algorithm may ask.
+#[derive(Clone, Debug)]
+pub struct Others<N> {
+    /// The base model, while the KL penalty has a weight.
+    pub reference: Option<N>,
+    /// The old policy, of algorithms that have one.
+    pub old: Option<N>,
+}
+
+/// The gradient over the examples of an update, with what was seen on the way.
 #[derive(Clone, Debug)]
 pub struct ReplayOutcome<B: Backend> {
-    /// The gradient of the mean loss over the transitions.
+    /// The gradient of the mean loss.
     pub gradient: Parameters<B>,
-    /// The mean loss, policy and KL together.
+    /// The mean loss, all terms together.
     pub loss: f64,
-    /// What each transition showed.
-    pub seen: Vec<Seen>,
+    /// What the examples of each term showed.
+    pub terms: Vec<Outcome>,
 }
 
-/// The gradient of the KL divergence at ODE steps.
-#[derive(Clone, Debug)]
-pub struct Held<B: Backend> {
-    /// The gradient of `share·β·ΣKL`.
-    pub gradient: Parameters<B>,
-    /// The KL divergences, in the order of steps and rows.
-    pub kl: Vec<f64>,
-}
-
-/// What one transition showed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Seen {
-    /// Which one.
-    pub transition: Transition,
-    /// `π_new / π_old`.
-    pub ratio: f64,
-    /// `log π_new − log π_old`.
-    pub log_ratio: f64,
-    /// The KL divergence to the reference, 0 where it is not evaluated.
-    pub kl: f64,
-    /// The advantage of its row.
-    pub advantage: f64,
-}
-
-impl Seen {
-    /// `|log π_new − log π_old|`: at the first update of an epoch 0 but for rounding.
-    pub fn deviation(&self) -> f64 {
-        self.log_ratio.abs()
+impl<B: Backend, C: Clone> Replay<'_, B, C> {
+    /// The query about some rows at the start of a step; under guidance it asks twice.
+    pub fn query(&self, step: Step, latent: Tensor<B, 4>, batch: &Batch) -> Query<B, C> {
+        let conditions: Vec<C> = batch.rows.iter().map(|&row| self.conditions[row].clone()).collect();
+        let query = Query::at(step.from, latent, &conditions);
+        match self.guidance {
+            Some(guidance) => guidance.doubled(query),
+            None => query,
+        }
     }
 
-    /// Whether the clip took this transition's gradient: the ratio has gone too far in the direction that it was pushed.
-    pub fn is_clipped(&self, clip: Clip) -> bool {
-        if self.advantage > 0.0 { self.ratio > 1.0 + clip.high } else { self.ratio < 1.0 - clip.low }
+    /// The velocity under guidance from the answer to such a query.
+    pub fn guided<AnyB: Backend>(&self, velocity: Tensor<AnyB, 4>, gradient: GuidanceGradient) -> Tensor<AnyB, 4> {
+        match self.guidance {
+            Some(guidance) => guidance.combined(velocity, gradient),
+            None => velocity,
+        }
     }
 }
 
 impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
-    /// The gradient of the mean objective over `transitions`.
+    /// The gradient of an algorithm's mean loss over the examples of an update, term by term.
     ///
-    /// ```text
-    /// L = mean over transitions of [ w_t·max(−A·r, −A·clip(r, 1 − low, 1 + high)) + β·KL(π_new ‖ π_ref) ]
-    /// ```
-    ///
-    /// Source: arXiv 2505.05470, equation 6. A batch holds transitions of one step; the last one of a step may be
-    /// smaller. Each counts by its share of the whole, so the size of batches changes nothing beyond rounding.
+    /// A batch holds examples of one term and one step; the last one of a step may be smaller. Each example counts by its share of the
+    /// whole, so the size of batches changes nothing beyond rounding.
     ///
     /// # Errors
     /// If the work was stopped.
     ///
     /// # Panics
-    /// If there is no transition, or one of a deterministic step.
+    /// If the first term has no example, or the rollout did not keep what the algorithm asks for.
     pub fn gradient<AB, M>(
         &self,
+        algorithm: &dyn Algorithm<AB, C>,
         differentiate: &dyn Differentiate<AB, M, C>,
         policy: &M::InnerModule,
-        reference: Option<&M::InnerModule>,
-        transitions: &[Transition],
+        others: &Others<M::InnerModule>,
+        update: &[Vec<Example>],
     ) -> Result<ReplayOutcome<B>, Stopped>
     where
         AB: AutodiffBackend<InnerBackend = B>,
         M: AutodiffModule<AB> + VelocityField<AB, Condition = C>,
         M::InnerModule: VelocityField<B, Condition = C> + Module<B>,
     {
-        let share = 1.0 / transitions.len() as f64;
-        let batches = self.batches(transitions);
-        let jobs = batches.iter().map(|batch| (policy.clone(), reference.cloned(), batch)).collect();
-        let (gradient, numbers) =
-            self.summed(jobs, |(policy, reference, batch)| self.micro_batch(differentiate, policy, reference, batch, share))?;
-        let (loss, seen) = self.told_apart(&batches, &numbers);
-        Ok(ReplayOutcome { gradient, loss, seen })
+        let share = 1.0 / update[0].len() as f64;
+        let (mut sum, mut loss, mut terms) = (None, 0.0, Vec::with_capacity(update.len()));
+        for (term, examples) in update.iter().enumerate() {
+            let batches = self.batches(term, share, examples);
+            if batches.is_empty() {
+                terms.push(Outcome::default());
+                continue;
+            }
+            let jobs = batches.iter().map(|batch| (policy.clone(), others.clone(), batch)).collect();
+            let (gradient, numbers) =
+                self.summed(jobs, |(policy, others, batch)| self.micro_batch(algorithm, differentiate, policy, &others, batch))?;
+            let outcome = algorithm.outcome(self, &batches, &numbers);
+            loss += outcome.loss;
+            terms.push(outcome);
+            sum = Some(match sum.take() {
+                None => gradient,
+                Some(sum) => Parameters::plus(sum, &gradient),
+            });
+        }
+        Ok(ReplayOutcome { gradient: sum.expect("the first term has examples"), loss, terms })
     }
 
-    /// The gradient of `share·β·ΣKL(π_new ‖ π_ref)` over transitions of steps that draw no noise, each as if it did.
-    ///
-    /// # Panics
-    /// If there is no transition, or the trajectories did not keep one of them.
-    pub fn hold<AB, M>(
+    /// The gradient of a batch, with the numbers of its examples.
+    fn micro_batch<AB, M>(
         &self,
+        algorithm: &dyn Algorithm<AB, C>,
         differentiate: &dyn Differentiate<AB, M, C>,
-        policy: &M::InnerModule,
-        reference: &M::InnerModule,
-        transitions: &[Transition],
-        share: f64,
-    ) -> Result<Held<B>, Stopped>
+        policy: M::InnerModule,
+        others: &Others<M::InnerModule>,
+        batch: &Batch,
+    ) -> MicroBatch<B>
     where
         AB: AutodiffBackend<InnerBackend = B>,
         M: AutodiffModule<AB> + VelocityField<AB, Condition = C>,
-        M::InnerModule: VelocityField<B, Condition = C> + Module<B>,
+        M::InnerModule: VelocityField<B, Condition = C>,
     {
-        let batches = self.batches(transitions);
-        let jobs = batches.iter().map(|batch| (policy.clone(), reference.clone(), batch)).collect();
-        let hold = |(policy, reference, batch): (M::InnerModule, M::InnerModule, &Batch)| {
-            let step = self.sampler.step(batch.step).0;
-            let query = self.query(batch, self.trajectories.latents(step.index, &batch.rows));
-            let reference = self.guided(query.clone().ask(&reference));
-            let mut numbers = None;
-            let mut loss = |velocity: Tensor<AB, 4>| {
-                let kl = self.sampler.stochastic().kl(
-                    self.objective.kl_form,
-                    step,
-                    self.guided(velocity),
-                    Tensor::from_inner(reference.clone()),
-                );
-                let kl = batch.trained(kl);
-                numbers = Some(kl.clone().inner());
-                kl.sum() * (share * self.objective.kl_weight * self.loss_scale)
+        let ask = |other: Other, query: Query<B, C>| {
+            let network = match other {
+                Other::Reference => &others.reference,
+                Other::Old => &others.old,
             };
-            let gradient = differentiate.gradient(policy, self.trained, query, &mut loss);
-            MicroBatch { gradient, numbers: numbers.expect("the gradient is that of the loss") }
+            network.as_ref().map(|network| query.ask(network))
         };
-        let (gradient, kl) = self.summed(jobs, hold)?;
-        Ok(Held { gradient, kl })
+        let Question { query, mut loss } = algorithm.question(self, batch, &ask);
+        let mut numbers = None;
+        let mut scaled = |velocity: Tensor<AB, 4>| {
+            let loss = loss(velocity);
+            numbers = Some(loss.numbers);
+            loss.value * self.loss_scale
+        };
+        let gradient = differentiate.gradient(policy, self.trained, query, &mut scaled);
+        MicroBatch { gradient, numbers: numbers.expect("the gradient is that of the loss") }
     }
 
     /// The sum of the gradients of micro-batches, and their numbers one after the other.
@@ -340,125 +292,48 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
                 Some(sum) => Parameters::plus(sum, &part.gradient),
             });
         })?;
-        // One read for the whole update: at each the host waits for the device, and has nothing to give it meanwhile.
+        // One read for the whole term: at each the host waits for the device, and has nothing to give it meanwhile.
         let numbers = Tensor::cat(numbers, 0).into_data().iter().collect();
-        let gradient = gradient.expect("there are transitions");
+        let gradient = gradient.expect("there are examples");
         let gradient = if self.loss_scale == 1.0 { gradient } else { gradient.map(|values| values / self.loss_scale) };
         Ok((gradient, numbers))
     }
 
-    /// What the network is asked at a step of some rows.
-    fn query(&self, batch: &Batch, latent: Tensor<B, 4>) -> Query<B, C> {
-        let conditions: Vec<C> = batch.rows.iter().map(|&row| self.conditions[row].clone()).collect();
-        let query = Query::at(self.sampler.step(batch.step).0.from, latent, &conditions);
-        match self.guidance {
-            Some(guidance) => guidance.doubled(query),
-            None => query,
-        }
-    }
-
-    /// The loss and what was seen, from the numbers of every micro-batch after the other.
-    fn told_apart(&self, batches: &[Batch], mut numbers: &[f64]) -> (f64, Vec<Seen>) {
-        let (mut loss, mut seen) = (0.0, Vec::new());
-        for batch in batches {
-            let count = batch.trained.len();
-            let (own, rest) = numbers.split_at(1 + 3 * count);
-            numbers = rest;
-            loss += own[0];
-            let value = |column: usize, row: usize| own[1 + column * count + row];
-            seen.extend(batch.transitions().enumerate().map(|(row, transition)| Seen {
-                transition,
-                ratio: value(0, row),
-                log_ratio: value(1, row),
-                kl: value(2, row),
-                advantage: self.advantages[transition.row].into(),
-            }));
-        }
-        (loss, seen)
-    }
-
-    /// What goes through the network together, in a fixed order.
-    fn batches(&self, transitions: &[Transition]) -> Vec<Batch> {
-        let mut sorted = transitions.to_vec();
+    /// The batches of a term, in a fixed order.
+    fn batches(&self, term: usize, share: f64, examples: &[Example]) -> Vec<Batch> {
+        let mut sorted = examples.to_vec();
         sorted.sort_unstable();
+        let batch = |examples: &[Example], rows: Vec<usize>, trained: Vec<usize>| Batch {
+            term,
+            share,
+            step: examples[0].step,
+            rows,
+            trained,
+        };
         let steps = sorted.chunk_by(|a, b| a.step == b.step);
         match self.batches {
-            Batches::Of(size) => steps.flat_map(|step| step.chunks(size.max(1)).map(batch_of)).collect(),
+            Batches::Of(size) => {
+                let alone = |examples: &[Example]| {
+                    batch(examples, examples.iter().map(|example| example.row).collect(), (0..examples.len()).collect())
+                };
+                steps.flat_map(|step| step.chunks(size.max(1)).map(alone)).collect()
+            }
             Batches::AsSampled(size) => {
-                let same = move |a: &Transition, b: &Transition| a.row / size.max(1) == b.row / size.max(1);
-                steps.flat_map(|step| step.chunk_by(same).map(|batch| self.whole(batch, size.max(1)))).collect()
+                let size = size.max(1);
+                let whole = |examples: &[Example]| {
+                    let first = examples[0].row / size * size;
+                    let rows = (first..(first + size).min(self.advantages.len())).collect();
+                    batch(examples, rows, examples.iter().map(|example| example.row - first).collect())
+                };
+                let together = move |a: &Example, b: &Example| a.row / size == b.row / size;
+                steps.flat_map(|step| step.chunk_by(together).map(whole)).collect()
             }
         }
     }
-
-    /// The batch that sampled these transitions.
-    fn whole(&self, transitions: &[Transition], size: usize) -> Batch {
-        let first = transitions[0].row / size * size;
-        let rows = (first..(first + size).min(self.advantages.len())).collect();
-        Batch { step: transitions[0].step, rows, trained: transitions.iter().map(|transition| transition.row - first).collect() }
-    }
-
-    /// The velocity under guidance from the answer to the query.
-    fn guided<AnyB: Backend>(&self, velocity: Tensor<AnyB, 4>) -> Tensor<AnyB, 4> {
-        match self.guidance {
-            Some(guidance) => guidance.combined(velocity, self.objective.guidance_gradient),
-            None => velocity,
-        }
-    }
-
-    // ANCHOR: replay
-    fn micro_batch<AB, M>(
-        &self,
-        differentiate: &dyn Differentiate<AB, M, C>,
-        policy: M::InnerModule,
-        reference: Option<M::InnerModule>,
-        batch: &Batch,
-        share: f64,
-    ) -> MicroBatch<B>
-    where
-        AB: AutodiffBackend<InnerBackend = B>,
-        M: AutodiffModule<AB> + VelocityField<AB, Condition = C>,
-        M::InnerModule: VelocityField<B, Condition = C>,
-    {
-        let (step, transition) = self.sampler.step(batch.step);
-        let device = self.trajectories.device().clone();
-        let advantages: Vec<f32> = batch.transitions().map(|transition| self.advantages[transition.row]).collect();
-        let latent = self.trajectories.latents(step.index, &batch.rows);
-        let next = self.trajectories.latents(step.index + 1, &batch.rows);
-        let old_log_prob = batch.trained(self.trajectories.log_probs(step.index, &batch.rows));
-        let query = self.query(batch, latent.clone());
-        let reference = reference.map(|reference| self.guided(query.clone().ask(&reference)));
-
-        let mut numbers = None;
-        let mut loss = |velocity: Tensor<AB, 4>| {
-            let velocity = self.guided(velocity);
-            let gaussian = transition.gaussian(Tensor::from_inner(latent.clone()), velocity.clone(), step);
-            let new_log_prob = batch.trained(gaussian.log_prob(Tensor::from_inner(next.clone()), self.reduction));
-            let log_ratio = new_log_prob.clone().inner() - old_log_prob.clone();
-            let advantage = Tensor::from_inner(Tensor::<B, 1>::from_floats(advantages.as_slice(), &device));
-            let old_log_prob = Tensor::<AB, 1>::from_inner(old_log_prob.clone());
-            let policy_loss = clipped_loss(new_log_prob, old_log_prob, advantage, self.objective.clip());
-            let kl = reference.clone().map(|reference| {
-                batch.trained(transition.kl(self.objective.kl_form, step, velocity, Tensor::from_inner(reference)))
-            });
-            let mut loss = policy_loss.loss * self.step_weights[step.index];
-            if let Some(kl) = kl.clone() {
-                loss = loss + kl * self.objective.kl_weight;
-            }
-            let loss = loss.sum() * share;
-            let kl = kl.map_or_else(|| log_ratio.zeros_like(), Tensor::inner);
-            numbers = Some(Tensor::cat(vec![loss.clone().inner(), policy_loss.ratio.inner(), log_ratio, kl], 0));
-            loss * self.loss_scale
-        };
-        let gradient = differentiate.gradient(policy, self.trained, query, &mut loss);
-        MicroBatch { gradient, numbers: numbers.expect("the gradient is that of the loss") }
-    }
-    // ANCHOR_END: replay
 }
 
 /// What a micro-batch gives, on the device still.
 struct MicroBatch<B: Backend> {
     gradient: Parameters<B>,
-    /// Its share of the loss, then the ratios, the log-ratios and the KL divergences of its rows.
     numbers: Tensor<B, 1>,
 }

@@ -1,0 +1,166 @@
+//! The numbers of Flow-GRPO: ratios, the clip, divergences, for all transitions and for every denoising step.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{ADVANTAGE, Example, HELD, KL, LOG_RATIO, Outcome, POLICY, RATIO};
+use crate::{advantage::mean, metrics::Summary, objective::Clip};
+
+/// The numbers of an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ClippedMetrics {
+    /// How far the first update was from the policy of the rollout, which is 0 but for rounding.
+    pub on_policy: OnPolicy,
+    /// All transitions of all updates together.
+    #[serde(flatten)]
+    pub policy: PolicyMetrics,
+    /// Mean KL divergence to the reference at ODE steps, where it is taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kl_ode_steps: Option<f64>,
+    /// The transitions of each denoising step that was trained.
+    pub steps: Vec<DenoisingStep>,
+}
+
+/// `|log π_new − log π_old|` at the first update of an epoch, before anything has moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct OnPolicy {
+    /// Its mean over the transitions.
+    pub mean: f64,
+    /// The largest.
+    pub max: f64,
+    /// The largest in clip ranges, which is what decides whether it matters.
+    pub clip_ranges: f64,
+}
+
+/// How far the policy was from that of the rollout, and from the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct PolicyMetrics {
+    /// `π_new / π_old`
+    pub ratio: Summary,
+    /// Share of transitions that the clip stopped below: a bad action that is already less likely than `1 − low`.
+    pub clipped_low: f64,
+    /// Share of transitions that the clip stopped above: a good action that is already more likely than `1 + high`.
+    pub clipped_high: f64,
+    /// `½·mean((log π_new − log π_old)²)`
+    pub kl_old: f64,
+    /// Mean KL divergence to the reference; 0 where it is not evaluated.
+    pub kl_reference: f64,
+}
+
+/// The numbers of the transitions of one denoising step.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct DenoisingStep {
+    /// Its index in the grid.
+    pub step: usize,
+    /// How many were trained.
+    pub transitions: usize,
+    /// Their numbers.
+    #[serde(flatten)]
+    pub policy: PolicyMetrics,
+}
+
+/// The numbers of one transition.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    ratio: f64,
+    log_ratio: f64,
+    kl: f64,
+    advantage: f64,
+}
+
+impl Seen {
+    /// The transitions of an outcome of the policy term.
+    fn all(outcome: &Outcome) -> impl Iterator<Item = (Example, Self)> + '_ {
+        let column = |column: usize, i: usize| outcome.columns[column][i];
+        outcome.examples.iter().enumerate().map(move |(i, &example)| {
+            let [ratio, log_ratio, kl, advantage] = [RATIO, LOG_RATIO, KL, ADVANTAGE].map(|number| column(number, i));
+            (example, Self { ratio, log_ratio, kl, advantage })
+        })
+    }
+
+    /// Whether the clip took this transition's gradient: the ratio has gone too far in the direction that it was pushed.
+    fn is_clipped(&self, clip: Clip) -> bool {
+        if self.advantage > 0.0 { self.ratio > 1.0 + clip.high } else { self.ratio < 1.0 - clip.low }
+    }
+}
+
+impl ClippedMetrics {
+    pub(super) fn of(updates: &[&[Outcome]], clip: Clip) -> Self {
+        let seen: Vec<(Example, Seen)> = updates.iter().flat_map(|terms| Seen::all(&terms[POLICY])).collect();
+        let held = updates.iter().flat_map(|terms| terms[HELD].columns.iter().flatten()).copied().collect::<Vec<f64>>();
+        let first = updates.first().map_or(&[][..], |terms| &terms[POLICY].columns[LOG_RATIO]);
+        Self {
+            on_policy: OnPolicy::of(first, clip),
+            policy: PolicyMetrics::of(&seen.iter().map(|(_, seen)| *seen).collect::<Vec<_>>(), clip),
+            kl_ode_steps: (!held.is_empty()).then(|| mean(&held)),
+            steps: by_step(&seen, clip),
+        }
+    }
+
+    /// The numbers by name.
+    pub(super) fn named(&self) -> Map<String, Value> {
+        let Ok(Value::Object(named)) = serde_json::to_value(self) else { unreachable!("a struct of numbers") };
+        named
+    }
+}
+
+impl OnPolicy {
+    fn of(log_ratios: &[f64], clip: Clip) -> Self {
+        let deviations: Vec<f64> = log_ratios.iter().map(|log_ratio| log_ratio.abs()).collect();
+        let max = deviations.iter().copied().fold(0.0, f64::max);
+        Self { mean: mean(&deviations), max, clip_ranges: max / clip.range() }
+    }
+}
+
+impl PolicyMetrics {
+    fn of(seen: &[Seen], clip: Clip) -> Self {
+        let column = |f: fn(&Seen) -> f64| seen.iter().map(f).collect::<Vec<f64>>();
+        let clipped = |good: bool| {
+            let stopped = |seen: &&Seen| seen.is_clipped(clip) && (seen.advantage > 0.0) == good;
+            mean(&seen.iter().map(|seen| if stopped(&seen) { 1.0 } else { 0.0 }).collect::<Vec<_>>())
+        };
+        Self {
+            ratio: Summary::of(&column(|seen| seen.ratio)),
+            clipped_low: clipped(false),
+            clipped_high: clipped(true),
+            kl_old: 0.5 * mean(&column(|seen| seen.log_ratio.powi(2))),
+            kl_reference: mean(&column(|seen| seen.kl)),
+        }
+    }
+}
+
+/// The numbers of each step's transitions, in the order of the steps.
+fn by_step(seen: &[(Example, Seen)], clip: Clip) -> Vec<DenoisingStep> {
+    let mut of_step: BTreeMap<usize, Vec<Seen>> = BTreeMap::new();
+    for (example, seen) in seen {
+        of_step.entry(example.step).or_default().push(*seen);
+    }
+    let step = |(step, seen): (usize, Vec<Seen>)| DenoisingStep {
+        step,
+        transitions: seen.len(),
+        policy: PolicyMetrics::of(&seen, clip),
+    };
+    of_step.into_iter().map(step).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_told_apart_and_so_are_the_sides_of_the_clip() {
+        let seen =
+            |step, ratio: f64, advantage| (Example { step, row: 0 }, Seen { ratio, log_ratio: ratio.ln(), kl: 0.5, advantage });
+        // Up though good, down though bad: stopped. Down though good, up though bad: not.
+        let good = [1.2, 1.3, 0.8, 1.0].map(|ratio| seen(0, ratio, 1.0));
+        let bad = [0.8, 1.2, 1.3, 1.0, 1.0].map(|ratio| seen(3, ratio, -1.0));
+        let steps = by_step(&[&good[..], &bad].concat(), Clip { low: 0.1, high: 0.1 });
+        assert_eq!(steps.iter().map(|step| (step.step, step.transitions)).collect::<Vec<_>>(), [(0, 4), (3, 5)]);
+        assert_eq!((steps[0].policy.clipped_low, steps[0].policy.clipped_high), (0.0, 0.5));
+        assert_eq!((steps[1].policy.clipped_low, steps[1].policy.clipped_high), (0.2, 0.0));
+        assert_eq!((steps[1].policy.ratio.min, steps[1].policy.ratio.max), (0.8, 1.3));
+        assert!((steps[0].policy.ratio.std - 0.036_875_f64.sqrt()).abs() < 1e-12 && steps[0].policy.kl_reference == 0.5);
+    }
+}
