@@ -276,3 +276,26 @@ fn another_base_under_the_same_name_is_refused() {
     let text = refused(&["train", "--resume", &path.to_string_lossy(), "--set", "epochs=16"]);
     assert!(text.contains("`base` is another file"), "{text}");
 }
+
+/// The old policy of `DiffusionNFT`, which samples, is part of the state.
+#[test]
+fn a_run_with_an_old_policy_that_is_lengthened_equals_a_longer_one() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [parts, whole] = ["parts", "whole"].map(|name| directory.path().join(name));
+    let begin = |out: &Path, epochs: &str| {
+        let old = "grpo.objective={ kind = \"nft\", old_policy = { flat = 0, rate = 0.1, most = 0.5 } }";
+        let settings = [epochs, "evaluation_samples=50", "grpo.rollout.random_steps=0", old];
+        let mut command = Command::new(program());
+        command.args(["train", "--preset", "toy-2d", "--out"]).arg(out);
+        command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+        assert!(command.output().expect("the program runs").status.success());
+    };
+    begin(&parts, "epochs=4");
+    let resumed = run(&["train", "--resume", &parts.to_string_lossy(), "--set", "epochs=8"]);
+    assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
+    begin(&whole, "epochs=8");
+    let epochs = |run: &Path| metrics(run).into_iter().filter(|line| line["event"] == "epoch").collect::<Vec<_>>();
+    assert_eq!(epochs(&parts), epochs(&whole));
+    let read = |run: &Path| std::fs::read(run.join("policy.safetensors")).expect("a policy");
+    assert!(read(&parts) == read(&whole), "the policies differ");
+}

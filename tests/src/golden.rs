@@ -28,10 +28,15 @@ impl Golden {
         let text = std::fs::read_to_string(path.with_extension("json")).expect("the golden is committed");
         let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         let bytes = std::fs::read(path.with_extension("safetensors")).expect("the golden is committed");
-        Self { bytes, cases: json["cases"].as_array().expect("cases").clone() }
+        Self { bytes, cases: json["cases"].as_array().cloned().unwrap_or_default() }
     }
 
-    fn values(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
+    /// Whether there is an array of this name.
+    pub fn has(&self, name: &str) -> bool {
+        SafeTensors::deserialize(&self.bytes).expect("safetensors").tensor(name).is_ok()
+    }
+
+    pub fn values(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
         let file = SafeTensors::deserialize(&self.bytes).expect("safetensors");
         let view = file.tensor(name).unwrap_or_else(|_| panic!("no {name}"));
         let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();

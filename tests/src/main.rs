@@ -11,6 +11,7 @@ mod durability;
 mod ema;
 mod equivalence;
 mod faults;
+mod flux;
 mod golden;
 mod hardening;
 mod jpeg;

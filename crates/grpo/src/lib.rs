@@ -2,38 +2,8 @@
 //!
 //! Knows the velocity field and the reward trait, not the networks.
 //!
-//! A run from code: the flow of two clusters, known in closed form, learns to move them to where the reward likes points.
-//!
-//! ```
-//! use burn::{module::Param, prelude::*};
-//! use flow::{VelocityField, analytic::{Component, MixtureField}};
-//! use grpo::{EncodedPrompt, GrpoConfig, Policy, Task, Trainer, images::Decoder, optimizer::AdamWConfig, workers::Workers};
-//! use tasks::{prompts::Prompt, toy::FirstMode};
-//!
-//! #[derive(Module, Debug)]
-//! struct Moved<B: Backend> { by: Param<Tensor<B, 4>>, #[module(skip)] clusters: MixtureField }
-//!
-//! impl<B: Backend> VelocityField<B> for Moved<B> {
-//!     type Condition = ();
-//!     fn velocity(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[()]) -> Tensor<B, 4> {
-//!         self.clusters.velocity(latent, time, conditions) + self.by.val()
-//!     }
-//! }
-//!
-//! type Plain = burn_ndarray::NdArray;
-//! let cluster = |y| Component { weight: 1.0, mean: vec![1.0, y], std: 0.2 };
-//! let by = Param::from_tensor(Tensor::zeros([1, 2, 1, 1], &Default::default()));
-//! let field = Moved::<Plain> { by, clusters: MixtureField::new(vec![cluster(-0.3), cluster(0.3)]) };
-//! let prompt = EncodedPrompt { prompt: Prompt::plain("a point"), condition: () };
-//! let task = Task::new(vec![prompt], (), FirstMode, [2, 1, 1], Decoder::Points);
-//! let optimizer = AdamWConfig { learning_rate: 0.05, ..Default::default() };
-//! let config = GrpoConfig { groups: 1, group_size: 512, rollout_batch: 512, micro_batch: 512, optimizer, ..Default::default() };
-//! type Field = Moved<burn::backend::Autodiff<Plain>>;
-//! let mut trainer = Trainer::<_, Field, _>::new(config, 20, 1, task, Policy::full(field), Workers::new(1)?);
-//! let rewards = (0..20).map(|_| Ok(trainer.iterate()?.metrics.reward)).collect::<Result<Vec<_>, grpo::TrainError>>()?;
-//! assert!(rewards[19] > rewards[0] + 0.1, "{rewards:?}");
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
+//! # A run from code
+#![doc = include_str!("run_from_code.md")]
 
 pub mod advantage;
 pub mod algorithm;

@@ -4,6 +4,7 @@
 
 pub mod classifier;
 pub mod dit;
+pub mod flux;
 mod init;
 mod linear;
 pub mod lora;

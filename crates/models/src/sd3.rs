@@ -9,7 +9,7 @@ use thiserror::Error;
 
 pub mod clip;
 pub mod directory;
-mod layers;
+pub(crate) mod layers;
 pub mod prompt;
 pub mod random;
 mod single_file;
@@ -32,7 +32,7 @@ const LARGEST: usize = 1 << 20;
 const MOST_LAYERS: usize = 1024;
 
 /// Lists the sizes and the number of layers of a configuration that are out of range, one sentence each.
-fn out_of_range(sizes: &[(&str, usize)], layers: (&str, usize)) -> Vec<String> {
+pub(crate) fn out_of_range(sizes: &[(&str, usize)], layers: (&str, usize)) -> Vec<String> {
     let all = sizes.iter().map(|&(name, value)| (name, value, LARGEST)).chain([(layers.0, layers.1, MOST_LAYERS)]);
     let wrong = all.filter(|(_, value, most)| !(1..=*most).contains(value));
     wrong.map(|(name, value, most)| format!("{name} ({value}) must lie between 1 and {most}")).collect()
