@@ -281,3 +281,32 @@ fn ode_steps_at_the_end_draw_no_noise() {
     let kept: Vec<bool> = trajectory.latents.iter().map(Option::is_some).collect();
     assert_eq!(kept, [true, true, true, true, false, true], "what the random steps lie between, and the end");
 }
+
+#[test]
+fn the_score_of_a_mixture_is_the_gradient_of_its_log_density() {
+    // Weights, means and spreads all differ, and the point lies between them.
+    let components = [(0.7, [1.0, 0.2], 0.3), (2.0, [-0.4, 0.5], 0.9), (0.4, [0.1, -0.8], 0.5)];
+    let component = |(weight, mean, std): (f64, [f32; 2], f64)| Component { weight, mean: mean.to_vec(), std };
+    let field = MixtureField::new(components.map(component).to_vec());
+    for t in [0.1, 0.4, 0.8] {
+        let log_density = |x: [f64; 2]| {
+            let of = |(weight, mean, std): (f64, [f32; 2], f64)| {
+                let variance = ((1.0 - t) * std).powi(2) + t * t;
+                let squared: f64 = x.iter().zip(mean).map(|(x, m)| (x - (1.0 - t) * f64::from(m)).powi(2)).sum();
+                weight / variance * (-squared / (2.0 * variance)).exp()
+            };
+            components.map(of).iter().sum::<f64>().ln()
+        };
+        for point in [[0.2, 0.1], [0.6, -0.3], [-0.5, 0.6]] {
+            let h = 1e-4;
+            let slope = |axis: usize| {
+                let at = |offset: f64| log_density(std::array::from_fn(|i| point[i] + if i == axis { offset } else { 0.0 }));
+                (at(h) - at(-h)) / (2.0 * h)
+            };
+            let latent = Tensor::<Plain, 1>::from_floats(point.map(|x| x as f32).as_slice(), &Device::default());
+            let got = numbers(field.score(latent.reshape([1, 2, 1, 1]), t));
+            let d = distance(&got, &[slope(0), slope(1)]);
+            assert!(d < 1e-3, "at {point:?}, t = {t}: {got:?} {d:e}");
+        }
+    }
+}

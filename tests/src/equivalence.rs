@@ -1,10 +1,22 @@
 //! Runs with different settings that must give the same result.
 
-use grpo::{GrpoConfig, RolloutConfig, TrainedSteps, trajectories::KeptOn};
-use tasks::reward::Darkness;
+use burn::tensor::Tensor;
+use flow::{FlowSde, GridKind, Sampler};
+use grpo::{
+    EncodedPrompt, GrpoConfig, RolloutConfig, TrainedSteps,
+    evaluate::{Generator, Row},
+    images::{Decode, Decoder},
+    noise::{Key, Purpose, normal},
+    parameters::{Parameters, Trained},
+    trajectories::KeptOn,
+    workers::Workers,
+};
+use models::TokenIds;
+use tasks::{image::Image, prompts::Prompt, reward::Darkness};
 
 use crate::{
-    backend::distance,
+    backend::{Device, Plain, distance, numbers},
+    networks::{conditions, network},
     training::{TestTrainer, config, trainer, trainer_for},
 };
 
@@ -77,4 +89,69 @@ fn microbatches_of_one_and_of_eight_give_the_same_update() {
         );
         assert!(distance(&other, &reference) < 0.01);
     }
+}
+
+#[test]
+fn generation_depends_on_rows_and_keys_and_not_on_batches() {
+    let (network, workers) = (network(1), Workers::new(2).expect("threads"));
+    let prompts: Vec<EncodedPrompt<TokenIds>> =
+        conditions(4).into_iter().map(|condition| EncodedPrompt { prompt: Prompt::plain("a"), condition }).collect();
+    let rows = Row::all(4, 2);
+    let key = Key::new(3, Purpose::Sampling);
+    let keys: Vec<Key> = rows.iter().map(|row| key.row(row.prompt, row.sample)).collect();
+    let sampler = Sampler::new(GridKind::Linear {}.grid(3).expect("a grid"), FlowSde::default());
+    let made = |batch: usize, initial: Option<&Tensor<Plain, 4>>| {
+        let generator = Generator { sampler: sampler.clone(), shape: [3, 16, 16], batch, workers: &workers };
+        let device = Device::default();
+        let parts = generator.generate(&network, &prompts, &rows, (key, initial), &device, numbers).expect("not stopped");
+        parts.concat()
+    };
+    // Row by row: x_1 is keyed as step 0, so the steps' noise begins with step 1.
+    let noise = |index: usize| {
+        let keys: Vec<Key> = keys.iter().map(|key| key.step(index)).collect();
+        normal::<Plain>(&keys, [3, 16, 16], &Device::default())
+    };
+    let all: Vec<TokenIds> = rows.iter().map(|row| prompts[row.prompt].condition.clone()).collect();
+    let expected = numbers(sampler.sample(&network, &all, noise(0), |step| noise(step.index + 1)));
+    for batch in [1, 3, 8, 100] {
+        assert!(distance(&made(batch, None), &expected) < 1e-5, "batches of {batch}");
+        assert!(distance(&made(batch, Some(&noise(0))), &expected) < 1e-5, "from given latents, in batches of {batch}");
+    }
+}
+
+#[test]
+fn images_and_latents_are_each_others_reverse() {
+    for (decoder, values) in [(Decoder::Pixels, [0.0_f32, 0.25, 1.0, 0.6]), (Decoder::Points, [-3.0, 0.5, 7.0, 0.0])] {
+        let image = Image { channels: 4, height: 1, width: 1, pixels: values.to_vec() };
+        let latents = decoder.encode::<Plain>(std::slice::from_ref(&image), &Device::default());
+        let expected: Vec<f64> =
+            values.iter().map(|&x| if decoder == Decoder::Pixels { 2.0 * x - 1.0 } else { x }.into()).collect();
+        assert!(distance(&numbers(latents.clone()), &expected) < 1e-6, "{decoder:?}");
+        let back: Vec<Image> = decoder.decode(latents);
+        assert!(back[0].pixels.iter().zip(values).all(|(a, b)| (a - b).abs() < 1e-6), "{decoder:?}: {back:?}");
+    }
+}
+
+#[test]
+fn memory_threads_and_matrices_are_counted() {
+    let network = network(1);
+    let all = Parameters::of(&network);
+    assert_eq!(all.bytes(), 4 * all.count() as u64);
+    for count in [1, 3] {
+        assert_eq!(Workers::new(count).expect("threads").count(), count);
+    }
+    let matrices = Trained::all(&network).matrices(&network, "blocks.");
+    let names = grpo::parameters::names(&network);
+    assert!(!matrices.is_empty() && matrices.keys().all(|id| names[id].starts_with("blocks.")), "{matrices:?}");
+    let some = Trained::named(&network, |name| name.starts_with("blocks.0."));
+    let chosen = some.matrices(&network, "blocks.");
+    assert!(chosen.len() < matrices.len() && chosen.keys().all(|id| names[id].starts_with("blocks.0.")), "{chosen:?}");
+}
+
+#[test]
+fn the_speeds_of_an_epoch_are_numbers_over_seconds() {
+    let metrics = trainer(config(), 1).iterate().expect("an epoch").metrics;
+    // Rollout and updates are parts of the epoch, and together all of it.
+    let parts = 24.0 / metrics.time.images_per_second + metrics.transitions as f64 / metrics.time.transitions_per_second;
+    assert!((0.5..1.5).contains(&(parts / metrics.time.seconds)), "{:?}", metrics.time);
 }

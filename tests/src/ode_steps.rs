@@ -120,6 +120,13 @@ fn an_ode_step_is_held_by_the_kl_that_it_would_have_with_noise() {
     }
 }
 
+#[test]
+fn the_kl_of_ode_steps_is_logged_where_it_is_taken() {
+    let kl = |kl_ode_steps| trainer(holding(kl_ode_steps, 0.5), 1).iterate().expect("an epoch").metrics.number("kl_ode_steps");
+    assert_eq!(kl(0), None);
+    assert!(kl(1).is_some_and(|kl| kl.abs() < 1e-9), "the policy starts as the reference: {:?}", kl(1));
+}
+
 /// Distance of the velocity at the last step from the base model's, after some epochs.
 fn drift(config: GrpoConfig) -> f64 {
     let mut trainer = trainer(config, 1);

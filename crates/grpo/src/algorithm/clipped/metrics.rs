@@ -161,6 +161,9 @@ mod tests {
         assert_eq!((steps[0].policy.clipped_low, steps[0].policy.clipped_high), (0.0, 0.5));
         assert_eq!((steps[1].policy.clipped_low, steps[1].policy.clipped_high), (0.2, 0.0));
         assert_eq!((steps[1].policy.ratio.min, steps[1].policy.ratio.max), (0.8, 1.3));
+        // A ratio at the edge is not beyond it, and without an advantage nothing is taken away.
+        let edge = [seen(0, 1.25, 1.0), seen(0, 0.75, -1.0), seen(0, 1.5, 0.0)];
+        assert!(edge.iter().all(|(_, seen)| !seen.is_clipped(Clip { low: 0.25, high: 0.25 })));
         assert!((steps[0].policy.ratio.std - 0.036_875_f64.sqrt()).abs() < 1e-12 && steps[0].policy.kl_reference == 0.5);
     }
 }
