@@ -1,8 +1,9 @@
-//! Flow-GRPO: groups, rollouts, advantages, the clipped objective and the trainer.
+//! Flow-GRPO: groups, rollouts, advantages, algorithms and the trainer.
 //!
 //! Knows the velocity field and the reward trait, not the networks.
 //!
-//! A run from code: the flow of two clusters, known in closed form, learns to move them to where the reward likes points.
+//! A run from code: the policy is a flow of two clusters in closed form plus a learned offset, and it learns
+//! to move the points to where the reward is high.
 //!
 //! ```
 //! use burn::{module::Param, prelude::*};
