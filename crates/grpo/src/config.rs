@@ -26,9 +26,9 @@ pub struct GrpoConfig {
     pub group_size: usize,
     /// Optimiser updates per epoch; only the first is on-policy.
     pub updates_per_epoch: usize,
-    /// Examples per forward and backward pass; changes the speed, not the update beyond rounding.
+    /// Examples per forward and backward pass; changes the speed, and the update only by rounding.
     pub micro_batch: usize,
-    /// Rows sampled together; changes the speed, not the samples beyond rounding.
+    /// Rows sampled together; changes the speed, and the samples only by rounding.
     pub rollout_batch: usize,
     /// Which rows share a forward pass in the replay.
     pub replay_batches: ReplayBatches,

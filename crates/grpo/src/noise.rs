@@ -33,9 +33,9 @@ pub enum Purpose {
 /// The identity of a stream of random numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// The purpose of the numbers.
+    /// The seed of the run.
     pub seed: u64,
-    /// What the numbers are for.
+    /// The purpose of the numbers.
     pub purpose: Purpose,
     /// The epoch, or the step of pre-training.
     pub epoch: u64,

@@ -140,8 +140,8 @@ pub enum StepWeight {
     Equal,
     /// `w_t ∝ s_t` (TempFlow, arXiv 2508.04324).
     Std,
-    /// `w_t ∝ s_t²`: at ratio 1 this is the gradient of a log-probability without its variance, `−mean((x' −
-    /// μ)²)`, the log-probability of Flow-CPS (arXiv 2509.05952).
+    /// `w_t ∝ s_t²`: at ratio 1 this is the gradient of a log-probability without its variance,
+    /// `−mean((x' − μ)²)`, the log-probability of Flow-CPS (arXiv 2509.05952).
     Variance,
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{parameters::Parameters, ranges};
 
-/// The hyperparameters of AdamW; none has a hidden default, because libraries disagree on them.
+/// The hyperparameters of AdamW, all of them, because libraries disagree on defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdamWConfig {
