@@ -76,7 +76,7 @@ pub struct BenchArgs {
     directory: DirectoryBenchArgs,
 }
 
-/// The same network in PyTorch: reads the exchange file and prints seconds by case as JSON.
+/// The network in PyTorch, as a Python script: reads the exchange file and prints seconds by case as JSON.
 const PEER: &str = include_str!("../peer/dit.py");
 
 /// Seconds of every repetition, by case.

@@ -628,7 +628,7 @@ mod tests {
         ("prompts.unseen", "''", "scripts/train_sd3.py:604"),
     ];
 
-    /// What the reference code has under a key, in the configuration that a preset stands for.
+    /// The reference code's value of a key, in the configuration that a preset stands for.
     fn reference(preset: &str, key: &str) -> Option<toml::Value> {
         let of = |name: &str| REFERENCE.iter().find(|(key, ..)| *key == name).map(|(_, value, _)| *value);
         let value = of(&format!("{preset} {key}")).or_else(|| of(key))?;
@@ -685,7 +685,7 @@ mod tests {
             let other = preset.text.replace("rank = 32", "rank = 8").replace("learning_rate = 3e-4", "learning_rate = 1e-5");
             let resolve = |text: &str, layer| config::resolve::<TrainConfig>(text, layer, None, &settings).expect("valid");
             let (own, mut changed) = (resolve(preset.text, None), resolve(&other, profile));
-            // What the task and the machine decide.
+            // The task and the machine decide these.
             let grpo::Objective::Clipped(objective) = &mut changed.grpo.objective else { unreachable!("the reference's") };
             objective.kl_weight = own.grpo.objective.kl_weight();
             changed.grpo.ema.repeat = own.grpo.ema.repeat;

@@ -295,9 +295,9 @@ pub struct Accuracy {
     /// Kinds whose scenes all occur in training prompts, so that nothing of them is held out.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub trained_on: BTreeSet<String>,
-    /// The mean partial score over all pictures.
+    /// The mean partial score over all images.
     pub partial: f64,
-    /// The number of pictures of each kind.
+    /// Number of images of each kind.
     pub images: BTreeMap<String, usize>,
     /// The share of images with each fault that occurs, per kind of prompt.
     pub faults: BTreeMap<String, BTreeMap<Fault, f64>>,

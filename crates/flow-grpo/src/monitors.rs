@@ -62,7 +62,7 @@ impl Monitors {
         self.0.insert(name.to_owned(), value);
     }
 
-    /// Ratio of every monitor to that of the base model's images, `(x + 1e-9)/(x_base + 1e-9)`: finite if
+    /// Ratio of every monitor to the base model's value, `(x + 1e-9)/(x_base + 1e-9)`: finite if
     /// the base has 0.
     pub fn relative_to(&self, base: &Self) -> BTreeMap<String, f64> {
         let relative = |(name, value): (&String, &f64)| Some((name.clone(), (value + 1e-9) / (base.0.get(name)? + 1e-9)));

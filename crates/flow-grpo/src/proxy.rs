@@ -1,6 +1,6 @@
 //! A reward that can be hacked: a small classifier, trained only on clean scenes, in place of the verifier.
 //!
-//! It behaves like a learned reward outside of toy tasks: accurate near its training data and arbitrary
+//! The classifier behaves like a learned reward outside of toy tasks: accurate near its training data and arbitrary
 //! elsewhere. The verifier is the gold reward.
 
 use std::{
