@@ -43,7 +43,7 @@ compile_error!("16 bits are for GPUs: cargo xtask VERB --backend cuda|wgpu --pre
 #[cfg(all(feature = "bf16", feature = "fp16"))]
 compile_error!("one precision per build: --precision fp16 or --precision bf16");
 
-/// The precision of the layers of a transformer; everything else that is trained is f32.
+/// The precision in which the layers of a transformer compute; trained weights stay f32.
 pub const PRECISION: FloatDType = if cfg!(feature = "fp16") {
     FloatDType::F16
 } else if cfg!(feature = "bf16") {

@@ -48,8 +48,8 @@ pub struct BenchArgs {
     /// The network to time: a checkpoint file or a built-in checkpoint.
     #[arg(long, default_value = "shapes-base")]
     checkpoint: String,
-    /// Times a network with random weights and the sizes of a preset of `pretrain`, e.g. shapes-64-base,
-    /// instead of a checkpoint.
+    /// Instead of a checkpoint, times a network with random weights and the sizes of a preset of `pretrain`,
+    /// e.g. shapes-64-base.
     #[arg(long, conflicts_with = "checkpoint")]
     pub preset: Option<String>,
     /// Images per repetition.
@@ -68,8 +68,8 @@ pub struct BenchArgs {
     /// The JSON file to write.
     #[arg(long)]
     output: Option<PathBuf>,
-    /// Measures how the time and memory of an epoch grow with its groups and steps instead; prints a table
-    /// and writes this SVG file.
+    /// Instead of timing the parts, measures how the time and memory of an epoch grow with its groups and
+    /// steps: prints a table and writes this SVG file.
     #[arg(long, value_name = "SVG", conflicts_with_all = ["peer", "output"])]
     scale: Option<PathBuf>,
     #[command(flatten)]
@@ -178,7 +178,8 @@ struct Bench {
     kl_weight: f64,
 }
 
-/// Images per forward pass, the fastest number on a CPU. A GPU takes all images at once.
+/// Images per forward pass, and per forward and backward pass, that are fastest on a CPU. A GPU takes all
+/// images at once.
 const FORWARD_BATCH: usize = 16;
 const TRAIN_BATCH: usize = 8;
 

@@ -101,7 +101,7 @@ struct TrainArgs {
 
 #[derive(Args, Debug)]
 struct InitRandomArgs {
-    /// The published model whose sizes to use.
+    /// The published model whose sizes are used.
     #[arg(long, value_enum)]
     like: Like,
     /// The directory to write; 16 GB for sd35-medium, 7 GB without T5.
@@ -145,8 +145,8 @@ struct RunArgs {
     /// The directory of the run [default: runs/PRESET-SECONDS, the seconds since 1970].
     #[arg(long, conflicts_with = "resume")]
     out: Option<PathBuf>,
-    /// Resumes a run; `--set epochs=300` lengthens it, unless its learning rate has begun to fall. Changes to
-    /// its results are refused.
+    /// Resumes a run; `--set epochs=300` lengthens it, unless its learning rate has begun to fall. Settings
+    /// that would change its results are refused.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["preset", "config"])]
     resume: Option<PathBuf>,
 }

@@ -49,8 +49,8 @@ pub fn preset(presets: &[Preset], name: &str) -> Result<Preset> {
 /// file and settings on top.
 ///
 /// # Errors
-/// If the text or the file cannot be read or parsed; otherwise the list of all unknown keys, wrong types and
-/// values out of range.
+/// If the text or the file cannot be read or parsed, or if a key is unknown or a value has the wrong type or is
+/// out of range; the error lists all of these problems.
 pub fn resolve<C: Checked>(text: &str, layer: Option<&str>, file: Option<&Path>, settings: &[String]) -> Result<C> {
     let mut table: Table = text.parse().context("not TOML")?;
     let mut problems = Vec::new();

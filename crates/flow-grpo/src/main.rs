@@ -1,6 +1,6 @@
 //! Train flow-matching image models by reinforcement learning.
 //!
-//! The application: one backend per build, the command line, and everything that a run reads and writes.
+//! The application: one backend per build, the command line, and the run directories.
 
 // Only `output` prints lines: the macros of the standard library panic without a reader.
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]

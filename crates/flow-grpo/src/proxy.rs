@@ -1,7 +1,7 @@
 //! A reward that can be hacked: a small classifier, trained only on clean scenes, in place of the verifier.
 //!
-//! The classifier behaves like a learned reward outside of toy tasks: accurate near its training data and arbitrary
-//! elsewhere. The verifier is the gold reward.
+//! The classifier behaves like a learned reward outside of toy tasks: accurate near its training data and
+//! arbitrary elsewhere. The verifier is the gold reward.
 
 use std::{
     path::{Path, PathBuf},

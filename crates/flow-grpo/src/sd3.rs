@@ -44,7 +44,7 @@ pub struct Sd3Config {
     pub recompute: bool,
 }
 
-/// Upper bound on the tokens of T5, the longest prompts of its training.
+/// Upper bound on the tokens that T5 reads.
 const MOST_TOKENS: usize = 512;
 /// Upper bound on the height and width of images.
 const MOST_PIXELS: usize = 8192;
