@@ -652,14 +652,15 @@ mod tests {
             let config = toml::Table::try_from(&config).expect("plain data");
             for (key, _, source) in REFERENCE {
                 let key = key.strip_prefix(preset.name).map_or(key, str::trim_start);
-                // One of another preset.
+                // An entry for another preset.
                 if key.contains(' ') {
                     continue;
                 }
                 assert_eq!(at(&config, key), reference(preset.name, key).as_ref(), "{}: {key}, {source}", preset.name);
             }
         }
-        // The profile is the configuration of GenEval and text rendering on 32 GPUs, as far as neither task nor machine is in it.
+        // The profile is the configuration of GenEval and text rendering on 32 GPUs, without the settings of
+        // task and machine.
         for key in keys("", &profile) {
             let want = reference("sd35m-ocr", &key).unwrap_or_else(|| panic!("the profile has {key}, the table has not"));
             assert_eq!(at(&profile, &key), Some(&want), "the profile: {key}");

@@ -38,8 +38,9 @@ impl Transition {
     /// Both means are linear in their velocity, `μ − μ_ref = c·(v − v_ref)`, so every form is the last one
     /// times a number.
     ///
-    /// Source: arXiv 2505.05470, section 4.1 (`paper`); the published code's `train_sd3.py` with `sd3_sde_with_logprob.py`, before and
-    /// after commit 2d76907 (`paper_mean` and `reference`). Deviations `kl-without-dt`, `kl-mean` and `kl-velocity`.
+    /// Source: arXiv 2505.05470, section 4.1 (`paper`); the published code's `train_sd3.py` with
+    /// `sd3_sde_with_logprob.py`, before and after commit 2d76907 (`paper_mean` and `reference`). Deviations
+    /// `kl-without-dt`, `kl-mean` and `kl-velocity`.
     ///
     /// # Shapes
     /// - `velocity`, `reference`: `[B, C, H, W]`; the result: `[B]`

@@ -148,7 +148,8 @@ pub fn velocity_at<B: Backend, F: VelocityField<B>>(
 /// final latent.
 ///
 /// # Shapes
-/// - `latents`: `N + 1`, from noise to data; `[B, C, H, W]`, f32, where a random step begins or ends and at t = 0, else `None`
+/// - `latents`: `N + 1`, from noise to data; `[B, C, H, W]`, f32, if kept, otherwise `None`: where a random step
+///   begins or ends, at t = 0, and everywhere if the sampler keeps ODE steps
 /// - `log_probs`: `N`, `[B]` where the step was random, otherwise `None`
 #[derive(Clone, Debug)]
 pub struct Trajectory<B: Backend> {
