@@ -1,4 +1,4 @@
-//! The one place that names a backend. Exactly one is compiled in.
+//! The only file of the application that names backend types. A build has exactly one backend.
 
 use burn::tensor::FloatDType;
 
@@ -43,7 +43,7 @@ compile_error!("16 bits are for GPUs: cargo xtask VERB --backend cuda|wgpu --pre
 #[cfg(all(feature = "bf16", feature = "fp16"))]
 compile_error!("one precision per build: --precision fp16 or --precision bf16");
 
-/// What the layers of a transformer compute in; everything else is f32.
+/// The precision in which the layers of a transformer compute; trained weights stay f32.
 pub const PRECISION: FloatDType = if cfg!(feature = "fp16") {
     FloatDType::F16
 } else if cfg!(feature = "bf16") {
@@ -52,7 +52,7 @@ pub const PRECISION: FloatDType = if cfg!(feature = "fp16") {
     FloatDType::F32
 };
 
-/// What that is called.
+/// The name of the precision.
 pub const PRECISION_NAME: &str = if cfg!(feature = "fp16") {
     "fp16"
 } else if cfg!(feature = "bf16") {
@@ -61,26 +61,27 @@ pub const PRECISION_NAME: &str = if cfg!(feature = "fp16") {
     "f32"
 };
 
-/// What T5 computes in: its activations grow beyond the range of f16, but not beyond that of bf16.
+/// The precision of T5, whose activations exceed the range of f16 but not of bf16.
 pub const T5_PRECISION: FloatDType = if cfg!(feature = "fp16") { FloatDType::BF16 } else { PRECISION };
 
-/// Whether gradients of layers are too small for what they compute in, so that the loss must be scaled: f16 has no number below 6e-8.
+/// Whether the loss must be scaled, because gradients of layers underflow: f16 has no number below 6e-8.
 pub const SCALES_LOSS: bool = cfg!(feature = "fp16");
 
-/// How far a replayed log-probability may lie from the sampled one, in clip ranges: where rounding alone ends. Peers report up to 5 in
-/// 16 bits (the book's chapter on metrics).
+/// The largest deviation of a replayed log-probability from the sampled one that rounding explains, in clip
+/// ranges. Peers report up to 5 in 16 bits (the book's chapter on metrics).
 pub const ON_POLICY_LIMIT: f64 = if cfg!(any(feature = "bf16", feature = "fp16")) { 10.0 } else { 1.0 };
 
 /// The backend with automatic differentiation on top.
 pub type Training = burn::backend::Autodiff<Plain>;
 
-/// The device everything runs on: the first of its kind.
+/// The device of all tensors: the first of its kind.
 pub type Device = <Plain as burn::tensor::backend::BackendTypes>::Device;
 
 /// Whether the backend computes on the CPU, with tensors in the process's own memory.
 pub const ON_CPU: bool = cfg!(any(feature = "flex", feature = "ndarray"));
 
-/// Threads that work on whole micro-batches: the cores for a CPU backend, one for a GPU, which is parallel by itself.
+/// Number of workers for whole micro-batches: the cores for a CPU backend, 1 for a GPU, which is
+/// parallel by itself.
 pub fn workers() -> usize {
     if ON_CPU { std::thread::available_parallelism().map_or(1, std::num::NonZero::get) } else { 1 }
 }

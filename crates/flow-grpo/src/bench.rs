@@ -1,4 +1,4 @@
-//! How fast the parts are: named cases, median and spread; on request in one session with the same network in PyTorch.
+//! Timing of the parts: named cases with median and spread, optionally beside the same network in PyTorch.
 
 use std::{
     collections::BTreeMap,
@@ -42,44 +42,47 @@ use crate::{
     train_config::TrainConfig,
 };
 
-/// What is timed and how often.
+/// Options of `bench`.
 #[derive(Args, Debug)]
 pub struct BenchArgs {
-    /// A checkpoint file, or a built-in checkpoint; its network is what is timed.
+    /// The network to time: a checkpoint file or a built-in checkpoint.
     #[arg(long, default_value = "shapes-base")]
     checkpoint: String,
-    /// Instead of a checkpoint: a network with random weights of the sizes of a preset of `pretrain`, e.g. shapes-64-base.
+    /// Instead of a checkpoint, times a network with random weights and the sizes of a preset of `pretrain`,
+    /// e.g. shapes-64-base.
     #[arg(long, conflicts_with = "checkpoint")]
     pub preset: Option<String>,
-    /// Pictures per repetition.
+    /// Images per repetition.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     pictures: u32,
-    /// Timed repetitions of every case in a round, after one that is not timed.
+    /// Timed repetitions of every case in a round, after an untimed one.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     repetitions: u32,
-    /// Rounds; with a peer, ours and its rounds alternate.
+    /// Rounds; with a peer, its rounds alternate with ours.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// A Python with torch, numpy and safetensors: times the same network there, after checking that it computes the same.
+    /// A Python with torch, numpy and safetensors: times the same network there, after checking that it
+    /// computes the same.
     #[arg(long, value_name = "PYTHON")]
     peer: Option<PathBuf>,
     /// The JSON file to write.
     #[arg(long)]
     output: Option<PathBuf>,
-    /// Instead: how an epoch's time and memory grow with its groups and steps, as a table and as the SVG file to write.
+    /// Instead of timing the parts, measures how the time and memory of an epoch grow with its groups and
+    /// steps: prints a table and writes this SVG file.
     #[arg(long, value_name = "SVG", conflicts_with_all = ["peer", "output"])]
     scale: Option<PathBuf>,
     #[command(flatten)]
     directory: DirectoryBenchArgs,
 }
 
-/// The same network in PyTorch; reads the exchange file, prints seconds by case as JSON.
+/// The network in PyTorch, as a Python script: reads the exchange file and prints seconds by case as JSON.
 const PEER: &str = include_str!("../peer/dit.py");
 
 /// Seconds of every repetition, by case.
 type Times = BTreeMap<String, Vec<f64>>;
 
-/// What `--output` holds.
+/// The content of `--output`.
 #[derive(Debug, Serialize)]
 struct Report {
     version: &'static str,
@@ -92,17 +95,17 @@ struct Report {
     peer: Option<PeerTimes>,
 }
 
-/// What the peer prints.
+/// The JSON that the peer prints.
 #[derive(Debug, Serialize, Deserialize)]
 struct PeerTimes {
     versions: BTreeMap<String, String>,
-    /// Largest difference to our numbers, relative to the largest number.
+    /// Largest difference from our numbers, relative to the largest number.
     differences: BTreeMap<String, f64>,
     seconds: Times,
 }
 
-/// Times all cases, prints a table, writes JSON on request; `epoch` says how an epoch samples and what it minimises, `sizes` are
-/// those of the network that is timed instead of the checkpoint's.
+/// Times all cases, prints a table and optionally writes JSON. `epoch` configures rollout and loss; `sizes`
+/// replaces the network of the checkpoint.
 pub fn bench(args: &BenchArgs, epoch: &TrainConfig, sizes: Option<Architecture>, device: &Device) -> Result<()> {
     if let Some(model) = &args.directory.model {
         let (peer, output) = (args.peer.as_deref(), args.output.as_deref());
@@ -158,7 +161,7 @@ pub fn bench(args: &BenchArgs, epoch: &TrainConfig, sizes: Option<Architecture>,
     Ok(())
 }
 
-/// What all cases share.
+/// The data that all cases share.
 struct Bench {
     card: Card,
     network: Dit<Plain>,
@@ -175,7 +178,8 @@ struct Bench {
     kl_weight: f64,
 }
 
-/// Pictures per forward pass, and per forward and backward pass: what is fastest on a CPU. A GPU takes all of them at once.
+/// Images per forward pass, and per forward and backward pass, that are fastest on a CPU. A GPU takes all
+/// images at once.
 const FORWARD_BATCH: usize = 16;
 const TRAIN_BATCH: usize = 8;
 
@@ -237,12 +241,12 @@ impl Bench {
         }
     }
 
-    /// How many pictures a pass takes: this many on a CPU, all on a GPU.
+    /// Images per pass: `on_cpu` on a CPU, all on a GPU.
     fn batch(&self, on_cpu: usize) -> usize {
         if backend::ON_CPU { on_cpu } else { self.rows.len() }
     }
 
-    /// Ranges of pictures, and what goes with each of them.
+    /// Ranges of images, one per pass.
     fn batches(&self, size: usize) -> Vec<std::ops::Range<usize>> {
         let size = self.batch(size);
         (0..self.rows.len()).step_by(size).map(|from| from..(from + size).min(self.rows.len())).collect()
@@ -256,7 +260,7 @@ impl Bench {
         Tensor::from_floats(&self.times[range.clone()], &self.device)
     }
 
-    /// The velocity of all pictures, `[B, C, H, W]`.
+    /// The velocity of all images, `[B, C, H, W]`.
     fn velocity(&self) -> Tensor<Plain, 4> {
         let jobs = self.batches(FORWARD_BATCH).into_iter().map(|range| (self.network.clone(), range)).collect();
         let part = |(network, range): (Dit<Plain>, std::ops::Range<usize>)| {
@@ -265,7 +269,7 @@ impl Bench {
         Tensor::cat(self.workers.map(jobs, part).expect("nobody stops a measurement"), 0)
     }
 
-    /// The mean flow-matching loss of all pictures and its gradient.
+    /// The mean flow-matching loss of all images and its gradient.
     fn loss_and_gradient(&self) -> (f64, Parameters<Plain>) {
         let jobs = self.batches(TRAIN_BATCH).into_iter().map(|range| (self.network.clone(), range)).collect();
         let parts = self.workers.map(jobs, |(network, range)| {
@@ -296,7 +300,7 @@ impl Bench {
         rollout.sample(&self.network, &self.prompts, &self.rows, keys, &self.device).expect("nobody stops a measurement")
     }
 
-    /// What a rollout does besides evaluating the network: noise, steps, log-probabilities; the final latents.
+    /// A rollout without the network: noise, steps and log-probabilities; returns the final latents.
     fn sampler_alone(&self) -> Tensor<Plain, 4> {
         let noise = |step: flow::Step| {
             let key = Key::new(1, Purpose::Step).step(step.index);
@@ -328,7 +332,7 @@ impl Bench {
         outcome.expect("nobody stops a measurement").gradient
     }
 
-    /// Weights, inputs and what we made of them, for the peer to check and to time.
+    /// Writes weights, inputs and our results, for the peer to check and time.
     fn write_exchange(&self, path: &Path) -> Result<()> {
         let (loss, gradient) = self.loss_and_gradient();
         let names = parameters::names(&self.network);
@@ -355,7 +359,7 @@ impl Bench {
     }
 }
 
-/// A field that never moves.
+/// A field with velocity 0.
 struct Still;
 
 impl VelocityField<Plain> for Still {
@@ -369,7 +373,7 @@ impl VelocityField<Plain> for Still {
 const OPTIMIZER: AdamWConfig =
     AdamWConfig { learning_rate: 1e-3, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.0, max_gradient_norm: 1.0 };
 
-/// Waits for a result: a GPU works on while we are not looking.
+/// Reads a result and thereby waits for it: a GPU computes asynchronously.
 fn read(tensor: Tensor<Plain, 4>) -> TensorData {
     tensor.into_data()
 }
@@ -402,7 +406,7 @@ fn merge(mut before: PeerTimes, after: PeerTimes) -> PeerTimes {
     before
 }
 
-/// Smallest, median and largest.
+/// The smallest, median and largest time.
 pub fn spread(seconds: &[f64]) -> [f64; 3] {
     let mut sorted = seconds.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -436,7 +440,7 @@ impl Report {
     }
 }
 
-/// The processor, where the system says.
+/// The name of the processor, if known.
 pub fn machine() -> String {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model =

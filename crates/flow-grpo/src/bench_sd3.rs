@@ -1,4 +1,5 @@
-//! How fast a model directory samples and trains: the same cases as `peer/sd3.py`, in one session with it on request.
+//! Timing of a model directory in sampling and training: the same cases as `peer/sd3.py`,
+//! optionally beside it.
 
 use std::{
     collections::BTreeMap,
@@ -41,40 +42,41 @@ use crate::{
     tuning::Tuning,
 };
 
-/// What is timed of a model directory.
+/// Options of `bench` for a model directory.
 #[derive(Args, Clone, Debug)]
 pub struct DirectoryBenchArgs {
-    /// Instead: a model directory, e.g. of `init-random`; its denoising step, trained transition, update and decoder are timed.
+    /// Instead of a checkpoint, times a model directory, e.g. of `init-random`: its denoising step, trained
+    /// transition, update and decoder.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["checkpoint", "preset", "scale"])]
     pub model: Option<PathBuf>,
-    /// Height and width of the pictures in pixels.
+    /// Height and width of the images in pixels.
     #[arg(long, requires = "model", default_value_t = 512)]
     resolution: usize,
-    /// Pictures at a time; each size runs in a process of its own, and one that does not fit is reported as such.
+    /// Images per batch; each size runs in its own process, and a size that does not fit is reported as such.
     #[arg(long, requires = "model", value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16])]
     batch: Vec<usize>,
-    /// Tokens of a prompt: 77 of CLIP and those of T5.
+    /// Tokens per prompt: 77 of CLIP plus those of T5.
     #[arg(long, requires = "model", default_value_t = 205)]
     text_length: usize,
-    /// Computes the inside of every block again in the backward pass.
+    /// Uses activation checkpointing: recomputes every block in the backward pass.
     #[arg(long, requires = "model")]
     recompute: bool,
-    /// The peer measures torch.compile as well.
+    /// The peer measures torch.compile, too.
     #[arg(long, requires = "model")]
     compile: bool,
-    /// Matrix products that the machine can do at most, in TFLOP/s: the table then has the share of it.
+    /// Peak of the machine in matrix products, in TFLOP/s; adds the share of the peak to the table.
     #[arg(long, requires = "model", value_name = "TFLOPS")]
     peak: Option<f64>,
 }
 
-/// The peer, read from standard input by a Python.
+/// The peer, which a Python reads from standard input.
 const PEER: &str = include_str!("../peer/sd3.py");
 const CASES: [&str; 4] = ["denoise", "transition", "update", "decode"];
 const GUIDANCE: f64 = 4.5;
-/// The step of ten that is timed; all cost the same.
+/// Index of the timed step out of ten; all steps cost the same.
 const STEP: usize = 3;
 
-/// What one case took.
+/// Measurements of one case.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Measured {
     median: f64,
@@ -83,7 +85,7 @@ struct Measured {
     peak_mib: Option<u64>,
 }
 
-/// The cases of a batch size; none of a size that did not fit.
+/// The cases of a batch size; `None` if the size did not fit.
 type Cases = BTreeMap<String, Option<Measured>>;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -98,12 +100,12 @@ struct Report {
     /// Floating-point operations of a forward pass of one row.
     flop_per_row: f64,
     cases: BTreeMap<usize, Option<Cases>>,
-    /// What the peer printed.
+    /// The output of the peer.
     #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<serde_json::Value>,
 }
 
-/// Times all batch sizes, prints a table, writes JSON on request.
+/// Times all batch sizes, prints a table and optionally writes JSON.
 pub fn bench(
     args: &DirectoryBenchArgs,
     model: &Path,
@@ -137,7 +139,7 @@ pub fn bench(
         }
     }
     if let Some(python) = peer {
-        // What was measured here is not lost if the peer fails.
+        // Measured results must not be lost if the peer fails.
         report.write(output)?;
         report.peer = Some(run_peer(python, args, model, repetitions)?);
     }
@@ -145,7 +147,7 @@ pub fn bench(
     report.write(output)
 }
 
-/// One batch size in a program of its own: what runs out of memory ends that alone.
+/// Times one batch size in its own process, so that running out of memory ends only that process.
 fn in_a_process(args: &DirectoryBenchArgs, model: &Path, batch: usize, repetitions: u32) -> Result<Option<Cases>> {
     let output = std::env::temp_dir().join(format!("flow-grpo-bench-{}-{batch}.json", std::process::id()));
     let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
@@ -180,7 +182,7 @@ fn run_peer(python: &Path, args: &DirectoryBenchArgs, model: &Path, repetitions:
     serde_json::from_slice(&output.stdout).context("the peer did not print what it should")
 }
 
-/// What the cases share.
+/// The data that the cases share.
 struct Bench<'a> {
     args: &'a DirectoryBenchArgs,
     pipeline: Sd3,
@@ -205,7 +207,7 @@ impl<'a> Bench<'a> {
     ) -> Result<Self> {
         let sizes = directory.transformer_config().clone();
         let prompt = |seed: usize| {
-            // What is in them changes no time.
+            // The values of the features do not change the times.
             let features = |shape: &[usize]| {
                 let numbers = (0..shape.iter().product()).map(|i: usize| ((i * 31 + seed * 17) % 101) as f32 / 50.0 - 1.0);
                 Features::Held(TensorData::new(numbers.collect::<Vec<f32>>(), shape))
@@ -344,7 +346,8 @@ impl Report {
     }
 
     fn line(&self, batch: usize, name: &str, case: &Measured, peak: Option<f64>) -> String {
-        // Guidance doubles the rows; a transition is forward, backward of about twice the work, and the reference's forward.
+        // Guidance doubles the rows. A transition is a forward pass, a backward pass of about twice the work,
+        // and the reference's forward pass.
         let passes = match name {
             "denoise" => 2.0,
             "transition" => 2.0 * 3.0,
@@ -367,7 +370,7 @@ impl Report {
     }
 }
 
-/// The preset whose adapter and optimiser are timed; its reward is not.
+/// The preset whose adapter and optimiser are timed; its reward is not used.
 fn preset() -> Result<TrainConfig> {
     let text = include_str!("../../../assets/presets/sd35m-ocr.toml");
     config::resolve(text, None, None, &["rewards={ jpeg_compressibility = 1 }".to_owned()])

@@ -53,26 +53,28 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Improve a base model by Flow-GRPO. Presets: shapes (default), shapes-64 (for a GPU), toy-2d; with --model, for Stable
-    /// Diffusion 3.5 Medium: sd35m-geneval, sd35m-ocr, sd35m-ocr-1gpu, sd35m-pickscore.
+    /// Improve a base model by Flow-GRPO. Presets: shapes (default), shapes-64 (for a GPU), toy-2d; with
+    /// --model, for Stable Diffusion 3.5 Medium: sd35m-geneval, sd35m-ocr, sd35m-ocr-1gpu, sd35m-pickscore.
     Train(TrainArgs),
-    /// Train a base model. Presets: shapes-base (default), shapes-64-base (for a GPU), toy-2d-base.
+    /// Train a base model by flow matching. Presets: shapes-base (default), shapes-64-base (for a GPU),
+    /// toy-2d-base.
     Pretrain(RunArgs),
-    /// Make pictures for prompts.
+    /// Sample images for prompts.
     Sample(SampleArgs),
-    /// Measure strict accuracy on held-out prompts, kind by kind.
+    /// Measure strict accuracy on held-out prompts.
     Eval(EvalArgs),
-    /// Add a LoRA adapter to the weights of its base model: one checkpoint that needs no adapter.
+    /// Add a LoRA adapter to the weights of its base model.
     Merge(MergeArgs),
     /// Train the classifier of the reward `shapes_proxy`, which can be hacked.
     Proxy(ProxyArgs),
-    /// Draw numbers of several runs beside each other.
+    /// Plot a metric of several runs side by side.
     Compare(CompareArgs),
-    /// Time the parts, on request beside the same network in PyTorch.
+    /// Time the parts, optionally beside the same network in PyTorch.
     Bench(BenchArgs),
-    /// Write a model directory of the published size with random weights: for measuring, without the published ones.
+    /// Write a model directory of the published size with random weights, for measurements without the
+    /// published weights.
     InitRandom(InitRandomArgs),
-    /// Draw the book's figure of the marginals of ODE and SDE.
+    /// Draw the book's computed figure.
     Figure {
         /// The SVG file to write.
         #[arg(long, default_value = "book/src/figures/marginals.svg")]
@@ -84,29 +86,32 @@ enum Verb {
 struct TrainArgs {
     #[command(flatten)]
     run: RunArgs,
-    /// A layer over the preset: `flow_grpo` makes every choice that the paper leaves open as the reference code does.
+    /// A profile, applied to the preset: `flow_grpo` follows the reference code in every choice that the
+    /// paper leaves open.
     #[arg(long, conflicts_with = "resume")]
     profile: Option<String>,
-    /// The base model: a model directory in the layout of diffusers, or a checkpoint; the same as --set base=….
+    /// The base model: a model directory in the layout of diffusers, or a checkpoint; equivalent to
+    /// --set base=….
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     model: Option<PathBuf>,
-    /// Shows curves and the newest numbers on the whole terminal.
+    /// Shows curves and the newest numbers in a full-screen view.
     #[arg(long)]
     live: bool,
 }
 
 #[derive(Args, Debug)]
 struct InitRandomArgs {
-    /// Whose sizes.
+    /// The published model whose sizes are used.
     #[arg(long, value_enum)]
     like: Like,
     /// The directory to write; 16 GB for sd35-medium, 7 GB without T5.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Layers of the transformer, fewer than the model has: full width for a small machine.
+    /// Number of layers of the transformer, at most that of the model; each has full width, for a
+    /// small machine.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     layers: Option<u32>,
-    /// Leaves T5 out, 9.5 GB.
+    /// Leaves out T5, 9.5 GB.
     #[arg(long)]
     without_t5: bool,
     /// Seed of the weights.
@@ -125,23 +130,23 @@ enum Like {
     Sd35Large,
 }
 
-/// What every run takes.
+/// Options of every run.
 #[derive(Args, Clone, Debug)]
 struct RunArgs {
-    /// A configuration that comes with the program.
+    /// A built-in configuration.
     #[arg(long)]
     preset: Option<String>,
     /// A TOML file; its keys replace those of the preset.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// One key, e.g. `--set epochs=10` or `--set grpo.group_size=8`; may be repeated.
+    /// Sets one key, e.g. `--set epochs=10` or `--set grpo.group_size=8`; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Where the run goes [default: runs/PRESET-SECONDS, the seconds since 1970].
+    /// The directory of the run [default: runs/PRESET-SECONDS, the seconds since 1970].
     #[arg(long, conflicts_with = "resume")]
     out: Option<PathBuf>,
-    /// Continues a run where it stopped; `--set epochs=300` lengthens it, unless its learning rate has begun to fall. What would change
-    /// its numbers is refused.
+    /// Resumes a run; `--set epochs=300` lengthens it, unless its learning rate has begun to fall. Settings
+    /// that would change its results are refused.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["preset", "config"])]
     resume: Option<PathBuf>,
 }
@@ -149,16 +154,18 @@ struct RunArgs {
 /// The network and how it samples.
 #[derive(Args, Debug)]
 pub struct ModelArgs {
-    /// A checkpoint file, or a built-in checkpoint: shapes-base, toy-2d-base [default: what the adapter names, or shapes-base].
+    /// A checkpoint file, or a built-in checkpoint: shapes-base, toy-2d-base [default: the base of the
+    /// adapter, or shapes-base].
     #[arg(long)]
     pub checkpoint: Option<String>,
-    /// A LoRA adapter on top of it: RUN/adapter, another directory of PEFT's or diffusers', or a file of diffusers'.
+    /// A LoRA adapter for the checkpoint: RUN/adapter, another directory of PEFT or diffusers, or a file
+    /// of diffusers.
     #[arg(long, value_name = "PATH")]
     pub adapter: Option<PathBuf>,
-    /// ODE steps.
+    /// Number of ODE steps.
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=MOST_STEPS))]
     pub steps: u32,
-    /// Scale of classifier-free guidance; 1 is none [default: 1, or 4.5 with --model].
+    /// Scale of classifier-free guidance; 1 turns it off [default: 1, or 4.5 with --model].
     #[arg(long, value_parser = guidance)]
     pub guidance: Option<f64>,
     /// Seed of the noise.
@@ -166,21 +173,21 @@ pub struct ModelArgs {
     pub seed: u64,
 }
 
-/// A picture smaller than any.
+/// Lower bound on the shape of an image.
 const SMALLEST: [usize; 3] = [2, 1, 1];
-/// More ODE steps than any sampler takes.
+/// Upper bound on ODE steps.
 const MOST_STEPS: i64 = 10_000;
-/// More pictures for a prompt, or a kind of prompt, than anybody looks at.
+/// Upper bound on images per prompt or kind of prompt.
 const MOST_PICTURES: i64 = 1_000_000;
 
-/// A scale of guidance.
+/// Parses a guidance scale.
 fn guidance(text: &str) -> Result<f64, String> {
     let scale: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     let within = (0.0..=MOST_GUIDANCE).contains(&scale);
     within.then_some(scale).ok_or_else(|| format!("it must lie between 0 and {MOST_GUIDANCE}"))
 }
 
-/// What is sampled.
+/// Options of `sample`.
 #[derive(Args, Debug)]
 pub struct SampleArgs {
     #[command(flatten)]
@@ -188,13 +195,13 @@ pub struct SampleArgs {
     /// A prompt; may be repeated.
     #[arg(long = "prompt", value_name = "TEXT")]
     prompts: Vec<String>,
-    /// A file of prompts: one a line, or GenEval metadata (.jsonl).
+    /// A file of prompts: one per line, or GenEval metadata (.jsonl).
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
-    /// Pictures for each prompt [default: 6, or 1 with --model].
+    /// Images per prompt [default: 6, or 1 with --model].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MOST_PICTURES))]
     pub count: Option<u32>,
-    /// The PNG file to write, all pictures in a grid; or a directory, for a PNG file each.
+    /// The PNG file to write, with all images in a grid; or a directory, for one PNG file per image.
     #[arg(long, default_value = "samples.png")]
     pub output: PathBuf,
     #[command(flatten)]
@@ -205,14 +212,16 @@ pub struct SampleArgs {
 struct EvalArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Evaluates as a training run does, so that the numbers are those of its metrics: with its noise, validation prompts, number of pictures,
-    /// grid, steps, guidance and rewards; its newest policy, or the --checkpoint that is given, as RUN/best.safetensors.
+    /// Evaluates like a training run, with its noise, validation prompts, number of images, grid, steps,
+    /// guidance and rewards, so that the results equal its metrics; uses its newest policy, or the given
+    /// --checkpoint, e.g. RUN/best.safetensors.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["steps", "guidance", "seed", "samples"])]
     as_in: Option<PathBuf>,
-    /// shapes:test, shapes:unseen, shapes:validation, shapes:train, or a GenEval metadata file [default: shapes:test].
+    /// Prompts: shapes:test, shapes:unseen, shapes:validation, shapes:train, or a GenEval metadata file
+    /// [default: shapes:test].
     #[arg(long)]
     prompts: Option<String>,
-    /// Pictures of each kind of prompt, spread evenly over its prompts; 0 takes every prompt once.
+    /// Images per kind of prompt, spread evenly over its prompts; 0 takes every prompt once.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=MOST_PICTURES))]
     samples: u32,
     /// The JSON file to write.
@@ -222,10 +231,11 @@ struct EvalArgs {
 
 #[derive(Args, Debug)]
 struct MergeArgs {
-    /// The adapter: RUN/adapter, another directory of PEFT's or diffusers', or a file of diffusers'.
+    /// The adapter: RUN/adapter, another directory of PEFT or diffusers, or a file of diffusers.
     #[arg(long, value_name = "PATH")]
     adapter: PathBuf,
-    /// Its base model: a checkpoint file, or a built-in checkpoint [default: what the adapter names, or shapes-base].
+    /// The base model: a checkpoint file or a built-in checkpoint [default: the base of the adapter, or
+    /// shapes-base].
     #[arg(long)]
     checkpoint: Option<String>,
     /// The checkpoint to write.
@@ -243,7 +253,7 @@ const TRAIN_PRESETS: [Preset; 7] = [
     Preset { name: "sd35m-pickscore", text: include_str!("../../../assets/presets/sd35m-pickscore.toml") },
 ];
 
-/// Choices that the paper leaves open, made together: a layer over any preset.
+/// Profiles: joint settings for choices that the paper leaves open, applied to any preset.
 const PROFILES: [Preset; 1] = [Preset { name: "flow_grpo", text: include_str!("../../../assets/profiles/flow_grpo.toml") }];
 
 const PRETRAIN_PRESETS: [Preset; 3] = [
@@ -252,7 +262,7 @@ const PRETRAIN_PRESETS: [Preset; 3] = [
     Preset { name: "toy-2d-base", text: include_str!("../../../assets/presets/toy-2d-base.toml") },
 ];
 
-/// Runs what the command line asks for.
+/// Runs the verb of the command line.
 pub fn run() -> Result<()> {
     let cli = Cli::parse();
     if matches!(cli.verb, Verb::Train(_) | Verb::Pretrain(_) | Verb::Proxy(_)) {
@@ -276,7 +286,7 @@ fn train(args: &TrainArgs) -> Result<()> {
     ensure!(!args.live || std::io::stderr().is_terminal(), "--live needs a terminal on standard error");
     let mut run_args = args.run.clone();
     let layer = args.profile.as_deref().map(|name| config::preset(&PROFILES, name)).transpose()?.map(|profile| profile.text);
-    // A path is data, not TOML.
+    // Quote the path: it is data, not TOML.
     run_args.set.extend(args.model.iter().map(|path| format!("base={}", toml::Value::String(path.display().to_string()))));
     let (config, mut run): (TrainConfig, _) = open_run("train", &run_args, &TRAIN_PRESETS, layer)?;
     train::train(&config, &mut run, args.live, &Device::default())
@@ -298,7 +308,7 @@ fn bench(args: &BenchArgs) -> Result<()> {
 }
 
 fn sample(args: &SampleArgs) -> Result<()> {
-    // What an adapter of SD3 names as its base is a directory.
+    // The base named by an adapter of SD3 is a directory.
     let model = args.directory.model.clone().or_else(|| {
         let adapter = args.model.adapter.as_deref().filter(|_| args.model.checkpoint.is_none())?;
         lora::base_of(adapter).ok().flatten().map(PathBuf::from).filter(|base| base.join("model_index.json").exists())
@@ -326,20 +336,20 @@ fn sample(args: &SampleArgs) -> Result<()> {
     output::print(format!("{}\n", args.output.display()))
 }
 
-/// `count` rows for each of the prompts.
+/// `count` rows for each prompt.
 ///
 /// # Errors
-/// If pictures of any size are too many for the memory.
+/// If even the smallest images would not fit into memory.
 pub fn rows(prompts: usize, count: usize) -> Result<Vec<Row>> {
     memory::check_pictures(prompts.saturating_mul(count), SMALLEST)?;
     Ok(Row::all(prompts, count))
 }
 
 impl SampleArgs {
-    /// The prompts that are asked for, those of a file by `read`.
+    /// The prompts of the options; `read` reads those of a file.
     ///
     /// # Errors
-    /// If there are none, or the file cannot be read.
+    /// If no prompt is given, or the file cannot be read.
     pub fn read_prompts(&self, read: impl Fn(&Path) -> Result<PromptSet, PromptError>) -> Result<Vec<Prompt>> {
         let mut prompts: Vec<Prompt> = self.prompts.iter().map(|text| Prompt::plain(text)).collect();
         if let Some(file) = &self.prompt_file {
@@ -386,10 +396,10 @@ fn eval(args: &EvalArgs) -> Result<()> {
     output::print(tables.chain(rewards).collect::<String>())
 }
 
-/// A training run whose evaluations are repeated.
+/// A training run whose evaluation is repeated.
 struct EvaluatedRun {
     config: TrainConfig,
-    /// Checkpoint and adapter of its newest policy.
+    /// Checkpoint and adapter of the newest policy of the run.
     policy: (Option<String>, Option<PathBuf>),
 }
 
@@ -450,21 +460,21 @@ fn merge(args: &MergeArgs) -> Result<()> {
     output::print(format!("{}\n", args.output.display()))
 }
 
-/// Whether two paths lead to one file.
+/// Whether two paths lead to the same file.
 fn is_same_file(one: &Path, other: &Path) -> bool {
     let [one, other] = [one, other].map(Path::canonicalize);
     one.is_ok_and(|one| other.is_ok_and(|other| one == other))
 }
 
 impl ModelArgs {
-    /// How a checkpoint is sampled with these options.
+    /// How these options sample a checkpoint.
     fn sampling(&self) -> Sampling {
         let key = Key::new(self.seed, Purpose::Sampling);
         Sampling { key, grid: GridKind::Linear {}, steps: self.steps as usize, guidance: self.guidance.unwrap_or(1.0) }
     }
 }
 
-/// Makes pictures with a network.
+/// Generates images with a network.
 fn generate(
     card: &Card,
     network: &AnyNetwork,
@@ -481,7 +491,7 @@ fn generate(
     }
 }
 
-/// The configuration and directory of a new run, or of one that goes on.
+/// The configuration and directory of a new or resumed run.
 fn open_run<C: Checked>(verb: &str, args: &RunArgs, presets: &[Preset], layer: Option<&str>) -> Result<(C, RunDir)> {
     if let Some(path) = &args.resume {
         let (run, text) = RunDir::open(path)?;
@@ -499,7 +509,7 @@ fn open_run<C: Checked>(verb: &str, args: &RunArgs, presets: &[Preset], layer: O
     Ok((config, run))
 }
 
-/// Seconds since 1970: sorts by time and needs no time zone.
+/// Seconds since 1970, which sort by time and need no time zone.
 fn timestamp() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
@@ -510,7 +520,7 @@ mod tests {
 
     #[test]
     fn every_preset_is_valid() {
-        // The rewards of some are not part of the program yet; everything else of those must be right.
+        // Some rewards are not part of the program yet; everything else in those presets must be valid.
         let settings = ["rewards={ jpeg_compressibility = 1 }", "best_by=rewards.jpeg_compressibility"].map(str::to_owned);
         for preset in TRAIN_PRESETS {
             let settings = if preset.name.starts_with("sd35m") { &settings[..] } else { &[] };
@@ -523,7 +533,7 @@ mod tests {
         }
     }
 
-    /// The dotted keys of a table, but for those that are names.
+    /// The dotted keys of a table, except keys that are names.
     fn keys(prefix: &str, table: &toml::Table) -> Vec<String> {
         let key = |(key, value): (&String, &toml::Value)| match value {
             toml::Value::Table(inner) if !["rewards", "mix"].contains(&key.as_str()) => keys(&format!("{prefix}{key}."), inner),
@@ -545,7 +555,8 @@ mod tests {
         }
     }
 
-    /// The numbers of the reference code (`yifan123/flow_grpo`, commit ac4c86e) with file and line; those of one configuration begin with its name.
+    /// Values of the reference code (`yifan123/flow_grpo`, commit ac4c86e) with file and line; an entry for
+    /// one configuration begins with its name.
     const REFERENCE: [(&str, &str, &str); 55] = [
         ("seed", "42", "config/base.py:11"),
         ("evaluate_every", "60", "config/grpo.py:58"),
@@ -617,7 +628,7 @@ mod tests {
         ("prompts.unseen", "''", "scripts/train_sd3.py:604"),
     ];
 
-    /// What the reference code has under a key, in the configuration that a preset stands for.
+    /// The reference code's value of a key, in the configuration that a preset stands for.
     fn reference(preset: &str, key: &str) -> Option<toml::Value> {
         let of = |name: &str| REFERENCE.iter().find(|(key, ..)| *key == name).map(|(_, value, _)| *value);
         let value = of(&format!("{preset} {key}")).or_else(|| of(key))?;
@@ -641,14 +652,15 @@ mod tests {
             let config = toml::Table::try_from(&config).expect("plain data");
             for (key, _, source) in REFERENCE {
                 let key = key.strip_prefix(preset.name).map_or(key, str::trim_start);
-                // One of another preset.
+                // An entry for another preset.
                 if key.contains(' ') {
                     continue;
                 }
                 assert_eq!(at(&config, key), reference(preset.name, key).as_ref(), "{}: {key}, {source}", preset.name);
             }
         }
-        // The profile is the configuration of GenEval and text rendering on 32 GPUs, as far as neither task nor machine is in it.
+        // The profile is the configuration of GenEval and text rendering on 32 GPUs, without the settings of
+        // task and machine.
         for key in keys("", &profile) {
             let want = reference("sd35m-ocr", &key).unwrap_or_else(|| panic!("the profile has {key}, the table has not"));
             assert_eq!(at(&profile, &key), Some(&want), "the profile: {key}");
@@ -674,7 +686,7 @@ mod tests {
             let other = preset.text.replace("rank = 32", "rank = 8").replace("learning_rate = 3e-4", "learning_rate = 1e-5");
             let resolve = |text: &str, layer| config::resolve::<TrainConfig>(text, layer, None, &settings).expect("valid");
             let (own, mut changed) = (resolve(preset.text, None), resolve(&other, profile));
-            // What the task and the machine decide.
+            // The task and the machine decide these.
             let grpo::Objective::Clipped(objective) = &mut changed.grpo.objective else { unreachable!("the reference's") };
             objective.kl_weight = own.grpo.objective.kl_weight();
             changed.grpo.ema.repeat = own.grpo.ema.repeat;

@@ -1,4 +1,4 @@
-//! Runs beside each other: one panel for each number of their evaluations, one curve for each run.
+//! Comparison of runs: one panel per number, one curve per run.
 
 use std::{
     collections::BTreeSet,
@@ -15,13 +15,13 @@ use crate::{
     plot::{Curve, Panel, curves},
 };
 
-/// Which runs and which numbers.
+/// Options of `compare`.
 #[derive(Args, Debug)]
 pub struct CompareArgs {
-    /// Run directories, each on request with the name of its curve: NAME=RUN.
+    /// Run directories, each optionally with the name of its curve: NAME=RUN.
     #[arg(required = true, value_name = "[NAME=]RUN")]
     runs: Vec<String>,
-    /// A number of the evaluations, as in `best_by`, or of the epochs as `epoch.NAME`; may be repeated.
+    /// A number of the evaluations, as in `best_by`, or of the epochs, as `epoch.NAME`; may be repeated.
     #[arg(long = "number", value_name = "NAME", default_value = "overall")]
     numbers: Vec<String>,
     /// The SVG file to write.
@@ -32,7 +32,7 @@ pub struct CompareArgs {
 /// Draws the comparison and prints the last value of every curve.
 ///
 /// # Errors
-/// If a run cannot be read, or none of them has a number.
+/// If a run cannot be read, or no run has one of the numbers.
 pub fn compare(args: &CompareArgs) -> Result<()> {
     let runs = args.runs.iter().map(|run| read(run)).collect::<Result<Vec<(String, Vec<Value>)>>>()?;
     let (mut panels, mut table) = (Vec::new(), String::new());
@@ -60,7 +60,7 @@ pub fn compare(args: &CompareArgs) -> Result<()> {
     output::print(table)
 }
 
-/// The numbers that the lines of any run have, as `--number` names them.
+/// The numbers in the metrics of any run, as `--number` names them.
 fn numbers(runs: &[(String, Vec<Value>)]) -> String {
     let mut names = BTreeSet::new();
     for line in runs.iter().flat_map(|(_, lines)| lines) {
@@ -72,7 +72,7 @@ fn numbers(runs: &[(String, Vec<Value>)]) -> String {
     names.into_iter().collect::<Vec<_>>().join(", ")
 }
 
-/// The dotted names of the numbers in an object and the objects in it.
+/// Collects the dotted names of the numbers in an object and in nested objects.
 fn collect(prefix: &str, value: &Value, into: &mut BTreeSet<String>) {
     for (name, value) in value.as_object().into_iter().flatten() {
         match value {
@@ -83,13 +83,13 @@ fn collect(prefix: &str, value: &Value, into: &mut BTreeSet<String>) {
     }
 }
 
-/// A run's name and its lines of metrics.
+/// Reads the name of a run and the lines of its metrics.
 fn read(run: &str) -> Result<(String, Vec<Value>)> {
-    // A directory may have a `=` in its name.
+    // The name of a directory may contain `=`.
     let (name, path) = run.split_once('=').filter(|_| !Path::new(run).is_dir()).unwrap_or((run, run));
     let path = Path::new(path).join("metrics.jsonl");
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    // A run that is being written may end with half a line.
+    // A running run may end with an incomplete line.
     Ok((name.to_owned(), text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()))
 }
 

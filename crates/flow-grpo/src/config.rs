@@ -1,7 +1,7 @@
-//! Configurations: a preset, then a file, then `--set key=value`, each on top of the one before.
+//! Configurations: a preset, overridden by a profile, a file and `--set key=value`, in this order.
 //!
-//! A preset names every key, so it is the list of what may be set. Unknown keys, wrong types and values out of range are
-//! refused together, each named.
+//! A preset contains every key, so it lists everything that can be set. Unknown keys, wrong types and values
+//! out of range are refused together, each by name.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,22 +16,22 @@ use toml::{Table, Value};
 /// Tables whose keys are names: a table replaces them as a whole, `--set` with a dotted key changes one name.
 const OPEN_TABLES: [&str; 2] = ["rewards", "mix"];
 
-/// A configuration that can say what is wrong with it.
+/// A configuration that can validate itself.
 pub trait Checked: Serialize + DeserializeOwned {
-    /// The keys that may change when a run goes on: they decide how long it is, what it shows and what memory it takes, not what it
-    /// computes, but for the order in which sums are rounded.
+    /// Keys that may change on resume: length, output and memory of a run. They do not change its results,
+    /// except for the order in which sums are rounded.
     const MAY_CHANGE: &'static [&'static str];
 
-    /// All that is out of range, one sentence each, beginning with the key.
+    /// Lists all values that are out of range, one sentence each, beginning with the key.
     fn problems(&self) -> Vec<String>;
 }
 
-/// A preset that comes with the program.
+/// A preset that is part of the program.
 #[derive(Clone, Copy, Debug)]
 pub struct Preset {
-    /// What it is called on the command line.
+    /// Name of the preset on the command line.
     pub name: &'static str,
-    /// Its TOML text.
+    /// The preset as TOML.
     pub text: &'static str,
 }
 
@@ -45,10 +45,12 @@ pub fn preset(presets: &[Preset], name: &str) -> Result<Preset> {
         .with_context(|| format!("there is no preset `{name}`; there are: {}", names()))
 }
 
-/// Resolves a configuration from `text`, that of a preset or of a run that goes on, under a profile's `layer`, a file and settings.
+/// Resolves a configuration from `text`, the TOML of a preset or of a resumed run, and a profile's `layer`, a
+/// file and settings on top.
 ///
 /// # Errors
-/// If the text or the file cannot be read or parsed; or with the list of all unknown keys, wrong types and values out of range.
+/// If the text or the file cannot be read or parsed, or if a key is unknown or a value has the wrong type or is
+/// out of range; the error lists all of these problems.
 pub fn resolve<C: Checked>(text: &str, layer: Option<&str>, file: Option<&Path>, settings: &[String]) -> Result<C> {
     let mut table: Table = text.parse().context("not TOML")?;
     let mut problems = Vec::new();
@@ -79,7 +81,7 @@ pub fn resolve<C: Checked>(text: &str, layer: Option<&str>, file: Option<&Path>,
     bail!("the configuration is refused:\n  - {}", problems.join("\n  - "))
 }
 
-/// A profile as far as it applies to `table`: what it says of one kind of tuning is for that kind, and leaves what it does not name.
+/// The part of a profile that applies to `table`: its settings for another kind of tuning are left out.
 fn applicable(mut layer: Table, table: &Table) -> Table {
     let Some(Value::Table(mut tuning)) = layer.remove("tuning") else { return layer };
     let tuned = table.get("tuning").and_then(|tuning| tuning.get("kind"));
@@ -89,10 +91,11 @@ fn applicable(mut layer: Table, table: &Table) -> Table {
     layer
 }
 
-/// Checks that a run goes on as it was begun.
+/// Checks that a resumed run keeps its configuration.
 ///
 /// # Errors
-/// With every key whose value in `begun`, the configuration of the run's checkpoint, is another in `now`, unless it may change.
+/// Lists every key whose value in `begun`, the configuration of the run's checkpoint, differs in `now`,
+/// unless it may change.
 pub fn check_unchanged<C: Checked>(begun: &C, now: &C) -> Result<()> {
     let flat = |config: &C| -> Result<BTreeMap<String, Value>> {
         let mut values = BTreeMap::new();
@@ -118,7 +121,7 @@ pub fn check_unchanged<C: Checked>(begun: &C, now: &C) -> Result<()> {
     )
 }
 
-/// Every value that is no table, under its dotted key.
+/// Collects every value that is not a table, under its dotted key.
 fn flatten(prefix: &str, value: Value, into: &mut BTreeMap<String, Value>) {
     match value {
         Value::Table(table) => {
@@ -131,7 +134,7 @@ fn flatten(prefix: &str, value: Value, into: &mut BTreeMap<String, Value>) {
     }
 }
 
-/// Puts `given` into `table`, key by key; what the table does not know, or knows as another type, is a problem.
+/// Merges `given` into `table`, key by key; unknown keys and wrong types become problems.
 fn merge(table: &mut Table, given: Table, prefix: &str, problems: &mut Vec<String>) {
     for (key, value) in given {
         let name = format!("{prefix}{key}");
@@ -140,9 +143,9 @@ fn merge(table: &mut Table, given: Table, prefix: &str, problems: &mut Vec<Strin
             continue;
         };
         match (old, value) {
-            // Lists by name: any name may be given, and what reads the list knows which there are.
+            // Tables of names: any name is accepted here and checked where the table is used.
             (old @ Value::Table(_), new @ Value::Table(_)) if OPEN_TABLES.contains(&key.as_str()) => *old = new,
-            // A choice with its own fields is replaced as a whole: its fields depend on the kind.
+            // A choice with its own fields is replaced as a whole, because its fields depend on the kind.
             (Value::Table(old), Value::Table(new)) if !old.contains_key("kind") || !new.contains_key("kind") => {
                 merge(old, new, &format!("{name}."), problems);
             }
@@ -166,7 +169,7 @@ fn unknown(name: &str, key: &str, table: &Table) -> String {
     }
 }
 
-/// `a.b.c=value` as a table to merge into `table`. A value that is not TOML is taken as a string.
+/// Parses `a.b.c=value` into a table to merge into `table`. A value that is not TOML becomes a string.
 fn parse_setting(setting: &str, table: &Table) -> Result<Table, String> {
     let (key, value) = setting.split_once('=').ok_or_else(|| format!("--set {setting}: write key=value"))?;
     let path: Vec<&str> = key.trim().split('.').collect();
@@ -181,7 +184,8 @@ fn parse_setting(setting: &str, table: &Table) -> Result<Table, String> {
     Ok(nest(&path, value, table))
 }
 
-/// The table in which `value` is under `path`. One name of a list by name brings along the list's other names in `old`.
+/// Builds the table in which `value` is under `path`. A name in a table of names keeps the other
+/// names of `old`.
 fn nest(path: &[&str], value: Value, old: &Table) -> Table {
     let [key, rest @ ..] = path else { unreachable!("splitting gives at least one part") };
     if rest.is_empty() {

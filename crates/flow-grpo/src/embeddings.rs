@@ -1,5 +1,5 @@
-//! What an encoder makes of prompts, made once: kept in memory, or in files from which it is read whenever it is needed, so that
-//! the prompts of a run may be more than memory holds.
+//! Embedding cache: the features of prompts by one text encoder, computed once and kept in memory or in
+//! files. With files, a run can have more prompts than memory holds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,16 +21,16 @@ use crate::{
     progress::Progress,
 };
 
-/// Where embeddings are kept between two programs.
+/// Location of an embedding cache on disk.
 #[derive(Clone, Debug)]
 pub struct Cache {
     /// The directory.
     pub directory: PathBuf,
-    /// The command that goes on after an interruption.
+    /// The command that resumes the run after an interruption.
     pub resume: String,
 }
 
-/// The features of prompts by one encoder, `N` tensors for each.
+/// The features of prompts by one encoder, `N` tensors per prompt.
 #[derive(Debug)]
 pub struct Shelf<const N: usize> {
     encoder: &'static str,
@@ -40,20 +40,20 @@ pub struct Shelf<const N: usize> {
     files: usize,
 }
 
-/// Prompts that are encoded together.
+/// Prompts per batch of the encoder.
 const BATCH: usize = 8;
-/// Prompts in a file: what is in memory before it is written, and lost by a kill.
+/// Prompts per file; a killed process loses at most this number of prompts.
 pub const IN_FILE: usize = 256;
-/// The metadata entry of a file, its prompts as JSON.
+/// The metadata key of a file with its prompts as JSON.
 const PROMPTS: &str = "prompts";
-/// What the tensors are stored in: exactly what the encoder gives.
+/// The precision of stored features: exactly that of the encoder's output.
 const STORED_AS: StoredAs = match backend::PRECISION {
     FloatDType::BF16 => StoredAs::Bf16,
     _ => StoredAs::F32,
 };
 
 impl<const N: usize> Shelf<N> {
-    /// The features by an encoder that are in a cache, in which those of every `digest` of its weights are apart.
+    /// Opens the cached features of one encoder; each weights `digest` has its own directory.
     ///
     /// # Errors
     /// If a file of the cache cannot be read or is damaged.
@@ -68,7 +68,7 @@ impl<const N: usize> Shelf<N> {
         Ok(shelf)
     }
 
-    /// The files that are there, in the order of their numbers, of which some may have been removed.
+    /// The existing files, in the order of their numbers, which may have gaps.
     fn numbered_files(&self) -> Result<BTreeMap<usize, PathBuf>> {
         let Some(directory) = self.cache.as_ref().map(|cache| &cache.directory).filter(|directory| directory.exists()) else {
             return Ok(BTreeMap::new());
@@ -80,7 +80,7 @@ impl<const N: usize> Shelf<N> {
         Ok(paths.into_iter().filter_map(|path| Some((number(&path)?, path))).collect())
     }
 
-    /// The next file.
+    /// The path of the next file.
     fn file(&self) -> Option<PathBuf> {
         self.cache.as_ref().map(|cache| cache.directory.join(format!("{:04}.safetensors", self.files)))
     }
@@ -99,16 +99,17 @@ impl<const N: usize> Shelf<N> {
         Ok(())
     }
 
-    /// Those of some prompts that are not known, each once.
+    /// The prompts that are not in the cache, without repetitions.
     pub fn unknown<'a>(&self, prompts: &[&'a str]) -> Vec<&'a str> {
         let unknown: BTreeSet<&str> = prompts.iter().copied().filter(|prompt| !self.known.contains_key(*prompt)).collect();
         unknown.into_iter().collect()
     }
 
-    /// Learns prompts that are not known yet, from their features batch by batch.
+    /// Encodes prompts that are not in the cache, batch by batch, and adds their features.
     ///
     /// # Errors
-    /// If they cannot be encoded or written, or the user interrupts; what is in files by then stays there.
+    /// If a prompt cannot be encoded or a file not written, or the user interrupts; files written
+    /// before stay.
     pub fn learn(&mut self, prompts: &[&str], encode: impl Fn(&[&str]) -> Result<Vec<[TensorData; N]>>) -> Result<()> {
         let progress = Progress::new(&format!("reading ({})", self.encoder), prompts.len(), "prompts");
         for prompts in prompts.chunks(IN_FILE) {
@@ -156,10 +157,10 @@ impl<const N: usize> Shelf<N> {
         Ok(())
     }
 
-    /// What is known of a prompt.
+    /// The features of a prompt.
     ///
     /// # Panics
-    /// If it has not been learnt.
+    /// If the prompt is not in the cache.
     pub fn of(&self, prompt: &str) -> [Features; N] {
         self.known[prompt].clone()
     }
@@ -177,7 +178,7 @@ mod tests {
         Cache { directory: directory.to_owned(), resume: "again".to_owned() }
     }
 
-    /// Features that tell the prompt, exact in 16 bits.
+    /// Features that identify the prompt, exact in 16 bits.
     fn encode(prompts: &[&str]) -> Vec<[TensorData; 2]> {
         assert!(prompts.len() <= BATCH);
         let of = |prompt: &&str| {

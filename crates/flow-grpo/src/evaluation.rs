@@ -1,4 +1,4 @@
-//! Evaluation: prompts, the pictures made for them, and what those are worth.
+//! Evaluation: prompt sets, generated images, accuracies and rewards.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -37,15 +37,17 @@ use crate::{
 pub struct Prompts<C>(pub Vec<EncodedPrompt<C>>);
 
 impl<C> Prompts<C> {
-    /// A built-in set (`shapes:train`, `shapes:validation`, `shapes:test`, `shapes:unseen`, `toy`) or a prompt file.
+    /// Opens a built-in set (`shapes:train`, `shapes:validation`, `shapes:test`, `shapes:unseen`, `toy`) or a
+    /// prompt file.
     ///
     /// # Errors
-    /// If the file cannot be read, a word is unknown, or pictures are to be verified and the network makes none.
+    /// If the file cannot be read, a word is unknown, or images must be verified and the network makes none.
     pub fn open<P: Pipeline<Condition = C>>(source: &str, pipeline: &P) -> Result<Self> {
         Ok(Self(pipeline.encode(&prompt_set(source, pipeline)?.prompts)?))
     }
 
-    /// `per_kind` rows for every kind of prompt, spread evenly over the prompts of the kind; 0: every prompt once.
+    /// `per_kind` rows for every kind of prompt, spread evenly over the prompts of the kind; 0 takes every
+    /// prompt once.
     pub fn rows(&self, per_kind: usize) -> Vec<Row> {
         if per_kind == 0 {
             return Row::all(self.0.len(), 1);
@@ -56,7 +58,8 @@ impl<C> Prompts<C> {
         }
         let rows = |prompts: &Vec<usize>| {
             let n = prompts.len();
-            // With fewer rows than prompts every (n/rows)-th prompt; with more, all of them as often as it goes, and of the rest likewise.
+            // With fewer rows than prompts, take every (n/rows)-th prompt; with more, repeat all prompts and
+            // spread the remainder likewise.
             let (whole, rest) = (per_kind / n, per_kind % n);
             let again = (0..whole).flat_map(|sample| prompts.iter().map(move |&prompt| Row { prompt, sample }));
             again.chain((0..rest).map(|i| Row { prompt: prompts[i * n / rest], sample: whole })).collect::<Vec<_>>()
@@ -69,7 +72,7 @@ impl<C> Prompts<C> {
         &self.0[row.prompt].prompt
     }
 
-    /// The names of the accuracies that an evaluation on these prompts has.
+    /// The names of the accuracies of an evaluation on these prompts.
     pub fn accuracies(&self) -> Vec<String> {
         if self.0.iter().any(|prompt| prompt.prompt.metadata.is_none()) {
             return Vec::new();
@@ -79,12 +82,12 @@ impl<C> Prompts<C> {
         ["overall", "partial"].map(str::to_owned).into_iter().chain(tags).collect()
     }
 
-    /// Whether one of them asks for something without naming its colour.
+    /// Whether a prompt asks for an object without naming its colour.
     pub fn leave_a_color_open(&self) -> bool {
         self.0.iter().filter_map(|prompt| prompt.prompt.metadata.as_ref()).any(Metadata::leaves_a_color_open)
     }
 
-    /// Shows what was made: pictures as a captioned grid with one row a kind, points as a scatter plot.
+    /// Writes images as a captioned grid with one row per kind of prompt, or points as a scatter plot.
     pub fn write_picture(&self, images: &[Image], rows: &[Row], path: &Path) -> Result<()> {
         if images.first().is_some_and(|image| image.channels == 2) {
             return plot::write_scatter(images, path);
@@ -101,7 +104,7 @@ impl<C> Prompts<C> {
         picture::write_grid(&cells, SHOWN, path)
     }
 
-    /// Judges pictures: strict accuracy where prompts have metadata, and the mean of every reward that is given.
+    /// Evaluates images: strict accuracy if all prompts have metadata, and the mean of every given reward.
     pub fn evaluate(&self, images: &[Image], rows: &[Row], reward: Option<&WeightedReward>) -> Result<Evaluation> {
         let accuracy = self.accuracy(images, rows);
         let mut rewards = reward.map(|reward| self.means(reward, images, rows)).transpose()?.unwrap_or_default();
@@ -130,10 +133,11 @@ impl<C> Prompts<C> {
     }
 }
 
-/// A built-in set of prompts (`shapes:train`, `shapes:validation`, `shapes:test`, `shapes:unseen`, `toy`) or that of a file.
+/// Opens a built-in set of prompts (`shapes:train`, `shapes:validation`, `shapes:test`, `shapes:unseen`,
+/// `toy`) or a prompt file.
 ///
 /// # Errors
-/// If the file cannot be read, or pictures are to be verified and the network makes none.
+/// If the file cannot be read, or images must be verified and the network makes none.
 pub fn prompt_set(source: &str, pipeline: &impl Pipeline) -> Result<PromptSet> {
     let set = match source {
         "shapes:train" => shapes::prompts(Split::Train),
@@ -151,39 +155,40 @@ pub fn prompt_set(source: &str, pipeline: &impl Pipeline) -> Result<PromptSet> {
     Ok(set)
 }
 
-/// Pictures shown of each kind in a sample grid.
+/// Images per kind of prompt in a sample grid.
 const SHOWN: usize = 6;
 
-/// How pictures are sampled: what makes them the same again.
+/// Sampling settings that make images reproducible.
 #[derive(Clone, Copy, Debug)]
 pub struct Sampling {
-    /// Identity of the noise.
+    /// Key of the noise.
     pub key: Key,
     /// The time grid.
     pub grid: GridKind,
-    /// ODE steps.
+    /// Number of ODE steps.
     pub steps: usize,
-    /// Scale of classifier-free guidance; 1 is none.
+    /// Scale of classifier-free guidance; 1 turns it off.
     pub guidance: f64,
 }
 
-/// Makes pictures for inference: the ODE, the same noise every time.
+/// Generates images for inference by the ODE; equal settings give equal images.
 pub struct Evaluator<'a, P> {
-    /// What goes around the network.
+    /// The pipeline of the network.
     pub pipeline: &'a P,
-    /// Who does the work.
+    /// The threads that do the work.
     pub workers: &'a Workers,
-    /// Where.
+    /// The device of the network.
     pub device: &'a Device,
-    /// How it is sampled.
+    /// Sampling settings.
     pub sampling: Sampling,
 }
 
 impl<P: Pipeline> Evaluator<'_, P> {
-    /// A picture for every row.
+    /// Generates an image for every row.
     ///
     /// # Errors
-    /// If the empty prompt cannot be read, which guidance needs, the grid is none, or the work was stopped.
+    /// If the empty prompt, which guidance needs, cannot be encoded, the grid is invalid, or the work
+    /// was stopped.
     pub fn generate<N>(&self, network: &N, prompts: &Prompts<P::Condition>, rows: &[Row]) -> Result<Vec<Image>>
     where
         N: Network<Plain, P::Condition>,
@@ -193,7 +198,7 @@ impl<P: Pipeline> Evaluator<'_, P> {
             .map(|batches| batches.into_iter().flatten().collect())
     }
 
-    /// The latents at t = 0 of every row, `[B, C, H, W]`, from given ones or from noise.
+    /// The latents at t = 0 of every row, `[B, C, H, W]`, from given initial latents or from noise.
     ///
     /// # Errors
     /// As [`Self::generate`].
@@ -210,7 +215,8 @@ impl<P: Pipeline> Evaluator<'_, P> {
         Ok(Tensor::cat(self.sample(network, prompts, rows, initial, |latents| latents)?, 0))
     }
 
-    /// What `finish` makes of the final latents of every batch of rows.
+    /// Samples the rows in batches and returns the results of `finish`, which gets the final
+    /// latents of a batch.
     fn sample<N, R: Send>(
         &self,
         network: &N,
@@ -247,7 +253,7 @@ impl<P: Pipeline> Evaluator<'_, P> {
     }
 }
 
-/// The verdict on a picture for a prompt.
+/// The verdict on an image for a prompt.
 #[derive(Clone, Copy, Debug)]
 struct Judged {
     prompt: usize,
@@ -255,10 +261,10 @@ struct Judged {
     verdict: Verdict,
 }
 
-/// What a set of pictures is worth.
+/// The results of an evaluation.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Where every prompt could be verified.
+    /// Accuracies, if every prompt could be verified.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<Accuracy>,
     /// The mean of every reward.
@@ -277,27 +283,28 @@ impl Evaluation {
 /// Strict accuracies in `[0, 1]`, with 95 % intervals ([`intervals::interval`]).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Accuracy {
-    /// The mean over the kinds of prompt, as GenEval's overall score; but for those of `trained_on`, unless there are no others.
+    /// The mean over the kinds of prompt, like GenEval's overall score. Kinds in `trained_on` are left out,
+    /// unless there are no others.
     pub overall: f64,
-    /// Its interval.
+    /// The interval of `overall`.
     pub overall_interval: [f64; 2],
-    /// The share of pictures of a kind that are strictly right.
+    /// The share of strictly correct images, per kind of prompt.
     pub tags: BTreeMap<String, f64>,
-    /// Their intervals.
+    /// The intervals of `tags`.
     pub intervals: BTreeMap<String, [f64; 2]>,
-    /// Kinds whose scenes are all asked for by training prompts as well: nothing of them is held out.
+    /// Kinds whose scenes all occur in training prompts, so that nothing of them is held out.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub trained_on: BTreeSet<String>,
-    /// The mean partial score over all pictures.
+    /// The mean partial score over all images.
     pub partial: f64,
-    /// The number of pictures of each kind.
+    /// Number of images of each kind.
     pub images: BTreeMap<String, usize>,
-    /// The share of pictures of a kind with each fault; only what occurs.
+    /// The share of images with each fault that occurs, per kind of prompt.
     pub faults: BTreeMap<String, BTreeMap<Fault, f64>>,
 }
 
 impl Accuracy {
-    /// The accuracy of the pictures of each kind.
+    /// The accuracies from the judged images of each kind.
     fn of(by_tag: &BTreeMap<String, Vec<Judged>>) -> Self {
         let fault_share = |judged: &[Judged], fault: Fault| {
             judged.iter().filter(|judged| judged.verdict.fault == Some(fault)).count() as f64 / judged.len() as f64
@@ -355,7 +362,8 @@ impl Accuracy {
         table + &row("overall", counted.map(|(_, images)| images).sum(), self.overall, self.overall_interval, note)
     }
 
-    /// What is wrong with the pictures that are not strictly right, in percent of all of the kind; the first fault of each counts.
+    /// A table of the faults of images that are not strictly correct, in percent of all images of the kind;
+    /// only the first fault of an image counts.
     pub fn fault_table(&self) -> String {
         let heading: String = Fault::ALL.iter().map(|fault| format!("{:>9}", fault.name())).collect();
         let mut table = format!("first fault, % {heading}\n");
@@ -368,7 +376,7 @@ impl Accuracy {
     }
 }
 
-/// What was right, prompt by prompt.
+/// The number of correct images, prompt by prompt.
 fn tallies(judged: &[Judged]) -> Vec<Tally> {
     let mut by_prompt: BTreeMap<usize, Tally> = BTreeMap::new();
     for judged in judged {
@@ -383,7 +391,7 @@ fn row(name: &str, images: usize, share: f64, [low, high]: [f64; 2], note: &str)
     format!("{name:<15} {images:>6}  {:>5.1} %  {:>5.1} - {:.1} %{note}\n", 100.0 * share, 100.0 * low, 100.0 * high)
 }
 
-/// The reward of a configuration: names and weights.
+/// Builds the reward of a configuration from names and weights.
 pub fn rewards(weights: &BTreeMap<String, f32>, picture_shape: [usize; 3], device: &Device) -> Result<WeightedReward> {
     use tasks::reward::{Darkness, Reward};
     let mut parts: Vec<(f32, Box<dyn Reward>)> = Vec::new();
@@ -403,7 +411,7 @@ pub fn rewards(weights: &BTreeMap<String, f32>, picture_shape: [usize; 3], devic
     Ok(WeightedReward::new(parts))
 }
 
-/// The rewards of the paper that this version cannot compute yet.
+/// Rewards of the paper that this version cannot compute yet.
 pub const TO_COME: [&str; 3] = ["geneval", "ocr", "pickscore"];
 
 /// The names of all rewards.

@@ -1,4 +1,4 @@
-//! What the base models learn from: rendered scenes with captions, or points of the plane.
+//! Training data of the base models: rendered scenes with captions, or points of the plane.
 
 use std::collections::BTreeMap;
 
@@ -15,22 +15,23 @@ use tasks::{
 
 use crate::network::{Architecture, Card};
 
-/// What the captions of pre-training are like; each is the share of pictures, in `[0, 1]`, for which it holds.
+/// Composition of the captions in pre-training; each field is a share of images in `[0, 1]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaptionConfig {
-    /// Described in detail: shapes, colours and places ([`shapes::detailed`]).
+    /// Images with a detailed caption: shapes, colours and places ([`shapes::detailed`]).
     pub detailed: f64,
-    /// Described as a similar but different scene.
+    /// Images with the caption of a similar but different scene.
     pub wrong: f64,
-    /// Not described at all, for classifier-free guidance.
+    /// Images without a caption, for classifier-free guidance.
     pub dropped: f64,
-    /// Of those with two objects and no relation between them: named from left to right, as people do; the others in any order.
+    /// Of the scenes with two objects and no relation between them: named from left to right, as people do;
+    /// the others in any order.
     pub reading_order: f64,
 }
 
 impl CaptionConfig {
-    /// All that is wrong with these shares, one sentence each.
+    /// Lists everything that is wrong with these shares, one sentence each.
     pub fn problems(&self) -> Vec<String> {
         let Self { detailed, wrong, dropped, reading_order } = *self;
         let shares = [("detailed", detailed), ("wrong", wrong), ("dropped", dropped), ("reading_order", reading_order)];
@@ -39,11 +40,11 @@ impl CaptionConfig {
     }
 }
 
-/// An endless source of pictures with captions.
+/// An endless source of images with captions.
 pub enum Examples {
-    /// Scenes for captions, every kind equally often, and for detailed captions.
+    /// Scenes for captions, with every kind equally often, and for detailed captions.
     Scenes {
-        /// The prompts of each kind with what they ask for.
+        /// The prompts of each kind with their metadata.
         by_tag: Vec<Vec<(Metadata, TokenIds)>>,
         /// The detailed captions.
         detailed: Vec<(Metadata, TokenIds)>,
@@ -54,13 +55,13 @@ pub enum Examples {
     },
     /// Points of the toy task.
     Points {
-        /// The one caption.
+        /// The only caption.
         caption: TokenIds,
     },
 }
 
 impl Examples {
-    /// What a network with this card learns from.
+    /// Creates the training data of a network.
     pub fn new(card: &Card) -> Result<Self> {
         let Architecture::Dit(sizes) = &card.architecture else {
             return Ok(Self::Points { caption: card.condition("a point")? });
@@ -78,7 +79,7 @@ impl Examples {
         Ok(Self::Scenes { by_tag, detailed, empty, image_size: sizes.image_size })
     }
 
-    /// One picture with its caption.
+    /// Draws an image with its caption.
     pub fn draw(&self, captions: &CaptionConfig, rng: &mut impl Rng) -> (Image, TokenIds) {
         match self {
             Self::Points { caption } => (toy::sample(rng), caption.clone()),
@@ -95,7 +96,7 @@ impl Examples {
     }
 }
 
-/// A scene; `in_order`, one whose objects are named from the left, if that is asked of it.
+/// Draws a scene; with `in_order`, the objects stand from left to right as they are named.
 fn sample(metadata: &Metadata, image_size: usize, in_order: bool, rng: &mut impl Rng) -> Scene {
     loop {
         let scene = Scene::sample(metadata, image_size, rng);
@@ -105,7 +106,7 @@ fn sample(metadata: &Metadata, image_size: usize, in_order: bool, rng: &mut impl
     }
 }
 
-/// Whether two objects without a relation stand in the order in which they are named; true of every other scene.
+/// Whether two objects without a relation stand in the order of their names; true of every other scene.
 fn named_from_left(metadata: &Metadata, scene: &Scene) -> bool {
     let placed = metadata.include.iter().any(|entry| entry.position.is_some());
     match (&metadata.include[..], &scene.objects[..]) {

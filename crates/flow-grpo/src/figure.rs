@@ -1,4 +1,4 @@
-//! The figures of the book that are computed: the marginals of ODE and SDE.
+//! The computed figure of the book: the marginals of ODE and SDE.
 
 use std::path::Path;
 
@@ -16,17 +16,17 @@ use crate::{
     plot::{Curve, Panel, curves},
 };
 
-/// Particles drawn.
+/// Number of particles.
 const PARTICLES: usize = 20_000;
 /// Steps from noise to data.
 const STEPS: usize = 200;
 /// Times shown, as indices of the linear grid: t = 0.8, 0.5, 0.2, 0.
 const SHOWN: [usize; 4] = [40, 100, 160, 200];
-/// What is shown of the line, and in how many bins.
+/// Range of the axis, from 0 to each side, and the number of bins.
 const REACH: f64 = 3.5;
 const BINS: usize = 70;
 
-/// Draws the marginals of the flow of a mixture of three Gaussians: exact, by the ODE, by the SDE.
+/// Draws the marginals of the flow of a mixture of three Gaussians: exact, by the ODE and by the SDE.
 pub fn marginals(path: &Path) -> Result<()> {
     let component = |weight, mean, std| Component { weight, mean: vec![mean], std };
     let field = MixtureField::new(vec![component(0.5, -1.8, 0.25), component(0.3, 0.4, 0.4), component(0.2, 2.0, 0.15)]);

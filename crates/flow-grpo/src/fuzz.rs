@@ -1,4 +1,4 @@
-//! Damaged input, thousands of times: an error or a valid load, never a panic.
+//! Tests with thousands of seeded mutations of valid input: each one is loaded or refused, without a panic.
 
 use std::{
     fs,
@@ -28,7 +28,7 @@ use crate::{
 
 const CASES: usize = 10_000;
 
-/// The same text with one to three things wrong with it.
+/// Damages TOML text in one to three places.
 fn damaged_toml(text: &str, rng: &mut impl Rng) -> String {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     for _ in 0..rng.random_range(1..=3) {
@@ -74,7 +74,8 @@ fn damaged_toml(text: &str, rng: &mut impl Rng) -> String {
     lines.join("\n")
 }
 
-/// Resolves damaged presets, as files on top of the whole ones and in their place; returns how many were refused.
+/// Resolves damaged presets, both as files on top of the original and in its place; returns the number of
+/// refused ones.
 fn resolve_damaged<C: Checked>(text: &str, seed: u64) -> usize {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let directory = tempfile::tempdir().expect("a directory");
@@ -98,7 +99,7 @@ fn a_damaged_configuration_is_refused_or_valid() {
     }
 }
 
-/// The same file cut short, with bits turned over, or with a header that says something else.
+/// Damages a file: cuts it short, flips bits, or changes its header.
 fn damaged_file(bytes: &[u8], rng: &mut impl Rng) -> Vec<u8> {
     let header = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
     let mut damaged = bytes.to_vec();
@@ -123,7 +124,7 @@ fn damaged_file(bytes: &[u8], rng: &mut impl Rng) -> Vec<u8> {
     damaged
 }
 
-/// One lie in a header.
+/// Changes one entry of a header.
 fn shuffle(tensors: &mut Value, names: &[String], rng: &mut impl Rng) {
     let mut name = || names.choose(rng).expect("there are tensors").clone();
     let (one, other) = (name(), name());
@@ -142,7 +143,7 @@ fn shuffle(tensors: &mut Value, names: &[String], rng: &mut impl Rng) {
     }
 }
 
-/// Loads damaged files; returns how many were refused.
+/// Loads damaged files and returns the number of refused ones.
 fn load_damaged(bytes: &[u8], cases: usize, load: impl Fn(WeightsFile) -> bool) -> usize {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
     let loads = (0..cases).map(|_| WeightsFile::from_bytes(damaged_file(bytes, &mut rng), Path::new("damaged")).is_ok_and(&load));
@@ -189,7 +190,7 @@ fn a_damaged_training_state_is_refused() {
     let state = TrainingState { weights: weights.clone(), average: weights.clone(), old: None, optimizer };
     state.write(&network, &7, &path).expect("written");
     let bytes = std::fs::read(&path).expect("read");
-    // What is accepted is what was written: the digest sees every other number, name and shape.
+    // An accepted file equals the original: the digest covers every number, name and shape.
     let load = |file: WeightsFile| {
         let Ok(saved) = SavedState::of(&file) else { return false };
         assert_eq!((saved.counters::<usize>().expect("a counter"), saved.updates().expect("a count")), (7, 3));
@@ -203,7 +204,7 @@ fn a_damaged_training_state_is_refused() {
     assert!(refused > CASES / 5, "{refused}");
 }
 
-/// One lie in some JSON: a value that is another, or none.
+/// Changes or removes one value in some JSON.
 fn lie(value: &mut Value, rng: &mut impl Rng) {
     let inside = match value {
         Value::Object(object) if !object.is_empty() => {
@@ -243,7 +244,7 @@ fn lie(value: &mut Value, rng: &mut impl Rng) {
     *value = others.choose(rng).expect("there are others").clone();
 }
 
-/// A file of a model directory with something wrong with it.
+/// Damages a file of a model directory.
 fn damaged_part(path: &Path, bytes: &[u8], rng: &mut impl Rng) -> Vec<u8> {
     if path.extension().is_some_and(|extension| extension == "safetensors") {
         return damaged_file(bytes, rng);
@@ -273,7 +274,7 @@ fn files_under(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Everything that is done with a model directory, once.
+/// Uses every part of a model directory once.
 fn use_all_of(path: &Path) -> Result<(), Sd3Error> {
     let device = Device::default();
     let directory = ModelDirectory::open::<Plain>(path, &Choices::default(), &device)?;

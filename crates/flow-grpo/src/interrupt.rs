@@ -1,4 +1,4 @@
-//! Ctrl-C, and the signals by which a system ends programs, end a run with a checkpoint.
+//! Signals: Ctrl-C, and the signals by which a system ends programs, end a run with a checkpoint.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,11 +8,12 @@ use crate::output;
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
-/// Listens from now on for what ends a run: Ctrl-C, of which a second one ends the process at once, and SIGTERM, SIGHUP and SIGUSR1,
-/// which Slurm, Kubernetes, systemd or a closing terminal send, some of them twice. What is ignored, as under `nohup`, stays so.
+/// Starts to listen for signals that end a run: Ctrl-C, whose second press ends the process at once, and
+/// SIGTERM, SIGHUP and SIGUSR1, which Slurm, Kubernetes, systemd or a closing terminal send, sometimes twice.
+/// Signals that were ignored at the start, as under `nohup`, stay ignored.
 ///
 /// # Errors
-/// If the system lets no handler or no thread be made.
+/// If the system refuses a handler or a thread.
 #[cfg(unix)]
 pub fn listen() -> Result<()> {
     use signal_hook::{
@@ -26,7 +27,7 @@ pub fn listen() -> Result<()> {
     Ok(())
 }
 
-/// Whether whoever started the process lets it ignore a signal; known on Linux.
+/// Whether the process was started with a signal ignored; known on Linux.
 #[cfg(unix)]
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -34,13 +35,13 @@ fn is_ignored(signal: i32) -> bool {
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// Listens for Ctrl-C from now on; a second one ends the process at once.
+/// Starts to listen for Ctrl-C; the second press ends the process at once.
 #[cfg(not(unix))]
 pub fn listen() -> Result<()> {
     ctrlc::set_handler(|| end(true)).context("cannot listen for Ctrl-C")
 }
 
-/// Asks for the end; at once if a person asks again.
+/// Requests the end; a person's second request ends the process at once.
 fn end(by_hand: bool) {
     if !REQUESTED.swap(true, Ordering::SeqCst) {
         output::log("\nending with a checkpoint when the work in hand is done; Ctrl-C again ends at once without one");
@@ -50,7 +51,7 @@ fn end(by_hand: bool) {
     }
 }
 
-/// Whether the user asked for the end.
+/// Whether the end was requested.
 pub fn requested() -> bool {
     REQUESTED.load(Ordering::SeqCst)
 }
@@ -58,10 +59,10 @@ pub fn requested() -> bool {
 /// The exit code of an interrupted run.
 pub const EXIT_CODE: u8 = 130;
 
-/// The user ended a run that can be continued.
+/// The user interrupted a run that can be resumed.
 #[derive(Debug)]
 pub struct Interrupted {
-    /// The command that goes on.
+    /// The command that resumes the run.
     pub resume: String,
 }
 

@@ -1,38 +1,40 @@
-//! Intervals for accuracies. Pictures of one prompt belong together: a prompt that a model cannot draw fails every time.
+//! Intervals for accuracies by prompt, because the images of one prompt are not independent: a prompt that a
+//! model cannot draw fails every time.
 
 use grpo::noise::{Key, Purpose};
 use rand::Rng;
 
-/// How often the pictures of one prompt were right.
+/// The numbers of correct and of all images of one prompt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Right pictures.
+    /// Number of correct images.
     pub right: usize,
-    /// All pictures, at least one.
+    /// Number of images, at least one.
     pub images: usize,
 }
 
-/// The share of right pictures of some prompts.
+/// The share of correct images over some prompts.
 pub fn share(prompts: &[Tally]) -> f64 {
     let sum = |count: fn(&Tally) -> usize| prompts.iter().map(count).sum::<usize>() as f64;
     sum(|tally| tally.right) / sum(|tally| tally.images).max(1.0)
 }
 
-/// The mean over kinds of prompt of their share of right pictures.
+/// The mean of the shares of correct images over kinds of prompt.
 pub fn mean_share(kinds: &[&[Tally]]) -> f64 {
     kinds.iter().map(|prompts| share(prompts)).sum::<f64>() / kinds.len().max(1) as f64
 }
 
 const RESAMPLES: usize = 2000;
 
-/// The 95 % interval of [`mean_share`]: the wider of two on either side.
+/// The 95 % interval of [`mean_share`]: the wider of two intervals on either side.
 ///
-/// - the bootstrap over prompts: of every kind as many prompts as it has are drawn with replacement, 2000 times; the 2.5 and 97.5
-///   percentiles (Efron 1979). It knows that pictures of one prompt belong together.
-/// - Wilson's, as if all pictures were independent. It stays honest where every prompt is always right, or there is one prompt.
+/// - the bootstrap over prompts: the prompts of every kind are resampled with replacement, 2000 times; the 2.5
+///   and 97.5 percentiles (Efron 1979). It accounts for the dependence between images of one prompt.
+/// - Wilson's interval, as if all images were independent. It stays honest if every prompt is always right, or
+///   there is one prompt.
 ///
-/// With few prompts, say below ten of a kind, it is too narrow all the same: what other prompts would bring cannot be known from them.
-/// The same tallies always give the same interval.
+/// With few prompts per kind, say below ten, the interval is too narrow even so, because the prompts say
+/// nothing about other prompts. Equal tallies always give equal intervals.
 // ANCHOR: interval
 pub fn interval(kinds: &[&[Tally]]) -> [f64; 2] {
     let mut rng = Key::new(0, Purpose::Sampling).rng();
@@ -52,7 +54,8 @@ pub fn interval(kinds: &[&[Tally]]) -> [f64; 2] {
 }
 // ANCHOR_END: interval
 
-/// The interval of a mean of shares of independent pictures: each kind's by Wilson, the half-widths of the kinds added in squares.
+/// The interval of a mean of shares of independent images: Wilson's interval of each kind, with half-widths
+/// added in squares.
 fn independent(kinds: &[&[Tally]]) -> (f64, f64) {
     let (mut center, mut below, mut above) = (0.0, 0.0, 0.0);
     for prompts in kinds {
@@ -91,7 +94,7 @@ mod tests {
         assert!((low - (1.0 - 0.1611)).abs() < 1e-4 && high == 1.0, "{low} {high}");
     }
 
-    /// Prompts that are nearly always right or nearly always wrong, 20 pictures of each.
+    /// Prompts that are nearly always right or nearly always wrong, 20 images of each.
     fn prompts(count: usize, seed: usize) -> Vec<Tally> {
         let mut rng = Key::new(seed as u64, Purpose::Evaluation).rng();
         let mut prompt = || {

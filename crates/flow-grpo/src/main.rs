@@ -1,8 +1,8 @@
 //! Train flow-matching image models by reinforcement learning.
 //!
-//! The application: the only crate that names a backend, touches the clock and writes files.
+//! The application: one backend per build, the command line, and the run directories.
 
-// `output` alone writes to the terminal: the macros of the standard library panic where nobody reads.
+// Only `output` prints lines: the macros of the standard library panic without a reader.
 #![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
 
 mod backend;
@@ -51,7 +51,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // What a panic says would be lost with the screen of a live view.
+    // Leave the live view first: its screen would take the message of the panic with it.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         view::give_back_terminal();

@@ -1,8 +1,8 @@
-//! How much memory a run needs, said before it starts, and how much it took.
+//! Memory of a run: an estimate before it starts, and the peak at the end.
 //!
-//! An estimate from what is kept: weights and what the optimiser keeps of them, trajectories, and what the forward passes that run at
-//! the same time keep for their backward passes. Held against the memory of the machine on the CPU backends, and against that of the
-//! first NVIDIA GPU on the others, where its tool says how much it has.
+//! The estimate adds up weights and optimiser state, trajectories, and the activations of the passes that run
+//! at the same time. On CPU backends it is compared with the memory that the system has left, on CUDA with
+//! the largest GPU that `nvidia-smi` reports; on wgpu it is not checked.
 
 use std::{path::Path, process::Command};
 
@@ -14,57 +14,57 @@ use crate::{
     network::Pipeline,
 };
 
-/// What a run needs, in bytes.
+/// Memory needs of a run, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Needs {
-    /// Weights, their average, gradients, the optimiser's moments.
+    /// Weights, their average, gradients and optimiser moments.
     pub weights: u64,
-    /// Latents and pictures of an epoch, or of a batch.
+    /// Latents and images of an epoch, or of a batch.
     pub samples: u64,
-    /// What a forward pass keeps of a transition, or a picture, for its backward pass, on every worker.
+    /// Activations per transition, or image, that a forward pass keeps for its backward pass, on all workers.
     pub kept: u64,
-    /// What a forward pass of a rollout needs for a picture, on every worker.
+    /// Values per image that are alive in a forward pass of a rollout, on all workers.
     pub alive: u64,
-    /// What makes pictures of latents, at another time than both.
+    /// Needs of decoding, which runs at another time than both.
     pub decoding: u64,
-    /// How many go through the network together.
+    /// Batch sizes of the run.
     pub batches: Batches,
 }
 
-/// The network of a run.
+/// The sizes of a run's network.
 #[derive(Clone, Copy, Debug)]
 pub struct Network {
-    /// Numbers that are trained, in f32.
+    /// Number of trained parameters, in f32.
     pub trained: usize,
-    /// Bytes of the others.
+    /// Bytes of the frozen parameters.
     pub frozen: u64,
 }
 
-/// What goes through the network together.
+/// Batch sizes of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batches {
-    /// The key that sets the next.
+    /// The configuration key of `micro_batch`.
     pub key: &'static str,
-    /// Transitions, or pictures, of a backward pass.
+    /// Transitions, or images, per backward pass.
     pub micro_batch: usize,
-    /// Pictures of a rollout that are sampled together.
+    /// Images that a rollout samples together.
     pub rollout_batch: usize,
-    /// Rows that each of them is for the network: two under guidance.
+    /// Network rows per sample: 2 with guidance, otherwise 1.
     pub rows: usize,
 }
 
-/// On a CPU the program, the buffers of matrix products, and what the allocator holds beyond what is used: measured with micro-batches
-/// from 16 to 128 and 8 to 128 groups, where it was 79 to 128 MiB (lab notebook). On a GPU the context of the driver, compiled
-/// kernels, and what the pool holds beyond what is used: a guess.
+/// Memory of the program itself. On a CPU: the program, the buffers of matrix products and the reserve of the
+/// allocator; 79 to 128 MiB, measured with micro-batches from 16 to 128 and 8 to 128 groups (lab notebook).
+/// On a GPU: the context of the driver, compiled kernels and the reserve of the pool; a guess.
 const PROGRAM: u64 = if ON_CPU { 120 << 20 } else { 1 << 30 };
-/// Bytes of a number: everything that counts is f32, but for what the layers of a transformer compute.
+/// Bytes per value: all large data are f32, except what the layers of a transformer compute.
 const NUMBER: u64 = 4;
-/// Weights, reference, average, two moments, on their way the new weights and the sum of gradients, and the state before the epoch
-/// (weights, average, moments), which an interruption goes back to.
+/// Weights, reference, average and two moments; temporarily the new weights and the sum of gradients; and the
+/// state before the epoch (weights, average, moments), which an interruption restores.
 const COPIES_OF_WEIGHTS: usize = 11;
 
 impl Needs {
-    /// The needs of a network with `latents` latents alive at the same time.
+    /// Estimates the needs of a network with `latents` latents alive at the same time.
     pub fn new(pipeline: &impl Pipeline, network: Network, latents: usize, batches: Batches) -> Self {
         let workers = backend::workers();
         let product = |factors: &[usize]| factors.iter().fold(1, |product: u64, &factor| product.saturating_mul(factor as u64));
@@ -81,7 +81,7 @@ impl Needs {
         }
     }
 
-    /// What works at the same time, at most, and what it is.
+    /// The largest need of work that runs at the same time, with its name.
     fn work(&self) -> (u64, &'static str) {
         let Batches { micro_batch, rollout_batch, .. } = self.batches;
         let work = [
@@ -96,7 +96,7 @@ impl Needs {
         [self.weights, self.samples, self.work().0].into_iter().fold(PROGRAM, u64::saturating_add)
     }
 
-    /// The estimate for people.
+    /// The estimate as one line for people.
     pub fn line(&self) -> String {
         let parts = [(PROGRAM, "program"), (self.weights, "weights and optimiser"), (self.samples, "samples"), self.work()];
         let parts = parts.map(|(bytes, name)| format!("{} {name}", mebibytes(bytes)));
@@ -104,7 +104,7 @@ impl Needs {
     }
 
     /// # Errors
-    /// If the machine, or its GPU, has less memory than this; says what would fit.
+    /// If the machine, or its GPU, has less memory than this; the error says what would fit.
     pub fn check(&self) -> Result<()> {
         usable().map_or(Ok(()), |usable| self.check_against(usable))
     }
@@ -120,7 +120,7 @@ impl Needs {
         Ok(())
     }
 
-    /// What would fit, or what is too large.
+    /// Advice on a size that would fit, or on the need that is too large.
     fn advice(&self, usable: u64) -> String {
         let Batches { key, micro_batch, rollout_batch, .. } = self.batches;
         let with = |count: usize| {
@@ -143,7 +143,7 @@ impl Needs {
 }
 
 /// # Errors
-/// If `what`, which takes so many bytes for a while, is more than there is memory; `advice` says how to do without.
+/// If `what` needs more than the available memory. `advice` is appended to the error.
 pub fn check_room(what: &str, bytes: u64, advice: &str) -> Result<()> {
     usable().map_or(Ok(()), |usable| check_room_in(usable, what, bytes, advice))
 }
@@ -154,13 +154,14 @@ fn check_room_in(usable: u64, what: &str, bytes: u64, advice: &str) -> Result<()
     Ok(())
 }
 
-/// What a picture of this shape takes at the least while it is made, shown and written: its latent, itself, its part of a grid, in f32.
+/// Least memory of an image while it is made, shown and written: its latent, the image and its part of a
+/// grid, in f32.
 fn picture_bytes(shape: [usize; 3]) -> u64 {
     3 * NUMBER * shape.iter().product::<usize>() as u64
 }
 
 /// # Errors
-/// If so many pictures, each of this shape, are more than there is memory.
+/// If `count` images of this shape need more than the available memory.
 pub fn check_pictures(count: usize, shape: [usize; 3]) -> Result<()> {
     check_room(
         &format!("as many as {count} pictures"),
@@ -169,17 +170,17 @@ pub fn check_pictures(count: usize, shape: [usize; 3]) -> Result<()> {
     )
 }
 
-/// Whose memory counts.
+/// The memory that is checked, in the words of error messages.
 const WHERE: &str = if ON_CPU { "the machine (or the limits of this process)" } else { "the GPU" };
 
 fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
-/// The memory that the program can have, with what it has already, where the system says.
+/// The memory available to the program, including what it already uses, if known.
 fn usable() -> Option<u64> {
     if backend::NAME == "cuda" {
-        // Which of several GPUs is the first, the driver and its tool may see differently.
+        // The driver and its tool may disagree on which of several GPUs is the first, so the largest counts.
         let mebibytes = nvidia("memory.total")?.into_iter().filter_map(|line| line.parse::<u64>().ok());
         return mebibytes.max().map(|mebibytes| mebibytes << 20);
     }
@@ -191,7 +192,7 @@ fn usable() -> Option<u64> {
     [left, cgroup_limit(Path::new("/")), address_space(held)].into_iter().flatten().min()
 }
 
-/// The smallest limit of the control groups that the process is in, version 1 or 2: what a container or a job may take.
+/// The smallest limit of the process's control groups, version 1 or 2, as set for a container or a job.
 fn cgroup_limit(root: &Path) -> Option<u64> {
     let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let limit = |line: &str| {
@@ -203,7 +204,8 @@ fn cgroup_limit(root: &Path) -> Option<u64> {
             }
             _ => return None,
         };
-        // A container may see its own group as the root, or be told the name that the group has outside: the mount is looked at too.
+        // A container may see its own group as the root, or the group's name outside; the mount is
+        // checked, too.
         let groups = Path::new(group.trim_start_matches('/')).ancestors();
         let limits = groups.filter_map(|group| std::fs::read_to_string(root.join(mount).join(group).join(file)).ok());
         limits.filter_map(|limit| limit.trim().parse::<u64>().ok()).min()
@@ -211,7 +213,7 @@ fn cgroup_limit(root: &Path) -> Option<u64> {
     groups.lines().filter_map(limit).min()
 }
 
-/// What `ulimit -v` leaves for memory that is used, beside what is only reserved.
+/// The part of the limit of `ulimit -v` that is left for used memory, besides memory that is only reserved.
 #[cfg(unix)]
 fn address_space(held: u64) -> Option<u64> {
     let most = rustix::process::getrlimit(rustix::process::Resource::As).current?;
@@ -224,22 +226,22 @@ fn address_space(_held: u64) -> Option<u64> {
     None
 }
 
-/// The most memory that the process has held, in MiB, where the system says.
+/// The peak memory of the process, in MiB, if known.
 pub fn peak_mib() -> Option<u64> {
     kibibytes("/proc/self/status", "VmHWM:").map(|kib| kib / 1024)
 }
 
-/// The name of the first NVIDIA GPU, on a GPU backend where its tool is installed.
+/// The name of the first NVIDIA GPU, on a GPU backend with `nvidia-smi`.
 pub fn gpu_name() -> Option<String> {
     nvidia("name")?.into_iter().next()
 }
 
-/// Memory of the first NVIDIA GPU that is in use, in MiB. Burn keeps what it has once taken, so this is a peak.
+/// Used memory of the first NVIDIA GPU, in MiB. Burn keeps memory that it has allocated, so this is a peak.
 pub fn gpu_used_mib() -> Option<u64> {
     nvidia("memory.used")?.first()?.parse().ok()
 }
 
-/// What `nvidia-smi` says, a line for each GPU that the program can see.
+/// The answer of `nvidia-smi`, one line per GPU that the program can see.
 fn nvidia(query: &str) -> Option<Vec<String>> {
     if ON_CPU {
         return None;
@@ -254,13 +256,14 @@ fn nvidia(query: &str) -> Option<Vec<String>> {
     Some(text.lines().map(|line| line.trim().to_owned()).collect())
 }
 
-/// Lets [`peak_mib`] count from what is held now, where the system can.
+/// Resets the peak of [`peak_mib`] to the current memory, if the system can.
 pub fn forget_peak() {
-    // Refused where /proc is another system's or not writable: then the peak is that of the whole process, an upper bound.
+    // The system may refuse, if /proc is foreign or read-only: then the peak covers the whole process, an
+    // upper bound.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// The number of kB that a line of a file under /proc names.
+/// The number of kB in a line of a file under /proc.
 fn kibibytes(file: &str, name: &str) -> Option<u64> {
     let text = std::fs::read_to_string(file).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -309,7 +312,7 @@ mod tests {
         assert!(text.contains("of 1 it needs 125 MiB") && text.contains("smaller pictures"), "{text}");
         let many = Needs { samples: 9 * MIB, ..needs };
         assert!(refused(many, fits - 7 * MIB).contains("pictures of an epoch"));
-        // Rollouts count where they are larger, decoding is at another time.
+        // The rollout counts if it is larger; decoding runs at another time.
         let rollouts = Needs { batches: batches(1, 9, 1), ..needs };
         assert_eq!(rollouts.work(), (9 * MIB, "rollouts"));
         let decoding = Needs { decoding: 20 * MIB, ..needs };
@@ -326,7 +329,7 @@ mod tests {
             std::fs::write(path, text).expect("written");
         };
         assert_eq!(cgroup_limit(root.path()), None);
-        // Version 2: the job's own group has no limit, the one above it has.
+        // Version 2: the job's own group has no limit, its parent has one.
         write("proc/self/cgroup", "0::/slurm/job/step\n");
         write("sys/fs/cgroup/slurm/job/step/memory.max", "max\n");
         write("sys/fs/cgroup/slurm/job/memory.max", "83886080\n");

@@ -1,4 +1,4 @@
-//! What is measured and not trained on: where a reward is hacked, it shows here first.
+//! Monitors: measurements of images that are not trained on and show first when a reward is hacked.
 
 use std::collections::BTreeMap;
 
@@ -7,20 +7,22 @@ use grpo::{advantage, evaluate::Row};
 use serde::{Deserialize, Serialize};
 use tasks::{image::Image, jpeg::jpeg_kilobytes, pixels, prompts::Prompt, reward::WeightedReward, shapes::color_entropy};
 
-/// The numbers of a set of pictures by name: those of [`names`] that these pictures have.
+/// The monitors of a set of images by name: those of [`names`] that these images have.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Monitors(BTreeMap<String, f64>);
 
-/// What sets of pictures are watched by.
+/// The names of the monitors.
 ///
-/// - `diversity`: mean distance of two pictures for the same prompt, the root of the mean squared difference of their pixels;
-/// - of RGB pictures the means of `saturation`, `background_brightness`, `dark_pixels`, `edge_density` and `high_frequency`
-///   ([`tasks::pixels`]), and `jpeg_kilobytes`, the size as a JPEG of quality 95, which grows with noise and texture and falls with
-///   blur and emptiness;
-/// - of pictures for prompts that leave colours open `color_entropy`, that of those colours
+/// - `diversity`: mean distance between two images for the same prompt, the root of the mean squared difference
+///   of their pixels;
+/// - for RGB images the means of `saturation`, `background_brightness`, `dark_pixels`, `edge_density` and
+///   `high_frequency` ([`tasks::pixels`]), and `jpeg_kilobytes`, the size as a JPEG of quality 95, which grows
+///   with noise and texture and falls with blur and emptiness;
+/// - for images whose prompts leave colours open, `color_entropy`, the entropy of those colours
 ///   ([`tasks::shapes::color_entropy`]);
-/// - `base_distance`, the distance to the pictures that the base model made for the same prompts from the same noise: in evaluations.
+/// - in evaluations of RGB images, `base_distance`, the distance to the images that the base model made for the
+///   same prompts from the same noise.
 pub fn names(picture_shape: [usize; 3], open_colors: bool) -> Vec<&'static str> {
     let colored = if picture_shape[0] == 3 { &OF_COLORED[..] } else { &[] };
     let open = if open_colors { &[COLOR_ENTROPY][..] } else { &[] };
@@ -29,13 +31,14 @@ pub fn names(picture_shape: [usize; 3], open_colors: bool) -> Vec<&'static str> 
 
 const DIVERSITY: &str = "diversity";
 const COLOR_ENTROPY: &str = "color_entropy";
-/// The distance to the base model's pictures.
+/// The name of the distance to the base model's images.
 pub const BASE_DISTANCE: &str = "base_distance";
 const OF_COLORED: [&str; 7] =
     ["saturation", "background_brightness", "dark_pixels", "edge_density", "high_frequency", "jpeg_kilobytes", BASE_DISTANCE];
 
 impl Monitors {
-    /// The numbers of pictures, all but [`BASE_DISTANCE`]; rows say which of them are for the same prompt.
+    /// Computes the monitors of images, all but [`BASE_DISTANCE`]; images whose rows have the same prompt
+    /// belong together.
     pub fn of(images: &[Image], rows: &[Row], prompts: &[&Prompt]) -> Result<Self> {
         let mut numbers = BTreeMap::from([(DIVERSITY.to_owned(), diversity(images, rows))]);
         if images.iter().all(|image| image.channels == 3) && !images.is_empty() {
@@ -54,18 +57,19 @@ impl Monitors {
         Ok(Self(numbers))
     }
 
-    /// Adds a number.
+    /// Adds a monitor.
     pub fn insert(&mut self, name: &str, value: f64) {
         self.0.insert(name.to_owned(), value);
     }
 
-    /// Every number relative to that of the base model's pictures, `(x + 1e-9)/(x_base + 1e-9)`: finite where the base has 0.
+    /// Ratio of every monitor to the base model's value, `(x + 1e-9)/(x_base + 1e-9)`: finite if
+    /// the base has 0.
     pub fn relative_to(&self, base: &Self) -> BTreeMap<String, f64> {
         let relative = |(name, value): (&String, &f64)| Some((name.clone(), (value + 1e-9) / (base.0.get(name)? + 1e-9)));
         self.0.iter().filter_map(relative).collect()
     }
 
-    /// A table of these numbers beside those of the base model's pictures.
+    /// A table of these monitors beside those of the base model's images.
     pub fn drift_table(&self, base: &Self) -> String {
         let relative = self.relative_to(base);
         let mut table = format!("{:<24}{:>10}{:>10}{:>10}\n", "pictures", "base", "now", "now/base");
@@ -76,7 +80,7 @@ impl Monitors {
     }
 }
 
-/// A number in a few characters.
+/// Formats a number in a few characters.
 fn short(value: f64) -> String {
     if value != 0.0 && value.abs() < 1e-3 { format!("{value:.2e}") } else { format!("{value:.3}") }
 }
@@ -87,7 +91,7 @@ pub fn means(reward: &WeightedReward, images: &[Image], prompts: &[&Prompt]) -> 
     Ok(reward.score(images, prompts)?.parts.into_iter().map(|(name, scores)| (name.to_owned(), mean(scores))).collect())
 }
 
-/// The mean over prompts of the mean distance of their pictures; a prompt with one picture says nothing.
+/// The mean over prompts of the mean distance between their images; prompts with one image are left out.
 fn diversity(images: &[Image], rows: &[Row]) -> f64 {
     let mut by_prompt: BTreeMap<usize, Vec<&Image>> = BTreeMap::new();
     for (image, row) in images.iter().zip(rows) {
@@ -105,8 +109,8 @@ fn distance(a: &Image, b: &Image) -> f64 {
     (f64::from(squares) / a.pixels.len() as f64).sqrt()
 }
 
-/// Mean and standard deviation of what pictures look like from afar: of each of 4 x 4 fields the mean of every channel, and the mean
-/// difference of brightness between neighbouring pixels.
+/// Mean and standard deviation of coarse features of images: the mean of every channel in each of 4 x 4
+/// fields, and the mean brightness difference between neighbouring pixels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Features {
     mean: Vec<f64>,
@@ -116,7 +120,7 @@ pub struct Features {
 const FIELDS: usize = 4;
 
 impl Features {
-    /// The features of RGB pictures; nothing for others.
+    /// The features of RGB images; `None` for others.
     pub fn of(images: &[Image]) -> Option<Self> {
         if images.is_empty() || images.iter().any(|image| image.channels != 3 || image.height.min(image.width) < FIELDS) {
             return None;
@@ -130,7 +134,7 @@ impl Features {
         })
     }
 
-    /// The Fréchet distance of the two Gaussians with these means and diagonal covariances:
+    /// The Fréchet distance between the two Gaussians with these means and diagonal covariances:
     ///
     /// ```text
     /// √( Σ (μ − μ')² + (σ − σ')² )

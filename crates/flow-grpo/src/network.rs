@@ -1,6 +1,6 @@
-//! The networks that the application can run, and their checkpoints.
+//! The networks that the application can run, with their pipelines and checkpoints.
 //!
-//! A checkpoint is one safetensors file: the weights, and in its metadata the sizes, the vocabulary and how it was made.
+//! A checkpoint is one safetensors file: the weights, with sizes, vocabulary and origin in the metadata.
 
 use std::{path::Path, sync::Arc};
 
@@ -35,7 +35,7 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    /// All that is wrong with the sizes, one sentence each.
+    /// Lists everything that is wrong with the sizes, one sentence each.
     pub fn problems(&self) -> Vec<String> {
         match self {
             Self::Dit(sizes) => sizes.problems(),
@@ -43,7 +43,7 @@ impl Architecture {
         }
     }
 
-    /// How many numbers a network of these sizes has, for a vocabulary of this many ids.
+    /// Number of parameters of a network of these sizes, for a vocabulary of `vocabulary` ids.
     pub fn count(&self, vocabulary: usize) -> usize {
         match self {
             Self::Dit(sizes) => sizes.count(vocabulary),
@@ -51,7 +51,7 @@ impl Architecture {
         }
     }
 
-    /// Numbers per row that a forward pass keeps for its backward pass.
+    /// Number of values per row that a forward pass keeps for its backward pass.
     pub fn kept_per_row(&self) -> usize {
         match self {
             Self::Dit(sizes) => sizes.kept_per_row(),
@@ -60,7 +60,8 @@ impl Architecture {
     }
 }
 
-/// What every network can do: be a velocity field under a prompt, be trained, be saved, carry adapters. `C` is what it reads of one.
+/// The capabilities of every network: a velocity field with conditions `C` that can be trained, saved
+/// and adapted.
 pub trait Network<B: Backend, C>: VelocityField<B, Condition = C> + Module<B> + ModuleSnapshot<B> + Adaptable<B> {}
 
 impl<B: Backend, C, N> Network<B, C> for N where N: VelocityField<B, Condition = C> + Module<B> + ModuleSnapshot<B> + Adaptable<B> {}
@@ -73,54 +74,54 @@ impl<B: AutodiffBackend, C, N> Trainable<B, C> for N where
 {
 }
 
-/// What goes around a network: what it makes of a prompt, and what its latents mean.
+/// Everything around the network: prompt encoding, latent shape, decoding, saving.
 pub trait Pipeline {
-    /// What the network reads of a prompt.
+    /// The network's input from a prompt.
     type Condition: Clone + Send + Sync;
 
     /// `[C, H, W]` of a latent.
     fn latent_shape(&self) -> [usize; 3];
 
-    /// `[C, H, W]` of a picture.
+    /// `[C, H, W]` of an image.
     fn picture_shape(&self) -> [usize; 3];
 
-    /// What makes a picture of a final latent.
+    /// The decoder of final latents.
     ///
     /// # Errors
-    /// If it cannot be loaded.
+    /// If the decoder cannot be loaded.
     fn decoder(&self) -> Result<Arc<dyn Decode<Plain>>>;
 
     /// The conditions of prompts, in their order.
     ///
     /// # Errors
-    /// If one cannot be read.
+    /// If a prompt cannot be encoded.
     fn conditions(&self, texts: &[&str]) -> Result<Vec<Self::Condition>>;
 
     /// Reads a file of prompts.
     fn read_prompts(&self, path: &Path) -> Result<PromptSet>;
 
-    /// How the network came to be, for people.
+    /// The origin of the network, for people.
     fn made_by(&self) -> &str;
 
-    /// Numbers per row that a forward pass keeps for its backward pass.
+    /// Number of values per row that a forward pass keeps for its backward pass.
     fn kept_per_row(&self) -> usize;
 
-    /// Numbers per row that are alive in a forward pass without a backward pass, where they count.
+    /// Number of values per row that are alive in a forward pass without a backward pass; 0 if negligible.
     fn alive_per_row(&self) -> usize {
         0
     }
 
-    /// Rows that a worker samples at a time in inference.
+    /// Rows that a worker samples together in inference.
     fn batch(&self) -> usize {
         16
     }
 
-    /// The memory that what makes pictures of latents takes for the whole run, in bytes.
+    /// Memory of the decoder's weights for the whole run, in bytes.
     fn decoder_bytes(&self) -> u64 {
         0
     }
 
-    /// Numbers that are alive while a worker makes pictures of latents.
+    /// Number of values that are alive while a worker decodes latents.
     fn decoding(&self) -> usize {
         0
     }
@@ -128,10 +129,10 @@ pub trait Pipeline {
     /// Writes all weights of a network to a file.
     ///
     /// # Errors
-    /// If it cannot be written, or is not written as a whole.
+    /// If the file cannot be written completely.
     fn write<N: Network<Plain, Self::Condition>>(&self, network: &N, stored_as: StoredAs, path: &Path) -> Result<()>;
 
-    /// Prompts with their conditions.
+    /// Encodes prompts: each prompt with its condition.
     fn encode(&self, prompts: &[Prompt]) -> Result<Vec<EncodedPrompt<Self::Condition>>> {
         let texts: Vec<&str> = prompts.iter().map(|prompt| prompt.text.as_str()).collect();
         let encoded = prompts.iter().zip(self.conditions(&texts)?);
@@ -139,18 +140,18 @@ pub trait Pipeline {
     }
 }
 
-/// What goes with a network's weights: enough to use them.
+/// The description of a checkpoint, enough to use its weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Card {
     /// Kind and sizes.
     pub architecture: Architecture,
-    /// The words it knows.
+    /// The words that the network knows.
     pub vocabulary: Vocabulary,
-    /// How it came to be, for people: command, seed, steps, version.
+    /// The origin of the network, for people: command, seed, steps, version.
     pub made_by: String,
 }
 
-/// The metadata entry that holds the card.
+/// The metadata key of the card.
 const CARD: &str = "flow_grpo";
 
 impl Card {
@@ -165,7 +166,8 @@ impl Card {
         let card: Self = file.parsed_metadata(CARD)?;
         let problems = card.architecture.problems();
         ensure!(problems.is_empty(), "the checkpoint's network sizes are invalid: {}", problems.join("; "));
-        // Before anything of these sizes is allocated; what exactly is missing is said when the weights are read.
+        // Check before anything of these sizes is allocated; reading the weights reports which tensors
+        // are missing.
         let (asked, held) = (card.architecture.count(card.vocabulary.len()), file.count());
         ensure!(
             asked <= 2 * held,
@@ -175,7 +177,7 @@ impl Card {
         Ok(card)
     }
 
-    /// What the numbers of a final latent mean.
+    /// The decoder of final latents.
     pub fn pixels(&self) -> Decoder {
         match self.architecture {
             Architecture::Dit(_) => Decoder::Pixels,
@@ -183,7 +185,7 @@ impl Card {
         }
     }
 
-    /// A prompt's text as the network's condition.
+    /// Encodes a prompt's text as the network's condition.
     ///
     /// # Errors
     /// If the network does not know a word, or the text is too long for it.
@@ -236,16 +238,16 @@ impl Pipeline for Card {
     }
 }
 
-/// The checkpoints that come with the program, by name.
+/// The built-in checkpoints, by name.
 const BUILT_IN: [(&str, &[u8]); 2] = [
     ("shapes-base", include_bytes!("../../../assets/checkpoints/shapes-base.safetensors")),
     ("toy-2d-base", include_bytes!("../../../assets/checkpoints/toy-2d-base.safetensors")),
 ];
 
-/// The checkpoint that is meant where none is named.
+/// The default checkpoint.
 const DEFAULT: &str = "shapes-base";
 
-/// Opens a built-in checkpoint by its name, or a checkpoint file by its path.
+/// Opens a built-in checkpoint by name, or a checkpoint file by path.
 pub fn open_checkpoint(name: &str) -> Result<WeightsFile> {
     if let Some((_, bytes)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
         return Ok(WeightsFile::from_bytes(bytes.to_vec(), Path::new(name))?);
@@ -255,7 +257,7 @@ pub fn open_checkpoint(name: &str) -> Result<WeightsFile> {
         .with_context(|| format!("`{name}` is neither a built-in checkpoint ({}) nor one on disk", names.join(", ")))
 }
 
-/// A network from a checkpoint, whichever kind it is.
+/// A network from a checkpoint, of either kind.
 pub enum AnyNetwork {
     /// A diffusion transformer.
     Dit(Box<Dit<Plain>>),
@@ -264,7 +266,7 @@ pub enum AnyNetwork {
 }
 
 impl AnyNetwork {
-    /// Reads a checkpoint: its card and its network.
+    /// Loads the card and the network of a checkpoint.
     pub fn load(file: &WeightsFile, device: &Device) -> Result<(Card, Self)> {
         let card = Card::of(file)?;
         let network = match Self::init(&card, 0, device) {
@@ -274,8 +276,8 @@ impl AnyNetwork {
         Ok((card, network))
     }
 
-    /// A checkpoint's network, on request with an adapter on it; without a checkpoint it is the one that the adapter names, or
-    /// else the base of the shapes task.
+    /// Opens a checkpoint's network, optionally with an adapter. The default checkpoint is the base that the
+    /// adapter names, or else the base of the shapes task.
     pub fn open(checkpoint: Option<&str>, adapter: Option<&Path>, device: &Device) -> Result<(Card, Self)> {
         let named = adapter.map(lora::base_of).transpose()?.flatten();
         let (card, network) = Self::load(&open_checkpoint(checkpoint.or(named.as_deref()).unwrap_or(DEFAULT))?, device)?;

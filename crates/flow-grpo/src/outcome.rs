@@ -1,5 +1,5 @@
-//! How the program ends: 0 when all went well, 2 for what the user can mend before a run, 1 for what broke during it, 130 after
-//! Ctrl-C.
+//! Exit codes of the program: 0 for success, 2 for an error before a run, 1 for a run that broke, 130
+//! after Ctrl-C.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::{interrupt::Interrupted, output};
 
-/// Marks an error as one that broke a run that had begun.
+/// Marks an error that broke a run in progress.
 #[derive(Clone, Copy, Debug)]
 pub struct BrokeRun;
 
@@ -17,7 +17,7 @@ impl std::fmt::Display for BrokeRun {
     }
 }
 
-/// Says what went wrong, if anything did, and turns it into an exit code.
+/// Reports the error of a failed program and returns the exit code.
 pub fn report(result: Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     if let Some(interrupted) = error.downcast_ref::<Interrupted>() {

@@ -1,6 +1,6 @@
-//! What people read: the log on standard error, results on standard output. The only file that writes to either.
+//! Text output: the log on standard error, results on standard output. No other file prints lines to either.
 //!
-//! Prompts, paths and checkpoints come from anywhere: what a terminal would obey, and what nobody can see, is shown escaped.
+//! Prompts, paths and checkpoints are untrusted: control and invisible characters are shown escaped.
 
 use std::{
     fmt::Display,
@@ -9,15 +9,16 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// Writes a line to the log. A log that nobody reads any more, or whose disk is full, loses the line and nothing else.
+/// Writes a line to the log; if nobody reads it or the disk is full, only the line is lost.
 pub fn log(line: impl Display) {
     let _ = writeln!(stderr().lock(), "{}", shown(&line.to_string()));
 }
 
-/// Writes a result, which ends with its own line break. A reader that has gone (`| head`) has seen what it wanted.
+/// Writes a result, which ends with its own line break; a reader that has closed the pipe (`| head`)
+/// is no error.
 ///
 /// # Errors
-/// If standard output takes nothing more for another reason, as a full disk.
+/// If standard output fails for another reason, for example a full disk.
 pub fn print(text: impl Display) -> Result<()> {
     let mut out = stdout().lock();
     match out.write_all(shown(&text.to_string()).as_bytes()).and_then(|()| out.flush()) {
@@ -26,10 +27,10 @@ pub fn print(text: impl Display) -> Result<()> {
     }
 }
 
-/// The characters of a line that are shown.
+/// Number of characters of a line that are shown.
 const LONGEST_LINE: usize = 10_000;
 
-/// A text as it is shown: lines of a readable length, in which every character can be seen.
+/// Makes a text safe to print: lines of a limited length, in which every character is visible.
 pub fn shown(text: &str) -> String {
     let cut = |line: &str| {
         let length = line.chars().count();
@@ -46,7 +47,7 @@ fn visible(c: char) -> String {
     if c != '\t' && (c.is_control() || is_invisible(c)) { c.escape_unicode().to_string() } else { c.to_string() }
 }
 
-/// Characters without width, and those that turn the direction of what follows: a text with them looks like another one.
+/// Whether a character has no width or changes the direction of text, so that a text looks like another one.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

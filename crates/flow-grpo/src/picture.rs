@@ -1,4 +1,4 @@
-//! PNG files: single pictures and captioned grids.
+//! PNG files: single images and captioned grids.
 
 use std::{io::Cursor, path::Path};
 
@@ -8,16 +8,16 @@ use image::{ImageFormat, Rgb, RgbImage};
 use models::weights::write_atomically;
 use tasks::image::Image;
 
-/// A picture with its prompt.
+/// An image with its caption.
 #[derive(Clone, Copy, Debug)]
 pub struct Captioned<'a> {
-    /// The picture.
+    /// The image.
     pub image: &'a Image,
-    /// The text below it.
+    /// The text below the image.
     pub caption: &'a str,
 }
 
-/// The side of a picture in a grid, at least, in pixels.
+/// Least side of an image in a grid, in pixels.
 const CELL: u32 = 120;
 const GAP: u32 = 8;
 const CAPTION_LINES: u32 = 2;
@@ -25,7 +25,7 @@ const LINE: u32 = 14;
 const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
 const INK: Rgb<u8> = Rgb([30, 30, 30]);
 
-/// Writes captioned pictures in rows of `columns`.
+/// Writes captioned images in rows of `columns`.
 pub fn write_grid(cells: &[Captioned<'_>], columns: usize, path: &Path) -> Result<()> {
     let columns = columns.clamp(1, cells.len().max(1)) as u32;
     let rows = (cells.len() as u32).div_ceil(columns);
@@ -46,7 +46,7 @@ pub fn write_grid(cells: &[Captioned<'_>], columns: usize, path: &Path) -> Resul
 }
 
 /// # Errors
-/// If there is no directory for a file of this path: said before the work whose result goes there.
+/// If the directory of `path` does not exist; called before the work whose result is written there.
 pub fn check_directory_of(path: &Path) -> Result<()> {
     if path.extension().is_none() {
         return Ok(()); // A directory, which is made with all above it.
@@ -56,12 +56,13 @@ pub fn check_directory_of(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a path is that of a picture and not of a directory.
+/// Whether a path names an image file and not a directory.
 pub fn is_grid(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"))
 }
 
-/// Writes pictures with their captions: in rows of `columns` to a PNG file, or one PNG file each, `000.png`, …, into a directory.
+/// Writes images with their captions: a grid with rows of `columns` if the path is a PNG file, or one PNG
+/// file per image, `000.png`, …, in a directory.
 pub fn write_all(images: &[Image], captions: &[&str], columns: usize, path: &Path) -> Result<()> {
     if is_grid(path) {
         let cells: Vec<Captioned<'_>> =
@@ -75,20 +76,20 @@ pub fn write_all(images: &[Image], captions: &[&str], columns: usize, path: &Pat
     Ok(())
 }
 
-/// Writes an RGB picture, atomically.
+/// Writes an RGB image, atomically.
 pub fn write_png(picture: &RgbImage, path: &Path) -> Result<()> {
     let bytes = png_bytes(picture)?;
     write_atomically(path, &bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// A picture as the bytes of a PNG file.
+/// Encodes an image as a PNG file.
 pub fn png_bytes(picture: &RgbImage) -> Result<Vec<u8>> {
     let mut bytes = Cursor::new(Vec::new());
     picture.write_to(&mut bytes, ImageFormat::Png)?;
     Ok(bytes.into_inner())
 }
 
-/// A three-channel picture as bytes.
+/// Converts a three-channel image to bytes.
 pub fn to_rgb(image: &Image) -> RgbImage {
     RgbImage::from_fn(image.width as u32, image.height as u32, |x, y| {
         Rgb(image.rgb(y as usize, x as usize).map(|value| (value * 255.0).round() as u8))

@@ -12,16 +12,16 @@ use crate::picture;
 /// One curve.
 #[derive(Clone, Debug)]
 pub struct Curve {
-    /// What it shows.
+    /// Name of the curve in the legend.
     pub name: String,
-    /// Its points (epoch, value).
+    /// The points (epoch, value).
     pub points: Vec<(f64, f64)>,
 }
 
 /// A panel of curves over the same epochs.
 #[derive(Clone, Debug)]
 pub struct Panel {
-    /// What is on the vertical axis.
+    /// Label of the vertical axis.
     pub title: String,
     /// The curves.
     pub curves: Vec<Curve>,
@@ -38,7 +38,7 @@ const COLORS: [RGBColor; 7] = [
     RGBColor(80, 80, 80),
 ];
 
-/// Draws panels below each other; returns the SVG text.
+/// Draws panels below each other and returns the SVG.
 pub fn curves(panels: &[Panel]) -> Result<String> {
     let panels: Vec<&Panel> = panels.iter().filter(|panel| panel.curves.iter().any(|curve| !curve.points.is_empty())).collect();
     let mut svg = String::new();
@@ -87,7 +87,7 @@ fn drawing(error: impl std::fmt::Display) -> anyhow::Error {
 }
 
 const SIDE: u32 = 400;
-/// What the scatter plot shows, from the origin to each side.
+/// Range of the scatter plot, from the origin to each side.
 const REACH: f32 = 3.2;
 
 /// Writes points of the plane as a scatter plot; circles mark the clusters of the data.

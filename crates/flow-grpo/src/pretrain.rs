@@ -1,7 +1,7 @@
-//! Pre-training: a base model learns to draw by flow matching.
+//! Pre-training of a base model by flow matching.
 //!
-//! A share of the captions is deliberately wrong (`captions.wrong`), as captions of the web are: the base learns to draw well and
-//! to compose as well as its captions, which leaves reinforcement learning something to improve.
+//! A share of the captions is deliberately wrong (`captions.wrong`), as on the web: the base learns to draw
+//! well and to compose as well as its captions, which leaves something for reinforcement learning to improve.
 
 use std::{ops::Range, path::PathBuf, time::Instant};
 
@@ -39,17 +39,17 @@ use crate::{
     training_state::{SavedState, TrainingState},
 };
 
-/// What the base model is and how it is trained.
+/// Configuration of pre-training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainConfig {
-    /// Seed of the weights and of every random draw.
+    /// Seed of the weights and of all random numbers.
     pub seed: u64,
-    /// Optimiser updates.
+    /// Number of optimiser updates.
     pub steps: usize,
-    /// Pictures per update.
+    /// Images per update.
     pub batch_size: usize,
-    /// Pictures per forward and backward pass.
+    /// Images per forward and backward pass.
     pub micro_batch: usize,
     /// Updates over which the learning rate rises from 0.
     pub warm_up: usize,
@@ -59,9 +59,9 @@ pub struct PretrainConfig {
     pub checkpoint_every: usize,
     /// Updates between two evaluations.
     pub evaluate_every: usize,
-    /// Pictures of each kind of prompt in an evaluation.
+    /// Images per kind of prompt in an evaluation.
     pub evaluation_samples: usize,
-    /// What training starts from: the name of a built-in checkpoint or the path of one; empty for random weights.
+    /// The initial weights: the name of a built-in checkpoint or the path of one; empty for random weights.
     pub base: String,
     /// Kind and sizes of the network: a `dit` learns scenes of shapes, an `mlp` the points of the toy task.
     pub model: Architecture,
@@ -69,11 +69,11 @@ pub struct PretrainConfig {
     pub optimizer: AdamWConfig,
     /// The optimiser of the matrices of transformer blocks.
     pub muon: MuonConfig,
-    /// Which times the loss is taken at.
+    /// The distribution of times in the loss.
     pub times: TimeDistribution,
-    /// What the captions are like.
+    /// The composition of the captions.
     pub captions: CaptionConfig,
-    /// The average of the weights, which is what is kept.
+    /// The exponential moving average of the weights, which is saved.
     pub ema: EmaConfig,
 }
 
@@ -141,7 +141,7 @@ struct Counters {
     config: PretrainConfig,
 }
 
-/// How many checkpoints are kept.
+/// Number of checkpoints that are kept.
 const KEPT_CHECKPOINTS: usize = 2;
 
 /// One line of `metrics.jsonl` per interval.
@@ -170,7 +170,7 @@ struct EvaluationMetrics {
 /// Updates between two lines of `metrics.jsonl`.
 const REPORT_EVERY: usize = 50;
 
-/// Trains the base model; returns where its checkpoint is.
+/// Trains the base model and returns the path of its checkpoint.
 pub fn pretrain(config: &PretrainConfig, run: &mut RunDir, device: &Device) -> Result<PathBuf> {
     let words = match config.model {
         Architecture::Dit(_) => shapes::vocabulary(),
@@ -197,10 +197,10 @@ pub fn pretrain(config: &PretrainConfig, run: &mut RunDir, device: &Device) -> R
     Ok(run.base_checkpoint())
 }
 
-/// The weights of a checkpoint, and a card that says where they came from.
+/// Loads the weights of a checkpoint, with a card that names their origin.
 ///
 /// # Errors
-/// If the checkpoint cannot be read, or is of another network or another vocabulary than `card` asks for.
+/// If the checkpoint cannot be read, or has another network or vocabulary than `card`.
 fn continued(card: Card, base: &str, device: &Device) -> Result<(Card, AnyNetwork)> {
     let (from, network) = AnyNetwork::load(&open_checkpoint(base)?, device)?;
     ensure!(
@@ -214,16 +214,16 @@ fn continued(card: Card, base: &str, device: &Device) -> Result<(Card, AnyNetwor
     Ok((Card { made_by, ..card }, network))
 }
 
-/// What one update did.
+/// The result of one update.
 struct Update {
     loss: f64,
     gradient_norm: f64,
     gradient_rms: f64,
-    /// Whether the weights moved: not if a scaled loss made a gradient that is not finite.
+    /// Whether the weights were changed; not if the gradient of a scaled loss is not finite.
     taken: bool,
 }
 
-/// Pre-training between two updates.
+/// The state of pre-training between two updates.
 struct Session<'a, N: Trainable<Training, TokenIds>> {
     config: &'a PretrainConfig,
     device: &'a Device,
@@ -238,7 +238,7 @@ struct Session<'a, N: Trainable<Training, TokenIds>> {
 }
 
 impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
-    /// A fresh start, or the continuation of what the run directory holds.
+    /// Starts pre-training, or resumes it from the run directory.
     fn start(config: &'a PretrainConfig, card: Card, network: N::InnerModule, run: &RunDir, device: &'a Device) -> Result<Self> {
         let trained = Trained::all(&network);
         let weights = trained.of(&network);
@@ -262,7 +262,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
             warning.into_iter().for_each(output::log);
             let Counters { step, loss_scale, config: begun } = saved.counters()?;
             saved.check_name(step)?;
-            // A scaled loss may have skipped some.
+            // Updates can be fewer than steps, because a scaled loss may have skipped some.
             let updates = saved.updates()?;
             let fits = if loss_scale.is_some() { updates <= step } else { updates == step };
             ensure!(fits, "the checkpoint counts {updates} updates after {step} steps");
@@ -288,7 +288,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         Ok(session)
     }
 
-    /// What the run needs: data and noise of a batch.
+    /// Estimated memory: data and noise of a batch.
     fn needs(&self) -> Needs {
         let (trained, rows) = (self.average.count(), self.config.batch_size);
         let micro_batch = self.config.micro_batch.min(rows);
@@ -303,7 +303,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         run.set_aside_after(self.step)?;
         let recorded = (!fresh).then_some(Recorded { done: self.step, evaluation_due: false });
         run.record_after(recorded, ("step", REPORT_EVERY))?.iter().for_each(output::log);
-        // Also when the run goes on: a kill may have come between a checkpoint and what is made from it.
+        // Save on resume, too: a kill may have come between a checkpoint and the files derived from it.
         self.save(run)?;
         let progress = Progress::new("pre-training", self.config.steps, "steps");
         progress.start_at(self.step);
@@ -406,7 +406,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         self.held_out.evaluate(&images, &rows, None)
     }
 
-    /// The resumable state and the base checkpoint, each written in one go.
+    /// Writes the resumable state and the base checkpoint, each atomically.
     fn save(&self, run: &RunDir) -> Result<()> {
         run.sync_records()?;
         let weights = Parameters::of(&self.network);
@@ -419,7 +419,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
     }
 }
 
-/// What every micro-batch is made from.
+/// The inputs of all micro-batches.
 struct Batches<'a> {
     config: &'a PretrainConfig,
     device: &'a Device,
@@ -428,7 +428,8 @@ struct Batches<'a> {
 }
 
 impl Batches<'_> {
-    /// The share of one micro-batch in the batch's mean loss and its gradient, for which the loss is made `scale` times larger.
+    /// The contribution of one micro-batch to the batch's mean loss and its gradient; `scale` multiplies the
+    /// loss before the backward pass and is removed from the gradient.
     fn loss_and_gradient<N: Trainable<Training, TokenIds>>(
         &self,
         network: N::InnerModule,

@@ -1,4 +1,4 @@
-//! How far long work has come: a bar with the time left on a terminal, plain lines elsewhere.
+//! Progress of long work: a bar with the time left on a terminal, plain lines elsewhere.
 
 use std::{
     io::IsTerminal,
@@ -23,10 +23,10 @@ pub struct Progress {
     on_terminal: bool,
 }
 
-/// Whether something else has the terminal.
+/// Whether bars are hidden because a live view has the terminal.
 static HIDDEN: AtomicBool = AtomicBool::new(false);
 
-/// Hides the bars of phases that begin from now on, or shows them again; whether they were hidden.
+/// Hides or shows the bars of phases that start from now on; returns the previous setting.
 pub fn hide_bars(hidden: bool) -> bool {
     HIDDEN.swap(hidden, Ordering::Relaxed)
 }
@@ -35,7 +35,7 @@ pub fn hide_bars(hidden: bool) -> bool {
 const LINE_EVERY: Duration = Duration::from_secs(20);
 
 impl Progress {
-    /// A phase of `total` units.
+    /// Starts a phase of `total` units.
     pub fn new(name: &str, total: usize, unit: &str) -> Self {
         let on_terminal = std::io::stderr().is_terminal();
         let target = if on_terminal && !HIDDEN.load(Ordering::Relaxed) {
@@ -50,13 +50,13 @@ impl Progress {
         Self { bar, name: name.to_owned(), started: Instant::now(), last_line: Mutex::new(Instant::now()), on_terminal }
     }
 
-    /// Starts the count at what an earlier session has done.
+    /// Sets the count to the units that an earlier session finished.
     pub fn start_at(&self, done: usize) {
         self.bar.set_position(done as u64);
         self.bar.reset_eta();
     }
 
-    /// Counts `units` more as done.
+    /// Adds `units` finished units.
     pub fn advance(&self, units: usize) {
         self.bar.inc(units as u64);
         if self.on_terminal {
@@ -70,20 +70,20 @@ impl Progress {
         }
     }
 
-    /// Prints a line without tearing the bar. Who hears of the work anyway needs no plain line for a while.
+    /// Prints a line without breaking the bar, and delays the next plain line of progress.
     pub fn say(&self, line: &str) {
         *self.last_line.lock().expect("no thread panics while it holds the clock") = Instant::now();
         self.bar.suspend(|| output::log(line));
     }
 
-    /// Ends the phase; returns how long it took.
+    /// Ends the phase and returns its duration.
     pub fn finish(&self) -> Duration {
         self.bar.finish_and_clear();
         self.started.elapsed()
     }
 }
 
-/// A duration for people, `1h02m` or `3m05s` or `12s`.
+/// Formats a duration, `1h02m` or `3m05s` or `12s`.
 pub fn whole_seconds(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {

@@ -1,6 +1,7 @@
-//! A reward that can be hacked: a small classifier, trained on clean scenes alone, in the place of the verifier.
+//! A reward that can be hacked: a small classifier, trained only on clean scenes, in place of the verifier.
 //!
-//! What learned rewards are like outside of toy tasks: right where they were trained, anything elsewhere. The verifier is its gold.
+//! The classifier behaves like a learned reward outside of toy tasks: accurate near its training data and
+//! arbitrary elsewhere. The verifier is the gold reward.
 
 use std::{
     path::{Path, PathBuf},
@@ -35,10 +36,10 @@ use crate::{
     progress::Progress,
 };
 
-/// How the classifier is trained.
+/// Options of `proxy`.
 #[derive(Args, Debug)]
 pub struct ProxyArgs {
-    /// Updates.
+    /// Number of updates.
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
     /// Scenes per update.
@@ -56,11 +57,11 @@ const IMAGE_SIZE: usize = 24;
 const SIZES: ClassifierConfig = ClassifierConfig { image_size: IMAGE_SIZE, channels: 6, hidden: 32, answers: shapes::FACTS };
 const OPTIMIZER: AdamWConfig =
     AdamWConfig { learning_rate: 2e-3, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 1e-2, max_gradient_norm: 1.0 };
-/// The metadata entry that holds the sizes.
+/// The metadata key of the sizes.
 const CARD: &str = "flow_grpo_classifier";
 const BUILT_IN: &[u8] = include_bytes!("../../../assets/checkpoints/shapes-proxy.safetensors");
 
-/// Trains the classifier and says how often it is right on held-out prompts.
+/// Trains the classifier and reports its accuracy on held-out prompts.
 pub fn train(args: &ProxyArgs, device: &Device) -> Result<()> {
     picture::check_directory_of(&args.output)?;
     let prompts = metadata(shapes::captions());
@@ -101,7 +102,7 @@ fn metadata(set: PromptSet) -> Vec<Metadata> {
     set.prompts.into_iter().filter_map(|prompt| prompt.metadata).collect()
 }
 
-/// Scenes with their labels.
+/// Draws scenes with their labels.
 fn batch(prompts: &[Metadata], size: usize, rng: &mut impl Rng) -> (Vec<Image>, Vec<Vec<Option<bool>>>) {
     let scenes: Vec<Scene> = (0..size)
         .map(|_| {
@@ -113,7 +114,7 @@ fn batch(prompts: &[Metadata], size: usize, rng: &mut impl Rng) -> (Vec<Image>, 
     (scenes.iter().map(|scene| shapes::render(scene, IMAGE_SIZE)).collect(), scenes.iter().map(shapes::facts).collect())
 }
 
-/// The mean cross-entropy of the facts that scenes say.
+/// The mean cross-entropy over the facts that have a label.
 ///
 /// ```text
 /// max(z, 0) − y·z + log(1 + exp(−|z|))
@@ -134,7 +135,7 @@ fn pixels(images: &[Image], device: &Device) -> Tensor<Plain, 4> {
     Decoder::Pixels.encode(images, device)
 }
 
-/// The share of the facts of held-out scenes on whose right side of ½ the classifier is.
+/// The share of facts of held-out scenes that the classifier gets right, with threshold ½.
 fn accuracy(network: &Classifier<Plain>, device: &Device) -> f64 {
     let mut rng = Key::new(0, Purpose::Evaluation).rng();
     let (images, labels) = batch(&metadata(shapes::prompts(Split::Test)), 1000, &mut rng);
@@ -144,20 +145,20 @@ fn accuracy(network: &Classifier<Plain>, device: &Device) -> f64 {
     grpo::advantage::mean(&right)
 }
 
-/// The classifier's belief that a picture shows what its prompt asks for.
+/// The reward: the classifier's belief that an image shows what its prompt asks for.
 pub struct ShapesProxy {
     network: Mutex<Classifier<Plain>>,
     device: Device,
 }
 
-/// Pictures judged at a time.
+/// Images per forward pass.
 const BATCH: usize = 128;
 
 impl ShapesProxy {
-    /// The classifier that comes with the program, for pictures of this shape, `[C, H, W]`.
+    /// Loads the built-in classifier, for images of shape `[C, H, W]`.
     ///
     /// # Errors
-    /// If it was trained on pictures of another shape.
+    /// If the classifier was trained on images of another shape.
     pub fn built_in(shape: [usize; 3], device: &Device) -> Result<Self> {
         ensure!(
             shape == [3, IMAGE_SIZE, IMAGE_SIZE],

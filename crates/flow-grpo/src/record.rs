@@ -1,4 +1,4 @@
-//! The lines of a training run's `metrics.jsonl`, and what is remembered of them.
+//! The lines of a training run's `metrics.jsonl`, and the state that evaluations leave.
 
 use std::collections::BTreeMap;
 
@@ -20,23 +20,23 @@ use crate::{
 pub struct EvaluationLine {
     /// `eval`, `epoch` or `action`.
     pub event: &'static str,
-    /// Epochs done.
+    /// Number of finished epochs.
     pub epoch: usize,
-    /// On the validation prompts.
+    /// Results on the validation prompts.
     #[serde(flatten)]
     pub validation: Evaluation,
     /// The mean of every gold reward.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub gold: BTreeMap<String, f64>,
-    /// What is watched beside the rewards.
+    /// The monitors of the images.
     pub monitors: Monitors,
-    /// The same relative to the base model's pictures for the same prompts from the same noise.
+    /// Monitors relative to those of the base model's images for the same prompts from the same noise.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub drift: BTreeMap<String, f64>,
-    /// On the test prompts, at both ends.
+    /// Results on the test prompts, before the first and after the last epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<Evaluation>,
-    /// On the unseen prompts, at both ends.
+    /// Results on the unseen prompts, before the first and after the last epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unseen: Option<Evaluation>,
 }
@@ -46,47 +46,47 @@ pub struct EvaluationLine {
 pub struct EpochLine {
     /// `eval`, `epoch` or `action`.
     pub event: &'static str,
-    /// What training did.
+    /// The metrics of training.
     #[serde(flatten)]
     pub metrics: grpo::EpochMetrics,
     /// The mean of every gold reward.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub gold: BTreeMap<String, f64>,
-    /// What is watched beside the rewards.
+    /// The monitors of the images.
     pub monitors: Monitors,
 }
 
-/// The line of what a rule did.
+/// The line of a rule's action.
 #[derive(Debug, Serialize)]
 pub struct ActionLine {
     /// `eval`, `epoch` or `action`.
     pub event: &'static str,
-    /// Epochs done.
+    /// Number of finished epochs.
     pub epoch: usize,
-    /// What it did.
+    /// The action.
     pub action: Action,
-    /// Why, with the numbers.
+    /// The reason, with numbers.
     pub reason: String,
 }
 
-/// Digests of what a run was begun with and reads again when it goes on.
+/// Digests of a run's inputs, checked on resume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inputs {
-    /// The base model's file.
+    /// Digest of the base model.
     pub base: String,
-    /// The prompts that are trained on and evaluated on, with what they ask for.
+    /// Digest of the prompts for training and evaluation, with their metadata.
     pub prompts: String,
 }
 
 impl Inputs {
-    /// The inputs of a run.
+    /// Computes the digests of a run's inputs.
     pub fn of<'a, C: 'a>(base: String, sets: impl IntoIterator<Item = &'a [EncodedPrompt<C>]>) -> Self {
         let prompts: String = sets.into_iter().flatten().map(|prompt| format!("{:?}\n", prompt.prompt)).collect();
         Self { base, prompts: sha256(prompts.as_bytes()) }
     }
 
     /// # Errors
-    /// If they are others than those that the run was begun with.
+    /// If the inputs differ from those at the start of the run.
     pub fn check(&self, begun: &Self) -> Result<()> {
         ensure!(self.base == begun.base, "`base` is another file than the one that the run was begun with");
         ensure!(self.prompts == begun.prompts, "the prompts are others than those that the run was begun with");
@@ -94,16 +94,16 @@ impl Inputs {
     }
 }
 
-/// What is remembered of the evaluations so far.
+/// The state that evaluations leave for later ones; part of a checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Watched {
     /// The best evaluation so far.
     pub best: Option<Best>,
-    /// The highest value so far of every number that a rule watches.
+    /// The highest value of every number that a rule watches.
     pub peaks: Peaks,
-    /// What the base model's pictures look like.
+    /// The features of the base model's images.
     pub base: Option<Features>,
-    /// The monitors of the base model's pictures.
+    /// The monitors of the base model's images.
     pub base_monitors: Monitors,
     /// Whether a rule has ended the run.
     pub stopped: bool,
@@ -112,13 +112,13 @@ pub struct Watched {
 /// The best evaluation so far.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
-    /// Epochs done.
+    /// Number of finished epochs.
     pub epoch: usize,
-    /// What `best_by` names.
+    /// The value of the number that `best_by` names.
     pub value: f64,
 }
 
-/// The names of the numbers that every evaluation of a run has.
+/// The names of the numbers in every evaluation of a run.
 pub fn numbers<C>(config: &TrainConfig, validation: &Prompts<C>, picture_shape: [usize; 3]) -> Vec<String> {
     let rewards = config.rewards.keys().map(|name| format!("rewards.{name}"));
     let gold = config.gold.iter().map(|name| format!("gold.{name}"));
@@ -129,7 +129,7 @@ pub fn numbers<C>(config: &TrainConfig, validation: &Prompts<C>, picture_shape: 
     accuracies.into_iter().chain(rewards).chain(gold).chain(monitors).chain(drift).collect()
 }
 
-/// The number of an evaluation that a dotted name stands for.
+/// Looks up a number of an evaluation by its dotted name.
 pub fn number(evaluation: &Value, name: &str) -> Result<f64> {
     let value = evaluation.pointer(&format!("/{}", name.replace('.', "/"))).and_then(Value::as_f64);
     value.with_context(|| format!("the evaluation has no number `{name}`"))

@@ -1,4 +1,4 @@
-//! `curves.svg` and `report.html`: a run for people, in files that need nothing else.
+//! `curves.svg` and `report.html`: the results of a run in self-contained files.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::{
     train_config::TrainConfig,
 };
 
-/// Draws the curves and writes the report of what the run has done so far.
+/// Draws the curves and writes the report of the run so far.
 pub fn write(run: &RunDir, config: &TrainConfig, made_by: &str) -> Result<()> {
     let lines = run.metrics()?;
     let svg = curves(&panels(&lines))?;
@@ -21,7 +21,7 @@ pub fn write(run: &RunDir, config: &TrainConfig, made_by: &str) -> Result<()> {
     run.write("report.html", &html(run, config, made_by, &lines, &svg)?)
 }
 
-/// Lines of one kind.
+/// The lines of one kind of event.
 fn of<'a>(lines: &'a [Value], event: &'a str) -> impl Iterator<Item = &'a Value> {
     lines.iter().filter(move |line| line["event"] == event)
 }
@@ -31,12 +31,12 @@ fn curve<'a>(name: &str, lines: impl Iterator<Item = &'a Value>, pointer: &str) 
     Curve { name: name.to_owned(), points: points.collect() }
 }
 
-/// A name as a part of a JSON pointer.
+/// Converts a name to a part of a JSON pointer.
 fn pointer(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-/// Names of the fields of an object in the first line that has it.
+/// The field names of an object in the first line that has it.
 fn fields(lines: &[Value], event: &str, pointer: &str) -> Vec<String> {
     let object = of(lines, event).find_map(|line| line.pointer(pointer)?.as_object());
     object.map(|object| object.keys().cloned().collect()).unwrap_or_default()
@@ -93,12 +93,12 @@ fn panels(lines: &[Value]) -> Vec<Panel> {
     ]
 }
 
-/// The denoising steps that were trained in any epoch.
+/// The denoising steps that were trained in some epoch.
 fn trained_steps(lines: &[Value]) -> BTreeSet<u64> {
     of(lines, "epoch").filter_map(|line| line["steps"].as_array()).flatten().filter_map(|step| step["step"].as_u64()).collect()
 }
 
-/// A number of one denoising step over the epochs.
+/// A metric of one denoising step over the epochs.
 fn step_points(lines: &[Value], step: u64, pointer: &str) -> Vec<(f64, f64)> {
     let point = |line: &Value| {
         let of_step = line["steps"].as_array()?.iter().find(|entry| entry["step"].as_u64() == Some(step))?;
@@ -139,7 +139,7 @@ fn html(run: &RunDir, config: &TrainConfig, made_by: &str, lines: &[Value], svg:
     Ok(page(&run.path().display().to_string(), &body))
 }
 
-/// The first evaluation's pictures beside those of a later one, which a slider chooses.
+/// The first evaluation's images beside those of a later one, chosen by a slider.
 fn pictures(run: &RunDir, name: &str, evaluations: &[&Value]) -> String {
     let epochs: Vec<u64> = evaluations.iter().filter_map(|line| line["epoch"].as_u64()).collect();
     let image = |epoch: u64| match std::fs::read(run.samples(name, epoch as usize)) {
@@ -161,17 +161,18 @@ fn pictures(run: &RunDir, name: &str, evaluations: &[&Value]) -> String {
     )
 }
 
-/// Evaluations behind a slider: every one of a long run would make a page of hundreds of megabytes. All are in `samples/`.
+/// Number of evaluations behind a slider: all evaluations of a long run would make a page of hundreds of
+/// megabytes. All are in `samples/`.
 const SHOWN: usize = 16;
 
-/// At most `count` of some epochs, evenly spread, the last one among them.
+/// At most `count` of some epochs, evenly spread, including the last.
 fn spread(epochs: &[u64], count: usize) -> Vec<u64> {
     let n = epochs.len();
     let count = count.min(n);
     (1..=count).map(|i| epochs[i * n / count - 1]).collect()
 }
 
-/// What became of the base model's pictures.
+/// A table of the monitors of the base model's images and of the newest ones, with their ratio.
 fn drift_table(before: &Value, after: &Value) -> String {
     let drift = after["drift"].as_object().into_iter().flatten();
     let shown = |value: &Value| value.as_f64().map_or("-".to_owned(), |x| format!("{x:.3e}"));
@@ -188,7 +189,7 @@ fn drift_table(before: &Value, after: &Value) -> String {
     format!("<h2>Drift of the pictures</h2><table><tr><th></th><th>base</th><th>now</th><th>now/base</th></tr>{rows}</table>")
 }
 
-/// Accuracy and rewards before and after.
+/// A table of accuracy and rewards before and after training.
 fn table(before: &Value, after: &Value) -> String {
     let number =
         |line: &Value, pointer: &str| line.pointer(pointer).and_then(Value::as_f64).map_or("-".to_owned(), |x| format!("{x:.3}"));
@@ -218,7 +219,7 @@ fn page(title: &str, body: &str) -> String {
     )
 }
 
-/// Shows the evaluation that a slider stands at; without it all of them are below each other.
+/// Shows the evaluation at the slider's position; without scripts all evaluations are below each other.
 const SLIDER: &str = "for (const figure of document.querySelectorAll('.slider')) {\
     const frames = [...figure.querySelectorAll('.frame')];\
     const input = figure.querySelector('input');\

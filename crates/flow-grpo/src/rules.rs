@@ -1,4 +1,4 @@
-//! Rules: what a run does by itself when a number of an evaluation goes wrong.
+//! Rules: automatic actions of a run when a number of an evaluation goes wrong.
 
 use std::collections::BTreeMap;
 
@@ -9,52 +9,52 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// The number of an evaluation that is watched, as in `best_by`.
+    /// The watched number of an evaluation, named as in `best_by`.
     pub watch: String,
-    /// When something is done.
+    /// The condition for the action.
     pub when: Condition,
-    /// What is done.
+    /// The action.
     pub action: Action,
 }
 
-/// When a watched number has gone wrong.
+/// The condition of a rule on its watched number.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Condition {
-    /// It is below a value.
+    /// The number is below a value.
     Below {
         /// The value.
         value: f64,
     },
-    /// It is above a value.
+    /// The number is above a value.
     Above {
         /// The value.
         value: f64,
     },
-    /// It is lower than its highest so far by more than this.
+    /// The number is lower than its peak by more than a threshold.
     Fallen {
-        /// How much.
+        /// The threshold.
         by: f64,
     },
 }
 
-/// What a run does.
+/// The action of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
-    /// Ends.
+    /// Ends the run.
     Stop {},
-    /// Goes on from the weights and the optimiser's state of the best evaluation, with the noise of the epochs to come.
+    /// Continues from the weights and optimiser state of the best evaluation, with new noise.
     RollBack {},
-    /// Multiplies the weight `β` of the KL divergence.
+    /// Multiplies the weight `β` of the KL penalty.
     RaiseKl {
-        /// By this, above 1.
+        /// The factor, above 1.
         factor: f64,
     },
 }
 
 impl Rule {
-    /// All that is out of range, one sentence each, beginning with the key.
+    /// Lists all values that are out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if let Action::RaiseKl { factor } = self.action
@@ -76,7 +76,7 @@ impl Rule {
 /// The highest value so far of every watched number.
 pub type Peaks = BTreeMap<String, f64>;
 
-/// Why a rule applies to the value of its number, if it does; `peaks` take the value in.
+/// Updates `peaks` with the value of a rule's number; returns the reason if the rule applies.
 pub fn reason(rule: &Rule, value: f64, peaks: &mut Peaks) -> Option<String> {
     let peak = peaks.entry(rule.watch.clone()).or_insert(value);
     *peak = peak.max(value);

@@ -1,4 +1,4 @@
-//! A run directory: everything that explains a run and lets it go on.
+//! A run directory: everything that explains a run and resumes it.
 //!
 //! ```text
 //! config.toml          the resolved configuration
@@ -9,10 +9,10 @@
 //! policy.safetensors   (training) the averaged weights so far
 //! best.safetensors     (training) the averaged weights of the best evaluation
 //! adapter/, best-adapter/  (training with LoRA, instead) the averaged adapters, in the files of PEFT and diffusers
-//! prompts/             (from a model directory) what its text encoders make of the prompts
-//! samples/             pictures of every evaluation
+//! prompts/             (from a model directory) the embedding caches of its text encoders
+//! samples/             images of every evaluation
 //! curves.svg, report.html
-//! tensorboard/         the same numbers and pictures for `tensorboard --logdir RUN`
+//! tensorboard/         numbers and images for `tensorboard --logdir RUN`
 //! ```
 
 use std::{
@@ -29,7 +29,7 @@ use tasks::text_file;
 
 use crate::{backend, output, tensorboard::EventFile};
 
-/// An open run directory. No other process can open it until this one ends.
+/// An open run directory, locked against other processes until this one ends.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
@@ -66,10 +66,10 @@ impl About {
 }
 
 impl RunDir {
-    /// Makes a new run directory, which is gone again if no run is begun in it.
+    /// Creates a run directory, which is removed again if no run starts in it.
     ///
     /// # Errors
-    /// If it holds a run or anything else already, or cannot be written.
+    /// If the directory already holds a run or anything else, or cannot be written.
     pub fn create(path: &Path) -> Result<Self> {
         let unmakable = || format!("cannot make the run directory {}", path.display());
         fs::create_dir_all(path).with_context(unmakable)?;
@@ -84,10 +84,10 @@ impl RunDir {
         Ok(Self { path: path.to_owned(), metrics: None, events: None, _lock: lock })
     }
 
-    /// Opens the directory of a run that is to go on; returns it with its configuration file.
+    /// Opens the directory of a run to resume and returns it with its configuration file.
     ///
     /// # Errors
-    /// If it is not a run directory, or another process is at work in it.
+    /// If it is not a run directory, or another process uses it.
     pub fn open(path: &Path) -> Result<(Self, String)> {
         let config_file = path.join("config.toml");
         let config = text_file::read(&config_file)
@@ -96,11 +96,11 @@ impl RunDir {
         Ok((Self { path: path.to_owned(), metrics: None, events: None, _lock: lock }, config))
     }
 
-    /// Writes down the configuration, and adds this program to those that worked on the run; says so if it is on another backend
-    /// than the one before it, since then its numbers are equal up to rounding only.
+    /// Writes the configuration and adds this program to `about.json`. Logs a change of the backend or its
+    /// precision, after which results are equal only up to rounding.
     ///
     /// # Errors
-    /// If the directory cannot be written, or its `about.json` is not one.
+    /// If the directory cannot be written, or its `about.json` is invalid.
     pub fn describe(&self, config: &impl Serialize) -> Result<()> {
         let about = self.path.join("about.json");
         let mut programs: Vec<About> = match text_file::read(&about) {
@@ -121,8 +121,8 @@ impl RunDir {
         write_text(&about, &serde_json::to_string_pretty(&programs)?)
     }
 
-    /// Writes down the configuration alone, which is what makes a directory one that can be resumed; removes what a killed process left
-    /// unfinished.
+    /// Writes only the configuration, which makes the directory resumable, and removes unfinished files of a
+    /// killed process.
     ///
     /// # Errors
     /// If the directory cannot be written.
@@ -131,12 +131,12 @@ impl RunDir {
         write_text(&self.path.join("config.toml"), &toml::to_string(config).context("a configuration is plain data")?)
     }
 
-    /// The directory.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Adds a line to `metrics.jsonl`, and its numbers to the TensorBoard events.
+    /// Appends a line to `metrics.jsonl`, and its numbers to the TensorBoard events.
     pub fn append(&mut self, metrics: &impl Serialize) -> Result<()> {
         let line = serde_json::to_string(metrics)? + "\n";
         let file = self.metrics.as_mut().context("a run records after `record_after`")?;
@@ -148,16 +148,16 @@ impl RunDir {
         Ok(())
     }
 
-    /// Adds a sample grid that was written to the TensorBoard events.
+    /// Appends a finished sample grid to the TensorBoard events.
     pub fn append_picture(&mut self, name: &str, step: usize) -> Result<()> {
         let png = self.samples(name, step);
         self.events.as_mut().map_or(Ok(()), |events| events.picture(&format!("samples/{name}"), step, &png))
     }
 
-    /// What `metrics.jsonl` says so far.
+    /// Reads the lines of `metrics.jsonl` so far.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If the file cannot be read.
     pub fn metrics(&self) -> Result<Vec<serde_json::Value>> {
         Ok(self.lines()?.whole.into_iter().map(|(_, value)| value).collect())
     }
@@ -171,10 +171,11 @@ impl RunDir {
         }
     }
 
-    /// Puts what was recorded so far on the disk, where it survives a loss of power: before a state that comes after it.
+    /// Syncs the records to the disk, so that a loss of power cannot lose records that a later
+    /// state relies on.
     ///
     /// # Errors
-    /// If the disk takes it not.
+    /// If the disk refuses.
     pub fn sync_records(&self) -> Result<()> {
         if let Some(metrics) = &self.metrics {
             metrics.sync_data().with_context(|| format!("cannot write {}/{METRICS}", self.path.display()))?;
@@ -182,11 +183,12 @@ impl RunDir {
         self.events.as_ref().map_or(Ok(()), EventFile::sync)
     }
 
-    /// Goes on writing metrics after those of the last checkpoint. What an interrupted session wrote
-    /// beyond that is dropped: it will be written again. Without a checkpoint everything is.
+    /// Continues the metrics after the last checkpoint. Lines that an interrupted session wrote beyond it are
+    /// dropped and written again; without a checkpoint, all of them.
     ///
-    /// Returns what is wrong with the lines that are kept, of which there should be one `event` every so many: a file system may have
-    /// lost some. The damaged file stays as `metrics.damaged.jsonl`.
+    /// Returns a description of damaged or missing lines before the checkpoint, where an `event` is expected
+    /// at every multiple of a number: a file system may have lost some. The damaged file stays as
+    /// `metrics.damaged.jsonl`.
     ///
     /// # Errors
     /// If the directory cannot be read or written.
@@ -217,20 +219,20 @@ impl RunDir {
         }))
     }
 
-    /// Where what the text encoders make of the prompts is kept.
+    /// The directory of the embedding cache.
     pub fn prompt_embeddings(&self) -> PathBuf {
         self.path.join("prompts")
     }
 
-    /// Where the training state after `done` epochs or steps is.
+    /// The path of the training state after `done` epochs or steps.
     pub fn checkpoint(&self, done: usize) -> PathBuf {
         self.path.join("checkpoints").join(format!("{done:06}.safetensors"))
     }
 
-    /// The training states, the newest first.
+    /// The paths of the training states, newest first.
     ///
     /// # Errors
-    /// If there is none although the run has done something: then it has vanished.
+    /// If the run has progressed, but has no training state: then the states have vanished.
     pub fn newest_checkpoints(&self) -> Result<Vec<PathBuf>> {
         let checkpoints = self.checkpoints()?;
         if checkpoints.is_empty()
@@ -245,10 +247,11 @@ impl RunDir {
         Ok(checkpoints.into_iter().rev().map(|done| self.checkpoint(done)).collect())
     }
 
-    /// Renames training states after `done` epochs or steps, which are damaged if the run goes on from there.
+    /// Renames training states after `done` epochs or steps, which are damaged if the run
+    /// continues from there.
     ///
     /// # Errors
-    /// If one cannot be renamed.
+    /// If a state cannot be renamed.
     pub fn set_aside_after(&self, done: usize) -> Result<()> {
         for newer in self.checkpoints()?.into_iter().filter(|&other| other > done) {
             let path = self.checkpoint(newer);
@@ -258,7 +261,7 @@ impl RunDir {
         Ok(())
     }
 
-    /// Deletes all training states but the newest `last` and that after `best` epochs.
+    /// Deletes all training states except the newest `last` and the one after `best` epochs.
     pub fn retain_checkpoints(&self, last: usize, best: Option<usize>) -> Result<()> {
         let all = self.checkpoints()?;
         let old = &all[..all.len().saturating_sub(last)];
@@ -269,7 +272,7 @@ impl RunDir {
         Ok(())
     }
 
-    /// After how many epochs or steps there is a training state, in order.
+    /// Epochs or steps of the training states, in order.
     fn checkpoints(&self) -> Result<Vec<usize>> {
         let directory = self.path.join("checkpoints");
         let unreadable = || format!("cannot read {}", directory.display());
@@ -285,32 +288,32 @@ impl RunDir {
         Ok(found)
     }
 
-    /// Where pre-training leaves its averaged weights.
+    /// The path of the averaged weights of pre-training.
     pub fn base_checkpoint(&self) -> PathBuf {
         self.path.join("base.safetensors")
     }
 
-    /// Where training leaves its averaged weights.
+    /// The path of the averaged weights of training.
     pub fn policy_checkpoint(&self) -> PathBuf {
         self.path.join("policy.safetensors")
     }
 
-    /// Where training leaves the averaged weights of its best evaluation.
+    /// The path of the averaged weights of the best evaluation.
     pub fn best_checkpoint(&self) -> PathBuf {
         self.path.join("best.safetensors")
     }
 
-    /// Where training with LoRA leaves its averaged adapter.
+    /// The path of the averaged adapter, in training with LoRA.
     pub fn adapter(&self) -> PathBuf {
         self.path.join("adapter")
     }
 
-    /// Where training with LoRA leaves the averaged adapter of its best evaluation.
+    /// The path of the averaged adapter of the best evaluation, in training with LoRA.
     pub fn best_adapter(&self) -> PathBuf {
         self.path.join("best-adapter")
     }
 
-    /// Where the sample grid of the evaluation after an epoch or step goes.
+    /// The path of the sample grid of the evaluation after an epoch or step.
     pub fn samples(&self, name: &str, step: usize) -> PathBuf {
         self.path.join("samples").join(format!("{name}-{step:06}.png"))
     }
@@ -320,7 +323,7 @@ impl RunDir {
         write_text(&self.path.join(name), text)
     }
 
-    /// The command that continues this run.
+    /// The command that resumes this run.
     pub fn resume_command(&self, verb: &str) -> String {
         let run = shell_quoted(&self.path.display().to_string());
         if std::env::var_os("FLOW_GRPO_XTASK").is_some() {
@@ -335,7 +338,7 @@ impl RunDir {
     }
 }
 
-/// A word as a shell reads it.
+/// Quotes a word for a shell.
 fn shell_quoted(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./+:@%,=".contains(c);
     if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
@@ -347,7 +350,7 @@ fn position(line: &serde_json::Value) -> Option<usize> {
 }
 
 impl Drop for RunDir {
-    /// A start that was refused leaves nothing behind: directories that are empty, and the lock, which goes last.
+    /// A refused start leaves nothing behind: empty directories are removed, and the lock last.
     fn drop(&mut self) {
         if self.path.join("config.toml").exists() {
             return; // A run, also where its configuration came to be in an attempt that failed.
@@ -360,12 +363,12 @@ impl Drop for RunDir {
     }
 }
 
-/// The directories that a run begins with.
+/// The directories of a new run.
 const FRESH: [&str; 2] = ["samples", "checkpoints"];
-/// The file whose lock says that a process is at work.
+/// The file whose lock shows that a process uses the directory.
 const LOCK: &str = ".lock";
 
-/// Takes the lock of a directory. Never follows a link, and changes nothing of a file that is there.
+/// Locks a directory. Never follows a link, and changes nothing of an existing file.
 fn lock(path: &Path) -> Result<File> {
     let unwritable = || format!("cannot write to the run directory {}", path.display());
     let name = path.join(LOCK);
@@ -383,7 +386,7 @@ fn lock(path: &Path) -> Result<File> {
         Err(TryLockError::WouldBlock) => bail!("{} is in use by another process", path.display()),
         Err(TryLockError::Error(error)) => return Err(error).with_context(unwritable),
     }
-    // A start that was refused has removed its lock since this process opened it.
+    // A refused start may have removed its lock file after this process opened it.
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
@@ -395,7 +398,7 @@ fn lock(path: &Path) -> Result<File> {
 }
 
 /// # Errors
-/// If a directory holds anything but what a killed start leaves behind.
+/// If a directory holds anything except the remains of a killed start.
 fn check_free(directory: &Path) -> Result<()> {
     if directory.join("config.toml").exists() {
         bail!("{} already holds a run: choose another --out, or continue it with --resume {0}", directory.display());
@@ -413,7 +416,7 @@ fn check_free(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes what a killed process had not finished writing, in the places where a run writes, which are no links.
+/// Removes unfinished files of a killed process in the places where a run writes, without following links.
 fn remove_unfinished(run: &Path) -> Result<()> {
     let mut places = vec![run.to_owned()];
     places.extend(["checkpoints", "samples", "adapter", "best-adapter"].map(|name| run.join(name)));
@@ -429,7 +432,7 @@ fn remove_unfinished(run: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What is in a directory; nothing where there is none, or a link to one.
+/// The entries of a directory; none if it does not exist or is a link.
 fn entries(directory: &Path) -> Result<Vec<fs::DirEntry>> {
     if !fs::symlink_metadata(directory).is_ok_and(|metadata| metadata.is_dir()) {
         return Ok(Vec::new());
@@ -438,12 +441,12 @@ fn entries(directory: &Path) -> Result<Vec<fs::DirEntry>> {
     fs::read_dir(directory).and_then(Iterator::collect).with_context(unreadable)
 }
 
-/// What of the metrics belongs to a state.
+/// The part of the metrics that belongs to a state.
 #[derive(Clone, Copy, Debug)]
 pub struct Recorded {
-    /// Epochs or steps that are done.
+    /// Number of finished epochs or steps.
     pub done: usize,
-    /// Whether the evaluation after them is still to come.
+    /// Whether the evaluation after them is still due.
     pub evaluation_due: bool,
 }
 
@@ -454,14 +457,14 @@ impl Recorded {
     }
 }
 
-/// The file of a run's metrics.
+/// The name of a run's metrics file.
 const METRICS: &str = "metrics.jsonl";
 
-/// The lines of a file of metrics.
+/// The lines of a metrics file.
 struct Lines {
-    /// Those that are whole, with what they say.
+    /// The intact lines with their parsed content.
     whole: Vec<(String, serde_json::Value)>,
-    /// How many others there are, but for the last one, which a kill may cut short.
+    /// Number of damaged lines, without the last line, which a kill may cut short.
     damaged: usize,
 }
 
@@ -480,7 +483,7 @@ impl Lines {
     }
 }
 
-/// The multiples of `every` up to `done` of which there is no line, as ranges.
+/// The multiples of `every` up to `done` without a line, as ranges.
 fn missing(lines: &[(String, serde_json::Value)], done: usize, event: &str, every: usize) -> String {
     let there: BTreeSet<usize> =
         lines.iter().filter(|(_, line)| line["event"] == event).filter_map(|(_, line)| position(line)).collect();

@@ -1,4 +1,4 @@
-//! Pictures of a model directory.
+//! Sampling of images with a model directory.
 
 use std::path::{Path, PathBuf};
 
@@ -26,40 +26,44 @@ use crate::{
     sd3::{self, Sd3, Sd3Config},
 };
 
-/// What is for a model directory alone.
+/// Options of `sample` for a model directory only.
 #[derive(Args, Debug)]
 pub struct DirectoryArgs {
-    /// A model in the layout of diffusers: Stable Diffusion 3 or 3.5 [default: the one that --adapter was trained on].
+    /// A model in the layout of diffusers: Stable Diffusion 3 or 3.5 [default: the base model of --adapter].
     #[arg(long, value_name = "DIR", conflicts_with = "checkpoint")]
     pub model: Option<PathBuf>,
-    /// Height of the pictures in pixels [default: what the model was trained on].
+    /// Height of the images in pixels [default: the resolution that the model was trained on].
     #[arg(long, conflicts_with = "latents")]
     height: Option<usize>,
-    /// Width of the pictures in pixels.
+    /// Width of the images in pixels.
     #[arg(long, conflicts_with = "latents")]
     width: Option<usize>,
-    /// Tokens of a prompt that T5 reads [default: what the run of --adapter read (`sd3.max_sequence_length`), or 256].
+    /// Tokens of a prompt that T5 reads [default: those of the run of --adapter
+    /// (`sd3.max_sequence_length`), or 256].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=512))]
     max_sequence_length: Option<u32>,
-    /// Leaves T5 out: its features are zeros, as in diffusers.
+    /// Leaves out T5: its features are zeros, as in diffusers.
     #[arg(long)]
     without_t5: bool,
-    /// A file in the layout of Stability and ComfyUI whose transformer, and autoencoder if it has one, replace the directory's.
+    /// A file in the layout of Stability and ComfyUI whose transformer, and autoencoder if it has one,
+    /// replace the directory's.
     #[arg(long, value_name = "FILE")]
     single_file: Option<PathBuf>,
-    /// The time grid; diffusers' applies the shift twice [default: that of diffusers].
+    /// The time grid; the double shift is diffusers' [default: double-shift].
     #[arg(long, value_enum)]
     grid: Option<Grid>,
-    /// Initial latents, `[B, C, H, W]` under the name `latents` in a safetensors file: one for each picture, in the place of noise.
+    /// Initial latents instead of noise, `[B, C, H, W]` under the name `latents` in a safetensors file:
+    /// one per image.
     #[arg(long, value_name = "FILE")]
     latents: Option<PathBuf>,
-    /// Writes `tensors.safetensors` beside the pictures: `final_latents`, and `decoded`, the autoencoder's output before clamping.
+    /// Writes `tensors.safetensors` beside the images: `final_latents`, and `decoded`, the autoencoder's
+    /// output before clamping.
     #[arg(long)]
     save_latents: bool,
 }
 
 impl DirectoryArgs {
-    /// The first option that was given, of those that need a model directory.
+    /// The first given option that needs a model directory.
     pub fn first_given(&self) -> Option<&'static str> {
         let given = [
             ("--height", self.height.is_some()),
@@ -78,7 +82,7 @@ impl DirectoryArgs {
 /// A time grid by name.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Grid {
-    /// As diffusers makes it: the shift of the scheduler's configuration is applied twice.
+    /// The grid of diffusers: the shift of the scheduler's configuration is applied twice.
     DoubleShift,
     /// The shift is applied once.
     SingleShift,
@@ -86,13 +90,13 @@ enum Grid {
     Linear,
 }
 
-/// Tokens that T5 reads where nothing is said, as in diffusers.
+/// Default number of tokens that T5 reads, as in diffusers.
 const MAX_SEQUENCE_LENGTH: usize = 256;
-/// The scale of guidance of SD3.5-Medium.
+/// Guidance scale of SD3.5-Medium.
 const GUIDANCE: f64 = 4.5;
 
-/// How the run that trained an adapter, if it lies in one, read its prompts: an adapter is shown under the embeddings that it was trained
-/// with.
+/// Configuration of the run that trained an adapter, if the adapter lies in a run directory: sampling uses
+/// the embeddings of its training.
 ///
 /// # Errors
 /// If the run's configuration cannot be read.
@@ -106,7 +110,7 @@ fn run_of(adapter: &Path) -> Result<Option<Sd3Config>> {
     sd3.with_context(|| format!("{}: sd3", path.display()))
 }
 
-/// Makes the pictures that are asked for.
+/// Samples the images of the options with a model directory.
 pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
     picture::check_directory_of(&args.output)?;
     let device = Device::default();
@@ -152,7 +156,7 @@ pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
         let (channels, takes) = (latents.dims()[1], pipeline.latent_shape()[0]);
         ensure!(channels == takes, "--latents has {channels} channels, the model takes {takes}");
     }
-    // All at once, with the empty prompt of guidance, before the transformer is there.
+    // Encode all prompts at once, with the empty prompt for guidance, before the transformer is loaded.
     pipeline.conditions(&prompts.iter().map(|prompt| prompt.text.as_str()).chain([""]).collect::<Vec<_>>())?;
     let prompts = Prompts(pipeline.encode(&prompts)?);
     let mut transformer = pipeline.transformer()?;

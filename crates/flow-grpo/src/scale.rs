@@ -1,4 +1,4 @@
-//! How an epoch's time and memory grow with its groups and with its denoising steps: a table and a plot.
+//! Growth of an epoch's time and memory with its groups and with its denoising steps, as a table and a plot.
 
 use std::{path::Path, sync::Arc};
 
@@ -16,19 +16,19 @@ use crate::{
     train_config::TrainConfig,
 };
 
-/// Groups of an epoch, with the configured number of steps.
+/// Numbers of groups, with the configured number of steps.
 const GROUPS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
-/// Denoising steps, with [`GROUPS_OF_STEPS`] groups.
+/// Numbers of denoising steps, with [`GROUPS_OF_STEPS`] groups.
 const STEPS: [usize; 4] = [5, 10, 20, 40];
 const GROUPS_OF_STEPS: usize = 8;
 
-/// What an epoch took.
+/// Time and memory of an epoch.
 struct Cost {
     time: EpochTimes,
     peak_mib: Option<u64>,
 }
 
-/// Times one epoch of `config` for each number of groups and of steps; prints a table and draws the plot.
+/// Times one epoch of `config` for each number of groups and of steps, prints a table and draws the plot.
 pub fn scale(config: &TrainConfig, card: &Card, network: &Dit<Plain>, plot: &Path, device: &Device) -> Result<()> {
     output::print(format!("{} with {} threads\n\n", backend::NAME, backend::workers()))?;
     output::print(format!(
@@ -66,7 +66,7 @@ pub fn scale(config: &TrainConfig, card: &Card, network: &Dit<Plain>, plot: &Pat
     write_atomically(plot, curves(&panels)?.as_bytes()).with_context(|| format!("cannot write {}", plot.display()))
 }
 
-/// One epoch, after one that is not counted.
+/// Measures one epoch, after a warm-up epoch.
 fn epoch(config: &TrainConfig, card: &Card, network: &Dit<Plain>, device: &Device) -> Result<Cost> {
     let prompts = card.encode(&shapes::prompts(Split::Train).prompts)?;
     let task = Task {

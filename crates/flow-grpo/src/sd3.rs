@@ -1,4 +1,5 @@
-//! Stable Diffusion 3 as a pipeline: a model directory, its text encoders when they are needed, its autoencoder.
+//! Stable Diffusion 3 as a pipeline: a model directory with its text encoders and autoencoder, loaded
+//! when needed.
 
 use std::{
     collections::BTreeMap,
@@ -25,45 +26,46 @@ use crate::{
     output,
 };
 
-/// What a model directory leaves open.
+/// Settings for a model directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sd3Config {
-    /// Height and width of the pictures, in pixels.
+    /// Height and width of the images, in pixels.
     pub resolution: usize,
     /// Tokens of a prompt that T5 reads.
     pub max_sequence_length: usize,
-    /// Whether T5 reads prompts; without it its features are zeros.
+    /// Whether T5 reads prompts; without T5 its features are zeros.
     pub t5: bool,
-    /// A file in the layout of Stability and ComfyUI whose transformer (and autoencoder) replace the directory's; empty for none.
+    /// A file in the layout of Stability and ComfyUI whose transformer (and autoencoder) replace the
+    /// directory's; empty for none.
     pub single_file: String,
-    /// Whether the backward pass computes the inside of every block again instead of keeping it: less memory, more time, the same
-    /// gradients.
+    /// Activation checkpointing: the backward pass recomputes every block instead of keeping its activations.
+    /// Less memory, more time, the same gradients.
     pub recompute: bool,
 }
 
-/// More tokens than T5 was trained on.
+/// Upper bound on the tokens that T5 reads.
 const MOST_TOKENS: usize = 512;
-/// Larger pictures than any model makes.
+/// Upper bound on the height and width of images.
 const MOST_PIXELS: usize = 8192;
 
 impl Sd3Config {
-    /// All that is out of range, one sentence each, beginning with the key.
+    /// Lists all values that are out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {
         let counts =
             [("resolution", self.resolution, MOST_PIXELS), ("max_sequence_length", self.max_sequence_length, MOST_TOKENS)];
         counts.into_iter().filter_map(|(key, value, most)| grpo::ranges::count(key, value, most)).collect()
     }
 
-    /// What of a directory is used.
+    /// The parts of a directory that are used.
     pub fn choices(&self) -> Choices {
         let single_file = (!self.single_file.is_empty()).then(|| PathBuf::from(&self.single_file));
         Choices { single_file, without_t5: !self.t5 }
     }
 }
 
-/// A model directory with what surrounds its transformer. What reads prompts is in memory only while it does, CLIP and T5 at different
-/// times; the autoencoder from its first use on.
+/// A model directory as a pipeline. CLIP and T5 are in memory only while they encode, one after the other;
+/// the autoencoder stays from its first use on.
 pub struct Sd3 {
     directory: ModelDirectory,
     latent_shape: [usize; 3],
@@ -75,19 +77,19 @@ pub struct Sd3 {
     device: Device,
 }
 
-/// What is known of prompts.
+/// The embedding caches of prompts.
 struct Embeddings {
     clip: Shelf<2>,
     t5: Option<Shelf<1>>,
-    /// Of every prompt that was asked for, the one that is handed out.
+    /// The joined embeddings of the prompts that were requested.
     joined: BTreeMap<String, Embedding>,
 }
 
 impl Sd3 {
-    /// The pipeline of a model directory for pictures of `[height, width]` pixels.
+    /// Opens a model directory for images of `[height, width]` pixels.
     ///
     /// # Errors
-    /// If the directory is not a whole model of SD3's kind, or pictures of this size do not fit it.
+    /// If the directory is not a complete model of the SD3 family, or images of this size do not fit it.
     pub fn open(
         directory: ModelDirectory,
         [height, width]: [usize; 2],
@@ -121,36 +123,37 @@ impl Sd3 {
         Ok(Self { directory, latent_shape, max_sequence_length, decoder, embeddings, recompute, made_by, device })
     }
 
-    /// Says whether backward passes compute the inside of every block again, which the estimate of memory must know.
+    /// Sets whether backward passes use activation checkpointing, which the estimate of memory depends on.
     #[must_use]
     pub fn recomputing(self, recompute: bool) -> Self {
         Self { recompute, ..self }
     }
 
     /// # Errors
-    /// If the transformer's weights alone are more than there is memory.
+    /// If the transformer's weights alone need more than the available memory.
     pub fn check_room_for_transformer(&self) -> Result<()> {
         let bytes = self.directory.transformer_bytes::<Plain>(PRECISION, &self.device);
         check_room("the transformer", bytes, "use a smaller model or a machine with more")
     }
 
-    /// The transformer.
+    /// Loads the transformer.
     pub fn transformer(&self) -> Result<Transformer<Plain>> {
         Ok(self.directory.transformer(PRECISION, &self.device)?)
     }
 
-    /// The autoencoder, which is loaded when it is asked for first.
+    /// The autoencoder, which is loaded on first use.
     fn vae(&self) -> Result<Arc<VaeDecoder>> {
         let mut decoder = self.decoder.lock().expect("nothing panics while it holds the decoder");
         if let Some(decoder) = &*decoder {
             return Ok(decoder.clone());
         }
-        // In f32, as in the reference code: the decoder's activations grow beyond what 16 bits hold well.
+        // In f32, as in the reference code: the decoder's activations are too large for 16 bits.
         let loaded = Arc::new(VaeDecoder(self.directory.vae(FloatDType::F32, &self.device)?));
         Ok(decoder.insert(loaded).clone())
     }
 
-    /// Reads the prompts that were not read before: first CLIP reads all of them, then T5, so that only one is in memory at a time.
+    /// Encodes new prompts: first all of them with CLIP, then with T5, so that only one encoder is in
+    /// memory at a time.
     fn learn(&self, Embeddings { clip, t5, .. }: &mut Embeddings, texts: &[&str]) -> Result<()> {
         let unknown = clip.unknown(texts);
         if !unknown.is_empty() {
@@ -172,7 +175,7 @@ impl Sd3 {
         Ok(())
     }
 
-    /// The embedding of a prompt that has been learnt.
+    /// The embedding of a prompt whose features are in the caches.
     fn join(&self, Embeddings { clip, t5, joined }: &mut Embeddings, text: &str) -> Embedding {
         let embed = || {
             let t5 = t5.as_ref().map(|t5| t5.of(text)).map(|[hidden]| hidden);
@@ -182,7 +185,7 @@ impl Sd3 {
     }
 }
 
-/// Says what an encoder does not see.
+/// Logs that an encoder cuts prompts.
 fn note_cut(encoder: &str, tokens: usize, cut: usize, of: usize) {
     if cut > 0 {
         output::log(format!(
@@ -191,7 +194,7 @@ fn note_cut(encoder: &str, tokens: usize, cut: usize, of: usize) {
     }
 }
 
-/// What to do where T5 is too large.
+/// Advice if T5 is too large.
 const WITHOUT_T5: &str =
     "leave it out: `sample --without-t5`, `train --set sd3.t5=false`; long prompts are then followed less well";
 
@@ -254,20 +257,20 @@ impl Pipeline for Sd3 {
     }
 }
 
-/// The autoencoder as what makes pictures of latents, a few at a time.
+/// The autoencoder as a decoder of latents, a few at a time.
 struct VaeDecoder(Vae<Plain>);
 
-/// Pixels that are sampled together: four pictures of 512 x 512, which keep a GPU busy.
+/// Pixels that are sampled together: four images of 512 x 512, which keep a GPU busy.
 const PIXELS_TOGETHER: usize = 1 << 20;
-/// Small pictures are sampled so many together.
+/// Upper bound on small images that are sampled together.
 const MOST_TOGETHER: usize = 16;
-/// Pictures that are decoded together.
+/// Images that are decoded together.
 const DECODED_TOGETHER: usize = 2;
-/// Numbers that the decoder of SD3 needs for each pixel: about a gigabyte for a picture of 512 x 512 pixels.
+/// Values per pixel that the decoder of SD3 needs: about a gigabyte for an image of 512 x 512 pixels.
 const DECODED_PER_PIXEL: usize = 1024;
 
 impl VaeDecoder {
-    /// The decoder's output before it is clamped, `[b, 3, H, W]` of a few pictures after the other.
+    /// The decoder's output before clamping, `[b, 3, H, W]` for a few images at a time.
     fn batches(&self, latents: &Tensor<Plain, 4>) -> impl Iterator<Item = Tensor<Plain, 4>> {
         let rows = latents.dims()[0];
         let batch = move |from: usize| self.0.decode(latents.clone().narrow(0, from, DECODED_TOGETHER.min(rows - from)));
@@ -281,18 +284,18 @@ impl Decode<Plain> for VaeDecoder {
     }
 }
 
-/// What sampling leaves behind beside pictures, on the host.
+/// Results of sampling, on the host.
 pub struct Sampled {
-    /// The pictures, in the order of the latents.
+    /// The images, in the order of the latents.
     pub images: Vec<Image>,
     /// The latents at t = 0, `[B, C, h, w]`.
     pub final_latents: TensorData,
-    /// What the autoencoder makes of them, before clamping, `[B, 3, H, W]`.
+    /// The autoencoder's output before clamping, `[B, 3, H, W]`.
     pub decoded: TensorData,
 }
 
 impl Sd3 {
-    /// Pictures of latents, with what they are made of.
+    /// Decodes latents to images and returns both, with the output before clamping.
     pub fn finish(&self, final_latents: Tensor<Plain, 4>) -> Result<Sampled> {
         let (mut images, mut decoded) = (Vec::new(), Vec::new());
         for batch in self.vae()?.batches(&final_latents) {
@@ -315,7 +318,7 @@ pub fn read_latents(path: &Path, device: &Device) -> Result<Tensor<Plain, 4>> {
     Ok(Tensor::from_data(data, device))
 }
 
-/// Writes what sampling left behind, beside the pictures.
+/// Writes latents and decoder output of sampling to a safetensors file.
 pub fn write_tensors(sampled: Sampled, path: &Path) -> Result<()> {
     let tensors = [("final_latents", sampled.final_latents), ("decoded", sampled.decoded)];
     let tensors = tensors.into_iter().map(|(name, data)| (name.to_owned(), data)).collect();

@@ -1,8 +1,8 @@
-//! TensorBoard event files: every number of a run and the pictures of its evaluations.
+//! TensorBoard event files: the numbers of a run and the images of its evaluations.
 //!
-//! A file is a sequence of records, each its length, a checksum of that, a protocol buffer `Event`, and a checksum of it. Every session
-//! writes a file of its own; one that goes on says after which step, and TensorBoard drops what an interrupted session wrote
-//! beyond that.
+//! A file is a sequence of records: length, checksum of the length, a protocol buffer `Event`, checksum of
+//! the event. Every session writes its own file. The file of a resumed session names the step it starts
+//! after, and TensorBoard drops later steps of interrupted sessions.
 //!
 //! Source: `event.proto`, `summary.proto` and `record_writer.cc` of TensorFlow.
 
@@ -67,22 +67,24 @@ struct SessionLog {
 
 /// `SessionLog.START`
 const START: i32 = 1;
-/// The colorspace of RGB pictures.
+/// The colorspace of RGB images.
 const RGB: i32 = 3;
 
-/// An event file that is being written.
+/// An open event file.
 #[derive(Debug)]
 pub struct EventFile(File);
 
 impl EventFile {
-    /// A new file in a directory, behind those of earlier sessions; steps after `done` that they wrote count no more.
+    /// Creates the file after those of earlier sessions in a directory, whose steps after `done` are
+    /// invalidated.
     pub fn create(directory: &Path, done: usize) -> Result<Self> {
         let unwritable = || format!("cannot write event files to {}", directory.display());
         fs::create_dir_all(directory).with_context(unwritable)?;
         let number = |name: &str| name.strip_prefix(PREFIX)?.split('.').next()?.parse::<u64>().ok();
         let entries = fs::read_dir(directory).with_context(unwritable)?;
         let newest = entries.filter_map(|entry| number(entry.ok()?.file_name().to_str()?)).max();
-        // TensorBoard reads files in the order of their names, which must not follow a clock that goes backwards.
+        // TensorBoard reads files in the order of their names, which must not depend on a clock that
+        // goes backwards.
         let number = newest.map_or(0, |newest| newest + 1).max(now() as u64);
         let path = directory.join(format!("{PREFIX}{number:012}.flow-grpo"));
         let mut file = Self(File::create_new(&path).with_context(|| format!("cannot write {}", path.display()))?);
@@ -91,14 +93,14 @@ impl EventFile {
         Ok(file)
     }
 
-    /// Every number of a line of `metrics.jsonl`, under its path behind `prefix`.
+    /// Writes every number of a line of `metrics.jsonl`, under its path behind `prefix`.
     pub fn scalars(&mut self, prefix: &str, step: usize, line: &Value) -> Result<()> {
         let mut value = Vec::new();
         collect(prefix, line, &mut value);
         self.write(step, |event| event.summary = Some(Summary { value }))
     }
 
-    /// A PNG file.
+    /// Writes the image of a PNG file.
     pub fn picture(&mut self, tag: &str, step: usize, png: &Path) -> Result<()> {
         let unreadable = || format!("cannot read {}", png.display());
         let (width, height) = image::image_dimensions(png).with_context(unreadable)?;
@@ -108,7 +110,7 @@ impl EventFile {
         self.write(step, |event| event.summary = Some(Summary { value }))
     }
 
-    /// Puts what was written on the disk.
+    /// Syncs the file to the disk.
     pub fn sync(&self) -> Result<()> {
         self.0.sync_data().context(UNWRITABLE)
     }
@@ -126,7 +128,7 @@ impl EventFile {
 const UNWRITABLE: &str = "cannot write to the TensorBoard event file";
 const PREFIX: &str = "events.out.tfevents.";
 
-/// Every number below a value, under its path; entries of a list that name a step go by that.
+/// Collects every number in a value, under its path; entries of a list that have a step are named after it.
 fn collect(path: &str, value: &Value, into: &mut Vec<SummaryValue>) {
     let join = |name: &str| format!("{path}/{name}");
     match value {
@@ -145,7 +147,7 @@ fn collect(path: &str, value: &Value, into: &mut Vec<SummaryValue>) {
     }
 }
 
-/// CRC-32C, turned and shifted so that a checksum of data that holds checksums is not one of them.
+/// CRC-32C, rotated and shifted, so that a checksum of data that contains checksums is safe.
 fn masked_checksum(bytes: &[u8]) -> [u8; 4] {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
 }

@@ -1,4 +1,5 @@
-//! Training: Flow-GRPO from a base model, evaluated on held-out prompts, in a run directory.
+//! Training: reinforcement learning from a base model, with evaluations on held-out prompts, in a
+//! run directory.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -51,7 +52,7 @@ use crate::{
     warnings::Warnings,
 };
 
-/// Trains from the configured base model; `live` shows it on the whole terminal.
+/// Trains from the configured base model; `live` shows the full-screen view.
 pub fn train(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device) -> Result<()> {
     check_begun(config, run)?; // Before anything is written or takes its time.
     if Path::new(&config.base).is_dir() {
@@ -80,7 +81,7 @@ pub fn train(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
 }
 
 /// # Errors
-/// If the run has a checkpoint, and cannot go on from it under this configuration.
+/// If the run has a checkpoint and cannot resume from it under this configuration.
 fn check_begun(config: &TrainConfig, run: &RunDir) -> Result<()> {
     let Some((saved, warning)) = SavedState::newest(run)? else { return Ok(()) };
     warning.into_iter().for_each(output::log);
@@ -127,12 +128,13 @@ fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
     let PromptsConfig { train, validation, test, unseen, .. } = &config.prompts;
     let (train, validation) = (read("prompts.train", train)?, read("prompts.validation", validation)?);
     let (test, unseen) = (optional("prompts.test", test)?, optional("prompts.unseen", unseen)?);
-    // What can be wrong is said before encoding, which takes its time.
+    // Report errors of the mix before encoding, which takes time.
     mix(train.iter(), &config.prompts.mix)?;
     let unread = validation.iter().map(|prompt| EncodedPrompt { prompt: prompt.clone(), condition: () });
     check_numbers(config, &Prompts(unread.collect()), pipeline.picture_shape())?;
     pipeline.check_room_for_transformer()?;
-    // From here on the run can be resumed. All prompts at once, and before the transformer is there: text encoders are larger than it.
+    // From here on the run can be resumed. Encode all prompts at once and before the transformer is loaded:
+    // text encoders are larger than it.
     run.configure(config)?;
     pipeline.encode(&[vec![Prompt::plain("")], train, validation, test, unseen].concat())?;
     let transformer = pipeline.transformer()?;
@@ -154,11 +156,11 @@ fn check_numbers<C>(config: &TrainConfig, validation: &Prompts<C>, picture_shape
     Ok(())
 }
 
-/// What a checkpoint holds beside numbers by parameter. The positions of all streams of random numbers are those of the epoch.
+/// The metadata of a checkpoint. The streams of random numbers need no position besides the epoch.
 #[derive(Debug, Serialize, Deserialize)]
 struct Counters {
     epoch: usize,
-    /// Whether the evaluation after this epoch is still to come.
+    /// Whether the evaluation after this epoch is still due.
     evaluation_due: bool,
     kl_weight: f64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,7 +172,7 @@ struct Counters {
 
 impl Counters {
     /// # Errors
-    /// If a number is none that a run can have.
+    /// If a value is impossible for a run.
     fn check(&self, saved: &SavedState) -> Result<()> {
         let Self { epoch, kl_weight, loss_scale, watched, config, .. } = self;
         saved.check_name(*epoch)?;
@@ -203,7 +205,7 @@ struct Session<'a, N: Trainable<Training, P::Condition>, P: Pipeline> {
     watched: Watched,
     inputs: Inputs,
     evaluation_due: bool,
-    /// When the report was written last, and how long that took.
+    /// Time and duration of the last report.
     reported: Option<(Instant, Duration)>,
     warnings: Warnings,
 }
@@ -263,7 +265,7 @@ where
                 old: state.old,
                 optimizer: state.optimizer,
                 kl_weight,
-                // A run that was begun in another precision begins with the first scale.
+                // A run that started in another precision starts with the initial scale.
                 loss_scale: backend::SCALES_LOSS.then(|| loss_scale.unwrap_or_default()),
                 epoch,
             });
@@ -292,7 +294,7 @@ where
         Ok(session)
     }
 
-    /// What the run needs: latents are alive twice while the parts of a rollout are joined, and once more as pictures.
+    /// Estimated memory. Latents exist twice while rollout batches are concatenated, and once more as images.
     fn needs(&self) -> Needs {
         let grpo = &self.config.grpo;
         let kept = grpo.kept_latents();
@@ -326,7 +328,7 @@ where
             if self.watched.stopped {
                 self.view.say("a rule has ended this run; to go on, begin another from its weights");
             }
-            // A kill may have come between a checkpoint and what is made from it.
+            // A kill may have come between a checkpoint and the files derived from it.
             self.save(run)?;
             self.write_best(run)?;
         }
@@ -347,10 +349,10 @@ where
         Ok(())
     }
 
-    /// Trains to the end.
+    /// Trains until the last epoch.
     ///
     /// # Errors
-    /// [`Stopped`] if the user interrupts; what was not done to its end is as if it had not been begun.
+    /// [`Stopped`] if the user interrupts; unfinished work has no effect.
     fn go_on(&mut self, run: &mut RunDir, started: Instant) -> Result<()> {
         let done = self.trainer.epoch();
         if self.evaluation_due {
@@ -389,7 +391,7 @@ where
         Ok(())
     }
 
-    /// The next epoch; if it is stopped, the state is that before it.
+    /// Runs the next epoch; if it is stopped, the state before it is restored.
     fn iterate(&mut self, run: &RunDir) -> Result<Iteration> {
         let before = self.trainer.state();
         match self.trainer.iterate() {
@@ -404,7 +406,7 @@ where
         }
     }
 
-    /// Writes the report. One that cannot be written or drawn is no reason to lose a run.
+    /// Writes the report. A failure is no reason to lose a run.
     fn report(&mut self, run: &RunDir) {
         let started = Instant::now();
         if let Err(error) = report::write(run, self.config, self.pipeline.made_by()) {
@@ -418,7 +420,7 @@ where
         started.elapsed().mul_f64((self.config.epochs - self.trainer.epoch()) as f64 / epochs)
     }
 
-    /// What is about to happen, for people.
+    /// Describes the run for people.
     fn plan(&self, run: &RunDir) -> String {
         let grpo = &self.config.grpo;
         let images = grpo.groups * grpo.group_size;
@@ -441,7 +443,7 @@ where
         format!("{plan}\n      {}\n      {}", self.evaluation_plan(), self.needs().line())
     }
 
-    /// What evaluations will show.
+    /// Describes the evaluations for people.
     fn evaluation_plan(&self) -> String {
         let samples = self.config.evaluation_samples;
         let rows = |prompts: &Prompts<P::Condition>| prompts.rows(samples);
@@ -459,7 +461,7 @@ where
         format!("validation every {every} epochs: {}{note}{ends}; {EVALUATION_STEPS} ODE steps", size(&self.validation))
     }
 
-    /// How long training will take if it keeps the pace of the first evaluation.
+    /// Estimates the time of training from the pace of the first evaluation.
     fn estimated_time(&self, evaluation: Duration) -> Duration {
         let TrainConfig { grpo, epochs, evaluate_every, evaluation_samples, .. } = self.config;
         let sets = std::iter::once(&self.validation).chain(&self.test).chain(&self.unseen);
@@ -473,8 +475,9 @@ where
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 
-    /// Evaluates the averaged policy on the validation prompts, and keeps it if none was better; on test and unseen prompts, which
-    /// choose nothing, only at both ends.
+    /// Evaluates the averaged policy on the validation prompts and saves it if it is the best so far.
+    /// Test and unseen prompts, which choose nothing, are evaluated only before the first and after
+    /// the last epoch.
     fn evaluate(&mut self, run: &mut RunDir) -> Result<()> {
         let epoch = self.trainer.epoch();
         let policy = self.trainer.averaged_policy();
@@ -510,7 +513,7 @@ where
         Ok(())
     }
 
-    /// Evaluates on prompts, if there are some, before the first and after the last epoch.
+    /// Evaluates on prompts, if there are any, before the first and after the last epoch.
     fn evaluate_at_ends(
         &self,
         policy: &N::InnerModule,
@@ -524,7 +527,7 @@ where
         Ok(Some(self.evaluate_on(policy, prompts, &rows, &run.samples(name, epoch))?.0))
     }
 
-    /// The line of an epoch, with what its pictures are worth beside the reward.
+    /// The line of an epoch, with gold rewards and monitors of its images.
     fn epoch_metrics(&self, iteration: &Iteration) -> Result<EpochLine> {
         let prompts = self.trainer.prompts();
         let prompts: Vec<&Prompt> = iteration.rows.iter().map(|row| &prompts[row.prompt].prompt).collect();
@@ -535,12 +538,12 @@ where
         Ok(EpochLine { event: "epoch", metrics, gold, monitors })
     }
 
-    /// Whether the state after this epoch is one that must not be lost: the best, or the last one.
+    /// Whether the state after this epoch must be saved: it is the best one, or a rule ended the run.
     fn must_save(&self, epoch: usize) -> bool {
         self.watched.stopped || self.watched.best.is_some_and(|best| best.epoch == epoch)
     }
 
-    /// Does what the rules ask for, given the numbers of an evaluation, and writes down why.
+    /// Applies the rules to an evaluation, and records each action with its reason.
     fn apply_rules(&mut self, evaluation: &Value, run: &mut RunDir) -> Result<()> {
         let epoch = self.trainer.epoch();
         for rule in &self.config.rules {
@@ -554,7 +557,8 @@ where
                     reason += &format!("; the KL weight goes from {weight} to {}", weight * factor);
                 }
                 Action::RollBack {} => match self.watched.best.filter(|best| best.epoch < epoch) {
-                    // Gone if the run was taken back to before a later best, whose coming had removed it.
+                    // Missing if the run was rolled back to before a later best, whose checkpoint had
+                    // replaced it.
                     Some(best) if !run.checkpoint(best.epoch).exists() => {
                         reason += &format!("; the checkpoint of epoch {} is gone, nothing is done", best.epoch);
                     }
@@ -574,7 +578,7 @@ where
         Ok(())
     }
 
-    /// Writes the best policy again from its checkpoint, if that is there and whole.
+    /// Restores the files of the best policy from its checkpoint, if that is there and intact.
     fn write_best(&mut self, run: &RunDir) -> Result<()> {
         let Some(path) = self.watched.best.map(|best| run.checkpoint(best.epoch)).filter(|path| path.exists()) else {
             return Ok(());
@@ -599,7 +603,7 @@ where
         Ok(())
     }
 
-    /// The monitors of an evaluation; the first one's pictures are those of the base model.
+    /// The monitors of an evaluation; the images of the first evaluation are those of the base model.
     fn monitors(&mut self, images: &[Image], rows: &[Row]) -> Result<Monitors> {
         let features = Features::of(images);
         let prompts: Vec<&Prompt> = rows.iter().map(|row| self.validation.prompt(row)).collect();
@@ -632,7 +636,7 @@ where
         Ok((prompts.evaluate(&images, rows, Some(self.trainer.reward()))?, images))
     }
 
-    /// The resumable state and the policy, each written in one go.
+    /// Writes the resumable state and the policy, each atomically.
     fn save(&self, run: &RunDir) -> Result<()> {
         run.sync_records()?;
         let TrainerState { weights, average, old, optimizer, kl_weight, loss_scale, epoch } = self.trainer.state();
@@ -653,38 +657,39 @@ where
     }
 }
 
-/// How the evaluations of a run sample.
+/// Sampling settings of a run's evaluations.
 pub fn sampling(config: &TrainConfig) -> Sampling {
     let rollout = &config.grpo.rollout;
     let key = Key::new(config.seed, Purpose::Evaluation);
     Sampling { key, grid: rollout.grid, steps: EVALUATION_STEPS, guidance: config.evaluation_guidance }
 }
 
-/// What sample grids of the validation prompts are called.
+/// Name of the sample grids of the validation prompts.
 pub const VALIDATION: &str = "validation";
-/// The same for the test prompts.
+/// Name of the sample grids of the test prompts.
 pub const TEST: &str = "test";
-/// The same for the unseen prompts.
+/// Name of the sample grids of the unseen prompts.
 pub const UNSEEN: &str = "unseen";
 
-/// Time between two reports in the middle of a run, in units of what the last one took: reports take 2 % of a run at most.
+/// Time between two reports during a run, in units of the duration of the last one, so that reports take at
+/// most 2 % of a run.
 const REPORT_SHARE: u32 = 50;
 
 /// ODE steps of an evaluation, as in the paper.
 const EVALUATION_STEPS: usize = 40;
 
-/// What a trained transition costs, in denoising steps: a forward and a backward pass.
+/// Cost of a trained transition in denoising steps: a forward and a backward pass.
 const TRANSITION_COST: usize = 4;
 
-/// Rows that a picture is for the network: two under guidance.
+/// Network rows per sample: 2 with guidance, otherwise 1.
 fn rows_of(guidance: f64) -> usize {
     if guidance == 1.0 { 1 } else { 2 }
 }
 
-/// Which of the training prompts are drawn how often.
+/// Builds the mix of the kinds of prompt.
 ///
 /// # Errors
-/// If the configured weights fit no prompts.
+/// If the configured weights do not fit the prompts.
 fn mix<'a>(prompts: impl ExactSizeIterator<Item = &'a Prompt>, weights: &BTreeMap<String, f64>) -> Result<Mix> {
     if weights.is_empty() {
         return Ok(Mix::even(prompts.len()));

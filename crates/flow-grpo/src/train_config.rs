@@ -1,4 +1,4 @@
-//! What a training run is told.
+//! Configuration of a training run.
 
 use std::collections::BTreeMap;
 
@@ -23,54 +23,58 @@ use crate::{
 pub struct TrainConfig {
     /// Seed of every random draw.
     pub seed: u64,
-    /// Iterations of Flow-GRPO.
+    /// Number of epochs.
     pub epochs: usize,
     /// The base model: the name of a built-in checkpoint, the path of one, or a model directory in the layout of diffusers.
     pub base: String,
-    /// What is trained: all weights or an adapter.
+    /// The trained parameters: all weights or an adapter.
     pub tuning: Tuning,
-    /// An adapter to start from, a directory of PEFT's or a file of diffusers'; empty for a fresh one.
+    /// An adapter to start from, a directory of PEFT or a file of diffusers; empty for a new one.
     pub adapter: String,
     /// Epochs between two checkpoints.
     pub checkpoint_every: usize,
-    /// How many of the newest checkpoints are kept, beside that of the best evaluation.
+    /// Number of newest checkpoints that are kept, besides the checkpoint of the best evaluation.
     pub keep_checkpoints: usize,
-    /// The number of an evaluation that says which one is best: `overall`, `tags.KIND`, `rewards.NAME`, ….
+    /// The number of an evaluation that chooses the best one: `overall`, `tags.KIND`, `rewards.NAME`, ….
     pub best_by: String,
-    /// Epochs between two evaluations; there is one before the first epoch and one after the last as well.
+    /// Epochs between two evaluations; the first comes before the first epoch, the last after the last epoch.
     pub evaluate_every: usize,
-    /// Pictures of each kind of prompt in an evaluation, spread evenly over the prompts of the kind; 0 takes every prompt once.
+    /// Images per kind of prompt in an evaluation, spread evenly over the prompts of the kind; 0 takes every
+    /// prompt once.
     pub evaluation_samples: usize,
-    /// Scale of classifier-free guidance in evaluations; 1 is none.
+    /// Scale of classifier-free guidance in evaluations; 1 turns guidance off.
     pub evaluation_guidance: f64,
-    /// What is asked for.
+    /// The prompts for training and evaluation.
     pub prompts: PromptsConfig,
     /// Rewards by name, with their weights.
     pub rewards: BTreeMap<String, f32>,
-    /// Rewards that are measured on the same pictures and not trained on: what the trained ones stand in for.
+    /// Gold rewards: measured on the same images but not trained on, they are the goal behind the
+    /// trained rewards.
     pub gold: Vec<String>,
-    /// What a run does by itself when a number of an evaluation goes wrong.
+    /// Automatic actions when a number of an evaluation goes wrong.
     pub rules: Vec<Rule>,
-    /// What a model directory leaves open; absent for other base models.
+    /// Settings for a model directory; absent for other base models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sd3: Option<Sd3Config>,
-    /// The algorithm.
+    /// Settings of the reinforcement learning.
     pub grpo: GrpoConfig,
 }
 
-/// What the model is asked for: built-in sets (`shapes:train`, …) or prompt files.
+/// The prompts of a run: built-in sets (`shapes:train`, …) or prompt files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PromptsConfig {
-    /// Trained on.
+    /// Prompts for training.
     pub train: String,
-    /// Evaluated on while training goes on: chooses the best checkpoint, and people choose settings by it.
+    /// Prompts for evaluation during training, which chooses the best checkpoint; people choose
+    /// settings by it, too.
     pub validation: String,
-    /// Evaluated on at the start and the end, so it chooses nothing; empty for none.
+    /// Prompts for evaluation before the first and after the last epoch, which chooses nothing;
+    /// empty for none.
     pub test: String,
-    /// The same for prompts of another sort; empty for none.
+    /// Prompts of another sort, evaluated like the test prompts; empty for none.
     pub unseen: String,
-    /// How often each kind of prompt is drawn, relative to the others; empty draws every prompt equally often.
+    /// Relative weights of the kinds of prompt; empty draws every prompt equally often.
     pub mix: BTreeMap<String, f64>,
 }
 

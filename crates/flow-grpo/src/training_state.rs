@@ -1,7 +1,7 @@
 //! The state of an optimisation on disk: weights, average and moments by parameter name, with counters in the metadata.
 //!
-//! Shared by pre-training and Flow-GRPO. One safetensors file, f32, written atomically, with a digest: what is read back is what was
-//! written, bit for bit.
+//! Shared by pre-training and Flow-GRPO. A state is one safetensors file in f32, written atomically, with a
+//! digest, so that the values read equal the values written, bit for bit.
 
 use std::{
     collections::BTreeMap,
@@ -28,24 +28,24 @@ use crate::{
     run_dir::RunDir,
 };
 
-/// Everything that an optimiser changes.
+/// The state of an optimisation.
 #[derive(Clone, Debug)]
 pub struct TrainingState {
     /// The weights.
     pub weights: Parameters<Plain>,
-    /// Their moving average.
+    /// The moving average of the weights.
     pub average: Parameters<Plain>,
-    /// The weights of an old policy that samples, for algorithms that have one.
+    /// The weights of the old policy, for algorithms that have one.
     pub old: Option<Parameters<Plain>>,
     /// The optimiser's moments and count.
     pub optimizer: AdamWState<Plain>,
 }
 
-/// The parts that every state has, and the one of algorithms with an old policy.
+/// The parts of every state, and the extra part of algorithms with an old policy.
 const PARTS: [&str; 4] = ["weights", "average", "first", "second"];
 const OLD: &str = "old";
 
-/// The metadata entry that holds the digest of the whole state and the [`Progress`].
+/// The metadata key of the digest of the whole state and the [`Progress`].
 const PROGRESS: &str = "progress";
 
 #[derive(Serialize, Deserialize)]
@@ -54,30 +54,30 @@ struct Progress<C> {
     counters: C,
 }
 
-/// Whether a file is a training state, whole or not.
+/// Whether a file is a training state, complete or not.
 pub fn is_state(file: &WeightsFile) -> bool {
     file.metadata(PROGRESS).is_ok()
 }
 
-/// The file of a state whose bytes are what was written.
+/// A training state read from a file and verified by its digest.
 #[derive(Debug)]
 pub struct SavedState {
     path: PathBuf,
     tensors: BTreeMap<String, TensorData>,
-    /// TOML, because `serde_json` reads some numbers back with another last bit.
+    /// The progress as TOML, because `serde_json` changes the last bit of some numbers.
     progress: String,
 }
 
 impl SavedState {
-    /// Reads a file and compares it with the digest in it.
+    /// Reads a file and verifies its digest.
     ///
     /// # Errors
-    /// If it is no training state, or damaged, or a number is not finite.
+    /// If the file is not a training state, is damaged, or has a number that is not finite.
     pub fn read(path: &Path) -> Result<Self> {
         Self::of(&WeightsFile::read(path)?)
     }
 
-    /// The same for a file in memory.
+    /// Verifies a file in memory.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -94,10 +94,10 @@ impl SavedState {
         Ok(Self { path: path.to_owned(), tensors, progress: progress.to_owned() })
     }
 
-    /// The newest state of a run that is whole, if the run has any, with a warning about newer ones that are damaged.
+    /// Reads the newest intact state of a run, if the run has any, with a warning about damaged newer ones.
     ///
     /// # Errors
-    /// If all are damaged, or have vanished.
+    /// If all states are damaged or have vanished.
     pub fn newest(run: &RunDir) -> Result<Option<(Self, Option<String>)>> {
         let mut damaged = Vec::new();
         for path in run.newest_checkpoints()? {
@@ -119,24 +119,24 @@ impl SavedState {
         Ok(None)
     }
 
-    /// The counters of the caller's.
+    /// The counters of the caller.
     ///
     /// # Errors
-    /// If they are others than those that are asked for.
+    /// If the counters have another type than `C`.
     pub fn counters<C: DeserializeOwned>(&self) -> Result<C> {
         Ok(self.progress::<C>()?.counters)
     }
 
-    /// Updates that the optimiser has made.
+    /// Number of updates taken by the optimiser.
     ///
     /// # Errors
-    /// If the file does not say.
+    /// If the file has no such number.
     pub fn updates(&self) -> Result<usize> {
         Ok(self.progress::<IgnoredAny>()?.updates)
     }
 
     /// # Errors
-    /// If the file is called otherwise than the state after `done` epochs or steps is.
+    /// If the name of the file does not match the state after `done` epochs or steps.
     pub fn check_name(&self, done: usize) -> Result<()> {
         let named = self.path.file_stem().and_then(|stem| stem.to_str()?.parse::<usize>().ok());
         ensure!(named == Some(done), "{} holds the state after {done}: give it back its name", self.path.display());
@@ -150,7 +150,7 @@ impl SavedState {
 }
 
 impl TrainingState {
-    /// Writes the state of `network`'s training with `counters` of the caller's.
+    /// Writes the state of `network`'s training, with the caller's `counters`.
     pub fn write<M: Module<Plain>>(&self, network: &M, counters: &impl Serialize, path: &Path) -> Result<()> {
         let names = parameters::names(network);
         let parts = [&self.weights, &self.average, &self.optimizer.first, &self.optimizer.second];
@@ -167,10 +167,10 @@ impl TrainingState {
         Ok(weights::write_tensors(&tensors, (PROGRESS, format!("{digest}\n{progress}")), weights::StoredAs::F32, path)?)
     }
 
-    /// Reads a state back.
+    /// Restores the state of a network's training.
     ///
     /// # Errors
-    /// If it is not that of these parameters of `network`.
+    /// If the state does not fit these parameters of `network`.
     pub fn of<M: Module<Plain>>(network: &M, trained: &Parameters<Plain>, saved: SavedState, device: &Device) -> Result<Self> {
         let updates = saved.updates()?;
         let SavedState { mut tensors, path, .. } = saved;

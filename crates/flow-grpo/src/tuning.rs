@@ -1,4 +1,4 @@
-//! What is trained: all weights, or a low-rank adapter.
+//! Trained parameters of a run: all weights, or a low-rank adapter.
 
 use std::path::Path;
 
@@ -13,17 +13,17 @@ use crate::{
     train_config::TrainConfig,
 };
 
-/// What is trained.
+/// The parameters that are trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Tuning {
-    /// All weights; the reference is a frozen copy.
+    /// All weights; the reference is a frozen copy of the base.
     Full {},
-    /// A low-rank adapter on some layers; the reference is the same weights without it.
+    /// A low-rank adapter on some layers; the reference is the base without the adapter.
     Lora(LoraConfig),
 }
 
-/// What a run begins with: all weights of the base to be trained, or an adapter on it.
+/// The initial policy of a run: the base with all weights trained, or with an adapter.
 pub fn policy<C, N: Network<Plain, C>>(config: &TrainConfig, mut base: N, device: &Device) -> Result<Policy<N>> {
     let Tuning::Lora(lora) = &config.tuning else { return Ok(Policy::full(base)) };
     let adapter = if config.adapter.is_empty() {
@@ -53,7 +53,8 @@ pub fn policy<C, N: Network<Plain, C>>(config: &TrainConfig, mut base: N, device
     Ok(Policy { trained: Trained::named(&network, lora::is_of_adapter), network, reference: base })
 }
 
-/// Writes a policy for use: all weights to a file, or the adapter to a directory, in the files of PEFT and diffusers.
+/// Writes a policy for use: all weights to a file, or the adapter to a directory, in the files of PEFT
+/// and diffusers.
 pub fn write_policy<P: Pipeline, N: Network<Plain, P::Condition>>(
     config: &TrainConfig,
     pipeline: &P,

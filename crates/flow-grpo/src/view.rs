@@ -1,4 +1,4 @@
-//! How training shows itself: lines and a bar, or on request a live view of the whole terminal.
+//! Display of training: lines and a bar, or optionally a full-screen live view.
 
 use std::{
     collections::VecDeque,
@@ -28,19 +28,19 @@ use crate::{
     progress::{self, Progress, whole_seconds},
 };
 
-/// What training shows.
+/// The display of a training run.
 pub enum View {
     /// Lines, with a bar below them on a terminal.
     Lines(Progress),
-    /// The whole terminal.
+    /// The full-screen view.
     Live(Box<Live>),
 }
 
 impl View {
-    /// A view of `epochs` epochs of which `done` are done.
+    /// Creates the display of a run with `epochs` epochs, of which `done` are finished.
     ///
     /// # Errors
-    /// If a live view is asked for and the terminal cannot be drawn on.
+    /// If a live view is requested and the terminal cannot be drawn on.
     pub fn new(live: bool, done: usize, epochs: usize) -> Result<Self> {
         if live {
             return Ok(Self::Live(Box::new(Live::new(done, epochs)?)));
@@ -61,14 +61,14 @@ impl View {
         }
     }
 
-    /// Ends the bar; a live view stays until it goes.
+    /// Ends the bar; a live view stays until it is dropped.
     pub fn finish(&self) {
         if let Self::Lines(progress) = self {
             progress.finish();
         }
     }
 
-    /// Takes in a line of `metrics.jsonl`, with the time that is left.
+    /// Shows a line of `metrics.jsonl`, with the time left.
     pub fn take(&mut self, line: &Value, remaining: Duration) {
         match self {
             Self::Lines(progress) if line["event"] == "epoch" => progress.advance(1),
@@ -81,7 +81,7 @@ impl View {
     }
 }
 
-/// A view of the whole terminal: curves, the newest numbers, what was said. The terminal is given back when it goes.
+/// A full-screen view of curves, the newest numbers and the log. Dropping it restores the terminal.
 pub struct Live {
     terminal: Terminal<CrosstermBackend<Stderr>>,
     done: usize,
@@ -93,13 +93,13 @@ pub struct Live {
     said: VecDeque<String>,
 }
 
-/// Lines that are remembered: more than any terminal shows.
+/// Number of log lines that are kept, more than any terminal shows.
 const REMEMBERED: usize = 200;
 
 impl Live {
     fn new(done: usize, epochs: usize) -> Result<Self> {
         let terminal = Terminal::new(CrosstermBackend::new(stderr())).context("cannot draw on the terminal")?;
-        // Not in raw mode: Ctrl-C stays the signal that ends a run with a checkpoint.
+        // Not in raw mode: Ctrl-C must stay the signal that ends a run with a checkpoint.
         execute!(stderr(), EnterAlternateScreen, Hide).context("cannot take over the terminal")?;
         progress::hide_bars(true);
         let (rewards, validation, said) = (Vec::new(), Vec::new(), VecDeque::new());
@@ -124,7 +124,7 @@ impl Live {
         }
         let Self { terminal, done, epochs, remaining, rewards, validation, latest, said } = self;
         let shown = Shown { done: *done, epochs: *epochs, remaining: *remaining, rewards, validation, latest, said };
-        // A terminal that cannot be drawn on is no reason to lose a run.
+        // A failure to draw is no reason to lose a run.
         let _ = terminal.draw(|frame| shown.draw(frame));
     }
 }
@@ -132,19 +132,19 @@ impl Live {
 impl Drop for Live {
     fn drop(&mut self) {
         give_back_terminal();
-        // What was said stays on the ordinary screen.
+        // Repeat the log on the ordinary screen.
         self.said.iter().for_each(output::log);
     }
 }
 
-/// Gives the terminal back if a live view has it.
+/// Restores the terminal if a live view uses it.
 pub fn give_back_terminal() {
     if progress::hide_bars(false) {
         let _ = execute!(stderr(), LeaveAlternateScreen, Show);
     }
 }
 
-/// What is on the screen.
+/// The content of the screen.
 struct Shown<'a> {
     done: usize,
     epochs: usize,
@@ -192,7 +192,7 @@ impl Shown<'_> {
         let epochs = self.epochs as f64;
         let x = Axis::default().bounds([0.0, epochs]).labels(["0".to_owned(), self.epochs.to_string()]);
         let y = Axis::default().bounds([low, high]).labels([format!("{low:.2}"), format!("{high:.2}")]);
-        // The legend stays where there is hardly room for it: two curves without names say nothing.
+        // Keep the legend if there is hardly room for it: two curves without names say nothing.
         let chart = Chart::new(sets).hidden_legend_constraints((Constraint::Ratio(1, 2), Constraint::Ratio(1, 2)));
         frame.render_widget(chart.x_axis(x).y_axis(y).block(Block::bordered()), area);
     }

@@ -1,11 +1,11 @@
-//! What a run says once and goes on: numbers that make an epoch worth less than it looks.
+//! Warnings that a run logs once before it continues: numbers that make an epoch worth less than it looks.
 
 use grpo::EpochMetrics;
 
-/// Clip ranges above which rounding takes part in what the clip decides.
+/// Rounding, in clip ranges, above which it influences the clip.
 const WARN_ABOVE: f64 = 0.1;
 
-/// What was said already.
+/// The warnings that were given before.
 #[derive(Debug, Default)]
 pub struct Warnings {
     off_policy: bool,
@@ -13,14 +13,14 @@ pub struct Warnings {
 }
 
 impl Warnings {
-    /// What an epoch gives cause to say for the first time; `epsilon` is that of AdamW.
+    /// The new warnings of an epoch; `epsilon` is that of AdamW.
     pub fn of(&mut self, metrics: &EpochMetrics, epsilon: f64) -> Vec<String> {
         let rounding = self.of_rounding(metrics);
         let moved = (metrics.updates > 0).then_some(metrics.gradient_rms);
         rounding.into_iter().chain(self.of_epsilon(metrics.epoch, moved, epsilon)).collect()
     }
 
-    /// For algorithms that compare the first update with the rollout.
+    /// Warns of rounding, for algorithms that compare the first update with the rollout.
     fn of_rounding(&mut self, metrics: &EpochMetrics) -> Option<String> {
         let of_first = |number: &str| metrics.number(&format!("on_policy.{number}"));
         let (epoch, max, clip_ranges) = (metrics.epoch, of_first("max")?, of_first("clip_ranges")?);
@@ -33,7 +33,8 @@ impl Warnings {
         ))
     }
 
-    /// A root mean square of exactly 0 is no gradient, or none of AdamW's.
+    /// Warns of gradients below ten times AdamW's epsilon. A root mean square of exactly 0 means no gradient,
+    /// or that AdamW moves nothing.
     fn of_epsilon(&mut self, epoch: usize, gradient_rms: Option<f64>, epsilon: f64) -> Option<String> {
         let rms = gradient_rms.filter(|rms| *rms > 0.0 && *rms < 10.0 * epsilon)?;
         if std::mem::replace(&mut self.epsilon, true) {

@@ -1,4 +1,4 @@
-//! Velocity fields known in closed form: the ground truth that sampler and transitions are tested against.
+//! Velocity fields in closed form: the ground truth in tests of sampler and transitions.
 
 mod gaussian;
 mod mixture;
@@ -8,7 +8,7 @@ use burn::prelude::*;
 pub use gaussian::GaussianField;
 pub use mixture::{Component, MixtureField};
 
-/// The score from the velocity, for any flow with `x_1 ~ N(0, I)`.
+/// Computes the score from the velocity, for any flow with `x_1 ~ N(0, I)`.
 ///
 /// ```text
 /// ∇ log p_t(x) = − (x + (1 − t)·v(x, t)) / t

@@ -1,11 +1,11 @@
-//! What a network is to this crate: a velocity field.
+//! Velocity fields, the interface between networks and this crate, and classifier-free guidance.
 
 use burn::{module::AutodiffModule, prelude::*, tensor::backend::AutodiffBackend};
 use serde::{Deserialize, Serialize};
 
-/// `v(x, t, c)`: where a latent moves at a time, under a condition.
+/// A velocity field `v(x, t, c)`: the velocity of a latent at a time, under a condition.
 pub trait VelocityField<B: Backend> {
-    /// What the velocity depends on besides latent and time; one value per row, held on the host.
+    /// The input of the field besides latent and time; one value per row, held on the host.
     type Condition: Clone;
 
     /// The velocity of every row.
@@ -16,27 +16,27 @@ pub trait VelocityField<B: Backend> {
     fn velocity(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[Self::Condition]) -> Tensor<B, 4>;
 }
 
-/// A field whose gradient can be found part by part: a part's inside is computed again when its turn comes, so that only one is in
-/// memory at a time (arXiv 1604.06174).
+/// A field that supports activation checkpointing: each block is recomputed in the backward pass, so only one
+/// block's activations are in memory (arXiv 1604.06174).
 pub trait InParts<B: AutodiffBackend>: VelocityField<B> + AutodiffModule<B> {
-    /// What the forward pass keeps: what goes into every part.
+    /// The values that the forward pass keeps: the inputs of every block.
     type Kept;
 
-    /// The velocity, without a graph, and what [`Self::backward`] needs.
+    /// Computes the velocity without a graph, and the values that [`Self::backward`] needs.
     fn forward_keeping(
         network: &Self::InnerModule,
         query: Query<B::InnerBackend, Self::Condition>,
     ) -> (Tensor<B::InnerBackend, 4>, Self::Kept);
 
-    /// The backward pass, from the last part to the first. `take` gets the gradients of every part; a parameter's gradient is their
-    /// sum.
+    /// Runs the backward pass, from the last part to the first. `take` gets the gradients of every part; the
+    /// gradient of a parameter is the sum over the parts.
     ///
     /// # Shapes
     /// - `gradient`: that of the velocity, `[B, C, H, W]`
     fn backward(&self, kept: Self::Kept, gradient: Tensor<B::InnerBackend, 4>, take: impl FnMut(B::Gradients));
 }
 
-/// What a field is asked, row by row.
+/// A query to a field, row by row.
 ///
 /// # Shapes
 /// - `latent`: `[B, C, H, W]`; `time`: `[B]`, in `(0, 1]`; `conditions`: `B` values
@@ -51,18 +51,18 @@ pub struct Query<B: Backend, C> {
 }
 
 impl<B: Backend, C: Clone> Query<B, C> {
-    /// Every row at the same time.
+    /// A query with every row at the same time.
     pub fn at(time: f64, latent: Tensor<B, 4>, conditions: &[C]) -> Self {
         let time = Tensor::full([latent.dims()[0]], time, &latent.device());
         Self { latent, time, conditions: conditions.to_vec() }
     }
 
-    /// The same query on the autodiff backend, without a graph.
+    /// Moves the query to the autodiff backend, without a graph.
     pub fn onto_autodiff<AB: AutodiffBackend<InnerBackend = B>>(self) -> Query<AB, C> {
         Query { latent: Tensor::from_inner(self.latent), time: Tensor::from_inner(self.time), conditions: self.conditions }
     }
 
-    /// The field's answer.
+    /// Evaluates the field.
     pub fn ask<F: VelocityField<B, Condition = C>>(self, field: &F) -> Tensor<B, 4> {
         field.velocity(self.latent, self.time, &self.conditions)
     }
@@ -74,7 +74,8 @@ impl<B: Backend, C: Clone> Query<B, C> {
 /// v = v(x, t, ∅) + g·[v(x, t, c) − v(x, t, ∅)]
 /// ```
 ///
-/// Source: arXiv 2207.12598, equation 6. `g` = 1 is the plain field, at twice the cost; use no guidance instead.
+/// Source: arXiv 2207.12598, equation 6. `g` = 1 gives the unguided field at twice the cost; use no
+/// guidance instead.
 #[derive(Clone, Debug)]
 pub struct Guidance<C> {
     /// The empty condition `∅`.
@@ -84,7 +85,7 @@ pub struct Guidance<C> {
 }
 
 impl<C: Clone> Guidance<C> {
-    /// A query for `2B` rows: those of `query` without their conditions, then with them.
+    /// Doubles a query to `2B` rows: all rows without their conditions, then all rows with them.
     pub fn doubled<B: Backend>(&self, query: Query<B, C>) -> Query<B, C> {
         let Query { latent, time, conditions } = query;
         let without = std::iter::repeat_n(self.unconditional.clone(), conditions.len());
@@ -95,7 +96,7 @@ impl<C: Clone> Guidance<C> {
         }
     }
 
-    /// The guided velocity, `[B, C, H, W]`, from the answer to the doubled query, `[2B, C, H, W]`.
+    /// Combines the answer to the doubled query, `[2B, C, H, W]`, into the guided velocity, `[B, C, H, W]`.
     pub fn combined<B: Backend>(&self, velocity: Tensor<B, 4>, gradient: GuidanceGradient) -> Tensor<B, 4> {
         let rows = velocity.dims()[0] / 2;
         let [without, with] = [velocity.clone().narrow(0, 0, rows), velocity.narrow(0, rows, rows)];
@@ -106,7 +107,7 @@ impl<C: Clone> Guidance<C> {
         without.clone() + (with - without) * self.scale
     }
 
-    /// The guided field.
+    /// Wraps a field with this guidance.
     pub fn around<F>(&self, field: F) -> Guided<F, C> {
         Guided { field, guidance: self.clone() }
     }
@@ -116,21 +117,23 @@ impl<C: Clone> Guidance<C> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GuidanceGradient {
-    /// Both: `g·∇v(x, t, c) − (g − 1)·∇v(x, t, ∅)`, as in the published code of May 2025 and in its later state.
+    /// Both halves: `g·∇v(x, t, c) − (g − 1)·∇v(x, t, ∅)`, as in the published code of May 2025 and in its
+    /// later state.
     #[default]
     Both,
-    /// The one with the condition alone: `g·∇v(x, t, c)`. The published code at commits 2d76907 to ac4c86e detaches the other one.
+    /// Only the half with the condition: `g·∇v(x, t, c)`. The published code at commits 2d76907 to ac4c86e
+    /// detaches the other half.
     ///
     /// Deviation `guidance-gradient`.
     Conditional,
 }
 
-/// A field under guidance.
+/// A field with classifier-free guidance.
 #[derive(Clone, Debug)]
 pub struct Guided<F, C> {
     /// The field to guide.
     pub field: F,
-    /// How.
+    /// The guidance.
     pub guidance: Guidance<C>,
 }
 

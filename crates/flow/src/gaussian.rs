@@ -3,7 +3,7 @@
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// `N(mean, std²·I)`, one mean per row, one standard deviation for all.
+/// The Gaussian `N(mean, std²·I)`, with one mean per row and one standard deviation for all.
 ///
 /// # Shapes
 /// - `mean`: `[B, C, H, W]`, f32
@@ -17,7 +17,7 @@ pub struct IsotropicGaussian<B: Backend> {
 }
 
 impl<B: Backend> IsotropicGaussian<B> {
-    /// `mean + std·noise`: a draw, with the standard normal noise as an argument (`[B, C, H, W]`).
+    /// Draws `mean + std·noise`, given standard normal noise, `[B, C, H, W]`.
     pub fn sample(&self, noise: Tensor<B, 4>) -> Tensor<B, 4> {
         if self.std == 0.0 {
             return self.mean.clone();
@@ -61,7 +61,8 @@ impl<B: Backend> IsotropicGaussian<B> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reduction {
-    /// The mean, as in the reference code: that is why its clip range is 1e-4 and not 0.2 (deviation `log-prob-mean`).
+    /// The mean, as in the reference code, whose clip range is therefore 1e-4 and not 0.2 (deviation
+    /// `log-prob-mean`).
     #[default]
     Mean,
     /// The sum: the log density of the whole latent, as in the paper.

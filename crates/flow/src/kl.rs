@@ -1,24 +1,27 @@
-//! The Kullback-Leibler divergence between the policies of two velocities, in the forms that are in use.
+//! The Kullback-Leibler divergence between the policies of two velocities, in the forms of the
+//! papers and codes.
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{gaussian::row_mean, time_grid::Step, transition::Transition};
 
-/// Which KL expression is meant; see [`Transition::kl`]. A weight `β` belongs to a form: each form is another number.
+/// The form of a KL divergence; see [`Transition::kl`]. The forms differ in scale, so a weight `β` belongs
+/// to one form.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KlForm {
-    /// As in the paper: the divergence of the whole latent.
+    /// The paper's form: the divergence of the whole latent.
     Paper,
-    /// The paper's as a mean over elements: the published code until 2025-07-15, which the checkpoints published in May 2025 were
-    /// trained with (`β` = 0.004 for GenEval and text rendering, 0.001 for `PickScore`).
+    /// The paper's form as a mean over elements: the published code until 2025-07-15, which trained the
+    /// checkpoints published in May 2025 (`β` = 0.004 for GenEval and text rendering, 0.001 for `PickScore`).
     PaperMean,
-    /// A mean over elements without the step's duration in the denominator: the published code since 2025-07-15 (`β` = 0.04, 0.04, 0.01).
+    /// A mean over elements without the step's duration in the denominator: the published code since
+    /// 2025-07-15 (`β` = 0.04, 0.04, 0.01).
     #[default]
     Reference,
-    /// The squared distance of the velocities, the same for every step: what the published code's author advises since
-    /// (`yifan123/flow_grpo`, issue 198).
+    /// The mean squared distance of the velocities, with the same factor for every step: the later advice of
+    /// the published code's author (`yifan123/flow_grpo`, issue 198).
     Velocity,
 }
 
@@ -32,10 +35,12 @@ impl Transition {
     /// velocity:    mean((v − v_ref)²)
     /// ```
     ///
-    /// Both means are linear in their velocity, `μ − μ_ref = c·(v − v_ref)`, so all forms are the last one times a number.
+    /// Both means are linear in their velocity, `μ − μ_ref = c·(v − v_ref)`, so every form is the last one
+    /// times a number.
     ///
-    /// Source: arXiv 2505.05470, section 4.1 (`paper`); the published code's `train_sd3.py` with `sd3_sde_with_logprob.py`, before and
-    /// after commit 2d76907 (`paper_mean` and `reference`). Deviations `kl-without-dt`, `kl-mean` and `kl-velocity`.
+    /// Source: arXiv 2505.05470, section 4.1 (`paper`); the published code's `train_sd3.py` with
+    /// `sd3_sde_with_logprob.py`, before and after commit 2d76907 (`paper_mean` and `reference`). Deviations
+    /// `kl-without-dt`, `kl-mean` and `kl-velocity`.
     ///
     /// # Shapes
     /// - `velocity`, `reference`: `[B, C, H, W]`; the result: `[B]`

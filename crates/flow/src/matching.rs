@@ -1,4 +1,4 @@
-//! The supervised flow-matching loss, and the times it is taken at.
+//! The supervised flow-matching loss, and the distributions of its times.
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -31,13 +31,14 @@ pub fn flow_matching_loss<B: Backend, F: VelocityField<B>>(
 }
 // ANCHOR_END: loss
 
-/// Which times the loss is taken at.
+/// The distribution of the times in the loss.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TimeDistribution {
-    /// `t ~ U(0, 1)`.
+    /// The uniform distribution `t ~ U(0, 1)`.
     Uniform {},
-    /// `logit t ~ N(mean, std²)` (arXiv 2403.03206, section 3.1): more weight in the middle, where the work is.
+    /// The logit-normal distribution `logit t ~ N(mean, std²)` (arXiv 2403.03206, section 3.1): more weight
+    /// on the middle times, which are the hardest.
     LogitNormal {
         /// Mean of the logit; positive favours noise.
         mean: f64,
@@ -47,7 +48,7 @@ pub enum TimeDistribution {
 }
 
 impl TimeDistribution {
-    /// All that is out of range, one sentence each, beginning with the key.
+    /// Lists all values that are out of range, one sentence each, beginning with the key.
     pub fn problems(self) -> Vec<String> {
         let Self::LogitNormal { mean, std } = self else { return Vec::new() };
         let mut problems = Vec::new();
@@ -60,7 +61,7 @@ impl TimeDistribution {
         problems
     }
 
-    /// A time from a draw of `U(0, 1)` and one of `N(0, 1)`, of which one is used.
+    /// Computes a time from draws of `U(0, 1)` and `N(0, 1)`, of which one is used.
     pub fn time(self, uniform: f64, normal: f64) -> f64 {
         match self {
             Self::Uniform {} => uniform,

@@ -9,41 +9,41 @@ use crate::{
     transition::{Ode, Transition},
 };
 
-/// A time grid with the transition that each of its steps takes.
+/// A time grid with the transition of each step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sampler {
     grid: TimeGrid,
-    /// The transition of every step before `random`.
+    /// The transition of every step with an index below `random`.
     transition: Transition,
-    /// Steps from here on take the ODE.
+    /// Index of the first ODE step.
     random: usize,
     keeps_ode_steps: bool,
 }
 
 impl Sampler {
-    /// The sampler that takes the same transition at every step.
+    /// Creates a sampler with the same transition at every step.
     pub fn new(grid: TimeGrid, transition: impl Into<Transition>) -> Self {
         Self { random: grid.len(), grid, transition: transition.into(), keeps_ode_steps: false }
     }
 
-    /// The deterministic sampler for inference.
+    /// Creates the deterministic sampler for inference.
     pub fn ode(grid: TimeGrid) -> Self {
         Self::new(grid, Ode {})
     }
 
-    /// The same with ODE steps after the first `random` ones.
+    /// Uses ODE steps after the first `random` steps.
     ///
-    /// Deviation `ode-last-steps`: the reference code draws noise at every step. What a picture shows is decided early; noise
-    /// that is drawn late costs sharpness and teaches little, and noise of the last step stays in the picture: 0.006 on the
-    /// reference's grid, but 0.07 on a linear grid of 10 steps, which a person can see. With few random steps this is MixGRPO's
-    /// window at the start of the trajectory (arXiv 2507.21802).
+    /// Deviation `ode-last-steps`: the reference code draws noise at every step. The content of an image is
+    /// decided early. Late noise costs sharpness and teaches little, and the noise of the last step stays in
+    /// the image: 0.006 on the reference's grid, but a visible 0.07 on a linear grid of 10 steps. With few
+    /// random steps this is MixGRPO's window at the start of the trajectory (arXiv 2507.21802).
     #[must_use]
     pub fn with_ode_after(mut self, random: usize) -> Self {
         self.random = self.random.min(random);
         self
     }
 
-    /// The same, with the latents at ODE steps kept in trajectories: they can be replayed.
+    /// Keeps the latents at ODE steps in trajectories, so that these steps can be replayed.
     #[must_use]
     pub fn keeping_ode_steps(mut self) -> Self {
         self.keeps_ode_steps = true;
@@ -68,7 +68,7 @@ impl Sampler {
         (self.grid.step(index), self.transition(index))
     }
 
-    /// The transition of the steps that draw noise, which ODE steps would take if they did.
+    /// The transition of the random steps; the KL penalty applies it to ODE steps as well.
     pub fn stochastic(&self) -> Transition {
         self.transition
     }
@@ -109,14 +109,14 @@ impl Sampler {
     }
     // ANCHOR_END: trajectory
 
-    /// Whether a trajectory keeps `x_{t_index}`: a random step begins or ends there, or it is the last. ODE steps leave no trace unless
-    /// they are asked to, so memory grows with the random steps alone.
+    /// Whether a trajectory keeps `x_{t_index}`: a random step begins or ends there, or it is the last. Other
+    /// latents are kept only on request, so memory grows only with the number of random steps.
     fn keeps(&self, index: usize) -> bool {
         let random = |step: usize| step < self.grid.len() && self.transition(step).is_random(self.grid.step(step));
         self.keeps_ode_steps || index == self.grid.len() || random(index) || index.checked_sub(1).is_some_and(random)
     }
 
-    /// Samples the final latent alone, without keeping the way there.
+    /// Samples only the final latent, without keeping a trajectory.
     ///
     /// # Shapes
     /// - as in [`Self::trajectory`]; the result: `[B, C, H, W]`
@@ -134,7 +134,7 @@ impl Sampler {
     }
 }
 
-/// The field's velocity at the start of `step`, every row at the same time.
+/// Evaluates the field at the start of `step`, with every row at the same time.
 pub fn velocity_at<B: Backend, F: VelocityField<B>>(
     field: &F,
     latent: Tensor<B, 4>,
@@ -144,16 +144,18 @@ pub fn velocity_at<B: Backend, F: VelocityField<B>>(
     Query::at(step.from, latent, conditions).ask(field)
 }
 
-/// What the sampler did: the latents between which it drew, how likely each draw was, and where it ended.
+/// A sampled trajectory: the latents around random steps, the log-probabilities of the draws, and the
+/// final latent.
 ///
 /// # Shapes
-/// - `latents`: `N + 1`, from noise to data; `[B, C, H, W]`, f32, where a random step begins or ends and at t = 0, else none
-/// - `log_probs`: `N`, `[B]` where the step was random, none where it was not
+/// - `latents`: `N + 1`, from noise to data; `[B, C, H, W]`, f32, if kept, otherwise `None`: where a random step
+///   begins or ends, at t = 0, and everywhere if the sampler keeps ODE steps
+/// - `log_probs`: `N`, `[B]` where the step was random, otherwise `None`
 #[derive(Clone, Debug)]
 pub struct Trajectory<B: Backend> {
-    /// `x_{t_0}, …, x_{t_N}`.
+    /// The latents `x_{t_0}, …, x_{t_N}`.
     pub latents: Vec<Option<Tensor<B, 4>>>,
-    /// `log π(x_{t_{i+1}} | x_{t_i})`.
+    /// The log-probabilities `log π(x_{t_{i+1}} | x_{t_i})`.
     pub log_probs: Vec<Option<Tensor<B, 1>>>,
 }
 
@@ -161,7 +163,8 @@ impl<B: Backend> Trajectory<B> {
     /// The latent at grid point `index`, `[B, C, H, W]`.
     ///
     /// # Panics
-    /// If it is not kept: no random step begins or ends there, and it is not the last.
+    /// If the latent is not kept: no random step begins or ends there, it is not the last, and the sampler
+    /// keeps no ODE steps.
     pub fn latent(&self, index: usize) -> Tensor<B, 4> {
         self.latents[index].clone().expect("a random step begins or ends here, or the trajectory does")
     }

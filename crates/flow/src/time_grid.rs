@@ -1,28 +1,28 @@
 //! Decreasing time grids `1 = t_0 > t_1 > … > t_N = 0`.
 //!
-//! A grid is validated once, when it is made; whoever holds a [`TimeGrid`] may divide by its durations.
+//! A grid is validated once, when it is created, so the durations of a [`TimeGrid`] are positive.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// How the `N` steps of a grid are spread over time.
+/// The distribution of the `N` steps of a grid over time.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum GridKind {
-    /// `t_i = 1 − i/N`. Suits small pixel models.
+    /// The linear grid `t_i = 1 − i/N`; suits small pixel models.
     Linear {},
     /// The linear grid under the static shift `t ↦ k·t / (1 + (k − 1)·t)` (arXiv 2403.03206, section 5.3.2).
     Shifted {
         /// The shift `k ≥ 1`; 1 is the linear grid.
         shift: f64,
     },
-    /// The grid that SD3 was meant to use: `N` points spread evenly from 1 to 1/1000, shifted once, then 0.
+    /// The grid intended for SD3: `N` points spread evenly from 1 to 1/1000, shifted once, then 0.
     Sd3SingleShift {
         /// The shift `k`; 3 for SD3 and SD3.5.
         shift: f64,
     },
-    /// The grid that diffusers' `FlowMatchEulerDiscreteScheduler` makes and that the released Flow-GRPO checkpoints were
-    /// trained with: the static shift is applied in the constructor and again in `set_timesteps`.
+    /// The grid of diffusers' `FlowMatchEulerDiscreteScheduler`, which trained the released Flow-GRPO
+    /// checkpoints: the static shift is applied in the constructor and again in `set_timesteps`.
     ///
     /// Deviation `double-shift` (diffusers issue 13243).
     Sd3DoubleShift {
@@ -32,7 +32,7 @@ pub enum GridKind {
 }
 
 impl GridKind {
-    /// The grid of this kind with `steps` steps.
+    /// Builds the grid of this kind with `steps` steps.
     ///
     /// # Errors
     /// If `steps` is 0 or the shift is not a finite number of at least 1.
@@ -64,7 +64,7 @@ impl GridKind {
     }
 }
 
-/// SD3 was trained on 1,000 discrete times; the smallest is 1/1000.
+/// The smallest time of SD3's training, which used 1,000 discrete times.
 const FIRST_TRAINED_TIME: f64 = 1e-3;
 
 /// `n` points spread evenly from 1 down to `last`, both included.
@@ -85,7 +85,7 @@ pub struct TimeGrid {
 }
 
 impl TimeGrid {
-    /// A grid from its `N + 1` times.
+    /// Validates the `N + 1` times of a grid.
     ///
     /// # Errors
     /// If there are fewer than two times, the first is not 1, the last is not 0, or they do not strictly decrease.
@@ -133,23 +133,23 @@ impl TimeGrid {
 pub struct Step {
     /// Position in the grid, counted from the noise.
     pub index: usize,
-    /// `t`, in `(0, 1]`.
+    /// The start time `t`, in `(0, 1]`.
     pub from: f64,
-    /// `t'`, in `[0, t)`.
+    /// The end time `t'`, in `[0, t)`.
     pub to: f64,
 }
 
 impl Step {
-    /// `|Δt| = t − t' > 0`.
+    /// The duration `|Δt| = t − t' > 0`.
     pub fn duration(self) -> f64 {
         self.from - self.to
     }
 }
 
-/// Why a time grid was refused.
+/// The reason for refusing a time grid.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum GridError {
-    /// No step at all.
+    /// The grid has no step.
     #[error("a time grid needs at least one step")]
     NoSteps,
     /// The shift is below 1 or not a number.
@@ -171,9 +171,9 @@ pub enum GridError {
     NotDecreasing {
         /// Index of the offending step.
         index: usize,
-        /// Its first time.
+        /// The start time of the step.
         from: f64,
-        /// Its second time.
+        /// The end time of the step.
         to: f64,
     },
 }

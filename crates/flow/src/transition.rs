@@ -1,9 +1,9 @@
 //! One denoising step as a Gaussian: the mean and std of `x'` given `x_t`, the velocity and the step.
 //!
-//! Every transition in use is affine in the latent and the velocity, so a transition is a rule that gives three numbers for a step:
-//! no tensors, one file each. [`Transition`] is the table of them.
+//! Every transition in use is affine in latent and velocity, so a transition is a rule that gives three
+//! numbers per step: no tensors, one file per rule. [`Transition`] is the table of rules.
 //!
-//! Sampling and training take the Gaussian from the same function here, so that on-policy the ratio of the two is 1.
+//! Rollout and replay get the Gaussian from the same function, so the ratio is 1 on-policy.
 
 mod dance;
 mod flow_cps;
@@ -20,7 +20,7 @@ pub use ode::Ode;
 
 use crate::{gaussian::IsotropicGaussian, time_grid::Step};
 
-/// A step's Gaussian `x' ~ N(latent·x + velocity·v, std²·I)` as three numbers.
+/// The Gaussian of a step, `x' ~ N(latent·x + velocity·v, std²·I)`, as three numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Affine {
     /// The coefficient of the latent `x` in the mean.
@@ -31,16 +31,17 @@ pub struct Affine {
     pub std: f64,
 }
 
-/// A kind of transition. To add one, write a file with a type that implements this, and name it in the table below.
+/// A transition rule. To add one, implement this trait in a new file and name the type in the table below.
 pub trait Rule {
-    /// The Gaussian of a step from `t = step.from` to `t' = step.to`.
+    /// Computes the Gaussian of a step from `t = step.from` to `t' = step.to`.
     fn affine(&self, step: Step) -> Affine;
 }
 
 /// Declares [`Transition`] from its table.
 macro_rules! transitions {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// The kinds of denoising step, as a configuration names them: `transition = { kind = "flow_sde", noise_level = 0.7 }`.
+        /// The transition rules, as a configuration names them:
+        /// `transition = { kind = "flow_sde", noise_level = 0.7 }`.
         #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "kind", rename_all = "snake_case")]
         pub enum Transition {
@@ -48,7 +49,7 @@ macro_rules! transitions {
         }
 
         impl Transition {
-            /// The step's Gaussian as three numbers.
+            /// The Gaussian of a step as three numbers.
             pub fn affine(self, step: Step) -> Affine {
                 match self {
                     $(Self::$name(rule) => rule.affine(step),)*
@@ -70,7 +71,7 @@ transitions! {
     Ode,
     /// The Euler-Maruyama step of the Flow-GRPO SDE.
     FlowSde,
-    /// Flow-CPS: the noise that a step adds replaces noise that was there.
+    /// Flow-CPS: the noise that a step adds replaces existing noise.
     FlowCps,
     /// The Euler-Maruyama step of `DanceGRPO`'s SDE, whose diffusion is constant.
     Dance,
@@ -78,7 +79,7 @@ transitions! {
 // ANCHOR_END: table
 
 impl Transition {
-    /// The Gaussian that this transition draws `x'` from.
+    /// The Gaussian of `x'` given latent and velocity.
     ///
     /// # Shapes
     /// - `latent`, `velocity`: `[B, C, H, W]`, f32
@@ -104,12 +105,12 @@ impl Transition {
 pub struct NoiseLevel(f64);
 
 impl NoiseLevel {
-    /// A noise level, or `None` if `level` is negative or not finite.
+    /// Creates a noise level; `None` if `level` is negative or not finite.
     pub fn new(level: f64) -> Option<Self> {
         (level.is_finite() && level >= 0.0).then_some(Self(level))
     }
 
-    /// The number.
+    /// The noise level as a number.
     pub fn get(self) -> f64 {
         self.0
     }
@@ -139,7 +140,7 @@ mod tests {
         NoiseLevel::new(level).expect("valid")
     }
 
-    /// Every kind at a noise level, the ODE aside.
+    /// Every rule except the ODE, at a noise level.
     fn stochastic(noise: f64) -> [Transition; 3] {
         let noise_level = level(noise);
         [FlowSde { noise_level }.into(), FlowCps { noise_level }.into(), Dance { noise_level }.into()]
@@ -189,7 +190,7 @@ mod tests {
                     let affine = transition.affine(step);
                     let [signal, left] = signal_and_noise(affine, step.from);
                     assert!((signal - (1.0 - step.to)).abs() < 1e-12, "{transition:?}: x_0 has the coefficient {signal}");
-                    // What Euler-Maruyama leaves: the square of the score term, and σ²·|Δt|·(1 − t'/t).
+                    // Euler-Maruyama leaves an excess: the square of the score term, and σ²·|Δt|·(1 − t'/t).
                     let excess = left.powi(2) + affine.std.powi(2) - step.to.powi(2);
                     let exact = matches!(transition, Transition::FlowCps(_));
                     assert!(if exact { excess.abs() < 1e-12 } else { excess > 0.0 }, "{transition:?}: {excess:e} too much noise");

@@ -8,48 +8,49 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdvantageConfig {
-    /// Which rewards the standard deviation is taken over.
+    /// The rewards that the standard deviation is taken over.
     pub spread: Spread,
     /// Added to the standard deviation.
     pub epsilon: f64,
-    /// The largest absolute advantage.
+    /// The largest absolute advantage; larger ones are clipped.
     pub clip: f64,
 }
 
 impl Default for AdvantageConfig {
-    /// As in the reference code.
+    /// The values of the reference code.
     fn default() -> Self {
         Self { spread: Spread::Epoch, epsilon: 1e-4, clip: 5.0 }
     }
 }
 
-/// Which rewards a standard deviation is taken over.
+/// The rewards that a standard deviation is taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spread {
     /// All rewards of the epoch: the reference code's `global_std`, its default for SD3.5 (deviation `global-std`).
     Epoch,
-    /// Those of the row's own group, as in the paper.
+    /// The rewards of the row's own group, as in the paper.
     Group,
 }
 
 /// The advantages of an epoch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Advantages {
-    /// One per row, prompt-major.
+    /// One advantage per row, prompt-major.
     pub values: Vec<f32>,
-    /// For every group whether its rewards differ at all; one without spread teaches nothing and is not trained.
+    /// One flag per group: whether its rewards differ at all. A group without spread has no gradient and is
+    /// not trained.
     pub has_spread: Vec<bool>,
 }
 
-/// The advantages of prompt-major rewards.
+/// Computes group-relative advantages from prompt-major rewards.
 ///
 /// ```text
 /// A_i = clip( (r_i − mean(group)) / (std + ε), −c, c )
 /// ```
 ///
-/// Source: arXiv 2505.05470, equation 5 (group std); the reference code's `PerPromptStatTracker` (population std, ε = 1e-4,
-/// c = 5). All numbers are finite, a constant group's are exactly 0.
+/// Source: arXiv 2505.05470, equation 5 (group std); the reference code's `PerPromptStatTracker` (population
+/// std, ε = 1e-4, c = 5). All advantages are finite, and those of a constant group are exactly 0.
 ///
 /// # Panics
 /// If the rewards do not divide into groups of `group_size`.
@@ -74,13 +75,13 @@ pub fn group_advantages(rewards: &[f32], group_size: usize, config: &AdvantageCo
 }
 // ANCHOR_END: advantages
 
-/// The mean; 0 of nothing.
+/// The mean; 0 for an empty slice.
 pub fn mean(values: &[f64]) -> f64 {
-    // From 0 on: the sum of nothing is −0 in the standard library.
+    // Start at 0: the standard library's sum of nothing is −0.
     values.iter().fold(0.0, |sum, value| sum + value) / values.len().max(1) as f64
 }
 
-/// The population standard deviation; 0 of nothing.
+/// The population standard deviation; 0 for an empty slice.
 pub fn std(values: &[f64]) -> f64 {
     let center = mean(values);
     (values.iter().map(|value| (value - center).powi(2)).sum::<f64>() / values.len().max(1) as f64).sqrt()

@@ -1,4 +1,4 @@
-//! The numbers of Flow-GRPO, and which of them make no sense.
+//! The configuration of a Flow-GRPO run and its validation.
 
 use flow::{FlowSde, GridError, GridKind, Reduction, Sampler, Transition};
 use serde::{Deserialize, Serialize};
@@ -16,25 +16,25 @@ use crate::{
     update::Batches,
 };
 
-/// The numbers of Flow-GRPO.
+/// The settings of Flow-GRPO.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GrpoConfig {
-    /// Prompts per epoch; each is one group.
+    /// Groups per epoch; each has one prompt.
     pub groups: usize,
     /// Samples per prompt.
     pub group_size: usize,
-    /// Optimiser updates per epoch; the first is on-policy, the others are not.
+    /// Optimiser updates per epoch; only the first is on-policy.
     pub updates_per_epoch: usize,
-    /// Transitions per forward and backward pass; changes the speed, not the update.
+    /// Examples per forward and backward pass; changes the speed, and the update only by rounding.
     pub micro_batch: usize,
-    /// Rows sampled together; changes the speed, not the samples.
+    /// Rows sampled together; changes the speed, and the samples only by rounding.
     pub rollout_batch: usize,
-    /// Which rows go through the network together in the replay.
+    /// Which rows share a forward pass in the replay.
     pub replay_batches: ReplayBatches,
     /// Epochs over which the learning rate rises from 0.
     pub warm_up: usize,
-    /// Epochs at the end over which the learning rate falls to 0; 0 is a constant rate.
+    /// Epochs at the end over which the learning rate falls to 0; with 0 the rate stays constant.
     pub cool_down: usize,
     /// How trajectories are sampled.
     pub rollout: RolloutConfig,
@@ -42,18 +42,19 @@ pub struct GrpoConfig {
     pub trained_steps: TrainedSteps,
     /// How rewards become advantages.
     pub advantage: AdvantageConfig,
-    /// The algorithm: what is minimised.
+    /// The algorithm and its loss.
     pub objective: Objective,
     /// The optimiser.
     pub optimizer: AdamWConfig,
-    /// The optimiser of the matrices of transformer blocks.
+    /// The optimiser of the matrices of transformer blocks; AdamW takes them too if its learning rate is 0.
     pub muon: MuonConfig,
-    /// The average of the weights, which is what is evaluated and kept.
+    /// The exponential moving average of the weights; the averaged policy is evaluated and saved.
     pub ema: EmaConfig,
 }
 
 impl Default for GrpoConfig {
-    /// The numbers of the reference code for GenEval (`config/grpo.py`), with all parts of the paper's table at their defaults.
+    /// The values of the reference code for GenEval (`config/grpo.py`); nested configurations have their
+    /// own defaults.
     fn default() -> Self {
         Self {
             groups: 48,
@@ -85,20 +86,20 @@ pub struct RolloutConfig {
     pub grid: GridKind,
     /// The transition of the steps that draw noise.
     pub transition: Transition,
-    /// Steps that draw noise, from the start of the trajectory on; the others are ODE steps.
+    /// Number of steps that draw noise, from the start of the trajectory; later steps are ODE steps.
     pub random_steps: usize,
-    /// How log-probabilities are reduced.
+    /// How log-probabilities are reduced over the elements of a latent.
     pub log_prob: Reduction,
-    /// Scale of classifier-free guidance in training; 1 is none.
+    /// Scale of classifier-free guidance in training; 1 turns guidance off.
     #[serde(default = "unguided")]
     pub guidance: f64,
-    /// Where their latents are kept until the updates.
+    /// Where latents are stored until the updates.
     #[serde(default)]
     pub trajectories: KeptOn,
 }
 
 impl Default for RolloutConfig {
-    /// Ten steps of the Flow-GRPO SDE on a linear grid, noise at every one, no guidance.
+    /// Ten steps of the Flow-GRPO SDE on a linear grid, with noise at every step and no guidance.
     fn default() -> Self {
         Self {
             steps: 10,
@@ -117,39 +118,44 @@ fn unguided() -> f64 {
 }
 
 impl RolloutConfig {
-    /// The sampler that these numbers describe.
+    /// Builds the sampler of this configuration, which keeps no latents at ODE steps.
     pub fn sampler(&self) -> Result<Sampler, GridError> {
         Ok(Sampler::new(self.grid.grid(self.steps)?, self.transition).with_ode_after(self.random_steps))
     }
 }
 
-/// Which rows go through the network together in the replay.
+/// Which rows share a forward pass in the replay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplayBatches {
-    /// Any, `micro_batch` at a time. Matrix products of another shape round differently: in f32 that is nothing, in 16 bits it can be more
-    /// than a clip range.
+    /// Any examples of one step, `micro_batch` at a time. Matrix products of another shape round differently:
+    /// negligible in f32, but in 16 bits the difference can exceed a clip range.
     MicroBatch,
-    /// Those that were sampled together, in the same order, `rollout_batch` at a time, and the rollout by the kernels of the replay:
-    /// on-policy, a replay computes again what the rollout computed, bit by bit. Updates share out whole batches, rows without a gradient go along, and random steps are drawn for a batch.
+    /// The rows that were sampled together, in the same order, `rollout_batch` at a time, and the rollout
+    /// uses the kernels of the replay: on-policy, the replay repeats the rollout bit by bit. Updates
+    /// divide whole batches, rows without a gradient pass through the network too, and random steps are
+    /// drawn per batch.
     Rollout,
 }
 
-/// Which of the random steps of a trajectory are trained. The last step of the grid never is: it is nearly deterministic.
+/// Which random steps of a trajectory are trained. The last step of the grid is excluded, because it is
+/// nearly deterministic. `DiffusionNFT` takes only the number of steps from here: it draws that many start
+/// times of the grid's `N` steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TrainedSteps {
     /// All but the last, as in the reference code.
     AllButLast {},
-    /// Some of those, drawn anew for every row (for every batch of the rollout under [`ReplayBatches::Rollout`]): less work per sample.
+    /// Some of the trainable steps, drawn anew for every row (for every batch of the rollout under
+    /// [`ReplayBatches::Rollout`]): less work per sample.
     Random {
-        /// How many.
+        /// Number of steps per row.
         count: usize,
     },
 }
 
 impl TrainedSteps {
-    /// How many steps of a row an epoch trains, of `trainable` ones.
+    /// Number of steps per row that an epoch trains, out of `trainable` steps.
     pub fn count(self, trainable: usize) -> usize {
         match self {
             Self::AllButLast {} => trainable,
@@ -162,14 +168,14 @@ impl TrainedSteps {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Objective {
-    /// Flow-GRPO: the clipped policy gradient of the transitions that were sampled.
+    /// Flow-GRPO: the clipped policy gradient of the sampled transitions.
     Clipped(ObjectiveConfig),
-    /// `DiffusionNFT`: the forward process from the samples, against an old policy.
+    /// `DiffusionNFT`: the forward process from the samples, compared with an old policy.
     Nft(NftConfig),
 }
 
 impl Objective {
-    /// The algorithm for rollouts of a sampler.
+    /// Builds the algorithm for rollouts of `sampler`.
     pub fn algorithm<B: AutodiffBackend, C: Clone>(self, config: &GrpoConfig, sampler: &Sampler) -> Box<dyn Algorithm<B, C>> {
         match self {
             Self::Clipped(objective) => Box::new(Clipped::new(objective, config.rollout.log_prob, config.trained_steps, sampler)),
@@ -177,7 +183,7 @@ impl Objective {
         }
     }
 
-    /// All that is out of range, one sentence each, beginning with the key.
+    /// Lists all values that are out of range, one sentence each, beginning with the key.
     pub fn problems(self) -> Vec<String> {
         match self {
             Self::Clipped(objective) => objective.problems(),
@@ -185,7 +191,7 @@ impl Objective {
         }
     }
 
-    /// The weight of the KL penalty that a run begins with.
+    /// The initial weight of the KL penalty.
     pub fn kl_weight(self) -> f64 {
         match self {
             Self::Clipped(objective) => objective.kl_weight,
@@ -193,7 +199,7 @@ impl Objective {
         }
     }
 
-    /// ODE steps of a row that are replayed for the KL penalty alone.
+    /// Number of ODE steps per row that are replayed for the KL penalty alone.
     pub fn kl_ode_steps(self) -> usize {
         match self {
             Self::Clipped(objective) => objective.kl_ode_steps,
@@ -201,7 +207,7 @@ impl Objective {
         }
     }
 
-    /// How many steps of a row can be trained.
+    /// Number of steps per row that can be trained.
     fn trainable_steps(self, sampler: &Sampler) -> usize {
         match self {
             Self::Clipped(_) => trainable_steps(sampler).len(),
@@ -210,11 +216,11 @@ impl Objective {
     }
 }
 
-/// More denoising steps than any grid has.
+/// Upper bound on the denoising steps of a grid.
 const MOST_STEPS: usize = 10_000;
 
 impl GrpoConfig {
-    /// All that is out of range, one sentence each, beginning with the key.
+    /// Lists all values that are out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {
         let counts = [
             ranges::count("groups", self.groups, MOST),
@@ -262,7 +268,7 @@ impl GrpoConfig {
         problems
     }
 
-    /// How the replay makes batches.
+    /// How the replay forms batches.
     pub fn batches(&self) -> Batches {
         match self.replay_batches {
             ReplayBatches::MicroBatch => Batches::Of(self.micro_batch),
@@ -270,32 +276,33 @@ impl GrpoConfig {
         }
     }
 
-    /// The sampler of the rollout, which keeps what the objective replays.
+    /// Builds the sampler of the rollout, which keeps every latent that the algorithm replays.
     pub fn sampler(&self) -> Result<Sampler, GridError> {
         let sampler = self.rollout.sampler()?;
         Ok(if self.objective.kl_ode_steps() > 0 { sampler.keeping_ode_steps() } else { sampler })
     }
 
-    /// Latents of a row that a trajectory keeps.
+    /// Upper bound on the latents per row that a trajectory keeps.
     pub fn kept_latents(&self) -> usize {
         let RolloutConfig { steps, random_steps, .. } = self.rollout;
         if self.objective.kl_ode_steps() > 0 { steps + 1 } else { random_steps.min(steps) + 2 }
     }
 
-    /// Transitions that an epoch replays if every group has spread, those that are only held to the reference as well.
+    /// Number of examples that an epoch replays if every group has spread, including ODE steps that only the
+    /// KL penalty uses.
     pub fn transitions_per_epoch(&self) -> usize {
         let trainable = self.rollout.sampler().map_or(0, |sampler| self.objective.trainable_steps(&sampler));
         self.groups * self.group_size * (self.trained_steps.count(trainable) + self.objective.kl_ode_steps())
     }
 }
 
-/// The ODE steps of a sampler at which its transition would draw noise: there the KL divergence exists.
+/// The ODE steps of a sampler at which its transition would draw noise, so that a KL divergence exists.
 pub(crate) fn holdable_steps(sampler: &Sampler) -> Vec<usize> {
     let ode = sampler.steps().filter(|(step, transition)| !transition.is_random(*step));
     ode.filter(|(step, _)| sampler.stochastic().is_random(*step)).map(|(step, _)| step.index).collect()
 }
 
-/// The random steps of a sampler but for the last step of its grid.
+/// The random steps of a sampler without the last step of its grid.
 pub(crate) fn trainable_steps(sampler: &Sampler) -> Vec<usize> {
     let last = sampler.grid().len() - 1;
     sampler

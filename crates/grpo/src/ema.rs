@@ -1,4 +1,4 @@
-//! The exponential moving average of the trained weights, which is what is evaluated and saved.
+//! The exponential moving average of the trained weights; the averaged policy is evaluated and saved.
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -8,41 +8,43 @@ use crate::{
     ranges::{self, MOST},
 };
 
-/// How the average is kept.
+/// Configuration of the moving average.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EmaConfig {
-    /// The largest decay, in `[0, 1)`; 0 follows the weights exactly.
+    /// The largest decay, in `[0, 1)`; with 0 the average equals the weights.
     pub decay: f64,
-    /// Updates of the weights between two updates of the average, at least 1.
+    /// Optimiser updates per update of the average, at least 1.
     pub every: usize,
-    /// Moves of the average at each of its updates, at least 1 (deviation `ema-repeat`). The reference code moves it once for each
-    /// batch that it samples while the count of updates qualifies: twice an update on 32 GPUs, four times on 4 GPUs or one.
+    /// Moves of the average per update of the average, at least 1 (deviation `ema-repeat`). The reference
+    /// code moves the average once for each sampled batch while the number of updates qualifies: twice per
+    /// update on 32 GPUs, four times on 4 GPUs or one.
     pub repeat: usize,
 }
 
 impl Default for EmaConfig {
-    /// As in the reference code on 4 GPUs or one.
+    /// The values of the reference code on 4 GPUs or one.
     fn default() -> Self {
         Self { decay: 0.9, every: 8, repeat: 4 }
     }
 }
 
 impl EmaConfig {
-    /// All that is out of range, one sentence each, beginning with the key.
+    /// Lists all values that are out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {
         let counts = [("every", self.every), ("repeat", self.repeat)];
         let counts = counts.into_iter().filter_map(|(key, value)| ranges::count(key, value, MOST));
         ranges::decay("decay", self.decay).into_iter().chain(counts).collect()
     }
 
-    /// The share of the average that stays, after `updates` updates of the weights.
+    /// The share of the average that remains, after `updates` updates of the weights.
     ///
     /// ```text
     /// d = min((1 + n)/(10 + n), decay)^repeat        where n + 1 is a multiple of `every`, otherwise 1
     /// ```
     ///
-    /// Source: the reference code's `EMAModuleWrapper`, `n` being its `global_step`: the number of optimiser updates, not of moves.
+    /// Source: the reference code's `EMAModuleWrapper`, where `n` is its `global_step`: the number of
+    /// optimiser updates, not of moves of the average.
     pub fn decay_at(self, updates: usize) -> f64 {
         if !(updates + 1).is_multiple_of(self.every) {
             return 1.0;
@@ -51,7 +53,7 @@ impl EmaConfig {
         ((1.0 + n) / (10.0 + n)).min(self.decay).powf(self.repeat as f64)
     }
 
-    /// The average after `updates` updates of the weights, which made `weights`.
+    /// Moves the average towards `weights`, the weights after `updates` updates.
     ///
     /// ```text
     /// average ← d·average + (1 − d)·weights

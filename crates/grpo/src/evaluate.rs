@@ -1,4 +1,5 @@
-//! Evaluation: the ODE on held-out prompts, the same prompts and noise every time.
+//! Generation of images for inference: one noise stream per row, so that every evaluation repeats the noise
+//! of the last.
 
 use burn::prelude::*;
 use flow::{Sampler, VelocityField};
@@ -9,47 +10,48 @@ use crate::{
     workers::{Stopped, Workers},
 };
 
-/// A prompt with what the network makes of its text.
+/// A prompt with the network's condition for it.
 #[derive(Clone, Debug)]
 pub struct EncodedPrompt<C> {
     /// The prompt.
     pub prompt: Prompt,
-    /// The network's condition for it.
+    /// The network's condition for the prompt.
     pub condition: C,
 }
 
-/// One picture to be made: a prompt and a sample of it.
+/// One image to generate: a prompt and the index of the sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
     /// The prompt's index in its set.
     pub prompt: usize,
-    /// The sample's index among those of its prompt.
+    /// Index of the sample among those of its prompt.
     pub sample: usize,
 }
 
 impl Row {
-    /// `samples` rows for each of `prompts` prompts, prompt-major.
+    /// All rows for `samples` samples of each of `prompts` prompts, prompt-major.
     pub fn all(prompts: usize, samples: usize) -> Vec<Self> {
         (0..prompts).flat_map(|prompt| (0..samples).map(move |sample| Self { prompt, sample })).collect()
     }
 }
 
-/// How pictures are made for inference.
+/// Generates images for inference.
 #[derive(Clone, Debug)]
 pub struct Generator<'a> {
-    /// Grid and transitions; the ODE as a rule.
+    /// Grid and transitions; normally the ODE.
     pub sampler: Sampler,
     /// `[C, H, W]` of a latent.
     pub shape: [usize; 3],
     /// Rows sampled at a time by a worker.
     pub batch: usize,
-    /// Who does the work.
+    /// The threads that do the work.
     pub workers: &'a Workers,
 }
 
 impl Generator<'_> {
-    /// What `finish` makes of the final latents of every batch, in the order of the rows; each row starts from its own noise under
-    /// the key, or from its row of the initial latents, `[B, C, H, W]`, where there are some.
+    /// Samples final latents for `rows` batch by batch and returns the results of `finish`, in the order of
+    /// the rows. Each row starts from its own noise under the key, or from its row of the initial latents,
+    /// `[B, C, H, W]`, if some are given.
     ///
     /// # Errors
     /// If the work was stopped.

@@ -1,4 +1,4 @@
-//! Which prompts an epoch trains on.
+//! The prompts of an epoch: kinds of prompt are drawn by weight, then prompts of the kind.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use rand::{Rng, distr::weighted::WeightedIndex, prelude::Distribution, seq::Slic
 
 use crate::{evaluate::Row, noise::Key};
 
-/// How often each kind of prompt is drawn, and which prompts are of that kind.
+/// The weight of each kind of prompt, and the prompts of the kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mix {
     kinds: Vec<Kind>,
@@ -19,17 +19,17 @@ struct Kind {
 }
 
 impl Mix {
-    /// All of `count` prompts equally often.
+    /// One kind with all of `count` prompts.
     pub fn even(count: usize) -> Self {
         Self { kinds: vec![Kind { weight: 1.0, prompts: (0..count).collect() }] }
     }
 
-    /// Kinds by weight, relative to each other; `kinds` has one name for every prompt. A kind without a weight is not drawn, and
-    /// one of weight 0 needs no prompt.
+    /// Kinds with relative weights; `kinds` has the name of every prompt's kind. A kind without a weight is
+    /// not drawn, and a kind of weight 0 needs no prompt.
     ///
     /// # Errors
-    /// With what is wrong, in words that begin with the kind: a weight above 0 for a kind that no prompt has, a weight that is
-    /// negative or not finite, or none above 0.
+    /// A sentence with the problem: a positive weight for a kind without prompts, a weight that is negative
+    /// or not finite, or no positive weight.
     pub fn by_kind(kinds: &[&str], weights: &BTreeMap<String, f64>) -> Result<Self, String> {
         let mut mix = Vec::new();
         for (name, &weight) in weights {
@@ -54,13 +54,14 @@ impl Mix {
     }
 }
 
-/// The rows of an epoch, prompt-major: `group_size` samples for each of `groups` drawn prompts.
+/// Draws the rows of an epoch, prompt-major: `group_size` samples for each of `groups` drawn prompts.
 ///
-/// For every group a kind is drawn by its weight, then a prompt of the kind: all of them in a random order before any comes again,
-/// so an epoch has the mix that was asked for however few prompts a kind has. The draw depends on the key alone.
+/// For every group a kind is drawn by its weight, then a prompt of the kind, without replacement until all of
+/// them have been drawn. An epoch therefore has the expected mix even if a kind has few prompts. The draw
+/// depends on the key alone.
 ///
-/// Deviation `groups-by-draw`: a prompt that is drawn twice makes two groups, each with a mean of its own; the reference code takes
-/// the mean over all rows of equal text.
+/// Deviation `groups-by-draw`: a prompt that is drawn twice makes two groups, each with its own mean; the
+/// reference code takes the mean over all rows of equal text.
 ///
 /// # Panics
 /// If a kind has no prompt.
@@ -74,14 +75,15 @@ pub fn draw(mix: &Mix, groups: usize, group_size: usize, key: Key) -> Vec<Row> {
         let kind = by_weight.sample(&mut rng);
         let prompt = deal(&mut decks[kind], &mix.kinds[kind].prompts, &mut rng);
         let before = groups_of.entry(prompt).or_default();
-        // A prompt drawn twice goes on where its first group ended, so that no two rows share their noise.
+        // A prompt drawn again continues the sample indices of its previous group, so that no two rows
+        // share noise.
         rows.extend((0..group_size).map(|sample| Row { prompt, sample: *before * group_size + sample }));
         *before += 1;
     }
     rows
 }
 
-/// The next prompt of a shuffled deck, which is filled again when it is empty.
+/// Deals the next prompt of a shuffled deck, which is refilled when it is empty.
 fn deal(deck: &mut Vec<usize>, prompts: &[usize], rng: &mut impl Rng) -> usize {
     if deck.is_empty() {
         deck.extend(prompts);

@@ -1,20 +1,20 @@
-//! From final latents to pictures on the host.
+//! Decoding of final latents to images on the host.
 
 use burn::prelude::*;
 use tasks::image::Image;
 
-/// Turns final latents into pictures.
+/// Turns final latents into images.
 pub trait Decode<B: Backend>: Send + Sync {
-    /// The pictures of a batch of latents, `[B, C, H, W]`.
+    /// Decodes a batch of latents, `[B, C, H, W]`.
     fn decode(&self, latents: Tensor<B, 4>) -> Vec<Image>;
 }
 
-/// Networks that draw without an autoencoder: what the numbers of their final latents mean.
+/// Decoder of networks that work without an autoencoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decoder {
     /// Pixels in `[−1, 1]`, clamped and mapped to `[0, 1]`.
     Pixels,
-    /// Points of the plane, handed on as they are.
+    /// Points of the plane, passed on unchanged.
     Points,
 }
 
@@ -28,7 +28,8 @@ impl<B: Backend> Decode<B> for Decoder {
 }
 
 impl Decoder {
-    /// The latents of pictures, `[B, C, H, W]`: the reverse of [`Decode::decode`] within the range of pixels.
+    /// Turns images into latents, `[B, C, H, W]`: the inverse of [`Decode::decode`] within the
+    /// range of pixels.
     pub fn encode<B: Backend>(self, images: &[Image], device: &B::Device) -> Tensor<B, 4> {
         let (channels, height, width) = images.first().map_or((0, 0, 0), |image| (image.channels, image.height, image.width));
         let values: Vec<f32> = images.iter().flat_map(|image| &image.pixels).map(|&x| self.latent(x)).collect();
@@ -37,7 +38,7 @@ impl Decoder {
 
     fn value(self, latent: f32) -> f32 {
         match self {
-            // A NaN stays a NaN: the reward must see it.
+            // NaN stays NaN: the reward must see it.
             Self::Pixels => latent.mul_add(0.5, 0.5).clamp(0.0, 1.0),
             Self::Points => latent,
         }

@@ -1,4 +1,4 @@
-//! Flow-GRPO: groups, rollouts, advantages, the clipped objective and the trainer.
+//! Flow-GRPO: groups, rollouts, advantages, algorithms and the trainer.
 //!
 //! Knows the velocity field and the reward trait, not the networks.
 //!

@@ -1,27 +1,30 @@
-//! Loss scaling: gradients that 16-bit floats would round to 0 are computed larger, and made small again in f32.
+//! Loss scaling for 16-bit layers: the loss is scaled up so that small gradients do not round to 0, and the
+//! gradient is unscaled in f32.
 
 use serde::{Deserialize, Serialize};
 
-/// What the loss is multiplied by before the backward pass, and the gradient divided by after it. It follows the gradients.
+/// A dynamic loss scale `s`, which the loss is multiplied by before the backward pass and the gradient
+/// divided by after it.
 ///
 /// ```text
 /// gradient not finite:  s ← s/2, and the update is skipped
 /// finite:               s ← 2·s after 200 updates in a row
 /// ```
 ///
-/// A power of two, so that multiplying and dividing are exact. It starts at 2¹⁶.
+/// The scale is a power of two, so multiplying and dividing are exact. It starts at 2¹⁶.
 ///
-/// Source: arXiv 1710.03740, section 3.2; `torch.amp.GradScaler`, which waits for 2,000 updates: an epoch has only two.
+/// Source: arXiv 1710.03740, section 3.2; `torch.amp.GradScaler`, which waits for 2,000 updates. Here an
+/// epoch has only a few updates.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LossScale {
-    /// `s`, at least 1.
+    /// The scale `s`, at least 1.
     pub factor: f64,
-    /// Updates with a finite gradient since `s` changed.
+    /// Updates in a row with a finite gradient since `s` changed.
     pub good: usize,
 }
 
-/// Good updates after which the scale doubles.
+/// Number of good updates after which the scale doubles.
 const GROW_AFTER: usize = 200;
 
 impl Default for LossScale {
@@ -31,7 +34,8 @@ impl Default for LossScale {
 }
 
 impl LossScale {
-    /// The scale after an update whose gradient was finite; none if it was not and there is nothing left to halve.
+    /// The scale after an update; `None` if the gradient was not finite and the scale cannot be halved
+    /// any further.
     #[must_use]
     pub fn after(self, finite: bool) -> Option<Self> {
         match (finite, self.good + 1) {

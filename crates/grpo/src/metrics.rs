@@ -1,4 +1,4 @@
-//! What an epoch is measured by.
+//! The metrics of an epoch.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -11,31 +11,31 @@ use crate::{
     algorithm::Outcome,
 };
 
-/// What one update did.
+/// The result of one update.
 #[derive(Clone, Debug)]
 pub(crate) struct Update {
     pub loss: f64,
     pub gradient_norm: f64,
     pub gradient_rms: f64,
-    /// Whether the weights moved.
+    /// Whether the weights were changed.
     pub taken: bool,
     pub loss_scale: Option<f64>,
-    /// What the examples of each term showed.
+    /// The outcome of each term of the loss.
     pub terms: Vec<Outcome>,
 }
 
-/// The numbers of an epoch: one line of `metrics.jsonl`.
+/// The metrics of an epoch: one line of `metrics.jsonl`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct EpochMetrics {
-    /// Epochs done, this one included.
+    /// Number of finished epochs, this one included.
     pub epoch: usize,
     /// Mean of the total reward.
     pub reward: f64,
-    /// Its standard deviation over the epoch.
+    /// Standard deviation of the total reward over the epoch.
     pub reward_std: f64,
     /// Mean of each reward.
     pub rewards: BTreeMap<&'static str, f64>,
-    /// Mean of the total reward of each kind of prompt that was drawn.
+    /// Mean of the total reward for each kind of prompt that was drawn.
     pub kinds: BTreeMap<String, f64>,
     /// Share of groups whose rewards are all equal.
     pub zero_spread: f64,
@@ -43,71 +43,74 @@ pub struct EpochMetrics {
     pub advantage: Summary,
     /// The learning rate of AdamW in this epoch.
     pub learning_rate: f64,
-    /// Updates taken.
+    /// Number of updates taken.
     pub updates: usize,
-    /// Updates skipped because their gradient was not finite under the scale of the loss, which is halved then.
+    /// Number of updates skipped because the gradient of the scaled loss was not finite; each one
+    /// halves the scale.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub skipped_updates: Option<usize>,
-    /// The scale of the loss, where layers compute in f16; the last update's.
+    /// The loss scale of the last update, if layers compute in f16.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_scale: Option<f64>,
-    /// Transitions trained.
+    /// Number of trained examples of the loss's first term, over all updates.
     pub transitions: usize,
-    /// Mean loss.
+    /// Mean loss over all updates.
     pub loss: f64,
-    /// Mean gradient norm before clipping.
+    /// Mean gradient norm before clipping, over the updates taken.
     pub gradient_norm: f64,
-    /// Root mean square of the clipped gradient's numbers, of the parameters that AdamW moves; mean over updates.
+    /// Root mean square of the clipped gradient over the parameters that AdamW moves; mean over the
+    /// updates taken.
     pub gradient_rms: f64,
-    /// The weight `β` of the KL divergence to the reference.
+    /// The weight `β` of the KL penalty in this epoch.
     pub kl_weight: f64,
-    /// The numbers of the algorithm, by name.
+    /// The metrics of the algorithm, by name.
     #[serde(flatten)]
     pub algorithm: Map<String, Value>,
-    /// What the line of an epoch shows of them.
+    /// The part of the epoch's progress line that the algorithm writes.
     #[serde(skip)]
     pub headline: String,
-    /// Wall-clock times, which differ between runs that are otherwise equal.
+    /// Wall-clock times, which differ between otherwise equal runs.
     pub time: EpochTimes,
 }
 
-/// Mean, standard deviation and extremes.
+/// Mean, standard deviation and extremes of some numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Summary {
     /// The mean.
     pub mean: f64,
     /// The population standard deviation.
     pub std: f64,
-    /// The smallest.
+    /// The smallest number.
     pub min: f64,
-    /// The largest.
+    /// The largest number.
     pub max: f64,
 }
 
 impl Summary {
-    /// The summary of some numbers; all 0 of none.
+    /// Summarises `values`; all fields are 0 for an empty slice.
     pub fn of(values: &[f64]) -> Self {
         let bound = |pick: fn(f64, f64) -> f64| values.iter().copied().reduce(pick).unwrap_or(0.0);
         Self { mean: mean(values), std: std(values), min: bound(f64::min), max: bound(f64::max) }
     }
 }
 
-/// How long an epoch took.
+/// Times, throughput and memory of an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct EpochTimes {
-    /// Images per second in the rollout.
+    /// Images per second in sampling and decoding.
     pub images_per_second: f64,
-    /// Transitions per second in scoring and training.
+    /// Examples per second in scoring and training.
     pub transitions_per_second: f64,
     /// Seconds for the whole epoch.
     pub seconds: f64,
-    /// The most memory that the program has held so far, in MiB, where that is known.
+    /// Peak memory of the process so far, in MiB, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peak_memory_mib: Option<u64>,
 }
 
 impl EpochMetrics {
-    /// `kinds` has the kind of every row's prompt; the algorithm's numbers are to be added.
+    /// `kinds` has the kind of every row's prompt. The caller adds the learning rate, the KL weight and the
+    /// algorithm's metrics.
     pub(crate) fn new(epoch: usize, scores: &Scores, kinds: &[&str], advantages: &Advantages, updates: &[Update]) -> Self {
         let total: Vec<f64> = scores.total.iter().copied().map(f64::from).collect();
         let part = |scores: &[f32]| mean(&scores.iter().copied().map(f64::from).collect::<Vec<_>>());
@@ -133,7 +136,7 @@ impl EpochMetrics {
         }
     }
 
-    /// A number of the algorithm by its dotted name, as `ratio.min`.
+    /// Looks up a metric of the algorithm by its dotted name, for example `ratio.min`.
     pub fn number(&self, name: &str) -> Option<f64> {
         let mut parts = name.split('.');
         let first = self.algorithm.get(parts.next()?)?;
@@ -151,7 +154,7 @@ impl EpochMetrics {
     }
 }
 
-/// The mean reward of each kind.
+/// The mean reward of each kind of prompt.
 fn by_kind(rewards: &[f64], kinds: &[&str]) -> BTreeMap<String, f64> {
     let mut of_kind: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for (reward, kind) in rewards.iter().zip(kinds) {

@@ -1,14 +1,14 @@
-//! Noise made on the host, keyed by what it is for.
+//! Noise made on the host, from a key that names its use.
 //!
-//! The same seed gives the same numbers whatever the backend, the batch size or the number of threads: a draw depends on
-//! *(run seed, purpose, epoch, prompt, sample, step)* and on nothing else.
+//! The same seed gives the same numbers on any backend, with any batch size and any number of threads: a draw
+//! depends only on *(run seed, purpose, epoch, prompt, sample, step)*.
 
 use burn::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-/// What random numbers are for; each purpose has a stream of its own.
+/// The purpose of random numbers; each purpose has its own stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u64)]
 pub enum Purpose {
@@ -16,15 +16,15 @@ pub enum Purpose {
     Initial = 1,
     /// The noise of a step of a training rollout.
     Step = 2,
-    /// The initial noise of an evaluation.
+    /// The noise of evaluations and of the validation of pre-training.
     Evaluation = 3,
-    /// Which prompts an epoch trains on.
+    /// The draw of an epoch's prompts.
     Prompts = 4,
-    /// In which order an epoch's samples are taken.
+    /// The order of an epoch's rows and the draw of their trained steps.
     Order = 5,
     /// Scenes, captions, times and noise of pre-training.
     Pretraining = 6,
-    /// The initial noise of the `sample` verb.
+    /// The noise of the `sample` verb.
     Sampling = 7,
     /// The noise of the forward process on a rollout's samples.
     Forward = 8,
@@ -35,7 +35,7 @@ pub enum Purpose {
 pub struct Key {
     /// The seed of the run.
     pub seed: u64,
-    /// What the numbers are for.
+    /// The purpose of the numbers.
     pub purpose: Purpose,
     /// The epoch, or the step of pre-training.
     pub epoch: u64,
@@ -53,28 +53,29 @@ impl Key {
         Self { seed, purpose, epoch: 0, prompt: 0, sample: 0, step: 0 }
     }
 
-    /// The same stream of another epoch.
+    /// Changes the epoch of the key.
     #[must_use]
     pub fn epoch(self, epoch: usize) -> Self {
         Self { epoch: epoch as u64, ..self }
     }
 
-    /// The same stream of another row.
+    /// Changes prompt and sample of the key.
     #[must_use]
     pub fn row(self, prompt: usize, sample: usize) -> Self {
         Self { prompt: prompt as u64, sample: sample as u64, ..self }
     }
 
-    /// The same stream of another denoising step.
+    /// Changes the denoising step of the key.
     #[must_use]
     pub fn step(self, step: usize) -> Self {
         Self { step: step as u64, ..self }
     }
 
-    /// The generator of this stream.
+    /// The random number generator of this stream.
     pub fn rng(self) -> ChaCha8Rng {
         let words = [self.seed, self.purpose as u64, self.epoch, self.prompt, self.sample, self.step];
-        // Absorb word by word: each generator's first output seeds the next, so no two keys share a stream but by accident.
+        // Absorb word by word: each generator's first output seeds the next, so two keys share a stream only
+        // by accident.
         let state = words.iter().fold(0, |state: u64, &word| ChaCha8Rng::seed_from_u64(state ^ word).random());
         ChaCha8Rng::seed_from_u64(state)
     }

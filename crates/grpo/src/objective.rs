@@ -6,34 +6,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::ranges;
 
-/// What is minimised.
+/// The settings of the clipped objective.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ObjectiveConfig {
-    /// A bad action counts until its ratio is `1 − clip_range_low`: the reference code's `clip_range_lt`. 1e-4 in the paper, because
-    /// log-probabilities are means over elements.
+    /// A bad action has a gradient until its ratio is `1 − clip_range_low`: the reference code's
+    /// `clip_range_lt`. 1e-4 in the paper, because log-probabilities are means over elements.
     pub clip_range_low: f64,
-    /// A good action counts until its ratio is `1 + clip_range_high`: the reference code's `clip_range_gt`. Larger than the other one it
-    /// lets rare actions grow (arXiv 2503.14476, section 3.1).
+    /// A good action has a gradient until its ratio is `1 + clip_range_high`: the reference code's
+    /// `clip_range_gt`. A value above `clip_range_low` lets rare actions grow (arXiv 2503.14476,
+    /// section 3.1).
     pub clip_range_high: f64,
-    /// How much the steps of a trajectory count.
+    /// Weights of the steps of a trajectory.
     pub step_weight: StepWeight,
-    /// The weight `β` of the KL divergence to the reference policy; at 0 the reference is not evaluated.
+    /// The weight `β` of the KL penalty; at 0 the reference is not evaluated.
     pub kl_weight: f64,
-    /// Whether `β` stays.
+    /// Whether `β` is fixed or adaptive.
     pub kl_controller: KlController,
-    /// Which KL expression.
+    /// The form of the KL divergence.
     pub kl_form: KlForm,
-    /// ODE steps of every row, drawn anew, at which the KL divergence alone is taken, as if they drew noise; each counts like a trained
-    /// transition (deviation `kl-on-ode-steps`). Without it nothing holds the velocity where a trajectory ends, and that is where a
-    /// picture's details are decided.
+    /// Number of ODE steps per row, drawn anew, at which the KL penalty is taken as if they drew noise; each
+    /// has the weight of a trained transition (deviation `kl-on-ode-steps`). Without it nothing holds the
+    /// velocity at the end of the trajectory, where the details of an image are decided.
     pub kl_ode_steps: usize,
     /// Which halves of a guided velocity have a gradient.
     pub guidance_gradient: GuidanceGradient,
 }
 
 impl Default for ObjectiveConfig {
-    /// As in the reference code since 2025-07-15.
+    /// The values of the reference code since 2025-07-15.
     fn default() -> Self {
         Self {
             clip_range_low: 1e-4,
@@ -49,7 +50,7 @@ impl Default for ObjectiveConfig {
 }
 
 impl ObjectiveConfig {
-    /// All that is out of range, one sentence each, beginning with the key.
+    /// Lists all values that are out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {
         let numbers = [
             ranges::positive("clip_range_low", self.clip_range_low),
@@ -71,35 +72,35 @@ impl ObjectiveConfig {
         problems
     }
 
-    /// The ratios within which a transition counts.
+    /// The range of ratios in which a transition has a gradient.
     pub fn clip(&self) -> Clip {
         Clip { low: self.clip_range_low, high: self.clip_range_high }
     }
 }
 
-/// How far a ratio may go from 1 before its gradient is taken away.
+/// The distances from 1 at which a ratio is clipped.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Clip {
-    /// Below 1.
+    /// Distance below 1.
     pub low: f64,
-    /// Above 1.
+    /// Distance above 1.
     pub high: f64,
 }
 
 impl Clip {
-    /// The smaller of both: what log-ratios are measured in.
+    /// The smaller of the two distances, the unit of log-ratios in messages and metrics.
     pub fn range(self) -> f64 {
         self.low.min(self.high)
     }
 }
 
-/// Whether the weight `β` of the KL divergence stays as it is.
+/// The rule for the weight `β` of the KL penalty.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum KlController {
-    /// It stays.
+    /// The weight is constant.
     Fixed {},
-    /// It is moved after every epoch so that the divergence comes near a target:
+    /// The weight moves after every epoch so that the divergence approaches a target:
     ///
     /// ```text
     /// e = clip(KL/target − 1, −0.2, 0.2)        β ← β·(1 + rate·e)
@@ -107,7 +108,7 @@ pub enum KlController {
     ///
     /// Source: arXiv 1909.08593, section 2.2, where the rate is 0.1.
     Adaptive {
-        /// The mean KL divergence over trained transitions to be held.
+        /// The target of the mean KL divergence over trained transitions.
         target: f64,
         /// How fast `β` follows.
         rate: f64,
@@ -116,7 +117,7 @@ pub enum KlController {
 
 impl KlController {
     // ANCHOR: controller
-    /// The weight of the next epoch, given that of this one and the divergence that it showed.
+    /// The weight of the next epoch, from the weight and the divergence of this one.
     #[must_use]
     pub fn next(self, weight: f64, divergence: f64) -> f64 {
         match self {
@@ -127,24 +128,25 @@ impl KlController {
     // ANCHOR_END: controller
 }
 
-/// How much the policy loss of a step counts, relative to the other trained steps; the mean over them is 1.
+/// The weight of a step's policy loss, relative to the other trained steps; the mean over the
+/// trained steps is 1.
 ///
-/// With equal weights the late steps rule: the gradient of `log π` goes with `1/s_t`, and `s_t`, the std of the step's noise,
-/// falls along the trajectory. But what a picture shows is decided early.
+/// With equal weights the late steps dominate: the gradient of `log π` is proportional to `1/s_t`, and `s_t`,
+/// the std of the step's noise, falls along the trajectory. But the content of an image is decided early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepWeight {
-    /// All the same, as in the paper and its code.
+    /// Equal weights, as in the paper and its code.
     Equal,
     /// `w_t ∝ s_t` (TempFlow, arXiv 2508.04324).
     Std,
-    /// `w_t ∝ s_t²`: at ratio 1 the gradient of a log-probability without its variance, `−mean((x' − μ)²)`, which is what
-    /// Flow-CPS trains on (arXiv 2509.05952).
+    /// `w_t ∝ s_t²`: at ratio 1 this is the gradient of a log-probability without its variance,
+    /// `−mean((x' − μ)²)`, the log-probability of Flow-CPS (arXiv 2509.05952).
     Variance,
 }
 
 impl StepWeight {
-    /// The weight of every step of the sampler's grid, given which of them are trained; 0 for the others.
+    /// The weight of every step of the sampler's grid; 0 for steps that are not in `trained`.
     pub fn weights(self, sampler: &Sampler, trained: &[usize]) -> Vec<f64> {
         let raw = |index: usize| {
             let (step, transition) = sampler.step(index);
@@ -159,12 +161,12 @@ impl StepWeight {
     }
 }
 
-/// The policy loss of every row, with the ratio it came from.
+/// The policy loss of every row, with its ratio.
 #[derive(Clone, Debug)]
 pub struct PolicyLoss<B: Backend> {
-    /// To be minimised, `[B]`.
+    /// The loss to minimise, `[B]`.
     pub loss: Tensor<B, 1>,
-    /// `π_new / π_old`, `[B]`.
+    /// The ratio `π_new / π_old`, `[B]`.
     pub ratio: Tensor<B, 1>,
 }
 
@@ -185,7 +187,8 @@ pub fn clipped_loss<B: Backend>(
     advantage: Tensor<B, 1>,
     clip: Clip,
 ) -> PolicyLoss<B> {
-    // f32 from here on: just above 1, bf16 numbers are 0.0078 apart, so a clip range of 1e-4 could never be seen.
+    // f32 from here on: just above 1, bf16 numbers are 0.0078 apart and could never show a clip
+    // range of 1e-4.
     let ratio = (new_log_prob - old_log_prob).exp();
     let clipped = ratio.clone().clamp(1.0 - clip.low, 1.0 + clip.high);
     let loss = (advantage.clone().neg() * ratio.clone()).max_pair(advantage.neg() * clipped);

@@ -1,7 +1,7 @@
-//! AdamW over [`Parameters`], with one clip of the global gradient norm and no hidden defaults; Muon for matrices on request.
+//! AdamW over [`Parameters`] with one clip of the global gradient norm, and Muon for selected matrices.
 //!
-//! Burn's own optimisers clip every tensor by itself, have other defaults and keep their state in a format of its own; here the
-//! state is two vectors per parameter, which a checkpoint stores as they are.
+//! Burn's own optimisers clip every tensor separately, have other defaults and keep their state in their own
+//! format. Here the state is two vectors per parameter, which a checkpoint stores unchanged.
 
 use std::collections::BTreeMap;
 
@@ -11,33 +11,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::{parameters::Parameters, ranges};
 
-/// The constants of AdamW; all of them, since libraries disagree on defaults.
+/// The hyperparameters of AdamW, all of them, because libraries disagree on defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdamWConfig {
     /// Peak learning rate.
     pub learning_rate: f64,
-    /// Decay of the mean of gradients.
+    /// Decay of the first moment, the mean of gradients.
     pub beta1: f64,
-    /// Decay of the mean of squared gradients.
+    /// Decay of the second moment, the mean of squared gradients.
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub epsilon: f64,
     /// Decoupled weight decay, multiplied by the learning rate.
     pub weight_decay: f64,
-    /// The largest norm of all gradients together; a longer gradient is scaled down to it.
+    /// The largest global gradient norm; longer gradients are scaled down to it.
     pub max_gradient_norm: f64,
 }
 
 impl Default for AdamWConfig {
-    /// As in the reference code.
+    /// The values of the reference code.
     fn default() -> Self {
         Self { learning_rate: 3e-4, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 1e-4, max_gradient_norm: 1.0 }
     }
 }
 
 impl AdamWConfig {
-    /// All that is out of range, one sentence each, beginning with the key.
+    /// Lists all values that are out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {
         let numbers = [
             ranges::positive("learning_rate", self.learning_rate),
@@ -51,7 +51,7 @@ impl AdamWConfig {
     }
 }
 
-/// The constants of Muon.
+/// The hyperparameters of Muon.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MuonConfig {
@@ -69,14 +69,14 @@ impl Default for MuonConfig {
 }
 
 impl MuonConfig {
-    /// All that is out of range, one sentence each, beginning with the key.
+    /// Lists all values that are out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {
         let numbers = [ranges::not_negative("learning_rate", self.learning_rate), ranges::decay("momentum", self.momentum)];
         numbers.into_iter().flatten().collect()
     }
 }
 
-/// The optimiser: AdamW, but Muon for the matrices that it is told of.
+/// The optimiser: AdamW, with Muon for the matrices given to [`Self::with_muon`].
 #[derive(Clone, Debug)]
 pub struct AdamW<B: Backend> {
     config: AdamWConfig,
@@ -84,44 +84,44 @@ pub struct AdamW<B: Backend> {
     state: AdamWState<B>,
 }
 
-/// What an update made.
+/// The result of an update.
 #[derive(Clone, Debug)]
 pub struct Updated<B: Backend> {
-    /// The new parameters; the old ones if the norm is not finite.
+    /// The new parameters, or the old ones if the norm is not finite.
     pub parameters: Parameters<B>,
-    /// The norm of the gradient before it was clipped.
+    /// The global norm of the gradient before clipping.
     pub gradient_norm: f64,
-    /// The root mean square of the clipped gradient's numbers, of the parameters that AdamW moves: far below
-    /// [`AdamWConfig::epsilon`] nothing moves. 0 if it moves none.
+    /// The root mean square of the clipped gradient over the parameters that AdamW moves; 0 if AdamW moves
+    /// none. Far below [`AdamWConfig::epsilon`] no parameter moves.
     pub gradient_rms: f64,
 }
 
-/// What must be saved to continue.
+/// The state of the optimiser that a checkpoint saves.
 #[derive(Clone, Debug)]
 pub struct AdamWState<B: Backend> {
-    /// Updates taken.
+    /// Number of updates taken.
     pub updates: usize,
-    /// The mean of gradients; Muon's sum of gradients for its matrices.
+    /// The mean of gradients; for Muon's matrices the decayed sum of gradients.
     pub first: Parameters<B>,
-    /// The mean of squared gradients; without meaning for Muon's matrices.
+    /// The mean of squared gradients; unused for Muon's matrices.
     pub second: Parameters<B>,
 }
 
 impl<B: Backend> AdamW<B> {
-    /// An optimiser that has not moved yet.
+    /// Creates an optimiser without any updates taken.
     pub fn new(config: AdamWConfig, parameters: &Parameters<B>) -> Self {
         let zeros = parameters.zeros_like();
         Self { config, muon: None, state: AdamWState { updates: 0, first: zeros.clone(), second: zeros } }
     }
 
-    /// The same, with Muon for these matrices, given as identity and shape `[inputs, outputs]`.
+    /// Uses Muon for these matrices, given by parameter identity with shape `[inputs, outputs]`.
     #[must_use]
     pub fn with_muon(mut self, config: MuonConfig, matrices: BTreeMap<u64, [usize; 2]>) -> Self {
         self.muon = (config.learning_rate > 0.0).then_some((config, matrices));
         self
     }
 
-    /// Goes on from a saved state.
+    /// Restores a saved state.
     pub fn restore(&mut self, state: AdamWState<B>) {
         self.state = state;
     }
@@ -131,7 +131,7 @@ impl<B: Backend> AdamW<B> {
         &self.state
     }
 
-    /// One update.
+    /// Takes one update.
     ///
     /// ```text
     /// g ← g·min(1, c/‖g‖)      m ← β₁·m + (1 − β₁)·g      s ← β₂·s + (1 − β₂)·g²
@@ -140,8 +140,8 @@ impl<B: Backend> AdamW<B> {
     ///
     /// Source: arXiv 1711.05101, algorithm 2; `torch.optim.AdamW` and `torch.nn.utils.clip_grad_norm_`.
     ///
-    /// `rate` scales the learning rate of this update (warm-up, cosine). A gradient whose norm is not finite changes nothing:
-    /// the caller must look at the norm.
+    /// `rate` scales the learning rate of this update (warm-up, cool-down). A gradient whose norm is not
+    /// finite changes nothing: the caller must check the norm.
     pub fn update(&mut self, parameters: &Parameters<B>, gradient: &Parameters<B>, rate: f64) -> Updated<B> {
         let squares = gradient.squares();
         let norm = squares.values().sum::<f64>().sqrt();
@@ -182,12 +182,12 @@ impl<B: Backend> AdamW<B> {
     }
 }
 
-/// Brings the steps of matrices of all shapes to a common size per element of the output.
+/// Scale that gives the steps of matrices of all shapes the same size per element of the output.
 fn muon_scale([inputs, outputs]: [usize; 2]) -> f64 {
     (outputs as f64 / inputs as f64).max(1.0).sqrt()
 }
 
-/// The nearest matrix whose singular values are all about 1, by five Newton-Schulz iterations.
+/// An approximation of the nearest matrix with all singular values near 1, by five Newton-Schulz iterations.
 ///
 /// ```text
 /// X ← G/‖G‖      five times:  A = X·Xᵀ,  X ← 3.4445·X + (−4.7750·A + 2.0315·A²)·X

@@ -1,7 +1,7 @@
-//! A network's trained numbers as a list of vectors: what optimiser, EMA, clipping and checkpoints work on.
+//! The trained parameters of a network as flat vectors, for the optimiser, EMA, clipping and checkpoints.
 //!
-//! One entry per parameter tensor, flattened, keyed by its identity in the network, in a fixed order. [`Trained`] says which
-//! tensors of a network are trained: all of them, or those of its adapters.
+//! There is one entry per parameter tensor, flattened, keyed by its identity in the network, in a fixed
+//! order. [`Trained`] selects the tensors that are trained: all of them, or those of the adapters.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,51 +11,51 @@ use burn::{
     tensor::backend::AutodiffBackend,
 };
 
-/// One vector per parameter tensor, in the order of their identities.
+/// One flat vector per parameter tensor, in the order of the identities.
 #[derive(Clone, Debug)]
 pub struct Parameters<B: Backend>(BTreeMap<u64, Tensor<B, 1>>);
 
 impl<B: Backend> Parameters<B> {
-    /// The parameters of a network.
+    /// Collects the parameters of a network.
     pub fn of<M: Module<B>>(network: &M) -> Self {
         let mut collect = Collect(BTreeMap::new());
         network.visit(&mut collect);
         Self(collect.0)
     }
 
-    /// The same network with these numbers in place of its own; a parameter without an entry stays as it is.
+    /// Replaces the parameters of `network` with these vectors; a parameter without an entry keeps its value.
     pub fn put_into<M: Module<B>>(&self, network: M) -> M {
         network.map(&mut Replace(&self.0))
     }
 
-    /// Named vectors on the host, for a checkpoint.
+    /// Copies the vectors to the host, keyed by parameter identity, for a checkpoint.
     pub fn to_data(&self) -> BTreeMap<u64, TensorData> {
         self.0.iter().map(|(&id, values)| (id, values.to_data())).collect()
     }
 
-    /// The reverse of [`Self::to_data`].
+    /// Moves vectors from the host to `device`: the inverse of [`Self::to_data`].
     pub fn from_data(data: BTreeMap<u64, TensorData>, device: &B::Device) -> Self {
         Self(data.into_iter().map(|(id, values)| (id, Tensor::from_data(values, device))).collect())
     }
 
-    /// The lengths of the vectors by identity; two lists that fit each other have equal layouts.
+    /// Lengths of the vectors by identity; compatible lists have equal layouts.
     pub fn layout(&self) -> BTreeMap<u64, usize> {
         self.0.iter().map(|(&id, values)| (id, values.dims()[0])).collect()
     }
 
-    /// Zeros of the same layout.
+    /// Zeros with the same layout.
     #[must_use]
     pub fn zeros_like(&self) -> Self {
         self.map(|values| values.zeros_like())
     }
 
-    /// Every vector through `f`.
+    /// Applies `f` to every vector.
     #[must_use]
     pub fn map(&self, f: impl Fn(Tensor<B, 1>) -> Tensor<B, 1>) -> Self {
         Self(self.0.iter().map(|(&id, values)| (id, f(values.clone()))).collect())
     }
 
-    /// Pairs of vectors through `f`.
+    /// Applies `f` to the pairs of vectors with equal identity.
     ///
     /// # Panics
     /// If `other` lacks one of the vectors.
@@ -64,7 +64,7 @@ impl<B: Backend> Parameters<B> {
         Self(self.0.iter().map(|(&id, values)| (id, f(values.clone(), other.0[&id].clone()))).collect())
     }
 
-    /// The sum with `other`, in the place of `self` where the backend can: gradients are summed once per micro-batch.
+    /// Adds `other`, in place if the backend can: gradients are summed once per micro-batch.
     ///
     /// # Panics
     /// If `other` lacks one of the vectors.
@@ -76,7 +76,7 @@ impl<B: Backend> Parameters<B> {
     /// The vector of one parameter.
     ///
     /// # Panics
-    /// If there is none of this identity.
+    /// If no parameter has this identity.
     pub fn get(&self, id: u64) -> Tensor<B, 1> {
         self.0[&id].clone()
     }
@@ -91,39 +91,40 @@ impl<B: Backend> Parameters<B> {
         self.squares().values().sum::<f64>().sqrt()
     }
 
-    /// The sum of squares of every vector, in one read.
+    /// The sum of squares of every vector, read from the device at once.
     pub fn squares(&self) -> BTreeMap<u64, f64> {
         let squares: Vec<Tensor<B, 1>> = self.0.values().map(|values| values.clone().powi_scalar(2).sum()).collect();
         self.0.keys().copied().zip(Tensor::cat(squares, 0).into_data().iter::<f64>()).collect()
     }
 
-    /// The memory that they take, in bytes.
+    /// Memory of the vectors in bytes.
     pub fn bytes(&self) -> u64 {
         self.0.values().map(|values| (values.dims()[0] * values.dtype().size()) as u64).sum()
     }
 
-    /// How many numbers there are.
+    /// Number of values in all vectors.
     pub fn count(&self) -> usize {
         self.0.values().map(|values| values.dims()[0]).sum()
     }
 }
 
-/// Which parameter tensors of a network are trained, by identity. The others get no gradient and no optimiser state.
+/// The parameter tensors of a network that are trained, by identity. The others get no gradient and no
+/// optimiser state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trained(BTreeSet<u64>);
 
 impl Trained {
-    /// All of them: full fine-tuning.
+    /// Trains all parameters: full fine-tuning.
     pub fn all<B: Backend, M: Module<B>>(network: &M) -> Self {
         Self::named(network, |_| true)
     }
 
-    /// None of them: a network that only answers.
+    /// Trains no parameter: a network that only answers.
     pub fn none() -> Self {
         Self(BTreeSet::new())
     }
 
-    /// Those whose path in the network is wanted.
+    /// Trains the parameters whose path in the network is `wanted`.
     pub fn named<B: Backend, M: Module<B>>(network: &M, wanted: impl Fn(&str) -> bool) -> Self {
         Self(names(network).into_iter().filter(|(_, name)| wanted(name)).map(|(id, _)| id).collect())
     }
@@ -135,14 +136,16 @@ impl Trained {
         parameters
     }
 
-    /// A network on the autodiff backend, every trained parameter a leaf of a graph of its own.
+    /// Moves a network to the autodiff backend, with every trained parameter a leaf of a new graph.
     ///
-    /// Parameters that lived on the plain backend have forgotten that they want gradients; here they are told again.
+    /// Parameters of the plain backend do not keep the flag that they require a gradient, so it is
+    /// set again here.
     pub fn with_graph<B: AutodiffBackend, M: AutodiffModule<B>>(&self, network: M::InnerModule) -> M {
         M::from_inner(network).map(&mut WantGradients(&self.0))
     }
 
-    /// The gradients of a network's trained parameters; one that the loss does not reach has zeros.
+    /// The gradients of a network's trained parameters; a parameter that the loss does not reach
+    /// has gradient 0.
     pub fn gradients<B: AutodiffBackend, M: Module<B>>(
         &self,
         network: &M,

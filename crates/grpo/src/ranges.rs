@@ -1,32 +1,32 @@
-//! What the numbers of a configuration may be; each check gives a sentence that begins with the key, or nothing.
+//! Range checks for configurations; each returns a sentence that begins with the key, or `None`.
 
-/// More pictures, epochs or steps than any run has; what is larger is a slip of the finger.
+/// Upper bound on images, epochs and steps; a larger number is a typing error.
 pub const MOST: usize = 100_000_000;
 
-/// A number of things, from 1 to `most`.
+/// Checks a count: from 1 to `most`.
 pub fn count(key: &str, value: usize, most: usize) -> Option<String> {
     (!(1..=most).contains(&value)).then(|| format!("{key} ({value}) must lie between 1 and {most}"))
 }
 
-/// Above 0 and finite.
+/// Checks a positive number: above 0 and finite.
 pub fn positive(key: &str, value: f64) -> Option<String> {
     (!(value > 0.0 && value.is_finite())).then(|| format!("{key} ({value}) must be a positive number"))
 }
 
-/// At least 0 and finite.
+/// Checks a non-negative number: at least 0 and finite.
 pub fn not_negative(key: &str, value: f64) -> Option<String> {
     (!(value >= 0.0 && value.is_finite())).then(|| format!("{key} ({value}) must be at least 0"))
 }
 
-/// The largest scale of guidance: far beyond those that leave a picture.
+/// The largest guidance scale, far beyond useful ones.
 pub const MOST_GUIDANCE: f64 = 100.0;
 
-/// A scale of guidance: above 0 and at most [`MOST_GUIDANCE`].
+/// Checks a guidance scale: above 0 and at most [`MOST_GUIDANCE`].
 pub fn guidance(key: &str, value: f64) -> Option<String> {
     (!(value > 0.0 && value <= MOST_GUIDANCE)).then(|| format!("{key} ({value}) must be above 0 and at most {MOST_GUIDANCE}"))
 }
 
-/// In `[0, 1)`: a decay.
+/// Checks a decay: in `[0, 1)`.
 pub fn decay(key: &str, value: f64) -> Option<String> {
     (!(0.0..1.0).contains(&value)).then(|| format!("{key} ({value}) must be at least 0 and below 1"))
 }

@@ -10,30 +10,30 @@ use crate::{
     workers::{Stopped, Workers},
 };
 
-/// How an epoch is rolled out.
+/// The settings of an epoch's rollout.
 #[derive(Clone, Debug)]
 pub struct Rollout<'a, C> {
     /// Grid and transitions.
     pub sampler: &'a Sampler,
     /// How log-probabilities are reduced.
     pub reduction: Reduction,
-    /// Guidance of the field, if there is any.
+    /// Guidance of the field, if used.
     pub guidance: Option<&'a Guidance<C>>,
     /// `[C, H, W]` of a latent.
     pub shape: [usize; 3],
     /// Rows sampled at a time by a worker.
     pub batch: usize,
-    /// Where their latents are kept.
+    /// Where latents are kept.
     pub kept_on: KeptOn,
-    /// Who does the work.
+    /// The threads that do the work.
     pub workers: &'a Workers,
 }
 
 impl<C: Clone + Sync> Rollout<'_, C> {
-    /// The trajectories of all rows, in their order.
+    /// Samples the trajectories of all rows, in their order.
     ///
-    /// Row `r` starts from its own noise under `initial` and draws its steps' noise under `step`: a group's members differ
-    /// in both, and no row's noise depends on how rows are batched.
+    /// Row `r` draws its initial noise under the key `initial` and the noise of its steps under `step`: the
+    /// members of a group differ in both, and no row's noise depends on how rows are batched.
     ///
     /// # Errors
     /// If the work was stopped.

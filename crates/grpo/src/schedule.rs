@@ -6,16 +6,18 @@
 /// min( (step + 1)/(warm_up + 1), 1, (steps − step)/(cool_down + 1) )
 /// ```
 ///
-/// Source: arXiv 2405.18392: as good as a cosine, and a run can be lengthened. A step is an epoch of reinforcement learning or
-/// an update of pre-training. The first step is above 0, and so is the last; 0 from `steps` on.
+/// Source: arXiv 2405.18392, where this schedule is as good as a cosine and a run can be lengthened. A step
+/// is an epoch of reinforcement learning or an update of pre-training. The rate of the first and of the last
+/// step is above 0; from `steps` on it is 0.
 pub fn rate(step: usize, steps: usize, warm_up: usize, cool_down: usize) -> f64 {
     let warm = (step + 1) as f64 / (warm_up + 1) as f64;
     let cool = steps.saturating_sub(step) as f64 / (cool_down + 1) as f64;
     warm.min(cool).min(1.0)
 }
 
-/// What is wrong with a schedule, each number with its key: where a run is shorter than what rises and falls, its rate stays far below the
-/// peak. Without a cool-down a short run is the beginning of a longer one.
+/// Describes the problem of a schedule whose warm-up and cool-down are longer than the run, so that the rate
+/// never reaches its peak; each number comes with its key. Without a cool-down a short run equals the
+/// beginning of a longer one, which is no problem.
 pub fn problem(warm_up: (&str, usize), cool_down: (&str, usize), steps: (&str, usize)) -> Option<String> {
     let ((warm_up, rising), (cool_down, falling), (name, steps)) = (warm_up, cool_down, steps);
     (falling > 0 && rising.saturating_add(falling) > steps).then(|| {

@@ -1,4 +1,4 @@
-//! The trainer: one iteration of Flow-GRPO after the other.
+//! The trainer: runs iterations of an algorithm and keeps the state between them.
 
 use std::{sync::Arc, time::Instant};
 
@@ -35,27 +35,28 @@ use crate::{
     workers::{Stopped, Workers},
 };
 
-/// What is trained on: prompts, how often each kind is drawn, and how pictures are judged.
+/// A training task: prompts, how often each kind is drawn, and the reward.
 pub struct Task<B: Backend, C> {
     /// The prompts with their conditions.
     pub prompts: Vec<EncodedPrompt<C>>,
-    /// Which of them are drawn how often.
+    /// The kinds of prompt and how often each is drawn.
     pub mix: Mix,
-    /// The judge.
+    /// The reward.
     pub reward: WeightedReward,
     /// `[C, H, W]` of a latent.
     pub latent_shape: [usize; 3],
-    /// What makes a picture of a final latent.
+    /// Decodes final latents to images.
     pub decoder: Arc<dyn Decode<B>>,
     /// The condition of the empty prompt, for guidance.
     pub unconditional: C,
-    /// The largest `|log π_new − log π_old|` at an epoch's first update that rounding explains, in clip ranges: the replay computes what
-    /// the rollout computed, but in batches of another size, so sums may be ordered differently. 1 is right for f32.
+    /// The largest `|log π_new − log π_old|` at an epoch's first update that rounding explains, in clip
+    /// ranges. The replay repeats the computation of the rollout, but in batches of another size, so sums may
+    /// be ordered differently. 1 is right for f32.
     pub on_policy_limit: f64,
 }
 
 impl<B: Backend, C> Task<B, C> {
-    /// The task of pleasing one judge, with all prompts drawn equally often, in f32.
+    /// A task with one reward, in f32, that draws all prompts equally often.
     pub fn new(
         prompts: Vec<EncodedPrompt<C>>,
         unconditional: C,
@@ -76,13 +77,13 @@ impl<B: Backend, C> Task<B, C> {
 }
 
 // ANCHOR: policy
-/// What is trained, and what it must stay close to.
+/// The network to train, with its reference.
 #[derive(Clone, Debug)]
 pub struct Policy<N> {
     /// The network that is trained.
     pub network: N,
-    /// The one that the KL penalty holds it to: the base model. Its tensors are shared with those of the policy that are not
-    /// trained, so adapters need no second copy.
+    /// The reference of the KL penalty: the base model. Parameters that are not trained share their tensors
+    /// with the policy, so adapters need no second copy.
     pub reference: N,
     /// Which parameters of the network are trained.
     pub trained: Trained,
@@ -99,7 +100,7 @@ impl<N> Policy<N> {
     }
 }
 
-/// The state of a training run.
+/// Trains a policy, one epoch at a time.
 pub struct Trainer<B: AutodiffBackend, M: AutodiffModule<B>, C> {
     config: GrpoConfig,
     seed: u64,
@@ -113,7 +114,7 @@ pub struct Trainer<B: AutodiffBackend, M: AutodiffModule<B>, C> {
     policy: M::InnerModule,
     reference: M::InnerModule,
     trained: Trained,
-    /// The weights of the old policy, of algorithms that sample with one.
+    /// Weights of the old policy, if the algorithm samples with one.
     old: Option<Parameters<B::InnerBackend>>,
     average: Parameters<B::InnerBackend>,
     optimizer: AdamW<B::InnerBackend>,
@@ -123,22 +124,22 @@ pub struct Trainer<B: AutodiffBackend, M: AutodiffModule<B>, C> {
     epochs: usize,
 }
 
-/// What changes in training and must be saved.
+/// The state of training that a checkpoint saves.
 #[derive(Clone, Debug)]
 pub struct TrainerState<B: Backend> {
     /// The policy's trained weights.
     pub weights: Parameters<B>,
-    /// Their average.
+    /// The moving average of the weights.
     pub average: Parameters<B>,
-    /// Those of the old policy, of algorithms that sample with one.
+    /// Weights of the old policy, if the algorithm samples with one.
     pub old: Option<Parameters<B>>,
-    /// The optimiser's state.
+    /// State of the optimiser.
     pub optimizer: AdamWState<B>,
-    /// The weight of the KL divergence, which a controller may have moved.
+    /// The weight of the KL penalty, which a controller may have changed.
     pub kl_weight: f64,
-    /// The scale of the loss, where layers compute in f16.
+    /// The loss scale, if layers compute in f16.
     pub loss_scale: Option<LossScale>,
-    /// Epochs that are done.
+    /// Number of finished epochs.
     pub epoch: usize,
 }
 
@@ -149,7 +150,7 @@ where
     M::InnerModule: VelocityField<B::InnerBackend, Condition = C> + Module<B::InnerBackend>,
     C: Clone + Sync + Send,
 {
-    /// A trainer that is to be iterated `epochs` times, on the device of the policy's weights.
+    /// Creates a trainer for a run of `epochs` epochs, on the device of the policy's weights.
     ///
     /// # Panics
     /// If [`GrpoConfig::problems`] finds any.
@@ -191,22 +192,22 @@ where
         }
     }
 
-    /// Finds gradients in another way.
+    /// Sets how gradients are computed, for example with activation checkpointing.
     #[must_use]
     pub fn differentiating(mut self, differentiate: Box<dyn Differentiate<B, M, C>>) -> Self {
         self.differentiate = differentiate;
         self
     }
 
-    /// Scales the loss, for layers that compute in f16: smaller gradients than that can hold are not lost, and an update whose gradient
-    /// overflows is skipped.
+    /// Enables loss scaling for layers that compute in f16: gradients below the range of f16 are not lost,
+    /// and an update whose gradient overflows is skipped.
     #[must_use]
     pub fn scaling_loss(mut self, scale: LossScale) -> Self {
         self.loss_scale = Some(scale);
         self
     }
 
-    /// Goes on from a saved state.
+    /// Restores a saved state.
     pub fn restore(&mut self, state: TrainerState<B::InnerBackend>) {
         self.policy = state.weights.put_into(self.policy.clone());
         self.average = state.average;
@@ -230,7 +231,7 @@ where
         }
     }
 
-    /// Epochs that are done.
+    /// Number of finished epochs.
     pub fn epoch(&self) -> usize {
         self.epoch
     }
@@ -240,23 +241,24 @@ where
         &self.task.prompts
     }
 
-    /// The judge.
+    /// The reward of the task.
     pub fn reward(&self) -> &WeightedReward {
         &self.task.reward
     }
 
-    /// Goes on with the weights, average and optimiser of a saved state; the epoch, the KL weight and the scale of the loss stay.
+    /// Restores weights, average, old policy and optimiser of a saved state; the epoch, the KL weight and the
+    /// loss scale stay.
     pub fn roll_back(&mut self, state: TrainerState<B::InnerBackend>) {
         let (epoch, kl_weight, loss_scale) = (self.epoch, self.kl_weight, self.loss_scale);
         self.restore(TrainerState { kl_weight, loss_scale, epoch, ..state });
     }
 
-    /// Changes the weight of the KL divergence from the next epoch on.
+    /// Sets the weight of the KL penalty from the next epoch on.
     pub fn set_kl_weight(&mut self, kl_weight: f64) {
         self.kl_weight = kl_weight;
     }
 
-    /// The policy with averaged weights: what is evaluated and kept.
+    /// The policy with averaged weights, which is evaluated and saved.
     pub fn averaged_policy(&self) -> M::InnerModule {
         self.average.put_into(self.policy.clone())
     }
@@ -266,7 +268,7 @@ where
         &self.workers
     }
 
-    /// One iteration of Flow-GRPO: sample groups, score them, take the updates.
+    /// Runs one epoch: samples groups, scores them and takes the updates.
     // ANCHOR: iterate
     pub fn iterate(&mut self) -> Result<Iteration, TrainError> {
         let started = Instant::now();
@@ -288,7 +290,8 @@ where
     }
     // ANCHOR_END: iterate
 
-    /// Ends an epoch: the algorithm's numbers, the next KL weight, and the old policy, which follows the new one.
+    /// Finishes an epoch: adds the algorithm's metrics, sets the next KL weight and moves the old policy
+    /// towards the new one.
     fn finish(&mut self, metrics: &mut EpochMetrics, updates: &[Update]) {
         let terms: Vec<&[Outcome]> = updates.iter().map(|update| &update.terms[..]).collect();
         metrics.kl_weight = self.kl_weight;
@@ -303,7 +306,7 @@ where
         }
     }
 
-    /// The old policy, of algorithms that sample with one.
+    /// The old policy, if the algorithm samples with one.
     fn old_policy(&self) -> Option<M::InnerModule> {
         self.old.as_ref().map(|old| old.put_into(self.policy.clone()))
     }
@@ -338,7 +341,7 @@ where
         Ok(self.task.reward.score(images, &prompts)?)
     }
 
-    /// The updates of an epoch; none if no group has spread.
+    /// Takes the updates of an epoch; none if no group has spread.
     fn update(
         &mut self,
         trajectories: &Trajectories<B::InnerBackend>,
@@ -372,7 +375,7 @@ where
         Ok(updates)
     }
 
-    /// Moves the weights and their average, unless a scaled loss made a gradient that is not finite.
+    /// Updates the weights and their average, unless the gradient of a scaled loss is not finite.
     fn step(&mut self, ReplayOutcome { gradient, loss, terms }: ReplayOutcome<B::InnerBackend>) -> Result<Update, TrainError> {
         if !loss.is_finite() {
             return Err(TrainError::NotFinite { epoch: self.epoch + 1, loss, gradient_norm: gradient.norm() });
@@ -400,10 +403,10 @@ where
         schedule::rate(self.epoch, self.epochs, self.config.warm_up, self.config.cool_down)
     }
 
-    /// The examples of each of the epoch's updates, term by term.
+    /// Plans the examples of each of the epoch's updates, term by term.
     ///
-    /// Rows of groups without spread are left out; the others are shuffled, alone or with those that they were sampled with, and dealt to
-    /// the updates as evenly as they go.
+    /// Rows of groups without spread are left out. The others are shuffled, alone or in the batches in which
+    /// they were sampled, and divided among the updates as evenly as possible.
     fn plan(&self, advantages: &Advantages) -> Vec<Vec<Vec<Example>>> {
         let mut rng = self.key(Purpose::Order).rng();
         let together = match self.config.replay_batches {
@@ -434,16 +437,16 @@ where
     }
 }
 
-/// What an iteration did.
+/// The result of an epoch.
 #[derive(Clone, Debug)]
 pub struct Iteration {
-    /// The numbers.
+    /// The metrics of the epoch.
     pub metrics: EpochMetrics,
-    /// The pictures it was trained on, prompt-major.
+    /// The sampled images, prompt-major.
     pub images: Vec<Image>,
-    /// Which prompt and sample each of them is.
+    /// Prompt and sample index of each image.
     pub rows: Vec<Row>,
-    /// What they were worth.
+    /// The rewards of the images.
     pub scores: Scores,
 }
 
@@ -453,7 +456,8 @@ pub enum TrainError {
     /// A reward failed.
     #[error(transparent)]
     Reward(#[from] RewardError),
-    /// The epoch was stopped; some of its updates may have been made, so the state before it is to be restored.
+    /// The epoch was stopped; some of its updates may have been taken, so the caller must restore the
+    /// state before it.
     #[error(transparent)]
     Stopped(#[from] Stopped),
     /// The loss or the gradient is NaN or infinite.
@@ -479,11 +483,11 @@ pub enum TrainError {
         step: usize,
         /// The row.
         row: usize,
-        /// How far the log-probability moved.
+        /// Change of the log-probability.
         deviation: f64,
-        /// The same in clip ranges.
+        /// The change in clip ranges.
         clip_ranges: f64,
-        /// The most that is allowed, in clip ranges.
+        /// The allowed change in clip ranges.
         limit: f64,
     },
 }

@@ -1,21 +1,21 @@
-//! The trajectories of an epoch, kept until its updates have replayed them: on the device, or on the host where it has no room.
+//! The trajectories of an epoch, kept on the device or the host until its updates have replayed them.
 
 use burn::prelude::*;
 use flow::Trajectory;
 use serde::{Deserialize, Serialize};
 
-/// Where latents wait for the updates; changes the memory and the speed, not a number.
+/// Where latents wait for the updates; changes memory and speed, not a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeptOn {
-    /// In the memory of the device that computes.
+    /// In the memory of the device.
     #[default]
     Device,
-    /// In the memory of the host, from where those of a micro-batch are sent when their turn comes.
+    /// In the memory of the host; the latents of a micro-batch are copied to the device when it is replayed.
     Host,
 }
 
-/// Trajectories of many rows.
+/// Trajectories of the rows of an epoch or of a rollout batch.
 #[derive(Clone, Debug)]
 pub struct Trajectories<B: Backend> {
     latents: Vec<Option<Latents<B>>>,
@@ -31,7 +31,7 @@ enum Latents<B: Backend> {
 }
 
 impl<B: Backend> Trajectories<B> {
-    /// Keeps trajectories.
+    /// Stores a trajectory on the device or the host.
     pub fn keep(trajectory: Trajectory<B>, on: KeptOn) -> Self {
         let device = trajectory.final_latent().device();
         let latents = |latents: Tensor<B, 4>| match on {
@@ -46,10 +46,10 @@ impl<B: Backend> Trajectories<B> {
         Self { latents, log_probs: trajectory.log_probs, device }
     }
 
-    /// All rows of several, in their order, which are kept at the same place and of the same grid.
+    /// Concatenates the rows of several parts, which share the grid and the place of their latents.
     ///
     /// # Panics
-    /// If there are none.
+    /// If `parts` is empty.
     pub fn joined(parts: Vec<Self>) -> Self {
         let device = parts.first().expect("there are rows").device.clone();
         let (latents, log_probs): (Vec<_>, Vec<_>) = parts.into_iter().map(|part| (part.latents, part.log_probs)).unzip();
@@ -58,7 +58,7 @@ impl<B: Backend> Trajectories<B> {
         Self { latents, log_probs, device }
     }
 
-    /// Where they are replayed.
+    /// The device on which trajectories are replayed.
     pub fn device(&self) -> &B::Device {
         &self.device
     }
@@ -66,7 +66,8 @@ impl<B: Backend> Trajectories<B> {
     /// The latents of some rows at grid point `index`, `[rows, C, H, W]`.
     ///
     /// # Panics
-    /// If they are not kept: no random step begins or ends there, and it is not the last.
+    /// If no random step begins or ends there and it is not the last grid point, unless the sampler
+    /// keeps ODE steps.
     pub fn latents(&self, index: usize, rows: &[usize]) -> Tensor<B, 4> {
         match self.at(index) {
             Latents::Device(latents) => latents.clone().select(0, indices(rows, &self.device)),
@@ -78,7 +79,7 @@ impl<B: Backend> Trajectories<B> {
         }
     }
 
-    /// `log π(x_{t_{index+1}} | x_{t_index})` of some rows, `[rows]`.
+    /// The log-probabilities `log π(x_{t_{index+1}} | x_{t_index})` of some rows, `[rows]`.
     ///
     /// # Panics
     /// If the step was not random.
@@ -119,11 +120,11 @@ impl<B: Backend> Latents<B> {
     }
 }
 
-/// For each grid point what all parts have of it.
+/// Turns values per part and grid point into values per grid point and part.
 fn transposed<T>(parts: Vec<Vec<Option<T>>>) -> impl Iterator<Item = Option<Vec<T>>> {
     let points = parts.first().map_or(0, Vec::len);
     let mut parts: Vec<_> = parts.into_iter().map(Vec::into_iter).collect();
-    // All of them go on by one before the first that has nothing ends the matter.
+    // Advance every iterator before `collect` stops at the first `None`.
     let mut of_point = move || parts.iter_mut().map(|part| part.next().flatten()).collect::<Vec<_>>();
     (0..points).map(move |_| of_point().into_iter().collect())
 }

@@ -15,9 +15,9 @@ use crate::{
     workers::{Stopped, Workers},
 };
 
-/// How a loss of a field's velocity becomes a gradient of the trained parameters.
+/// Computes the gradient of a loss with respect to the trained parameters.
 pub trait Differentiate<B: AutodiffBackend, M: AutodiffModule<B>, C>: Send + Sync {
-    /// The gradient of `loss(v)`, `v` being the network's answer to the query.
+    /// The gradient of `loss(v)`, where `v` is the network's answer to the query.
     fn gradient(
         &self,
         network: M::InnerModule,
@@ -26,16 +26,17 @@ pub trait Differentiate<B: AutodiffBackend, M: AutodiffModule<B>, C>: Send + Syn
         loss: &mut dyn FnMut(Tensor<B, 4>) -> Tensor<B, 1>,
     ) -> Parameters<B::InnerBackend>;
 
-    /// The velocity that [`Self::gradient`] takes the loss of, to the last bit: a backend may have one kernel for a softmax without a
-    /// graph and several with one, which round differently.
+    /// The velocity whose loss [`Self::gradient`] takes, equal to the last bit. A backend may have one kernel
+    /// for a softmax without a graph and another one with a graph, which round differently.
     fn velocity(&self, network: &M::InnerModule, query: Query<B::InnerBackend, C>) -> Tensor<B::InnerBackend, 4>;
 }
 
-/// A network as [`Differentiate::velocity`] computes it: what is sampled with it is replayed to the last bit in the same batches.
+/// A network that answers with [`Differentiate::velocity`], so that a replay in the same batches repeats a
+/// rollout to the last bit.
 pub struct AsReplayed<'a, B: AutodiffBackend, M: AutodiffModule<B>, C> {
     /// The network.
     pub network: M::InnerModule,
-    /// How its gradients are found.
+    /// The computation of gradients whose forward pass is used.
     pub differentiate: &'a dyn Differentiate<B, M, C>,
 }
 
@@ -58,7 +59,7 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>, C: Clone> VelocityField<B::InnerB
     }
 }
 
-/// One graph of the whole network.
+/// Gradients by one graph of the whole network.
 #[derive(Clone, Copy, Debug)]
 pub struct InOnePiece;
 
@@ -86,7 +87,8 @@ where
     }
 }
 
-/// One graph after the other, for the parts of the network: less memory, one more forward pass, the same gradient.
+/// Gradients with activation checkpointing, one graph per block: less memory, one more forward pass, the
+/// same gradient.
 #[derive(Clone, Copy, Debug)]
 pub struct PartByPart;
 
@@ -124,23 +126,23 @@ where
     }
 }
 
-/// Which examples share a forward and backward pass. All of them are of one step.
+/// Which examples of one step share a forward and backward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Batches {
-    /// At most this many, in the order of their rows.
+    /// At most this number of examples, in the order of their rows.
     Of(usize),
-    /// All rows that a rollout in batches of this many sampled together, those that are not trained as well.
+    /// All rows that a rollout in batches of this size sampled together, including rows that are not trained.
     AsSampled(usize),
 }
 
-/// An epoch, as its updates replay it.
+/// An epoch's data for the replay.
 #[derive(Clone, Debug)]
 pub struct Replay<'a, B: Backend, C> {
-    /// Grid and transitions: the same code that sampled.
+    /// Grid and transitions of the rollout.
     pub sampler: &'a Sampler,
-    /// Guidance of the field, as it was sampled.
+    /// Guidance of the rollout, if used.
     pub guidance: Option<&'a Guidance<C>>,
-    /// What was sampled.
+    /// The trajectories of the rollout.
     pub trajectories: &'a Trajectories<B>,
     /// One condition per row.
     pub conditions: &'a [C],
@@ -148,40 +150,41 @@ pub struct Replay<'a, B: Backend, C> {
     pub advantages: &'a [f32],
     /// The weight of the KL penalty in this epoch.
     pub kl_weight: f64,
-    /// The noise of algorithms that draw some for their examples.
+    /// The key of noise that an algorithm draws for its examples.
     pub noise: Key,
-    /// Which parameters of the policy get a gradient.
+    /// The parameters of the policy that get a gradient.
     pub trained: &'a Trained,
     /// Which examples share a forward and backward pass.
     pub batches: Batches,
-    /// What the loss is multiplied by before the backward pass, and the gradient divided by after it; 1 unless layers compute in f16.
+    /// The factor of the loss before the backward pass, removed from the gradient after it; 1 unless layers
+    /// compute in f16.
     pub loss_scale: f64,
-    /// Who does the work.
+    /// The threads that do the work.
     pub workers: &'a Workers,
 }
 
-/// The networks beside the policy that an algorithm may ask.
+/// The networks, besides the policy, that an algorithm can query.
 #[derive(Clone, Debug)]
 pub struct Others<N> {
-    /// The base model, while the KL penalty has a weight.
+    /// The reference model, while the KL weight is above 0.
     pub reference: Option<N>,
-    /// The old policy, of algorithms that have one.
+    /// The old policy, if the algorithm has one.
     pub old: Option<N>,
 }
 
-/// The gradient over the examples of an update, with what was seen on the way.
+/// The gradient of an update, with its loss and outcomes.
 #[derive(Clone, Debug)]
 pub struct ReplayOutcome<B: Backend> {
     /// The gradient of the mean loss.
     pub gradient: Parameters<B>,
     /// The mean loss, all terms together.
     pub loss: f64,
-    /// What the examples of each term showed.
+    /// The outcome of each term of the loss.
     pub terms: Vec<Outcome>,
 }
 
 impl<B: Backend, C: Clone> Replay<'_, B, C> {
-    /// The query about some rows at the start of a step; under guidance it asks twice.
+    /// The query for a batch at the start of a step; with guidance it has twice the rows.
     pub fn query(&self, step: Step, latent: Tensor<B, 4>, batch: &Batch) -> Query<B, C> {
         let conditions: Vec<C> = batch.rows.iter().map(|&row| self.conditions[row].clone()).collect();
         let query = Query::at(step.from, latent, &conditions);
@@ -191,7 +194,7 @@ impl<B: Backend, C: Clone> Replay<'_, B, C> {
         }
     }
 
-    /// The velocity under guidance from the answer to such a query.
+    /// Combines the answer to [`Self::query`] into the guided velocity.
     pub fn guided<AnyB: Backend>(&self, velocity: Tensor<AnyB, 4>, gradient: GuidanceGradient) -> Tensor<AnyB, 4> {
         match self.guidance {
             Some(guidance) => guidance.combined(velocity, gradient),
@@ -201,16 +204,16 @@ impl<B: Backend, C: Clone> Replay<'_, B, C> {
 }
 
 impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
-    /// The gradient of an algorithm's mean loss over the examples of an update, term by term.
+    /// Computes the gradient of an algorithm's mean loss over the examples of an update, term by term.
     ///
-    /// A batch holds examples of one term and one step; the last one of a step may be smaller. Each example counts by its share of the
-    /// whole, so the size of batches changes nothing beyond rounding.
+    /// A batch holds examples of one term and one step; the last batch of a step may be smaller. Each example
+    /// has the weight [`Batch::share`], so batch sizes change nothing beyond rounding.
     ///
     /// # Errors
     /// If the work was stopped.
     ///
     /// # Panics
-    /// If the first term has no example, or the rollout did not keep what the algorithm asks for.
+    /// If the first term has no example, or the rollout did not keep the latents that the algorithm needs.
     pub fn gradient<AB, M>(
         &self,
         algorithm: &dyn Algorithm<AB, C>,
@@ -246,7 +249,7 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
         Ok(ReplayOutcome { gradient: sum.expect("the first term has examples"), loss, terms })
     }
 
-    /// The gradient of a batch, with the numbers of its examples.
+    /// Computes the gradient of a batch and the numbers of its examples.
     fn micro_batch<AB, M>(
         &self,
         algorithm: &dyn Algorithm<AB, C>,
@@ -278,7 +281,7 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
         MicroBatch { gradient, numbers: numbers.expect("the gradient is that of the loss") }
     }
 
-    /// The sum of the gradients of micro-batches, and their numbers one after the other.
+    /// Sums the gradients of micro-batches and concatenates their numbers.
     fn summed<T: Send>(
         &self,
         jobs: Vec<T>,
@@ -292,14 +295,14 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
                 Some(sum) => Parameters::plus(sum, &part.gradient),
             });
         })?;
-        // One read for the whole term: at each the host waits for the device, and has nothing to give it meanwhile.
+        // One read for the whole term: during a read the host waits for the device and queues no work.
         let numbers = Tensor::cat(numbers, 0).into_data().iter().collect();
         let gradient = gradient.expect("there are examples");
         let gradient = if self.loss_scale == 1.0 { gradient } else { gradient.map(|values| values / self.loss_scale) };
         Ok((gradient, numbers))
     }
 
-    /// The batches of a term, in a fixed order.
+    /// Divides the examples of a term into batches, in a fixed order.
     fn batches(&self, term: usize, share: f64, examples: &[Example]) -> Vec<Batch> {
         let mut sorted = examples.to_vec();
         sorted.sort_unstable();
@@ -332,7 +335,7 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
     }
 }
 
-/// What a micro-batch gives, on the device still.
+/// The result of a micro-batch, still on the device.
 struct MicroBatch<B: Backend> {
     gradient: Parameters<B>,
     numbers: Tensor<B, 1>,

@@ -1,15 +1,15 @@
-//! Independent work on several threads, results in the order of the work.
+//! Independent jobs on several threads, with results in the order of the jobs.
 //!
-//! The CPU backends run most operations on one thread, so whole micro-batches are what is spread over the cores. Each worker
-//! has a pool of one thread for what a backend would parallelise inside an operation: no operation is split differently on
-//! another machine, so results do not depend on the number of workers.
+//! The CPU backends run most operations on one thread, so whole micro-batches are distributed over the cores.
+//! Each worker runs its jobs in a pool of one thread, so that an operation that a backend parallelises is
+//! never split: results do not depend on the number of workers or cores.
 
 use std::{collections::BTreeMap, sync::Mutex};
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use thiserror::Error;
 
-/// A fixed number of threads.
+/// A fixed number of worker threads.
 #[derive(Debug)]
 pub struct Workers {
     pools: Vec<ThreadPool>,
@@ -22,24 +22,24 @@ pub struct Workers {
 pub struct Stopped;
 
 impl Workers {
-    /// `count` workers; 0 or 1 for a backend that is parallel by itself.
+    /// Creates `count` workers; use 0 or 1 for a backend that is parallel by itself.
     pub fn new(count: usize) -> Result<Self, ThreadPoolBuildError> {
         let pools = (0..count.max(1)).map(|_| ThreadPoolBuilder::new().num_threads(1).build());
         Ok(Self { pools: pools.collect::<Result<_, _>>()?, stop: || false })
     }
 
-    /// Begins no further item once `stop` is true.
+    /// Stops starting items once `stop` returns true.
     #[must_use]
     pub fn stopping_when(self, stop: fn() -> bool) -> Self {
         Self { stop, ..self }
     }
 
-    /// How many there are.
+    /// Number of workers.
     pub fn count(&self) -> usize {
         self.pools.len()
     }
 
-    /// `job` for every item, spread over the workers; the results are in the order of the items.
+    /// Runs `job` for every item on the workers; the results are in the order of the items.
     ///
     /// # Errors
     /// If the work was stopped.
@@ -49,10 +49,11 @@ impl Workers {
         Ok(results)
     }
 
-    /// `job` for every item, spread over the workers; `take` gets the results one by one, in the order of the items.
+    /// Runs `job` for every item on the workers; `take` gets the results one by one, in the order
+    /// of the items.
     ///
     /// # Errors
-    /// If the work was stopped; some results have been taken then.
+    /// If the work was stopped; some results have been taken by then.
     pub fn for_each<T: Send, R: Send>(
         &self,
         items: Vec<T>,
@@ -71,7 +72,7 @@ impl Workers {
         };
         std::thread::scope(|scope| {
             for pool in &self.pools[1..] {
-                // Where the system gives no more threads, those that there are do the work.
+                // If the system has no more threads, the workers that did start do the work.
                 let _ = std::thread::Builder::new().spawn_scoped(scope, || pool.install(work));
             }
             self.pools[0].install(work);
@@ -81,7 +82,7 @@ impl Workers {
     }
 }
 
-/// Hands results on in the order of their indices.
+/// Passes results on in the order of their indices.
 struct InOrder<R, F> {
     next: usize,
     waiting: BTreeMap<usize, R>,

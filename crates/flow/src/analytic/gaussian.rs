@@ -1,4 +1,4 @@
-//! Data from one Gaussian with any covariance.
+//! The flow of data from one Gaussian with any covariance.
 
 use burn::prelude::*;
 
@@ -6,7 +6,7 @@ use crate::field::VelocityField;
 
 /// The exact flow of data `x_0 ~ N(m, C)` with `C = Q·diag(λ)·Qᵀ`.
 ///
-/// Marginals: `x_t ~ N((1 − t)·m, S_t)` with `S_t = (1 − t)²·C + t²·I`, which has `C`'s eigenvectors.
+/// Marginals: `x_t ~ N((1 − t)·m, S_t)` with `S_t = (1 − t)²·C + t²·I`, which has the eigenvectors of `C`.
 #[derive(Clone, Debug)]
 pub struct GaussianField<B: Backend> {
     mean: Tensor<B, 2>,
@@ -15,7 +15,7 @@ pub struct GaussianField<B: Backend> {
 }
 
 impl<B: Backend> GaussianField<B> {
-    /// A Gaussian over `d` elements.
+    /// Creates the field of a Gaussian over `d` elements.
     ///
     /// # Shapes
     /// - `mean`: `[d]`; `basis` (`Q`, orthonormal columns): `[d, d]`; `eigenvalues` (`λ`): `d` numbers ≥ 0
@@ -59,14 +59,14 @@ impl<B: Backend> GaussianField<B> {
         -((flatten(latent) - self.marginal_mean(t)).matmul(precision)).reshape(shape)
     }
 
-    /// `v = −m + (t·I − (1 − t)·C)·S_t⁻¹·(x − (1 − t)·m)` with every row at the time `t`.
+    /// The velocity `−m + (t·I − (1 − t)·C)·S_t⁻¹·(x − (1 − t)·m)`, with every row at the time `t`.
     fn velocity_at(&self, latent: Tensor<B, 4>, t: f64) -> Tensor<B, 4> {
         let shape = latent.dims();
         let gain = self.spectral(|eigenvalue| (t - (1.0 - t) * eigenvalue) / marginal_variance(eigenvalue, t));
         ((flatten(latent) - self.marginal_mean(t)).matmul(gain) - self.mean.clone()).reshape(shape)
     }
 
-    /// `Q·diag(f(λ))·Qᵀ`, `[d, d]`.
+    /// The matrix `Q·diag(f(λ))·Qᵀ`, `[d, d]`.
     fn spectral(&self, f: impl Fn(f64) -> f64) -> Tensor<B, 2> {
         let values: Vec<f32> = self.eigenvalues.iter().map(|&eigenvalue| f(eigenvalue) as f32).collect();
         let diagonal = Tensor::<B, 1>::from_floats(values.as_slice(), &self.basis.device()).reshape([1, -1]);
@@ -84,17 +84,17 @@ impl<B: Backend> VelocityField<B> for GaussianField<B> {
     }
 }
 
-/// An eigenvalue of `S_t`.
+/// The eigenvalue of `S_t` for an eigenvalue of `C`.
 fn marginal_variance(eigenvalue: f64, t: f64) -> f64 {
     (1.0 - t).powi(2) * eigenvalue + t * t
 }
 
-/// `[B, C, H, W]` to `[B, d]`.
+/// Flattens the rows: `[B, C, H, W]` to `[B, d]`.
 pub(super) fn flatten<B: Backend>(latent: Tensor<B, 4>) -> Tensor<B, 2> {
     latent.flatten(1, 3)
 }
 
-/// The one time of all rows.
+/// The common time of all rows.
 pub(super) fn common_time<B: Backend>(time: Tensor<B, 1>) -> f64 {
     let times: Vec<f64> = time.into_data().iter::<f64>().collect();
     assert!(times.windows(2).all(|pair| pair[0] == pair[1]), "an analytic field needs all rows at one time");

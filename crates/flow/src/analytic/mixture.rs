@@ -1,4 +1,4 @@
-//! Data from a mixture of isotropic Gaussians.
+//! The flow of data from a mixture of isotropic Gaussians.
 
 use burn::{prelude::*, tensor::activation};
 
@@ -8,9 +8,9 @@ use crate::field::VelocityField;
 /// One component of a mixture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Component {
-    /// Its share, > 0; shares need not sum to 1.
+    /// The weight of the component, > 0; weights need not sum to 1.
     pub weight: f64,
-    /// Its mean, `d` numbers.
+    /// The mean, `d` numbers.
     pub mean: Vec<f32>,
     /// The standard deviation of every element, > 0.
     pub std: f64,
@@ -25,7 +25,7 @@ pub struct MixtureField {
 }
 
 impl MixtureField {
-    /// A mixture of at least one component.
+    /// Creates the field of a mixture of at least one component.
     ///
     /// # Panics
     /// If there is no component or the means differ in size.
@@ -45,7 +45,8 @@ impl MixtureField {
         self.weighted(latent, t, |component, offset| offset * (-1.0 / marginal_variance(component, t)))
     }
 
-    /// `v = Σ_k r_k(x)·[−m_k + (t − (1 − t)·s_k²)/var_k · (x − (1 − t)·m_k)]` with every row at the time `t`.
+    /// The velocity `Σ_k r_k(x)·[−m_k + (t − (1 − t)·s_k²)/var_k · (x − (1 − t)·m_k)]`, with every row at
+    /// the time `t`.
     fn velocity_at<B: Backend>(&self, latent: Tensor<B, 4>, t: f64) -> Tensor<B, 4> {
         self.weighted(latent, t, |component, offset| {
             let gain = (t - (1.0 - t) * component.std.powi(2)) / marginal_variance(component, t);
@@ -54,7 +55,7 @@ impl MixtureField {
         })
     }
 
-    /// `Σ_k r_k(x)·f(k, x − (1 − t)·m_k)` with the responsibilities `r_k` of the marginal at `t`.
+    /// The sum `Σ_k r_k(x)·f(k, x − (1 − t)·m_k)` with the responsibilities `r_k` of the marginal at `t`.
     fn weighted<B: Backend>(
         &self,
         latent: Tensor<B, 4>,

@@ -1,4 +1,4 @@
-//! The Euler-Maruyama step of `DanceGRPO`'s SDE: the same diffusion at all times.
+//! The Euler-Maruyama step of `DanceGRPO`'s SDE, with the same diffusion at all times.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +11,7 @@ use crate::time_grid::Step;
 /// mean = x + [v + η²/(2t) · (x + (1 − t)·v)] · Δt        std = η·√|Δt|        Δt = t' − t < 0
 /// ```
 ///
-/// Source: arXiv 2505.07818, section 3. The Flow-GRPO SDE with `σ = η`.
+/// Source: arXiv 2505.07818, section 3. Equals the Flow-GRPO SDE with `σ = η`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dance {

@@ -1,4 +1,4 @@
-//! Flow-CPS, coefficients-preserving sampling: a step's noise takes the place of noise that was there.
+//! Flow-CPS, coefficients-preserving sampling: the noise of a step replaces existing noise.
 
 use std::f64::consts::FRAC_PI_2;
 
@@ -14,14 +14,15 @@ use crate::time_grid::Step;
 /// std  = t'·|sin(η·π/2)|
 /// ```
 ///
-/// Source: arXiv 2509.05952. The noise of `x'` has the variance `t'²`, as at every point of the flow; an Euler-Maruyama step leaves
-/// more, which a person sees. But `std` does not shrink with the step, so this is no discretisation of an SDE: `x̂_0` and `x̂_1` are means, and
-/// what they lack of the spread of `x_0` and `x_1` is missing from `x'`. At η = 1 all noise is new; beyond, it
-/// becomes less again. The last step, to t' = 0, draws none.
+/// Source: arXiv 2509.05952. The noise of `x'` has the variance `t'²`, as at every point of the flow; an
+/// Euler-Maruyama step leaves visibly more. But `std` does not shrink with the step, so this is no
+/// discretisation of an SDE: `x̂_0` and `x̂_1` are means, and `x'` lacks the part of the spread of `x_0` and
+/// `x_1` that they lack. At η = 1 all noise is new; beyond 1 the share decreases again. The last step,
+/// to t' = 0, draws none.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FlowCps {
-    /// The noise level `η`; 0.8 in the paper, at most 1 in earnest.
+    /// The noise level `η`; 0.8 in the paper, sensible up to 1.
     pub noise_level: NoiseLevel,
 }
 

@@ -24,33 +24,33 @@ use crate::{
 /// L = mean over transitions of [ w_t·max(−A·r, −A·clip(r, 1 − low, 1 + high)) + β·KL(π_new ‖ π_ref) ]
 /// ```
 ///
-/// Source: arXiv 2505.05470, equation 6. Its examples are transitions of the rollout: steps that drew noise, and, as a second term, ODE
-/// steps of which the KL penalty alone is taken.
+/// Source: arXiv 2505.05470, equation 6. The examples of the first term are transitions that drew noise; the
+/// examples of the second are ODE steps, for which only the KL penalty is taken.
 #[derive(Clone, Debug)]
 pub struct Clipped {
-    /// The numbers of the loss.
+    /// The settings of the loss.
     pub objective: ObjectiveConfig,
     /// How log-probabilities are reduced, as in the rollout.
     pub reduction: Reduction,
-    /// How much each step of the grid counts.
+    /// The weight of each step of the grid.
     pub step_weights: Vec<f64>,
     trainable: Vec<usize>,
     holdable: Vec<usize>,
     count: usize,
 }
 
-/// Terms of the loss.
+/// Indices of the terms of the loss.
 const POLICY: usize = 0;
 const HELD: usize = 1;
 
-/// Columns of the policy term's outcome; the held term has the KL divergence alone.
+/// Columns of the policy term's outcome; the outcome of the held term has the KL divergence alone.
 const RATIO: usize = 0;
 const LOG_RATIO: usize = 1;
 const KL: usize = 2;
 const ADVANTAGE: usize = 3;
 
 impl Clipped {
-    /// The algorithm for rollouts of a sampler.
+    /// Creates the algorithm for rollouts of `sampler`.
     pub fn new(objective: ObjectiveConfig, reduction: Reduction, trained_steps: TrainedSteps, sampler: &Sampler) -> Self {
         let trainable = trainable_steps(sampler);
         Self {
@@ -64,7 +64,7 @@ impl Clipped {
     }
 
     // ANCHOR: replay
-    /// The clipped loss of transitions that drew noise, and the KL penalty.
+    /// The clipped loss of transitions that drew noise, with the KL penalty.
     fn policy_gradient<'a, B: AutodiffBackend, C: Clone>(
         &'a self,
         replay: &'a Replay<'_, B::InnerBackend, C>,
@@ -105,7 +105,7 @@ impl Clipped {
     }
     // ANCHOR_END: replay
 
-    /// The KL penalty of ODE steps, as if they drew noise.
+    /// The KL penalty of ODE steps, computed as if they drew noise.
     fn hold<'a, B: AutodiffBackend, C: Clone>(
         &'a self,
         replay: &'a Replay<'_, B::InnerBackend, C>,
@@ -174,7 +174,7 @@ impl<B: AutodiffBackend, C: Clone> Algorithm<B, C> for Clipped {
             return Ok(());
         };
         let clip_range = self.objective.clip().range();
-        // A NaN is the largest of all by `total_cmp`.
+        // `total_cmp` orders NaN above every number, so a NaN is found here.
         if deviation <= limit * clip_range {
             return Ok(());
         }

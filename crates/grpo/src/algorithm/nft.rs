@@ -1,4 +1,5 @@
-//! DiffusionNFT: no likelihoods; the forward process teaches the velocity what is better and what is worse than the old policy.
+//! DiffusionNFT: a likelihood-free algorithm that compares the velocity with an old policy on the
+//! forward process.
 
 use burn::{prelude::*, tensor::backend::AutodiffBackend};
 use flow::{Sampler, gaussian::row_mean};
@@ -16,15 +17,16 @@ use crate::{
     update::Replay,
 };
 
-/// The numbers of `DiffusionNFT`.
+/// The settings of `DiffusionNFT`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NftConfig {
-    /// How far the policies to compare with lie from the old one, `β`; 1 in the paper, 0.1 for text rendering.
+    /// Distance `β` of the compared policies `v±` from the old policy; 1 in the paper, 0.1 for
+    /// text rendering.
     pub beta: f64,
-    /// Advantages are taken up to this size, and the loss is multiplied by it.
+    /// Bound on advantages and factor of the loss.
     pub advantage_clip: f64,
-    /// The least weight that a row's loss is divided by.
+    /// Lower bound on the weight `w` that divides a row's loss.
     pub smallest_weight: f64,
     /// The weight of `mean((v − v_ref)²)`; at 0 the reference is not evaluated.
     pub kl_weight: f64,
@@ -32,7 +34,7 @@ pub struct NftConfig {
     pub old_policy: OldPolicy,
 }
 
-/// The share of the old policy that stays at the end of an epoch.
+/// Schedule of the old policy: the share of it that remains at the end of an epoch.
 ///
 /// ```text
 /// d(n) = min(max(n − flat, 0)·rate, most)        after n updates of the optimiser
@@ -40,16 +42,16 @@ pub struct NftConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OldPolicy {
-    /// Updates until then the old policy is the new one.
+    /// Updates during which the old policy equals the new one.
     pub flat: usize,
-    /// How much slower it follows with every update.
+    /// Growth of the share per update.
     pub rate: f64,
     /// The largest share.
     pub most: f64,
 }
 
 impl Default for NftConfig {
-    /// As in the published code (`config/nft.py`).
+    /// The values of the published code (`config/nft.py`).
     fn default() -> Self {
         let old_policy = OldPolicy { flat: 0, rate: 0.001, most: 0.5 };
         Self { beta: 1.0, advantage_clip: 5.0, smallest_weight: 1e-5, kl_weight: 1e-4, old_policy }
@@ -57,7 +59,7 @@ impl Default for NftConfig {
 }
 
 impl NftConfig {
-    /// All that is out of range, one sentence each, beginning with the key.
+    /// Lists all values that are out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {
         let numbers = [
             ranges::positive("beta", self.beta),
@@ -72,7 +74,7 @@ impl NftConfig {
 }
 
 impl OldPolicy {
-    /// The share that stays after `updates` updates.
+    /// The share that remains after `updates` updates.
     pub fn decay(self, updates: usize) -> f64 {
         (updates.saturating_sub(self.flat) as f64 * self.rate).min(self.most)
     }
@@ -90,9 +92,9 @@ pub struct Fixed<B: Backend> {
     pub latent: Tensor<B, 4>,
     /// The time `t` of each row, `[B]`.
     pub time: Tensor<B, 1>,
-    /// The old policy's velocity.
+    /// The velocity of the old policy.
     pub old: Tensor<B, 4>,
-    /// How good the row is.
+    /// The optimality `r` of each row, in `[0, 1]`.
     pub optimality: Tensor<B, 1>,
 }
 
@@ -130,9 +132,10 @@ pub fn nft_loss<B: AutodiffBackend>(
 }
 // ANCHOR_END: loss
 
-/// `DiffusionNFT` on the final latents of a rollout.
+/// The `DiffusionNFT` algorithm on the final latents of a rollout.
 ///
-/// Source: arXiv 2509.16117. Its examples are rows at times of the rollout's grid; their noise is drawn anew.
+/// Source: arXiv 2509.16117. The examples are rows at start times of the grid's steps; their noise
+/// is drawn anew.
 #[derive(Clone, Debug)]
 pub struct Nft {
     config: NftConfig,
@@ -141,13 +144,13 @@ pub struct Nft {
 }
 
 impl Nft {
-    /// The algorithm for rollouts of a sampler.
+    /// Creates the algorithm for rollouts of `sampler`.
     pub fn new(config: NftConfig, trained_steps: TrainedSteps, sampler: &Sampler) -> Self {
         let steps = sampler.grid().len();
         Self { config, steps, count: trained_steps.count(steps.saturating_sub(1).max(1)).min(steps) }
     }
 
-    /// `r = clamp(A/(2·clip) + ½, 0, 1)`
+    /// The optimality `r = clamp(A/(2·clip) + ½, 0, 1)` of an advantage.
     pub fn optimality(advantage: f32, clip: f64) -> f32 {
         (f64::from(advantage) / clip / 2.0 + 0.5).clamp(0.0, 1.0) as f32
     }

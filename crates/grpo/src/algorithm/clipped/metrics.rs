@@ -1,4 +1,4 @@
-//! The numbers of Flow-GRPO: ratios, the clip, divergences, for all transitions and for every denoising step.
+//! Metrics of Flow-GRPO: ratios, clipping and divergences, for all transitions and per denoising step.
 
 use std::collections::BTreeMap;
 
@@ -8,60 +8,60 @@ use serde_json::{Map, Value};
 use super::{ADVANTAGE, Example, HELD, KL, LOG_RATIO, Outcome, POLICY, RATIO};
 use crate::{advantage::mean, metrics::Summary, objective::Clip};
 
-/// The numbers of an epoch.
+/// The metrics of an epoch.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ClippedMetrics {
-    /// How far the first update was from the policy of the rollout, which is 0 but for rounding.
+    /// Deviation of the first update from the policy of the rollout; 0 except for rounding.
     pub on_policy: OnPolicy,
     /// All transitions of all updates together.
     #[serde(flatten)]
     pub policy: PolicyMetrics,
-    /// Mean KL divergence to the reference at ODE steps, where it is taken.
+    /// Mean KL divergence to the reference at ODE steps, if the penalty includes them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kl_ode_steps: Option<f64>,
-    /// The transitions of each denoising step that was trained.
+    /// The transitions of each trained denoising step.
     pub steps: Vec<DenoisingStep>,
 }
 
-/// `|log π_new − log π_old|` at the first update of an epoch, before anything has moved.
+/// `|log π_new − log π_old|` at the first update of an epoch, before any weight has moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct OnPolicy {
-    /// Its mean over the transitions.
+    /// Mean over the transitions.
     pub mean: f64,
     /// The largest.
     pub max: f64,
-    /// The largest in clip ranges, which is what decides whether it matters.
+    /// The largest, in clip ranges; the on-policy check compares this value with its limit.
     pub clip_ranges: f64,
 }
 
-/// How far the policy was from that of the rollout, and from the reference.
+/// Distances of the policy from the policy of the rollout and from the reference.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct PolicyMetrics {
-    /// `π_new / π_old`
+    /// The ratio `π_new / π_old`.
     pub ratio: Summary,
-    /// Share of transitions that the clip stopped below: a bad action that is already less likely than `1 − low`.
+    /// Share of transitions clipped from below: bad actions that are already less likely than `1 − low`.
     pub clipped_low: f64,
-    /// Share of transitions that the clip stopped above: a good action that is already more likely than `1 + high`.
+    /// Share of transitions clipped from above: good actions that are already more likely than `1 + high`.
     pub clipped_high: f64,
-    /// `½·mean((log π_new − log π_old)²)`
+    /// The estimate `½·mean((log π_new − log π_old)²)` of the divergence from the policy of the rollout.
     pub kl_old: f64,
-    /// Mean KL divergence to the reference; 0 where it is not evaluated.
+    /// Mean KL divergence to the reference; 0 if the reference is not evaluated.
     pub kl_reference: f64,
 }
 
-/// The numbers of the transitions of one denoising step.
+/// The metrics of one denoising step.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct DenoisingStep {
-    /// Its index in the grid.
+    /// Index of the step in the grid.
     pub step: usize,
-    /// How many were trained.
+    /// Number of trained transitions.
     pub transitions: usize,
-    /// Their numbers.
+    /// Metrics of these transitions.
     #[serde(flatten)]
     pub policy: PolicyMetrics,
 }
 
-/// The numbers of one transition.
+/// The values of one transition.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     ratio: f64,
@@ -80,7 +80,8 @@ impl Seen {
         })
     }
 
-    /// Whether the clip took this transition's gradient: the ratio has gone too far in the direction that it was pushed.
+    /// Whether the clip removed this transition's gradient: the ratio is out of range in the direction
+    /// of the update.
     fn is_clipped(&self, clip: Clip) -> bool {
         if self.advantage > 0.0 { self.ratio > 1.0 + clip.high } else { self.ratio < 1.0 - clip.low }
     }
@@ -99,7 +100,7 @@ impl ClippedMetrics {
         }
     }
 
-    /// The numbers by name.
+    /// The metrics as a JSON object.
     pub(super) fn named(&self) -> Map<String, Value> {
         let Ok(Value::Object(named)) = serde_json::to_value(self) else { unreachable!("a struct of numbers") };
         named
@@ -131,7 +132,7 @@ impl PolicyMetrics {
     }
 }
 
-/// The numbers of each step's transitions, in the order of the steps.
+/// The metrics of each step's transitions, in the order of the steps.
 fn by_step(seen: &[(Example, Seen)], clip: Clip) -> Vec<DenoisingStep> {
     let mut of_step: BTreeMap<usize, Vec<Seen>> = BTreeMap::new();
     for (example, seen) in seen {
