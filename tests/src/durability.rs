@@ -277,6 +277,20 @@ fn another_base_under_the_same_name_is_refused() {
     assert!(text.contains("`base` is another file"), "{text}");
 }
 
+#[test]
+fn a_run_of_another_version_is_refused_with_the_way_out() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let out = directory.path().join("run");
+    assert!(train(&out).status().expect("the program runs").success());
+    let file = out.join("config.toml");
+    let text = std::fs::read_to_string(&file).expect("a configuration");
+    std::fs::write(&file, text.replace("random_steps", "noisy_steps")).expect("written");
+    let refused = refused(&["train", "--resume", &out.to_string_lossy()]);
+    for says in ["noisy_steps", "begun with version 0.1.0", "policy.safetensors"] {
+        assert!(refused.contains(says), "{refused}");
+    }
+}
+
 /// The old policy of `DiffusionNFT`, which samples, is part of the state.
 #[test]
 fn a_run_with_an_old_policy_that_is_lengthened_equals_a_longer_one() {

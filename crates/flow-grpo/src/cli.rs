@@ -498,8 +498,18 @@ fn open_run<C: Checked>(verb: &str, args: &RunArgs, presets: &[Preset], layer: O
         let table: toml::Table = text.parse().with_context(|| format!("{}/config.toml is not TOML", path.display()))?;
         let of = if table.contains_key("grpo") { "train" } else { "pretrain" };
         ensure!(of == verb, "{} is a run of `{of}`: go on with `{of} --resume`", path.display());
-        let config: C =
-            config::resolve(&text, None, None, &args.set).with_context(|| format!("{}/config.toml", path.display()))?;
+        let file = || format!("{}/config.toml", path.display());
+        config::resolve::<C>(&text, None, None, &[]).with_context(|| {
+            let weights = if verb == "train" { "policy.safetensors" } else { "base.safetensors" };
+            format!(
+                "{}: this program cannot read it. The run was begun with {}: resume it with that version, or begin a new run from its \
+                 weights, with --set base={}/{weights}",
+                file(),
+                run.begun_with(),
+                path.display()
+            )
+        })?;
+        let config: C = config::resolve(&text, None, None, &args.set).with_context(file)?;
         return Ok((config, run));
     }
     let preset = config::preset(presets, args.preset.as_deref().unwrap_or(presets[0].name))?;

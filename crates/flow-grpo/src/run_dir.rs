@@ -96,6 +96,16 @@ impl RunDir {
         Ok((Self { path: path.to_owned(), metrics: None, events: None, _lock: lock }, config))
     }
 
+    /// The version and source revision of the program that last worked on the run, as far as `about.json` tells.
+    pub fn begun_with(&self) -> String {
+        let programs = text_file::read(&self.path.join("about.json")).ok();
+        let programs: Option<Vec<About>> = programs.and_then(|text| serde_json::from_str(&text).ok());
+        match programs.as_deref() {
+            Some([.., About { version, revision, .. }]) => format!("version {version} ({revision})"),
+            _ => "another version".to_owned(),
+        }
+    }
+
     /// Writes the configuration and adds this program to `about.json`. Logs a change of the backend or its
     /// precision, after which results are equal only up to rounding.
     ///

@@ -161,6 +161,25 @@ fn specks_are_refused() {
     }
 }
 
+/// Each is paler than any object, and a person sees them all the same.
+#[test]
+fn pale_specks_are_refused() {
+    for (side, specks) in [(24, 4), (64, 30)] {
+        let share = accepted(300, 12, |metadata, rng| {
+            let scene = Scene::sample(metadata, side, rng);
+            let mut image = shapes::render(&scene, side);
+            let apart = free_places(&scene, side).into_iter().filter(|(row, column)| row % 2 == 0 && column % 2 == 0);
+            // 0.35 from the background in RGB.
+            for (row, column) in apart.take(specks) {
+                paint(&mut image, row, column, [scene.background + 0.2; 3]);
+            }
+            image
+        });
+        println!("{side} pixels: {share}");
+        assert!(share <= 0.01, "{share} at {side} pixels");
+    }
+}
+
 #[test]
 fn a_faint_second_object_is_refused() {
     for side in [24, 64] {
