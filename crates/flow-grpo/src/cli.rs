@@ -567,7 +567,7 @@ mod tests {
 
     /// Values of the reference code (`yifan123/flow_grpo`, commit ac4c86e) with file and line; an entry for
     /// one configuration begins with its name.
-    const REFERENCE: [(&str, &str, &str); 55] = [
+    const REFERENCE: [(&str, &str, &str); 57] = [
         ("seed", "42", "config/base.py:11"),
         ("evaluate_every", "60", "config/grpo.py:58"),
         ("evaluation_guidance", "4.5", "config/base.py:43, scripts/train_sd3.py:254"),
@@ -597,6 +597,7 @@ mod tests {
         ("grpo.rollout.steps", "10", "config/grpo.py:36"),
         ("grpo.rollout.grid.kind", "'sd3_double_shift'", "diffusers' FlowMatchEulerDiscreteScheduler"),
         ("grpo.rollout.grid.shift", "3.0", "scheduler_config.json of SD3.5-Medium"),
+        ("grpo.rollout.transition.kind", "'flow_sde'", "flow_grpo/diffusers_patch/sd3_sde_with_logprob.py:58-66"),
         ("grpo.rollout.transition.noise_level", "0.7", "config/base.py:54"),
         ("grpo.rollout.random_steps", "10", "flow_grpo/diffusers_patch/sd3_pipeline_with_logprob.py:137-167"),
         ("grpo.rollout.log_prob", "'mean'", "flow_grpo/diffusers_patch/sd3_sde_with_logprob.py:68"),
@@ -605,6 +606,7 @@ mod tests {
         ("grpo.advantage.spread", "'epoch'", "config/grpo.py:54, flow_grpo/stat_tracking.py:27"),
         ("grpo.advantage.epsilon", "1e-4", "flow_grpo/stat_tracking.py:27"),
         ("grpo.advantage.clip", "5.0", "config/base.py:84"),
+        ("grpo.objective.kind", "'clipped'", "scripts/train_sd3.py:886-893"),
         ("grpo.objective.clip_range_low", "1e-4", "config/base.py:86"),
         ("grpo.objective.clip_range_high", "1e-4", "config/base.py:86"),
         ("grpo.objective.step_weight", "'equal'", "scripts/train_sd3.py:893"),
