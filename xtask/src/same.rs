@@ -222,7 +222,9 @@ fn metrics(run: &Path) -> Result<Vec<Value>> {
     let lines = text.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
     let numbers = lines.into_iter().filter(|line| line["event"] != "start" && line["event"] != "end").map(|mut line| {
         if let Some(line) = line.as_object_mut() {
-            NO_NUMBER_OF_THE_RUN.iter().for_each(|key| drop(line.remove(*key)));
+            for key in NO_NUMBER_OF_THE_RUN {
+                line.remove(key);
+            }
         }
         line
     });

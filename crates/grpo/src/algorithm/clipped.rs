@@ -153,7 +153,7 @@ impl<B: AutodiffBackend, C: Clone> Algorithm<B, C> for Clipped {
             let loss = batches[0].share * replay.kl_weight * numbers.iter().sum::<f64>();
             return Outcome { loss, examples, columns: vec![numbers.to_vec()] };
         }
-        let (mut loss, mut columns) = (0.0, vec![Vec::with_capacity(examples.len()); 3]);
+        let (mut loss, mut columns) = (0.0, vec![Vec::new(); 3]);
         for batch in batches {
             let count = batch.trained.len();
             let (own, rest) = numbers.split_at(1 + 3 * count);
