@@ -263,7 +263,7 @@ fn a_recorded_evaluation_is_repeated_to_the_last_digit() {
     let mut command = Command::new(program());
     command.args(["train", "--out"]).arg(&out).args(settings.iter().flat_map(|setting| ["--set", setting]));
     let output = command.output().expect("the program runs");
-    let said = String::from_utf8_lossy(&output.stdout);
+    let said = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat();
     assert!(output.status.success() && said.contains("40 ODE steps"), "{said}");
     let recorded = metrics(&out).into_iter().rfind(|line| line["event"] == "eval").expect("an evaluation");
     let [run_text, table_text] = [&out, &table].map(|path| path.to_string_lossy().into_owned());

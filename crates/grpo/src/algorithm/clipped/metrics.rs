@@ -162,6 +162,8 @@ mod tests {
         assert_eq!((steps[0].policy.clipped_low, steps[0].policy.clipped_high), (0.0, 0.5));
         assert_eq!((steps[1].policy.clipped_low, steps[1].policy.clipped_high), (0.2, 0.0));
         assert_eq!((steps[1].policy.ratio.min, steps[1].policy.ratio.max), (0.8, 1.3));
+        let half_of_squares = [1.2_f64, 1.3, 0.8, 1.0].iter().map(|ratio| ratio.ln().powi(2)).sum::<f64>() / 8.0;
+        assert!((steps[0].policy.kl_old - half_of_squares).abs() < 1e-12, "{steps:?}");
         // A ratio at the edge is not beyond it, and without an advantage nothing is taken away.
         let edge = [seen(0, 1.25, 1.0), seen(0, 0.75, -1.0), seen(0, 1.5, 0.0)];
         assert!(edge.iter().all(|(_, seen)| !seen.is_clipped(Clip { low: 0.25, high: 0.25 })));
