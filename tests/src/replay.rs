@@ -440,17 +440,6 @@ fn an_epoch_is_sampled_from_its_own_prompts_and_noise() {
 
 #[test]
 fn x_1_and_the_noise_of_every_step_differ() {
-    // A field of zeros, so that the noise of each step can be recovered.
-    #[derive(burn::module::Module, Debug)]
-    struct Still<B: burn::tensor::backend::Backend> {
-        nothing: burn::module::Param<Tensor<B, 1>>,
-    }
-    impl<B: burn::tensor::backend::Backend> VelocityField<B> for Still<B> {
-        type Condition = ();
-        fn velocity(&self, latent: Tensor<B, 4>, _time: Tensor<B, 1>, _conditions: &[()]) -> Tensor<B, 4> {
-            latent.zeros_like()
-        }
-    }
     let (sampler, workers) = (config().rollout.sampler().expect("valid"), Workers::new(1).expect("a thread"));
     let rollout = Rollout {
         sampler: &sampler,
@@ -483,6 +472,20 @@ fn x_1_and_the_noise_of_every_step_differ() {
     }
 }
 
+/// A field of zeros: a step adds its noise and nothing else.
+#[derive(burn::module::Module, Debug)]
+struct Still<B: burn::tensor::backend::Backend> {
+    nothing: burn::module::Param<Tensor<B, 1>>,
+}
+
+impl<B: burn::tensor::backend::Backend> VelocityField<B> for Still<B> {
+    type Condition = ();
+
+    fn velocity(&self, latent: Tensor<B, 4>, _time: Tensor<B, 1>, _conditions: &[()]) -> Tensor<B, 4> {
+        latent.zeros_like() + self.nothing.val().reshape([1, 1, 1, 1])
+    }
+}
+
 /// The same reward for everything.
 struct Indifferent;
 impl Reward for Indifferent {
@@ -497,16 +500,6 @@ impl Reward for Indifferent {
 /// The steps of a trainer's rollouts draw noise of their own: with a velocity of zero, variances add up.
 #[test]
 fn a_trainers_x_1_is_not_drawn_again_at_a_step() {
-    #[derive(burn::module::Module, Debug)]
-    struct Still<B: burn::tensor::backend::Backend> {
-        nothing: burn::module::Param<Tensor<B, 1>>,
-    }
-    impl<B: burn::tensor::backend::Backend> VelocityField<B> for Still<B> {
-        type Condition = ();
-        fn velocity(&self, latent: Tensor<B, 4>, _time: Tensor<B, 1>, _conditions: &[()]) -> Tensor<B, 4> {
-            latent.zeros_like() + self.nothing.val().reshape([1, 1, 1, 1])
-        }
-    }
     let config = GrpoConfig { groups: 2, group_size: 32, rollout_batch: 32, ..config() };
     let variance = config.rollout.sampler().expect("valid").steps().fold(1.0, |variance, (step, transition)| {
         let affine = transition.affine(step);
