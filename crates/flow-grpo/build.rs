@@ -7,7 +7,9 @@ fn main() {
     println!("cargo::rerun-if-changed=../../.git/refs/heads");
     let described = Command::new("git").args(["describe", "--always", "--dirty"]).output();
     let revision = match described {
-        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        }
         _ => "unknown".to_owned(),
     };
     println!("cargo::rustc-env=FLOW_GRPO_REVISION={revision}");

@@ -7,7 +7,8 @@ use std::{
 
 /// The program that `cargo xtask test` built.
 pub fn program() -> PathBuf {
-    let path = std::env::var_os("FLOW_GRPO_BIN").expect("FLOW_GRPO_BIN is unset: run the tests with `cargo xtask test`");
+    let path = std::env::var_os("FLOW_GRPO_BIN")
+        .expect("FLOW_GRPO_BIN is unset: run the tests with `cargo xtask test`");
     PathBuf::from(path)
 }
 
@@ -26,10 +27,11 @@ pub fn refused(args: &[&str]) -> String {
 
 fn toy(out: &Path, more: &[&str]) -> Output {
     let out = out.to_string_lossy().into_owned();
-    let args: Vec<&str> = ["train", "--preset", "toy-2d", "--set", "evaluation_samples=100", "--out", &out]
-        .into_iter()
-        .chain(more.iter().copied())
-        .collect();
+    let args: Vec<&str> =
+        ["train", "--preset", "toy-2d", "--set", "evaluation_samples=100", "--out", &out]
+            .into_iter()
+            .chain(more.iter().copied())
+            .collect();
     run(&args)
 }
 
@@ -38,7 +40,8 @@ pub fn metrics(run: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).expect("metrics");
     text.lines()
         .map(|line| {
-            let mut value: serde_json::Value = serde_json::from_str(line).expect("one JSON object a line");
+            let mut value: serde_json::Value =
+                serde_json::from_str(line).expect("one JSON object a line");
             value.as_object_mut().expect("an object").remove("time");
             value
         })
@@ -63,20 +66,30 @@ fn a_training_run_leaves_a_directory_that_explains_it() {
     ] {
         assert!(std::fs::metadata(run.join(file)).is_ok_and(|file| file.len() > 0), "{file}");
     }
-    assert!(String::from_utf8_lossy(&output.stderr).contains("estimated time: "), "the plan must say how long it will take");
-    assert!(run.join("samples/validation-000000.png").exists() && run.join("samples/validation-000012.png").exists());
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("estimated time: "),
+        "the plan must say how long it will take"
+    );
+    assert!(
+        run.join("samples/validation-000000.png").exists()
+            && run.join("samples/validation-000012.png").exists()
+    );
     let lines = metrics(&run);
     let evaluations: Vec<_> = lines.iter().filter(|line| line["event"] == "eval").collect();
     assert_eq!(evaluations.len(), 3, "at epochs 0, 10 and 12");
     let reward = |line: &serde_json::Value| line["rewards"]["toy_mode"].as_f64().expect("a reward");
     assert!(reward(evaluations[2]) > reward(evaluations[0]) + 0.1, "twelve epochs must show");
     let report = std::fs::read_to_string(run.join("report.html")).expect("a report");
-    assert!(!report.contains("src=\"http") && report.contains("data:image/png;base64"), "the report must need nothing else");
+    assert!(
+        !report.contains("src=\"http") && report.contains("data:image/png;base64"),
+        "the report must need nothing else"
+    );
 }
 
 /// The number between `before` and `after` in a text.
 fn number_between(text: &str, before: &str, after: &str) -> f64 {
-    let number = text.split_once(after).and_then(|(text, _)| text.rsplit_once(before)?.1.parse().ok());
+    let number =
+        text.split_once(after).and_then(|(text, _)| text.rsplit_once(before)?.1.parse().ok());
     number.unwrap_or_else(|| panic!("no number between `{before}` and `{after}` in {text}"))
 }
 
@@ -86,8 +99,11 @@ fn a_run_takes_about_as_much_memory_as_it_says_and_does_not_start_where_there_is
     let directory = tempfile::tempdir().expect("a directory");
     let train = |name: &str, groups: &str| {
         let out = directory.path().join(name).to_string_lossy().into_owned();
-        let settings = ["epochs=1", "grpo.cool_down=0", "grpo.micro_batch=64", "evaluation_samples=1", groups];
-        let args = ["train", "--out", &out].into_iter().chain(settings.into_iter().flat_map(|setting| ["--set", setting]));
+        let settings =
+            ["epochs=1", "grpo.cool_down=0", "grpo.micro_batch=64", "evaluation_samples=1", groups];
+        let args = ["train", "--out", &out]
+            .into_iter()
+            .chain(settings.into_iter().flat_map(|setting| ["--set", setting]));
         let output = run(&args.collect::<Vec<_>>());
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
@@ -105,14 +121,17 @@ fn a_run_takes_about_as_much_memory_as_it_says_and_does_not_start_where_there_is
 #[test]
 fn a_run_that_was_stopped_or_lengthened_equals_one_that_was_not() {
     let directory = tempfile::tempdir().expect("a directory");
-    let [whole, stopped, early] = ["whole", "stopped", "early"].map(|name| directory.path().join(name));
+    let [whole, stopped, early] =
+        ["whole", "stopped", "early"].map(|name| directory.path().join(name));
     assert!(toy(&whole, &["--set", "epochs=20"]).status.success());
     assert!(toy(&stopped, &["--set", "epochs=20"]).status.success());
-    // As a kill between two checkpoints leaves it: state of epoch 10, metrics of epoch 13 and half a line.
+    // As a kill between two checkpoints leaves it: state of epoch 10, metrics of epoch 13 and half
+    // a line.
     std::fs::remove_file(stopped.join("checkpoints/000020.safetensors")).expect("removed");
     let text = std::fs::read_to_string(stopped.join("metrics.jsonl")).expect("metrics");
     let cut: Vec<&str> = text.lines().take(16).collect();
-    std::fs::write(stopped.join("metrics.jsonl"), cut.join("\n") + "\n{\"event\":\"epo").expect("written");
+    std::fs::write(stopped.join("metrics.jsonl"), cut.join("\n") + "\n{\"event\":\"epo")
+        .expect("written");
     let resumed = run(&["train", "--resume", &stopped.to_string_lossy()]);
     assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
     assert_eq!(metrics(&stopped), metrics(&whole));
@@ -121,13 +140,23 @@ fn a_run_that_was_stopped_or_lengthened_equals_one_that_was_not() {
     // A run of half the length, then lengthened.
     assert!(toy(&early, &["--set", "epochs=10"]).status.success());
     let early_text = early.to_string_lossy().into_owned();
-    assert!(refused(&["train", "--resume", &early_text, "--set", "epoch=20"]).contains("did you mean `epochs`?"));
-    assert!(refused(&["train", "--resume", &early_text, "--set", "epochs=9"]).contains("must be at least 10"));
+    assert!(
+        refused(&["train", "--resume", &early_text, "--set", "epoch=20"])
+            .contains("did you mean `epochs`?")
+    );
+    assert!(
+        refused(&["train", "--resume", &early_text, "--set", "epochs=9"])
+            .contains("must be at least 10")
+    );
     assert!(run(&["train", "--resume", &early_text, "--set", "epochs=20"]).status.success());
     assert_eq!((metrics(&early), policy(&early)), (metrics(&whole), policy(&whole)));
     let programs = std::fs::read_to_string(early.join("about.json")).expect("about.json");
     assert_eq!(programs.matches("\"command\"").count(), 2, "{programs}");
-    assert!(std::fs::read_to_string(early.join("config.toml")).expect("config.toml").contains("epochs = 20"));
+    assert!(
+        std::fs::read_to_string(early.join("config.toml"))
+            .expect("config.toml")
+            .contains("epochs = 20")
+    );
 }
 
 #[test]
@@ -135,13 +164,24 @@ fn pre_training_goes_on_from_a_base_that_fits() {
     let directory = tempfile::tempdir().expect("a directory");
     let pretrain = |name: &str, settings: &[&str]| {
         let out = directory.path().join(name).to_string_lossy().into_owned();
-        let mut args = vec!["pretrain", "--preset", "toy-2d-base", "--out", &out, "--set", "steps=50", "--set", "warm_up=5"];
+        let mut args = vec![
+            "pretrain",
+            "--preset",
+            "toy-2d-base",
+            "--out",
+            &out,
+            "--set",
+            "steps=50",
+            "--set",
+            "warm_up=5",
+        ];
         args.extend(settings.iter().flat_map(|setting| ["--set", setting]));
         let output = run(&args);
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     // Pre-training from a trained network has a low loss in its first 50 updates.
-    let loss = |name: &str| metrics(&directory.path().join(name))[0]["loss"].as_f64().expect("a loss");
+    let loss =
+        |name: &str| metrics(&directory.path().join(name))[0]["loss"].as_f64().expect("a loss");
     for (name, base) in [("fresh", "base="), ("continued", "base=toy-2d-base")] {
         let (code, text) = pretrain(name, &[base]);
         assert_eq!(code, Some(0), "{text}");
@@ -185,7 +225,12 @@ fn a_file_is_read_on_top_of_the_preset() {
     let run = directory.path().join("run");
     assert!(toy(&run, &["--config", &file.to_string_lossy(), "--set", "seed=5"]).status.success());
     let config = std::fs::read_to_string(run.join("config.toml")).expect("a configuration");
-    assert!(config.contains("epochs = 2") && config.contains("weight_decay = 1.0") && config.contains("seed = 5"), "{config}");
+    assert!(
+        config.contains("epochs = 2")
+            && config.contains("weight_decay = 1.0")
+            && config.contains("seed = 5"),
+        "{config}"
+    );
     std::fs::write(&file, "epochs = ").expect("written");
     assert!(refused(&["train", "--config", &file.to_string_lossy()]).contains("is not TOML"));
 }
@@ -196,11 +241,22 @@ fn a_run_directory_is_never_overwritten_nor_shared() {
     let run = directory.path().join("run");
     assert!(toy(&run, &["--set", "epochs=1"]).status.success());
     let run_text = run.to_string_lossy().into_owned();
-    assert!(refused(&["train", "--preset", "toy-2d", "--out", &run_text]).contains("already holds a run"));
+    assert!(
+        refused(&["train", "--preset", "toy-2d", "--out", &run_text])
+            .contains("already holds a run")
+    );
     let unborn = directory.path().join("unborn");
     assert!(
-        refused(&["train", "--preset", "toy-2d", "--set", "base=nowhere", "--out", &unborn.to_string_lossy()])
-            .contains("nowhere")
+        refused(&[
+            "train",
+            "--preset",
+            "toy-2d",
+            "--set",
+            "base=nowhere",
+            "--out",
+            &unborn.to_string_lossy()
+        ])
+        .contains("nowhere")
     );
     assert!(!unborn.exists(), "a start that was refused leaves nothing");
     let lock = std::fs::File::create(run.join(".lock")).expect("a lock file");
@@ -213,21 +269,47 @@ fn bad_input_gets_one_clear_message() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = |name: &str| directory.path().join(name).to_string_lossy().into_owned();
     let out = path("out.png");
-    assert!(refused(&["sample", "--prompt", "a purple circle", "--output", &out]).contains("unknown word `purple`"));
+    assert!(
+        refused(&["sample", "--prompt", "a purple circle", "--output", &out])
+            .contains("unknown word `purple`")
+    );
     assert!(refused(&["sample", "--output", &out]).contains("--prompt"));
-    assert!(refused(&["sample", "--prompt", "a circle", "--checkpoint", "nowhere"]).contains("nowhere"));
-    assert!(refused(&["eval", "--checkpoint", "toy-2d-base"]).contains("asks for square RGB pictures"));
-    assert!(refused(&["train", "--set", "base=toy-2d-base", "--out", &path("points")]).contains("asks for square RGB pictures"));
+    assert!(
+        refused(&["sample", "--prompt", "a circle", "--checkpoint", "nowhere"]).contains("nowhere")
+    );
+    assert!(
+        refused(&["eval", "--checkpoint", "toy-2d-base"]).contains("asks for square RGB pictures")
+    );
+    assert!(
+        refused(&["train", "--set", "base=toy-2d-base", "--out", &path("points")])
+            .contains("asks for square RGB pictures")
+    );
     std::fs::write(path("broken.safetensors"), b"not a checkpoint").expect("written");
-    assert!(refused(&["eval", "--checkpoint", &path("broken.safetensors")]).contains("not a complete safetensors file"));
+    assert!(
+        refused(&["eval", "--checkpoint", &path("broken.safetensors")])
+            .contains("not a complete safetensors file")
+    );
     std::fs::write(path("bad.jsonl"), "{\"tag\": \"colors\"}\nnonsense\n").expect("written");
     let text = refused(&["eval", "--prompts", &path("bad.jsonl")]);
     assert!(text.contains("line 1") && text.contains("line 2"), "{text}");
-    assert!(refused(&["train", "--preset", "imagenet"]).contains("there are: shapes, shapes-64, toy-2d"));
+    assert!(
+        refused(&["train", "--preset", "imagenet"])
+            .contains("there are: shapes, shapes-64, toy-2d")
+    );
     assert!(refused(&["train", "--resume", &path("nothing")]).contains("not a run directory"));
     assert!(
-        refused(&["sample", "--prompt", "a circle", "--steps", "1", "--count", "1", "--output", "/proc/no/such/picture.png"])
-            .contains("cannot write")
+        refused(&[
+            "sample",
+            "--prompt",
+            "a circle",
+            "--steps",
+            "1",
+            "--count",
+            "1",
+            "--output",
+            "/proc/no/such/picture.png"
+        ])
+        .contains("cannot write")
     );
 }
 
@@ -248,9 +330,11 @@ fn pictures_and_accuracies_come_from_the_built_in_base() {
     ]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(std::fs::read(&picture).expect("a picture").starts_with(b"\x89PNG"));
-    let output = run(&["eval", "--samples", "2", "--steps", "2", "--output", &table.to_string_lossy()]);
+    let output =
+        run(&["eval", "--samples", "2", "--steps", "2", "--output", &table.to_string_lossy()]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&table).expect("a table")).expect("JSON");
+    let json: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&table).expect("a table")).expect("JSON");
     assert!((0.0..=1.0).contains(&json["overall"].as_f64().expect("overall")));
     assert_eq!(json["tags"].as_object().expect("tags").len(), 6);
 }
@@ -259,22 +343,37 @@ fn pictures_and_accuracies_come_from_the_built_in_base() {
 fn a_recorded_evaluation_is_repeated_to_the_last_digit() {
     let directory = tempfile::tempdir().expect("a directory");
     let (out, table) = (directory.path().join("run"), directory.path().join("eval.json"));
-    let settings = ["epochs=1", "evaluation_samples=2", "grpo.groups=2", "grpo.group_size=4", "grpo.cool_down=0", "seed=5"];
+    let settings = [
+        "epochs=1",
+        "evaluation_samples=2",
+        "grpo.groups=2",
+        "grpo.group_size=4",
+        "grpo.cool_down=0",
+        "seed=5",
+    ];
     let mut command = Command::new(program());
-    command.args(["train", "--out"]).arg(&out).args(settings.iter().flat_map(|setting| ["--set", setting]));
+    command
+        .args(["train", "--out"])
+        .arg(&out)
+        .args(settings.iter().flat_map(|setting| ["--set", setting]));
     let output = command.output().expect("the program runs");
     let said = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat();
     assert!(output.status.success() && said.contains("40 ODE steps"), "{said}");
-    let recorded = metrics(&out).into_iter().rfind(|line| line["event"] == "eval").expect("an evaluation");
+    let recorded =
+        metrics(&out).into_iter().rfind(|line| line["event"] == "eval").expect("an evaluation");
     let [run_text, table_text] = [&out, &table].map(|path| path.to_string_lossy().into_owned());
     let output = run(&["eval", "--as-in", &run_text, "--output", &table_text]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let repeated: serde_json::Value = serde_json::from_slice(&std::fs::read(&table).expect("a table")).expect("JSON");
+    let repeated: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&table).expect("a table")).expect("JSON");
     for number in ["overall", "partial", "tags", "faults", "rewards"] {
         assert!(!repeated[number].is_null(), "{repeated}");
         assert_eq!(repeated[number], recorded[number], "{number}");
     }
-    assert!(refused(&["eval", "--as-in", &run_text, "--steps", "3"]).contains("--steps"), "a run has its own");
+    assert!(
+        refused(&["eval", "--as-in", &run_text, "--steps", "3"]).contains("--steps"),
+        "a run has its own"
+    );
     assert!(refused(&["eval", "--as-in", "/nonexistent"]).contains("--as-in: cannot read"));
 }
 
@@ -293,7 +392,9 @@ fn a_full_disk_breaks_the_run_with_one_clear_message() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
-        text.contains("the run broke off") && text.contains("cannot write") && text.contains(&run.display().to_string()),
+        text.contains("the run broke off")
+            && text.contains("cannot write")
+            && text.contains(&run.display().to_string()),
         "{text}"
     );
 }

@@ -9,8 +9,13 @@ use std::{
 use crate::cli::{metrics, program, refused, run};
 
 /// A run of a second with checkpoints, evaluations and a best policy at different epochs.
-const SETTINGS: [&str; 5] =
-    ["epochs=14", "checkpoint_every=3", "evaluate_every=4", "evaluation_samples=100", "grpo.updates_per_epoch=3"];
+const SETTINGS: [&str; 5] = [
+    "epochs=14",
+    "checkpoint_every=3",
+    "evaluate_every=4",
+    "evaluation_samples=100",
+    "grpo.updates_per_epoch=3",
+];
 
 pub fn train(out: &Path) -> Command {
     let mut command = Command::new(program());
@@ -20,9 +25,11 @@ pub fn train(out: &Path) -> Command {
 }
 
 pub fn names(directory: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    let entries = std::fs::read_dir(directory)
+        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     names
 }
@@ -34,7 +41,9 @@ pub fn assert_same(killed: &Path, whole: &Path, when: &str) {
     assert_eq!(names(&killed.join("checkpoints")), checkpoints, "{when}");
     let files = checkpoints.iter().map(|name| format!("checkpoints/{name}"));
     for file in files.chain(["policy.safetensors", "best.safetensors"].map(str::to_owned)) {
-        let read = |run: &Path| std::fs::read(run.join(&file)).unwrap_or_else(|error| panic!("{when}: {file}: {error}"));
+        let read = |run: &Path| {
+            std::fs::read(run.join(&file)).unwrap_or_else(|error| panic!("{when}: {file}: {error}"))
+        };
         assert!(read(killed) == read(whole), "{when}: {file} differs");
     }
 }
@@ -42,7 +51,8 @@ pub fn assert_same(killed: &Path, whole: &Path, when: &str) {
 /// `FLOW_GRPO_KILLS=50` for the long version.
 #[test]
 fn a_run_killed_at_any_moment_goes_on_as_if_it_never_had_been() {
-    let kills: u32 = std::env::var("FLOW_GRPO_KILLS").map_or(8, |number| number.parse().expect("FLOW_GRPO_KILLS is a number"));
+    let kills: u32 = std::env::var("FLOW_GRPO_KILLS")
+        .map_or(8, |number| number.parse().expect("FLOW_GRPO_KILLS is a number"));
     let directory = tempfile::tempdir().expect("a directory");
     let whole = directory.path().join("whole");
     let started = Instant::now();
@@ -56,7 +66,10 @@ fn a_run_killed_at_any_moment_goes_on_as_if_it_never_had_been() {
         std::thread::sleep(took.mul_f64((f64::from(kill) + 0.5) / f64::from(kills)));
         let _ = child.kill();
         let status = child.wait().expect("it ends");
-        let when = format!("killed after {:?} ({status})", took.mul_f64((f64::from(kill) + 0.5) / f64::from(kills)));
+        let when = format!(
+            "killed after {:?} ({status})",
+            took.mul_f64((f64::from(kill) + 0.5) / f64::from(kills))
+        );
         killed_early += u32::from(!status.success());
         // Without a configuration there is nothing to resume, and the directory is free.
         let goes_on = if run_directory.join("config.toml").exists() {
@@ -71,22 +84,33 @@ fn a_run_killed_at_any_moment_goes_on_as_if_it_never_had_been() {
     let early = directory.path().join("early");
     assert!(train(&early).status().expect("the program runs").success());
     let lines = std::fs::read_to_string(early.join("metrics.jsonl")).expect("metrics");
-    std::fs::write(early.join("metrics.jsonl"), format!("{}\n", lines.lines().next().expect("a line"))).expect("written");
+    std::fs::write(
+        early.join("metrics.jsonl"),
+        format!("{}\n", lines.lines().next().expect("a line")),
+    )
+    .expect("written");
     for name in names(&early.join("checkpoints")) {
         std::fs::remove_file(early.join("checkpoints").join(name)).expect("removed");
     }
     assert!(run(&["train", "--resume", &early.to_string_lossy()]).status.success());
     assert_same(&early, &whole, "stopped in its first evaluation");
-    assert!(killed_early > kills / 2, "most kills must come before the end: {killed_early} of {kills}");
+    assert!(
+        killed_early > kills / 2,
+        "most kills must come before the end: {killed_early} of {kills}"
+    );
 }
 
 #[test]
 fn the_last_checkpoints_and_the_best_are_kept() {
     let directory = tempfile::tempdir().expect("a directory");
-    for (best_by, best) in [("rewards.toy_mode", None), ("monitors.diversity", Some("000000.safetensors"))] {
+    for (best_by, best) in
+        [("rewards.toy_mode", None), ("monitors.diversity", Some("000000.safetensors"))]
+    {
         let path = directory.path().join(best_by);
         let setting = format!("best_by={best_by}");
-        assert!(train(&path).args(["--set", &setting]).status().expect("the program runs").success());
+        assert!(
+            train(&path).args(["--set", &setting]).status().expect("the program runs").success()
+        );
         let epochs: Vec<u64> = metrics(&path)
             .iter()
             .filter(|line| line["event"] == "eval")
@@ -94,7 +118,8 @@ fn the_last_checkpoints_and_the_best_are_kept() {
             .collect();
         assert_eq!(epochs, [0, 4, 8, 12, 14]);
         // The reward is best at the end, the diversity at the start.
-        let kept: Vec<&str> = best.into_iter().chain(["000012.safetensors", "000014.safetensors"]).collect();
+        let kept: Vec<&str> =
+            best.into_iter().chain(["000012.safetensors", "000014.safetensors"]).collect();
         assert_eq!(names(&path.join("checkpoints")), kept);
         let of = |name: &str| std::fs::read(path.join(name)).expect("weights");
         assert_eq!(of("best.safetensors") == of("policy.safetensors"), best.is_none());
@@ -107,16 +132,34 @@ fn a_run_goes_on_only_as_it_was_begun() {
     let path = directory.path().join("run");
     assert!(train(&path).status().expect("the program runs").success());
     let resumed = path.to_string_lossy().into_owned();
-    let text = refused(&["train", "--resume", &resumed, "--set", "grpo.group_size=8", "--set", "seed=2", "--set", "epochs=20"]);
-    for part in ["grpo.group_size is 256 in the run, 8 now", "seed is 1 in the run, 2 now", "begin a new run"] {
+    let text = refused(&[
+        "train",
+        "--resume",
+        &resumed,
+        "--set",
+        "grpo.group_size=8",
+        "--set",
+        "seed=2",
+        "--set",
+        "epochs=20",
+    ]);
+    for part in [
+        "grpo.group_size is 256 in the run, 8 now",
+        "seed is 1 in the run, 2 now",
+        "begin a new run",
+    ] {
         assert!(text.contains(part), "{text}");
     }
     assert!(!text.contains("epochs is"), "{text}");
     // A change made in the file by hand is noticed too.
     let config = path.join("config.toml");
     let written = std::fs::read_to_string(&config).expect("config.toml");
-    std::fs::write(&config, written.replace("clip_range_low = 0.05", "clip_range_low = 0.1")).expect("written");
-    assert!(refused(&["train", "--resume", &resumed]).contains("grpo.objective.clip_range_low is 0.05 in the run, 0.1 now"));
+    std::fs::write(&config, written.replace("clip_range_low = 0.05", "clip_range_low = 0.1"))
+        .expect("written");
+    assert!(
+        refused(&["train", "--resume", &resumed])
+            .contains("grpo.objective.clip_range_low is 0.05 in the run, 0.1 now")
+    );
     std::fs::write(&config, written).expect("written");
     // Settings for memory may change: the micro-batch, and where trajectories are kept.
     let smaller = ["--set", "grpo.micro_batch=16", "--set", "grpo.rollout.trajectories=host"];
@@ -140,13 +183,20 @@ fn checkpoints_that_vanished_are_named() {
 #[cfg(unix)]
 #[test]
 fn a_directory_that_cannot_be_written_or_goes_away_is_named() {
-    assert!(refused(&["train", "--preset", "toy-2d", "--out", "/proc/run"]).contains("cannot make the run directory /proc/run"));
+    assert!(
+        refused(&["train", "--preset", "toy-2d", "--out", "/proc/run"])
+            .contains("cannot make the run directory /proc/run")
+    );
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("run");
-    let settings = ["epochs=100000", "checkpoint_every=50", "evaluate_every=1000", "evaluation_samples=10"];
+    let settings =
+        ["epochs=100000", "checkpoint_every=50", "evaluate_every=1000", "evaluation_samples=10"];
     let mut command = Command::new(program());
     command.args(["train", "--preset", "toy-2d", "--out"]).arg(&path).stderr(Stdio::piped());
-    let mut child = command.args(settings.iter().flat_map(|setting| ["--set", setting])).spawn().expect("the program runs");
+    let mut child = command
+        .args(settings.iter().flat_map(|setting| ["--set", setting]))
+        .spawn()
+        .expect("the program runs");
     while !path.join("checkpoints/000050.safetensors").exists() {
         assert!(child.try_wait().expect("a status").is_none(), "it must not end by itself");
         std::thread::sleep(std::time::Duration::from_millis(10));
@@ -156,7 +206,9 @@ fn a_directory_that_cannot_be_written_or_goes_away_is_named() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
-        text.contains("the run broke off") && text.contains(&path.display().to_string()) && !text.contains("panicked"),
+        text.contains("the run broke off")
+            && text.contains(&path.display().to_string())
+            && !text.contains("panicked"),
         "{text}"
     );
     // Nothing is lost: the run resumes at its new place.
@@ -168,25 +220,49 @@ fn a_directory_that_cannot_be_written_or_goes_away_is_named() {
 fn a_base_model_that_vanished_is_named_and_a_clock_that_goes_backwards_does_no_harm() {
     let directory = tempfile::tempdir().expect("a directory");
     let (path, base) = (directory.path().join("run"), directory.path().join("base.safetensors"));
-    let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/checkpoints/toy-2d-base.safetensors");
+    let built_in =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/checkpoints/toy-2d-base.safetensors");
     std::fs::copy(built_in, &base).expect("copied");
-    assert!(train(&path).arg("--set").arg(format!("base={}", base.display())).status().expect("the program runs").success());
+    assert!(
+        train(&path)
+            .arg("--set")
+            .arg(format!("base={}", base.display()))
+            .status()
+            .expect("the program runs")
+            .success()
+    );
     let resumed = path.to_string_lossy().into_owned();
     // As if the session before this one had been in the year 2286.
     let events = path.join("tensorboard");
     let written = names(&events).pop().expect("an event file");
-    std::fs::rename(events.join(written), events.join("events.out.tfevents.009999999999.flow-grpo")).expect("renamed");
+    std::fs::rename(
+        events.join(written),
+        events.join("events.out.tfevents.009999999999.flow-grpo"),
+    )
+    .expect("renamed");
     assert!(run(&["train", "--resume", &resumed, "--set", "epochs=15"]).status.success());
-    assert_eq!(names(&events).pop().expect("an event file"), "events.out.tfevents.010000000000.flow-grpo");
+    assert_eq!(
+        names(&events).pop().expect("an event file"),
+        "events.out.tfevents.010000000000.flow-grpo"
+    );
     std::fs::remove_file(&base).expect("removed");
     let text = refused(&["train", "--resume", &resumed, "--set", "epochs=16"]);
-    assert!(text.contains(&base.display().to_string()) && text.contains("neither a built-in checkpoint"), "{text}");
+    assert!(
+        text.contains(&base.display().to_string())
+            && text.contains("neither a built-in checkpoint"),
+        "{text}"
+    );
 }
 
 /// Removes the checkpoints after `epoch`, as if the run had been killed before them.
 fn take_back_to(run: &Path, epoch: usize) {
     for name in names(&run.join("checkpoints")) {
-        if name.split('.').next().and_then(|stem| stem.parse::<usize>().ok()).is_some_and(|other| other > epoch) {
+        if name
+            .split('.')
+            .next()
+            .and_then(|stem| stem.parse::<usize>().ok())
+            .is_some_and(|other| other > epoch)
+        {
             std::fs::remove_file(run.join("checkpoints").join(name)).expect("removed");
         }
     }
@@ -194,7 +270,8 @@ fn take_back_to(run: &Path, epoch: usize) {
 
 #[test]
 fn every_number_of_a_checkpoint_comes_back_to_the_last_bit() {
-    // Images, whose monitors remember features of the base model, and a KL weight that a controller moves.
+    // Images, whose monitors remember features of the base model, and a KL weight that a controller
+    // moves.
     let directory = tempfile::tempdir().expect("a directory");
     let [whole, stopped] = ["whole", "stopped"].map(|name| directory.path().join(name));
     let settings = [
@@ -211,7 +288,10 @@ fn every_number_of_a_checkpoint_comes_back_to_the_last_bit() {
     ];
     for path in [&whole, &stopped] {
         let mut command = Command::new(program());
-        command.args(["train", "--out"]).arg(path).args(settings.iter().flat_map(|setting| ["--set", setting]));
+        command
+            .args(["train", "--out"])
+            .arg(path)
+            .args(settings.iter().flat_map(|setting| ["--set", setting]));
         let output = command.output().expect("the program runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
@@ -224,21 +304,30 @@ fn every_number_of_a_checkpoint_comes_back_to_the_last_bit() {
 fn pre_training_that_was_stopped_equals_one_that_was_not() {
     let directory = tempfile::tempdir().expect("a directory");
     let [whole, stopped] = ["whole", "stopped"].map(|name| directory.path().join(name));
-    let settings = ["steps=150", "checkpoint_every=100", "evaluate_every=100", "evaluation_samples=10"];
+    let settings =
+        ["steps=150", "checkpoint_every=100", "evaluate_every=100", "evaluation_samples=10"];
     for path in [&whole, &stopped] {
         let mut command = Command::new(program());
         command.args(["pretrain", "--preset", "toy-2d-base", "--out"]).arg(path);
-        let output = command.args(settings.iter().flat_map(|setting| ["--set", setting])).output().expect("the program runs");
+        let output = command
+            .args(settings.iter().flat_map(|setting| ["--set", setting]))
+            .output()
+            .expect("the program runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
     let read = |run: &Path, name: &str| std::fs::read(run.join(name)).expect("weights");
-    let losses = |run: &Path| metrics(run).iter().map(|line| line["loss"].clone()).collect::<Vec<_>>();
+    let losses =
+        |run: &Path| metrics(run).iter().map(|line| line["loss"].clone()).collect::<Vec<_>>();
     // Stopped between the last checkpoint and the base model, and before the first checkpoint.
     for lose in [150, 0] {
         std::fs::remove_file(stopped.join("base.safetensors")).expect("removed");
         take_back_to(&stopped, lose);
         if lose == 0 {
-            std::fs::copy(whole.join("checkpoints/000100.safetensors"), directory.path().join("unused")).expect("kept");
+            std::fs::copy(
+                whole.join("checkpoints/000100.safetensors"),
+                directory.path().join("unused"),
+            )
+            .expect("kept");
             std::fs::remove_dir_all(stopped.join("checkpoints")).expect("removed");
             std::fs::create_dir(stopped.join("checkpoints")).expect("made");
             std::fs::write(stopped.join("metrics.jsonl"), "").expect("written");
@@ -271,7 +360,14 @@ fn another_base_under_the_same_name_is_refused() {
     let (path, base) = (directory.path().join("run"), directory.path().join("base.safetensors"));
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/checkpoints");
     std::fs::copy(assets.join("toy-2d-base.safetensors"), &base).expect("copied");
-    assert!(train(&path).arg("--set").arg(format!("base={}", base.display())).status().expect("the program runs").success());
+    assert!(
+        train(&path)
+            .arg("--set")
+            .arg(format!("base={}", base.display()))
+            .status()
+            .expect("the program runs")
+            .success()
+    );
     std::fs::copy(path.join("policy.safetensors"), &base).expect("copied");
     let text = refused(&["train", "--resume", &path.to_string_lossy(), "--set", "epochs=16"]);
     assert!(text.contains("`base` is another file"), "{text}");
@@ -297,7 +393,8 @@ fn a_run_with_an_old_policy_that_is_lengthened_equals_a_longer_one() {
     let directory = tempfile::tempdir().expect("a directory");
     let [parts, whole] = ["parts", "whole"].map(|name| directory.path().join(name));
     let begin = |out: &Path, epochs: &str| {
-        let old = "grpo.objective={ kind = \"nft\", old_policy = { flat = 0, rate = 0.1, most = 0.5 } }";
+        let old =
+            "grpo.objective={ kind = \"nft\", old_policy = { flat = 0, rate = 0.1, most = 0.5 } }";
         let settings = [epochs, "evaluation_samples=50", "grpo.rollout.random_steps=0", old];
         let mut command = Command::new(program());
         command.args(["train", "--preset", "toy-2d", "--out"]).arg(out);
@@ -308,7 +405,9 @@ fn a_run_with_an_old_policy_that_is_lengthened_equals_a_longer_one() {
     let resumed = run(&["train", "--resume", &parts.to_string_lossy(), "--set", "epochs=8"]);
     assert!(resumed.status.success(), "{}", String::from_utf8_lossy(&resumed.stderr));
     begin(&whole, "epochs=8");
-    let epochs = |run: &Path| metrics(run).into_iter().filter(|line| line["event"] == "epoch").collect::<Vec<_>>();
+    let epochs = |run: &Path| {
+        metrics(run).into_iter().filter(|line| line["event"] == "epoch").collect::<Vec<_>>()
+    };
     assert_eq!(epochs(&parts), epochs(&whole));
     let read = |run: &Path| std::fs::read(run.join("policy.safetensors")).expect("a policy");
     assert!(read(&parts) == read(&whole), "the policies differ");

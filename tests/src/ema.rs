@@ -10,8 +10,8 @@ use crate::{
     training::{config, trainer},
 };
 
-/// The average after some epochs, as `train_sd3.py` (commit ac4c86e, lines 846 to 955) computes it, for a
-/// weight that equals the number of updates.
+/// The average after some epochs, as `train_sd3.py` (commit ac4c86e, lines 846 to 955) computes it,
+/// for a weight that equals the number of updates.
 fn reference(batches: usize, epochs: usize) -> f64 {
     let (mut global_step, mut average) = (0, 0.0);
     for _ in 0..epochs {
@@ -32,7 +32,10 @@ fn reference(batches: usize, epochs: usize) -> f64 {
 }
 
 fn one(value: f64) -> Parameters<Plain> {
-    Parameters::from_data(BTreeMap::from([(0, TensorData::from([value as f32]))]), &Device::default())
+    Parameters::from_data(
+        BTreeMap::from([(0, TensorData::from([value as f32]))]),
+        &Device::default(),
+    )
 }
 
 fn number(parameters: &Parameters<Plain>) -> f64 {
@@ -41,17 +44,28 @@ fn number(parameters: &Parameters<Plain>) -> f64 {
 
 #[test]
 fn the_average_lags_as_that_of_the_reference_code() {
-    // Batches per epoch with 32 GPUs and with one, and the lag in updates after 30, 120 and 480 epochs of two updates.
+    // Batches per epoch with 32 GPUs and with one, and the lag in updates after 30, 120 and 480
+    // epochs of two updates.
     for (batches, lags) in [(4, [21.0, 35.0, 35.0]), (8, [13.0, 16.0, 16.0])] {
         let ema = EmaConfig { decay: 0.9, every: 8, repeat: batches / 2 };
         for (epochs, lag) in [30, 120, 480].into_iter().zip(lags) {
-            let average = (1..=2 * epochs).fold(one(0.0), |average, n| ema.follow(average, &one(n as f64), n));
-            let (got, want) = (2.0 * epochs as f64 - number(&average), 2.0 * epochs as f64 - reference(batches, epochs));
+            let average = (1..=2 * epochs)
+                .fold(one(0.0), |average, n| ema.follow(average, &one(n as f64), n));
+            let (got, want) = (
+                2.0 * epochs as f64 - number(&average),
+                2.0 * epochs as f64 - reference(batches, epochs),
+            );
             println!(
                 "{batches} batches, {epochs} epochs: the average lags {got:.3} updates behind, that of the reference {want:.3}"
             );
-            assert!((got - want).abs() < 1e-3, "{batches} batches, {epochs} epochs: {got} is not {want}");
-            assert!((want - lag).abs() < 0.6, "{batches} batches, {epochs} epochs: {want} is not about {lag}");
+            assert!(
+                (got - want).abs() < 1e-3,
+                "{batches} batches, {epochs} epochs: {got} is not {want}"
+            );
+            assert!(
+                (want - lag).abs() < 0.6,
+                "{batches} batches, {epochs} epochs: {want} is not about {lag}"
+            );
         }
     }
 }
@@ -61,7 +75,11 @@ fn the_trainer_moves_the_average_when_and_as_far_as_it_is_told() {
     let ema = EmaConfig { decay: 0.3, every: 2, repeat: 2 };
     let mut trainer = trainer(GrpoConfig { ema, ..config() }, 3);
     let flat = |parameters: &Parameters<Plain>| {
-        parameters.to_data().values().flat_map(|data| data.iter::<f64>().collect::<Vec<_>>()).collect::<Vec<f64>>()
+        parameters
+            .to_data()
+            .values()
+            .flat_map(|data| data.iter::<f64>().collect::<Vec<_>>())
+            .collect::<Vec<f64>>()
     };
     let mut average = flat(&trainer.state().weights);
     for n in 1..=5 {
@@ -70,9 +88,16 @@ fn the_trainer_moves_the_average_when_and_as_far_as_it_is_told() {
         let weights = flat(&state.weights);
         if n % 2 == 1 {
             let decay = ((1.0 + f64::from(n)) / (10.0 + f64::from(n))).min(0.3).powi(2);
-            average = average.iter().zip(&weights).map(|(old, new)| decay * old + (1.0 - decay) * new).collect();
+            average = average
+                .iter()
+                .zip(&weights)
+                .map(|(old, new)| decay * old + (1.0 - decay) * new)
+                .collect();
         }
         let (far, near) = (distance(&weights, &average), distance(&flat(&state.average), &average));
-        assert!(near < 1e-6 && (n % 2 == 1 || far > 1e-4), "after {n} updates: {near:e}, weights {far:e} away");
+        assert!(
+            near < 1e-6 && (n % 2 == 1 || far > 1e-4),
+            "after {n} updates: {near:e}, weights {far:e} away"
+        );
     }
 }

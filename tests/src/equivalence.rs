@@ -32,21 +32,36 @@ fn record(trainer: &mut TestTrainer, epochs: usize) -> (Vec<String>, Vec<f64>) {
 }
 
 fn weights(trainer: &TestTrainer) -> Vec<f64> {
-    trainer.state().weights.to_data().values().flat_map(|data| data.iter::<f64>().collect::<Vec<_>>()).collect()
+    trainer
+        .state()
+        .weights
+        .to_data()
+        .values()
+        .flat_map(|data| data.iter::<f64>().collect::<Vec<_>>())
+        .collect()
 }
 
 #[test]
 fn the_same_seed_gives_the_same_bytes_whatever_the_number_of_threads() {
-    let run = |workers: usize| record(&mut trainer_for(config(), 9, workers, Box::new(Darkness)), 3);
+    let run =
+        |workers: usize| record(&mut trainer_for(config(), 9, workers, Box::new(Darkness)), 3);
     let one = run(1);
     assert_eq!(one, run(1));
     assert_eq!(one, run(3));
-    assert_ne!(one.1, record(&mut trainer(config(), 10), 3).1, "another seed must give another run");
+    assert_ne!(
+        one.1,
+        record(&mut trainer(config(), 10), 3).1,
+        "another seed must give another run"
+    );
 }
 
 #[test]
 fn resuming_equals_never_stopping() {
-    let config = GrpoConfig { updates_per_epoch: 2, trained_steps: TrainedSteps::Random { count: 2 }, ..config() };
+    let config = GrpoConfig {
+        updates_per_epoch: 2,
+        trained_steps: TrainedSteps::Random { count: 2 },
+        ..config()
+    };
     let mut whole = trainer(config.clone(), 4);
     record(&mut whole, 2);
     let state = whole.state();
@@ -61,7 +76,13 @@ fn trajectories_on_the_host_give_the_same_bytes() {
     let run = |trajectories: KeptOn, random_steps: usize| {
         let small = config();
         let rollout = RolloutConfig { trajectories, random_steps, ..small.rollout };
-        record(&mut trainer(GrpoConfig { updates_per_epoch: 2, rollout_batch: 5, rollout, ..small }, 11), 2)
+        record(
+            &mut trainer(
+                GrpoConfig { updates_per_epoch: 2, rollout_batch: 5, rollout, ..small },
+                11,
+            ),
+            2,
+        )
     };
     // With 4 random steps all latents are kept, with 2 some are not.
     for random_steps in [2, 4] {
@@ -78,8 +99,9 @@ fn microbatches_of_one_and_of_eight_give_the_same_update() {
     };
     let reference = run(8, 8);
     for (micro_batch, rollout_batch) in [(1, 8), (5, 8), (24, 8), (8, 1), (8, 7), (8, 100)] {
-        // Adam divides by the size of the gradient: where the gradient is near 0, rounding decides the
-        // direction of a step of one learning rate. All but a few weights must agree to rounding.
+        // Adam divides by the size of the gradient: where the gradient is near 0, rounding decides
+        // the direction of a step of one learning rate. All but a few weights must agree to
+        // rounding.
         let other = run(micro_batch, rollout_batch);
         let differ = reference.iter().zip(&other).filter(|(a, b)| (*a - *b).abs() > 1e-5).count();
         assert!(
@@ -94,16 +116,21 @@ fn microbatches_of_one_and_of_eight_give_the_same_update() {
 #[test]
 fn generation_depends_on_rows_and_keys_and_not_on_batches() {
     let (network, workers) = (network(1), Workers::new(2).expect("threads"));
-    let prompts: Vec<EncodedPrompt<TokenIds>> =
-        conditions(4).into_iter().map(|condition| EncodedPrompt { prompt: Prompt::plain("a"), condition }).collect();
+    let prompts: Vec<EncodedPrompt<TokenIds>> = conditions(4)
+        .into_iter()
+        .map(|condition| EncodedPrompt { prompt: Prompt::plain("a"), condition })
+        .collect();
     let rows = Row::all(4, 2);
     let key = Key::new(3, Purpose::Sampling);
     let keys: Vec<Key> = rows.iter().map(|row| key.row(row.prompt, row.sample)).collect();
     let sampler = Sampler::new(GridKind::Linear {}.grid(3).expect("a grid"), FlowSde::default());
     let made = |batch: usize, initial: Option<&Tensor<Plain, 4>>| {
-        let generator = Generator { sampler: sampler.clone(), shape: [3, 16, 16], batch, workers: &workers };
+        let generator =
+            Generator { sampler: sampler.clone(), shape: [3, 16, 16], batch, workers: &workers };
         let device = Device::default();
-        let parts = generator.generate(&network, &prompts, &rows, (key, initial), &device, numbers).expect("not stopped");
+        let parts = generator
+            .generate(&network, &prompts, &rows, (key, initial), &device, numbers)
+            .expect("not stopped");
         parts.concat()
     };
     // Row by row: x_1 is keyed as step 0, so the steps' noise begins with step 1.
@@ -115,20 +142,30 @@ fn generation_depends_on_rows_and_keys_and_not_on_batches() {
     let expected = numbers(sampler.sample(&network, &all, noise(0), |step| noise(step.index + 1)));
     for batch in [1, 3, 8, 100] {
         assert!(distance(&made(batch, None), &expected) < 1e-5, "batches of {batch}");
-        assert!(distance(&made(batch, Some(&noise(0))), &expected) < 1e-5, "from given latents, in batches of {batch}");
+        assert!(
+            distance(&made(batch, Some(&noise(0))), &expected) < 1e-5,
+            "from given latents, in batches of {batch}"
+        );
     }
 }
 
 #[test]
 fn images_and_latents_are_each_others_reverse() {
-    for (decoder, values) in [(Decoder::Pixels, [0.0_f32, 0.25, 1.0, 0.6]), (Decoder::Points, [-3.0, 0.5, 7.0, 0.0])] {
+    for (decoder, values) in
+        [(Decoder::Pixels, [0.0_f32, 0.25, 1.0, 0.6]), (Decoder::Points, [-3.0, 0.5, 7.0, 0.0])]
+    {
         let image = Image { channels: 4, height: 1, width: 1, pixels: values.to_vec() };
         let latents = decoder.encode::<Plain>(std::slice::from_ref(&image), &Device::default());
-        let expected: Vec<f64> =
-            values.iter().map(|&x| if decoder == Decoder::Pixels { 2.0 * x - 1.0 } else { x }.into()).collect();
+        let expected: Vec<f64> = values
+            .iter()
+            .map(|&x| if decoder == Decoder::Pixels { 2.0 * x - 1.0 } else { x }.into())
+            .collect();
         assert!(distance(&numbers(latents.clone()), &expected) < 1e-6, "{decoder:?}");
         let back: Vec<Image> = decoder.decode(latents);
-        assert!(back[0].pixels.iter().zip(values).all(|(a, b)| (a - b).abs() < 1e-6), "{decoder:?}: {back:?}");
+        assert!(
+            back[0].pixels.iter().zip(values).all(|(a, b)| (a - b).abs() < 1e-6),
+            "{decoder:?}: {back:?}"
+        );
     }
 }
 
@@ -142,16 +179,23 @@ fn memory_threads_and_matrices_are_counted() {
     }
     let matrices = Trained::all(&network).matrices(&network, "blocks.");
     let names = grpo::parameters::names(&network);
-    assert!(!matrices.is_empty() && matrices.keys().all(|id| names[id].starts_with("blocks.")), "{matrices:?}");
+    assert!(
+        !matrices.is_empty() && matrices.keys().all(|id| names[id].starts_with("blocks.")),
+        "{matrices:?}"
+    );
     let some = Trained::named(&network, |name| name.starts_with("blocks.0."));
     let chosen = some.matrices(&network, "blocks.");
-    assert!(chosen.len() < matrices.len() && chosen.keys().all(|id| names[id].starts_with("blocks.0.")), "{chosen:?}");
+    assert!(
+        chosen.len() < matrices.len() && chosen.keys().all(|id| names[id].starts_with("blocks.0.")),
+        "{chosen:?}"
+    );
 }
 
 #[test]
 fn the_speeds_of_an_epoch_are_numbers_over_seconds() {
     let metrics = trainer(config(), 1).iterate().expect("an epoch").metrics;
     // Rollout and updates are parts of the epoch, and together all of it.
-    let parts = 24.0 / metrics.time.images_per_second + metrics.transitions as f64 / metrics.time.transitions_per_second;
+    let parts = 24.0 / metrics.time.images_per_second
+        + metrics.transitions as f64 / metrics.time.transitions_per_second;
     assert!((0.5..1.5).contains(&(parts / metrics.time.seconds)), "{:?}", metrics.time);
 }

@@ -7,7 +7,10 @@ use std::{
 
 use burn::tensor::{FloatDType, Tensor, TensorData, backend::Backend};
 use flow::{GridKind, Sampler, VelocityField};
-use grpo::{EncodedPrompt, GrpoConfig, Policy, Task, Trainer, images::Decoder, parameters::Trained, workers::Workers};
+use grpo::{
+    EncodedPrompt, GrpoConfig, Policy, Task, Trainer, images::Decoder, parameters::Trained,
+    workers::Workers,
+};
 use models::{
     Adaptable, Adapter, LoraConfig,
     flux::{FluxCondition, FluxConfig, FluxEmbedding, FluxTransformer, grid_shift},
@@ -33,7 +36,10 @@ fn transformer<B: Backend>(device: &B::Device) -> FluxTransformer<B> {
 /// A condition from rows of the golden's arrays.
 fn condition(text: &[f32], [length, width]: [usize; 2], pooled: &[f32]) -> FluxCondition {
     let text = Features::Held(TensorData::new(text.to_vec(), [length, width]));
-    Arc::new(FluxEmbedding { text, pooled: Features::Held(TensorData::new(pooled.to_vec(), [pooled.len()])) })
+    Arc::new(FluxEmbedding {
+        text,
+        pooled: Features::Held(TensorData::new(pooled.to_vec(), [pooled.len()])),
+    })
 }
 
 /// The conditions of all rows.
@@ -62,12 +68,17 @@ fn the_velocity_is_that_of_diffusers() {
         let latents = unpacked(golden.tensor::<3>(&key("hidden_states")), size);
         let wanted = unpacked(golden.tensor::<3>(&key("output")), size);
         let times = golden.tensor::<1>(&key("timestep"));
-        let conditions = conditions(&golden, &key("encoder_hidden_states"), &key("pooled_projections"));
+        let conditions =
+            conditions(&golden, &key("encoder_hidden_states"), &key("pooled_projections"));
         // A guidance scale of its own for every row, so row by row.
         for (row, guidance) in golden.wide(&key("guidance")).into_iter().enumerate() {
             let of_row = |all: &Tensor<Plain, 4>| all.clone().narrow(0, row, 1);
             let network = transformer::<Plain>(&Device::default()).with_guidance(guidance);
-            let velocity = network.velocity(of_row(&latents), times.clone().narrow(0, row, 1), &conditions[row..=row]);
+            let velocity = network.velocity(
+                of_row(&latents),
+                times.clone().narrow(0, row, 1),
+                &conditions[row..=row],
+            );
             let far = distance(&numbers(velocity), &numbers(of_row(&wanted)));
             println!("{name}, row {row}: {far:e}");
             assert!(far < 1e-4, "{name}, row {row}: {far:e}");
@@ -84,21 +95,31 @@ fn the_gradients_are_those_of_diffusers() {
     assert!(guidance.iter().all(|scale| *scale == guidance[0]), "one scale for the batch");
     let plain = transformer::<Plain>(&Device::default()).with_guidance(guidance[0]);
     let mut network: FluxTransformer<Training> = Trained::all(&plain).with_graph(plain);
-    let tokens = Tensor::<Training, 3>::from_inner(golden.tensor(&key("hidden_states"))).require_grad();
+    let tokens =
+        Tensor::<Training, 3>::from_inner(golden.tensor(&key("hidden_states"))).require_grad();
     let times = Tensor::from_inner(golden.tensor::<1>(&key("timestep")));
     let conditions = conditions(&golden, &key("encoder_hidden_states"), &key("pooled_projections"));
     let velocity = network.velocity(unpacked(tokens.clone(), size), times, &conditions);
-    let cotangent = unpacked(Tensor::<Training, 3>::from_inner(golden.tensor(&key("cotangent"))), size);
+    let cotangent =
+        unpacked(Tensor::<Training, 3>::from_inner(golden.tensor(&key("cotangent"))), size);
     let gradients = (velocity * cotangent).sum().backward();
 
     // 4e-4 on ndarray, through the norms; products alone agree to 2e-6.
     let near = |what: &str, got: &[f64], want: &[f64]| {
         let largest = want.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
-        let worst = got.iter().zip(want).fold(0.0_f64, |worst, (got, want)| worst.max((got - want).abs()));
+        let worst =
+            got.iter().zip(want).fold(0.0_f64, |worst, (got, want)| worst.max((got - want).abs()));
         println!("{what}: off by {worst:.1e} of {largest:.1e}");
-        assert!(got.len() == want.len() && worst <= 1e-3 * largest, "{what}: off by {worst:e} of {largest:e}");
+        assert!(
+            got.len() == want.len() && worst <= 1e-3 * largest,
+            "{what}: off by {worst:e} of {largest:e}"
+        );
     };
-    near("latents", &numbers(tokens.grad(&gradients).expect("a gradient")), &golden.wide(&key("grad.hidden_states")));
+    near(
+        "latents",
+        &numbers(tokens.grad(&gradients).expect("a gradient")),
+        &golden.wide(&key("grad.hidden_states")),
+    );
     let layers = network.linears();
     let of_layers = layers.iter().map(|(path, layer)| (format!("{path}.weight"), layer));
     let mut compared = 0;
@@ -119,7 +140,12 @@ fn four_steps_of_the_ode_end_where_the_pipeline_of_diffusers_ends() {
         let key = |array: &str| format!("pipeline.{name}.{array}");
         let grid = GridKind::Shifted { shift: grid_shift(tokens) }.grid(4).expect("a grid");
         assert!(distance(grid.times(), &golden.wide(&key("sigmas"))) < 1e-6, "{name}");
-        let end = Sampler::ode(grid).sample(&network, &conditions, golden.tensor(&key("latents")), |_| unreachable!("the ODE"));
+        let end = Sampler::ode(grid).sample(
+            &network,
+            &conditions,
+            golden.tensor(&key("latents")),
+            |_| unreachable!("the ODE"),
+        );
         let far = distance(&numbers(end), &golden.wide(&key("final_latents")));
         println!("{name}: {far:e}");
         assert!(far < 1e-4, "{name}: {far:e}");
@@ -130,20 +156,38 @@ fn four_steps_of_the_ode_end_where_the_pipeline_of_diffusers_ends() {
 fn a_lora_adapter_of_the_reference_codes_layers_is_trained() {
     let golden = Golden::named("flux-tiny/golden");
     let mut base = transformer::<Plain>(&Device::default());
-    let targets = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "ff.net.2"].map(str::to_owned).to_vec();
+    let targets =
+        ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "ff.net.2"].map(str::to_owned).to_vec();
     let lora = LoraConfig { rank: 2, alpha: 4.0, init: LoraInit::Gaussian, targets };
-    let network = Adapter::new(&lora, &mut base, 1).expect("the targets exist").attach(base.clone(), &Device::default());
+    let network = Adapter::new(&lora, &mut base, 1)
+        .expect("the targets exist")
+        .attach(base.clone(), &Device::default());
     let network = network.expect("it fits");
     let conditions = conditions(&golden, "prompt_embeds", "pooled_prompt_embeds");
-    let prompt = |condition: &FluxCondition| EncodedPrompt { prompt: Prompt::plain("a"), condition: condition.clone() };
-    let task = Task::new(conditions.iter().map(prompt).collect(), conditions[0].clone(), Darkness, [4, 4, 6], Decoder::Pixels);
-    let policy = Policy { trained: Trained::named(&network, lora::is_of_adapter), network, reference: base };
+    let prompt = |condition: &FluxCondition| EncodedPrompt {
+        prompt: Prompt::plain("a"),
+        condition: condition.clone(),
+    };
+    let task = Task::new(
+        conditions.iter().map(prompt).collect(),
+        conditions[0].clone(),
+        Darkness,
+        [4, 4, 6],
+        Decoder::Pixels,
+    );
+    let policy =
+        Policy { trained: Trained::named(&network, lora::is_of_adapter), network, reference: base };
     let workers = Workers::new(2).expect("threads");
     let config = GrpoConfig { groups: 2, group_size: 4, ..config() };
-    let mut trainer = Trainer::<Training, FluxTransformer<Training>, _>::new(config, 2, 1, task, policy, workers);
+    let mut trainer =
+        Trainer::<Training, FluxTransformer<Training>, _>::new(config, 2, 1, task, policy, workers);
     let before = trainer.state().weights.to_data();
     let metrics = trainer.iterate().expect("an epoch").metrics;
-    assert!(metrics.number("on_policy.max").expect("a comparison") < 1e-4 && metrics.gradient_norm > 0.0, "{metrics:?}");
+    assert!(
+        metrics.number("on_policy.max").expect("a comparison") < 1e-4
+            && metrics.gradient_norm > 0.0,
+        "{metrics:?}"
+    );
     assert_ne!(trainer.state().weights.to_data(), before);
 }
 
@@ -152,7 +196,10 @@ fn the_published_sizes_are_those_of_flux_1_dev_and_others_are_refused_by_name() 
     let config = FluxConfig::flux1_dev();
     assert_eq!((config.width(), config.problems()), (3072, Vec::<String>::new()));
     for (changed, says) in [
-        (FluxConfig { class_name: "SD3Transformer2DModel".to_owned(), ..config.clone() }, "not the transformer of FLUX.1"),
+        (
+            FluxConfig { class_name: "SD3Transformer2DModel".to_owned(), ..config.clone() },
+            "not the transformer of FLUX.1",
+        ),
         (FluxConfig { axes_dims_rope: [16, 56, 54], ..config.clone() }, "126 features"),
         (FluxConfig { axes_dims_rope: [15, 57, 56], ..config.clone() }, "must be even"),
         (FluxConfig { in_channels: 66, ..config.clone() }, "multiple of 4"),
@@ -161,6 +208,7 @@ fn the_published_sizes_are_those_of_flux_1_dev_and_others_are_refused_by_name() 
         let problems = changed.problems().join("; ");
         assert!(problems.contains(says), "{problems}");
     }
-    let missing = FluxTransformer::<Plain>::open(Path::new("/nowhere"), FloatDType::F32, &Device::default());
+    let missing =
+        FluxTransformer::<Plain>::open(Path::new("/nowhere"), FloatDType::F32, &Device::default());
     assert!(missing.expect_err("no directory").to_string().contains("/nowhere/config.json"));
 }

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use burn::tensor::{Tensor, TensorData};
-use flow::{Dance, FlowCps, FlowSde, GridKind, IsotropicGaussian, KlForm, NoiseLevel, Reduction, Step, Transition};
+use flow::{
+    Dance, FlowCps, FlowSde, GridKind, IsotropicGaussian, KlForm, NoiseLevel, Reduction, Step,
+    Transition,
+};
 use grpo::{
     advantage::{AdvantageConfig, Spread, group_advantages},
     objective::{Clip, clipped_loss},
@@ -25,9 +28,11 @@ impl Golden {
     /// The cases of `NAME.json`, and the arrays of `NAME.safetensors`.
     pub fn named(name: &str) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
-        let text = std::fs::read_to_string(path.with_extension("json")).expect("the golden is committed");
+        let text =
+            std::fs::read_to_string(path.with_extension("json")).expect("the golden is committed");
         let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-        let bytes = std::fs::read(path.with_extension("safetensors")).expect("the golden is committed");
+        let bytes =
+            std::fs::read(path.with_extension("safetensors")).expect("the golden is committed");
         Self { bytes, cases: json["cases"].as_array().cloned().unwrap_or_default() }
     }
 
@@ -39,7 +44,11 @@ impl Golden {
     pub fn values(&self, name: &str) -> (Vec<usize>, Vec<f32>) {
         let file = SafeTensors::deserialize(&self.bytes).expect("safetensors");
         let view = file.tensor(name).unwrap_or_else(|_| panic!("no {name}"));
-        let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let values = view
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect();
         (view.shape().to_vec(), values)
     }
 
@@ -66,10 +75,12 @@ fn every_case_of_the_reference_code_is_reproduced() {
     assert_eq!(golden.cases.len(), 18);
     for case in &golden.cases {
         let key = case["key"].as_str().expect("key");
-        let grid =
-            GridKind::Sd3DoubleShift { shift: 3.0 }.grid(case["n_steps"].as_u64().expect("steps") as usize).expect("valid");
+        let grid = GridKind::Sd3DoubleShift { shift: 3.0 }
+            .grid(case["n_steps"].as_u64().expect("steps") as usize)
+            .expect("valid");
         let step = grid.step(case["step"].as_u64().expect("step") as usize);
-        let noise_level = NoiseLevel::new(case["noise_level"].as_f64().expect("level")).expect("valid");
+        let noise_level =
+            NoiseLevel::new(case["noise_level"].as_f64().expect("level")).expect("valid");
         let transition = Transition::from(FlowSde { noise_level });
         let get = |name: &str| golden.tensor::<4>(&format!("{key}.{name}"));
         let want = |name: &str| golden.wide(&format!("{key}.{name}"));
@@ -77,34 +88,69 @@ fn every_case_of_the_reference_code_is_reproduced() {
         let old = transition.gaussian(get("x"), get("velocity"), step);
         let sigma = old.std / step.duration().sqrt();
         // The reference computes its grid in f32, and 1 − t loses digits near t = 1.
-        assert_near(&format!("{key} sigma"), &[sigma], &[case["std_per_sqrt_dt"].as_f64().expect("std")], TOLERANCE);
+        assert_near(
+            &format!("{key} sigma"),
+            &[sigma],
+            &[case["std_per_sqrt_dt"].as_f64().expect("std")],
+            TOLERANCE,
+        );
         assert_near(&format!("{key} mean"), &numbers(old.mean.clone()), &want("mean"), TOLERANCE);
-        assert_near(&format!("{key} next"), &numbers(old.sample(get("noise"))), &want("next"), TOLERANCE);
+        assert_near(
+            &format!("{key} next"),
+            &numbers(old.sample(get("noise"))),
+            &want("next"),
+            TOLERANCE,
+        );
 
         let next = get("next");
         let log_prob = old.log_prob(next.clone(), Reduction::Mean);
-        assert_near(&format!("{key} log_prob"), &numbers(log_prob.clone()), &want("log_prob"), LOG_PROB_TOLERANCE);
+        assert_near(
+            &format!("{key} log_prob"),
+            &numbers(log_prob.clone()),
+            &want("log_prob"),
+            LOG_PROB_TOLERANCE,
+        );
         let new = transition.gaussian(get("x"), get("velocity_new"), step);
-        assert_near(&format!("{key} mean_new"), &numbers(new.mean.clone()), &want("mean_new"), TOLERANCE);
+        assert_near(
+            &format!("{key} mean_new"),
+            &numbers(new.mean.clone()),
+            &want("mean_new"),
+            TOLERANCE,
+        );
         let log_prob_new = new.log_prob(next, Reduction::Mean);
-        assert_near(&format!("{key} log_prob_new"), &numbers(log_prob_new.clone()), &want("log_prob_new"), LOG_PROB_TOLERANCE);
-        let kl = |form| numbers(transition.kl(form, step, get("velocity_new"), get("velocity_ref")));
+        assert_near(
+            &format!("{key} log_prob_new"),
+            &numbers(log_prob_new.clone()),
+            &want("log_prob_new"),
+            LOG_PROB_TOLERANCE,
+        );
+        let kl =
+            |form| numbers(transition.kl(form, step, get("velocity_new"), get("velocity_ref")));
         assert_near(&format!("{key} kl"), &kl(KlForm::Reference), &want("kl_code"), KL_TOLERANCE);
-        // Before 2025-07-15 `std_dev_t` was `std_dev_t * sqrt(-dt)` (commit 39d3d2c, sd3_sde_with_logprob.py): the duration below as well.
+        // Before 2025-07-15 `std_dev_t` was `std_dev_t * sqrt(-dt)` (commit 39d3d2c,
+        // sd3_sde_with_logprob.py): the duration below as well.
         let earlier: Vec<f64> = want("kl_code").iter().map(|kl| kl / step.duration()).collect();
-        assert_near(&format!("{key} kl of May 2025"), &kl(KlForm::PaperMean), &earlier, KL_TOLERANCE);
+        assert_near(
+            &format!("{key} kl of May 2025"),
+            &kl(KlForm::PaperMean),
+            &earlier,
+            KL_TOLERANCE,
+        );
 
         // From the golden's own log-probabilities, to keep our rounding of them out of the loss.
         let policy = clipped_loss(
             golden.tensor::<1>(&format!("{key}.log_prob_new")),
             golden.tensor::<1>(&format!("{key}.log_prob")),
-            // The reference clips advantages where it computes the loss, this code where it computes them.
+            // The reference clips advantages where it computes the loss, this code where it
+            // computes them.
             golden.tensor::<1>(&format!("{key}.advantage")).clamp(-5.0, 5.0),
             Clip { low: 1e-4, high: 1e-4 },
         );
         assert_near(&format!("{key} ratio"), &numbers(policy.ratio), &want("ratio"), TOLERANCE);
-        // The loss is a mean of terms A·ratio that cancel: it is exact on their scale, not on its own.
-        let scale = want("advantage").iter().fold(0.0_f64, |scale, advantage| scale.max(advantage.abs()));
+        // The loss is a mean of terms A·ratio that cancel: it is exact on their scale, not on its
+        // own.
+        let scale =
+            want("advantage").iter().fold(0.0_f64, |scale, advantage| scale.max(advantage.abs()));
         let off = (numbers(policy.loss.mean())[0] - want("policy_loss")[0]).abs();
         assert!(off <= TOLERANCE * scale, "{key} loss: off by {off:e}");
     }
@@ -116,7 +162,8 @@ fn flow_cps_and_dance_are_those_of_the_published_code() {
     assert_eq!(golden.cases.len(), 49);
     for case in &golden.cases {
         let key = case["key"].as_str().expect("key");
-        let noise_level = NoiseLevel::new(case["noise_level"].as_f64().expect("level")).expect("valid");
+        let noise_level =
+            NoiseLevel::new(case["noise_level"].as_f64().expect("level")).expect("valid");
         let transition: Transition = match case["kind"].as_str().expect("kind") {
             "flow_cps" => FlowCps { noise_level }.into(),
             "dance" => Dance { noise_level }.into(),
@@ -128,22 +175,54 @@ fn flow_cps_and_dance_are_those_of_the_published_code() {
         let want = |name: &str| golden.wide(&format!("{key}.{name}"));
 
         let gaussian = transition.gaussian(get("x"), get("velocity"), step);
-        assert_near(&format!("{key} std"), &[gaussian.std], &[case["std"].as_f64().expect("std")], 1e-6);
-        assert_near(&format!("{key} mean"), &numbers(gaussian.mean.clone()), &want("mean"), TOLERANCE);
-        assert_near(&format!("{key} next"), &numbers(gaussian.sample(get("noise"))), &want("next"), TOLERANCE);
+        assert_near(
+            &format!("{key} std"),
+            &[gaussian.std],
+            &[case["std"].as_f64().expect("std")],
+            1e-6,
+        );
+        assert_near(
+            &format!("{key} mean"),
+            &numbers(gaussian.mean.clone()),
+            &want("mean"),
+            TOLERANCE,
+        );
+        assert_near(
+            &format!("{key} next"),
+            &numbers(gaussian.sample(get("noise"))),
+            &want("next"),
+            TOLERANCE,
+        );
         let other = transition.gaussian(get("x"), get("velocity_2"), step);
-        assert_near(&format!("{key} mean_2"), &numbers(other.mean.clone()), &want("mean_2"), TOLERANCE);
+        assert_near(
+            &format!("{key} mean_2"),
+            &numbers(other.mean.clone()),
+            &want("mean_2"),
+            TOLERANCE,
+        );
         assert_eq!(gaussian.is_random(), !case["log_prob"].is_null(), "{key}");
         if gaussian.is_random() {
-            let log_prob = |gaussian: &IsotropicGaussian<Plain>| numbers(gaussian.log_prob(get("next"), Reduction::Mean));
-            assert_near(&format!("{key} log_prob"), &log_prob(&gaussian), &want("log_prob"), LOG_PROB_TOLERANCE);
-            assert_near(&format!("{key} log_prob_2"), &log_prob(&other), &want("log_prob_2"), LOG_PROB_TOLERANCE);
+            let log_prob = |gaussian: &IsotropicGaussian<Plain>| {
+                numbers(gaussian.log_prob(get("next"), Reduction::Mean))
+            };
+            assert_near(
+                &format!("{key} log_prob"),
+                &log_prob(&gaussian),
+                &want("log_prob"),
+                LOG_PROB_TOLERANCE,
+            );
+            assert_near(
+                &format!("{key} log_prob_2"),
+                &log_prob(&other),
+                &want("log_prob_2"),
+                LOG_PROB_TOLERANCE,
+            );
         }
     }
 }
 
-/// At the last steps std is 0.003, so `(x' − mean)/std` keeps four digits of f32's seven in each element; the mean over
-/// elements keeps five.
+/// At the last steps std is 0.003, so `(x' − mean)/std` keeps four digits of f32's seven in each
+/// element; the mean over elements keeps five.
 const LOG_PROB_TOLERANCE: f64 = 2e-5;
 /// The KL is the square of a small difference of means: it has half their digits.
 const KL_TOLERANCE: f64 = 1e-4;
@@ -152,12 +231,19 @@ const KL_TOLERANCE: f64 = 1e-4;
 fn advantages_are_those_of_the_reference_code() {
     let golden = Golden::read();
     let (_, rewards) = golden.values("rewards");
-    for (spread, name) in [(Spread::Epoch, "advantages_global_std_true"), (Spread::Group, "advantages_global_std_false")] {
+    for (spread, name) in [
+        (Spread::Epoch, "advantages_global_std_true"),
+        (Spread::Group, "advantages_global_std_false"),
+    ] {
         let config = AdvantageConfig { spread, epsilon: 1e-4, clip: 5.0 };
         let advantages = group_advantages(&rewards, 6, &config);
         let got: Vec<f64> = advantages.values.iter().copied().map(f64::from).collect();
         assert_near(name, &got, &golden.wide(name), TOLERANCE);
-        assert_eq!(advantages.has_spread, [true, false, true, true, true], "the second group is constant");
+        assert_eq!(
+            advantages.has_spread,
+            [true, false, true, true, true],
+            "the second group is constant"
+        );
     }
 }
 

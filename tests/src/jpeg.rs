@@ -9,10 +9,21 @@ type Pixel = [usize; 3];
 /// Draws the pixels of an image of a width and a height, row by row.
 type Kind = fn(&mut Random, usize, usize) -> Vec<Pixel>;
 
-const KINDS: [(&str, Kind); 5] = [("smooth", smooth), ("noise", noise), ("drawing", drawing), ("text", text), ("rings", rings)];
+const KINDS: [(&str, Kind); 5] =
+    [("smooth", smooth), ("noise", noise), ("drawing", drawing), ("text", text), ("rings", rings)];
 
-const SIZES: [(usize, usize); 10] =
-    [(1, 1), (5, 3), (8, 8), (24, 24), (33, 17), (64, 64), (100, 75), (96, 128), (250, 131), (512, 512)];
+const SIZES: [(usize, usize); 10] = [
+    (1, 1),
+    (5, 3),
+    (8, 8),
+    (24, 24),
+    (33, 17),
+    (64, 64),
+    (100, 75),
+    (96, 128),
+    (250, 131),
+    (512, 512),
+];
 
 /// A linear congruential generator.
 struct Random(u32);
@@ -33,7 +44,9 @@ fn pixels(width: usize, height: usize, pixel: impl FnMut((usize, usize)) -> Pixe
 }
 
 fn smooth(_: &mut Random, width: usize, height: usize) -> Vec<Pixel> {
-    pixels(width, height, |(x, y)| [255 * x / width, 255 * y / height, 255 * (x + y) / (width + height)])
+    pixels(width, height, |(x, y)| {
+        [255 * x / width, 255 * y / height, 255 * (x + y) / (width + height)]
+    })
 }
 
 fn noise(random: &mut Random, width: usize, height: usize) -> Vec<Pixel> {
@@ -48,17 +61,27 @@ fn drawing(random: &mut Random, width: usize, height: usize) -> Vec<Pixel> {
         let radius = 1 + random.byte() * width.min(height) / 1024;
         let inside = |x: usize, y: usize| {
             let (across, down) = (x.abs_diff(left), y.abs_diff(top));
-            if shape % 2 == 1 { across * across + down * down <= radius * radius } else { across.max(down) <= radius }
+            if shape % 2 == 1 {
+                across * across + down * down <= radius * radius
+            } else {
+                across.max(down) <= radius
+            }
         };
         let before = picture.clone();
-        picture = pixels(width, height, |(x, y)| if inside(x, y) { color } else { before[y * width + x] });
+        picture = pixels(
+            width,
+            height,
+            |(x, y)| if inside(x, y) { color } else { before[y * width + x] },
+        );
     }
     picture
 }
 
 fn text(random: &mut Random, width: usize, height: usize) -> Vec<Pixel> {
     let mut picture = vec![[255; 3]; width * height];
-    for (top, left) in (1..height).step_by(10).flat_map(|top| (1..width).step_by(6).map(move |left| (top, left))) {
+    for (top, left) in
+        (1..height).step_by(10).flat_map(|top| (1..width).step_by(6).map(move |left| (top, left)))
+    {
         for (y, x) in (top..top + 7).flat_map(|y| (left..left + 5).map(move |x| (y, x))) {
             if random.byte() < 110 && x < width && y < height {
                 picture[y * width + x] = [20, 20, 30];
@@ -69,7 +92,9 @@ fn text(random: &mut Random, width: usize, height: usize) -> Vec<Pixel> {
 }
 
 fn rings(_: &mut Random, width: usize, height: usize) -> Vec<Pixel> {
-    pixels(width, height, |(x, y)| [(x * x + y * y) / 16 % 256, (x * x + 2 * y * y) / 32 % 256, x * y / 8 % 256])
+    pixels(width, height, |(x, y)| {
+        [(x * x + y * y) / 16 % 256, (x * x + 2 * y * y) / 32 % 256, x * y / 8 % 256]
+    })
 }
 
 fn image(pixels: &[Pixel], width: usize, height: usize) -> Image {
@@ -81,12 +106,15 @@ fn image(pixels: &[Pixel], width: usize, height: usize) -> Image {
 fn jpegs_are_as_large_as_those_of_pillow() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/jpeg_sizes.json");
     let sizes: BTreeMap<String, f64> =
-        serde_json::from_str(&std::fs::read_to_string(path).expect("the golden is committed")).expect("JSON");
+        serde_json::from_str(&std::fs::read_to_string(path).expect("the golden is committed"))
+            .expect("JSON");
     assert_eq!(sizes.len(), 50);
     for (name, kind) in KINDS {
         for (seed, (width, height)) in (0..).zip(SIZES) {
             let picture = format!("{name} {width}x{height}");
-            let bytes = 1000.0 * jpeg_kilobytes(&image(&kind(&mut Random(seed), width, height), width, height)).expect("RGB");
+            let bytes = 1000.0
+                * jpeg_kilobytes(&image(&kind(&mut Random(seed), width, height), width, height))
+                    .expect("RGB");
             let error = (bytes / sizes[&picture] - 1.0).abs();
             assert!(error <= 3e-3, "{picture}: {bytes} bytes, Pillow writes {}", sizes[&picture]);
         }

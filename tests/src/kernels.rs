@@ -1,4 +1,5 @@
-//! The kernels of the backend under test, compared with the compositions that define them: values and gradients.
+//! The kernels of the backend under test, compared with the compositions that define them: values
+//! and gradients.
 
 use burn::{prelude::*, tensor::activation};
 use kernels::{Kernels, plain, product};
@@ -30,27 +31,38 @@ fn value_and_gradients<const N: usize>(
     let [m, n] = result.dims();
     let weights: Tensor<Plain, 2> = noise(m, [n, 1, 1], 99).reshape([m, n]);
     let gradients = (result.clone() * Tensor::from_inner(weights)).sum().backward();
-    (numbers(result.inner()), inputs.map(|x| numbers(x.grad(&gradients).expect("every input has a gradient"))))
+    (
+        numbers(result.inner()),
+        inputs.map(|x| numbers(x.grad(&gradients).expect("every input has a gradient"))),
+    )
 }
 
 /// Asserts that values and gradients agree.
 ///
-/// Gradients are compared relative to the largest number in any of them, because one can be only rounding,
-/// such as the gradient of the query with a single key.
-fn agree<const N: usize>(inputs: [Tensor<Plain, 2>; N], fused: impl Fn([T<2>; N]) -> T<2>, plain: impl Fn([T<2>; N]) -> T<2>) {
+/// Gradients are compared relative to the largest number in any of them, because one can be only
+/// rounding, such as the gradient of the query with a single key.
+fn agree<const N: usize>(
+    inputs: [Tensor<Plain, 2>; N],
+    fused: impl Fn([T<2>; N]) -> T<2>,
+    plain: impl Fn([T<2>; N]) -> T<2>,
+) {
     let ((value, gradients), (want_value, want_gradients)) =
         (value_and_gradients(&inputs, fused), value_and_gradients(&inputs, plain));
     let d = distance(&value, &want_value);
     assert!(d < 2e-5, "the result: {d:e}");
     let d = distance(&gradients.concat(), &want_gradients.concat());
-    let alone: Vec<f64> = gradients.iter().zip(&want_gradients).map(|(got, want)| distance(got, want)).collect();
-    // A wrong formula is off by more than a hundredth; a norm of few and small features magnifies rounding to 1.2e-4.
+    let alone: Vec<f64> =
+        gradients.iter().zip(&want_gradients).map(|(got, want)| distance(got, want)).collect();
+    // A wrong formula is off by more than a hundredth; a norm of few and small features magnifies
+    // rounding to 1.2e-4.
     assert!(d < 1e-3, "the gradients: {d:e}; each by itself: {alone:?}");
 }
 
-// At least four features: a norm over fewer is nearly a sign, whose gradient is a difference of nearly equal numbers.
+// At least four features: a norm over fewer is nearly a sign, whose gradient is a difference of
+// nearly equal numbers.
 proptest! {
-    // The same cases in every run: a test that fails now and then says nothing about the change at hand.
+    // The same cases in every run: a test that fails now and then says nothing about the change at
+    // hand.
     #![proptest_config(ProptestConfig { cases: 40, rng_seed: RngSeed::Fixed(1), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
@@ -86,10 +98,12 @@ proptest! {
 
 #[test]
 fn attention_does_not_overflow_where_scores_are_large() {
-    // Scores of ±3,000: without subtracting the largest one the exponential of every score is infinite or zero.
+    // Scores of ±3,000: without subtracting the largest one the exponential of every score is
+    // infinite or zero.
     let [q, k, v] = inputs([[12, 8], [12, 8], [12, 8]], 1);
     let scale = || Tensor::<Plain, 1>::full([8], 30.0, &Device::default());
-    let got = numbers(Plain::normalized_attention(q.clone(), k.clone(), v.clone(), scale(), scale(), 2));
+    let got =
+        numbers(Plain::normalized_attention(q.clone(), k.clone(), v.clone(), scale(), scale(), 2));
     let want = numbers(plain::normalized_attention(q, k, v, scale(), scale(), 2));
     assert!(distance(&got, &want) < 1e-3);
 }
@@ -104,7 +118,8 @@ fn kernels_read_views_as_what_they_show() {
 }
 
 /// Sides of a product: odd, even, a multiple of 32 and of 64, and 1.
-const SIDES: [[usize; 3]; 6] = [[6, 24, 10], [32, 96, 32], [7, 32, 64], [64, 13, 96], [1, 128, 5], [40, 2, 1]];
+const SIDES: [[usize; 3]; 6] =
+    [[6, 24, 10], [32, 96, 32], [7, 32, 64], [64, 13, 96], [1, 128, 5], [40, 2, 1]];
 
 #[test]
 fn a_product_with_filled_sides_is_the_product() {
@@ -113,7 +128,11 @@ fn a_product_with_filled_sides_is_the_product() {
         let filled = |[x, w, b]: [T<2>; 3]| product::filled_linear(x, w, Some(b.squeeze_dim(0)));
         agree(x(), filled, |[x, w, b]| x.matmul(w) + b);
         agree(x(), |[a, b, c]| product::filled_matmul(a, b) * c, |[a, b, c]| a.matmul(b) * c);
-        agree(x(), |[a, b, c]| product::matmul(a, b) * c, |[a, b, c]| product::filled_matmul(a, b) * c);
+        agree(
+            x(),
+            |[a, b, c]| product::matmul(a, b) * c,
+            |[a, b, c]| product::filled_matmul(a, b) * c,
+        );
         // Rows of three samples, whose gradients with respect to the weights are added.
         let rows = |x: T<2>| x.unsqueeze_dim::<3>(0).repeat_dim(0, 3);
         let flat = |x: T<3>| x.reshape([3 * m, n]);
@@ -127,8 +146,18 @@ fn a_product_with_filled_sides_is_the_product() {
 
 #[test]
 fn attention_with_filled_sides_is_attention() {
-    for (seed, [queries, keys, width]) in [[6, 10, 24], [32, 32, 32], [13, 64, 8], [1, 96, 64]].into_iter().enumerate() {
-        let x = inputs([[2 * queries, 3 * width], [2 * keys, 3 * width], [2 * keys, 3 * width], [queries, keys]], seed);
+    for (seed, [queries, keys, width]) in
+        [[6, 10, 24], [32, 32, 32], [13, 64, 8], [1, 96, 64]].into_iter().enumerate()
+    {
+        let x = inputs(
+            [
+                [2 * queries, 3 * width],
+                [2 * keys, 3 * width],
+                [2 * keys, 3 * width],
+                [queries, keys],
+            ],
+            seed,
+        );
         let heads = |x: T<2>| {
             let length = x.dims()[0] / 2;
             x.reshape([2, length, 3, width]).swap_dims(1, 2) // [2, 3, L, w]
@@ -136,11 +165,14 @@ fn attention_with_filled_sides_is_attention() {
         let flat = |x: T<4>| x.reshape([2 * queries, 3 * width]);
         for scale in [None, Some(0.7)] {
             let attend = |f: fn(T<4>, T<4>, T<4>, Option<T<4>>, Option<f64>) -> T<4>| {
-                move |[q, k, v, bias]: [T<2>; 4]| flat(f(heads(q), heads(k), heads(v), Some(bias.unsqueeze()), scale))
+                move |[q, k, v, bias]: [T<2>; 4]| {
+                    flat(f(heads(q), heads(k), heads(v), Some(bias.unsqueeze()), scale))
+                }
             };
             agree(x.clone(), attend(product::filled_attention), attend(product::attention));
             let by_hand = |[q, k, v, bias]: [T<2>; 4]| {
-                let scores = heads(q).matmul(heads(k).transpose()) * scale.unwrap_or(1.0 / (width as f64).sqrt());
+                let scores = heads(q).matmul(heads(k).transpose())
+                    * scale.unwrap_or(1.0 / (width as f64).sqrt());
                 flat(activation::softmax(scores + bias.unsqueeze(), 3).matmul(heads(v)))
             };
             agree(x.clone(), attend(product::filled_attention), by_hand);
@@ -152,5 +184,8 @@ fn attention_with_filled_sides_is_attention() {
 fn products_are_filled_up_on_gpus_and_nowhere_else() {
     let device = Device::default();
     let on_a_gpu = cfg!(all(feature = "wgpu", not(any(feature = "ndarray", feature = "flex"))));
-    assert_eq!([product::fills_up::<Plain>(&device), product::fills_up::<Training>(&device)], [on_a_gpu; 2]);
+    assert_eq!(
+        [product::fills_up::<Plain>(&device), product::fills_up::<Training>(&device)],
+        [on_a_gpu; 2]
+    );
 }

@@ -1,4 +1,5 @@
-//! LoRA: a fresh adapter changes nothing, only adapters are trained, and the reference model is the policy without them.
+//! LoRA: a fresh adapter changes nothing, only adapters are trained, and the reference model is the
+//! policy without them.
 
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamId},
@@ -58,7 +59,11 @@ fn trainer(tuning: Option<&LoraConfig>, config: GrpoConfig) -> TestTrainer {
         None => Policy::full(base),
         Some(lora) => {
             let network = adapted(lora);
-            Policy { trained: Trained::named(&network, lora::is_of_adapter), network, reference: base }
+            Policy {
+                trained: Trained::named(&network, lora::is_of_adapter),
+                network,
+                reference: base,
+            }
         }
     };
     policy_trainer(config, policy)
@@ -69,7 +74,10 @@ fn a_fresh_adapter_changes_nothing() {
     for targets in [&ATTENTION[..], &["all-linear"]] {
         assert_eq!(velocity(&adapted(&lora(4, targets))), velocity(&network(1)));
     }
-    assert!(distance(&velocity(&adapted_and_moved(&lora(4, &ATTENTION))), &velocity(&network(1))) > 1e-3);
+    assert!(
+        distance(&velocity(&adapted_and_moved(&lora(4, &ATTENTION))), &velocity(&network(1)))
+            > 1e-3
+    );
 }
 
 #[test]
@@ -99,8 +107,9 @@ fn a_layer_with_an_adapter_of_rank_32_and_its_gradients_are_the_formula() {
     let matrix = |m: usize, n: usize, seed: usize| -> Tensor<Training, 2> {
         Tensor::from_inner(noise(m, [n, 1, 1], seed).reshape([m, n])).require_grad()
     };
-    let [x, w, a, b, c] = [(tokens, inputs), (inputs, outputs), (inputs, rank), (rank, outputs), (tokens, outputs)]
-        .map(|(m, n)| matrix(m, n, m + n));
+    let [x, w, a, b, c] =
+        [(tokens, inputs), (inputs, outputs), (inputs, rank), (rank, outputs), (tokens, outputs)]
+            .map(|(m, n)| matrix(m, n, m + n));
     let param = |tensor: &Tensor<Training, 2>| Param::initialized(ParamId::new(), tensor.clone());
     let mut layer = Linear::new(param(&w), None);
     layer.adapter = Some(LowRank { a: param(&a), b: param(&b), alpha: 64.0 });
@@ -110,15 +119,29 @@ fn a_layer_with_an_adapter_of_rank_32_and_its_gradients_are_the_formula() {
     let [x_, w_, a_, b_, c_] = [&x, &w, &a, &b, &c].map(|tensor| numbers(tensor.clone().inner()));
 
     // y = x·W + 2·(x·A)·B
-    let sum = |a: Vec<f64>, b: Vec<f64>| a.iter().zip(b).map(|(a, b)| a + 2.0 * b).collect::<Vec<f64>>();
+    let sum =
+        |a: Vec<f64>, b: Vec<f64>| a.iter().zip(b).map(|(a, b)| a + 2.0 * b).collect::<Vec<f64>>();
     let low = product(&x_, &a_, rank);
-    assert!(distance(&numbers(y.inner()), &sum(product(&x_, &w_, outputs), product(&low, &b_, outputs))) < TOLERANCE);
+    assert!(
+        distance(
+            &numbers(y.inner()),
+            &sum(product(&x_, &w_, outputs), product(&low, &b_, outputs))
+        ) < TOLERANCE
+    );
     // ∂B = 2·(x·A)ᵀ·c,  ∂A = 2·xᵀ·(c·Bᵀ),  ∂x = c·Wᵀ + 2·(c·Bᵀ)·Aᵀ
     let twice = |x: Vec<f64>| x.into_iter().map(|x| 2.0 * x).collect::<Vec<f64>>();
     let of_low = product(&c_, &transpose(&b_, outputs), rank);
-    assert!(distance(&gradient(&b), &twice(product(&transpose(&low, rank), &c_, outputs))) < TOLERANCE);
-    assert!(distance(&gradient(&a), &twice(product(&transpose(&x_, inputs), &of_low, rank))) < TOLERANCE);
-    let of_x = sum(product(&c_, &transpose(&w_, outputs), inputs), product(&of_low, &transpose(&a_, rank), inputs));
+    assert!(
+        distance(&gradient(&b), &twice(product(&transpose(&low, rank), &c_, outputs))) < TOLERANCE
+    );
+    assert!(
+        distance(&gradient(&a), &twice(product(&transpose(&x_, inputs), &of_low, rank)))
+            < TOLERANCE
+    );
+    let of_x = sum(
+        product(&c_, &transpose(&w_, outputs), inputs),
+        product(&of_low, &transpose(&a_, rank), inputs),
+    );
     assert!(distance(&gradient(&x), &of_x) < TOLERANCE);
 }
 
@@ -172,19 +195,30 @@ fn only_adapters_are_trained_and_optimised() {
     let adapters = 2 * 4 * 4 * 16 * 2;
     (0..3).for_each(|_| drop(trainer.iterate().expect("an epoch")));
     let state = trainer.state();
-    for parameters in [&state.weights, &state.average, &state.optimizer.first, &state.optimizer.second] {
-        assert_eq!(parameters.count(), adapters, "two blocks, four layers, two factors of rank 4 and width 16");
+    for parameters in
+        [&state.weights, &state.average, &state.optimizer.first, &state.optimizer.second]
+    {
+        assert_eq!(
+            parameters.count(),
+            adapters,
+            "two blocks, four layers, two factors of rank 4 and width 16"
+        );
     }
     assert!(state.optimizer.first.norm() > 0.0);
     let after = trainer.averaged_policy();
     let (names, before) = (parameters::names(&after), Parameters::of(&network(1)).to_data());
     for (id, values) in Parameters::of(&after).to_data() {
         match before.get(&id) {
-            Some(base) => assert_eq!(&values, base, "{} is not part of an adapter and has moved", names[&id]),
+            Some(base) => {
+                assert_eq!(&values, base, "{} is not part of an adapter and has moved", names[&id])
+            }
             None => assert!(lora::is_of_adapter(&names[&id]), "{}", names[&id]),
         }
     }
-    assert!(distance(&velocity(&after), &velocity(&network(1))) > 1e-5, "the adapter must have moved");
+    assert!(
+        distance(&velocity(&after), &velocity(&network(1))) > 1e-5,
+        "the adapter must have moved"
+    );
 }
 
 #[test]
@@ -193,7 +227,8 @@ fn a_dense_reward_rises_with_adapters_as_it_does_with_all_weights() {
     // An adapter of a random network has fewer ways to darken an image: it cannot move the biases.
     for (tuning, gain) in [(None, 0.1), (Some(lora(4, &["all-linear"])), 0.04)] {
         let mut trainer = trainer(tuning.as_ref(), config());
-        let rewards: Vec<f64> = (0..24).map(|_| trainer.iterate().expect("an epoch").metrics.reward).collect();
+        let rewards: Vec<f64> =
+            (0..24).map(|_| trainer.iterate().expect("an epoch").metrics.reward).collect();
         assert!(mean(&rewards[20..]) > mean(&rewards[..4]) + gain, "{tuning:?}: {rewards:?}");
     }
 }
@@ -204,13 +239,18 @@ fn kl_has_a_gradient_and_is_taken_to_the_weights_without_the_adapter() {
         let run = |kl_weight: f64| {
             let config = with_objective(config(), |objective| objective.kl_weight = kl_weight);
             let mut trainer = trainer(tuning.as_ref(), config);
-            let kl = |metrics: grpo::EpochMetrics| metrics.number("kl_reference").expect("a KL penalty");
-            let metrics: Vec<f64> = (0..6).map(|_| kl(trainer.iterate().expect("an epoch").metrics)).collect();
+            let kl =
+                |metrics: grpo::EpochMetrics| metrics.number("kl_reference").expect("a KL penalty");
+            let metrics: Vec<f64> =
+                (0..6).map(|_| kl(trainer.iterate().expect("an epoch").metrics)).collect();
             (metrics, trainer.state().weights)
         };
         // A KL penalty without a gradient would give the same weights at any `kl_weight`.
         let ((weak, free), (strong, held)) = (run(1e-9), run(100.0));
-        assert!(weak[0].abs() < 1e-9 && weak[5] > 0.0, "the reference is where the policy starts: {weak:?}");
+        assert!(
+            weak[0].abs() < 1e-9 && weak[5] > 0.0,
+            "the reference is where the policy starts: {weak:?}"
+        );
         assert!(strong[5] < 0.9 * weak[5], "{tuning:?}: {weak:?} {strong:?}");
         assert_ne!(free.to_data(), held.to_data());
     }
@@ -221,8 +261,14 @@ fn adapters_come_back_from_the_files_of_peft_and_diffusers() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut network = adapted_and_moved(&lora(3, &["to_q", "mlp_in"]));
     let adapter = Adapter::of(&mut network);
-    assert_eq!(adapter.layers().collect::<Vec<_>>(), ["blocks.0.mlp_in", "blocks.0.to_q", "blocks.1.mlp_in", "blocks.1.to_q"]);
-    let (peft, diffusers) = (directory.path().join("adapter"), directory.path().join("pytorch_lora_weights.safetensors"));
+    assert_eq!(
+        adapter.layers().collect::<Vec<_>>(),
+        ["blocks.0.mlp_in", "blocks.0.to_q", "blocks.1.mlp_in", "blocks.1.to_q"]
+    );
+    let (peft, diffusers) = (
+        directory.path().join("adapter"),
+        directory.path().join("pytorch_lora_weights.safetensors"),
+    );
     adapter.write_peft(&peft, "some-base").expect("written");
     adapter.write_diffusers(&diffusers).expect("written");
     assert_eq!(lora::base_of(&peft).expect("a base").as_deref(), Some("some-base"));
@@ -236,16 +282,28 @@ fn adapters_come_back_from_the_files_of_peft_and_diffusers() {
 #[test]
 fn an_adapter_that_does_not_fit_is_refused_with_every_reason() {
     let directory = tempfile::tempdir().expect("a directory");
-    let refused = |config: &LoraConfig| Adapter::new(config, &mut network(1), 1).expect_err("refused").to_string();
+    let refused = |config: &LoraConfig| {
+        Adapter::new(config, &mut network(1), 1).expect_err("refused").to_string()
+    };
     let text = refused(&lora(4, &["to_q", "attention"]));
     assert!(text.contains("`attention`") && text.contains("blocks.0.to_q"), "{text}");
 
     let path = directory.path().join("adapter");
-    Adapter::of(&mut adapted(&lora(4, &["to_q", "text_in"]))).write_peft(&path, "base").expect("written");
+    Adapter::of(&mut adapted(&lora(4, &["to_q", "text_in"])))
+        .write_peft(&path, "base")
+        .expect("written");
     let other = models::DitConfig { width: 32, depth: 1, ..crate::networks::config() };
     let other = other.init::<Plain>(5, 1, &Device::default());
-    let text = Adapter::read(&path).expect("an adapter").attach(other, &Device::default()).expect_err("other sizes").to_string();
-    assert!(text.contains("blocks.1.to_q is not a linear layer") && text.contains("blocks.0.to_q goes from 32 to 32"), "{text}");
+    let text = Adapter::read(&path)
+        .expect("an adapter")
+        .attach(other, &Device::default())
+        .expect_err("other sizes")
+        .to_string();
+    assert!(
+        text.contains("blocks.1.to_q is not a linear layer")
+            && text.contains("blocks.0.to_q goes from 32 to 32"),
+        "{text}"
+    );
 
     let config = path.join("adapter_config.json");
     let text = std::fs::read_to_string(&config).expect("a configuration");
@@ -253,7 +311,11 @@ fn an_adapter_that_does_not_fit_is_refused_with_every_reason() {
         ("\"use_dora\": false", "\"use_dora\": true", "use_dora is not supported"),
         ("\"LORA\"", "\"IA3\"", "peft_type is not LORA"),
         ("\"lora_alpha\": 8.0", "\"lora_alpha\": -1", "lora_alpha must be a positive number"),
-        ("\"init_lora_weights\": true", "\"init_lora_weights\": \"pissa_niter_4\"", "init_lora_weights changes"),
+        (
+            "\"init_lora_weights\": true",
+            "\"init_lora_weights\": \"pissa_niter_4\"",
+            "init_lora_weights changes",
+        ),
         ("\"r\": 4", "\"r\": 5", "have rank 4"),
         ("\"r\"", "r", "adapter_config.json"),
     ] {
@@ -262,18 +324,24 @@ fn an_adapter_that_does_not_fit_is_refused_with_every_reason() {
         let error = Adapter::read(&path).expect_err(reason).to_string();
         assert!(error.contains(reason), "{error}");
     }
-    let error = Adapter::read(directory.path().join("nothing").as_path()).expect_err("nothing there").to_string();
+    let error = Adapter::read(directory.path().join("nothing").as_path())
+        .expect_err("nothing there")
+        .to_string();
     assert!(error.contains("nothing"), "{error}");
 }
 
 /// A LoRA run of the toy task through the real program.
 fn lora_run(out: &std::path::Path, more: &[&str]) {
-    let tuning = r#"tuning={kind="lora", rank=8, alpha=16.0, init="kaiming", targets=["all-linear"]}"#;
-    let settings = ["epochs=10", "checkpoint_every=4", "evaluate_every=5", "evaluation_samples=200", tuning];
+    let tuning =
+        r#"tuning={kind="lora", rank=8, alpha=16.0, init="kaiming", targets=["all-linear"]}"#;
+    let settings =
+        ["epochs=10", "checkpoint_every=4", "evaluate_every=5", "evaluation_samples=200", tuning];
     let mut command = std::process::Command::new(crate::cli::program());
     command.args(["train", "--preset", "toy-2d", "--out"]).arg(out);
-    let output =
-        command.args(settings.iter().chain(more).flat_map(|setting| ["--set", setting])).output().expect("the program runs");
+    let output = command
+        .args(settings.iter().chain(more).flat_map(|setting| ["--set", setting]))
+        .output()
+        .expect("the program runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -285,7 +353,10 @@ fn a_lora_run_leaves_an_adapter_that_samples_merges_and_is_gone_on_from() {
     lora_run(&path("run"), &[]);
     assert!(!path("run/policy.safetensors").exists(), "only the adapter is kept");
     let size = |name: &str| std::fs::metadata(path(name)).expect("a file").len();
-    assert!(size("run/adapter/adapter_model.safetensors") < 4 * size("run/adapter/adapter_config.json") + 40_000);
+    assert!(
+        size("run/adapter/adapter_model.safetensors")
+            < 4 * size("run/adapter/adapter_config.json") + 40_000
+    );
 
     let run = |args: &[&str]| {
         let output = crate::cli::run(args);
@@ -293,7 +364,19 @@ fn a_lora_run_leaves_an_adapter_that_samples_merges_and_is_gone_on_from() {
     };
     let (adapter, merged) = (text("run/adapter"), text("merged.safetensors"));
     let sample = |name: &str, model: [&str; 2]| {
-        run(&["sample", "--prompt", "a point", "--count", "300", "--steps", "5", "--output", &text(name), model[0], model[1]]);
+        run(&[
+            "sample",
+            "--prompt",
+            "a point",
+            "--count",
+            "300",
+            "--steps",
+            "5",
+            "--output",
+            &text(name),
+            model[0],
+            model[1],
+        ]);
         std::fs::read(path(name)).expect("a picture")
     };
     run(&["merge", "--adapter", &adapter, "--output", &merged]);
@@ -306,12 +389,22 @@ fn a_lora_run_leaves_an_adapter_that_samples_merges_and_is_gone_on_from() {
     std::fs::create_dir(&handed).expect("made");
     let file = "pytorch_lora_weights.safetensors";
     std::fs::copy(path("run/adapter").join(file), path("handed").join(file)).expect("copied");
-    let merge = |output: &str| run(&["merge", "--adapter", &handed, "--checkpoint", "toy-2d-base", "--output", output]);
+    let merge = |output: &str| {
+        run(&["merge", "--adapter", &handed, "--checkpoint", "toy-2d-base", "--output", output])
+    };
     merge(&text("handed.safetensors"));
     assert!(sample("handed.png", ["--checkpoint", &text("handed.safetensors")]) == applied);
     // A file that is read is not replaced.
     let before = std::fs::read(path("merged.safetensors")).expect("a checkpoint");
-    let refused = crate::cli::refused(&["merge", "--adapter", &adapter, "--checkpoint", &merged, "--output", &merged]);
+    let refused = crate::cli::refused(&[
+        "merge",
+        "--adapter",
+        &adapter,
+        "--checkpoint",
+        &merged,
+        "--output",
+        &merged,
+    ]);
     assert!(refused.contains("which is read"), "{refused}");
     assert!(std::fs::read(path("merged.safetensors")).expect("a checkpoint") == before);
 
@@ -321,18 +414,35 @@ fn a_lora_run_leaves_an_adapter_that_samples_merges_and_is_gone_on_from() {
     let reward = |name: &str, pick: fn(Vec<f64>) -> f64| {
         let lines = crate::cli::metrics(&path(name));
         let evaluations = lines.iter().filter(|line| line["event"] == "eval");
-        pick(evaluations.map(|line| line["rewards"]["toy_mode"].as_f64().expect("a reward")).collect())
+        pick(
+            evaluations
+                .map(|line| line["rewards"]["toy_mode"].as_f64().expect("a reward"))
+                .collect(),
+        )
     };
-    let (end, start) = (reward("run", |values| values[values.len() - 1]), reward("warm", |values| values[0]));
+    let (end, start) =
+        (reward("run", |values| values[values.len() - 1]), reward("warm", |values| values[0]));
     assert!((end - start).abs() < 1e-6 && end > 0.12, "{end} {start}");
 
     // Resumed from the checkpoint before, the run writes the last checkpoint again, byte for byte.
-    std::fs::rename(path("run/checkpoints/000010.safetensors"), path("whole.safetensors")).expect("moved");
+    std::fs::rename(path("run/checkpoints/000010.safetensors"), path("whole.safetensors"))
+        .expect("moved");
     run(&["train", "--resume", &text("run")]);
     let read = |name: &str| std::fs::read(path(name)).expect("a checkpoint");
     assert!(read("run/checkpoints/000010.safetensors") == read("whole.safetensors"));
-    let refused =
-        |more: &str| crate::cli::refused(&["train", "--preset", "toy-2d", "--out", &text("no"), "--set", &warm, "--set", more]);
+    let refused = |more: &str| {
+        crate::cli::refused(&[
+            "train",
+            "--preset",
+            "toy-2d",
+            "--out",
+            &text("no"),
+            "--set",
+            &warm,
+            "--set",
+            more,
+        ])
+    };
     assert!(refused("seed=1").contains("adapter is for tuning.kind"));
     let fewer = r#"tuning={kind="lora", rank=8, alpha=16.0, init="kaiming", targets=["output"]}"#;
     assert!(refused(fewer).contains("tuning.targets means output"));
@@ -344,11 +454,16 @@ fn the_files_that_peft_and_diffusers_write_themselves_are_read() {
     let peft = Adapter::read(&golden.join("peft")).expect("PEFT's");
     assert_eq!((peft.rank(), peft.alpha), (4, 8.0));
     let layers: Vec<&str> = peft.layers().collect();
-    assert!(layers.contains(&"transformer_blocks.0.attn.to_out.0") && layers.len() >= 16, "{layers:?}");
+    assert!(
+        layers.contains(&"transformer_blocks.0.attn.to_out.0") && layers.len() >= 16,
+        "{layers:?}"
+    );
     // Written again, every factor has its old name and values.
     let directory = tempfile::tempdir().expect("a directory");
     peft.write_peft(directory.path(), "tiny-sd3").expect("written");
-    let tensors = |path: &std::path::Path| models::WeightsFile::read(path).and_then(|file| file.tensors()).expect("tensors");
+    let tensors = |path: &std::path::Path| {
+        models::WeightsFile::read(path).and_then(|file| file.tensors()).expect("tensors")
+    };
     let name = "adapter_model.safetensors";
     assert!(tensors(&directory.path().join(name)) == tensors(&golden.join("peft").join(name)));
 
@@ -360,12 +475,30 @@ fn the_files_that_peft_and_diffusers_write_themselves_are_read() {
     let with = |metadata: &str| {
         let path = directory.path().join("with-metadata.safetensors");
         let entry = ("lora_adapter_metadata", metadata.to_owned());
-        models::weights::write_tensors(&tensors(&file), entry, models::weights::StoredAs::F32, &path).expect("written");
+        models::weights::write_tensors(
+            &tensors(&file),
+            entry,
+            models::weights::StoredAs::F32,
+            &path,
+        )
+        .expect("written");
         Adapter::read(&path)
     };
-    assert_eq!(with(r#"{"transformer.lora_alpha": 8, "transformer.use_dora": false}"#).expect("plain").alpha, 8.0);
-    for variant in [r#""transformer.use_rslora": true"#, r#""transformer.alpha_pattern": {"attn": 2}"#] {
-        assert!(with(&format!("{{{variant}}}")).expect_err(variant).to_string().contains("is not supported"));
+    assert_eq!(
+        with(r#"{"transformer.lora_alpha": 8, "transformer.use_dora": false}"#)
+            .expect("plain")
+            .alpha,
+        8.0
+    );
+    for variant in
+        [r#""transformer.use_rslora": true"#, r#""transformer.alpha_pattern": {"attn": 2}"#]
+    {
+        assert!(
+            with(&format!("{{{variant}}}"))
+                .expect_err(variant)
+                .to_string()
+                .contains("is not supported")
+        );
     }
     assert!(with(r#"{"transformer.lora_alpha": -1}"#).is_err() && with("nonsense").is_err());
 }
@@ -386,6 +519,10 @@ fn a_fresh_gaussian_adapter_has_a_std_of_one_over_its_rank() {
         let std = (a.iter().map(|value| value * value).sum::<f64>() / a.len() as f64).sqrt();
         // The standard error of a std over n numbers is std/√(2n).
         let error = 5.0 / (2.0 * a.len() as f64).sqrt();
-        assert!((std * rank as f64 - 1.0).abs() < error, "rank {rank}: {std} over {} numbers", a.len());
+        assert!(
+            (std * rank as f64 - 1.0).abs() < error,
+            "rank {rank}: {std} over {} numbers",
+            a.len()
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Tests across crates: laws over many seeds, goldens, equivalent runs, whole runs, the command line.
+//! Tests across crates: laws over many seeds, goldens, equivalent runs, whole runs, the command
+//! line.
 //!
 //! One binary, one backend per build: `cargo xtask test --backend ndarray|flex|wgpu`.
 

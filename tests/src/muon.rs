@@ -1,4 +1,5 @@
-//! Muon in closed form: for gradients that share their singular vectors, each singular value follows its own recursion.
+//! Muon in closed form: for gradients that share their singular vectors, each singular value
+//! follows its own recursion.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +20,9 @@ fn reflection(w: &[f64]) -> Vec<Vec<f64>> {
 
 /// `U·diag(values)·Vᵀ`, row by row.
 fn with_singular_values(values: &[f64], u: &[Vec<f64>], v: &[Vec<f64>]) -> Vec<f64> {
-    let entry = |i: usize, j: usize| values.iter().enumerate().map(|(k, value)| u[i][k] * value * v[j][k]).sum::<f64>();
+    let entry = |i: usize, j: usize| {
+        values.iter().enumerate().map(|(k, value)| u[i][k] * value * v[j][k]).sum::<f64>()
+    };
     (0..u.len()).flat_map(|i| (0..v.len()).map(move |j| entry(i, j))).collect()
 }
 
@@ -29,11 +32,18 @@ fn parameters(matrix: &[f64], other: f64) -> Parameters<Plain> {
     Parameters::from_data(BTreeMap::from(data), &Device::default())
 }
 
-const ADAM: AdamWConfig =
-    AdamWConfig { learning_rate: 0.01, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.1, max_gradient_norm: 0.5 };
+const ADAM: AdamWConfig = AdamWConfig {
+    learning_rate: 0.01,
+    beta1: 0.9,
+    beta2: 0.99,
+    epsilon: 1e-8,
+    weight_decay: 0.1,
+    max_gradient_norm: 0.5,
+};
 const MUON: MuonConfig = MuonConfig { learning_rate: 0.02, momentum: 0.9 };
 
-/// Five Newton-Schulz iterations of the singular values of a matrix scaled to norm 1 (Jordan et al. 2024).
+/// Five Newton-Schulz iterations of the singular values of a matrix scaled to norm 1 (Jordan et al.
+/// 2024).
 fn newton_schulz(values: &[f64]) -> Vec<f64> {
     let norm = values.iter().map(|x| x * x).sum::<f64>().sqrt();
     let iterate = |x: f64| 3.4445 * x - 4.775 * x.powi(3) + 2.0315 * x.powi(5);
@@ -42,7 +52,8 @@ fn newton_schulz(values: &[f64]) -> Vec<f64> {
 
 #[test]
 fn muon_moves_every_singular_value_by_its_closed_form() {
-    let (long, short) = (reflection(&[0.3, -1.0, 0.5, 2.0, 0.1, -0.7]), reflection(&[1.0, 0.4, -0.6]));
+    let (long, short) =
+        (reflection(&[0.3, -1.0, 0.5, 2.0, 0.1, -0.7]), reflection(&[1.0, 0.4, -0.6]));
     for (u, v) in [(&long, &short), (&short, &long)] {
         let shape = [u.len(), v.len()];
         let start: Vec<f64> = (0..18).map(|i| f64::from(i) * 0.1 - 0.8).collect();
@@ -51,11 +62,14 @@ fn muon_moves_every_singular_value_by_its_closed_form() {
         let (mut matrix, mut sum) = (start, vec![0.0; 3]);
         // A matrix with more outputs than inputs takes longer steps.
         let scale = (shape[1] as f64 / shape[0] as f64).max(1.0).sqrt();
-        for (values, rate) in [([0.9, 0.5, 0.1], 1.0), ([0.2, -0.7, 0.3], 0.5), ([-0.4, 0.1, 0.8], 1.0)] {
+        for (values, rate) in
+            [([0.9, 0.5, 0.1], 1.0), ([0.2, -0.7, 0.3], 0.5), ([-0.4, 0.1, 0.8], 1.0)]
+        {
             let gradient = parameters(&with_singular_values(&values, u, v), 0.3);
             let norm = (values.iter().map(|x| x * x).sum::<f64>() + 0.09).sqrt();
             let clip = (ADAM.max_gradient_norm / norm).min(1.0);
-            let Updated { parameters, gradient_norm, gradient_rms } = optimizer.update(&ours, &gradient, rate);
+            let Updated { parameters, gradient_norm, gradient_rms } =
+                optimizer.update(&ours, &gradient, rate);
             ours = parameters;
             assert!(
                 (gradient_norm - norm).abs() < 1e-5 && (gradient_rms - 0.3 * clip).abs() < 1e-5,
@@ -66,14 +80,22 @@ fn muon_moves_every_singular_value_by_its_closed_form() {
                 *sum = MUON.momentum * *sum + clip * value;
             }
             // Nesterov: one step ahead of the sum.
-            let ahead: Vec<f64> = sum.iter().zip(values).map(|(sum, value)| MUON.momentum * sum + clip * value).collect();
+            let ahead: Vec<f64> = sum
+                .iter()
+                .zip(values)
+                .map(|(sum, value)| MUON.momentum * sum + clip * value)
+                .collect();
             let step = with_singular_values(&newton_schulz(&ahead), u, v);
             for (weight, step) in matrix.iter_mut().zip(step) {
-                *weight =
-                    *weight * (1.0 - rate * ADAM.learning_rate * ADAM.weight_decay) - rate * MUON.learning_rate * scale * step;
+                *weight = *weight * (1.0 - rate * ADAM.learning_rate * ADAM.weight_decay)
+                    - rate * MUON.learning_rate * scale * step;
             }
             let got: Vec<f64> = ours.to_data()[&0].iter::<f64>().collect();
-            assert!(distance(&got, &matrix) < 1e-5, "{shape:?}: off by {:e}", distance(&got, &matrix));
+            assert!(
+                distance(&got, &matrix) < 1e-5,
+                "{shape:?}: off by {:e}",
+                distance(&got, &matrix)
+            );
         }
         let other: f64 = ours.to_data()[&1].iter::<f64>().sum();
         assert!(other < 2.0 - 0.02, "AdamW moves what is no matrix: {other}");
@@ -83,6 +105,10 @@ fn muon_moves_every_singular_value_by_its_closed_form() {
 #[test]
 fn newton_schulz_brings_singular_values_near_1() {
     for values in [[1.0, 0.5, 0.1], [0.03, 0.9, 0.4]] {
-        assert!(newton_schulz(&values).iter().all(|value| (0.6..1.3).contains(value)), "{:?}", newton_schulz(&values));
+        assert!(
+            newton_schulz(&values).iter().all(|value| (0.6..1.3).contains(value)),
+            "{:?}",
+            newton_schulz(&values)
+        );
     }
 }

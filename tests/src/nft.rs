@@ -29,8 +29,15 @@ fn the_loss_and_its_gradient_are_those_of_the_published_code() {
         let get = |name: &str| golden.tensor::<4>(&format!("{key}.{name}"));
         let want = |name: &str| golden.wide(&format!("{key}.{name}"));
         let clip = fact("advantage_clip");
-        let optimality: Vec<f32> = want("advantages").iter().map(|&advantage| Nft::optimality(advantage as f32, clip)).collect();
-        assert!(distance(&optimality.iter().copied().map(f64::from).collect::<Vec<_>>(), &want("r")) < 1e-6, "{key}");
+        let optimality: Vec<f32> = want("advantages")
+            .iter()
+            .map(|&advantage| Nft::optimality(advantage as f32, clip))
+            .collect();
+        assert!(
+            distance(&optimality.iter().copied().map(f64::from).collect::<Vec<_>>(), &want("r"))
+                < 1e-6,
+            "{key}"
+        );
         let (data, time) = (get("x0"), golden.tensor::<1>(&format!("{key}.t")));
         let t = time.clone().reshape([-1, 1, 1, 1]);
         let latent = data.clone() * (t.clone().neg() + 1.0) + get("noise") * t;
@@ -76,8 +83,10 @@ fn with_nft(config: GrpoConfig, nft: NftConfig) -> GrpoConfig {
 fn without_a_likelihood_the_policy_learns_darkness() {
     // The ODE samples: no step draws noise, and none needs to.
     let rollout = RolloutConfig { random_steps: 0, ..config().rollout };
-    let mut trainer = trainer(with_nft(GrpoConfig { rollout, ..config() }, NftConfig::default()), 1);
-    let rewards: Vec<f64> = (0..24).map(|_| trainer.iterate().expect("an epoch").metrics.reward).collect();
+    let mut trainer =
+        trainer(with_nft(GrpoConfig { rollout, ..config() }, NftConfig::default()), 1);
+    let rewards: Vec<f64> =
+        (0..24).map(|_| trainer.iterate().expect("an epoch").metrics.reward).collect();
     let mean = |rewards: &[f64]| rewards.iter().sum::<f64>() / rewards.len() as f64;
     assert!(mean(&rewards[20..]) > mean(&rewards[..4]) + 0.02, "{rewards:?}");
 }
@@ -93,7 +102,12 @@ struct Moved<B: burn::tensor::backend::Backend> {
 impl<B: burn::tensor::backend::Backend> VelocityField<B> for Moved<B> {
     type Condition = ();
 
-    fn velocity(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[()]) -> Tensor<B, 4> {
+    fn velocity(
+        &self,
+        latent: Tensor<B, 4>,
+        time: Tensor<B, 1>,
+        conditions: &[()],
+    ) -> Tensor<B, 4> {
         self.clusters.velocity(latent, time, conditions) + self.by.val()
     }
 }
@@ -105,19 +119,35 @@ fn toy(nft: NftConfig, epochs: usize) -> (Vec<f64>, Vec<f64>) {
         Component { weight: 1.0, mean: vec![x, y], std: f64::from(tasks::toy::STD) }
     };
     let by = burn::module::Param::from_tensor(Tensor::zeros([1, 2, 1, 1], &Device::default()));
-    let field = Moved::<Plain> { by, clusters: MixtureField::new((0..tasks::toy::MODES).map(component).collect()) };
+    let field = Moved::<Plain> {
+        by,
+        clusters: MixtureField::new((0..tasks::toy::MODES).map(component).collect()),
+    };
     let prompt = EncodedPrompt { prompt: Prompt::plain("a point"), condition: () };
     let task = Task::new(vec![prompt], (), FirstMode, [2, 1, 1], Decoder::Points);
-    let batches = GrpoConfig { groups: 1, group_size: 512, rollout_batch: 512, micro_batch: 512, ..GrpoConfig::default() };
+    let batches = GrpoConfig {
+        groups: 1,
+        group_size: 512,
+        rollout_batch: 512,
+        micro_batch: 512,
+        ..GrpoConfig::default()
+    };
     let config = GrpoConfig {
         optimizer: AdamWConfig { learning_rate: 0.03, ..AdamWConfig::default() },
         rollout: RolloutConfig { random_steps: 0, ..RolloutConfig::default() },
         ..batches
     };
     let workers = Workers::new(1).expect("a thread");
-    let mut trainer =
-        Trainer::<Training, Moved<Training>, ()>::new(with_nft(config, nft), epochs, 1, task, Policy::full(field), workers);
-    let rewards = (0..epochs).map(|_| trainer.iterate().expect("an epoch").metrics.reward).collect();
+    let mut trainer = Trainer::<Training, Moved<Training>, ()>::new(
+        with_nft(config, nft),
+        epochs,
+        1,
+        task,
+        Policy::full(field),
+        workers,
+    );
+    let rewards =
+        (0..epochs).map(|_| trainer.iterate().expect("an epoch").metrics.reward).collect();
     (rewards, numbers(trainer.averaged_policy().by.val()))
 }
 
@@ -134,6 +164,7 @@ fn an_old_policy_that_never_follows_samples_what_it_sampled() {
     let still = OldPolicy { flat: 0, rate: 1.0, most: 0.999_999 };
     let (rewards, by) = toy(NftConfig { old_policy: still, ..NftConfig::default() }, 10);
     assert!(by[0] < -0.1, "the policy moves: {by:?}");
-    let spread = rewards.iter().fold(0.0_f64, |spread, reward| spread.max((reward - rewards[0]).abs()));
+    let spread =
+        rewards.iter().fold(0.0_f64, |spread, reward| spread.max((reward - rewards[0]).abs()));
     assert!(spread < 0.03, "but the old one samples: {rewards:?}");
 }

@@ -1,4 +1,5 @@
-//! Steps that draw no noise: they have no policy gradient, but a KL penalty can hold them to the reference model.
+//! Steps that draw no noise: they have no policy gradient, but a KL penalty can hold them to the
+//! reference model.
 
 use burn::tensor::Tensor;
 use flow::{Query, Reduction, Sampler, VelocityField, gaussian::row_mean};
@@ -30,12 +31,16 @@ const RANDOM: usize = 2;
 fn holding(kl_ode_steps: usize, kl_weight: f64) -> GrpoConfig {
     let mut config = config();
     config.rollout.random_steps = RANDOM;
-    with_objective(config, |objective| (objective.kl_ode_steps, objective.kl_weight) = (kl_ode_steps, kl_weight))
+    with_objective(config, |objective| {
+        (objective.kl_ode_steps, objective.kl_weight) = (kl_ode_steps, kl_weight)
+    })
 }
 
 fn sampled(sampler: &Sampler, policy: &Dit<Plain>, workers: &Workers) -> Trajectories<Plain> {
     let rows: Vec<Row> = (0..ROWS).map(|row| Row { prompt: row % 4, sample: row / 4 }).collect();
-    let prompts = conditions(4).into_iter().map(|condition| EncodedPrompt { prompt: Prompt::plain("a"), condition });
+    let prompts = conditions(4)
+        .into_iter()
+        .map(|condition| EncodedPrompt { prompt: Prompt::plain("a"), condition });
     let prompts: Vec<EncodedPrompt<TokenIds>> = prompts.collect();
     let rollout = Rollout {
         sampler,
@@ -69,13 +74,16 @@ fn an_ode_step_is_held_by_the_kl_that_it_would_have_with_noise() {
     let trajectories = sampled(&sampler, &policy, &workers);
     let conditions: Vec<TokenIds> = (0..ROWS).map(|row| conditions(4)[row % 4].clone()).collect();
     let parameters = Trained::all(&policy);
-    let algorithm = Clipped::new(objective(&config), Reduction::Mean, config.trained_steps, &sampler);
+    let algorithm =
+        Clipped::new(objective(&config), Reduction::Mean, config.trained_steps, &sampler);
     let others = Others { reference: Some(reference.clone()), old: None };
     let share = 0.125;
     for step in RANDOM..4 {
-        // The first term's examples say what share of the loss one is; its own gradient is taken away again.
+        // The first term's examples say what share of the loss one is; its own gradient is taken
+        // away again.
         let held: Vec<Example> = (0..ROWS).map(|row| Example { step, row }).collect();
-        let trained: Vec<Example> = (0..2).flat_map(|step| (0..4).map(move |row| Example { step, row })).collect();
+        let trained: Vec<Example> =
+            (0..2).flat_map(|step| (0..4).map(move |row| Example { step, row })).collect();
         let replay = Replay {
             sampler: &sampler,
             guidance: None,
@@ -90,12 +98,25 @@ fn an_ode_step_is_held_by_the_kl_that_it_would_have_with_noise() {
             workers: &workers,
         };
         let outcome = |update: &[Vec<Example>]| {
-            replay.gradient::<Training, Dit<Training>>(&algorithm, &InOnePiece, &policy, &others, update).expect("not stopped")
+            replay
+                .gradient::<Training, Dit<Training>>(
+                    &algorithm,
+                    &InOnePiece,
+                    &policy,
+                    &others,
+                    update,
+                )
+                .expect("not stopped")
         };
         let (both, first) = (outcome(&[trained.clone(), held]), outcome(&[trained, Vec::new()]));
-        let got: Vec<f64> = flat(&both.gradient).iter().zip(flat(&first.gradient)).map(|(both, first)| both - first).collect();
+        let got: Vec<f64> = flat(&both.gradient)
+            .iter()
+            .zip(flat(&first.gradient))
+            .map(|(both, first)| both - first)
+            .collect();
 
-        // By hand: c²/(2σ²)·mean((v − v_ref)²), with c the coefficient of the velocity in the SDE's mean.
+        // By hand: c²/(2σ²)·mean((v − v_ref)²), with c the coefficient of the velocity in the SDE's
+        // mean.
         let (t, dt, a) = (1.0 - step as f64 / 4.0, 0.25, 0.7_f64);
         let sigma = a * (t / (1.0 - t)).sqrt();
         let c = (1.0 + sigma * sigma * (1.0 - t) / (2.0 * t)) * dt;
@@ -105,26 +126,47 @@ fn an_ode_step_is_held_by_the_kl_that_it_would_have_with_noise() {
         let wanted = query.clone().ask(&reference);
         let mut kl = Vec::new();
         let mut loss = |velocity: Tensor<Training, 4>| {
-            let each = row_mean((velocity - Tensor::from_inner(wanted.clone())).powi_scalar(2)) * factor;
+            let each =
+                row_mean((velocity - Tensor::from_inner(wanted.clone())).powi_scalar(2)) * factor;
             kl = numbers(each.clone().inner());
             each.sum() * (share * 0.3)
         };
-        let gradient =
-            Differentiate::<Training, Dit<Training>, _>::gradient(&InOnePiece, policy.clone(), &parameters, query, &mut loss);
+        let gradient = Differentiate::<Training, Dit<Training>, _>::gradient(
+            &InOnePiece,
+            policy.clone(),
+            &parameters,
+            query,
+            &mut loss,
+        );
         let far = distance(&got, &flat(&gradient));
         assert!(far < 2e-5, "step {step}: gradients differ by {far:e}");
         let held_kl = &both.terms[1].columns[0];
         assert!(distance(held_kl, &kl) < 1e-5, "step {step}: {held_kl:?} {kl:?}");
         let wanted = share * 0.3 * kl.iter().sum::<f64>();
-        assert!((both.loss - first.loss - wanted).abs() < 1e-6, "step {step}: {} {} {wanted}", both.loss, first.loss);
+        assert!(
+            (both.loss - first.loss - wanted).abs() < 1e-6,
+            "step {step}: {} {} {wanted}",
+            both.loss,
+            first.loss
+        );
     }
 }
 
 #[test]
 fn the_kl_of_ode_steps_is_logged_where_it_is_taken() {
-    let kl = |kl_ode_steps| trainer(holding(kl_ode_steps, 0.5), 1).iterate().expect("an epoch").metrics.number("kl_ode_steps");
+    let kl = |kl_ode_steps| {
+        trainer(holding(kl_ode_steps, 0.5), 1)
+            .iterate()
+            .expect("an epoch")
+            .metrics
+            .number("kl_ode_steps")
+    };
     assert_eq!(kl(0), None);
-    assert!(kl(1).is_some_and(|kl| kl.abs() < 1e-9), "the policy starts as the reference: {:?}", kl(1));
+    assert!(
+        kl(1).is_some_and(|kl| kl.abs() < 1e-9),
+        "the policy starts as the reference: {:?}",
+        kl(1)
+    );
 }
 
 /// Distance of the velocity at the last step from the base model's, after some epochs.
@@ -151,6 +193,14 @@ fn what_is_held_at_ode_steps_drifts_less() {
 fn more_ode_steps_than_there_are_and_a_weight_of_zero_are_refused() {
     let problems = |ode_steps, kl_weight| holding(ode_steps, kl_weight).problems().join("; ");
     assert_eq!(problems(2, 0.5), "");
-    assert!(problems(3, 0.5).contains("objective.kl_ode_steps (3) must be at most 2"), "{}", problems(3, 0.5));
-    assert!(problems(1, 0.0).contains("needs an objective.kl_weight above 0"), "{}", problems(1, 0.0));
+    assert!(
+        problems(3, 0.5).contains("objective.kl_ode_steps (3) must be at most 2"),
+        "{}",
+        problems(3, 0.5)
+    );
+    assert!(
+        problems(1, 0.0).contains("needs an objective.kl_weight above 0"),
+        "{}",
+        problems(1, 0.0)
+    );
 }

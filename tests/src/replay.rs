@@ -27,7 +27,9 @@ use tasks::{
 use crate::{
     backend::{Device, Plain, Training, distance},
     networks::{conditions, network},
-    training::{TestTrainer, config, objective, policy_trainer, task, trainer, trainer_for, with_objective},
+    training::{
+        TestTrainer, config, objective, policy_trainer, task, trainer, trainer_for, with_objective,
+    },
 };
 
 const SHAPE: [usize; 3] = [3, 16, 16];
@@ -46,9 +48,13 @@ const BATCH: usize = 4;
 
 impl Sampled {
     fn by(network: Dit<Plain>) -> Self {
-        let (sampler, workers) = (config().rollout.sampler().expect("valid"), Workers::new(2).expect("threads"));
-        let rows: Vec<Row> = (0..ROWS).map(|row| Row { prompt: row / 3, sample: row % 3 }).collect();
-        let prompts = conditions(4).into_iter().map(|condition| EncodedPrompt { prompt: Prompt::plain("a"), condition });
+        let (sampler, workers) =
+            (config().rollout.sampler().expect("valid"), Workers::new(2).expect("threads"));
+        let rows: Vec<Row> =
+            (0..ROWS).map(|row| Row { prompt: row / 3, sample: row % 3 }).collect();
+        let prompts = conditions(4)
+            .into_iter()
+            .map(|condition| EncodedPrompt { prompt: Prompt::plain("a"), condition });
         let prompts: Vec<EncodedPrompt<TokenIds>> = prompts.collect();
         let rollout = Rollout {
             sampler: &sampler,
@@ -60,19 +66,28 @@ impl Sampled {
             workers: &workers,
         };
         let keys = [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(5, purpose));
-        let trajectories = rollout.sample(&network, &prompts, &rows, keys, &Device::default()).expect("not stopped");
+        let trajectories = rollout
+            .sample(&network, &prompts, &rows, keys, &Device::default())
+            .expect("not stopped");
         let conditions = rows.iter().map(|row| prompts[row.prompt].condition.clone()).collect();
         Self { network, sampler, trajectories, conditions, workers }
     }
 
     /// Some transitions of some steps: not whole batches of the rollout.
     fn transitions() -> Vec<Example> {
-        (0..3).flat_map(|step| (0..ROWS).filter(move |row| (row + step) % 5 != 0).map(move |row| Example { step, row })).collect()
+        (0..3)
+            .flat_map(|step| {
+                (0..ROWS)
+                    .filter(move |row| (row + step) % 5 != 0)
+                    .map(move |row| Example { step, row })
+            })
+            .collect()
     }
 
     fn replay(&self, how: &How) -> ReplayOutcome<Plain> {
         let trained_steps = TrainedSteps::AllButLast {};
-        let mut algorithm = Clipped::new(objective(&config()), Reduction::Mean, trained_steps, &self.sampler);
+        let mut algorithm =
+            Clipped::new(objective(&config()), Reduction::Mean, trained_steps, &self.sampler);
         algorithm.step_weights = how.step_weights.to_vec();
         let replay = Replay {
             sampler: &self.sampler,
@@ -89,7 +104,13 @@ impl Sampled {
         };
         let others = Others { reference: Some(network(2)), old: None };
         let examples = std::slice::from_ref(&how.transitions);
-        let outcome = replay.gradient::<Training, Dit<Training>>(&algorithm, &InOnePiece, &self.network, &others, examples);
+        let outcome = replay.gradient::<Training, Dit<Training>>(
+            &algorithm,
+            &InOnePiece,
+            &self.network,
+            &others,
+            examples,
+        );
         outcome.expect("not stopped")
     }
 }
@@ -127,11 +148,22 @@ fn batches_of_any_kind_have_the_same_gradient() {
     let of = |batches| sampled.replay(&How { batches, ..How::default() });
     let whole = of(Batches::Of(100));
     assert_eq!(whole.terms[0].examples.len(), Sampled::transitions().len());
-    for batches in [Batches::Of(1), Batches::Of(5), Batches::Of(8), Batches::AsSampled(BATCH), Batches::AsSampled(7)] {
+    for batches in [
+        Batches::Of(1),
+        Batches::Of(5),
+        Batches::Of(8),
+        Batches::AsSampled(BATCH),
+        Batches::AsSampled(7),
+    ] {
         let other = of(batches);
         let far = distance(&flat(&other.gradient), &flat(&whole.gradient));
         assert!(far < 2e-5, "{batches:?}: gradients differ by {far:e}");
-        assert!((other.loss - whole.loss).abs() < 1e-5 * whole.loss.abs(), "{batches:?}: {} {}", other.loss, whole.loss);
+        assert!(
+            (other.loss - whole.loss).abs() < 1e-5 * whole.loss.abs(),
+            "{batches:?}: {} {}",
+            other.loss,
+            whole.loss
+        );
         let transitions = |outcome: &ReplayOutcome<Plain>| outcome.terms[0].examples.clone();
         assert_eq!(transitions(&other), transitions(&whole), "{batches:?}");
         let kl = |outcome: &ReplayOutcome<Plain>| outcome.terms[0].columns[2].clone();
@@ -144,8 +176,20 @@ fn the_weight_of_a_step_multiplies_its_policy_gradient_and_not_its_kl() {
     let sampled = Sampled::by(network(1));
     let transitions: Vec<Example> = (0..ROWS).map(|row| Example { step: 1, row }).collect();
     let gradient = |kl_weight: f64, advantages: Option<Vec<f32>>, weight: f64| {
-        let how = How { kl_weight, step_weights: [7.0, weight, 7.0, 7.0], transitions: transitions.clone(), ..How::default() };
-        flat(&sampled.replay(&How { advantages: advantages.unwrap_or_else(|| how.advantages.clone()), ..how }).gradient)
+        let how = How {
+            kl_weight,
+            step_weights: [7.0, weight, 7.0, 7.0],
+            transitions: transitions.clone(),
+            ..How::default()
+        };
+        flat(
+            &sampled
+                .replay(&How {
+                    advantages: advantages.unwrap_or_else(|| how.advantages.clone()),
+                    ..how
+                })
+                .gradient,
+        )
     };
     let (once, thrice) = (gradient(0.0, None, 1.0), gradient(0.0, None, 3.0));
     assert!(distance(&thrice, &once.iter().map(|value| 3.0 * value).collect::<Vec<_>>()) < 1e-5);
@@ -169,9 +213,10 @@ fn a_scaled_loss_gives_the_same_gradient() {
 fn a_scaled_loss_keeps_what_half_precision_rounds_to_nothing() {
     use burn::tensor::FloatDType;
     let exact = Sampled::by(network(1));
-    let half = Sampled { network: network(1).computing_in(FloatDType::F16), ..Sampled::by(network(1)) };
-    // Scales gradients to about the share of a transition, and of an element of its latent, in an epoch of
-    // the paper's size.
+    let half =
+        Sampled { network: network(1).computing_in(FloatDType::F16), ..Sampled::by(network(1)) };
+    // Scales gradients to about the share of a transition, and of an element of its latent, in an
+    // epoch of the paper's size.
     let how = |loss_scale| How {
         kl_weight: 0.0,
         advantages: How::default().advantages.iter().map(|advantage| advantage * 2e-5).collect(),
@@ -181,8 +226,11 @@ fn a_scaled_loss_keeps_what_half_precision_rounds_to_nothing() {
     let exact = flat(&exact.replay(&how(1.0)).gradient);
     let error = |loss_scale| {
         let gradient = flat(&half.replay(&how(loss_scale)).gradient);
-        let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
-        norm(&mut gradient.iter().zip(&exact).map(|(a, b)| a - b)) / norm(&mut exact.iter().copied())
+        let norm = |values: &mut dyn Iterator<Item = f64>| {
+            values.map(|value| value * value).sum::<f64>().sqrt()
+        };
+        norm(&mut gradient.iter().zip(&exact).map(|(a, b)| a - b))
+            / norm(&mut exact.iter().copied())
     };
     let (unscaled, scaled) = (error(1.0), error(LossScale::default().factor));
     println!("relative error of the gradient: {unscaled:.3} unscaled, {scaled:.4} scaled");
@@ -195,7 +243,13 @@ fn in_one_piece(
     query: Query<Plain, TokenIds>,
     loss: &mut dyn FnMut(Tensor<Training, 4>) -> Tensor<Training, 1>,
 ) -> Parameters<Plain> {
-    Differentiate::<Training, Dit<Training>, TokenIds>::gradient(&InOnePiece, network, trained, query, loss)
+    Differentiate::<Training, Dit<Training>, TokenIds>::gradient(
+        &InOnePiece,
+        network,
+        trained,
+        query,
+        loss,
+    )
 }
 
 /// A replay that goes through another network than the rollout.
@@ -227,8 +281,8 @@ fn a_replay_that_is_not_the_rollout_stops_the_run_beyond_a_limit_in_clip_ranges(
         trainer.differentiating(Box::new(Drifting(1e-2)))
     };
     let metrics = with_limit(f64::INFINITY).iterate().expect("no limit").metrics;
-    let [mean, max, ranges] =
-        ["mean", "max", "clip_ranges"].map(|name| metrics.number(&format!("on_policy.{name}")).expect(name));
+    let [mean, max, ranges] = ["mean", "max", "clip_ranges"]
+        .map(|name| metrics.number(&format!("on_policy.{name}")).expect(name));
     println!("{mean:e} {max:e} {ranges:e}");
     assert!(max > 1e-4 && mean > 0.0 && mean < max, "{mean} {max}");
     assert!((ranges * objective(&config()).clip_range_low / max - 1.0).abs() < 1e-9, "{ranges}");
@@ -236,7 +290,9 @@ fn a_replay_that_is_not_the_rollout_stops_the_run_beyond_a_limit_in_clip_ranges(
     let mut stopped = with_limit(0.99 * ranges);
     let before = stopped.state().weights.to_data();
     let error = stopped.iterate().expect_err("another policy");
-    let TrainError::OffPolicy { epoch, deviation, clip_ranges, .. } = error else { panic!("{error}") };
+    let TrainError::OffPolicy { epoch, deviation, clip_ranges, .. } = error else {
+        panic!("{error}")
+    };
     assert_eq!((epoch, deviation, clip_ranges), (1, max, ranges));
     assert_eq!(stopped.state().weights.to_data(), before);
 }
@@ -253,7 +309,11 @@ fn a_replay_in_the_rollouts_batches_computes_the_same_numbers_to_the_last_bit() 
         ..config()
     };
     let precisions: &[_] = if cfg!(feature = "flex") {
-        &[burn::tensor::FloatDType::F32, burn::tensor::FloatDType::BF16, burn::tensor::FloatDType::F16]
+        &[
+            burn::tensor::FloatDType::F32,
+            burn::tensor::FloatDType::BF16,
+            burn::tensor::FloatDType::F16,
+        ]
     } else {
         &[burn::tensor::FloatDType::F32]
     };
@@ -262,8 +322,12 @@ fn a_replay_in_the_rollouts_batches_computes_the_same_numbers_to_the_last_bit() 
             let first = |replay_batches| {
                 let policy = Policy::full(network(1).computing_in(precision));
                 let mut trainer = policy_trainer(config(replay_batches, trained_steps), policy);
-                let max = |metrics: grpo::EpochMetrics| metrics.number("on_policy.max").expect("a comparison");
-                (0..3).map(|_| max(trainer.iterate().expect("an epoch").metrics)).fold(0.0, f64::max)
+                let max = |metrics: grpo::EpochMetrics| {
+                    metrics.number("on_policy.max").expect("a comparison")
+                };
+                (0..3)
+                    .map(|_| max(trainer.iterate().expect("an epoch").metrics))
+                    .fold(0.0, f64::max)
             };
             let [same, other] = [ReplayBatches::Rollout, ReplayBatches::MicroBatch].map(first);
             println!("{precision:?}: the rollout's batches {same:e}, others {other:e}");
@@ -291,9 +355,20 @@ fn batches_of_the_rollout_train_every_row_that_has_something_to_learn_once() {
     }
     for replay_batches in [ReplayBatches::MicroBatch, ReplayBatches::Rollout] {
         // All four prompts; batches of five cut across groups of eight.
-        let config = GrpoConfig { groups: 4, rollout_batch: 5, updates_per_epoch: 3, replay_batches, ..config() };
-        let metrics = trainer_for(config, 1, 2, Box::new(Mostly)).iterate().expect("an epoch").metrics;
-        assert_eq!((metrics.zero_spread, metrics.updates, metrics.transitions), (0.25, 3, 3 * 8 * 3), "{replay_batches:?}");
+        let config = GrpoConfig {
+            groups: 4,
+            rollout_batch: 5,
+            updates_per_epoch: 3,
+            replay_batches,
+            ..config()
+        };
+        let metrics =
+            trainer_for(config, 1, 2, Box::new(Mostly)).iterate().expect("an epoch").metrics;
+        assert_eq!(
+            (metrics.zero_spread, metrics.updates, metrics.transitions),
+            (0.25, 3, 3 * 8 * 3),
+            "{replay_batches:?}"
+        );
     }
 }
 
@@ -325,7 +400,11 @@ impl Differentiate<Training, Dit<Training>, TokenIds> for Broken {
 }
 
 fn broken(config: GrpoConfig, bad: usize, gradient: f64) -> TestTrainer {
-    trainer_for(config, 1, 1, Box::new(Darkness)).differentiating(Box::new(Broken { calls: AtomicUsize::new(0), bad, gradient }))
+    trainer_for(config, 1, 1, Box::new(Darkness)).differentiating(Box::new(Broken {
+        calls: AtomicUsize::new(0),
+        bad,
+        gradient,
+    }))
 }
 
 #[test]
@@ -335,29 +414,49 @@ fn a_gradient_or_a_loss_that_is_not_a_number_stops_the_run_and_changes_nothing()
         let error = trainer.iterate().expect_err("not a number");
         let after = trainer.state();
         assert_eq!(after.weights.to_data(), before.weights.to_data());
-        assert_eq!((after.average.to_data(), after.optimizer.updates), (before.average.to_data(), 0));
-        let TrainError::NotFinite { epoch: 1, loss, gradient_norm } = error else { panic!("{error}") };
+        assert_eq!(
+            (after.average.to_data(), after.optimizer.updates),
+            (before.average.to_data(), 0)
+        );
+        let TrainError::NotFinite { epoch: 1, loss, gradient_norm } = error else {
+            panic!("{error}")
+        };
         (loss.is_finite(), gradient_norm.is_finite())
     };
     assert_eq!(refused(broken(config(), 1, f64::NAN)), (true, false));
     assert_eq!(refused(broken(config(), 1, f64::INFINITY)), (true, false));
     // The KL penalty against a broken reference model: the loss is NaN, whatever its gradient is.
-    let reference = Parameters::of(&network(1)).map(|values| values * f64::NAN).put_into(network(1));
+    let reference =
+        Parameters::of(&network(1)).map(|values| values * f64::NAN).put_into(network(1));
     let policy = Policy { reference, ..Policy::full(network(1)) };
     let config = with_objective(config(), |objective| objective.kl_weight = 0.1);
     let quiet = Broken { calls: AtomicUsize::new(0), bad: usize::MAX, gradient: 0.0 };
-    assert_eq!(refused(policy_trainer(config, policy).differentiating(Box::new(quiet))), (false, true));
+    assert_eq!(
+        refused(policy_trainer(config, policy).differentiating(Box::new(quiet))),
+        (false, true)
+    );
 }
 
 #[test]
 fn an_update_whose_scaled_gradient_overflows_is_skipped_counted_and_remembered() {
-    let small =
-        || GrpoConfig { updates_per_epoch: 2, micro_batch: 100, trained_steps: TrainedSteps::Random { count: 1 }, ..config() };
+    let small = || GrpoConfig {
+        updates_per_epoch: 2,
+        micro_batch: 100,
+        trained_steps: TrainedSteps::Random { count: 1 },
+        ..config()
+    };
     let start = LossScale::default();
     let mut trainer = broken(small(), 1, f64::INFINITY).scaling_loss(start);
     let metrics = trainer.iterate().expect("an epoch").metrics;
-    assert_eq!((metrics.updates, metrics.skipped_updates, metrics.loss_scale), (1, Some(1), Some(start.factor / 2.0)));
-    assert!(metrics.gradient_norm.is_finite() && metrics.gradient_rms > 0.0 && metrics.transitions == 24);
+    assert_eq!(
+        (metrics.updates, metrics.skipped_updates, metrics.loss_scale),
+        (1, Some(1), Some(start.factor / 2.0))
+    );
+    assert!(
+        metrics.gradient_norm.is_finite()
+            && metrics.gradient_rms > 0.0
+            && metrics.transitions == 24
+    );
     let state = trainer.state();
     assert_eq!(state.loss_scale, Some(LossScale { factor: start.factor / 2.0, good: 1 }));
     assert_eq!(state.optimizer.updates, 1, "the skipped one does not count");
@@ -371,7 +470,8 @@ fn an_update_whose_scaled_gradient_overflows_is_skipped_counted_and_remembered()
     assert_eq!(resumed.state().loss_scale, trainer.state().loss_scale);
     assert_eq!(resumed.state().weights.to_data(), trainer.state().weights.to_data());
     // The scale cannot be halved any further.
-    let mut hopeless = broken(small(), usize::MAX, f64::INFINITY).scaling_loss(LossScale { factor: 2.0, good: 0 });
+    let mut hopeless =
+        broken(small(), usize::MAX, f64::INFINITY).scaling_loss(LossScale { factor: 2.0, good: 0 });
     let error = hopeless.iterate().expect_err("the second update finds a scale of 1");
     assert!(matches!(error, TrainError::NotFinite { .. }), "{error}");
 }
@@ -385,7 +485,10 @@ fn a_group_is_one_prompt() {
             "of_prompt"
         }
         fn score(&self, _images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
-            Ok(prompts.iter().map(|prompt| prompt.text.trim_start_matches("prompt ").parse().expect("a number")).collect())
+            Ok(prompts
+                .iter()
+                .map(|prompt| prompt.text.trim_start_matches("prompt ").parse().expect("a number"))
+                .collect())
         }
     }
     let mut trainer = trainer_for(config(), 1, 2, Box::new(OfPrompt));
@@ -400,12 +503,17 @@ fn a_group_is_one_prompt() {
 fn the_last_step_of_the_grid_is_never_trained() {
     for trained_steps in [TrainedSteps::AllButLast {}, TrainedSteps::Random { count: 3 }] {
         let rollout = RolloutConfig { random_steps: 4, ..config().rollout };
-        let metrics = trainer(GrpoConfig { rollout, trained_steps, ..config() }, 1).iterate().expect("an epoch").metrics;
+        let metrics = trainer(GrpoConfig { rollout, trained_steps, ..config() }, 1)
+            .iterate()
+            .expect("an epoch")
+            .metrics;
         let steps = metrics.algorithm["steps"].as_array().expect("steps");
         assert_eq!(steps.iter().map(|step| &step["step"]).collect::<Vec<_>>(), [0, 1, 2]);
     }
     let rollout = RolloutConfig { random_steps: 4, ..config().rollout };
-    let problems = GrpoConfig { rollout, trained_steps: TrainedSteps::Random { count: 4 }, ..config() }.problems();
+    let problems =
+        GrpoConfig { rollout, trained_steps: TrainedSteps::Random { count: 4 }, ..config() }
+            .problems();
     assert_eq!(problems, ["trained_steps.count (4) must lie between 1 and 3"]);
 }
 
@@ -413,7 +521,8 @@ fn the_last_step_of_the_grid_is_never_trained() {
 fn an_epoch_is_sampled_from_its_own_prompts_and_noise() {
     let seed = 8;
     let mut trainer = trainer(config(), seed);
-    let (sampler, workers) = (config().rollout.sampler().expect("valid"), Workers::new(1).expect("a thread"));
+    let (sampler, workers) =
+        (config().rollout.sampler().expect("valid"), Workers::new(1).expect("a thread"));
     let rollout = Rollout {
         sampler: &sampler,
         reduction: Reduction::Mean,
@@ -428,10 +537,19 @@ fn an_epoch_is_sampled_from_its_own_prompts_and_noise() {
         let policy = trainer.state().weights.put_into(network(1));
         let prompts = trainer.prompts().to_vec();
         let iteration = trainer.iterate().expect("an epoch");
-        let keys = [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(seed, purpose).epoch(epoch));
-        let again = rollout.sample(&policy, &prompts, &iteration.rows, keys, &Device::default()).expect("not stopped");
+        let keys =
+            [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(seed, purpose).epoch(epoch));
+        let again = rollout
+            .sample(&policy, &prompts, &iteration.rows, keys, &Device::default())
+            .expect("not stopped");
         assert!(Decoder::Pixels.decode(again.final_latents()) == iteration.images, "epoch {epoch}");
-        drawn.push(iteration.rows.chunks(config().group_size).map(|group| group[0].prompt).collect::<Vec<_>>());
+        drawn.push(
+            iteration
+                .rows
+                .chunks(config().group_size)
+                .map(|group| group[0].prompt)
+                .collect::<Vec<_>>(),
+        );
     }
     drawn.sort();
     drawn.dedup();
@@ -440,7 +558,8 @@ fn an_epoch_is_sampled_from_its_own_prompts_and_noise() {
 
 #[test]
 fn x_1_and_the_noise_of_every_step_differ() {
-    let (sampler, workers) = (config().rollout.sampler().expect("valid"), Workers::new(1).expect("a thread"));
+    let (sampler, workers) =
+        (config().rollout.sampler().expect("valid"), Workers::new(1).expect("a thread"));
     let rollout = Rollout {
         sampler: &sampler,
         reduction: Reduction::Mean,
@@ -452,15 +571,23 @@ fn x_1_and_the_noise_of_every_step_differ() {
     };
     let prompts = [EncodedPrompt { prompt: Prompt::plain("a"), condition: () }];
     let keys = [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(1, purpose));
-    let field = Still::<Plain> { nothing: burn::module::Param::from_tensor(Tensor::zeros([1], &Device::default())) };
-    let trajectories = rollout.sample(&field, &prompts, &Row::all(1, 2), keys, &Device::default()).expect("not stopped");
+    let field = Still::<Plain> {
+        nothing: burn::module::Param::from_tensor(Tensor::zeros([1], &Device::default())),
+    };
+    let trajectories = rollout
+        .sample(&field, &prompts, &Row::all(1, 2), keys, &Device::default())
+        .expect("not stopped");
     let latent = |index: usize, row: usize| trajectories.latents(index, &[row]);
-    let mut noises: Vec<Vec<f64>> = (0..2).map(|row| crate::backend::numbers(latent(0, row))).collect();
+    let mut noises: Vec<Vec<f64>> =
+        (0..2).map(|row| crate::backend::numbers(latent(0, row))).collect();
     for index in 0..3 {
         let (step, transition) = sampler.step(index);
         for row in 0..2 {
-            let gaussian = transition.gaussian(latent(index, row), latent(index, row).zeros_like(), step);
-            noises.push(crate::backend::numbers((latent(index + 1, row) - gaussian.mean) / gaussian.std));
+            let gaussian =
+                transition.gaussian(latent(index, row), latent(index, row).zeros_like(), step);
+            noises.push(crate::backend::numbers(
+                (latent(index + 1, row) - gaussian.mean) / gaussian.std,
+            ));
         }
     }
     for (i, a) in noises.iter().enumerate() {
@@ -481,7 +608,12 @@ struct Still<B: burn::tensor::backend::Backend> {
 impl<B: burn::tensor::backend::Backend> VelocityField<B> for Still<B> {
     type Condition = ();
 
-    fn velocity(&self, latent: Tensor<B, 4>, _time: Tensor<B, 1>, _conditions: &[()]) -> Tensor<B, 4> {
+    fn velocity(
+        &self,
+        latent: Tensor<B, 4>,
+        _time: Tensor<B, 1>,
+        _conditions: &[()],
+    ) -> Tensor<B, 4> {
         latent.zeros_like() + self.nothing.val().reshape([1, 1, 1, 1])
     }
 }
@@ -497,21 +629,35 @@ impl Reward for Indifferent {
     }
 }
 
-/// The steps of a trainer's rollouts draw noise of their own: with a velocity of zero, variances add up.
+/// The steps of a trainer's rollouts draw noise of their own: with a velocity of zero, variances
+/// add up.
 #[test]
 fn a_trainers_x_1_is_not_drawn_again_at_a_step() {
     let config = GrpoConfig { groups: 2, group_size: 32, rollout_batch: 32, ..config() };
-    let variance = config.rollout.sampler().expect("valid").steps().fold(1.0, |variance, (step, transition)| {
-        let affine = transition.affine(step);
-        affine.latent.powi(2) * variance + affine.std.powi(2)
-    });
+    let variance = config.rollout.sampler().expect("valid").steps().fold(
+        1.0,
+        |variance, (step, transition)| {
+            let affine = transition.affine(step);
+            affine.latent.powi(2) * variance + affine.std.powi(2)
+        },
+    );
     let prompt = EncodedPrompt { prompt: Prompt::plain("a"), condition: () };
     let task = grpo::Task::new(vec![prompt], (), Indifferent, SHAPE, Decoder::Points);
-    let field = Still::<Plain> { nothing: burn::module::Param::from_tensor(Tensor::zeros([1], &Device::default())) };
+    let field = Still::<Plain> {
+        nothing: burn::module::Param::from_tensor(Tensor::zeros([1], &Device::default())),
+    };
     let workers = Workers::new(2).expect("threads");
-    let mut trainer = grpo::Trainer::<Training, Still<Training>, ()>::new(config, 1, 1, task, Policy::full(field), workers);
+    let mut trainer = grpo::Trainer::<Training, Still<Training>, ()>::new(
+        config,
+        1,
+        1,
+        task,
+        Policy::full(field),
+        workers,
+    );
     let images = trainer.iterate().expect("an epoch").images;
-    let squares: Vec<f64> = images.iter().flat_map(|image| &image.pixels).map(|&x| f64::from(x).powi(2)).collect();
+    let squares: Vec<f64> =
+        images.iter().flat_map(|image| &image.pixels).map(|&x| f64::from(x).powi(2)).collect();
     let found = squares.iter().sum::<f64>() / squares.len() as f64;
     // The mean of 49,152 squares has a relative standard deviation of 0.6 %.
     assert!((found / variance - 1.0).abs() < 0.03, "{found} instead of {variance}");
@@ -527,7 +673,10 @@ fn a_trainer_taken_back_keeps_its_epoch_and_its_kl_weight() {
     trainer.set_kl_weight(0.7);
     trainer.roll_back(start.clone());
     let back = trainer.state();
-    assert_eq!((trainer.epoch(), back.kl_weight, back.optimizer.updates), (2, 0.7, start.optimizer.updates));
+    assert_eq!(
+        (trainer.epoch(), back.kl_weight, back.optimizer.updates),
+        (2, 0.7, start.optimizer.updates)
+    );
     assert_eq!(back.weights.to_data(), start.weights.to_data());
     assert_eq!(back.average.to_data(), start.average.to_data());
     assert_eq!(trainer.iterate().expect("an epoch").metrics.kl_weight, 0.7);
@@ -538,15 +687,19 @@ fn the_kl_weight_follows_its_controller_where_something_was_trained() {
     let adaptive = |kl_weight| {
         with_objective(config(), |objective| {
             objective.kl_weight = kl_weight;
-            objective.kl_controller = grpo::objective::KlController::Adaptive { target: 1e-9, rate: 0.5 };
+            objective.kl_controller =
+                grpo::objective::KlController::Adaptive { target: 1e-9, rate: 0.5 };
         })
     };
     let mut moved = trainer(adaptive(0.1), 1);
-    let weights: Vec<f64> = (0..3).map(|_| moved.iterate().expect("an epoch").metrics.kl_weight).collect();
-    // The first epoch starts at the reference, far below the target; then the policy is far above it.
+    let weights: Vec<f64> =
+        (0..3).map(|_| moved.iterate().expect("an epoch").metrics.kl_weight).collect();
+    // The first epoch starts at the reference, far below the target; then the policy is far above
+    // it.
     assert!((weights[1] - 0.09).abs() < 1e-12 && (weights[2] - 0.099).abs() < 1e-12, "{weights:?}");
     let mut still = trainer_for(adaptive(0.1), 1, 2, Box::new(Indifferent));
-    let weights: Vec<f64> = (0..3).map(|_| still.iterate().expect("an epoch").metrics.kl_weight).collect();
+    let weights: Vec<f64> =
+        (0..3).map(|_| still.iterate().expect("an epoch").metrics.kl_weight).collect();
     assert_eq!(weights, [0.1; 3], "nothing was trained, so nothing was measured");
 }
 
@@ -561,7 +714,9 @@ fn without_a_kl_penalty_the_reference_is_not_asked() {
 #[test]
 fn the_learning_rate_of_an_epoch_is_the_peak_times_the_schedule() {
     let mut trainer = trainer(GrpoConfig { warm_up: 2, cool_down: 4, ..config() }, 1);
-    let rates: Vec<f64> = (0..10).map(|_| trainer.iterate().expect("an epoch").metrics.learning_rate / 3e-3).collect();
+    let rates: Vec<f64> = (0..10)
+        .map(|_| trainer.iterate().expect("an epoch").metrics.learning_rate / 3e-3)
+        .collect();
     let expected: Vec<f64> = (0..10).map(|epoch| grpo::schedule::rate(epoch, 10, 2, 4)).collect();
     assert!(distance(&rates, &expected) < 1e-12 && rates[0] < 1.0 && rates[9] < 1.0, "{rates:?}");
 }

@@ -55,7 +55,10 @@ fn a_directory_that_is_no_run_is_refused_and_left_as_it_was() {
     fs::create_dir(at("empty")).expect("made");
     for out in ["new/deep", "empty"] {
         let out = at(out).to_string_lossy().into_owned();
-        assert!(refused(&["train", "--preset", "toy-2d", "--set", "base=typo", "--out", &out]).contains("typo"));
+        assert!(
+            refused(&["train", "--preset", "toy-2d", "--set", "base=typo", "--out", &out])
+                .contains("typo")
+        );
         assert!(!Path::new(&out).exists() || names(Path::new(&out)).is_empty());
     }
 }
@@ -73,8 +76,19 @@ fn a_run_that_goes_on_touches_what_is_its_own() {
     // Two links to the directory itself give 2^40 paths to a walk that follows links.
     symlink(".", path.join("x")).expect("linked");
     symlink(".", path.join("y")).expect("linked");
-    let others = ["notes.tmp", "samples/mine.tmp", "mine/.tmpabc123.tmp", "checkpoints/.tmp.tmp", "b/checkpoints/.tmpabc123.tmp"];
-    let own = [".tmpabc123.tmp", "checkpoints/.tmpAbC123.tmp", "samples/.tmp000000.tmp", "adapter/.tmpabc123.tmp"];
+    let others = [
+        "notes.tmp",
+        "samples/mine.tmp",
+        "mine/.tmpabc123.tmp",
+        "checkpoints/.tmp.tmp",
+        "b/checkpoints/.tmpabc123.tmp",
+    ];
+    let own = [
+        ".tmpabc123.tmp",
+        "checkpoints/.tmpAbC123.tmp",
+        "samples/.tmp000000.tmp",
+        "adapter/.tmpabc123.tmp",
+    ];
     for name in others.iter().chain(&own) {
         write(&path.join(name), "x");
     }
@@ -109,7 +123,10 @@ fn a_hole_or_a_damaged_line_in_the_metrics_is_said() {
     // As a power loss leaves the file.
     fs::write(&file, lines[..5].concat()).expect("written");
     let (code, text) = resume(&path);
-    assert!(code == Some(0) && text.contains("no line of epoch 5 to 14") && text.contains("a hole"), "{text}");
+    assert!(
+        code == Some(0) && text.contains("no line of epoch 5 to 14") && text.contains("a hole"),
+        "{text}"
+    );
     assert_eq!(fs::read(path.join("metrics.damaged.jsonl")).expect("kept"), lines[..5].concat());
     let mut damaged = lines.clone();
     damaged[3] = b"{\"event\":\"epoch\",\xff\n";
@@ -129,7 +146,10 @@ fn a_missing_picture_or_a_report_that_cannot_be_written_ends_no_run() {
     let again = |path: &Path| {
         fs::remove_file(path.join("checkpoints/000014.safetensors")).expect("removed");
         let (code, text) = resume(path);
-        assert!(path.join("checkpoints/000014.safetensors").exists(), "saved before the report: {text}");
+        assert!(
+            path.join("checkpoints/000014.safetensors").exists(),
+            "saved before the report: {text}"
+        );
         (code, text)
     };
     fs::remove_file(path.join("samples/validation-000000.png")).expect("removed");
@@ -148,13 +168,22 @@ fn the_report_of_a_long_run_shows_some_of_its_evaluations() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("run");
     let mut command = train(&path);
-    let settings = ["epochs=60", "evaluate_every=1", "evaluation_samples=10", "grpo.group_size=16", "grpo.cool_down=0"];
+    let settings = [
+        "epochs=60",
+        "evaluate_every=1",
+        "evaluation_samples=10",
+        "grpo.group_size=16",
+        "grpo.cool_down=0",
+    ];
     command.args(settings.iter().flat_map(|setting| ["--set", setting]));
     assert!(command.status().expect("the program runs").success());
     assert_eq!(names(&path.join("samples")).len(), 61);
     let report = fs::read_to_string(path.join("report.html")).expect("a report");
     assert_eq!(report.matches("data:image/png").count(), 1 + 16);
-    assert!(report.contains("\"epoch 60\"") && !report.contains("\"epoch 59\""), "the last one and every fourth before it");
+    assert!(
+        report.contains("\"epoch 60\"") && !report.contains("\"epoch 59\""),
+        "the last one and every fourth before it"
+    );
 }
 
 #[test]
@@ -167,14 +196,18 @@ fn a_training_state_is_named_where_a_checkpoint_is_asked_for() {
     // Renamed, the file claims to be the state of another epoch.
     fs::rename(&state, path.join("checkpoints/000013.safetensors")).expect("renamed");
     let (code, text) = resume(&path);
-    assert!(code == Some(2) && text.contains("000013.safetensors holds the state after 14"), "{text}");
+    assert!(
+        code == Some(2) && text.contains("000013.safetensors holds the state after 14"),
+        "{text}"
+    );
 }
 
 #[test]
 fn a_run_goes_on_from_the_newest_state_that_is_whole() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = finished(directory.path());
-    let [older, newest] = ["000012", "000014"].map(|name| path.join(format!("checkpoints/{name}.safetensors")));
+    let [older, newest] =
+        ["000012", "000014"].map(|name| path.join(format!("checkpoints/{name}.safetensors")));
     let whole = fs::read(&newest).expect("a checkpoint");
     let mut flipped = whole.clone();
     let middle = flipped.len() - 1000;
@@ -183,15 +216,27 @@ fn a_run_goes_on_from_the_newest_state_that_is_whole() {
         fs::write(&newest, damaged).expect("written");
         let (code, text) = resume(&path);
         assert_eq!(code, Some(0), "{text}");
-        assert!(text.contains("000014.safetensors is") && text.contains("goes on from") && text.contains("000012"), "{text}");
+        assert!(
+            text.contains("000014.safetensors is")
+                && text.contains("goes on from")
+                && text.contains("000012"),
+            "{text}"
+        );
         assert!(fs::read(&newest).expect("made again") == whole, "the same bytes");
-        assert!(fs::read(path.join("checkpoints/000014.safetensors.damaged")).expect("kept") == damaged);
+        assert!(
+            fs::read(path.join("checkpoints/000014.safetensors.damaged")).expect("kept") == damaged
+        );
     }
     for state in [&older, &newest] {
         fs::write(state, &flipped).expect("written");
     }
     let (code, text) = resume(&path);
-    assert!(code == Some(2) && text.contains("no checkpoint is whole") && text.contains("its digest is another"), "{text}");
+    assert!(
+        code == Some(2)
+            && text.contains("no checkpoint is whole")
+            && text.contains("its digest is another"),
+        "{text}"
+    );
 }
 
 #[cfg(unix)]
@@ -201,7 +246,18 @@ fn arguments_that_are_no_text_are_no_reason_to_panic() {
     let directory = tempfile::tempdir().expect("a directory");
     let out = directory.path().join(std::ffi::OsStr::from_bytes(b"bad\xff"));
     let mut command = std::process::Command::new(program());
-    command.args(["train", "--preset", "toy-2d", "--set", "epochs=1", "--set", "evaluation_samples=10", "--out"]).arg(&out);
+    command
+        .args([
+            "train",
+            "--preset",
+            "toy-2d",
+            "--set",
+            "epochs=1",
+            "--set",
+            "evaluation_samples=10",
+            "--out",
+        ])
+        .arg(&out);
     let output = command.output().expect("the program runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(out.join("report.html").exists());

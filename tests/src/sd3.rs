@@ -8,7 +8,8 @@ use std::{
 
 use burn::tensor::{DType, FloatDType, Tensor, TensorData, backend::Backend};
 use flow::{
-    FlowSde, GridKind, Guidance, GuidanceGradient, KlForm, NoiseLevel, Query, Reduction, Sampler, Trajectory, VelocityField,
+    FlowSde, GridKind, Guidance, GuidanceGradient, KlForm, NoiseLevel, Query, Reduction, Sampler,
+    Trajectory, VelocityField,
 };
 use grpo::{
     TrainedSteps,
@@ -30,7 +31,8 @@ use safetensors::SafeTensors;
 
 use crate::backend::{Device, Plain, Training, distance, numbers};
 
-/// A small random model in the layout of diffusers, with the values that diffusers computes from it.
+/// A small random model in the layout of diffusers, with the values that diffusers computes from
+/// it.
 #[derive(Clone)]
 struct Model {
     path: PathBuf,
@@ -59,8 +61,10 @@ struct Arrays {
 impl Arrays {
     /// Reads `NAME.safetensors` with `NAME.json`.
     fn read(name: &Path) -> Self {
-        let facts = std::fs::read_to_string(name.with_extension("json")).expect("the golden is committed");
-        let bytes = std::fs::read(name.with_extension("safetensors")).expect("the golden is committed");
+        let facts =
+            std::fs::read_to_string(name.with_extension("json")).expect("the golden is committed");
+        let bytes =
+            std::fs::read(name.with_extension("safetensors")).expect("the golden is committed");
         Self { bytes, facts: serde_json::from_str(&facts).expect("JSON") }
     }
 
@@ -68,12 +72,16 @@ impl Arrays {
         let file = SafeTensors::deserialize(&self.bytes).expect("safetensors");
         let view = file.tensor(name).unwrap_or_else(|_| panic!("no {name}"));
         let values = match view.dtype() {
-            safetensors::Dtype::F32 => {
-                view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).into()).collect()
-            }
-            safetensors::Dtype::I64 => {
-                view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().expect("8 bytes")) as f64).collect()
-            }
+            safetensors::Dtype::F32 => view
+                .data()
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).into())
+                .collect(),
+            safetensors::Dtype::I64 => view
+                .data()
+                .chunks_exact(8)
+                .map(|b| i64::from_le_bytes(b.try_into().expect("8 bytes")) as f64)
+                .collect(),
             other => panic!("{name} is stored as {other:?}"),
         };
         (view.shape().to_vec(), values)
@@ -105,11 +113,17 @@ impl Model {
     }
 
     fn prompts(&self) -> Vec<&str> {
-        self.facts["prompts"].as_array().expect("prompts").iter().map(|prompt| prompt.as_str().expect("text")).collect()
+        self.facts["prompts"]
+            .as_array()
+            .expect("prompts")
+            .iter()
+            .map(|prompt| prompt.as_str().expect("text"))
+            .collect()
     }
 
     fn open(&self) -> ModelDirectory {
-        ModelDirectory::open::<Plain>(&self.path, &Choices::default(), &Device::default()).expect("a whole model")
+        ModelDirectory::open::<Plain>(&self.path, &Choices::default(), &Device::default())
+            .expect("a whole model")
     }
 
     fn encode(&self, prompts: &[&str]) -> Vec<Embedding> {
@@ -124,7 +138,11 @@ impl Model {
 /// Encodes prompts.
 fn encode(directory: &ModelDirectory, prompts: &[&str], length: usize) -> Vec<Embedding> {
     let device = Device::default();
-    let clip = directory.clip_reader::<Plain>(FloatDType::F32, &device).expect("encoders").encode(prompts).expect("prompts");
+    let clip = directory
+        .clip_reader::<Plain>(FloatDType::F32, &device)
+        .expect("encoders")
+        .encode(prompts)
+        .expect("prompts");
     let t5 = directory.t5_reader::<Plain>(length, FloatDType::F32, &device).expect("an encoder");
     let t5 = t5.map(|reader| reader.encode(prompts).expect("prompts"));
     let of_row = |(row, clip): (usize, [TensorData; 2])| {
@@ -136,8 +154,8 @@ fn encode(directory: &ModelDirectory, prompts: &[&str], length: usize) -> Vec<Em
 
 /// Tolerance relative to the largest number.
 const TOLERANCE: f64 = 1e-4;
-/// Tolerance for gradients under guidance, in which two large gradients nearly cancel: matrix products of
-/// ndarray round differently from one CPU to the next, and 1.6e-4 was seen.
+/// Tolerance for gradients under guidance, in which two large gradients nearly cancel: matrix
+/// products of ndarray round differently from one CPU to the next, and 1.6e-4 was seen.
 const GRADIENT_TOLERANCE: f64 = 5e-4;
 
 const MODELS: [&str; 2] = ["sd3-tiny", "sd3-plain"];
@@ -157,25 +175,34 @@ fn prompts_are_cut_into_the_same_tokens() {
         }
     }
     let model = Model::read("sd3-plain");
-    let texts: Vec<&str> = model.facts["texts"].as_array().expect("texts").iter().filter_map(serde_json::Value::as_str).collect();
+    let texts: Vec<&str> = model.facts["texts"]
+        .as_array()
+        .expect("texts")
+        .iter()
+        .filter_map(serde_json::Value::as_str)
+        .collect();
     assert_eq!(texts.len(), 13);
     assert_ids(&model, "tokenizer", "text_clip_ids", &texts, 77);
     assert_ids(&model, "tokenizer_2", "text_clip2_ids", &texts, 77);
 }
 
 fn assert_ids(model: &Model, directory: &str, ids: &str, texts: &[&str], length: usize) {
-    let tokenizer = PromptTokenizer::open(&model.path.join(directory), length, usize::MAX).expect("a tokenizer");
+    let tokenizer = PromptTokenizer::open(&model.path.join(directory), length, usize::MAX)
+        .expect("a tokenizer");
     let want = model.values(ids).1;
     for (text, want) in texts.iter().zip(want.chunks_exact(length)) {
-        let got: Vec<f64> = tokenizer.encode(text).expect("a prompt").into_iter().map(f64::from).collect();
+        let got: Vec<f64> =
+            tokenizer.encode(text).expect("a prompt").into_iter().map(f64::from).collect();
         assert_eq!(got, want, "{directory}: {text:?}");
     }
 }
 
 #[test]
 fn a_tokenizer_of_another_encoder_is_refused() {
-    let tokenizer = PromptTokenizer::open(&golden("sd3-tiny").join("tokenizer"), 77, 100).expect("a tokenizer");
-    let refused = tokenizer.encode("a cat").expect_err("the end of the text is a later token").to_string();
+    let tokenizer =
+        PromptTokenizer::open(&golden("sd3-tiny").join("tokenizer"), 77, 100).expect("a tokenizer");
+    let refused =
+        tokenizer.encode("a cat").expect_err("the end of the text is a later token").to_string();
     assert!(refused.contains("`a cat`") && refused.contains("knows only 100 tokens"), "{refused}");
 }
 
@@ -183,16 +210,20 @@ fn a_tokenizer_of_another_encoder_is_refused() {
 fn prompts_are_encoded_as_diffusers_encodes_them() {
     for name in MODELS {
         let model = Model::read(name);
-        for (prompts, text, pooled) in
-            [(model.prompts(), "prompt_embeds", "pooled"), (vec![""; 2], "negative_prompt_embeds", "negative_pooled")]
-        {
+        for (prompts, text, pooled) in [
+            (model.prompts(), "prompt_embeds", "pooled"),
+            (vec![""; 2], "negative_prompt_embeds", "negative_pooled"),
+        ] {
             let embeddings = model.encode(&prompts);
             let [tokens, width] = embeddings[0].text_shape;
-            let of_text: Vec<f32> = embeddings.iter().flat_map(|embedding| embedding.text()).collect();
+            let of_text: Vec<f32> =
+                embeddings.iter().flat_map(|embedding| embedding.text()).collect();
             let of_text = TensorData::new(of_text, [prompts.len(), tokens, width]);
             model.assert_near(text, Tensor::<Plain, 3>::from_data(of_text, &Device::default()));
-            let of_pooled: Vec<f32> = embeddings.iter().flat_map(|embedding| embedding.pooled.numbers()).collect();
-            let of_pooled = TensorData::new(of_pooled, [prompts.len(), embeddings[0].pooled.shape()[0]]);
+            let of_pooled: Vec<f32> =
+                embeddings.iter().flat_map(|embedding| embedding.pooled.numbers()).collect();
+            let of_pooled =
+                TensorData::new(of_pooled, [prompts.len(), embeddings[0].pooled.shape()[0]]);
             model.assert_near(pooled, Tensor::<Plain, 2>::from_data(of_pooled, &Device::default()));
         }
     }
@@ -204,7 +235,10 @@ fn the_transformer_has_the_velocity_of_diffusers() {
         let model = Model::read(name);
         let conditions = model.encode(&model.prompts());
         let time = model.tensor::<1>("timestep") / 1000.0;
-        model.assert_near("velocity", model.transformer().velocity(model.tensor("latents"), time, &conditions));
+        model.assert_near(
+            "velocity",
+            model.transformer().velocity(model.tensor("latents"), time, &conditions),
+        );
     }
 }
 
@@ -220,9 +254,15 @@ fn an_adapter_changes_the_velocity_as_peft_does() {
             adapter.alpha = 8.0;
         }
         let transformer = adapter.attach(model.transformer(), &Device::default()).expect("it fits");
-        model.assert_near("velocity_lora", transformer.velocity(model.tensor("latents"), time.clone(), &conditions));
+        model.assert_near(
+            "velocity_lora",
+            transformer.velocity(model.tensor("latents"), time.clone(), &conditions),
+        );
         let merged = lora::merged(transformer);
-        model.assert_near("velocity_lora", merged.velocity(model.tensor("latents"), time.clone(), &conditions));
+        model.assert_near(
+            "velocity_lora",
+            merged.velocity(model.tensor("latents"), time.clone(), &conditions),
+        );
     }
 }
 
@@ -232,14 +272,18 @@ fn sampling_ends_where_diffusers_ends() {
         let model = Model::read(name);
         let conditions = model.encode(&model.prompts());
         let unconditional = model.encode(&[""]).remove(0);
-        let grid = GridKind::Sd3DoubleShift { shift: 3.0 }.grid(model.number("steps")).expect("a grid");
+        let grid =
+            GridKind::Sd3DoubleShift { shift: 3.0 }.grid(model.number("steps")).expect("a grid");
         let distance = distance(grid.times(), &model.values("sigmas").1);
         assert!(distance < 1e-6, "times: off by {distance:e}");
         let scale = model.facts["guidance_scale"].as_f64().expect("guidance");
         let field = Guidance { unconditional, scale }.around(model.transformer());
-        let latents = Sampler::ode(grid).sample(&field, &conditions, model.tensor("latents"), |_| unreachable!("no noise"));
+        let latents =
+            Sampler::ode(grid)
+                .sample(&field, &conditions, model.tensor("latents"), |_| unreachable!("no noise"));
         model.assert_near("final_latents", latents.clone());
-        let vae = model.open().vae::<Plain>(FloatDType::F32, &Device::default()).expect("an autoencoder");
+        let vae =
+            model.open().vae::<Plain>(FloatDType::F32, &Device::default()).expect("an autoencoder");
         model.assert_near("decoded", vae.decode(latents));
     }
 }
@@ -248,12 +292,14 @@ fn sampling_ends_where_diffusers_ends() {
 fn pictures_are_encoded_as_diffusers_encodes_them() {
     for name in MODELS {
         let model = Model::read(name);
-        let vae = model.open().vae::<Plain>(FloatDType::F32, &Device::default()).expect("an autoencoder");
+        let vae =
+            model.open().vae::<Plain>(FloatDType::F32, &Device::default()).expect("an autoencoder");
         let posterior = vae.encode(model.tensor("encode_input"));
         model.assert_near("encode_mean", posterior.mean.clone());
         model.assert_near("encode_logvar", posterior.log_variance);
         let latents = vae.latents(model.tensor("encode_input"));
-        let want = (posterior.mean - vae.config().shift_factor.expect("a shift")) * vae.config().scaling_factor;
+        let want = (posterior.mean - vae.config().shift_factor.expect("a shift"))
+            * vae.config().scaling_factor;
         assert!(distance(&numbers(latents), &numbers(want)) < 1e-6);
     }
 }
@@ -268,7 +314,8 @@ fn computing_in_sixteen_bits_changes_the_velocity_little() {
         let model = Model::read(name);
         let conditions = model.encode(&model.prompts());
         let time = model.tensor::<1>("timestep") / 1000.0;
-        let transformer = model.open().transformer::<Plain>(FloatDType::BF16, &device).expect("a transformer");
+        let transformer =
+            model.open().transformer::<Plain>(FloatDType::BF16, &device).expect("a transformer");
         let velocity = transformer.velocity(model.tensor("latents"), time, &conditions);
         assert_eq!(velocity.dtype(), DType::F32);
         let distance = distance(&numbers(velocity), &model.values("velocity").1);
@@ -285,16 +332,20 @@ fn an_adapter_beside_sixteen_bits_has_a_gradient_in_all_of_its_bits() {
     }
     let mut step = ReplayedStep::read();
     let gradients = [FloatDType::F32, FloatDType::BF16].map(|precision| {
-        let base = step.model.open().transformer::<Plain>(precision, &device).expect("a transformer");
+        let base =
+            step.model.open().transformer::<Plain>(precision, &device).expect("a transformer");
         let adapter = Adapter::read(&golden("adapter/peft")).expect("an adapter");
         step.policy = adapter.attach(base.clone(), &device).expect("it fits");
         step.base = base;
-        let [whole, parts] = [&InOnePiece as &dyn Differentiate<_, _, _>, &PartByPart].map(|differentiate| {
-            let outcome = step.gradient(differentiate, 1.0, &[0.0, 0.0]);
-            outcome.gradient.to_data().into_values().collect::<Vec<TensorData>>()
-        });
+        let [whole, parts] =
+            [&InOnePiece as &dyn Differentiate<_, _, _>, &PartByPart].map(|differentiate| {
+                let outcome = step.gradient(differentiate, 1.0, &[0.0, 0.0]);
+                outcome.gradient.to_data().into_values().collect::<Vec<TensorData>>()
+            });
         assert!(whole.iter().chain(&parts).all(|data| data.dtype == DType::F32));
-        [whole, parts].map(|gradient| gradient.iter().flat_map(|data| data.iter::<f64>()).collect::<Vec<f64>>())
+        [whole, parts].map(|gradient| {
+            gradient.iter().flat_map(|data| data.iter::<f64>()).collect::<Vec<f64>>()
+        })
     });
     let [[exact, _], [whole, parts]] = &gradients;
     println!("{:e} {:e}", distance(whole, exact), distance(parts, whole));
@@ -323,21 +374,39 @@ impl ReplayedStep {
         let adapter = Adapter::read(&golden("adapter/peft")).expect("an adapter");
         let policy = adapter.attach(base.clone(), &Device::default()).expect("it fits");
         let old_log_prob = arrays.tensor("old_log_prob");
-        Self { model, arrays, conditions, guidance: Guidance { unconditional, scale }, base, policy, old_log_prob }
+        Self {
+            model,
+            arrays,
+            conditions,
+            guidance: Guidance { unconditional, scale },
+            base,
+            policy,
+            old_log_prob,
+        }
     }
 
     fn sampler(&self) -> Sampler {
-        let grid = GridKind::Sd3DoubleShift { shift: 3.0 }.grid(self.arrays.number("steps")).expect("a grid");
-        Sampler::new(grid, FlowSde { noise_level: NoiseLevel::new(self.fact("noise_level")).expect("valid") })
+        let grid = GridKind::Sd3DoubleShift { shift: 3.0 }
+            .grid(self.arrays.number("steps"))
+            .expect("a grid");
+        Sampler::new(
+            grid,
+            FlowSde { noise_level: NoiseLevel::new(self.fact("noise_level")).expect("valid") },
+        )
     }
 
     /// The log-probabilities of the golden's draw, with velocities from `answer`.
-    fn log_prob(&self, answer: &dyn Fn(Query<Plain, Embedding>) -> Tensor<Plain, 4>) -> Tensor<Plain, 1> {
+    fn log_prob(
+        &self,
+        answer: &dyn Fn(Query<Plain, Embedding>) -> Tensor<Plain, 4>,
+    ) -> Tensor<Plain, 1> {
         let (step, transition) = self.sampler().step(self.arrays.number("step"));
         let latent = self.model.tensor("latents");
         let query = self.guidance.doubled(Query::at(step.from, latent.clone(), &self.conditions));
         let velocity = self.guidance.combined(answer(query), GuidanceGradient::Both);
-        transition.gaussian(latent, velocity, step).log_prob(self.arrays.tensor("x_next"), Reduction::Mean)
+        transition
+            .gaussian(latent, velocity, step)
+            .log_prob(self.arrays.tensor("x_next"), Reduction::Mean)
     }
 
     fn fact(&self, name: &str) -> f64 {
@@ -395,9 +464,12 @@ impl ReplayedStep {
             workers: &Workers::new(1).expect("a thread"),
         };
         let examples = vec![Example { step, row: 0 }, Example { step, row: 1 }];
-        let algorithm = Clipped::new(objective, Reduction::Mean, TrainedSteps::AllButLast {}, &sampler);
+        let algorithm =
+            Clipped::new(objective, Reduction::Mean, TrainedSteps::AllButLast {}, &sampler);
         let others = Others { reference: Some(self.base.clone()), old: None };
-        replay.gradient(&algorithm, differentiate, &self.policy, &others, &[examples]).expect("not stopped")
+        replay
+            .gradient(&algorithm, differentiate, &self.policy, &others, &[examples])
+            .expect("not stopped")
     }
 
     fn advantages(&self) -> Vec<f32> {
@@ -407,8 +479,11 @@ impl ReplayedStep {
     /// A gradient under the names of PEFT.
     fn named(&self, gradient: &Parameters<Plain>) -> BTreeMap<String, Vec<f64>> {
         let directory = tempfile::tempdir().expect("a directory");
-        Adapter::of(&mut gradient.put_into(self.policy.clone())).write_peft(directory.path(), "").expect("written");
-        let file = models::WeightsFile::read(&directory.path().join("adapter_model.safetensors")).expect("written");
+        Adapter::of(&mut gradient.put_into(self.policy.clone()))
+            .write_peft(directory.path(), "")
+            .expect("written");
+        let file = models::WeightsFile::read(&directory.path().join("adapter_model.safetensors"))
+            .expect("written");
         let tensors = file.tensors().expect("numbers").into_iter();
         tensors.map(|(name, data)| (name, data.iter::<f64>().collect())).collect()
     }
@@ -416,12 +491,22 @@ impl ReplayedStep {
     fn assert_gradient(&self, gradient: &Parameters<Plain>, prefix: &str, scale: f64) {
         let gradient = self.named(gradient);
         assert_eq!(gradient.len(), 46);
-        let largest = gradient.values().flatten().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+        let largest =
+            gradient.values().flatten().fold(0.0_f64, |largest, value| largest.max(value.abs()));
         for (name, got) in gradient {
-            let want: Vec<f64> =
-                self.arrays.values(&format!("{prefix}.{name}")).1.into_iter().map(|value| value * scale).collect();
-            let worst = got.iter().zip(&want).map(|(got, want)| (got - want).abs()).fold(0.0, f64::max);
-            assert!(worst <= GRADIENT_TOLERANCE * largest, "{prefix}.{name}: off by {worst:e} of {largest:e}");
+            let want: Vec<f64> = self
+                .arrays
+                .values(&format!("{prefix}.{name}"))
+                .1
+                .into_iter()
+                .map(|value| value * scale)
+                .collect();
+            let worst =
+                got.iter().zip(&want).map(|(got, want)| (got - want).abs()).fold(0.0, f64::max);
+            assert!(
+                worst <= GRADIENT_TOLERANCE * largest,
+                "{prefix}.{name}: off by {worst:e} of {largest:e}"
+            );
         }
     }
 }
@@ -442,7 +527,8 @@ fn a_replayed_step_has_the_gradient_of_the_reference_code_before_and_after_it_de
     }
 }
 
-/// Gradients through the conditional velocity alone: the network is asked twice, and only the second answer has a graph.
+/// Gradients through the conditional velocity alone: the network is asked twice, and only the
+/// second answer has a graph.
 struct ConditionalAlone;
 
 impl Differentiate<Training, Transformer<Training>, Embedding> for ConditionalAlone {
@@ -462,12 +548,17 @@ impl Differentiate<Training, Transformer<Training>, Embedding> for ConditionalAl
         let without = Tensor::from_inner(half(0).ask(&network));
         let network: Transformer<Training> = trained.with_graph(network);
         let Query { latent, time, conditions } = half(rows);
-        let with = network.velocity(Tensor::from_inner(latent), Tensor::from_inner(time), &conditions);
+        let with =
+            network.velocity(Tensor::from_inner(latent), Tensor::from_inner(time), &conditions);
         let gradients = loss(Tensor::cat(vec![without, with], 0)).backward();
         trained.gradients(&network, gradients)
     }
 
-    fn velocity(&self, network: &Transformer<Plain>, query: Query<Plain, Embedding>) -> Tensor<Plain, 4> {
+    fn velocity(
+        &self,
+        network: &Transformer<Plain>,
+        query: Query<Plain, Embedding>,
+    ) -> Tensor<Plain, 4> {
         query.ask(network)
     }
 }
@@ -476,10 +567,17 @@ impl Differentiate<Training, Transformer<Training>, Embedding> for ConditionalAl
 fn without_the_unconditional_half_the_gradient_is_that_of_the_conditional_one() {
     let step = ReplayedStep::read();
     let (beta, advantages) = (step.fact("beta"), step.advantages());
-    let flat = |outcome: ReplayOutcome<Plain>| step.named(&outcome.gradient).into_values().flatten().collect::<Vec<f64>>();
+    let flat = |outcome: ReplayOutcome<Plain>| {
+        step.named(&outcome.gradient).into_values().flatten().collect::<Vec<f64>>()
+    };
     let alone = flat(step.gradient(&ConditionalAlone, beta, &advantages));
     for differentiate in [&InOnePiece as &dyn Differentiate<_, _, _>, &PartByPart] {
-        let detached = flat(step.gradient_through(GuidanceGradient::Conditional, differentiate, beta, &advantages));
+        let detached = flat(step.gradient_through(
+            GuidanceGradient::Conditional,
+            differentiate,
+            beta,
+            &advantages,
+        ));
         assert!(distance(&detached, &alone) < 1e-5, "{:e}", distance(&detached, &alone));
         // Through both halves the loss is the same, but its gradient is not.
         let both = flat(step.gradient(differentiate, beta, &advantages));
@@ -490,17 +588,35 @@ fn without_the_unconditional_half_the_gradient_is_that_of_the_conditional_one() 
 #[test]
 fn what_is_sampled_as_it_is_replayed_has_a_ratio_of_exactly_one() {
     let device = Device::default();
-    let precisions = [(FloatDType::F32, DType::F32), (FloatDType::BF16, DType::BF16), (FloatDType::F16, DType::F16)];
-    for (precision, _) in precisions.into_iter().filter(|(_, dtype)| <Plain as Backend>::supports_dtype(&device, *dtype)) {
+    let precisions = [
+        (FloatDType::F32, DType::F32),
+        (FloatDType::BF16, DType::BF16),
+        (FloatDType::F16, DType::F16),
+    ];
+    for (precision, _) in precisions
+        .into_iter()
+        .filter(|(_, dtype)| <Plain as Backend>::supports_dtype(&device, *dtype))
+    {
         let mut step = ReplayedStep::read();
-        let base = step.model.open().transformer::<Plain>(precision, &device).expect("a transformer");
-        step.policy = Adapter::read(&golden("adapter/peft")).expect("an adapter").attach(base.clone(), &device).expect("it fits");
+        let base =
+            step.model.open().transformer::<Plain>(precision, &device).expect("a transformer");
+        step.policy = Adapter::read(&golden("adapter/peft"))
+            .expect("an adapter")
+            .attach(base.clone(), &device)
+            .expect("it fits");
         step.base = base;
-        for (name, differentiate) in [("in one piece", &InOnePiece as &dyn Differentiate<_, _, _>), ("part by part", &PartByPart)]
-        {
+        for (name, differentiate) in [
+            ("in one piece", &InOnePiece as &dyn Differentiate<_, _, _>),
+            ("part by part", &PartByPart),
+        ] {
             let ratios = |sampled: &dyn Fn(Query<Plain, Embedding>) -> Tensor<Plain, 4>| {
                 let step = ReplayedStep { old_log_prob: step.log_prob(sampled), ..step.clone() };
-                let log_ratios = step.gradient(differentiate, 0.0, &[1.0, -1.0]).terms.remove(0).columns.remove(1);
+                let log_ratios = step
+                    .gradient(differentiate, 0.0, &[1.0, -1.0])
+                    .terms
+                    .remove(0)
+                    .columns
+                    .remove(1);
                 log_ratios.into_iter().map(f64::abs).fold(0.0, f64::max)
             };
             let same = ratios(&|query| differentiate.velocity(&step.policy, query));
@@ -520,8 +636,12 @@ fn a_gradient_found_part_by_part_is_the_same_in_every_layer() {
     let everywhere = LoraConfig { rank: 2, alpha: 4.0, init: LoraInit::Gaussian, targets };
     let adapter = Adapter::new(&everywhere, &mut policy, 1).expect("an adapter");
     step.policy = adapter.attach(policy, &Device::default()).expect("it fits");
-    let [whole, parts] = [&InOnePiece as &dyn Differentiate<_, _, _>, &PartByPart]
-        .map(|differentiate| step.named(&step.gradient(differentiate, step.fact("beta"), &step.advantages()).gradient));
+    let [whole, parts] =
+        [&InOnePiece as &dyn Differentiate<_, _, _>, &PartByPart].map(|differentiate| {
+            step.named(
+                &step.gradient(differentiate, step.fact("beta"), &step.advantages()).gradient,
+            )
+        });
     let largest = whole.values().flatten().fold(0.0_f64, |largest, value| largest.max(value.abs()));
     assert_eq!(whole.len(), 2 * everywhere.targets.len());
     for (name, whole) in whole {
@@ -536,11 +656,16 @@ fn a_gradient_found_part_by_part_is_the_same_in_every_layer() {
 #[test]
 fn a_single_file_is_the_same_model() {
     let model = Model::read("sd3-plain");
-    let choices = Choices { single_file: Some(model.path.join("single_file.safetensors")), ..Choices::default() };
-    let single = ModelDirectory::open::<Plain>(&model.path, &choices, &Device::default()).expect("a whole model");
+    let choices = Choices {
+        single_file: Some(model.path.join("single_file.safetensors")),
+        ..Choices::default()
+    };
+    let single = ModelDirectory::open::<Plain>(&model.path, &choices, &Device::default())
+        .expect("a whole model");
     let conditions = model.encode(&model.prompts());
     let time = model.tensor::<1>("timestep") / 1000.0;
-    let transformer = single.transformer::<Plain>(FloatDType::F32, &Device::default()).expect("a transformer");
+    let transformer =
+        single.transformer::<Plain>(FloatDType::F32, &Device::default()).expect("a transformer");
     model.assert_near("velocity", transformer.velocity(model.tensor("latents"), time, &conditions));
     let vae = single.vae::<Plain>(FloatDType::F32, &Device::default()).expect("an autoencoder");
     model.assert_near("decoded", vae.decode(model.tensor("final_latents")));
@@ -550,10 +675,15 @@ fn a_single_file_is_the_same_model() {
 #[test]
 fn a_single_file_with_a_second_attention_is_the_same_model_rounded() {
     let model = Model::read("sd3-tiny");
-    let choices = Choices { single_file: Some(golden("sd3-dual-single-file.safetensors")), ..Choices::default() };
-    let single = ModelDirectory::open::<Plain>(&model.path, &choices, &Device::default()).expect("a whole model");
+    let choices = Choices {
+        single_file: Some(golden("sd3-dual-single-file.safetensors")),
+        ..Choices::default()
+    };
+    let single = ModelDirectory::open::<Plain>(&model.path, &choices, &Device::default())
+        .expect("a whole model");
     let weights = |directory: &ModelDirectory| {
-        let transformer: Transformer<Plain> = directory.transformer(FloatDType::F32, &Device::default()).expect("a transformer");
+        let transformer: Transformer<Plain> =
+            directory.transformer(FloatDType::F32, &Device::default()).expect("a transformer");
         let names = grpo::parameters::names(&transformer);
         Parameters::of(&transformer)
             .to_data()
@@ -565,7 +695,10 @@ fn a_single_file_with_a_second_attention_is_the_same_model_rounded() {
     assert_eq!(exact.len(), 117);
     for (name, exact) in exact {
         for (exact, rounded) in exact.iter::<f32>().zip(rounded[&name].iter::<f32>()) {
-            assert!((exact - rounded).abs() <= exact.abs() / 256.0, "{name}: {exact} became {rounded}");
+            assert!(
+                (exact - rounded).abs() <= exact.abs() / 256.0,
+                "{name}: {exact} became {rounded}"
+            );
         }
     }
 }
@@ -591,7 +724,9 @@ fn copy_into(from: &Path, to: &Path) {
 }
 
 fn refusal(path: &Path, choices: &Choices) -> String {
-    ModelDirectory::open::<Plain>(path, choices, &Device::default()).expect_err("it is broken").to_string()
+    ModelDirectory::open::<Plain>(path, choices, &Device::default())
+        .expect_err("it is broken")
+        .to_string()
 }
 
 fn replace(path: &Path, from: &str, to: &str) {
@@ -603,9 +738,21 @@ fn replace(path: &Path, from: &str, to: &str) {
 #[test]
 fn all_that_is_wrong_with_a_model_is_said_together() {
     let model = copy("sd3-tiny");
-    replace(&model.path().join("transformer/config.json"), "\"num_layers\": 3", "\"num_layers\": 4");
-    replace(&model.path().join("vae/config.json"), "\"layers_per_block\": 1", "\"layers_per_block\": 2");
-    replace(&model.path().join("text_encoder/config.json"), "\"intermediate_size\": 64", "\"intermediate_size\": 60");
+    replace(
+        &model.path().join("transformer/config.json"),
+        "\"num_layers\": 3",
+        "\"num_layers\": 4",
+    );
+    replace(
+        &model.path().join("vae/config.json"),
+        "\"layers_per_block\": 1",
+        "\"layers_per_block\": 2",
+    );
+    replace(
+        &model.path().join("text_encoder/config.json"),
+        "\"intermediate_size\": 64",
+        "\"intermediate_size\": 60",
+    );
     let text = refusal(model.path(), &Choices::default());
     for expected in [
         "transformer: transformer_blocks.3.attn.to_q.weight is missing",
@@ -616,9 +763,18 @@ fn all_that_is_wrong_with_a_model_is_said_together() {
         assert!(text.contains(expected), "no `{expected}` in {text}");
     }
     let model = copy("sd3-tiny");
-    replace(&model.path().join("transformer/config.json"), "\"num_layers\": 3", "\"num_layers\": 2");
+    replace(
+        &model.path().join("transformer/config.json"),
+        "\"num_layers\": 3",
+        "\"num_layers\": 2",
+    );
     let text = refusal(model.path(), &Choices::default());
-    assert!(text.contains("transformer: transformer_blocks.2.ff.net.2.bias is not a weight of this network"), "{text}");
+    assert!(
+        text.contains(
+            "transformer: transformer_blocks.2.ff.net.2.bias is not a weight of this network"
+        ),
+        "{text}"
+    );
 }
 
 #[test]
@@ -626,12 +782,21 @@ fn what_is_no_such_model_is_named() {
     let model = copy("sd3-tiny");
     let index = model.path().join("model_index.json");
     replace(&index, "StableDiffusion3Pipeline", "StableDiffusionXLPipeline");
-    assert!(refusal(model.path(), &Choices::default()).contains("is a StableDiffusionXLPipeline; only StableDiffusion3Pipeline"));
-    assert!(refusal(&golden("adapter/peft"), &Choices::default()).contains("is a LoRA adapter; pass it with --adapter"));
+    assert!(
+        refusal(model.path(), &Choices::default())
+            .contains("is a StableDiffusionXLPipeline; only StableDiffusion3Pipeline")
+    );
+    assert!(
+        refusal(&golden("adapter/peft"), &Choices::default())
+            .contains("is a LoRA adapter; pass it with --adapter")
+    );
     assert!(refusal(&golden("adapter"), &Choices::default()).contains("is a LoRA adapter"));
     assert!(refusal(&index, &Choices::default()).contains("is a file"));
     assert!(refusal(&golden(""), &Choices::default()).contains("has no model_index.json"));
-    let no_transformer = Choices { single_file: Some(golden("flow_sde_reference.safetensors")), ..Choices::default() };
+    let no_transformer = Choices {
+        single_file: Some(golden("flow_sde_reference.safetensors")),
+        ..Choices::default()
+    };
     assert!(refusal(&golden("sd3-tiny"), &no_transformer).contains("holds no transformer of SD3"));
 }
 
@@ -641,16 +806,23 @@ fn a_model_without_t5_says_how_to_go_on_without_it() {
     std::fs::remove_dir_all(model.path().join("text_encoder_3")).expect("removed");
     assert!(refusal(model.path(), &Choices::default()).contains("--without-t5"));
     let without = Choices { without_t5: true, ..Choices::default() };
-    let directory = ModelDirectory::open::<Plain>(model.path(), &without, &Device::default()).expect("whole without T5");
+    let directory = ModelDirectory::open::<Plain>(model.path(), &without, &Device::default())
+        .expect("whole without T5");
     let embedding = encode(&directory, &["a cat"], 8).remove(0);
     assert_eq!(embedding.text_shape, [77 + 8, 96]);
-    assert!(embedding.text()[77 * 96..].iter().all(|value| *value == 0.0), "T5's features are zeros");
+    assert!(
+        embedding.text()[77 * 96..].iter().all(|value| *value == 0.0),
+        "T5's features are zeros"
+    );
 }
 
 #[test]
 fn the_scheduler_says_how_the_grid_is_shifted() {
     let model = copy("sd3-tiny");
-    let open = || ModelDirectory::open::<Plain>(model.path(), &Choices::default(), &Device::default()).expect("a model");
+    let open = || {
+        ModelDirectory::open::<Plain>(model.path(), &Choices::default(), &Device::default())
+            .expect("a model")
+    };
     let file = model.path().join("scheduler/scheduler_config.json");
     assert_eq!(open().grid_shift().expect("a shift"), 3.0);
     replace(&file, "\"shift\": 3.0", "\"shift\": 1.5");
@@ -688,21 +860,31 @@ fn damaged_weights_are_refused() {
     nan[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(&file, nan).expect("written");
     let directory =
-        ModelDirectory::open::<Plain>(model.path(), &Choices::default(), &Device::default()).expect("headers are whole");
-    let refused = directory.vae::<Plain>(FloatDType::F32, &Device::default()).expect_err("not a number").to_string();
+        ModelDirectory::open::<Plain>(model.path(), &Choices::default(), &Device::default())
+            .expect("headers are whole");
+    let refused = directory
+        .vae::<Plain>(FloatDType::F32, &Device::default())
+        .expect_err("not a number")
+        .to_string();
     assert!(refused.contains("holds numbers that are not finite"), "{refused}");
     // A shard that the index names is missing.
     let model = copy("sd3-plain");
-    std::fs::remove_file(model.path().join("transformer/diffusion_pytorch_model-00002-of-00004.safetensors")).expect("removed");
+    std::fs::remove_file(
+        model.path().join("transformer/diffusion_pytorch_model-00002-of-00004.safetensors"),
+    )
+    .expect("removed");
     assert!(refusal(model.path(), &Choices::default()).contains("00002-of-00004"));
 }
 
 #[test]
 fn headers_are_read_without_the_numbers() {
-    let files = TensorFiles::open(&golden("sd3-plain/transformer"), "diffusion_pytorch_model").expect("shards");
+    let files = TensorFiles::open(&golden("sd3-plain/transformer"), "diffusion_pytorch_model")
+        .expect("shards");
     assert_eq!(files.shape("pos_embed.pos_embed"), Some(&[1, 256, 48][..]));
-    let same = TensorFiles::open(&golden("sd3-plain/transformer"), "diffusion_pytorch_model").expect("shards");
+    let same = TensorFiles::open(&golden("sd3-plain/transformer"), "diffusion_pytorch_model")
+        .expect("shards");
     assert_eq!(files.digest().expect("a digest"), same.digest().expect("a digest"));
-    let vae = TensorFiles::open(&golden("sd3-plain/vae"), "diffusion_pytorch_model").expect("a file");
+    let vae =
+        TensorFiles::open(&golden("sd3-plain/vae"), "diffusion_pytorch_model").expect("a file");
     assert_ne!(files.digest().expect("a digest"), vae.digest().expect("a digest"));
 }

@@ -1,4 +1,5 @@
-//! The real program with a model directory: samples like diffusers, trains, resumes, and uses the adapter.
+//! The real program with a model directory: samples like diffusers, trains, resumes, and uses the
+//! adapter.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,11 @@ use models::WeightsFile;
 use crate::cli::{metrics, refused, run};
 
 fn golden(name: &str) -> String {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(name).to_string_lossy().into_owned()
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("golden")
+        .join(name)
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn tensor(path: &Path, name: &str) -> Vec<f64> {
@@ -25,7 +30,10 @@ fn ok(args: &[&str]) -> String {
 /// Writes the golden latents to a file for `--latents`.
 fn latents(model: &str, directory: &Path) -> String {
     let file = WeightsFile::from_bytes(
-        f32_only(&std::fs::read(Path::new(&golden(model)).join("golden.safetensors")).expect("a golden"), "latents"),
+        f32_only(
+            &std::fs::read(Path::new(&golden(model)).join("golden.safetensors")).expect("a golden"),
+            "latents",
+        ),
         Path::new("latents"),
     )
     .expect("safetensors");
@@ -43,7 +51,8 @@ fn latents(model: &str, directory: &Path) -> String {
 /// Copies one tensor of a safetensors file to a file of its own.
 fn f32_only(bytes: &[u8], name: &str) -> Vec<u8> {
     let file = safetensors::SafeTensors::deserialize(bytes).expect("safetensors");
-    safetensors::serialize([(name, file.tensor(name).expect("it is there"))], None).expect("one tensor")
+    safetensors::serialize([(name, file.tensor(name).expect("it is there"))], None)
+        .expect("one tensor")
 }
 
 #[test]
@@ -52,14 +61,35 @@ fn sampling_from_given_latents_ends_where_diffusers_ends() {
     let output = directory.path().join("pictures");
     let (model, latents) = (golden("sd3-tiny"), latents("sd3-tiny", directory.path()));
     let out = output.to_string_lossy().into_owned();
-    let args = ["sample", "--model", &model, "--prompt", "a photo of a cat", "--prompt", "two red cubes left of a blue ball"];
-    let more = ["--steps", "4", "--guidance", "4.5", "--max-sequence-length", "32", "--latents", &latents, "--output", &out];
+    let args = [
+        "sample",
+        "--model",
+        &model,
+        "--prompt",
+        "a photo of a cat",
+        "--prompt",
+        "two red cubes left of a blue ball",
+    ];
+    let more = [
+        "--steps",
+        "4",
+        "--guidance",
+        "4.5",
+        "--max-sequence-length",
+        "32",
+        "--latents",
+        &latents,
+        "--output",
+        &out,
+    ];
     ok(&[&args[..], &more[..], &["--save-latents"]].concat());
     let bytes = std::fs::read(Path::new(&model).join("golden.safetensors")).expect("a golden");
     for name in ["final_latents", "decoded"] {
-        let want = WeightsFile::from_bytes(f32_only(&bytes, name), Path::new(name)).expect("safetensors");
+        let want =
+            WeightsFile::from_bytes(f32_only(&bytes, name), Path::new(name)).expect("safetensors");
         let want: Vec<f64> = want.tensors().expect("numbers")[name].iter::<f64>().collect();
-        let distance = crate::backend::distance(&tensor(&output.join("tensors.safetensors"), name), &want);
+        let distance =
+            crate::backend::distance(&tensor(&output.join("tensors.safetensors"), name), &want);
         assert!(distance < 1e-4, "{name}: off by {distance:e}");
     }
     // The PNG has the decoded values, clamped, in 8 bits.
@@ -81,14 +111,33 @@ fn the_defaults_of_sampling_are_those_of_sd35_medium() {
     let output = directory.path().join("picture.png").to_string_lossy().into_owned();
     let model = golden("sd3-tiny");
     let picture = |more: &[&str]| {
-        let fixed = ["sample", "--model", &model, "--prompt", "a cat", "--height", "16", "--width", "16", "--output", &output];
+        let fixed = [
+            "sample", "--model", &model, "--prompt", "a cat", "--height", "16", "--width", "16",
+            "--output", &output,
+        ];
         ok(&[&fixed[..], more].concat());
         std::fs::read(&output).expect("a picture")
     };
     let defaults = picture(&[]);
-    let said = ["--steps", "40", "--guidance", "4.5", "--max-sequence-length", "256", "--grid", "double-shift", "--count", "1"];
+    let said = [
+        "--steps",
+        "40",
+        "--guidance",
+        "4.5",
+        "--max-sequence-length",
+        "256",
+        "--grid",
+        "double-shift",
+        "--count",
+        "1",
+    ];
     assert!(defaults == picture(&said));
-    for other in [["--guidance", "1"], ["--max-sequence-length", "77"], ["--grid", "single-shift"], ["--seed", "2"]] {
+    for other in [
+        ["--guidance", "1"],
+        ["--max-sequence-length", "77"],
+        ["--grid", "single-shift"],
+        ["--seed", "2"],
+    ] {
         assert!(defaults != picture(&other), "{other:?}");
     }
 }
@@ -99,7 +148,18 @@ fn a_prompt_that_is_cut_is_named() {
     let output = directory.path().join("picture.png").to_string_lossy().into_owned();
     let model = golden("sd3-tiny");
     let sample = |prompt: &str| {
-        let size = ["--height", "16", "--width", "16", "--steps", "1", "--max-sequence-length", "90", "--output", &output];
+        let size = [
+            "--height",
+            "16",
+            "--width",
+            "16",
+            "--steps",
+            "1",
+            "--max-sequence-length",
+            "90",
+            "--output",
+            &output,
+        ];
         ok(&[&["sample", "--model", &model, "--prompt", prompt], &size[..]].concat())
     };
     // One token per word, plus start and end: 75 words fill CLIP.
@@ -119,11 +179,18 @@ fn what_cannot_be_sampled_is_refused() {
     assert!(refusal(&["--height", "30", "--width", "64"]).contains("multiples of"));
     assert!(refusal(&["--height", "128"]).contains("at most 48"));
     assert!(refusal(&["--save-latents", "--output", "grid.png"]).contains("--output DIR"));
-    assert!(refused(&["sample", "--prompt", "a red circle", "--width", "64"]).contains("--width is for a model directory"));
-    assert!(refusal(&["--latents", &golden("sd3-gradients.safetensors")]).contains("no tensor `latents`"));
+    assert!(
+        refused(&["sample", "--prompt", "a red circle", "--width", "64"])
+            .contains("--width is for a model directory")
+    );
+    assert!(
+        refusal(&["--latents", &golden("sd3-gradients.safetensors")])
+            .contains("no tensor `latents`")
+    );
     assert!(refusal(&["--adapter", &golden("sd3-plain")]).contains("adapter_config.json"));
     let plain = golden("sd3-plain");
-    let other = ["sample", "--model", &plain, "--prompt", "a cat", "--adapter", &golden("adapter/peft")];
+    let other =
+        ["sample", "--model", &plain, "--prompt", "a cat", "--adapter", &golden("adapter/peft")];
     assert!(refused(&other).contains("the adapter does not fit the network"));
 }
 
@@ -154,12 +221,23 @@ fn train(directory: &Path, out: &Path, more: &[&str]) -> String {
     let sets = [format!("prompts.train={train}"), format!("prompts.validation={test}")];
     let model = golden("sd3-tiny");
     let out = out.to_string_lossy().into_owned();
-    let settings = SETTINGS.into_iter().chain(sets.iter().map(String::as_str)).chain(more.iter().copied());
+    let settings =
+        SETTINGS.into_iter().chain(sets.iter().map(String::as_str)).chain(more.iter().copied());
     let settings = settings.flat_map(|setting| ["--set", setting]);
-    ok(&["train", "--preset", "sd35m-ocr-1gpu", "--profile", "flow_grpo", "--model", &model, "--out", &out]
-        .into_iter()
-        .chain(settings)
-        .collect::<Vec<_>>())
+    ok(&[
+        "train",
+        "--preset",
+        "sd35m-ocr-1gpu",
+        "--profile",
+        "flow_grpo",
+        "--model",
+        &model,
+        "--out",
+        &out,
+    ]
+    .into_iter()
+    .chain(settings)
+    .collect::<Vec<_>>())
 }
 
 #[test]
@@ -169,12 +247,15 @@ fn a_model_directory_is_trained_and_its_adapter_used_again() {
     train(directory.path(), &whole, &[]);
     train(directory.path(), &resumed, &["epochs=1", "evaluate_every=1"]);
     let encoded = || {
-        let directories =
-            std::fs::read_dir(resumed.join("prompts")).expect("what was read").map(|entry| entry.expect("an entry"));
-        let files =
-            directories.flat_map(|entry| std::fs::read_dir(entry.path()).expect("files").map(|file| file.expect("a file")));
-        let mut files: Vec<_> =
-            files.map(|file| (file.path(), file.metadata().expect("data").modified().expect("a time"))).collect();
+        let directories = std::fs::read_dir(resumed.join("prompts"))
+            .expect("what was read")
+            .map(|entry| entry.expect("an entry"));
+        let files = directories.flat_map(|entry| {
+            std::fs::read_dir(entry.path()).expect("files").map(|file| file.expect("a file"))
+        });
+        let mut files: Vec<_> = files
+            .map(|file| (file.path(), file.metadata().expect("data").modified().expect("a time")))
+            .collect();
         files.sort();
         files
     };
@@ -189,32 +270,46 @@ fn a_model_directory_is_trained_and_its_adapter_used_again() {
     for other in ["seed=7", "sd3.max_sequence_length=17", "epochs=1"] {
         refused(&["train", "--resume", &run_directory, "--set", other]);
     }
-    assert_eq!(std::fs::read_to_string(resumed.join("config.toml")).expect("a configuration"), written);
+    assert_eq!(
+        std::fs::read_to_string(resumed.join("config.toml")).expect("a configuration"),
+        written
+    );
     assert_eq!(encoded(), before);
 
-    let epochs = |run: &Path| metrics(run).into_iter().filter(|line| line["event"] == "epoch").collect::<Vec<_>>();
+    let epochs = |run: &Path| {
+        metrics(run).into_iter().filter(|line| line["event"] == "epoch").collect::<Vec<_>>()
+    };
     assert_eq!(epochs(&whole).len(), 2);
     assert_eq!(epochs(&whole), epochs(&resumed));
     for file in ["adapter/adapter_model.safetensors", "adapter/pytorch_lora_weights.safetensors"] {
-        assert!(std::fs::read(whole.join(file)).expect("an adapter") == std::fs::read(resumed.join(file)).expect("an adapter"));
+        assert!(
+            std::fs::read(whole.join(file)).expect("an adapter")
+                == std::fs::read(resumed.join(file)).expect("an adapter")
+        );
     }
     let epoch = &epochs(&whole)[0];
     assert!(epoch["on_policy"]["max"].as_f64().expect("a number") < 1e-5);
     assert!(epoch["gradient_norm"].as_f64().expect("a number") > 0.0);
-    let factor =
-        tensor(&whole.join("adapter/adapter_model.safetensors"), "base_model.model.transformer_blocks.1.attn.to_q.lora_B.weight");
+    let factor = tensor(
+        &whole.join("adapter/adapter_model.safetensors"),
+        "base_model.model.transformer_blocks.1.attn.to_q.lora_B.weight",
+    );
     assert!(factor.iter().any(|value| *value != 0.0), "the adapter has moved");
 
     // Both layouts of the adapter give the same image.
     let model = golden("sd3-tiny");
     let picture = |more: &[&str]| {
         let output = directory.path().join("picture.png").to_string_lossy().into_owned();
-        let size = ["--prompt", "a cat", "--height", "32", "--width", "32", "--steps", "2", "--output", &output];
+        let size = [
+            "--prompt", "a cat", "--height", "32", "--width", "32", "--steps", "2", "--output",
+            &output,
+        ];
         ok(&[&["sample"], more, &size[..]].concat());
         std::fs::read(&output).expect("a picture")
     };
     let adapter = whole.join("adapter").to_string_lossy().into_owned();
-    let file = whole.join("adapter/pytorch_lora_weights.safetensors").to_string_lossy().into_owned();
+    let file =
+        whole.join("adapter/pytorch_lora_weights.safetensors").to_string_lossy().into_owned();
     let of_run = picture(&["--model", &model, "--adapter", &adapter]);
     assert!(of_run == picture(&["--model", &model, "--adapter", &file]));
     assert!(of_run == picture(&["--adapter", &adapter]), "the adapter names its model");
@@ -227,7 +322,9 @@ fn training_and_evaluation_have_a_guidance_each() {
     let lines = |name: &str, more: &[&str]| {
         let run = directory.path().join(name);
         train(directory.path(), &run, &[&["epochs=1"][..], more].concat());
-        let of = |event: &str| metrics(&run).into_iter().find(|line| line["event"] == event).expect("a line")["rewards"].clone();
+        let of = |event: &str| {
+            metrics(&run).into_iter().find(|line| line["event"] == event).expect("a line")["rewards"].clone()
+        };
         (of("epoch"), of("eval"))
     };
     let (trained, shown) = lines("both", &[]);
@@ -251,8 +348,16 @@ fn an_adapter_is_shown_with_the_length_of_text_that_it_was_trained_with() {
     let output = directory.path().join("picture.png").to_string_lossy().into_owned();
     let picture = |adapter: &Path, more: &[&str]| {
         let adapter = adapter.to_string_lossy().into_owned();
-        let size = ["--prompt", "a cat", "--height", "32", "--width", "32", "--steps", "2", "--output", &output];
-        let text = ok(&[&["sample", "--model", &golden("sd3-tiny"), "--adapter", &adapter], &size[..], more].concat());
+        let size = [
+            "--prompt", "a cat", "--height", "32", "--width", "32", "--steps", "2", "--output",
+            &output,
+        ];
+        let text = ok(&[
+            &["sample", "--model", &golden("sd3-tiny"), "--adapter", &adapter],
+            &size[..],
+            more,
+        ]
+        .concat());
         (std::fs::read(&output).expect("a picture"), text.contains("T5 reads 16 tokens"))
     };
     let (of_run, said) = picture(&run.join("adapter"), &[]);
@@ -260,7 +365,11 @@ fn an_adapter_is_shown_with_the_length_of_text_that_it_was_trained_with() {
     assert!(picture(&run.join("adapter/pytorch_lora_weights.safetensors"), &[]).0 == of_run);
     // Without a run, the default of diffusers applies; an option on the command line overrides it.
     let (far, said) = picture(&elsewhere, &[]);
-    assert!(!said && far != of_run && far == picture(&run.join("adapter"), &["--max-sequence-length", "256"]).0);
+    assert!(
+        !said
+            && far != of_run
+            && far == picture(&run.join("adapter"), &["--max-sequence-length", "256"]).0
+    );
 }
 
 #[test]
@@ -274,7 +383,9 @@ fn gradients_part_by_part_train_the_same() {
         tensor(&run.join("adapter/adapter_model.safetensors"), name)
     };
     assert!(crate::backend::distance(&factor(&parts), &factor(&whole)) < 1e-2);
-    let norm = |run: &Path| metrics(run).iter().find_map(|line| line["gradient_norm"].as_f64()).expect("a norm");
+    let norm = |run: &Path| {
+        metrics(run).iter().find_map(|line| line["gradient_norm"].as_f64()).expect("a norm")
+    };
     assert!((norm(&parts) / norm(&whole) - 1.0).abs() < 1e-4, "{} {}", norm(&parts), norm(&whole));
 }
 
@@ -283,7 +394,9 @@ fn a_model_directory_needs_its_own_presets_and_the_others_need_none() {
     let directory = tempfile::tempdir().expect("a directory");
     let out = directory.path().join("run").to_string_lossy().into_owned();
     let model = golden("sd3-tiny");
-    let with = |preset: &str, more: &[&str]| refused(&[&["train", "--preset", preset, "--out", &out][..], more].concat());
+    let with = |preset: &str, more: &[&str]| {
+        refused(&[&["train", "--preset", preset, "--out", &out][..], more].concat())
+    };
     assert!(with("shapes", &["--model", &model]).contains("use one of the presets sd35m-"));
     let text = with("sd35m-ocr", &["--model", &model]);
     assert!(text.contains("rewards.ocr: this version cannot compute it yet"), "{text}");
@@ -291,7 +404,14 @@ fn a_model_directory_needs_its_own_presets_and_the_others_need_none() {
     let prompts = directory.path().join("prompts.txt");
     std::fs::write(&prompts, "a cat\n").expect("written");
     let sets = ["train", "validation"].map(|set| format!("prompts.{set}={}", prompts.display()));
-    let jpeg = ["--model", &model, "--set", "rewards={ jpeg_compressibility = 1 }", "--set", "sd3.resolution=32"];
+    let jpeg = [
+        "--model",
+        &model,
+        "--set",
+        "rewards={ jpeg_compressibility = 1 }",
+        "--set",
+        "sd3.resolution=32",
+    ];
     let refusal = |more: &[&str]| {
         let text = with("sd35m-ocr", &[&jpeg[..], more].concat());
         assert!(!directory.path().join("run/config.toml").exists(), "{text}");
@@ -308,7 +428,25 @@ fn a_random_model_of_full_width_can_be_sampled() {
     let model = directory.path().join("model").to_string_lossy().into_owned();
     let output = directory.path().join("picture.png").to_string_lossy().into_owned();
     ok(&["init-random", "--like", "sd35-medium", "--layers", "1", "--without-t5", "--out", &model]);
-    let size = ["--height", "32", "--width", "32", "--steps", "1", "--guidance", "1", "--max-sequence-length", "1"];
-    ok(&[&["sample", "--model", &model, "--prompt", "a cat, at night", "--output", &output][..], &size[..]].concat());
-    assert!(refused(&["init-random", "--like", "sd35-medium", "--out", &model]).contains("already holds a model"));
+    let size = [
+        "--height",
+        "32",
+        "--width",
+        "32",
+        "--steps",
+        "1",
+        "--guidance",
+        "1",
+        "--max-sequence-length",
+        "1",
+    ];
+    ok(&[
+        &["sample", "--model", &model, "--prompt", "a cat, at night", "--output", &output][..],
+        &size[..],
+    ]
+    .concat());
+    assert!(
+        refused(&["init-random", "--like", "sd35-medium", "--out", &model])
+            .contains("already holds a model")
+    );
 }

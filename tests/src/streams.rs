@@ -1,4 +1,5 @@
-//! The program's output: a log that nobody reads ends no run, and echoed input cannot control the terminal.
+//! The program's output: a log that nobody reads ends no run, and echoed input cannot control the
+//! terminal.
 
 use std::{
     fs::File,
@@ -8,7 +9,8 @@ use std::{
 
 use crate::cli::{metrics, program, refused, run};
 
-const SETTINGS: [&str; 4] = ["epochs=6", "evaluation_samples=10", "grpo.group_size=16", "grpo.cool_down=0"];
+const SETTINGS: [&str; 4] =
+    ["epochs=6", "evaluation_samples=10", "grpo.group_size=16", "grpo.cool_down=0"];
 
 fn train(out: &Path) -> Command {
     let mut command = Command::new(program());
@@ -47,7 +49,11 @@ fn a_result_that_nobody_reads_is_no_error_and_one_that_cannot_be_written_is() {
     assert!(train(&path).stderr(Stdio::null()).status().expect("the program runs").success());
     let compare = || {
         let mut command = Command::new(program());
-        command.arg("compare").arg(&path).args(["--number", "rewards.toy_mode", "--output"]).arg(directory.path().join("c.svg"));
+        command
+            .arg("compare")
+            .arg(&path)
+            .args(["--number", "rewards.toy_mode", "--output"])
+            .arg(directory.path().join("c.svg"));
         command.stderr(Stdio::piped());
         command
     };
@@ -60,17 +66,31 @@ fn a_result_that_nobody_reads_is_no_error_and_one_that_cannot_be_written_is() {
         let full = File::options().write(true).open("/dev/full").expect("a full device");
         let output = compare().stdout(full).output().expect("the program runs");
         let text = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(2) && text.contains("cannot write to standard output"), "{text}");
+        assert!(
+            output.status.code() == Some(2) && text.contains("cannot write to standard output"),
+            "{text}"
+        );
     }
     // The error names the missing metric, and the metrics that the run has.
-    let text = refused(&["compare", &path.to_string_lossy(), "--output", &directory.path().join("d.svg").to_string_lossy()]);
-    assert!(text.contains("--number overall: no run has it") && text.contains("rewards.toy_mode"), "{text}");
+    let text = refused(&[
+        "compare",
+        &path.to_string_lossy(),
+        "--output",
+        &directory.path().join("d.svg").to_string_lossy(),
+    ]);
+    assert!(
+        text.contains("--number overall: no run has it") && text.contains("rewards.toy_mode"),
+        "{text}"
+    );
 }
 
 #[test]
 fn what_is_repeated_of_the_input_can_be_seen_and_is_not_endless() {
     let text = refused(&["sample", "--prompt", "a photo of \u{feff}a \x1b[2Jcircle"]);
-    assert!(!text.contains('\x1b') && !text.contains('\u{feff}') && text.contains("\\u{feff}a"), "{text}");
+    assert!(
+        !text.contains('\x1b') && !text.contains('\u{feff}') && text.contains("\\u{feff}a"),
+        "{text}"
+    );
     let long = "x".repeat(100_000);
     let text = refused(&["sample", "--prompt", &long]);
     assert!(text.len() < 20_000 && text.contains("more characters"), "{}", text.len());
@@ -84,11 +104,23 @@ fn a_file_from_another_system_reads_as_one_from_here() {
         std::fs::write(&file, text).expect("written");
         let out = directory.path().join(format!("{name}.png"));
         let [file, png] = [&file, &out].map(|path| path.to_string_lossy().into_owned());
-        let output = run(&["sample", "--prompt-file", &file, "--count", "1", "--steps", "1", "--output", &png]);
+        let output = run(&[
+            "sample",
+            "--prompt-file",
+            &file,
+            "--count",
+            "1",
+            "--steps",
+            "1",
+            "--output",
+            &png,
+        ]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         std::fs::read(out).expect("a picture")
     };
     let plain = pictures("plain", b"a photo of a circle\na photo of a square\n");
-    assert!(pictures("marked", b"\xef\xbb\xbfa photo of a circle\r\na photo of a square\r\n") == plain);
+    assert!(
+        pictures("marked", b"\xef\xbb\xbfa photo of a circle\r\na photo of a square\r\n") == plain
+    );
     assert!(pictures("old", b"a photo of a circle\ra photo of a square\r") == plain);
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use burn::tensor::Tensor;
 use flow::{FlowSde, GridKind, GuidanceGradient, KlForm, NoiseLevel, Reduction};
 use grpo::{
-    GrpoConfig, Objective, Policy, ReplayBatches, RolloutConfig, Task, TrainError, TrainedSteps, Trainer,
+    GrpoConfig, Objective, Policy, ReplayBatches, RolloutConfig, Task, TrainError, TrainedSteps,
+    Trainer,
     advantage::{AdvantageConfig, Spread},
     ema::EmaConfig,
     evaluate::EncodedPrompt,
@@ -75,7 +76,9 @@ pub fn config() -> GrpoConfig {
 
 /// The configuration with another clipped objective.
 pub fn with_objective(config: GrpoConfig, change: impl FnOnce(&mut ObjectiveConfig)) -> GrpoConfig {
-    let Objective::Clipped(mut objective) = config.objective else { panic!("the clipped objective") };
+    let Objective::Clipped(mut objective) = config.objective else {
+        panic!("the clipped objective")
+    };
     change(&mut objective);
     GrpoConfig { objective: Objective::Clipped(objective), ..config }
 }
@@ -88,8 +91,20 @@ pub fn objective(config: &GrpoConfig) -> ObjectiveConfig {
 
 pub type TestTrainer = Trainer<Training, Dit<Training>, TokenIds>;
 
-pub fn trainer_for(config: GrpoConfig, seed: u64, workers: usize, reward: Box<dyn Reward>) -> TestTrainer {
-    Trainer::new(config, 10, seed, task(reward), Policy::full(network(1)), Workers::new(workers).expect("threads"))
+pub fn trainer_for(
+    config: GrpoConfig,
+    seed: u64,
+    workers: usize,
+    reward: Box<dyn Reward>,
+) -> TestTrainer {
+    Trainer::new(
+        config,
+        10,
+        seed,
+        task(reward),
+        Policy::full(network(1)),
+        Workers::new(workers).expect("threads"),
+    )
 }
 
 /// A trainer of this policy, with the reward [`Darkness`].
@@ -99,7 +114,10 @@ pub fn policy_trainer(config: GrpoConfig, policy: Policy<Dit<Plain>>) -> TestTra
 }
 
 pub fn task(reward: Box<dyn Reward>) -> Task<Plain, TokenIds> {
-    let prompt = |(i, condition): (usize, TokenIds)| EncodedPrompt { prompt: Prompt::plain(&format!("prompt {i}")), condition };
+    let prompt = |(i, condition): (usize, TokenIds)| EncodedPrompt {
+        prompt: Prompt::plain(&format!("prompt {i}")),
+        condition,
+    };
     Task {
         prompts: conditions(4).into_iter().enumerate().map(prompt).collect(),
         mix: Mix::even(4),
@@ -169,7 +187,10 @@ fn the_ratio_is_one_on_policy() {
             let number = |name: &str| metrics.number(name).expect(name);
             assert!(number("on_policy.max") < 1e-5, "{metrics:?}");
             if updates_per_epoch == 1 {
-                assert!(["ratio.min", "ratio.max"].iter().all(|name| (number(name) - 1.0).abs() < 1e-5), "{metrics:?}");
+                assert!(
+                    ["ratio.min", "ratio.max"].iter().all(|name| (number(name) - 1.0).abs() < 1e-5),
+                    "{metrics:?}"
+                );
             } else {
                 let spread = number("ratio.max") - number("ratio.min");
                 assert!(spread > 1e-4, "later updates must leave the rollout's policy: {spread}");
@@ -210,14 +231,21 @@ fn a_reward_that_is_not_a_number_stops_the_run_and_is_named() {
     let mut trainer = trainer_for(config(), 1, 2, Box::new(Broken));
     let before = trainer.state().weights.to_data();
     let error = trainer.iterate().expect_err("NaN");
-    assert!(matches!(&error, TrainError::Reward(RewardError::NotFinite { reward: "broken", index: 7, .. })), "{error}");
+    assert!(
+        matches!(
+            &error,
+            TrainError::Reward(RewardError::NotFinite { reward: "broken", index: 7, .. })
+        ),
+        "{error}"
+    );
     assert_eq!(trainer.state().weights.to_data(), before);
 }
 
 #[test]
 fn kl_to_the_reference_changes_the_update_and_holds_the_policy() {
     let run = |kl_weight: f64| {
-        let mut trainer = trainer(with_objective(config(), |objective| objective.kl_weight = kl_weight), 2);
+        let mut trainer =
+            trainer(with_objective(config(), |objective| objective.kl_weight = kl_weight), 2);
         (0..12).for_each(|_| drop(trainer.iterate().expect("an epoch")));
         let metrics = trainer.iterate().expect("an epoch").metrics;
         (metrics.number("kl_reference").expect("a KL penalty"), trainer.state().weights)
@@ -232,20 +260,32 @@ fn kl_to_the_reference_changes_the_update_and_holds_the_policy() {
 
 #[test]
 fn the_whole_gradient_is_clipped_not_each_tensor() {
-    // A gradient of ones has norm √count, so clipping the whole to norm 1 leaves 1/√count everywhere.
+    // A gradient of ones has norm √count, so clipping the whole to norm 1 leaves 1/√count
+    // everywhere.
     let network = network(1);
     let parameters = Parameters::of(&network);
     let gradient = parameters.map(|values| values.zeros_like() + 1.0);
     let count = gradient.count() as f64;
     let optimizer = |max_gradient_norm: f64| {
-        let config =
-            AdamWConfig { learning_rate: 1.0, beta1: 0.0, beta2: 0.0, epsilon: 1.0, weight_decay: 0.0, max_gradient_norm };
+        let config = AdamWConfig {
+            learning_rate: 1.0,
+            beta1: 0.0,
+            beta2: 0.0,
+            epsilon: 1.0,
+            weight_decay: 0.0,
+            max_gradient_norm,
+        };
         AdamW::new(config, &parameters)
     };
-    let Updated { parameters: moved, gradient_norm: norm, gradient_rms } = optimizer(1.0).update(&parameters, &gradient, 1.0);
+    let Updated { parameters: moved, gradient_norm: norm, gradient_rms } =
+        optimizer(1.0).update(&parameters, &gradient, 1.0);
     assert!((norm - count.sqrt()).abs() < 1e-3 * norm);
-    assert!((gradient_rms * count.sqrt() - 1.0).abs() < 1e-3, "the clipped gradient has norm 1: {gradient_rms:e}");
-    // With β = 0 the step is g/(|g| + ε): its size shows the clipped g, which is 1/√count in every tensor.
+    assert!(
+        (gradient_rms * count.sqrt() - 1.0).abs() < 1e-3,
+        "the clipped gradient has norm 1: {gradient_rms:e}"
+    );
+    // With β = 0 the step is g/(|g| + ε): its size shows the clipped g, which is 1/√count in every
+    // tensor.
     let g = 1.0 / count.sqrt();
     let step = g / (g + 1.0);
     for (id, before) in parameters.to_data() {
@@ -267,17 +307,26 @@ fn adamw_is_the_published_algorithm() {
     for (n, g) in [(1, 0.5_f64), (2, -0.25)] {
         m = b1 * m + (1.0 - b1) * g;
         s = b2 * s + (1.0 - b2) * g * g;
-        p = p * (1.0 - lr * decay) - lr * (m / (1.0 - b1.powi(n))) / ((s / (1.0 - b2.powi(n))).sqrt() + eps);
+        p = p * (1.0 - lr * decay)
+            - lr * (m / (1.0 - b1.powi(n))) / ((s / (1.0 - b2.powi(n))).sqrt() + eps);
     }
     let like = Parameters::of(&network(1));
     let all = |value: f64| like.map(|values| values.zeros_like() + value);
-    let config =
-        AdamWConfig { learning_rate: lr, beta1: b1, beta2: b2, epsilon: eps, weight_decay: decay, max_gradient_norm: 1e9 };
+    let config = AdamWConfig {
+        learning_rate: lr,
+        beta1: b1,
+        beta2: b2,
+        epsilon: eps,
+        weight_decay: decay,
+        max_gradient_norm: 1e9,
+    };
     let mut optimizer = AdamW::new(config, &like);
     let once = optimizer.update(&all(2.0), &all(0.5), 1.0).parameters;
     let twice = optimizer.update(&once, &all(-0.25), 1.0).parameters;
     for data in twice.to_data().values() {
-        assert!(distance(&data.iter::<f64>().collect::<Vec<_>>(), &vec![p; data.num_elements()]) < 1e-6);
+        assert!(
+            distance(&data.iter::<f64>().collect::<Vec<_>>(), &vec![p; data.num_elements()]) < 1e-6
+        );
     }
 }
 
@@ -296,7 +345,8 @@ fn the_schedule_reaches_the_weights() {
 
 #[test]
 fn nothing_in_a_trajectory_carries_a_graph() {
-    // By type: a rollout runs on the plain backend, which has no graph; this line compiles only because of that.
+    // By type: a rollout runs on the plain backend, which has no graph; this line compiles only
+    // because of that.
     let trainer = trainer(config(), 1);
     let weights: Parameters<Plain> = trainer.state().weights;
     let _: Tensor<Plain, 1> = Tensor::from_data([weights.norm() as f32], &Device::default());

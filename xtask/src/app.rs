@@ -37,8 +37,8 @@ pub enum Precision {
     F32,
     /// 16-bit floats with the range of f32, on wgpu and cuda.
     Bf16,
-    /// 16-bit floats with three more bits of precision than bf16 and a small range, on wgpu and cuda; the
-    /// reference code trains in them.
+    /// 16-bit floats with three more bits of precision than bf16 and a small range, on wgpu and
+    /// cuda; the reference code trains in them.
     Fp16,
 }
 
@@ -86,7 +86,11 @@ impl Build {
     fn features(&self) -> Result<Vec<&'static str>> {
         let on_gpu = matches!(self.backend, Backend::Wgpu | Backend::Cuda);
         let for_gpus = |option: &str| {
-            ensure!(on_gpu, "{option} is for --backend wgpu and cuda, not for {}", self.backend.feature());
+            ensure!(
+                on_gpu,
+                "{option} is for --backend wgpu and cuda, not for {}",
+                self.backend.feature()
+            );
             Ok(())
         };
         let mut features = vec![self.backend.feature()];
@@ -98,7 +102,12 @@ impl Build {
             for_gpus("--without")?;
         }
         let speedups = [(Speedup::Fusion, "fusion"), (Speedup::Autotune, "autotune")];
-        features.extend(speedups.iter().filter(|(speedup, _)| on_gpu && !self.without.contains(speedup)).map(|(_, name)| *name));
+        features.extend(
+            speedups
+                .iter()
+                .filter(|(speedup, _)| on_gpu && !self.without.contains(speedup))
+                .map(|(_, name)| *name),
+        );
         Ok(features)
     }
 }
@@ -106,7 +115,8 @@ impl Build {
 /// Arguments of a verb: the options of [`Build`] are xtask's, everything else is the application's.
 #[derive(Args, Debug)]
 pub struct AppArgs {
-    /// Options of `flow-grpo`, --backend flex|ndarray|wgpu|cuda, --precision f32|bf16|fp16 and --without fusion|autotune.
+    /// Options of `flow-grpo`, --backend flex|ndarray|wgpu|cuda, --precision f32|bf16|fp16 and
+    /// --without fusion|autotune.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     args: Vec<String>,
 }
@@ -118,19 +128,22 @@ struct Split {
     app: Vec<String>,
 }
 
-/// Separates the options of [`Build`], also in their form with `=`, from the arguments up to a `--`, which is dropped.
+/// Separates the options of [`Build`], also in their form with `=`, from the arguments up to a
+/// `--`, which is dropped.
 fn split(args: &[String]) -> Result<Split> {
     let mut split = Split { build: Build::of(Backend::Flex), app: Vec::new() };
     let mut rest = args.iter();
     while let Some(arg) = rest.next() {
-        let (name, value) = arg.split_once('=').map_or((arg.as_str(), None), |(name, value)| (name, Some(value)));
+        let (name, value) =
+            arg.split_once('=').map_or((arg.as_str(), None), |(name, value)| (name, Some(value)));
         match name {
             "--" => {
                 split.app.extend(rest.cloned());
                 break;
             }
             "--backend" | "--precision" | "--without" => {
-                let value = value.unwrap_or_else(|| rest.next().map(String::as_str).unwrap_or_default());
+                let value =
+                    value.unwrap_or_else(|| rest.next().map(String::as_str).unwrap_or_default());
                 match name {
                     "--backend" => split.build.backend = choose(name, value)?,
                     "--precision" => split.build.precision = choose(name, value)?,
@@ -145,21 +158,33 @@ fn split(args: &[String]) -> Result<Split> {
 
 /// Parses a choice by its name; the error lists all choices.
 fn choose<T: ValueEnum>(option: &str, value: &str) -> Result<T> {
-    let names = || T::value_variants().iter().filter_map(ValueEnum::to_possible_value).map(|choice| choice.get_name().to_owned());
-    T::from_str(value, false).map_err(|_| anyhow::anyhow!("{option} {value}: choose {}", names().collect::<Vec<_>>().join(", ")))
+    let names = || {
+        T::value_variants()
+            .iter()
+            .filter_map(ValueEnum::to_possible_value)
+            .map(|choice| choice.get_name().to_owned())
+    };
+    T::from_str(value, false).map_err(|_| {
+        anyhow::anyhow!("{option} {value}: choose {}", names().collect::<Vec<_>>().join(", "))
+    })
 }
 
 /// Builds the application and runs one of its verbs; returns its exit code.
 pub fn run(verb: &str, args: &AppArgs) -> Result<ExitCode> {
     let Split { build: how, app } = split(&args.args)?;
     if app.iter().any(|arg| arg == "--help" || arg == "-h") {
-        println!("cargo xtask {verb} [--backend flex|ndarray|wgpu|cuda] [--precision f32|bf16|fp16] [--without fusion|autotune]");
+        println!(
+            "cargo xtask {verb} [--backend flex|ndarray|wgpu|cuda] [--precision f32|bf16|fp16] [--without fusion|autotune]"
+        );
         println!("    [OPTIONS OF THE APPLICATION]\n");
-        println!("Builds the application for the backend (flex, the fast CPU backend, by default), then runs it:\n");
+        println!(
+            "Builds the application for the backend (flex, the fast CPU backend, by default), then runs it:\n"
+        );
     }
     let program = build(&how)?;
     let mut command = Command::new(&program);
-    // Tells the application that it runs under xtask, for the command that it prints to resume a run.
+    // Tells the application that it runs under xtask, for the command that it prints to resume a
+    // run.
     command.arg(verb).args(app).env("FLOW_GRPO_XTASK", "1");
     replaced_by(&mut command).with_context(|| format!("cannot run {program}"))
 }
@@ -181,7 +206,15 @@ fn replaced_by(command: &mut Command) -> std::io::Result<ExitCode> {
 pub fn build(how: &Build) -> Result<String> {
     let mut command = cargo();
     let features = how.features()?.join(",");
-    command.args(["build", "--quiet", "--package", "flow-grpo", "--no-default-features", "--features", &features]);
+    command.args([
+        "build",
+        "--quiet",
+        "--package",
+        "flow-grpo",
+        "--no-default-features",
+        "--features",
+        &features,
+    ]);
     if how.backend == Backend::Cuda && std::env::var_os("CUDARC_CUDA_VERSION").is_none() {
         // A build machine that is told the CUDA version of the run needs no CUDA toolkit.
         command.env("CUDARC_CUDA_VERSION", "13000");
@@ -199,7 +232,9 @@ pub fn cargo() -> Command {
 
 /// Runs a command that must succeed.
 pub fn succeed(command: &mut Command, otherwise: &str) -> Result<()> {
-    let status = command.status().with_context(|| format!("cannot run {}", command.get_program().to_string_lossy()))?;
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {}", command.get_program().to_string_lossy()))?;
     ensure!(status.success(), "{otherwise} ({status})");
     Ok(())
 }
@@ -209,16 +244,25 @@ mod tests {
     use super::*;
 
     fn of(args: &[&str]) -> Split {
-        split(&args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>()).expect("a known backend")
+        split(&args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>())
+            .expect("a known backend")
     }
 
     #[test]
     fn backend_and_precision_are_ours_and_the_rest_is_the_applications() {
-        let Split { build, app } = of(&["--set", "a=b", "--backend", "ndarray", "--resume", "runs/x"]);
+        let Split { build, app } =
+            of(&["--set", "a=b", "--backend", "ndarray", "--resume", "runs/x"]);
         assert_eq!(build, Build::of(Backend::Ndarray));
         assert_eq!(app, ["--set", "a=b", "--resume", "runs/x"]);
         let split = of(&["--backend=cuda", "--precision=bf16", "--without", "fusion"]);
-        assert_eq!(split.build, Build { backend: Backend::Cuda, precision: Precision::Bf16, without: vec![Speedup::Fusion] });
+        assert_eq!(
+            split.build,
+            Build {
+                backend: Backend::Cuda,
+                precision: Precision::Bf16,
+                without: vec![Speedup::Fusion]
+            }
+        );
         assert!(split.app.is_empty());
     }
 
@@ -227,11 +271,23 @@ mod tests {
         let features = |build: &Build| build.features().expect("a build that exists").join(" ");
         let cuda = Build::of(Backend::Cuda);
         assert_eq!(features(&cuda), "cuda fusion autotune");
-        assert_eq!(features(&Build { without: vec![Speedup::Fusion], ..cuda.clone() }), "cuda autotune");
+        assert_eq!(
+            features(&Build { without: vec![Speedup::Fusion], ..cuda.clone() }),
+            "cuda autotune"
+        );
         assert_eq!(features(&Build::of(Backend::Flex)), "flex");
-        assert_eq!(features(&Build { precision: Precision::Fp16, ..cuda.clone() }), "cuda fp16 fusion autotune");
-        assert!(Build { precision: Precision::Fp16, ..Build::of(Backend::Flex) }.features().is_err());
-        assert!(Build { backend: Backend::Flex, ..Build { without: vec![Speedup::Fusion], ..cuda } }.features().is_err());
+        assert_eq!(
+            features(&Build { precision: Precision::Fp16, ..cuda.clone() }),
+            "cuda fp16 fusion autotune"
+        );
+        assert!(
+            Build { precision: Precision::Fp16, ..Build::of(Backend::Flex) }.features().is_err()
+        );
+        assert!(
+            Build { backend: Backend::Flex, ..Build { without: vec![Speedup::Fusion], ..cuda } }
+                .features()
+                .is_err()
+        );
     }
 
     #[test]
@@ -242,10 +298,18 @@ mod tests {
 
     #[test]
     fn an_unknown_or_missing_choice_is_refused_with_the_choices() {
-        let refused =
-            |args: &[&str]| split(&args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>()).expect_err("no such choice");
-        assert_eq!(refused(&["--backend", "tpu"]).to_string(), "--backend tpu: choose flex, ndarray, wgpu, cuda");
+        let refused = |args: &[&str]| {
+            split(&args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>())
+                .expect_err("no such choice")
+        };
+        assert_eq!(
+            refused(&["--backend", "tpu"]).to_string(),
+            "--backend tpu: choose flex, ndarray, wgpu, cuda"
+        );
         assert!(refused(&["--backend"]).to_string().contains("choose flex"));
-        assert_eq!(refused(&["--precision=f16"]).to_string(), "--precision f16: choose f32, bf16, fp16");
+        assert_eq!(
+            refused(&["--precision=f16"]).to_string(),
+            "--precision f16: choose f32, bf16, fp16"
+        );
     }
 }

@@ -17,13 +17,26 @@ pub fn build() -> Result<()> {
         if !program.exists() {
             println!("installing {tool} {version} into {TOOLS}");
             let mut install = cargo();
-            install.args(["install", "--quiet", "--locked", "--root", TOOLS, "--version", version, tool]);
+            install.args([
+                "install",
+                "--quiet",
+                "--locked",
+                "--root",
+                TOOLS,
+                "--version",
+                version,
+                tool,
+            ]);
             install.env("CARGO_TARGET_DIR", "target/tools-build");
             succeed(&mut install, "the tool does not install")?;
         }
     }
     let tools = Path::new(TOOLS).join("bin").canonicalize()?;
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths(std::iter::once(tools.clone()).chain(std::env::split_paths(&path)))?;
-    succeed(Command::new(tools.join("mdbook")).args(["build", "book"]).env("PATH", path), "the book does not build")
+    let path =
+        std::env::join_paths(std::iter::once(tools.clone()).chain(std::env::split_paths(&path)))?;
+    succeed(
+        Command::new(tools.join("mdbook")).args(["build", "book"]).env("PATH", path),
+        "the book does not build",
+    )
 }

@@ -71,15 +71,20 @@ fn clippy() -> Result<()> {
     )
 }
 
-/// Checks licences and sources of the dependencies of every backend, if cargo-deny is installed. Advisories,
-/// which change by the day and need the network, are left to `cargo deny check advisories`.
+/// Checks licences and sources of the dependencies of every backend, if cargo-deny is installed.
+/// Advisories, which change by the day and need the network, are left to `cargo deny check
+/// advisories`.
 fn deny() -> Result<()> {
-    let installed = cargo().args(["deny", "--version"]).output().is_ok_and(|output| output.status.success());
+    let installed =
+        cargo().args(["deny", "--version"]).output().is_ok_and(|output| output.status.success());
     if !installed {
         println!("skipped: cargo-deny is not installed (cargo install cargo-deny)");
         return Ok(());
     }
-    succeed(cargo().args(["deny", "check", "licenses", "bans", "sources"]), "a dependency breaks deny.toml")
+    succeed(
+        cargo().args(["deny", "check", "licenses", "bans", "sources"]),
+        "a dependency breaks deny.toml",
+    )
 }
 
 fn docs() -> Result<()> {
@@ -100,10 +105,13 @@ fn smoke() -> Result<()> {
         std::fs::remove_dir_all(directory)?;
     }
     let run = directory.join("toy");
-    let flow_grpo = |args: &[&str]| succeed(Command::new(&program).args(args), "the application failed");
+    let flow_grpo =
+        |args: &[&str]| succeed(Command::new(&program).args(args), "the application failed");
     flow_grpo(&["train", "--preset", "toy-2d", "--out", &run.to_string_lossy()])?;
     for file in ["metrics.jsonl", "curves.svg", "report.html", "policy.safetensors"] {
-        let size = std::fs::metadata(run.join(file)).with_context(|| format!("the run left no {file}"))?.len();
+        let size = std::fs::metadata(run.join(file))
+            .with_context(|| format!("the run left no {file}"))?
+            .len();
         ensure!(size > 0, "the run left an empty {file}");
     }
     let picture = directory.join("samples.png");

@@ -51,7 +51,8 @@ enum Verb {
     /// Draw the book's computed figure.
     #[command(disable_help_flag = true)]
     Figure(AppArgs),
-    /// Measure a machine: the parts, how an epoch grows, the main jobs from start to end. For a GPU: --backend cuda.
+    /// Measure a machine: the parts, how an epoch grows, the main jobs from start to end. For a
+    /// GPU: --backend cuda.
     Measure(measure::MeasureArgs),
     /// Whether two builds of the program compute the same numbers: `same OLD NEW`.
     Same(same::SameArgs),
@@ -59,7 +60,8 @@ enum Verb {
     Test(test::TestArgs),
     /// Format, clippy, docs, tests and book, cheapest first.
     Check,
-    /// Build the book into book/book; its tools are installed into target/tools if they are missing.
+    /// Build the book into book/book; its tools are installed into target/tools if they are
+    /// missing.
     Book,
     /// Run check and a smoke run of the application, as continuous integration does.
     Ci,

@@ -1,7 +1,9 @@
-//! Measures a machine in one command: the parts, the growth of an epoch, and the main jobs from start to end.
+//! Measures a machine in one command: the parts, the growth of an epoch, and the main jobs from
+//! start to end.
 //!
-//! Each stage leaves a log and its files in a directory. A finished stage is not run again, so the command
-//! can be interrupted and repeated; a stage that fails does not keep the others from running.
+//! Each stage leaves a log and its files in a directory. A finished stage is not run again, so the
+//! command can be interrupted and repeated; a stage that fails does not keep the others from
+//! running.
 
 use std::{
     fs::{self, File},
@@ -23,8 +25,8 @@ pub struct MeasureArgs {
     /// The directory of the results.
     #[arg(long)]
     out: PathBuf,
-    /// A Python with torch, numpy and safetensors, in which the same network is timed beside the parts. The
-    /// stages of SD3 also need accelerate, diffusers, peft and transformers.
+    /// A Python with torch, numpy and safetensors, in which the same network is timed beside the
+    /// parts. The stages of SD3 also need accelerate, diffusers, peft and transformers.
     #[arg(long, value_name = "PYTHON")]
     peer: Option<PathBuf>,
     /// A program built beforehand, for a machine without a toolchain.
@@ -33,11 +35,12 @@ pub struct MeasureArgs {
     /// Only these stages; may be repeated [default: all but the stages of SD3].
     #[arg(long, value_enum)]
     only: Vec<Stage>,
-    /// Adds the stages of Stable Diffusion 3.5 Medium at full size, with random weights: for a GPU of 24 GB
-    /// or more, and 8 GB of disk.
+    /// Adds the stages of Stable Diffusion 3.5 Medium at full size, with random weights: for a GPU
+    /// of 24 GB or more, and 8 GB of disk.
     #[arg(long, conflicts_with = "only")]
     sd3: bool,
-    /// Peak speed of the machine's matrix products, in TFLOP/s: the table of SD3 then shows the share that is reached.
+    /// Peak speed of the machine's matrix products, in TFLOP/s: the table of SD3 then shows the
+    /// share that is reached.
     #[arg(long, value_name = "TFLOPS")]
     peak: Option<f64>,
 }
@@ -59,8 +62,8 @@ enum Stage {
     Train64,
     /// Writes Stable Diffusion 3.5 Medium with random weights, without T5.
     Sd3Model,
-    /// Denoising step, trained transition, update and decoder of SD3.5 Medium at 512 x 512 pixels, beside
-    /// diffusers and PEFT if there is a peer.
+    /// Denoising step, trained transition, update and decoder of SD3.5 Medium at 512 x 512 pixels,
+    /// beside diffusers and PEFT if there is a peer.
     Sd3,
     /// Two epochs of training SD3.5 Medium, with a reward that needs no other model.
     Sd3Train,
@@ -70,7 +73,11 @@ impl Stage {
     /// The stages that run by default.
     fn usual(sd3: bool) -> Vec<Self> {
         let of_sd3 = [Self::Sd3Model, Self::Sd3, Self::Sd3Train];
-        Self::value_variants().iter().copied().filter(|stage| sd3 || !of_sd3.contains(stage)).collect()
+        Self::value_variants()
+            .iter()
+            .copied()
+            .filter(|stage| sd3 || !of_sd3.contains(stage))
+            .collect()
     }
 
     fn name(self) -> String {
@@ -81,8 +88,14 @@ impl Stage {
     fn command(self, args: &MeasureArgs, file: impl Fn(&str) -> String) -> Vec<String> {
         let parts = |more: &[&str]| {
             let output = file(&format!("{}.json", self.name()));
-            let peer = args.peer.iter().flat_map(|peer| ["--peer".to_owned(), peer.to_string_lossy().into_owned()]);
-            let fixed = ["bench", "--output", &output].into_iter().chain(more.iter().copied()).map(str::to_owned);
+            let peer = args
+                .peer
+                .iter()
+                .flat_map(|peer| ["--peer".to_owned(), peer.to_string_lossy().into_owned()]);
+            let fixed = ["bench", "--output", &output]
+                .into_iter()
+                .chain(more.iter().copied())
+                .map(str::to_owned);
             fixed.chain(peer).collect()
         };
         let run = |verb: &str, preset: &str, base: Option<String>| {
@@ -90,8 +103,13 @@ impl Stage {
             if Path::new(&directory).join("config.toml").exists() {
                 return [verb, "--resume", &directory].map(str::to_owned).to_vec();
             }
-            let setting = base.into_iter().flat_map(|base| ["--set".to_owned(), format!("base={base}")]);
-            [verb, "--preset", preset, "--out", &directory].map(str::to_owned).into_iter().chain(setting).collect()
+            let setting =
+                base.into_iter().flat_map(|base| ["--set".to_owned(), format!("base={base}")]);
+            [verb, "--preset", preset, "--out", &directory]
+                .map(str::to_owned)
+                .into_iter()
+                .chain(setting)
+                .collect()
         };
         match self {
             Self::Parts => parts(&[]),
@@ -104,13 +122,21 @@ impl Stage {
                 run("train", "shapes-64", Some(base))
             }
             Self::Sd3Model => {
-                let fixed = ["init-random", "--like", "sd35-medium", "--without-t5", "--out"].map(str::to_owned);
+                let fixed = ["init-random", "--like", "sd35-medium", "--without-t5", "--out"]
+                    .map(str::to_owned);
                 fixed.into_iter().chain([file(&self.name())]).collect()
             }
             Self::Sd3 => {
-                let peak = args.peak.iter().flat_map(|peak| ["--peak".to_owned(), peak.to_string()]);
+                let peak =
+                    args.peak.iter().flat_map(|peak| ["--peak".to_owned(), peak.to_string()]);
                 let compile = args.peer.iter().map(|_| "--compile".to_owned());
-                let fixed = parts(&["--model", &file(&Self::Sd3Model.name()), "--recompute", "--repetitions", "3"]);
+                let fixed = parts(&[
+                    "--model",
+                    &file(&Self::Sd3Model.name()),
+                    "--recompute",
+                    "--repetitions",
+                    "3",
+                ]);
                 fixed.into_iter().chain(peak).chain(compile).collect()
             }
             Self::Sd3Train => {
@@ -127,7 +153,8 @@ impl Stage {
                     &format!("prompts.validation={prompts}"),
                 ]
                 .map(str::to_owned);
-                let settings = settings.into_iter().flat_map(|setting| ["--set".to_owned(), setting]);
+                let settings =
+                    settings.into_iter().flat_map(|setting| ["--set".to_owned(), setting]);
                 let run = run("train", "sd35m-ocr-1gpu", Some(file(&Self::Sd3Model.name())));
                 let resumes = run.contains(&"--resume".to_owned());
                 run.into_iter().chain(settings.filter(|_| !resumes)).collect()
@@ -137,8 +164,7 @@ impl Stage {
 }
 
 /// Prompts of the SD3 training; their content does not affect the time.
-const PROMPTS: &str =
-    "a photo of a cat\na photo of two clocks on a wall\na red bus in front of a bakery\na dog under a green umbrella\n";
+const PROMPTS: &str = "a photo of a cat\na photo of two clocks on a wall\na red bus in front of a bakery\na dog under a green umbrella\n";
 
 /// Runs the stages; fails if one of them fails.
 pub fn measure(args: &MeasureArgs) -> Result<ExitCode> {
@@ -158,11 +184,16 @@ pub fn measure(args: &MeasureArgs) -> Result<ExitCode> {
             continue;
         }
         let log = args.out.join(format!("{name}.log"));
-        let command = stage.command(args, |file| args.out.join(file).to_string_lossy().into_owned());
+        let command =
+            stage.command(args, |file| args.out.join(file).to_string_lossy().into_owned());
         println!("{name:<12} {} {}; see {}", program, command.join(" "), log.display());
         let started = Instant::now();
         let succeeded = logged(&program, &command, &log)?;
-        println!("{name:<12} {} after {:.0} s", if succeeded { "done" } else { "FAILED" }, started.elapsed().as_secs_f64());
+        println!(
+            "{name:<12} {} after {:.0} s",
+            if succeeded { "done" } else { "FAILED" },
+            started.elapsed().as_secs_f64()
+        );
         if succeeded {
             fs::write(&done, "").with_context(|| format!("cannot write {}", done.display()))?;
         }
@@ -196,8 +227,12 @@ mod tests {
     fn training_at_64_pixels_starts_from_the_base_that_was_trained_before_it() {
         let args = Line::parse_from(["measure", "--out", "d", "--peer", "py"]).measure;
         let command = |stage: Stage| stage.command(&args, |file| format!("d/{file}")).join(" ");
-        assert_eq!(command(Stage::Pretrain64), "pretrain --preset shapes-64-base --out d/pretrain64");
-        let train = "train --preset shapes-64 --out d/train64 --set base=d/pretrain64/base.safetensors";
+        assert_eq!(
+            command(Stage::Pretrain64),
+            "pretrain --preset shapes-64-base --out d/pretrain64"
+        );
+        let train =
+            "train --preset shapes-64 --out d/train64 --set base=d/pretrain64/base.safetensors";
         assert_eq!(command(Stage::Train64), train);
         assert_eq!(command(Stage::Parts), "bench --output d/parts.json --peer py");
     }
@@ -206,12 +241,16 @@ mod tests {
     fn the_stages_of_sd3_are_for_who_asks() {
         assert!(!Stage::usual(false).contains(&Stage::Sd3));
         assert_eq!(Stage::usual(true), Stage::value_variants());
-        let args = Line::parse_from(["measure", "--out", "d", "--peer", "py", "--sd3", "--peak", "989"]).measure;
+        let args =
+            Line::parse_from(["measure", "--out", "d", "--peer", "py", "--sd3", "--peak", "989"])
+                .measure;
         let command = |stage: Stage| stage.command(&args, |file| format!("d/{file}")).join(" ");
         let bench = "bench --output d/sd3.json --model d/sd3-model --recompute --repetitions 3 --peer py --peak 989 --compile";
         assert_eq!(command(Stage::Sd3), bench);
         let train = command(Stage::Sd3Train);
-        assert!(train.starts_with("train --preset sd35m-ocr-1gpu --out d/sd3-train --set base=d/sd3-model --set rewards="));
+        assert!(train.starts_with(
+            "train --preset sd35m-ocr-1gpu --out d/sd3-train --set base=d/sd3-model --set rewards="
+        ));
         assert!(train.ends_with("--set prompts.validation=d/prompts.txt"));
     }
 
@@ -221,7 +260,8 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("measure-{}", std::process::id()));
         fs::create_dir_all(directory.join("train")).expect("a directory");
         fs::write(directory.join("train/config.toml"), "").expect("a file");
-        let command = Stage::Train.command(&args, |file| directory.join(file).to_string_lossy().into_owned());
+        let command =
+            Stage::Train.command(&args, |file| directory.join(file).to_string_lossy().into_owned());
         assert_eq!(command, ["train", "--resume", &directory.join("train").to_string_lossy()]);
         fs::remove_dir_all(directory).expect("removed");
     }

@@ -1,6 +1,8 @@
-//! Whether two builds of the program compute the same: a dozen small runs by both, their metrics and weights compared.
+//! Whether two builds of the program compute the same: a dozen small runs by both, their metrics
+//! and weights compared.
 //!
-//! For a change that is to change no number: `cargo xtask same OLD NEW` with the program built before and after it.
+//! For a change that is to change no number: `cargo xtask same OLD NEW` with the program built
+//! before and after it.
 
 use std::{
     path::{Path, PathBuf},
@@ -50,7 +52,12 @@ const RUNS: [Run; 12] = [
     train(
         "toy, latents on the host, guided",
         "toy-2d",
-        &["epochs=3", "grpo.rollout.trajectories=host", "grpo.rollout.guidance=2.0", "evaluation_guidance=1.5"],
+        &[
+            "epochs=3",
+            "grpo.rollout.trajectories=host",
+            "grpo.rollout.guidance=2.0",
+            "evaluation_guidance=1.5",
+        ],
     ),
     train("shapes", "shapes", SMALL),
     train(
@@ -146,7 +153,12 @@ const RUNS: [Run; 12] = [
             "grpo.cool_down=0",
         ],
     ),
-    Run { name: "pre-training, plane", verb: "pretrain", preset: "toy-2d-base", settings: &["steps=30", "warm_up=2"] },
+    Run {
+        name: "pre-training, plane",
+        verb: "pretrain",
+        preset: "toy-2d-base",
+        settings: &["steps=30", "warm_up=2"],
+    },
     Run {
         name: "pre-training, shapes",
         verb: "pretrain",
@@ -155,8 +167,14 @@ const RUNS: [Run; 12] = [
     },
 ];
 
-const SMALL: &[&str] =
-    &["epochs=2", "evaluation_samples=4", "grpo.groups=4", "grpo.group_size=4", "grpo.warm_up=0", "grpo.cool_down=0"];
+const SMALL: &[&str] = &[
+    "epochs=2",
+    "evaluation_samples=4",
+    "grpo.groups=4",
+    "grpo.group_size=4",
+    "grpo.warm_up=0",
+    "grpo.cool_down=0",
+];
 
 /// What says when, where and how fast, and so differs between runs that compute the same.
 const NO_NUMBER_OF_THE_RUN: [&str; 2] = ["time", "event"];
@@ -166,7 +184,8 @@ const NO_NUMBER_OF_THE_RUN: [&str; 2] = ["time", "event"];
 /// # Errors
 /// If a run fails, or with the list of runs that differ.
 pub fn same(args: &SameArgs) -> Result<()> {
-    let programs = [&args.before, &args.after].map(|path| path.canonicalize().with_context(|| path.display().to_string()));
+    let programs = [&args.before, &args.after]
+        .map(|path| path.canonicalize().with_context(|| path.display().to_string()));
     let [before, after] = programs;
     let (before, after) = (before?, after?);
     let directory = std::env::temp_dir().join(format!("flow-grpo-same-{}", std::process::id()));
@@ -183,8 +202,15 @@ pub fn same(args: &SameArgs) -> Result<()> {
             }
         }
     }
-    ensure!(different.is_empty(), "{} of {} runs differ; they are in {}", different.len(), RUNS.len(), directory.display());
-    std::fs::remove_dir_all(&directory).with_context(|| format!("cannot remove {}", directory.display()))
+    ensure!(
+        different.is_empty(),
+        "{} of {} runs differ; they are in {}",
+        different.len(),
+        RUNS.len(),
+        directory.display()
+    );
+    std::fs::remove_dir_all(&directory)
+        .with_context(|| format!("cannot remove {}", directory.display()))
 }
 
 impl Run {
@@ -192,9 +218,15 @@ impl Run {
         let mut command = Command::new(program);
         command.args([self.verb, "--preset", self.preset]).arg("--out").arg(out);
         command.args(self.settings.iter().flat_map(|setting| ["--set", setting]));
-        let output = command.output().with_context(|| format!("cannot run {}", program.display()))?;
+        let output =
+            command.output().with_context(|| format!("cannot run {}", program.display()))?;
         if !output.status.success() {
-            bail!("{}: {} fails:\n{}", self.name, program.display(), String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "{}: {} fails:\n{}",
+                self.name,
+                program.display(),
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         Ok(())
     }
@@ -220,14 +252,17 @@ fn metrics(run: &Path) -> Result<Vec<Value>> {
     let path = run.join("metrics.jsonl");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let lines = text.lines().map(serde_json::from_str::<Value>).collect::<Result<Vec<_>, _>>()?;
-    let numbers = lines.into_iter().filter(|line| line["event"] != "start" && line["event"] != "end").map(|mut line| {
-        if let Some(line) = line.as_object_mut() {
-            for key in NO_NUMBER_OF_THE_RUN {
-                line.remove(key);
+    let numbers = lines
+        .into_iter()
+        .filter(|line| line["event"] != "start" && line["event"] != "end")
+        .map(|mut line| {
+            if let Some(line) = line.as_object_mut() {
+                for key in NO_NUMBER_OF_THE_RUN {
+                    line.remove(key);
+                }
             }
-        }
-        line
-    });
+            line
+        });
     Ok(numbers.collect())
 }
 

@@ -22,16 +22,23 @@ pub fn test(args: &TestArgs) -> Result<()> {
 
 /// Runs the tests on a backend.
 ///
-/// Packages are grouped by the backend they need: cargo unifies the features of the packages of one call, and
-/// the application refuses two backends in one build.
+/// Packages are grouped by the backend they need: cargo unifies the features of the packages of one
+/// call, and the application refuses two backends in one build.
 pub fn run(backend: Backend, filter: Option<&str>) -> Result<()> {
     let program = under_test(backend)?;
     let on_backend = ["--no-default-features", "--features", backend.feature()];
     let filter: Vec<&str> = filter.into_iter().collect();
     let call = |packages: &[&str], features: &[&str]| -> Result<()> {
         let mut command = cargo();
-        command.args(["test", "--quiet"]).args(packages.iter().flat_map(|package| ["--package", package])).args(features);
-        let status = command.args(&filter).env("FLOW_GRPO_BIN", &program).status().context("cannot run cargo")?;
+        command
+            .args(["test", "--quiet"])
+            .args(packages.iter().flat_map(|package| ["--package", package]))
+            .args(features);
+        let status = command
+            .args(&filter)
+            .env("FLOW_GRPO_BIN", &program)
+            .status()
+            .context("cannot run cargo")?;
         ensure!(status.success(), "tests of {} failed", packages.join(", "));
         Ok(())
     };
@@ -40,7 +47,8 @@ pub fn run(backend: Backend, filter: Option<&str>) -> Result<()> {
     call(&["tests"], &on_backend)
 }
 
-/// Builds the application for this backend and copies it to a place where the next build does not replace it.
+/// Builds the application for this backend and copies it to a place where the next build does not
+/// replace it.
 fn under_test(backend: Backend) -> Result<std::path::PathBuf> {
     let built = app::build(&Build::of(backend))?;
     let directory = std::path::Path::new("target/under-test");

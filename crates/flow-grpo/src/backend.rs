@@ -62,14 +62,17 @@ pub const PRECISION_NAME: &str = if cfg!(feature = "fp16") {
 };
 
 /// The precision of T5, whose activations exceed the range of f16 but not of bf16.
-pub const T5_PRECISION: FloatDType = if cfg!(feature = "fp16") { FloatDType::BF16 } else { PRECISION };
+pub const T5_PRECISION: FloatDType =
+    if cfg!(feature = "fp16") { FloatDType::BF16 } else { PRECISION };
 
-/// Whether the loss must be scaled, because gradients of layers underflow: f16 has no number below 6e-8.
+/// Whether the loss must be scaled, because gradients of layers underflow: f16 has no number below
+/// 6e-8.
 pub const SCALES_LOSS: bool = cfg!(feature = "fp16");
 
-/// The largest deviation of a replayed log-probability from the sampled one that rounding explains, in clip
-/// ranges. Peers report up to 5 in 16 bits (the book's chapter on metrics).
-pub const ON_POLICY_LIMIT: f64 = if cfg!(any(feature = "bf16", feature = "fp16")) { 10.0 } else { 1.0 };
+/// The largest deviation of a replayed log-probability from the sampled one that rounding explains,
+/// in clip ranges. Peers report up to 5 in 16 bits (the book's chapter on metrics).
+pub const ON_POLICY_LIMIT: f64 =
+    if cfg!(any(feature = "bf16", feature = "fp16")) { 10.0 } else { 1.0 };
 
 /// The backend with automatic differentiation on top.
 pub type Training = burn::backend::Autodiff<Plain>;

@@ -1,4 +1,5 @@
-//! Timing of the parts: named cases with median and spread, optionally beside the same network in PyTorch.
+//! Timing of the parts: named cases with median and spread, optionally beside the same network in
+//! PyTorch.
 
 use std::{
     collections::BTreeMap,
@@ -48,8 +49,8 @@ pub struct BenchArgs {
     /// The network to time: a checkpoint file or a built-in checkpoint.
     #[arg(long, default_value = "shapes-base")]
     checkpoint: String,
-    /// Instead of a checkpoint, times a network with random weights and the sizes of a preset of `pretrain`,
-    /// e.g. shapes-64-base.
+    /// Instead of a checkpoint, times a network with random weights and the sizes of a preset of
+    /// `pretrain`, e.g. shapes-64-base.
     #[arg(long, conflicts_with = "checkpoint")]
     pub preset: Option<String>,
     /// Images per repetition.
@@ -61,22 +62,23 @@ pub struct BenchArgs {
     /// Rounds; with a peer, its rounds alternate with ours.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// A Python with torch, numpy and safetensors: times the same network there, after checking that it
-    /// computes the same.
+    /// A Python with torch, numpy and safetensors: times the same network there, after checking
+    /// that it computes the same.
     #[arg(long, value_name = "PYTHON")]
     peer: Option<PathBuf>,
     /// The JSON file to write.
     #[arg(long)]
     output: Option<PathBuf>,
-    /// Instead of timing the parts, measures how the time and memory of an epoch grow with its groups and
-    /// steps: prints a table and writes this SVG file.
+    /// Instead of timing the parts, measures how the time and memory of an epoch grow with its
+    /// groups and steps: prints a table and writes this SVG file.
     #[arg(long, value_name = "SVG", conflicts_with_all = ["peer", "output"])]
     scale: Option<PathBuf>,
     #[command(flatten)]
     directory: DirectoryBenchArgs,
 }
 
-/// The network in PyTorch, as a Python script: reads the exchange file and prints seconds by case as JSON.
+/// The network in PyTorch, as a Python script: reads the exchange file and prints seconds by case
+/// as JSON.
 const PEER: &str = include_str!("../peer/dit.py");
 
 /// Seconds of every repetition, by case.
@@ -104,27 +106,39 @@ struct PeerTimes {
     seconds: Times,
 }
 
-/// Times all cases, prints a table and optionally writes JSON. `epoch` configures rollout and loss; `sizes`
-/// replaces the network of the checkpoint.
-pub fn bench(args: &BenchArgs, epoch: &TrainConfig, sizes: Option<Architecture>, device: &Device) -> Result<()> {
+/// Times all cases, prints a table and optionally writes JSON. `epoch` configures rollout and loss;
+/// `sizes` replaces the network of the checkpoint.
+pub fn bench(
+    args: &BenchArgs,
+    epoch: &TrainConfig,
+    sizes: Option<Architecture>,
+    device: &Device,
+) -> Result<()> {
     if let Some(model) = &args.directory.model {
         let (peer, output) = (args.peer.as_deref(), args.output.as_deref());
         return bench_sd3::bench(&args.directory, model, args.repetitions, peer, output, device);
     }
     let (card, network) = match sizes {
         Some(architecture) => {
-            let card = Card { architecture, vocabulary: Vocabulary::new(shapes::vocabulary()), made_by: String::new() };
+            let card = Card {
+                architecture,
+                vocabulary: Vocabulary::new(shapes::vocabulary()),
+                made_by: String::new(),
+            };
             let network = AnyNetwork::init(&card, 1, device);
             (card, network)
         }
         None => AnyNetwork::load(&open_checkpoint(&args.checkpoint)?, device)?,
     };
-    let AnyNetwork::Dit(network) = network else { bail!("it is not a transformer, and only that is timed") };
+    let AnyNetwork::Dit(network) = network else {
+        bail!("it is not a transformer, and only that is timed")
+    };
     if let Some(plot) = &args.scale {
         return scale(epoch, &card, &network, plot, device);
     }
     let bench = Bench::new(card, *network, epoch, args.pictures as usize, device)?;
-    let exchange = std::env::temp_dir().join(format!("flow-grpo-bench-{}.safetensors", std::process::id()));
+    let exchange =
+        std::env::temp_dir().join(format!("flow-grpo-bench-{}.safetensors", std::process::id()));
     let (mut ours, mut peer) = (Times::new(), None);
     if args.peer.is_some() {
         bench.write_exchange(&exchange)?;
@@ -141,7 +155,8 @@ pub fn bench(args: &BenchArgs, epoch: &TrainConfig, sizes: Option<Architecture>,
         }
     }
     if args.peer.is_some() {
-        std::fs::remove_file(&exchange).with_context(|| format!("cannot remove {}", exchange.display()))?;
+        std::fs::remove_file(&exchange)
+            .with_context(|| format!("cannot remove {}", exchange.display()))?;
     }
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
@@ -156,7 +171,8 @@ pub fn bench(args: &BenchArgs, epoch: &TrainConfig, sizes: Option<Architecture>,
     output::print(report.table())?;
     if let Some(path) = &args.output {
         let json = serde_json::to_string_pretty(&report)? + "\n";
-        write_atomically(path, json.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+        write_atomically(path, json.as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
@@ -178,17 +194,30 @@ struct Bench {
     kl_weight: f64,
 }
 
-/// Images per forward pass, and per forward and backward pass, that are fastest on a CPU. A GPU takes all
-/// images at once.
+/// Images per forward pass, and per forward and backward pass, that are fastest on a CPU. A GPU
+/// takes all images at once.
 const FORWARD_BATCH: usize = 16;
 const TRAIN_BATCH: usize = 8;
 
 impl Bench {
-    fn new(card: Card, network: Dit<Plain>, epoch: &TrainConfig, pictures: usize, device: &Device) -> Result<Self> {
+    fn new(
+        card: Card,
+        network: Dit<Plain>,
+        epoch: &TrainConfig,
+        pictures: usize,
+        device: &Device,
+    ) -> Result<Self> {
         let prompts = card.encode(&shapes::prompts(Split::Train).prompts)?;
-        let rows: Vec<Row> = (0..pictures).map(|i| Row { prompt: i * 7 % prompts.len(), sample: i }).collect();
-        let keys = |purpose| rows.iter().map(|row| Key::new(1, purpose).row(row.prompt, row.sample)).collect::<Vec<Key>>();
-        let Objective::Clipped(objective) = epoch.grpo.objective else { bail!("bench times the clipped objective") };
+        let rows: Vec<Row> =
+            (0..pictures).map(|i| Row { prompt: i * 7 % prompts.len(), sample: i }).collect();
+        let keys = |purpose| {
+            rows.iter()
+                .map(|row| Key::new(1, purpose).row(row.prompt, row.sample))
+                .collect::<Vec<Key>>()
+        };
+        let Objective::Clipped(objective) = epoch.grpo.objective else {
+            bail!("bench times the clipped objective")
+        };
         let sampler = epoch.grpo.rollout.sampler()?;
         Ok(Self {
             data: normal::<Plain>(&keys(Purpose::Pretraining), card.latent_shape(), device),
@@ -196,7 +225,12 @@ impl Bench {
             times: (0..pictures).map(|i| (i as f32 + 0.5) / pictures as f32).collect(),
             workers: Workers::new(backend::workers()).context("cannot start worker threads")?,
             device: device.clone(),
-            algorithm: Clipped::new(objective, epoch.grpo.rollout.log_prob, epoch.grpo.trained_steps, &sampler),
+            algorithm: Clipped::new(
+                objective,
+                epoch.grpo.rollout.log_prob,
+                epoch.grpo.trained_steps,
+                &sampler,
+            ),
             kl_weight: objective.kl_weight,
             sampler,
             card,
@@ -211,8 +245,10 @@ impl Bench {
     fn round(&self, repetitions: u32, times: &mut Times) {
         let gradient = self.loss_and_gradient().1;
         let weights = Parameters::of(&self.network);
-        let optimizer = AdamW::<Plain>::new(OPTIMIZER, &weights)
-            .with_muon(MuonConfig { learning_rate: 1e-3, momentum: 0.9 }, self.trained.matrices(&self.network, "blocks."));
+        let optimizer = AdamW::<Plain>::new(OPTIMIZER, &weights).with_muon(
+            MuonConfig { learning_rate: 1e-3, momentum: 0.9 },
+            self.trained.matrices(&self.network, "blocks."),
+        );
         let images = self.card.pixels().decode(self.data.clone());
         let trajectories = self.rollout();
         let cases: [(&str, &dyn Fn()); 7] = [
@@ -222,11 +258,17 @@ impl Bench {
             ("sampler alone", &|| drop(read(self.sampler_alone()))),
             ("replay of a step", &|| drop(self.replay(&trajectories))),
             ("update", &|| {
-                std::hint::black_box(optimizer.clone().update(&weights, &gradient, 1.0).parameters.norm());
+                std::hint::black_box(
+                    optimizer.clone().update(&weights, &gradient, 1.0).parameters.norm(),
+                );
             }),
             ("verifier", &|| {
                 for (image, row) in images.iter().zip(&self.rows) {
-                    let metadata = self.prompts[row.prompt].prompt.metadata.as_ref().expect("training prompts have metadata");
+                    let metadata = self.prompts[row.prompt]
+                        .prompt
+                        .metadata
+                        .as_ref()
+                        .expect("training prompts have metadata");
                     std::hint::black_box(shapes::verify(image, metadata));
                 }
             }),
@@ -249,11 +291,17 @@ impl Bench {
     /// Ranges of images, one per pass.
     fn batches(&self, size: usize) -> Vec<std::ops::Range<usize>> {
         let size = self.batch(size);
-        (0..self.rows.len()).step_by(size).map(|from| from..(from + size).min(self.rows.len())).collect()
+        (0..self.rows.len())
+            .step_by(size)
+            .map(|from| from..(from + size).min(self.rows.len()))
+            .collect()
     }
 
     fn conditions(&self, range: &std::ops::Range<usize>) -> Vec<TokenIds> {
-        self.rows[range.clone()].iter().map(|row| self.prompts[row.prompt].condition.clone()).collect()
+        self.rows[range.clone()]
+            .iter()
+            .map(|row| self.prompts[row.prompt].condition.clone())
+            .collect()
     }
 
     fn time(&self, range: &std::ops::Range<usize>) -> Tensor<Plain, 1> {
@@ -262,26 +310,42 @@ impl Bench {
 
     /// The velocity of all images, `[B, C, H, W]`.
     fn velocity(&self) -> Tensor<Plain, 4> {
-        let jobs = self.batches(FORWARD_BATCH).into_iter().map(|range| (self.network.clone(), range)).collect();
+        let jobs = self
+            .batches(FORWARD_BATCH)
+            .into_iter()
+            .map(|range| (self.network.clone(), range))
+            .collect();
         let part = |(network, range): (Dit<Plain>, std::ops::Range<usize>)| {
-            network.velocity(self.noise.clone().slice([range.clone()]), self.time(&range), &self.conditions(&range))
+            network.velocity(
+                self.noise.clone().slice([range.clone()]),
+                self.time(&range),
+                &self.conditions(&range),
+            )
         };
         Tensor::cat(self.workers.map(jobs, part).expect("nobody stops a measurement"), 0)
     }
 
     /// The mean flow-matching loss of all images and its gradient.
     fn loss_and_gradient(&self) -> (f64, Parameters<Plain>) {
-        let jobs = self.batches(TRAIN_BATCH).into_iter().map(|range| (self.network.clone(), range)).collect();
+        let jobs = self
+            .batches(TRAIN_BATCH)
+            .into_iter()
+            .map(|range| (self.network.clone(), range))
+            .collect();
         let parts = self.workers.map(jobs, |(network, range)| {
             let network: Dit<Training> = self.trained.with_graph(network);
-            let [data, noise] = [&self.data, &self.noise].map(|x| Tensor::from_inner(x.clone().slice([range.clone()])));
+            let [data, noise] = [&self.data, &self.noise]
+                .map(|x| Tensor::from_inner(x.clone().slice([range.clone()])));
             let time = Tensor::from_inner(self.time(&range));
-            let loss = flow_matching_loss(&network, data, noise, time, &self.conditions(&range)).sum() / self.rows.len() as f64;
+            let loss = flow_matching_loss(&network, data, noise, time, &self.conditions(&range))
+                .sum()
+                / self.rows.len() as f64;
             let gradient = self.trained.gradients(&network, loss.backward());
             (loss.into_scalar().elem::<f64>(), gradient)
         });
         let parts = parts.expect("nobody stops a measurement");
-        let sum = |a: (f64, Parameters<Plain>), b: (f64, Parameters<Plain>)| (a.0 + b.0, a.1.plus(&b.1));
+        let sum =
+            |a: (f64, Parameters<Plain>), b: (f64, Parameters<Plain>)| (a.0 + b.0, a.1.plus(&b.1));
         parts.into_iter().reduce(sum).expect("there is at least one picture")
     }
 
@@ -297,17 +361,23 @@ impl Bench {
             workers: &self.workers,
         };
         let keys = [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(1, purpose));
-        rollout.sample(&self.network, &self.prompts, &self.rows, keys, &self.device).expect("nobody stops a measurement")
+        rollout
+            .sample(&self.network, &self.prompts, &self.rows, keys, &self.device)
+            .expect("nobody stops a measurement")
     }
 
-    /// A rollout without the network: noise, steps and log-probabilities; returns the final latents.
+    /// A rollout without the network: noise, steps and log-probabilities; returns the final
+    /// latents.
     fn sampler_alone(&self) -> Tensor<Plain, 4> {
         let noise = |step: flow::Step| {
             let key = Key::new(1, Purpose::Step).step(step.index);
-            let keys: Vec<Key> = self.rows.iter().map(|row| key.row(row.prompt, row.sample)).collect();
+            let keys: Vec<Key> =
+                self.rows.iter().map(|row| key.row(row.prompt, row.sample)).collect();
             normal(&keys, self.card.latent_shape(), &self.device)
         };
-        self.sampler.trajectory(&Still, &[], self.noise.clone(), noise, Reduction::Mean).final_latent()
+        self.sampler
+            .trajectory(&Still, &[], self.noise.clone(), noise, Reduction::Mean)
+            .final_latent()
     }
 
     /// Forward and backward passes over the first step of every row, with the loss of Flow-GRPO.
@@ -326,9 +396,15 @@ impl Bench {
             workers: &self.workers,
         };
         let examples = (0..self.rows.len()).map(|row| Example { step: 0, row }).collect();
-        let others = Others { reference: (self.kl_weight > 0.0).then(|| self.network.clone()), old: None };
-        let outcome =
-            replay.gradient::<Training, Dit<Training>>(&self.algorithm, &InOnePiece, &self.network, &others, &[examples]);
+        let others =
+            Others { reference: (self.kl_weight > 0.0).then(|| self.network.clone()), old: None };
+        let outcome = replay.gradient::<Training, Dit<Training>>(
+            &self.algorithm,
+            &InOnePiece,
+            &self.network,
+            &others,
+            &[examples],
+        );
         outcome.expect("nobody stops a measurement").gradient
     }
 
@@ -344,8 +420,12 @@ impl Bench {
         for (id, values) in weights {
             tensors.insert(format!("weight.{}", names[&id]), values);
         }
-        let ids: Vec<f32> =
-            self.conditions(&(0..self.rows.len())).iter().flat_map(|ids| ids.to_vec()).map(|id| id as f32).collect();
+        let ids: Vec<f32> = self
+            .conditions(&(0..self.rows.len()))
+            .iter()
+            .flat_map(|ids| ids.to_vec())
+            .map(|id| id as f32)
+            .collect();
         let columns = ids.len() / self.rows.len();
         tensors.insert("ids".to_owned(), TensorData::new(ids, [self.rows.len(), columns]));
         tensors.insert("time".to_owned(), TensorData::from(self.times.as_slice()));
@@ -353,7 +433,9 @@ impl Bench {
         tensors.insert("noise".to_owned(), self.noise.to_data());
         tensors.insert("velocity".to_owned(), self.velocity().to_data());
         tensors.insert("loss".to_owned(), TensorData::from([loss as f32]));
-        let Architecture::Dit(sizes) = &self.card.architecture else { bail!("only a transformer is timed") };
+        let Architecture::Dit(sizes) = &self.card.architecture else {
+            bail!("only a transformer is timed")
+        };
         write_tensors(&tensors, ("sizes", serde_json::to_string(sizes)?), StoredAs::F32, path)?;
         Ok(())
     }
@@ -365,13 +447,24 @@ struct Still;
 impl VelocityField<Plain> for Still {
     type Condition = TokenIds;
 
-    fn velocity(&self, latent: Tensor<Plain, 4>, _time: Tensor<Plain, 1>, _conditions: &[TokenIds]) -> Tensor<Plain, 4> {
+    fn velocity(
+        &self,
+        latent: Tensor<Plain, 4>,
+        _time: Tensor<Plain, 1>,
+        _conditions: &[TokenIds],
+    ) -> Tensor<Plain, 4> {
         latent.zeros_like()
     }
 }
 
-const OPTIMIZER: AdamWConfig =
-    AdamWConfig { learning_rate: 1e-3, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.0, max_gradient_norm: 1.0 };
+const OPTIMIZER: AdamWConfig = AdamWConfig {
+    learning_rate: 1e-3,
+    beta1: 0.9,
+    beta2: 0.99,
+    epsilon: 1e-8,
+    weight_decay: 0.0,
+    max_gradient_norm: 1.0,
+};
 
 /// Reads a result and thereby waits for it: a GPU computes asynchronously.
 fn read(tensor: Tensor<Plain, 4>) -> TensorData {
@@ -415,7 +508,10 @@ pub fn spread(seconds: &[f64]) -> [f64; 3] {
 
 impl Report {
     fn table(&self) -> String {
-        let mut text = format!("{} on {}, {} threads, {} pictures\n\n", self.backend, self.machine, self.threads, self.pictures);
+        let mut text = format!(
+            "{} on {}, {} threads, {} pictures\n\n",
+            self.backend, self.machine, self.threads, self.pictures
+        );
         text += &format!("{:<20} {:>10} {:>21}", "case", "median", "smallest … largest");
         text += if self.peer.is_some() { "   PyTorch   ours / PyTorch\n" } else { "\n" };
         for (case, seconds) in &self.seconds {
@@ -432,9 +528,12 @@ impl Report {
         }
         if let Some(peer) = &self.peer {
             let list = |(name, value): (&String, String)| format!("{name} {value}");
-            let versions: Vec<String> = peer.versions.iter().map(|(name, version)| list((name, version.clone()))).collect();
-            let differences: Vec<String> = peer.differences.iter().map(|(name, d)| list((name, format!("{d:.1e}")))).collect();
-            text += &format!("peer: {}; differs by: {}\n", versions.join(", "), differences.join(", "));
+            let versions: Vec<String> =
+                peer.versions.iter().map(|(name, version)| list((name, version.clone()))).collect();
+            let differences: Vec<String> =
+                peer.differences.iter().map(|(name, d)| list((name, format!("{d:.1e}")))).collect();
+            text +=
+                &format!("peer: {}; differs by: {}\n", versions.join(", "), differences.join(", "));
         }
         text
     }
@@ -443,8 +542,9 @@ impl Report {
 /// The name of the processor, if known.
 pub fn machine() -> String {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model =
-        cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name.to_owned()));
+    let model = cpuinfo.lines().find_map(|line| {
+        line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name.to_owned())
+    });
     model.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }
 

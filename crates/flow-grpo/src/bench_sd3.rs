@@ -45,14 +45,15 @@ use crate::{
 /// Options of `bench` for a model directory.
 #[derive(Args, Clone, Debug)]
 pub struct DirectoryBenchArgs {
-    /// Instead of a checkpoint, times a model directory, e.g. of `init-random`: its denoising step, trained
-    /// transition, update and decoder.
+    /// Instead of a checkpoint, times a model directory, e.g. of `init-random`: its denoising step,
+    /// trained transition, update and decoder.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["checkpoint", "preset", "scale"])]
     pub model: Option<PathBuf>,
     /// Height and width of the images in pixels.
     #[arg(long, requires = "model", default_value_t = 512)]
     resolution: usize,
-    /// Images per batch; each size runs in its own process, and a size that does not fit is reported as such.
+    /// Images per batch; each size runs in its own process, and a size that does not fit is
+    /// reported as such.
     #[arg(long, requires = "model", value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16])]
     batch: Vec<usize>,
     /// Tokens per prompt: 77 of CLIP plus those of T5.
@@ -114,11 +115,16 @@ pub fn bench(
     output: Option<&Path>,
     device: &Device,
 ) -> Result<()> {
-    let directory = ModelDirectory::open::<Plain>(model, &Choices { without_t5: true, single_file: None }, device)?;
+    let directory = ModelDirectory::open::<Plain>(
+        model,
+        &Choices { without_t5: true, single_file: None },
+        device,
+    )?;
     let scale = directory.vae_config().scale();
     let side = args.resolution / scale;
-    let flop_per_row =
-        directory.transformer_config().flop_per_row([directory.transformer_config().in_channels, side, side], args.text_length);
+    let flop_per_row = directory
+        .transformer_config()
+        .flop_per_row([directory.transformer_config().in_channels, side, side], args.text_length);
     let mut report = Report {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         backend: backend::NAME.to_owned(),
@@ -132,7 +138,10 @@ pub fn bench(
         peer: None,
     };
     if let [batch] = args.batch[..] {
-        report.cases.insert(batch, Some(Bench::new(args, directory, &preset()?, batch, device)?.cases(repetitions)?));
+        report.cases.insert(
+            batch,
+            Some(Bench::new(args, directory, &preset()?, batch, device)?.cases(repetitions)?),
+        );
     } else {
         for &batch in &args.batch {
             report.cases.insert(batch, in_a_process(args, model, batch, repetitions)?);
@@ -148,11 +157,22 @@ pub fn bench(
 }
 
 /// Times one batch size in its own process, so that running out of memory ends only that process.
-fn in_a_process(args: &DirectoryBenchArgs, model: &Path, batch: usize, repetitions: u32) -> Result<Option<Cases>> {
-    let output = std::env::temp_dir().join(format!("flow-grpo-bench-{}-{batch}.json", std::process::id()));
+fn in_a_process(
+    args: &DirectoryBenchArgs,
+    model: &Path,
+    batch: usize,
+    repetitions: u32,
+) -> Result<Option<Cases>> {
+    let output =
+        std::env::temp_dir().join(format!("flow-grpo-bench-{}-{batch}.json", std::process::id()));
     let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
     command.arg("bench").arg("--model").arg(model).arg("--output").arg(&output);
-    command.args(["--resolution", &args.resolution.to_string(), "--text-length", &args.text_length.to_string()]);
+    command.args([
+        "--resolution",
+        &args.resolution.to_string(),
+        "--text-length",
+        &args.text_length.to_string(),
+    ]);
     command.args(["--batch", &batch.to_string(), "--repetitions", &repetitions.to_string()]);
     command.args(args.recompute.then_some("--recompute"));
     let status = command.stdout(Stdio::null()).status().context("cannot run this program")?;
@@ -160,24 +180,43 @@ fn in_a_process(args: &DirectoryBenchArgs, model: &Path, batch: usize, repetitio
         log(format!("batch {batch}: {status}; see above"));
         return Ok(None);
     }
-    let text = std::fs::read_to_string(&output).with_context(|| format!("cannot read {}", output.display()))?;
+    let text = std::fs::read_to_string(&output)
+        .with_context(|| format!("cannot read {}", output.display()))?;
     std::fs::remove_file(&output).with_context(|| format!("cannot remove {}", output.display()))?;
     let mut report: Report = serde_json::from_str(&text)?;
     Ok(report.cases.remove(&batch).flatten())
 }
 
-fn run_peer(python: &Path, args: &DirectoryBenchArgs, model: &Path, repetitions: u32) -> Result<serde_json::Value> {
+fn run_peer(
+    python: &Path,
+    args: &DirectoryBenchArgs,
+    model: &Path,
+    repetitions: u32,
+) -> Result<serde_json::Value> {
     let mut command = Command::new(python);
     command.arg("-c").arg(PEER).arg(model);
-    command.args(["--resolution", &args.resolution.to_string(), "--text-length", &args.text_length.to_string()]);
-    command.args(["--precision", backend::PRECISION_NAME, "--repetitions", &repetitions.to_string()]);
+    command.args([
+        "--resolution",
+        &args.resolution.to_string(),
+        "--text-length",
+        &args.text_length.to_string(),
+    ]);
+    command.args([
+        "--precision",
+        backend::PRECISION_NAME,
+        "--repetitions",
+        &repetitions.to_string(),
+    ]);
     command.args(["--device", if backend::ON_CPU { "cpu" } else { "cuda" }]);
     if backend::ON_CPU {
         command.args(["--threads", &backend::workers().to_string()]);
     }
     command.args(args.recompute.then_some("--recompute")).args(args.compile.then_some("--compile"));
     command.arg("--batch").args(args.batch.iter().map(ToString::to_string));
-    let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run {}", python.display()))?;
+    let output = command
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run {}", python.display()))?;
     ensure!(output.status.success(), "the peer failed ({}); its message is above", output.status);
     serde_json::from_slice(&output.stdout).context("the peer did not print what it should")
 }
@@ -209,7 +248,8 @@ impl<'a> Bench<'a> {
         let prompt = |seed: usize| {
             // The values of the features do not change the times.
             let features = |shape: &[usize]| {
-                let numbers = (0..shape.iter().product()).map(|i: usize| ((i * 31 + seed * 17) % 101) as f32 / 50.0 - 1.0);
+                let numbers = (0..shape.iter().product())
+                    .map(|i: usize| ((i * 31 + seed * 17) % 101) as f32 / 50.0 - 1.0);
                 Features::Held(TensorData::new(numbers.collect::<Vec<f32>>(), shape))
             };
             let text_shape = [args.text_length, sizes.joint_attention_dim];
@@ -218,10 +258,13 @@ impl<'a> Bench<'a> {
         };
         let pipeline = Sd3::open(directory, [args.resolution; 2], 1, None, device)?;
         let mut base = pipeline.transformer()?;
-        let Tuning::Lora(lora) = &preset.tuning else { unreachable!("the presets of a model directory train adapters") };
+        let Tuning::Lora(lora) = &preset.tuning else {
+            unreachable!("the presets of a model directory train adapters")
+        };
         let policy = Adapter::new(lora, &mut base, 1)?.attach(base.clone(), device)?;
         let shape = pipeline.latent_shape();
-        let keys = |purpose| (0..batch).map(|row| Key::new(1, purpose).row(row, 0)).collect::<Vec<Key>>();
+        let keys =
+            |purpose| (0..batch).map(|row| Key::new(1, purpose).row(row, 0)).collect::<Vec<Key>>();
         Ok(Self {
             args,
             base,
@@ -229,7 +272,10 @@ impl<'a> Bench<'a> {
             preset,
             conditions: (1..=batch).map(prompt).collect(),
             guidance: Guidance { unconditional: prompt(0), scale: GUIDANCE },
-            sampler: Sampler::new(GridKind::Sd3DoubleShift { shift: 3.0 }.grid(10)?, FlowSde::default()),
+            sampler: Sampler::new(
+                GridKind::Sd3DoubleShift { shift: 3.0 }.grid(10)?,
+                FlowSde::default(),
+            ),
             latents: normal::<Plain>(&keys(Purpose::Initial), shape, device),
             noise: normal::<Plain>(&keys(Purpose::Step), shape, device),
             workers: Workers::new(1)?,
@@ -241,8 +287,11 @@ impl<'a> Bench<'a> {
     fn denoise(&self) -> (Tensor<Plain, 4>, Tensor<Plain, 1>) {
         let (step, transition) = self.sampler.step(STEP);
         let field = self.guidance.around(self.policy.clone());
-        let policy =
-            transition.gaussian(self.latents.clone(), velocity_at(&field, self.latents.clone(), step, &self.conditions), step);
+        let policy = transition.gaussian(
+            self.latents.clone(),
+            velocity_at(&field, self.latents.clone(), step, &self.conditions),
+            step,
+        );
         let next = policy.sample(self.noise.clone());
         let log_prob = policy.log_prob(next.clone(), Reduction::Mean);
         (next, log_prob)
@@ -257,7 +306,8 @@ impl<'a> Bench<'a> {
         trajectory.latents[10] = Some(next);
         trajectory.log_probs[STEP] = Some(log_prob);
         let objective = ObjectiveConfig::default();
-        let algorithm = Clipped::new(objective, Reduction::Mean, TrainedSteps::AllButLast {}, &self.sampler);
+        let algorithm =
+            Clipped::new(objective, Reduction::Mean, TrainedSteps::AllButLast {}, &self.sampler);
         let batch = self.conditions.len();
         let replay = Replay {
             sampler: &self.sampler,
@@ -277,7 +327,13 @@ impl<'a> Bench<'a> {
         let differentiate: &dyn Differentiate<Training, Transformer<Training>, Embedding> =
             if self.args.recompute { &PartByPart } else { &InOnePiece };
         let outcome = || {
-            let outcome = replay.gradient(&algorithm, differentiate, &self.policy, &others, std::slice::from_ref(&examples));
+            let outcome = replay.gradient(
+                &algorithm,
+                differentiate,
+                &self.policy,
+                &others,
+                std::slice::from_ref(&examples),
+            );
             outcome.expect("nobody stops a measurement")
         };
         let gradient = outcome().gradient;
@@ -288,7 +344,9 @@ impl<'a> Bench<'a> {
             (CASES[0], &|| drop(self.denoise().1.into_data())),
             (CASES[1], &|| drop(outcome())),
             (CASES[2], &|| {
-                std::hint::black_box(optimizer.clone().update(&weights, &gradient, 1.0).parameters.norm());
+                std::hint::black_box(
+                    optimizer.clone().update(&weights, &gradient, 1.0).parameters.norm(),
+                );
             }),
             (CASES[3], &|| drop(decoder.decode(self.latents.clone()))),
         ];
@@ -305,7 +363,8 @@ impl<'a> Bench<'a> {
                 .collect();
             let [min, median, max] = spread(&seconds);
             log(format!("batch {batch}: {name} {median:.3} s"));
-            let peak_mib = if backend::ON_CPU { memory::peak_mib() } else { memory::gpu_used_mib() };
+            let peak_mib =
+                if backend::ON_CPU { memory::peak_mib() } else { memory::gpu_used_mib() };
             cases.insert(name.to_owned(), Some(Measured { median, min, max, peak_mib }));
         }
         Ok(cases)
@@ -316,7 +375,8 @@ impl Report {
     fn write(&self, output: Option<&Path>) -> Result<()> {
         let Some(path) = output else { return Ok(()) };
         let json = serde_json::to_string_pretty(self)? + "\n";
-        write_atomically(path, json.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+        write_atomically(path, json.as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     fn table(&self, peak: Option<f64>) -> String {
@@ -331,7 +391,11 @@ impl Report {
         );
         text += "batch  case           median     smallest … largest   peak MiB  TFLOP/s";
         text += if peak.is_some() { "  of peak" } else { "" };
-        text += if self.peer.is_some() { "   eager  ours/eager  compiled  ours/compiled\n" } else { "\n" };
+        text += if self.peer.is_some() {
+            "   eager  ours/eager  compiled  ours/compiled\n"
+        } else {
+            "\n"
+        };
         for (batch, cases) in &self.cases {
             let Some(cases) = cases else {
                 text += &format!("{batch:>5}  does not fit\n");
@@ -346,23 +410,32 @@ impl Report {
     }
 
     fn line(&self, batch: usize, name: &str, case: &Measured, peak: Option<f64>) -> String {
-        // Guidance doubles the rows. A transition is a forward pass, a backward pass of about twice the work,
-        // and the reference's forward pass.
+        // Guidance doubles the rows. A transition is a forward pass, a backward pass of about twice
+        // the work, and the reference's forward pass.
         let passes = match name {
             "denoise" => 2.0,
             "transition" => 2.0 * 3.0,
             _ => 0.0,
         };
         let rate = passes * batch as f64 * self.flop_per_row / case.median / 1e12;
-        let mut line = format!("{batch:>5}  {name:<12} {:>7.3} s  {:>8.3} … {:>7.3}", case.median, case.min, case.max);
+        let mut line = format!(
+            "{batch:>5}  {name:<12} {:>7.3} s  {:>8.3} … {:>7.3}",
+            case.median, case.min, case.max
+        );
         line += &case.peak_mib.map_or_else(|| format!("{:>11}", "-"), |peak| format!("{peak:>11}"));
         line += &if rate > 0.0 { format!("  {rate:>7.2}") } else { format!("  {:>7}", "-") };
         if let Some(peak) = peak {
-            line += &if rate > 0.0 { format!("  {:>5.1} %", 100.0 * rate / peak) } else { format!("  {:>7}", "-") };
+            line += &if rate > 0.0 {
+                format!("  {:>5.1} %", 100.0 * rate / peak)
+            } else {
+                format!("  {:>7}", "-")
+            };
         }
         for kind in ["eager", "compiled"] {
             let pointer = format!("/cases/{kind}/{batch}/{name}/median");
-            if let Some(theirs) = self.peer.as_ref().and_then(|peer| peer.pointer(&pointer)?.as_f64()) {
+            if let Some(theirs) =
+                self.peer.as_ref().and_then(|peer| peer.pointer(&pointer)?.as_f64())
+            {
                 line += &format!("  {theirs:>7.3} s  {:>7.2}", case.median / theirs);
             }
         }

@@ -53,11 +53,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Improve a base model by Flow-GRPO. Presets: shapes (default), shapes-64 (for a GPU), toy-2d; with
-    /// --model, for Stable Diffusion 3.5 Medium: sd35m-geneval, sd35m-ocr, sd35m-ocr-1gpu, sd35m-pickscore.
+    /// Improve a base model by Flow-GRPO. Presets: shapes (default), shapes-64 (for a GPU), toy-2d;
+    /// with --model, for Stable Diffusion 3.5 Medium: sd35m-geneval, sd35m-ocr, sd35m-ocr-1gpu,
+    /// sd35m-pickscore.
     Train(TrainArgs),
-    /// Train a base model by flow matching. Presets: shapes-base (default), shapes-64-base (for a GPU),
-    /// toy-2d-base.
+    /// Train a base model by flow matching. Presets: shapes-base (default), shapes-64-base (for a
+    /// GPU), toy-2d-base.
     Pretrain(RunArgs),
     /// Sample images for prompts.
     Sample(SampleArgs),
@@ -71,8 +72,8 @@ enum Verb {
     Compare(CompareArgs),
     /// Time the parts, optionally beside the same network in PyTorch.
     Bench(BenchArgs),
-    /// Write a model directory of the published size with random weights, for measurements without the
-    /// published weights.
+    /// Write a model directory of the published size with random weights, for measurements without
+    /// the published weights.
     InitRandom(InitRandomArgs),
     /// Draw the book's computed figure.
     Figure {
@@ -86,8 +87,8 @@ enum Verb {
 struct TrainArgs {
     #[command(flatten)]
     run: RunArgs,
-    /// A profile, applied to the preset: `flow_grpo` follows the reference code in every choice that the
-    /// paper leaves open.
+    /// A profile, applied to the preset: `flow_grpo` follows the reference code in every choice
+    /// that the paper leaves open.
     #[arg(long, conflicts_with = "resume")]
     profile: Option<String>,
     /// The base model: a model directory in the layout of diffusers, or a checkpoint; equivalent to
@@ -145,8 +146,8 @@ struct RunArgs {
     /// The directory of the run [default: runs/PRESET-SECONDS, the seconds since 1970].
     #[arg(long, conflicts_with = "resume")]
     out: Option<PathBuf>,
-    /// Resumes a run; `--set epochs=300` lengthens it, unless its learning rate has begun to fall. Settings
-    /// that would change its results are refused.
+    /// Resumes a run; `--set epochs=300` lengthens it, unless its learning rate has begun to fall.
+    /// Settings that would change its results are refused.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["preset", "config"])]
     resume: Option<PathBuf>,
 }
@@ -154,12 +155,12 @@ struct RunArgs {
 /// The network and how it samples.
 #[derive(Args, Debug)]
 pub struct ModelArgs {
-    /// A checkpoint file, or a built-in checkpoint: shapes-base, toy-2d-base [default: the base of the
-    /// adapter, or shapes-base].
+    /// A checkpoint file, or a built-in checkpoint: shapes-base, toy-2d-base [default: the base of
+    /// the adapter, or shapes-base].
     #[arg(long)]
     pub checkpoint: Option<String>,
-    /// A LoRA adapter for the checkpoint: RUN/adapter, another directory of PEFT or diffusers, or a file
-    /// of diffusers.
+    /// A LoRA adapter for the checkpoint: RUN/adapter, another directory of PEFT or diffusers, or a
+    /// file of diffusers.
     #[arg(long, value_name = "PATH")]
     pub adapter: Option<PathBuf>,
     /// Number of ODE steps.
@@ -201,7 +202,8 @@ pub struct SampleArgs {
     /// Images per prompt [default: 6, or 1 with --model].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MOST_PICTURES))]
     pub count: Option<u32>,
-    /// The PNG file to write, with all images in a grid; or a directory, for one PNG file per image.
+    /// The PNG file to write, with all images in a grid; or a directory, for one PNG file per
+    /// image.
     #[arg(long, default_value = "samples.png")]
     pub output: PathBuf,
     #[command(flatten)]
@@ -212,13 +214,13 @@ pub struct SampleArgs {
 struct EvalArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Evaluates like a training run, with its noise, validation prompts, number of images, grid, steps,
-    /// guidance and rewards, so that the results equal its metrics; uses its newest policy, or the given
-    /// --checkpoint, e.g. RUN/best.safetensors.
+    /// Evaluates like a training run, with its noise, validation prompts, number of images, grid,
+    /// steps, guidance and rewards, so that the results equal its metrics; uses its newest policy,
+    /// or the given --checkpoint, e.g. RUN/best.safetensors.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["steps", "guidance", "seed", "samples"])]
     as_in: Option<PathBuf>,
-    /// Prompts: shapes:test, shapes:unseen, shapes:validation, shapes:train, or a GenEval metadata file
-    /// [default: shapes:test].
+    /// Prompts: shapes:test, shapes:unseen, shapes:validation, shapes:train, or a GenEval metadata
+    /// file [default: shapes:test].
     #[arg(long)]
     prompts: Option<String>,
     /// Images per kind of prompt, spread evenly over its prompts; 0 takes every prompt once.
@@ -234,8 +236,8 @@ struct MergeArgs {
     /// The adapter: RUN/adapter, another directory of PEFT or diffusers, or a file of diffusers.
     #[arg(long, value_name = "PATH")]
     adapter: PathBuf,
-    /// The base model: a checkpoint file or a built-in checkpoint [default: the base of the adapter, or
-    /// shapes-base].
+    /// The base model: a checkpoint file or a built-in checkpoint [default: the base of the
+    /// adapter, or shapes-base].
     #[arg(long)]
     checkpoint: Option<String>,
     /// The checkpoint to write.
@@ -247,18 +249,31 @@ const TRAIN_PRESETS: [Preset; 7] = [
     Preset { name: "shapes", text: include_str!("../../../assets/presets/shapes.toml") },
     Preset { name: "shapes-64", text: include_str!("../../../assets/presets/shapes-64.toml") },
     Preset { name: "toy-2d", text: include_str!("../../../assets/presets/toy-2d.toml") },
-    Preset { name: "sd35m-geneval", text: include_str!("../../../assets/presets/sd35m-geneval.toml") },
+    Preset {
+        name: "sd35m-geneval",
+        text: include_str!("../../../assets/presets/sd35m-geneval.toml"),
+    },
     Preset { name: "sd35m-ocr", text: include_str!("../../../assets/presets/sd35m-ocr.toml") },
-    Preset { name: "sd35m-ocr-1gpu", text: include_str!("../../../assets/presets/sd35m-ocr-1gpu.toml") },
-    Preset { name: "sd35m-pickscore", text: include_str!("../../../assets/presets/sd35m-pickscore.toml") },
+    Preset {
+        name: "sd35m-ocr-1gpu",
+        text: include_str!("../../../assets/presets/sd35m-ocr-1gpu.toml"),
+    },
+    Preset {
+        name: "sd35m-pickscore",
+        text: include_str!("../../../assets/presets/sd35m-pickscore.toml"),
+    },
 ];
 
 /// Profiles: joint settings for choices that the paper leaves open, applied to any preset.
-const PROFILES: [Preset; 1] = [Preset { name: "flow_grpo", text: include_str!("../../../assets/profiles/flow_grpo.toml") }];
+const PROFILES: [Preset; 1] =
+    [Preset { name: "flow_grpo", text: include_str!("../../../assets/profiles/flow_grpo.toml") }];
 
 const PRETRAIN_PRESETS: [Preset; 3] = [
     Preset { name: "shapes-base", text: include_str!("../../../assets/presets/shapes-base.toml") },
-    Preset { name: "shapes-64-base", text: include_str!("../../../assets/presets/shapes-64-base.toml") },
+    Preset {
+        name: "shapes-64-base",
+        text: include_str!("../../../assets/presets/shapes-64-base.toml"),
+    },
     Preset { name: "toy-2d-base", text: include_str!("../../../assets/presets/toy-2d-base.toml") },
 ];
 
@@ -283,17 +298,30 @@ pub fn run() -> Result<()> {
 }
 
 fn train(args: &TrainArgs) -> Result<()> {
-    ensure!(!args.live || std::io::stderr().is_terminal(), "--live needs a terminal on standard error");
+    ensure!(
+        !args.live || std::io::stderr().is_terminal(),
+        "--live needs a terminal on standard error"
+    );
     let mut run_args = args.run.clone();
-    let layer = args.profile.as_deref().map(|name| config::preset(&PROFILES, name)).transpose()?.map(|profile| profile.text);
+    let layer = args
+        .profile
+        .as_deref()
+        .map(|name| config::preset(&PROFILES, name))
+        .transpose()?
+        .map(|profile| profile.text);
     // Quote the path: it is data, not TOML.
-    run_args.set.extend(args.model.iter().map(|path| format!("base={}", toml::Value::String(path.display().to_string()))));
+    run_args.set.extend(
+        args.model
+            .iter()
+            .map(|path| format!("base={}", toml::Value::String(path.display().to_string()))),
+    );
     let (config, mut run): (TrainConfig, _) = open_run("train", &run_args, &TRAIN_PRESETS, layer)?;
     train::train(&config, &mut run, args.live, &Device::default())
 }
 
 fn pretrain(args: &RunArgs) -> Result<()> {
-    let (config, mut run): (PretrainConfig, _) = open_run("pretrain", args, &PRETRAIN_PRESETS, None)?;
+    let (config, mut run): (PretrainConfig, _) =
+        open_run("pretrain", args, &PRETRAIN_PRESETS, None)?;
     let checkpoint = pretrain::pretrain(&config, &mut run, &Device::default())?;
     output::print(format!("base model: {}\n", checkpoint.display()))
 }
@@ -311,26 +339,37 @@ fn sample(args: &SampleArgs) -> Result<()> {
     // The base named by an adapter of SD3 is a directory.
     let model = args.directory.model.clone().or_else(|| {
         let adapter = args.model.adapter.as_deref().filter(|_| args.model.checkpoint.is_none())?;
-        lora::base_of(adapter).ok().flatten().map(PathBuf::from).filter(|base| base.join("model_index.json").exists())
+        lora::base_of(adapter)
+            .ok()
+            .flatten()
+            .map(PathBuf::from)
+            .filter(|base| base.join("model_index.json").exists())
     });
     if let Some(model) = model {
         return sample_sd3::sample(args, &model);
     }
     if let Some(option) = args.directory.first_given() {
-        bail!("{option} is for a model directory: pass it with --model DIR, or --adapter RUN/adapter of a run that trained one");
+        bail!(
+            "{option} is for a model directory: pass it with --model DIR, or --adapter RUN/adapter of a run that trained one"
+        );
     }
     picture::check_directory_of(&args.output)?;
     let prompts = args.read_prompts(PromptSet::read)?;
     let count = args.count.unwrap_or(6) as usize;
     let rows = rows(prompts.len(), count)?;
-    let (card, network) = AnyNetwork::open(args.model.checkpoint.as_deref(), args.model.adapter.as_deref(), &Device::default())?;
+    let (card, network) = AnyNetwork::open(
+        args.model.checkpoint.as_deref(),
+        args.model.adapter.as_deref(),
+        &Device::default(),
+    )?;
     let prompts = Prompts(card.encode(&prompts)?);
     let images = generate(&card, &network, args.model.sampling(), &prompts, &rows)?;
     if images.first().is_some_and(|image| image.channels == 2) {
         output::log("this model draws points of the plane and reads no prompt");
         prompts.write_picture(&images, &rows, &args.output)?;
     } else {
-        let captions: Vec<&str> = rows.iter().map(|row| prompts.prompt(row).text.as_str()).collect();
+        let captions: Vec<&str> =
+            rows.iter().map(|row| prompts.prompt(row).text.as_str()).collect();
         picture::write_all(&images, &captions, count, &args.output)?;
     }
     output::print(format!("{}\n", args.output.display()))
@@ -350,8 +389,12 @@ impl SampleArgs {
     ///
     /// # Errors
     /// If no prompt is given, or the file cannot be read.
-    pub fn read_prompts(&self, read: impl Fn(&Path) -> Result<PromptSet, PromptError>) -> Result<Vec<Prompt>> {
-        let mut prompts: Vec<Prompt> = self.prompts.iter().map(|text| Prompt::plain(text)).collect();
+    pub fn read_prompts(
+        &self,
+        read: impl Fn(&Path) -> Result<PromptSet, PromptError>,
+    ) -> Result<Vec<Prompt>> {
+        let mut prompts: Vec<Prompt> =
+            self.prompts.iter().map(|text| Prompt::plain(text)).collect();
         if let Some(file) = &self.prompt_file {
             prompts.extend(read(file)?.prompts);
         }
@@ -367,7 +410,9 @@ fn eval(args: &EvalArgs) -> Result<()> {
     let run = args.as_in.as_deref().map(EvaluatedRun::open).transpose()?;
     let device = Device::default();
     let (mut checkpoint, mut adapter) = (args.model.checkpoint.clone(), args.model.adapter.clone());
-    if let Some(EvaluatedRun { policy, .. }) = run.as_ref().filter(|_| checkpoint.is_none() && adapter.is_none()) {
+    if let Some(EvaluatedRun { policy, .. }) =
+        run.as_ref().filter(|_| checkpoint.is_none() && adapter.is_none())
+    {
         (checkpoint, adapter) = policy.clone();
     }
     let (card, network) = AnyNetwork::open(checkpoint.as_deref(), adapter.as_deref(), &device)?;
@@ -380,7 +425,9 @@ fn eval(args: &EvalArgs) -> Result<()> {
     let source = args.prompts.as_deref().unwrap_or(of_run);
     let prompts = Prompts::open(source, &card)?;
     let rows = prompts.rows(samples);
-    let rewards = |run: &EvaluatedRun| evaluation::rewards(&run.config.rewards, card.picture_shape(), &device);
+    let rewards = |run: &EvaluatedRun| {
+        evaluation::rewards(&run.config.rewards, card.picture_shape(), &device)
+    };
     let rewards = run.as_ref().map(rewards).transpose()?;
     let images = generate(&card, &network, sampling, &prompts, &rows)?;
     let evaluation = prompts.evaluate(&images, &rows, rewards.as_ref())?;
@@ -389,10 +436,18 @@ fn eval(args: &EvalArgs) -> Result<()> {
     }
     if let Some(path) = &args.output {
         let json = serde_json::to_string_pretty(&evaluation)? + "\n";
-        write_atomically(path, json.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
+        write_atomically(path, json.as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let tables = evaluation.accuracy.iter().map(|accuracy| format!("{}\n{}", accuracy.table(), accuracy.fault_table()));
-    let rewards = evaluation.rewards.iter().filter(|_| rewards.is_some()).map(|(name, mean)| format!("{name} {mean:.4}\n"));
+    let tables = evaluation
+        .accuracy
+        .iter()
+        .map(|accuracy| format!("{}\n{}", accuracy.table(), accuracy.fault_table()));
+    let rewards = evaluation
+        .rewards
+        .iter()
+        .filter(|_| rewards.is_some())
+        .map(|(name, mean)| format!("{name} {mean:.4}\n"));
     output::print(tables.chain(rewards).collect::<String>())
 }
 
@@ -406,12 +461,20 @@ struct EvaluatedRun {
 impl EvaluatedRun {
     fn open(path: &Path) -> Result<Self> {
         let file = path.join("config.toml");
-        let text = text_file::read(&file).with_context(|| format!("--as-in: cannot read {}", file.display()))?;
-        let config: TrainConfig = config::resolve(&text, None, None, &[])
-            .with_context(|| format!("--as-in: {} is not the configuration of a training run", file.display()))?;
-        ensure!(config.sd3.is_none(), "--as-in: {} trains a model directory, which `eval` does not sample", path.display());
+        let text = text_file::read(&file)
+            .with_context(|| format!("--as-in: cannot read {}", file.display()))?;
+        let config: TrainConfig = config::resolve(&text, None, None, &[]).with_context(|| {
+            format!("--as-in: {} is not the configuration of a training run", file.display())
+        })?;
+        ensure!(
+            config.sd3.is_none(),
+            "--as-in: {} trains a model directory, which `eval` does not sample",
+            path.display()
+        );
         let policy = match config.tuning {
-            Tuning::Full {} => (Some(path.join("policy.safetensors").to_string_lossy().into_owned()), None),
+            Tuning::Full {} => {
+                (Some(path.join("policy.safetensors").to_string_lossy().into_owned()), None)
+            }
             Tuning::Lora(_) => (Some(config.base.clone()), Some(path.join("adapter"))),
         };
         Ok(Self { config, policy })
@@ -426,10 +489,17 @@ fn init_random(args: &InitRandomArgs) -> Result<()> {
     };
     let most = sizes.transformer.num_layers;
     let layers = args.layers.map_or(most, |layers| layers as usize);
-    ensure!(layers <= most, "--layers ({layers}) must lie between 1 and {most}, as many as the model has");
+    ensure!(
+        layers <= most,
+        "--layers ({layers}) must lie between 1 and {most}, as many as the model has"
+    );
     let sizes = sizes.with_layers(layers);
     let sizes = if args.without_t5 { Sizes { t5: None, ..sizes } } else { sizes };
-    ensure!(!args.out.join("model_index.json").exists(), "{} already holds a model: choose another --out", args.out.display());
+    ensure!(
+        !args.out.join("model_index.json").exists(),
+        "{} already holds a model: choose another --out",
+        args.out.display()
+    );
     let device = Device::default();
     let count = sizes.count::<Plain>(&device);
     let progress = Progress::new("writing", count / MILLION, "million numbers");
@@ -447,15 +517,29 @@ const MILLION: usize = 1_000_000;
 
 fn merge(args: &MergeArgs) -> Result<()> {
     picture::check_directory_of(&args.output)?;
-    let (card, network) = AnyNetwork::open(args.checkpoint.as_deref(), Some(&args.adapter), &Device::default())?;
+    let (card, network) =
+        AnyNetwork::open(args.checkpoint.as_deref(), Some(&args.adapter), &Device::default())?;
     let inputs = [args.checkpoint.as_deref().map(Path::new), Some(&args.adapter)];
-    if let Some(input) = inputs.into_iter().flatten().find(|input| is_same_file(input, &args.output)) {
-        bail!("--output {} is {}, which is read: choose another file", args.output.display(), input.display());
+    if let Some(input) =
+        inputs.into_iter().flatten().find(|input| is_same_file(input, &args.output))
+    {
+        bail!(
+            "--output {} is {}, which is read: choose another file",
+            args.output.display(),
+            input.display()
+        );
     }
-    let card = Card { made_by: format!("{}, with the adapter {}", card.made_by, args.adapter.display()), ..card };
+    let card = Card {
+        made_by: format!("{}, with the adapter {}", card.made_by, args.adapter.display()),
+        ..card
+    };
     match network {
-        AnyNetwork::Dit(network) => card.write(&lora::merged(*network), StoredAs::F32, &args.output)?,
-        AnyNetwork::Mlp(network) => card.write(&lora::merged(*network), StoredAs::F32, &args.output)?,
+        AnyNetwork::Dit(network) => {
+            card.write(&lora::merged(*network), StoredAs::F32, &args.output)?
+        }
+        AnyNetwork::Mlp(network) => {
+            card.write(&lora::merged(*network), StoredAs::F32, &args.output)?
+        }
     }
     output::print(format!("{}\n", args.output.display()))
 }
@@ -470,7 +554,12 @@ impl ModelArgs {
     /// How these options sample a checkpoint.
     fn sampling(&self) -> Sampling {
         let key = Key::new(self.seed, Purpose::Sampling);
-        Sampling { key, grid: GridKind::Linear {}, steps: self.steps as usize, guidance: self.guidance.unwrap_or(1.0) }
+        Sampling {
+            key,
+            grid: GridKind::Linear {},
+            steps: self.steps as usize,
+            guidance: self.guidance.unwrap_or(1.0),
+        }
     }
 }
 
@@ -484,7 +573,8 @@ fn generate(
 ) -> Result<Vec<tasks::image::Image>> {
     memory::check_pictures(rows.len(), card.picture_shape())?;
     let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
-    let evaluator = Evaluator { pipeline: card, workers: &workers, device: &Device::default(), sampling };
+    let evaluator =
+        Evaluator { pipeline: card, workers: &workers, device: &Device::default(), sampling };
     match network {
         AnyNetwork::Dit(network) => evaluator.generate(network.as_ref(), prompts, rows),
         AnyNetwork::Mlp(network) => evaluator.generate(network.as_ref(), prompts, rows),
@@ -492,10 +582,16 @@ fn generate(
 }
 
 /// The configuration and directory of a new or resumed run.
-fn open_run<C: Checked>(verb: &str, args: &RunArgs, presets: &[Preset], layer: Option<&str>) -> Result<(C, RunDir)> {
+fn open_run<C: Checked>(
+    verb: &str,
+    args: &RunArgs,
+    presets: &[Preset],
+    layer: Option<&str>,
+) -> Result<(C, RunDir)> {
     if let Some(path) = &args.resume {
         let (run, text) = RunDir::open(path)?;
-        let table: toml::Table = text.parse().with_context(|| format!("{}/config.toml is not TOML", path.display()))?;
+        let table: toml::Table =
+            text.parse().with_context(|| format!("{}/config.toml is not TOML", path.display()))?;
         let of = if table.contains_key("grpo") { "train" } else { "pretrain" };
         ensure!(of == verb, "{} is a run of `{of}`: go on with `{of} --resume`", path.display());
         let file = || format!("{}/config.toml", path.display());
@@ -514,14 +610,19 @@ fn open_run<C: Checked>(verb: &str, args: &RunArgs, presets: &[Preset], layer: O
     }
     let preset = config::preset(presets, args.preset.as_deref().unwrap_or(presets[0].name))?;
     let config: C = config::resolve(preset.text, layer, args.config.as_deref(), &args.set)?;
-    let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("runs/{}-{}", preset.name, timestamp())));
+    let out = args
+        .out
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(format!("runs/{}-{}", preset.name, timestamp())));
     let run = RunDir::create(&out)?;
     Ok((config, run))
 }
 
 /// Seconds since 1970, which sort by time and need no time zone.
 fn timestamp() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]
@@ -530,8 +631,11 @@ mod tests {
 
     #[test]
     fn every_preset_is_valid() {
-        // Some rewards are not part of the program yet; everything else in those presets must be valid.
-        let settings = ["rewards={ jpeg_compressibility = 1 }", "best_by=rewards.jpeg_compressibility"].map(str::to_owned);
+        // Some rewards are not part of the program yet; everything else in those presets must be
+        // valid.
+        let settings =
+            ["rewards={ jpeg_compressibility = 1 }", "best_by=rewards.jpeg_compressibility"]
+                .map(str::to_owned);
         for preset in TRAIN_PRESETS {
             let settings = if preset.name.starts_with("sd35m") { &settings[..] } else { &[] };
             let config = config::resolve::<TrainConfig>(preset.text, None, None, settings);
@@ -546,7 +650,9 @@ mod tests {
     /// The dotted keys of a table, except keys that are names.
     fn keys(prefix: &str, table: &toml::Table) -> Vec<String> {
         let key = |(key, value): (&String, &toml::Value)| match value {
-            toml::Value::Table(inner) if !["rewards", "mix"].contains(&key.as_str()) => keys(&format!("{prefix}{key}."), inner),
+            toml::Value::Table(inner) if !["rewards", "mix"].contains(&key.as_str()) => {
+                keys(&format!("{prefix}{key}."), inner)
+            }
             _ => vec![format!("{prefix}{key}")],
         };
         table.iter().flat_map(key).collect()
@@ -556,7 +662,8 @@ mod tests {
     fn a_preset_names_every_key_that_can_be_set() {
         for preset in TRAIN_PRESETS {
             let settings = ["rewards={ jpeg_compressibility = 1 }".to_owned()];
-            let config: TrainConfig = config::resolve(preset.text, None, None, &settings).expect("valid");
+            let config: TrainConfig =
+                config::resolve(preset.text, None, None, &settings).expect("valid");
             let whole = toml::Table::try_from(&config).expect("plain data");
             let named = keys("", &preset.text.parse().expect("TOML"));
             for key in keys("", &whole) {
@@ -565,8 +672,8 @@ mod tests {
         }
     }
 
-    /// Values of the reference code (`yifan123/flow_grpo`, commit ac4c86e) with file and line; an entry for
-    /// one configuration begins with its name.
+    /// Values of the reference code (`yifan123/flow_grpo`, commit ac4c86e) with file and line; an
+    /// entry for one configuration begins with its name.
     const REFERENCE: [(&str, &str, &str); 57] = [
         ("seed", "42", "config/base.py:11"),
         ("evaluate_every", "60", "config/grpo.py:58"),
@@ -595,14 +702,30 @@ mod tests {
         ("grpo.warm_up", "0", "scripts/train_sd3.py:465-471: no scheduler"),
         ("grpo.cool_down", "0", "scripts/train_sd3.py:465-471: no scheduler"),
         ("grpo.rollout.steps", "10", "config/grpo.py:36"),
-        ("grpo.rollout.grid.kind", "'sd3_double_shift'", "diffusers' FlowMatchEulerDiscreteScheduler"),
+        (
+            "grpo.rollout.grid.kind",
+            "'sd3_double_shift'",
+            "diffusers' FlowMatchEulerDiscreteScheduler",
+        ),
         ("grpo.rollout.grid.shift", "3.0", "scheduler_config.json of SD3.5-Medium"),
-        ("grpo.rollout.transition.kind", "'flow_sde'", "flow_grpo/diffusers_patch/sd3_sde_with_logprob.py:58-66"),
+        (
+            "grpo.rollout.transition.kind",
+            "'flow_sde'",
+            "flow_grpo/diffusers_patch/sd3_sde_with_logprob.py:58-66",
+        ),
         ("grpo.rollout.transition.noise_level", "0.7", "config/base.py:54"),
-        ("grpo.rollout.random_steps", "10", "flow_grpo/diffusers_patch/sd3_pipeline_with_logprob.py:137-167"),
+        (
+            "grpo.rollout.random_steps",
+            "10",
+            "flow_grpo/diffusers_patch/sd3_pipeline_with_logprob.py:137-167",
+        ),
         ("grpo.rollout.log_prob", "'mean'", "flow_grpo/diffusers_patch/sd3_sde_with_logprob.py:68"),
         ("grpo.rollout.guidance", "4.5", "config/grpo.py:38"),
-        ("grpo.trained_steps.kind", "'all_but_last'", "config/grpo.py:50, scripts/train_sd3.py:345"),
+        (
+            "grpo.trained_steps.kind",
+            "'all_but_last'",
+            "config/grpo.py:50, scripts/train_sd3.py:345",
+        ),
         ("grpo.advantage.spread", "'epoch'", "config/grpo.py:54, flow_grpo/stat_tracking.py:27"),
         ("grpo.advantage.epsilon", "1e-4", "flow_grpo/stat_tracking.py:27"),
         ("grpo.advantage.clip", "5.0", "config/base.py:84"),
@@ -616,7 +739,11 @@ mod tests {
         ("sd35m-pickscore grpo.objective.kl_weight", "0.01", "config/grpo.py:128"),
         ("grpo.objective.kl_controller.kind", "'fixed'", "scripts/train_sd3.py:897"),
         ("grpo.objective.kl_form", "'reference'", "scripts/train_sd3.py:895"),
-        ("grpo.objective.kl_ode_steps", "0", "scripts/train_sd3.py:345: every trained step draws noise"),
+        (
+            "grpo.objective.kl_ode_steps",
+            "0",
+            "scripts/train_sd3.py:345: every trained step draws noise",
+        ),
         (
             "grpo.objective.guidance_gradient",
             "'both'",
@@ -632,7 +759,11 @@ mod tests {
         ("grpo.ema.decay", "0.9", "scripts/train_sd3.py:445"),
         ("grpo.ema.every", "8", "scripts/train_sd3.py:445"),
         ("grpo.ema.repeat", "2", "config/grpo.py:43, scripts/train_sd3.py:955: half of 4 batches"),
-        ("sd35m-ocr-1gpu grpo.ema.repeat", "4", "config/grpo.py:235, scripts/train_sd3.py:955: half of 8 batches"),
+        (
+            "sd35m-ocr-1gpu grpo.ema.repeat",
+            "4",
+            "config/grpo.py:235, scripts/train_sd3.py:955: half of 8 batches",
+        ),
         ("sd35m-geneval best_by", "'rewards.geneval'", "config/grpo.py:98"),
         ("sd35m-ocr best_by", "'rewards.ocr'", "config/grpo.py:61"),
         ("sd35m-ocr-1gpu best_by", "'rewards.ocr'", "config/grpo.py:252"),
@@ -642,7 +773,9 @@ mod tests {
 
     /// The reference code's value of a key, in the configuration that a preset stands for.
     fn reference(preset: &str, key: &str) -> Option<toml::Value> {
-        let of = |name: &str| REFERENCE.iter().find(|(key, ..)| *key == name).map(|(_, value, _)| *value);
+        let of = |name: &str| {
+            REFERENCE.iter().find(|(key, ..)| *key == name).map(|(_, value, _)| *value)
+        };
         let value = of(&format!("{preset} {key}")).or_else(|| of(key))?;
         Some(format!("v = {value}").parse::<toml::Table>().expect("TOML")["v"].clone())
     }
@@ -657,10 +790,12 @@ mod tests {
     fn presets_and_profile_have_the_numbers_of_the_reference_code() {
         let settings = ["rewards={ jpeg_compressibility = 1 }".to_owned()];
         let profile: toml::Table = PROFILES[0].text.parse().expect("TOML");
-        let presets: Vec<Preset> = TRAIN_PRESETS.into_iter().filter(|preset| preset.name.starts_with("sd35m")).collect();
+        let presets: Vec<Preset> =
+            TRAIN_PRESETS.into_iter().filter(|preset| preset.name.starts_with("sd35m")).collect();
         assert_eq!(presets.len(), 4);
         for preset in presets {
-            let config: TrainConfig = config::resolve(preset.text, None, None, &settings).expect("valid");
+            let config: TrainConfig =
+                config::resolve(preset.text, None, None, &settings).expect("valid");
             let config = toml::Table::try_from(&config).expect("plain data");
             for (key, _, source) in REFERENCE {
                 let key = key.strip_prefix(preset.name).map_or(key, str::trim_start);
@@ -668,13 +803,19 @@ mod tests {
                 if key.contains(' ') {
                     continue;
                 }
-                assert_eq!(at(&config, key), reference(preset.name, key).as_ref(), "{}: {key}, {source}", preset.name);
+                assert_eq!(
+                    at(&config, key),
+                    reference(preset.name, key).as_ref(),
+                    "{}: {key}, {source}",
+                    preset.name
+                );
             }
         }
-        // The profile is the configuration of GenEval and text rendering on 32 GPUs, without the settings of
-        // task and machine.
+        // The profile is the configuration of GenEval and text rendering on 32 GPUs, without the
+        // settings of task and machine.
         for key in keys("", &profile) {
-            let want = reference("sd35m-ocr", &key).unwrap_or_else(|| panic!("the profile has {key}, the table has not"));
+            let want = reference("sd35m-ocr", &key)
+                .unwrap_or_else(|| panic!("the profile has {key}, the table has not"));
             assert_eq!(at(&profile, &key), Some(&want), "the profile: {key}");
         }
         let named = keys("", &profile);
@@ -689,17 +830,28 @@ mod tests {
     #[test]
     fn the_profile_makes_a_preset_of_any_kind_that_of_the_reference_code() {
         let profile = Some(PROFILES[0].text);
-        let changed: TrainConfig = config::resolve(TRAIN_PRESETS[0].text, profile, None, &[]).expect("valid");
+        let changed: TrainConfig =
+            config::resolve(TRAIN_PRESETS[0].text, profile, None, &[]).expect("valid");
         assert_eq!(changed.grpo.rollout.grid, GridKind::Sd3DoubleShift { shift: 3.0 });
-        assert_eq!((changed.grpo.warm_up, changed.grpo.cool_down, changed.grpo.optimizer.learning_rate), (0, 0, 3e-4));
+        assert_eq!(
+            (changed.grpo.warm_up, changed.grpo.cool_down, changed.grpo.optimizer.learning_rate),
+            (0, 0, 3e-4)
+        );
         assert_eq!(changed.tuning, crate::tuning::Tuning::Full {}, "it trains all weights still");
         let settings = ["rewards={ jpeg_compressibility = 1 }".to_owned()];
         for preset in TRAIN_PRESETS.iter().filter(|preset| preset.name.starts_with("sd35m")) {
-            let other = preset.text.replace("rank = 32", "rank = 8").replace("learning_rate = 3e-4", "learning_rate = 1e-5");
-            let resolve = |text: &str, layer| config::resolve::<TrainConfig>(text, layer, None, &settings).expect("valid");
+            let other = preset
+                .text
+                .replace("rank = 32", "rank = 8")
+                .replace("learning_rate = 3e-4", "learning_rate = 1e-5");
+            let resolve = |text: &str, layer| {
+                config::resolve::<TrainConfig>(text, layer, None, &settings).expect("valid")
+            };
             let (own, mut changed) = (resolve(preset.text, None), resolve(&other, profile));
             // The task and the machine decide these.
-            let grpo::Objective::Clipped(objective) = &mut changed.grpo.objective else { unreachable!("the reference's") };
+            let grpo::Objective::Clipped(objective) = &mut changed.grpo.objective else {
+                unreachable!("the reference's")
+            };
             objective.kl_weight = own.grpo.objective.kl_weight();
             changed.grpo.ema.repeat = own.grpo.ema.repeat;
             assert_eq!(changed, own, "{}", preset.name);
@@ -709,7 +861,12 @@ mod tests {
     #[test]
     fn a_reward_that_is_still_to_come_is_refused_with_what_can_be_done() {
         let preset = config::preset(&TRAIN_PRESETS, "sd35m-ocr").expect("a preset");
-        let refused = config::resolve::<TrainConfig>(preset.text, None, None, &[]).expect_err("no such reward").to_string();
-        assert!(refused.contains("rewards.ocr") && refused.contains("jpeg_compressibility"), "{refused}");
+        let refused = config::resolve::<TrainConfig>(preset.text, None, None, &[])
+            .expect_err("no such reward")
+            .to_string();
+        assert!(
+            refused.contains("rewards.ocr") && refused.contains("jpeg_compressibility"),
+            "{refused}"
+        );
     }
 }

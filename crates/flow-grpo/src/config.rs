@@ -1,7 +1,7 @@
 //! Configurations: a preset, overridden by a profile, a file and `--set key=value`, in this order.
 //!
-//! A preset contains every key, so it lists everything that can be set. Unknown keys, wrong types and values
-//! out of range are refused together, each by name.
+//! A preset contains every key, so it lists everything that can be set. Unknown keys, wrong types
+//! and values out of range are refused together, each by name.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,13 +13,14 @@ use serde::{Serialize, de::DeserializeOwned};
 use tasks::text_file;
 use toml::{Table, Value};
 
-/// Tables whose keys are names: a table replaces them as a whole, `--set` with a dotted key changes one name.
+/// Tables whose keys are names: a table replaces them as a whole, `--set` with a dotted key changes
+/// one name.
 const OPEN_TABLES: [&str; 2] = ["rewards", "mix"];
 
 /// A configuration that can validate itself.
 pub trait Checked: Serialize + DeserializeOwned {
-    /// Keys that may change on resume: length, output and memory of a run. They do not change its results,
-    /// except for the order in which sums are rounded.
+    /// Keys that may change on resume: length, output and memory of a run. They do not change its
+    /// results, except for the order in which sums are rounded.
     const MAY_CHANGE: &'static [&'static str];
 
     /// Lists all values that are out of range, one sentence each, beginning with the key.
@@ -45,13 +46,18 @@ pub fn preset(presets: &[Preset], name: &str) -> Result<Preset> {
         .with_context(|| format!("there is no preset `{name}`; there are: {}", names()))
 }
 
-/// Resolves a configuration from `text`, the TOML of a preset or of a resumed run, and a profile's `layer`, a
-/// file and settings on top.
+/// Resolves a configuration from `text`, the TOML of a preset or of a resumed run, and a profile's
+/// `layer`, a file and settings on top.
 ///
 /// # Errors
-/// If the text or the file cannot be read or parsed, or if a key is unknown or a value has the wrong type or is
-/// out of range; the error lists all of these problems.
-pub fn resolve<C: Checked>(text: &str, layer: Option<&str>, file: Option<&Path>, settings: &[String]) -> Result<C> {
+/// If the text or the file cannot be read or parsed, or if a key is unknown or a value has the
+/// wrong type or is out of range; the error lists all of these problems.
+pub fn resolve<C: Checked>(
+    text: &str,
+    layer: Option<&str>,
+    file: Option<&Path>,
+    settings: &[String],
+) -> Result<C> {
     let mut table: Table = text.parse().context("not TOML")?;
     let mut problems = Vec::new();
     if let Some(layer) = layer {
@@ -59,8 +65,10 @@ pub fn resolve<C: Checked>(text: &str, layer: Option<&str>, file: Option<&Path>,
         merge(&mut table, layer, "", &mut problems);
     }
     if let Some(path) = file {
-        let text = text_file::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let given: Table = text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
+        let text =
+            text_file::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let given: Table =
+            text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
         merge(&mut table, given, "", &mut problems);
     }
     for setting in settings {
@@ -81,7 +89,8 @@ pub fn resolve<C: Checked>(text: &str, layer: Option<&str>, file: Option<&Path>,
     bail!("the configuration is refused:\n  - {}", problems.join("\n  - "))
 }
 
-/// The part of a profile that applies to `table`: its settings for another kind of tuning are left out.
+/// The part of a profile that applies to `table`: its settings for another kind of tuning are left
+/// out.
 fn applicable(mut layer: Table, table: &Table) -> Table {
     let Some(Value::Table(mut tuning)) = layer.remove("tuning") else { return layer };
     let tuned = table.get("tuning").and_then(|tuning| tuning.get("kind"));
@@ -94,8 +103,8 @@ fn applicable(mut layer: Table, table: &Table) -> Table {
 /// Checks that a resumed run keeps its configuration.
 ///
 /// # Errors
-/// Lists every key whose value in `begun`, the configuration of the run's checkpoint, differs in `now`,
-/// unless it may change.
+/// Lists every key whose value in `begun`, the configuration of the run's checkpoint, differs in
+/// `now`, unless it may change.
 pub fn check_unchanged<C: Checked>(begun: &C, now: &C) -> Result<()> {
     let flat = |config: &C| -> Result<BTreeMap<String, Value>> {
         let mut values = BTreeMap::new();
@@ -108,7 +117,9 @@ pub fn check_unchanged<C: Checked>(begun: &C, now: &C) -> Result<()> {
     let changed: Vec<String> = keys
         .into_iter()
         .filter(|key| begun.get(*key) != now.get(*key) && !C::MAY_CHANGE.contains(&key.as_str()))
-        .map(|key| format!("{key} is {} in the run, {} now", said(begun.get(key)), said(now.get(key))))
+        .map(|key| {
+            format!("{key} is {} in the run, {} now", said(begun.get(key)), said(now.get(key)))
+        })
         .collect();
     if changed.is_empty() {
         return Ok(());
@@ -144,14 +155,25 @@ fn merge(table: &mut Table, given: Table, prefix: &str, problems: &mut Vec<Strin
         };
         match (old, value) {
             // Tables of names: any name is accepted here and checked where the table is used.
-            (old @ Value::Table(_), new @ Value::Table(_)) if OPEN_TABLES.contains(&key.as_str()) => *old = new,
-            // A choice with its own fields is replaced as a whole, because its fields depend on the kind.
-            (Value::Table(old), Value::Table(new)) if !old.contains_key("kind") || !new.contains_key("kind") => {
+            (old @ Value::Table(_), new @ Value::Table(_))
+                if OPEN_TABLES.contains(&key.as_str()) =>
+            {
+                *old = new
+            }
+            // A choice with its own fields is replaced as a whole, because its fields depend on the
+            // kind.
+            (Value::Table(old), Value::Table(new))
+                if !old.contains_key("kind") || !new.contains_key("kind") =>
+            {
                 merge(old, new, &format!("{name}."), problems);
             }
             (old @ Value::Float(_), Value::Integer(number)) => *old = Value::Float(number as f64),
             (old, new) if old.same_type(&new) => *old = new,
-            (old, new) => problems.push(format!("{name}: {} is needed, not the {} {new}", a(old.type_str()), new.type_str())),
+            (old, new) => problems.push(format!(
+                "{name}: {} is needed, not the {} {new}",
+                a(old.type_str()),
+                new.type_str()
+            )),
         }
     }
 }
@@ -162,16 +184,25 @@ fn a(noun: &str) -> String {
 }
 
 fn unknown(name: &str, key: &str, table: &Table) -> String {
-    let near = table.keys().map(|known| (strsim::levenshtein(known, key), known)).min().filter(|(distance, _)| *distance <= 3);
+    let near = table
+        .keys()
+        .map(|known| (strsim::levenshtein(known, key), known))
+        .min()
+        .filter(|(distance, _)| *distance <= 3);
     match near {
         Some((_, known)) => format!("{name}: unknown key; did you mean `{known}`?"),
-        None => format!("{name}: unknown key; known here: {}", table.keys().cloned().collect::<Vec<_>>().join(", ")),
+        None => format!(
+            "{name}: unknown key; known here: {}",
+            table.keys().cloned().collect::<Vec<_>>().join(", ")
+        ),
     }
 }
 
-/// Parses `a.b.c=value` into a table to merge into `table`. A value that is not TOML becomes a string.
+/// Parses `a.b.c=value` into a table to merge into `table`. A value that is not TOML becomes a
+/// string.
 fn parse_setting(setting: &str, table: &Table) -> Result<Table, String> {
-    let (key, value) = setting.split_once('=').ok_or_else(|| format!("--set {setting}: write key=value"))?;
+    let (key, value) =
+        setting.split_once('=').ok_or_else(|| format!("--set {setting}: write key=value"))?;
     let path: Vec<&str> = key.trim().split('.').collect();
     if path.contains(&"") {
         return Err(format!("--set {setting}: write key=value"));
@@ -194,7 +225,11 @@ fn nest(path: &[&str], value: Value, old: &Table) -> Table {
     let empty = Table::new();
     let old = old.get(*key).and_then(Value::as_table).unwrap_or(&empty);
     let named = nest(rest, value, old);
-    let inner = if OPEN_TABLES.contains(key) { old.clone().into_iter().chain(named).collect() } else { named };
+    let inner = if OPEN_TABLES.contains(key) {
+        old.clone().into_iter().chain(named).collect()
+    } else {
+        named
+    };
     Table::from_iter([((*key).to_owned(), Value::Table(inner))])
 }
 
@@ -220,13 +255,21 @@ mod tests {
     fn only_what_may_change_changes_when_a_run_goes_on() {
         let begun = Small { epochs: 3, rewards: [("red".to_owned(), 1.0)].into() };
         assert!(check_unchanged(&begun, &Small { epochs: 9, ..begun.clone() }).is_ok());
-        let other = Small { rewards: [("red".to_owned(), 2.0), ("blue".to_owned(), 1.0)].into(), ..begun.clone() };
+        let other = Small {
+            rewards: [("red".to_owned(), 2.0), ("blue".to_owned(), 1.0)].into(),
+            ..begun.clone()
+        };
         let text = check_unchanged(&begun, &other).expect_err("another reward").to_string();
-        assert!(text.contains("rewards.red is 1.0 in the run, 2.0 now") && text.contains("rewards.blue is absent"), "{text}");
+        assert!(
+            text.contains("rewards.red is 1.0 in the run, 2.0 now")
+                && text.contains("rewards.blue is absent"),
+            "{text}"
+        );
     }
 
     fn settled(settings: &[&str]) -> Table {
-        let mut table: Table = "epochs = 3\n[rewards]\nred = 1.0\nblue = 2.0".parse().expect("TOML");
+        let mut table: Table =
+            "epochs = 3\n[rewards]\nred = 1.0\nblue = 2.0".parse().expect("TOML");
         let mut problems = Vec::new();
         for setting in settings {
             let given = parse_setting(setting, &table).expect("key=value");
@@ -239,16 +282,33 @@ mod tests {
     #[test]
     fn a_setting_is_one_key_with_one_value() {
         let table = Table::new();
-        for (setting, says) in [("=5", "write key=value"), ("a..b=1", "write key=value"), ("epochs", "write key=value")] {
-            assert!(parse_setting(setting, &table).expect_err("no key").contains(says), "{setting}");
+        for (setting, says) in [
+            ("=5", "write key=value"),
+            ("a..b=1", "write key=value"),
+            ("epochs", "write key=value"),
+        ] {
+            assert!(
+                parse_setting(setting, &table).expect_err("no key").contains(says),
+                "{setting}"
+            );
         }
-        assert!(parse_setting("epochs=1\nseed=99", &table).expect_err("two").contains("a --set of its own"));
+        assert!(
+            parse_setting("epochs=1\nseed=99", &table)
+                .expect_err("two")
+                .contains("a --set of its own")
+        );
     }
 
     #[test]
     fn a_dotted_key_changes_one_name_of_a_list_and_a_table_replaces_the_list() {
-        assert_eq!(settled(&["rewards.red=5.0"])["rewards"].to_string(), "{ blue = 2.0, red = 5.0 }");
-        assert_eq!(settled(&["rewards.green=5.0"])["rewards"].to_string(), "{ blue = 2.0, green = 5.0, red = 1.0 }");
+        assert_eq!(
+            settled(&["rewards.red=5.0"])["rewards"].to_string(),
+            "{ blue = 2.0, red = 5.0 }"
+        );
+        assert_eq!(
+            settled(&["rewards.green=5.0"])["rewards"].to_string(),
+            "{ blue = 2.0, green = 5.0, red = 1.0 }"
+        );
         assert_eq!(settled(&["rewards={ green = 5.0 }"])["rewards"].to_string(), "{ green = 5.0 }");
         assert_eq!(settled(&["epochs=4"])["epochs"].as_integer(), Some(4));
     }

@@ -1,5 +1,5 @@
-//! Embedding cache: the features of prompts by one text encoder, computed once and kept in memory or in
-//! files. With files, a run can have more prompts than memory holds.
+//! Embedding cache: the features of prompts by one text encoder, computed once and kept in memory
+//! or in files. With files, a run can have more prompts than memory holds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -57,11 +57,24 @@ impl<const N: usize> Shelf<N> {
     ///
     /// # Errors
     /// If a file of the cache cannot be read or is damaged.
-    pub fn open(encoder: &'static str, names: [&'static str; N], digest: &str, cache: Option<&Cache>) -> Result<Self> {
-        let cache = cache.map(|cache| Cache { directory: cache.directory.join(format!("{encoder}-{digest}")), ..cache.clone() });
+    pub fn open(
+        encoder: &'static str,
+        names: [&'static str; N],
+        digest: &str,
+        cache: Option<&Cache>,
+    ) -> Result<Self> {
+        let cache = cache.map(|cache| Cache {
+            directory: cache.directory.join(format!("{encoder}-{digest}")),
+            ..cache.clone()
+        });
         let mut shelf = Self { encoder, names, cache, known: BTreeMap::new(), files: 0 };
         for (number, path) in shelf.numbered_files()? {
-            let advice = || format!("{} cannot be used; if it is damaged, remove it: its prompts are read again", path.display());
+            let advice = || {
+                format!(
+                    "{} cannot be used; if it is damaged, remove it: its prompts are read again",
+                    path.display()
+                )
+            };
             shelf.read(&path).with_context(advice)?;
             shelf.files = number + 1;
         }
@@ -70,28 +83,47 @@ impl<const N: usize> Shelf<N> {
 
     /// The existing files, in the order of their numbers, which may have gaps.
     fn numbered_files(&self) -> Result<BTreeMap<usize, PathBuf>> {
-        let Some(directory) = self.cache.as_ref().map(|cache| &cache.directory).filter(|directory| directory.exists()) else {
+        let Some(directory) = self
+            .cache
+            .as_ref()
+            .map(|cache| &cache.directory)
+            .filter(|directory| directory.exists())
+        else {
             return Ok(BTreeMap::new());
         };
         let unreadable = || format!("cannot read {}", directory.display());
-        let paths = fs::read_dir(directory).with_context(unreadable)?.map(|entry| entry.map(|entry| entry.path()));
-        let number = |path: &Path| path.file_name()?.to_str()?.strip_suffix(".safetensors")?.parse().ok();
+        let paths = fs::read_dir(directory)
+            .with_context(unreadable)?
+            .map(|entry| entry.map(|entry| entry.path()));
+        let number =
+            |path: &Path| path.file_name()?.to_str()?.strip_suffix(".safetensors")?.parse().ok();
         let paths = paths.collect::<Result<Vec<_>, _>>().with_context(unreadable)?;
         Ok(paths.into_iter().filter_map(|path| Some((number(&path)?, path))).collect())
     }
 
     /// The path of the next file.
     fn file(&self) -> Option<PathBuf> {
-        self.cache.as_ref().map(|cache| cache.directory.join(format!("{:04}.safetensors", self.files)))
+        self.cache
+            .as_ref()
+            .map(|cache| cache.directory.join(format!("{:04}.safetensors", self.files)))
     }
 
     fn read(&mut self, path: &Path) -> Result<()> {
         let (tensors, prompts) = TensorFiles::open_with_entry(path, PROMPTS)?;
-        let missing = || WeightsError::NoMetadata { path: path.to_owned(), key: PROMPTS.to_owned() };
-        let prompts: Vec<String> = serde_json::from_str(&prompts.ok_or_else(missing)?).context("its prompts do not parse")?;
+        let missing =
+            || WeightsError::NoMetadata { path: path.to_owned(), key: PROMPTS.to_owned() };
+        let prompts: Vec<String> = serde_json::from_str(&prompts.ok_or_else(missing)?)
+            .context("its prompts do not parse")?;
         for (index, prompt) in prompts.into_iter().enumerate() {
-            let stored = self.names.map(|name| tensors.stored(&tensor_name(index, name)).map(Features::Stored));
-            if let Some(name) = self.names.iter().zip(&stored).find_map(|(name, stored)| stored.is_none().then_some(name)) {
+            let stored = self
+                .names
+                .map(|name| tensors.stored(&tensor_name(index, name)).map(Features::Stored));
+            if let Some(name) = self
+                .names
+                .iter()
+                .zip(&stored)
+                .find_map(|(name, stored)| stored.is_none().then_some(name))
+            {
                 bail!("{} is missing", tensor_name(index, name));
             }
             self.known.insert(prompt, stored.map(|stored| stored.expect("none is missing")));
@@ -101,7 +133,8 @@ impl<const N: usize> Shelf<N> {
 
     /// The prompts that are not in the cache, without repetitions.
     pub fn unknown<'a>(&self, prompts: &[&'a str]) -> Vec<&'a str> {
-        let unknown: BTreeSet<&str> = prompts.iter().copied().filter(|prompt| !self.known.contains_key(*prompt)).collect();
+        let unknown: BTreeSet<&str> =
+            prompts.iter().copied().filter(|prompt| !self.known.contains_key(*prompt)).collect();
         unknown.into_iter().collect()
     }
 
@@ -110,14 +143,20 @@ impl<const N: usize> Shelf<N> {
     /// # Errors
     /// If a prompt cannot be encoded or a file not written, or the user interrupts; files written
     /// before stay.
-    pub fn learn(&mut self, prompts: &[&str], encode: impl Fn(&[&str]) -> Result<Vec<[TensorData; N]>>) -> Result<()> {
-        let progress = Progress::new(&format!("reading ({})", self.encoder), prompts.len(), "prompts");
+    pub fn learn(
+        &mut self,
+        prompts: &[&str],
+        encode: impl Fn(&[&str]) -> Result<Vec<[TensorData; N]>>,
+    ) -> Result<()> {
+        let progress =
+            Progress::new(&format!("reading ({})", self.encoder), prompts.len(), "prompts");
         for prompts in prompts.chunks(IN_FILE) {
             let mut features = Vec::with_capacity(prompts.len());
             for batch in prompts.chunks(BATCH) {
                 let of_batch = encode(batch)?;
                 for (prompt, features) in batch.iter().zip(&of_batch) {
-                    let finite = features.iter().all(|features| features.iter::<f32>().all(f32::is_finite));
+                    let finite =
+                        features.iter().all(|features| features.iter::<f32>().all(f32::is_finite));
                     ensure!(
                         finite,
                         "{} makes numbers that are not finite of the prompt `{prompt}`: its weights are damaged",
@@ -131,7 +170,9 @@ impl<const N: usize> Shelf<N> {
                 }
             }
             self.keep(&prompts[..features.len()], features)?;
-            if let Some(Cache { resume, .. }) = self.cache.as_ref().filter(|_| interrupt::requested()) {
+            if let Some(Cache { resume, .. }) =
+                self.cache.as_ref().filter(|_| interrupt::requested())
+            {
                 return Err(Interrupted { resume: resume.clone() }.into());
             }
         }
@@ -146,9 +187,13 @@ impl<const N: usize> Shelf<N> {
             return Ok(());
         };
         let directory = path.parent().expect("the file is in the cache");
-        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
         let named = features.into_iter().enumerate().flat_map(|(index, features)| {
-            self.names.into_iter().zip(features).map(move |(name, features)| (tensor_name(index, name), features))
+            self.names
+                .into_iter()
+                .zip(features)
+                .map(move |(name, features)| (tensor_name(index, name), features))
         });
         let texts = serde_json::to_string(prompts).context("texts are plain data")?;
         weights::write_tensors(&named.collect(), (PROMPTS, texts), STORED_AS, &path)?;
@@ -193,10 +238,15 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let texts: Vec<String> = (0..2 * IN_FILE + 5).map(|length| "x".repeat(length)).collect();
         let prompts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let open = |digest, cache: Option<&Cache>| Shelf::open("clip", ["hidden", "pooled"], digest, cache).expect("a shelf");
+        let open = |digest, cache: Option<&Cache>| {
+            Shelf::open("clip", ["hidden", "pooled"], digest, cache).expect("a shelf")
+        };
         for cache in [None, Some(cache(directory.path()))] {
             let mut shelf = open("a", cache.as_ref());
-            assert_eq!(shelf.unknown(&[prompts[3], prompts[1], prompts[3]]), [prompts[1], prompts[3]]);
+            assert_eq!(
+                shelf.unknown(&[prompts[3], prompts[1], prompts[3]]),
+                [prompts[1], prompts[3]]
+            );
             shelf.learn(&prompts[..7], |batch| Ok(encode(batch))).expect("learnt");
             shelf.learn(&prompts[7..], |batch| Ok(encode(batch))).expect("learnt");
             let again = if cache.is_some() { open("a", cache.as_ref()) } else { shelf };
@@ -208,7 +258,11 @@ mod tests {
                 assert_eq!((pooled.shape(), pooled.numbers()), (&[1][..], vec![-number]));
             }
         }
-        assert_eq!(open("b", Some(&cache(directory.path()))).unknown(&prompts).len(), prompts.len(), "of another encoder");
+        assert_eq!(
+            open("b", Some(&cache(directory.path()))).unknown(&prompts).len(),
+            prompts.len(),
+            "of another encoder"
+        );
     }
 
     #[test]
@@ -232,10 +286,14 @@ mod tests {
     #[test]
     fn numbers_that_are_none_are_refused_and_not_kept() {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut shelf = Shelf::open("t5", ["hidden"], "a", Some(&cache(directory.path()))).expect("a shelf");
+        let mut shelf =
+            Shelf::open("t5", ["hidden"], "a", Some(&cache(directory.path()))).expect("a shelf");
         let nan = |_: &[&str]| Ok(vec![[TensorData::new(vec![1.0, f32::NAN], [2])]]);
         let refused = shelf.learn(&["a cat"], nan).expect_err("not a number").to_string();
-        assert!(refused.starts_with("t5 makes numbers that are not finite of the prompt `a cat`"), "{refused}");
+        assert!(
+            refused.starts_with("t5 makes numbers that are not finite of the prompt `a cat`"),
+            "{refused}"
+        );
         assert_eq!(shelf.unknown(&["a cat"]), ["a cat"]);
         assert!(!directory.path().join("t5-a").exists());
     }
@@ -244,17 +302,24 @@ mod tests {
     fn files_that_vanish_are_still_read_and_damaged_ones_are_named() {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = cache(directory.path());
-        let mut shelf = Shelf::open("t5", ["hidden", "pooled"], "a", Some(&cache)).expect("a shelf");
+        let mut shelf =
+            Shelf::open("t5", ["hidden", "pooled"], "a", Some(&cache)).expect("a shelf");
         shelf.learn(&["one", "three"], |batch| Ok(encode(batch))).expect("learnt");
         let path = directory.path().join("t5-a/0000.safetensors");
         let bytes = fs::read(&path).expect("a file");
         fs::remove_file(&path).expect("removed");
         assert_eq!(shelf.of("three")[1].numbers(), [-5.0]);
         fs::write(&path, &bytes[..bytes.len() - 1]).expect("written");
-        let refused = Shelf::open("t5", ["hidden", "pooled"], "a", Some(&cache)).expect_err("cut short");
-        assert!(format!("{refused:#}").contains("0000.safetensors cannot be used; if it is damaged, remove it"), "{refused:#}");
+        let refused =
+            Shelf::open("t5", ["hidden", "pooled"], "a", Some(&cache)).expect_err("cut short");
+        assert!(
+            format!("{refused:#}")
+                .contains("0000.safetensors cannot be used; if it is damaged, remove it"),
+            "{refused:#}"
+        );
         fs::write(&path, &bytes).expect("written");
-        let refused = Shelf::open("t5", ["hidden", "other"], "a", Some(&cache)).expect_err("other names");
+        let refused =
+            Shelf::open("t5", ["hidden", "other"], "a", Some(&cache)).expect_err("other names");
         assert!(format!("{refused:#}").contains("000.other is missing"), "{refused:#}");
     }
 }

@@ -37,17 +37,18 @@ use crate::{
 pub struct Prompts<C>(pub Vec<EncodedPrompt<C>>);
 
 impl<C> Prompts<C> {
-    /// Opens a built-in set (`shapes:train`, `shapes:validation`, `shapes:test`, `shapes:unseen`, `toy`) or a
-    /// prompt file.
+    /// Opens a built-in set (`shapes:train`, `shapes:validation`, `shapes:test`, `shapes:unseen`,
+    /// `toy`) or a prompt file.
     ///
     /// # Errors
-    /// If the file cannot be read, a word is unknown, or images must be verified and the network makes none.
+    /// If the file cannot be read, a word is unknown, or images must be verified and the network
+    /// makes none.
     pub fn open<P: Pipeline<Condition = C>>(source: &str, pipeline: &P) -> Result<Self> {
         Ok(Self(pipeline.encode(&prompt_set(source, pipeline)?.prompts)?))
     }
 
-    /// `per_kind` rows for every kind of prompt, spread evenly over the prompts of the kind; 0 takes every
-    /// prompt once.
+    /// `per_kind` rows for every kind of prompt, spread evenly over the prompts of the kind; 0
+    /// takes every prompt once.
     pub fn rows(&self, per_kind: usize) -> Vec<Row> {
         if per_kind == 0 {
             return Row::all(self.0.len(), 1);
@@ -58,11 +59,14 @@ impl<C> Prompts<C> {
         }
         let rows = |prompts: &Vec<usize>| {
             let n = prompts.len();
-            // With fewer rows than prompts, take every (n/rows)-th prompt; with more, repeat all prompts and
-            // spread the remainder likewise.
+            // With fewer rows than prompts, take every (n/rows)-th prompt; with more, repeat all
+            // prompts and spread the remainder likewise.
             let (whole, rest) = (per_kind / n, per_kind % n);
-            let again = (0..whole).flat_map(|sample| prompts.iter().map(move |&prompt| Row { prompt, sample }));
-            again.chain((0..rest).map(|i| Row { prompt: prompts[i * n / rest], sample: whole })).collect::<Vec<_>>()
+            let again = (0..whole)
+                .flat_map(|sample| prompts.iter().map(move |&prompt| Row { prompt, sample }));
+            again
+                .chain((0..rest).map(|i| Row { prompt: prompts[i * n / rest], sample: whole }))
+                .collect::<Vec<_>>()
         };
         by_kind.values().flat_map(rows).collect()
     }
@@ -84,10 +88,14 @@ impl<C> Prompts<C> {
 
     /// Whether a prompt asks for an object without naming its colour.
     pub fn leave_a_color_open(&self) -> bool {
-        self.0.iter().filter_map(|prompt| prompt.prompt.metadata.as_ref()).any(Metadata::leaves_a_color_open)
+        self.0
+            .iter()
+            .filter_map(|prompt| prompt.prompt.metadata.as_ref())
+            .any(Metadata::leaves_a_color_open)
     }
 
-    /// Writes images as a captioned grid with one row per kind of prompt, or points as a scatter plot.
+    /// Writes images as a captioned grid with one row per kind of prompt, or points as a scatter
+    /// plot.
     pub fn write_picture(&self, images: &[Image], rows: &[Row], path: &Path) -> Result<()> {
         if images.first().is_some_and(|image| image.channels == 2) {
             return plot::write_scatter(images, path);
@@ -97,17 +105,27 @@ impl<C> Prompts<C> {
             let prompt = self.prompt(row);
             let shown = by_tag.entry(&prompt.tag).or_default();
             if shown.len() < SHOWN {
-                shown.push(picture::Captioned { image, caption: prompt.text.trim_start_matches("a photo of ") });
+                shown.push(picture::Captioned {
+                    image,
+                    caption: prompt.text.trim_start_matches("a photo of "),
+                });
             }
         }
         let cells: Vec<picture::Captioned<'_>> = by_tag.into_values().flatten().collect();
         picture::write_grid(&cells, SHOWN, path)
     }
 
-    /// Evaluates images: strict accuracy if all prompts have metadata, and the mean of every given reward.
-    pub fn evaluate(&self, images: &[Image], rows: &[Row], reward: Option<&WeightedReward>) -> Result<Evaluation> {
+    /// Evaluates images: strict accuracy if all prompts have metadata, and the mean of every given
+    /// reward.
+    pub fn evaluate(
+        &self,
+        images: &[Image],
+        rows: &[Row],
+        reward: Option<&WeightedReward>,
+    ) -> Result<Evaluation> {
         let accuracy = self.accuracy(images, rows);
-        let mut rewards = reward.map(|reward| self.means(reward, images, rows)).transpose()?.unwrap_or_default();
+        let mut rewards =
+            reward.map(|reward| self.means(reward, images, rows)).transpose()?.unwrap_or_default();
         if accuracy.is_none() && rewards.is_empty() {
             rewards.insert("images".to_owned(), images.len() as f64);
         }
@@ -115,7 +133,12 @@ impl<C> Prompts<C> {
     }
 
     /// The mean of every reward by name.
-    pub fn means(&self, reward: &WeightedReward, images: &[Image], rows: &[Row]) -> Result<BTreeMap<String, f64>> {
+    pub fn means(
+        &self,
+        reward: &WeightedReward,
+        images: &[Image],
+        rows: &[Row],
+    ) -> Result<BTreeMap<String, f64>> {
         let prompts: Vec<&Prompt> = rows.iter().map(|row| self.prompt(row)).collect();
         monitors::means(reward, images, &prompts)
     }
@@ -125,16 +148,19 @@ impl<C> Prompts<C> {
         for (image, row) in images.iter().zip(rows) {
             let prompt = self.prompt(row);
             let metadata = prompt.metadata.as_ref()?;
-            let judged =
-                Judged { prompt: row.prompt, trained_on: metadata.is_trained_on(), verdict: shapes::verify(image, metadata) };
+            let judged = Judged {
+                prompt: row.prompt,
+                trained_on: metadata.is_trained_on(),
+                verdict: shapes::verify(image, metadata),
+            };
             by_tag.entry(prompt.tag.clone()).or_default().push(judged);
         }
         Some(Accuracy::of(&by_tag))
     }
 }
 
-/// Opens a built-in set of prompts (`shapes:train`, `shapes:validation`, `shapes:test`, `shapes:unseen`,
-/// `toy`) or a prompt file.
+/// Opens a built-in set of prompts (`shapes:train`, `shapes:validation`, `shapes:test`,
+/// `shapes:unseen`, `toy`) or a prompt file.
 ///
 /// # Errors
 /// If the file cannot be read, or images must be verified and the network makes none.
@@ -150,7 +176,9 @@ pub fn prompt_set(source: &str, pipeline: &impl Pipeline) -> Result<PromptSet> {
     let verified = set.prompts.iter().any(|prompt| prompt.metadata.is_some());
     let shape = pipeline.picture_shape();
     if verified && !matches!(shape, [3, height, width] if height == width) {
-        bail!("{source} asks for square RGB pictures that can be verified; the checkpoint makes {shape:?}");
+        bail!(
+            "{source} asks for square RGB pictures that can be verified; the checkpoint makes {shape:?}"
+        );
     }
     Ok(set)
 }
@@ -187,9 +215,14 @@ impl<P: Pipeline> Evaluator<'_, P> {
     /// Generates an image for every row.
     ///
     /// # Errors
-    /// If the empty prompt, which guidance needs, cannot be encoded, the grid is invalid, or the work
-    /// was stopped.
-    pub fn generate<N>(&self, network: &N, prompts: &Prompts<P::Condition>, rows: &[Row]) -> Result<Vec<Image>>
+    /// If the empty prompt, which guidance needs, cannot be encoded, the grid is invalid, or the
+    /// work was stopped.
+    pub fn generate<N>(
+        &self,
+        network: &N,
+        prompts: &Prompts<P::Condition>,
+        rows: &[Row],
+    ) -> Result<Vec<Image>>
     where
         N: Network<Plain, P::Condition>,
     {
@@ -283,8 +316,8 @@ impl Evaluation {
 /// Strict accuracies in `[0, 1]`, with 95 % intervals ([`intervals::interval`]).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Accuracy {
-    /// The mean over the kinds of prompt, like GenEval's overall score. Kinds in `trained_on` are left out,
-    /// unless there are no others.
+    /// The mean over the kinds of prompt, like GenEval's overall score. Kinds in `trained_on` are
+    /// left out, unless there are no others.
     pub overall: f64,
     /// The interval of `overall`.
     pub overall_interval: [f64; 2],
@@ -307,13 +340,15 @@ impl Accuracy {
     /// The accuracies from the judged images of each kind.
     fn of(by_tag: &BTreeMap<String, Vec<Judged>>) -> Self {
         let fault_share = |judged: &[Judged], fault: Fault| {
-            judged.iter().filter(|judged| judged.verdict.fault == Some(fault)).count() as f64 / judged.len() as f64
+            judged.iter().filter(|judged| judged.verdict.fault == Some(fault)).count() as f64
+                / judged.len() as f64
         };
         let faults = |judged: &[Judged]| {
             let shares = Fault::ALL.map(|fault| (fault, fault_share(judged, fault)));
             shares.into_iter().filter(|(_, share)| *share > 0.0).collect()
         };
-        let tallies: BTreeMap<&String, Vec<Tally>> = by_tag.iter().map(|(tag, judged)| (tag, tallies(judged))).collect();
+        let tallies: BTreeMap<&String, Vec<Tally>> =
+            by_tag.iter().map(|(tag, judged)| (tag, tallies(judged))).collect();
         let trained_on: BTreeSet<String> = by_tag
             .iter()
             .filter(|(_, judged)| judged.iter().all(|judged| judged.trained_on))
@@ -325,12 +360,19 @@ impl Accuracy {
             .filter(|(tag, _)| nothing_is_held_out || !trained_on.contains(**tag))
             .map(|(_, tallies)| &tallies[..])
             .collect();
-        let partials: Vec<f64> = by_tag.values().flatten().map(|judged| judged.verdict.partial.into()).collect();
+        let partials: Vec<f64> =
+            by_tag.values().flatten().map(|judged| judged.verdict.partial.into()).collect();
         Self {
             overall: intervals::mean_share(&counted),
             overall_interval: intervals::interval(&counted),
-            tags: tallies.iter().map(|(tag, tallies)| ((*tag).clone(), intervals::share(tallies))).collect(),
-            intervals: tallies.iter().map(|(tag, tallies)| ((*tag).clone(), intervals::interval(&[tallies]))).collect(),
+            tags: tallies
+                .iter()
+                .map(|(tag, tallies)| ((*tag).clone(), intervals::share(tallies)))
+                .collect(),
+            intervals: tallies
+                .iter()
+                .map(|(tag, tallies)| ((*tag).clone(), intervals::interval(&[tallies])))
+                .collect(),
             trained_on,
             partial: partials.iter().sum::<f64>() / partials.len().max(1) as f64,
             images: by_tag.iter().map(|(tag, judged)| (tag.clone(), judged.len())).collect(),
@@ -353,23 +395,43 @@ impl Accuracy {
     pub fn table(&self) -> String {
         let mut table = String::from("kind            images   strict   95 % interval\n");
         for (tag, &share) in &self.tags {
-            let note = if self.trained_on.contains(tag) { "  all of its scenes are trained on" } else { "" };
+            let note = if self.trained_on.contains(tag) {
+                "  all of its scenes are trained on"
+            } else {
+                ""
+            };
             table += &row(tag, self.images[tag], share, self.intervals[tag], note);
         }
         let nothing_is_held_out = self.trained_on.len() == self.tags.len();
-        let counted = self.images.iter().filter(|(tag, _)| nothing_is_held_out || !self.trained_on.contains(*tag));
-        let note = if nothing_is_held_out || self.trained_on.is_empty() { "" } else { "  held-out kinds alone" };
-        table + &row("overall", counted.map(|(_, images)| images).sum(), self.overall, self.overall_interval, note)
+        let counted = self
+            .images
+            .iter()
+            .filter(|(tag, _)| nothing_is_held_out || !self.trained_on.contains(*tag));
+        let note = if nothing_is_held_out || self.trained_on.is_empty() {
+            ""
+        } else {
+            "  held-out kinds alone"
+        };
+        table
+            + &row(
+                "overall",
+                counted.map(|(_, images)| images).sum(),
+                self.overall,
+                self.overall_interval,
+                note,
+            )
     }
 
-    /// A table of the faults of images that are not strictly correct, in percent of all images of the kind;
-    /// only the first fault of an image counts.
+    /// A table of the faults of images that are not strictly correct, in percent of all images of
+    /// the kind; only the first fault of an image counts.
     pub fn fault_table(&self) -> String {
-        let heading: String = Fault::ALL.iter().map(|fault| format!("{:>9}", fault.name())).collect();
+        let heading: String =
+            Fault::ALL.iter().map(|fault| format!("{:>9}", fault.name())).collect();
         let mut table = format!("first fault, % {heading}\n");
         for (tag, faults) in &self.faults {
             let percent = |fault| 100.0 * faults.get(fault).copied().unwrap_or_default();
-            let shares: String = Fault::ALL.iter().map(|fault| format!("{:>9.1}", percent(fault))).collect();
+            let shares: String =
+                Fault::ALL.iter().map(|fault| format!("{:>9.1}", percent(fault))).collect();
             table += &format!("{tag:<15}{shares}\n");
         }
         table
@@ -388,23 +450,36 @@ fn tallies(judged: &[Judged]) -> Vec<Tally> {
 }
 
 fn row(name: &str, images: usize, share: f64, [low, high]: [f64; 2], note: &str) -> String {
-    format!("{name:<15} {images:>6}  {:>5.1} %  {:>5.1} - {:.1} %{note}\n", 100.0 * share, 100.0 * low, 100.0 * high)
+    format!(
+        "{name:<15} {images:>6}  {:>5.1} %  {:>5.1} - {:.1} %{note}\n",
+        100.0 * share,
+        100.0 * low,
+        100.0 * high
+    )
 }
 
 /// Builds the reward of a configuration from names and weights.
-pub fn rewards(weights: &BTreeMap<String, f32>, picture_shape: [usize; 3], device: &Device) -> Result<WeightedReward> {
+pub fn rewards(
+    weights: &BTreeMap<String, f32>,
+    picture_shape: [usize; 3],
+    device: &Device,
+) -> Result<WeightedReward> {
     use tasks::reward::{Darkness, Reward};
     let mut parts: Vec<(f32, Box<dyn Reward>)> = Vec::new();
     for (name, &weight) in weights {
         let reward: Box<dyn Reward> = match name.as_str() {
             "shapes_partial" => Box::new(shapes::ShapesPartial),
             "shapes_strict" => Box::new(shapes::ShapesStrict),
-            "shapes_proxy" => Box::new(ShapesProxy::built_in(picture_shape, device).context("rewards.shapes_proxy")?),
+            "shapes_proxy" => Box::new(
+                ShapesProxy::built_in(picture_shape, device).context("rewards.shapes_proxy")?,
+            ),
             "shapes_variety" => Box::new(shapes::ShapesVariety),
             "darkness" => Box::new(Darkness),
             "jpeg_compressibility" => Box::new(JpegCompressibility),
             "toy_mode" => Box::new(toy::FirstMode),
-            _ => bail!("rewards.{name}: there is no such reward; there are: {}", REWARDS.join(", ")),
+            _ => {
+                bail!("rewards.{name}: there is no such reward; there are: {}", REWARDS.join(", "))
+            }
         };
         parts.push((weight, reward));
     }
@@ -415,8 +490,15 @@ pub fn rewards(weights: &BTreeMap<String, f32>, picture_shape: [usize; 3], devic
 pub const TO_COME: [&str; 3] = ["geneval", "ocr", "pickscore"];
 
 /// The names of all rewards.
-pub const REWARDS: [&str; 7] =
-    ["shapes_partial", "shapes_strict", "shapes_variety", "shapes_proxy", "darkness", "jpeg_compressibility", "toy_mode"];
+pub const REWARDS: [&str; 7] = [
+    "shapes_partial",
+    "shapes_strict",
+    "shapes_variety",
+    "shapes_proxy",
+    "darkness",
+    "jpeg_compressibility",
+    "toy_mode",
+];
 
 #[cfg(test)]
 mod tests {
@@ -427,7 +509,13 @@ mod tests {
             let prompt = move |_| Prompt { tag: tag.to_owned(), ..Prompt::plain("a prompt") };
             (0..count).map(prompt).collect::<Vec<_>>()
         };
-        Prompts(kinds.iter().flat_map(of_kind).map(|prompt| EncodedPrompt { prompt, condition: () }).collect())
+        Prompts(
+            kinds
+                .iter()
+                .flat_map(of_kind)
+                .map(|prompt| EncodedPrompt { prompt, condition: () })
+                .collect(),
+        )
     }
 
     #[test]
@@ -440,12 +528,19 @@ mod tests {
                 let taken = |prompt: usize| rows.iter().filter(|row| row.prompt == prompt).count();
                 let counts: Vec<usize> = (first..first + count).map(taken).collect();
                 let (least, most) = (counts.iter().min(), counts.iter().max());
-                assert!(least.zip(most).is_some_and(|(least, most)| most - least <= 1), "{per_kind}: {counts:?}");
+                assert!(
+                    least.zip(most).is_some_and(|(least, most)| most - least <= 1),
+                    "{per_kind}: {counts:?}"
+                );
                 // No stretch of the file is left out.
                 let gap = counts.split(|taken| *taken > 0).map(<[_]>::len).max().unwrap_or(0);
-                assert!(gap <= count / per_kind.min(count), "{per_kind} of {count}: {gap} in a row without a picture");
+                assert!(
+                    gap <= count / per_kind.min(count),
+                    "{per_kind} of {count}: {gap} in a row without a picture"
+                );
             }
-            let distinct: BTreeSet<(usize, usize)> = rows.iter().map(|row| (row.prompt, row.sample)).collect();
+            let distinct: BTreeSet<(usize, usize)> =
+                rows.iter().map(|row| (row.prompt, row.sample)).collect();
             assert_eq!(distinct.len(), rows.len());
         }
         assert_eq!(prompts.rows(0).len(), 103);
@@ -460,9 +555,14 @@ mod tests {
         };
         let one = vec![judged(0, true, true), judged(1, true, true)];
         let other = vec![judged(2, false, true), judged(3, false, false)];
-        let accuracy = Accuracy::of(&[("single".to_owned(), one.clone()), ("pairs".to_owned(), other)].into());
+        let accuracy =
+            Accuracy::of(&[("single".to_owned(), one.clone()), ("pairs".to_owned(), other)].into());
         assert_eq!((accuracy.overall, accuracy.tags["single"]), (0.5, 1.0));
-        assert!(accuracy.line().contains("(single 1.00)") && accuracy.table().contains("trained on"), "{}", accuracy.table());
+        assert!(
+            accuracy.line().contains("(single 1.00)") && accuracy.table().contains("trained on"),
+            "{}",
+            accuracy.table()
+        );
         assert_eq!(Accuracy::of(&[("single".to_owned(), one)].into()).overall, 1.0);
     }
 }

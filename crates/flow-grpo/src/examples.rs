@@ -25,8 +25,8 @@ pub struct CaptionConfig {
     pub wrong: f64,
     /// Images without a caption, for classifier-free guidance.
     pub dropped: f64,
-    /// Of the scenes with two objects and no relation between them: named from left to right, as people do;
-    /// the others in any order.
+    /// Of the scenes with two objects and no relation between them: named from left to right, as
+    /// people do; the others in any order.
     pub reading_order: f64,
 }
 
@@ -34,7 +34,12 @@ impl CaptionConfig {
     /// Lists everything that is wrong with these shares, one sentence each.
     pub fn problems(&self) -> Vec<String> {
         let Self { detailed, wrong, dropped, reading_order } = *self;
-        let shares = [("detailed", detailed), ("wrong", wrong), ("dropped", dropped), ("reading_order", reading_order)];
+        let shares = [
+            ("detailed", detailed),
+            ("wrong", wrong),
+            ("dropped", dropped),
+            ("reading_order", reading_order),
+        ];
         let outside = shares.into_iter().filter(|(_, share)| !(0.0..=1.0).contains(share));
         outside.map(|(name, share)| format!("{name} ({share}) must lie between 0 and 1")).collect()
     }
@@ -67,7 +72,9 @@ impl Examples {
             return Ok(Self::Points { caption: card.condition("a point")? });
         };
         let encode = |prompt: Prompt| -> Result<_> {
-            let metadata = prompt.metadata.with_context(|| format!("prompt \"{}\" has no metadata", prompt.text))?;
+            let metadata = prompt
+                .metadata
+                .with_context(|| format!("prompt \"{}\" has no metadata", prompt.text))?;
             Ok((metadata, card.condition(&prompt.text)?))
         };
         let mut by_tag: BTreeMap<String, Vec<_>> = BTreeMap::new();
@@ -87,8 +94,13 @@ impl Examples {
                 let of_a_kind = by_tag.choose(rng).expect("there are kinds of prompts");
                 let prompts = if rng.random_bool(captions.detailed) { detailed } else { of_a_kind };
                 let (metadata, caption) = prompts.choose(rng).expect("every kind has prompts");
-                let shown = if rng.random_bool(captions.wrong) { metadata.similar(rng) } else { metadata.clone() };
-                let scene = sample(&shown, *image_size, rng.random_bool(captions.reading_order), rng);
+                let shown = if rng.random_bool(captions.wrong) {
+                    metadata.similar(rng)
+                } else {
+                    metadata.clone()
+                };
+                let scene =
+                    sample(&shown, *image_size, rng.random_bool(captions.reading_order), rng);
                 let caption = if rng.random_bool(captions.dropped) { empty } else { caption };
                 (shapes::render(&scene, *image_size), caption.clone())
             }
@@ -106,7 +118,8 @@ fn sample(metadata: &Metadata, image_size: usize, in_order: bool, rng: &mut impl
     }
 }
 
-/// Whether two objects without a relation stand in the order of their names; true of every other scene.
+/// Whether two objects without a relation stand in the order of their names; true of every other
+/// scene.
 fn named_from_left(metadata: &Metadata, scene: &Scene) -> bool {
     let placed = metadata.include.iter().any(|entry| entry.position.is_some());
     match (&metadata.include[..], &scene.objects[..]) {
@@ -124,10 +137,9 @@ mod tests {
     #[test]
     fn two_objects_are_named_from_the_left_in_the_asked_share_of_pictures() {
         let mut rng = Key::new(1, Purpose::Pretraining).rng();
-        let pair = shapes::captions()
-            .prompts
-            .into_iter()
-            .find_map(|prompt| prompt.metadata.filter(|metadata| metadata.tag == shapes::Tag::TwoObject));
+        let pair = shapes::captions().prompts.into_iter().find_map(|prompt| {
+            prompt.metadata.filter(|metadata| metadata.tag == shapes::Tag::TwoObject)
+        });
         let pair = pair.expect("there are prompts with two objects");
         let mut share = |reading_order: f64| {
             let in_order = |_| {

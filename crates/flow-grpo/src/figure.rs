@@ -26,10 +26,15 @@ const SHOWN: [usize; 4] = [40, 100, 160, 200];
 const REACH: f64 = 3.5;
 const BINS: usize = 70;
 
-/// Draws the marginals of the flow of a mixture of three Gaussians: exact, by the ODE and by the SDE.
+/// Draws the marginals of the flow of a mixture of three Gaussians: exact, by the ODE and by the
+/// SDE.
 pub fn marginals(path: &Path) -> Result<()> {
     let component = |weight, mean, std| Component { weight, mean: vec![mean], std };
-    let field = MixtureField::new(vec![component(0.5, -1.8, 0.25), component(0.3, 0.4, 0.4), component(0.2, 2.0, 0.15)]);
+    let field = MixtureField::new(vec![
+        component(0.5, -1.8, 0.25),
+        component(0.3, 0.4, 0.4),
+        component(0.2, 2.0, 0.15),
+    ]);
     let ode = particles(&field, Ode {}.into())?;
     let sde = particles(&field, FlowSde::default().into())?;
     let panels: Vec<Panel> = SHOWN
@@ -37,7 +42,9 @@ pub fn marginals(path: &Path) -> Result<()> {
         .zip(ode.iter().zip(&sde))
         .map(|(&index, (ode, sde))| {
             let t = 1.0 - index as f64 / STEPS as f64;
-            let exact = (0..=200).map(|i| REACH * (f64::from(i) / 100.0 - 1.0)).map(|x| (x, density(&field, x, t)));
+            let exact = (0..=200)
+                .map(|i| REACH * (f64::from(i) / 100.0 - 1.0))
+                .map(|x| (x, density(&field, x, t)));
             Panel {
                 title: format!("t = {t:.1}"),
                 curves: vec![
@@ -49,21 +56,24 @@ pub fn marginals(path: &Path) -> Result<()> {
         })
         .collect();
     let svg = curves(&panels)?;
-    write_atomically(path, svg.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+    write_atomically(path, svg.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// The particles at the times shown.
 fn particles(field: &MixtureField, transition: Transition) -> Result<Vec<Vec<f64>>> {
     let device = Device::default();
     let noise = |step: usize| {
-        let keys: Vec<Key> = (0..PARTICLES).map(|row| Key::new(1, Purpose::Step).row(row, 0).step(step)).collect();
+        let keys: Vec<Key> =
+            (0..PARTICLES).map(|row| Key::new(1, Purpose::Step).row(row, 0).step(step)).collect();
         normal::<Plain>(&keys, [1, 1, 1], &device)
     };
     let mut latent = noise(0);
     let mut shown = Vec::new();
     for step in (GridKind::Linear {}).grid(STEPS)?.steps() {
         let Step { index, .. } = step;
-        let policy = transition.gaussian(latent.clone(), velocity_at(field, latent, step, &[]), step);
+        let policy =
+            transition.gaussian(latent.clone(), velocity_at(field, latent, step, &[]), step);
         latent = if policy.is_random() { policy.sample(noise(index + 1)) } else { policy.mean };
         if SHOWN.contains(&(index + 1)) {
             shown.push(latent.to_data().iter::<f64>().collect());
@@ -78,7 +88,8 @@ fn density(field: &MixtureField, x: f64, t: f64) -> f64 {
     let one = |component: &Component| {
         let variance = ((1.0 - t) * component.std).powi(2) + t * t;
         let offset = x - (1.0 - t) * f64::from(component.mean[0]);
-        component.weight / total * (-offset * offset / (2.0 * variance)).exp() / (2.0 * std::f64::consts::PI * variance).sqrt()
+        component.weight / total * (-offset * offset / (2.0 * variance)).exp()
+            / (2.0 * std::f64::consts::PI * variance).sqrt()
     };
     field.components().iter().map(one).sum()
 }
@@ -94,5 +105,9 @@ fn histogram(particles: &[f64]) -> Vec<(f64, f64)> {
         }
     }
     let center = |bin: usize| (bin as f64 + 0.5) * width - REACH;
-    counts.iter().enumerate().map(|(bin, &count)| (center(bin), count as f64 / (particles.len() as f64 * width))).collect()
+    counts
+        .iter()
+        .enumerate()
+        .map(|(bin, &count)| (center(bin), count as f64 / (particles.len() as f64 * width)))
+        .collect()
 }

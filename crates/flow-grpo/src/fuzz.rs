@@ -1,4 +1,5 @@
-//! Tests with thousands of seeded mutations of valid input: each one is loaded or refused, without a panic.
+//! Tests with thousands of seeded mutations of valid input: each one is loaded or refused, without
+//! a panic.
 
 use std::{
     fs,
@@ -42,8 +43,10 @@ fn damaged_toml(text: &str, rng: &mut impl Rng) -> String {
             }
             3 => lines.truncate(line.max(1)),
             4 => {
-                let bytes: Vec<u8> =
-                    lines[line].bytes().map(|byte| if rng.random_bool(0.05) { rng.random() } else { byte }).collect();
+                let bytes: Vec<u8> = lines[line]
+                    .bytes()
+                    .map(|byte| if rng.random_bool(0.05) { rng.random() } else { byte })
+                    .collect();
                 lines[line] = String::from_utf8_lossy(&bytes).into_owned();
             }
             5 => lines.insert(line, "[grpo]".to_owned()),
@@ -63,7 +66,8 @@ fn damaged_toml(text: &str, rng: &mut impl Rng) -> String {
                     "true",
                 ];
                 if let Some((key, _)) = lines[line].split_once('=') {
-                    lines[line] = format!("{key}= {}", values.choose(rng).expect("there are values"));
+                    lines[line] =
+                        format!("{key}= {}", values.choose(rng).expect("there are values"));
                 }
             }
         }
@@ -74,8 +78,8 @@ fn damaged_toml(text: &str, rng: &mut impl Rng) -> String {
     lines.join("\n")
 }
 
-/// Resolves damaged presets, both as files on top of the original and in its place; returns the number of
-/// refused ones.
+/// Resolves damaged presets, both as files on top of the original and in its place; returns the
+/// number of refused ones.
 fn resolve_damaged<C: Checked>(text: &str, seed: u64) -> usize {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let directory = tempfile::tempdir().expect("a directory");
@@ -92,10 +96,17 @@ fn resolve_damaged<C: Checked>(text: &str, seed: u64) -> usize {
 
 #[test]
 fn a_damaged_configuration_is_refused_or_valid() {
-    let train = resolve_damaged::<TrainConfig>(include_str!("../../../assets/presets/shapes.toml"), 1);
-    let pretrain = resolve_damaged::<PretrainConfig>(include_str!("../../../assets/presets/shapes-base.toml"), 2);
+    let train =
+        resolve_damaged::<TrainConfig>(include_str!("../../../assets/presets/shapes.toml"), 1);
+    let pretrain = resolve_damaged::<PretrainConfig>(
+        include_str!("../../../assets/presets/shapes-base.toml"),
+        2,
+    );
     for refused in [train, pretrain] {
-        assert!(refused > CASES / 8 && refused < CASES / 2, "damage must show, and some of it must not matter: {refused}");
+        assert!(
+            refused > CASES / 8 && refused < CASES / 2,
+            "damage must show, and some of it must not matter: {refused}"
+        );
     }
 }
 
@@ -113,12 +124,14 @@ fn damaged_file(bytes: &[u8], rng: &mut impl Rng) -> Vec<u8> {
         }
         _ => {
             let mut tensors: Value = serde_json::from_slice(&bytes[8..header]).expect("a header");
-            let names: Vec<String> = tensors.as_object().expect("an object").keys().cloned().collect();
+            let names: Vec<String> =
+                tensors.as_object().expect("an object").keys().cloned().collect();
             for _ in 0..rng.random_range(1..4) {
                 shuffle(&mut tensors, &names, rng);
             }
             let text = tensors.to_string();
-            damaged = [&(text.len() as u64).to_le_bytes()[..], text.as_bytes(), &bytes[header..]].concat();
+            damaged = [&(text.len() as u64).to_le_bytes()[..], text.as_bytes(), &bytes[header..]]
+                .concat();
         }
     }
     damaged
@@ -132,12 +145,20 @@ fn shuffle(tensors: &mut Value, names: &[String], rng: &mut impl Rng) {
         0 => tensors[&one] = tensors[&other].clone(),
         1 => tensors[&one]["shape"] = tensors[&other]["shape"].clone(),
         2 => tensors[&one]["shape"] = json!([u64::MAX, 2]),
-        3 => tensors[&one]["dtype"] = json!(["F64", "BF16", "F16", "F32", "I8", "nonsense"][rng.random_range(0..6)]),
+        3 => {
+            tensors[&one]["dtype"] =
+                json!(["F64", "BF16", "F16", "F32", "I8", "nonsense"][rng.random_range(0..6)])
+        }
         4 => tensors[&one]["data_offsets"] = json!([0, rng.random_range(0..1_u64 << 40)]),
         _ => {
             tensors.as_object_mut().expect("an object").remove(&one);
             if let Some(Value::String(card)) = tensors.pointer_mut("/__metadata__/flow_grpo") {
-                *card = card.replace("64", ["0", "4096", "4097", "-1", "18446744073709551615"].choose(rng).expect("values"));
+                *card = card.replace(
+                    "64",
+                    ["0", "4096", "4097", "-1", "18446744073709551615"]
+                        .choose(rng)
+                        .expect("values"),
+                );
             }
         }
     }
@@ -146,20 +167,25 @@ fn shuffle(tensors: &mut Value, names: &[String], rng: &mut impl Rng) {
 /// Loads damaged files and returns the number of refused ones.
 fn load_damaged(bytes: &[u8], cases: usize, load: impl Fn(WeightsFile) -> bool) -> usize {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
-    let loads = (0..cases).map(|_| WeightsFile::from_bytes(damaged_file(bytes, &mut rng), Path::new("damaged")).is_ok_and(&load));
+    let loads = (0..cases).map(|_| {
+        WeightsFile::from_bytes(damaged_file(bytes, &mut rng), Path::new("damaged"))
+            .is_ok_and(&load)
+    });
     loads.filter(|loaded| !loaded).count()
 }
 
 #[test]
 fn a_damaged_checkpoint_is_refused_or_valid() {
     let bytes = include_bytes!("../../../assets/checkpoints/toy-2d-base.safetensors");
-    let refused = load_damaged(bytes, CASES, |file| AnyNetwork::load(&file, &Device::default()).is_ok());
+    let refused =
+        load_damaged(bytes, CASES, |file| AnyNetwork::load(&file, &Device::default()).is_ok());
     assert!(refused > CASES / 2 && refused < CASES, "{refused}");
 }
 
 fn toy() -> MlpField<Plain> {
     let (_, network) =
-        AnyNetwork::load(&open_checkpoint("toy-2d-base").expect("built in"), &Device::default()).expect("a network");
+        AnyNetwork::load(&open_checkpoint("toy-2d-base").expect("built in"), &Device::default())
+            .expect("a network");
     let AnyNetwork::Mlp(network) = network else { panic!("the toy model is an MLP") };
     *network
 }
@@ -167,15 +193,23 @@ fn toy() -> MlpField<Plain> {
 #[test]
 fn a_damaged_adapter_is_refused_or_valid() {
     let directory = tempfile::tempdir().expect("a directory");
-    let config =
-        LoraConfig { rank: 4, alpha: 8.0, init: LoraInit::Kaiming, targets: vec!["hidden.1".to_owned(), "output".to_owned()] };
-    Adapter::new(&config, &mut toy(), 1).expect("an adapter").write_peft(directory.path(), "toy-2d-base").expect("written");
+    let config = LoraConfig {
+        rank: 4,
+        alpha: 8.0,
+        init: LoraInit::Kaiming,
+        targets: vec!["hidden.1".to_owned(), "output".to_owned()],
+    };
+    Adapter::new(&config, &mut toy(), 1)
+        .expect("an adapter")
+        .write_peft(directory.path(), "toy-2d-base")
+        .expect("written");
     let file = directory.path().join("adapter_model.safetensors");
     let bytes = std::fs::read(&file).expect("read");
     let (mut rng, mut refused) = (ChaCha8Rng::seed_from_u64(4), 0);
     for _ in 0..CASES {
         std::fs::write(&file, damaged_file(&bytes, &mut rng)).expect("written");
-        let attached = Adapter::read(directory.path()).and_then(|adapter| adapter.attach(toy(), &Device::default()));
+        let attached = Adapter::read(directory.path())
+            .and_then(|adapter| adapter.attach(toy(), &Device::default()));
         refused += usize::from(attached.is_err());
     }
     assert!(refused > CASES / 2 && refused < CASES, "{refused}");
@@ -186,14 +220,19 @@ fn a_damaged_training_state_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let (network, path) = (toy(), directory.path().join("state.safetensors"));
     let weights = Parameters::of(&network);
-    let optimizer = grpo::optimizer::AdamWState { updates: 3, first: weights.clone(), second: weights.clone() };
-    let state = TrainingState { weights: weights.clone(), average: weights.clone(), old: None, optimizer };
+    let optimizer =
+        grpo::optimizer::AdamWState { updates: 3, first: weights.clone(), second: weights.clone() };
+    let state =
+        TrainingState { weights: weights.clone(), average: weights.clone(), old: None, optimizer };
     state.write(&network, &7, &path).expect("written");
     let bytes = std::fs::read(&path).expect("read");
     // An accepted file equals the original: the digest covers every number, name and shape.
     let load = |file: WeightsFile| {
         let Ok(saved) = SavedState::of(&file) else { return false };
-        assert_eq!((saved.counters::<usize>().expect("a counter"), saved.updates().expect("a count")), (7, 3));
+        assert_eq!(
+            (saved.counters::<usize>().expect("a counter"), saved.updates().expect("a count")),
+            (7, 3)
+        );
         let read = TrainingState::of(&network, &weights, saved, &Device::default()).expect("whole");
         let parts = [read.weights, read.average, read.optimizer.first, read.optimizer.second];
         assert!(parts.iter().all(|part| part.to_data() == weights.to_data()));
@@ -268,8 +307,11 @@ fn damaged_part(path: &Path, bytes: &[u8], rng: &mut impl Rng) -> Vec<u8> {
 }
 
 fn files_under(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
-    let mut files: Vec<PathBuf> = entries.flat_map(|path| if path.is_dir() { files_under(&path) } else { vec![path] }).collect();
+    let entries =
+        fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let mut files: Vec<PathBuf> = entries
+        .flat_map(|path| if path.is_dir() { files_under(&path) } else { vec![path] })
+        .collect();
     files.sort();
     files
 }
@@ -286,7 +328,10 @@ fn use_all_of(path: &Path) -> Result<(), Sd3Error> {
         None => None,
     };
     let embedding = directory.embedding(clip.map(Features::Held), t5, 4);
-    assert!(directory.transformer_config().sample_size * directory.vae_config().scale() > 0, "the usual size of a picture");
+    assert!(
+        directory.transformer_config().sample_size * directory.vae_config().scale() > 0,
+        "the usual size of a picture"
+    );
     let side = 2 * directory.transformer_config().patch_size;
     let shape = [directory.transformer_config().in_channels, side, side];
     let transformer = directory.transformer::<Plain>(FloatDType::F32, &device)?;
@@ -305,7 +350,9 @@ fn a_damaged_model_directory_is_refused_or_valid() {
     for name in ["sd3-tiny", "sd3-plain"] {
         let whole = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name);
         let copy = tempfile::tempdir().expect("a directory");
-        let is_of_model = |file: &PathBuf| !file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("golden"));
+        let is_of_model = |file: &PathBuf| {
+            !file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("golden"))
+        };
         let files: Vec<PathBuf> = files_under(&whole).into_iter().filter(is_of_model).collect();
         for file in &files {
             let to = copy.path().join(file.strip_prefix(&whole).expect("inside"));

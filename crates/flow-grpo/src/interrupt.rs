@@ -8,9 +8,9 @@ use crate::output;
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
-/// Starts to listen for signals that end a run: Ctrl-C, whose second press ends the process at once, and
-/// SIGTERM, SIGHUP and SIGUSR1, which Slurm, Kubernetes, systemd or a closing terminal send, sometimes twice.
-/// Signals that were ignored at the start, as under `nohup`, stay ignored.
+/// Starts to listen for signals that end a run: Ctrl-C, whose second press ends the process at
+/// once, and SIGTERM, SIGHUP and SIGUSR1, which Slurm, Kubernetes, systemd or a closing terminal
+/// send, sometimes twice. Signals that were ignored at the start, as under `nohup`, stay ignored.
 ///
 /// # Errors
 /// If the system refuses a handler or a thread.
@@ -20,10 +20,14 @@ pub fn listen() -> Result<()> {
         consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
         iterator::Signals,
     };
-    let heard = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter().filter(|signal| !is_ignored(*signal));
+    let heard =
+        [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter().filter(|signal| !is_ignored(*signal));
     let mut signals = Signals::new(heard).context("cannot listen for signals")?;
     let listener = move || signals.forever().for_each(|signal| end(signal == SIGINT));
-    std::thread::Builder::new().name("signals".to_owned()).spawn(listener).context("cannot start a thread")?;
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(listener)
+        .context("cannot start a thread")?;
     Ok(())
 }
 
@@ -31,7 +35,9 @@ pub fn listen() -> Result<()> {
 #[cfg(unix)]
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    let mask = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
@@ -44,7 +50,9 @@ pub fn listen() -> Result<()> {
 /// Requests the end; a person's second request ends the process at once.
 fn end(by_hand: bool) {
     if !REQUESTED.swap(true, Ordering::SeqCst) {
-        output::log("\nending with a checkpoint when the work in hand is done; Ctrl-C again ends at once without one");
+        output::log(
+            "\nending with a checkpoint when the work in hand is done; Ctrl-C again ends at once without one",
+        );
     } else if by_hand {
         crate::view::give_back_terminal();
         std::process::exit(EXIT_CODE.into());

@@ -1,5 +1,5 @@
-//! Intervals for accuracies by prompt, because the images of one prompt are not independent: a prompt that a
-//! model cannot draw fails every time.
+//! Intervals for accuracies by prompt, because the images of one prompt are not independent: a
+//! prompt that a model cannot draw fails every time.
 
 use grpo::noise::{Key, Purpose};
 use rand::Rng;
@@ -28,20 +28,22 @@ const RESAMPLES: usize = 2000;
 
 /// The 95 % interval of [`mean_share`]: the wider of two intervals on either side.
 ///
-/// - the bootstrap over prompts: the prompts of every kind are resampled with replacement, 2000 times; the 2.5
-///   and 97.5 percentiles (Efron 1979). It accounts for the dependence between images of one prompt.
-/// - Wilson's interval, as if all images were independent. It stays honest if every prompt is always right, or
-///   there is one prompt.
+/// - the bootstrap over prompts: the prompts of every kind are resampled with replacement, 2000
+///   times; the 2.5 and 97.5 percentiles (Efron 1979). It accounts for the dependence between
+///   images of one prompt.
+/// - Wilson's interval, as if all images were independent. It stays honest if every prompt is
+///   always right, or there is one prompt.
 ///
-/// With few prompts per kind, say below ten, the interval is too narrow even so, because the prompts say
-/// nothing about other prompts. Equal tallies always give equal intervals.
+/// With few prompts per kind, say below ten, the interval is too narrow even so, because the
+/// prompts say nothing about other prompts. Equal tallies always give equal intervals.
 // ANCHOR: interval
 pub fn interval(kinds: &[&[Tally]]) -> [f64; 2] {
     let mut rng = Key::new(0, Purpose::Sampling).rng();
     let mut means: Vec<f64> = (0..RESAMPLES)
         .map(|_| {
             let resampled = kinds.iter().map(|prompts| {
-                let drawn: Vec<Tally> = prompts.iter().map(|_| prompts[rng.random_range(0..prompts.len())]).collect();
+                let drawn: Vec<Tally> =
+                    prompts.iter().map(|_| prompts[rng.random_range(0..prompts.len())]).collect();
                 share(&drawn)
             });
             resampled.sum::<f64>() / kinds.len().max(1) as f64
@@ -54,8 +56,8 @@ pub fn interval(kinds: &[&[Tally]]) -> [f64; 2] {
 }
 // ANCHOR_END: interval
 
-/// The interval of a mean of shares of independent images: Wilson's interval of each kind, with half-widths
-/// added in squares.
+/// The interval of a mean of shares of independent images: Wilson's interval of each kind, with
+/// half-widths added in squares.
 fn independent(kinds: &[&[Tally]]) -> (f64, f64) {
     let (mut center, mut below, mut above) = (0.0, 0.0, 0.0);
     for prompts in kinds {

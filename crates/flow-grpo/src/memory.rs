@@ -1,8 +1,8 @@
 //! Memory of a run: an estimate before it starts, and the peak at the end.
 //!
-//! The estimate adds up weights and optimiser state, trajectories, and the activations of the passes that run
-//! at the same time. On CPU backends it is compared with the memory that the system has left, on CUDA with
-//! the largest GPU that `nvidia-smi` reports; on wgpu it is not checked.
+//! The estimate adds up weights and optimiser state, trajectories, and the activations of the
+//! passes that run at the same time. On CPU backends it is compared with the memory that the system
+//! has left, on CUDA with the largest GPU that `nvidia-smi` reports; on wgpu it is not checked.
 
 use std::{path::Path, process::Command};
 
@@ -21,7 +21,8 @@ pub struct Needs {
     pub weights: u64,
     /// Latents and images of an epoch, or of a batch.
     pub samples: u64,
-    /// Activations per transition, or image, that a forward pass keeps for its backward pass, on all workers.
+    /// Activations per transition, or image, that a forward pass keeps for its backward pass, on
+    /// all workers.
     pub kept: u64,
     /// Values per image that are alive in a forward pass of a rollout, on all workers.
     pub alive: u64,
@@ -53,23 +54,34 @@ pub struct Batches {
     pub rows: usize,
 }
 
-/// Memory of the program itself. On a CPU: the program, the buffers of matrix products and the reserve of the
-/// allocator; 79 to 128 MiB, measured with micro-batches from 16 to 128 and 8 to 128 groups (lab notebook).
-/// On a GPU: the context of the driver, compiled kernels and the reserve of the pool; a guess.
+/// Memory of the program itself. On a CPU: the program, the buffers of matrix products and the
+/// reserve of the allocator; 79 to 128 MiB, measured with micro-batches from 16 to 128 and 8 to 128
+/// groups (lab notebook). On a GPU: the context of the driver, compiled kernels and the reserve of
+/// the pool; a guess.
 const PROGRAM: u64 = if ON_CPU { 120 << 20 } else { 1 << 30 };
 /// Bytes per value: all large data are f32, except what the layers of a transformer compute.
 const NUMBER: u64 = 4;
-/// Weights, reference, average and two moments; temporarily the new weights and the sum of gradients; and the
-/// state before the epoch (weights, average, moments), which an interruption restores.
+/// Weights, reference, average and two moments; temporarily the new weights and the sum of
+/// gradients; and the state before the epoch (weights, average, moments), which an interruption
+/// restores.
 const COPIES_OF_WEIGHTS: usize = 11;
 
 impl Needs {
     /// Estimates the needs of a network with `latents` latents alive at the same time.
-    pub fn new(pipeline: &impl Pipeline, network: Network, latents: usize, batches: Batches) -> Self {
+    pub fn new(
+        pipeline: &impl Pipeline,
+        network: Network,
+        latents: usize,
+        batches: Batches,
+    ) -> Self {
         let workers = backend::workers();
-        let product = |factors: &[usize]| factors.iter().fold(1, |product: u64, &factor| product.saturating_mul(factor as u64));
+        let product = |factors: &[usize]| {
+            factors.iter().fold(1, |product: u64, &factor| product.saturating_mul(factor as u64))
+        };
         let bytes = |factors: &[usize]| product(factors).saturating_mul(NUMBER);
-        let computed = |per_row: usize| product(&[workers, batches.rows, per_row, DType::from(PRECISION).size()]);
+        let computed = |per_row: usize| {
+            product(&[workers, batches.rows, per_row, DType::from(PRECISION).size()])
+        };
         let weights = network.frozen.saturating_add(pipeline.decoder_bytes());
         Self {
             weights: weights.saturating_add(bytes(&[network.trained, COPIES_OF_WEIGHTS + workers])),
@@ -98,7 +110,12 @@ impl Needs {
 
     /// The estimate as one line for people.
     pub fn line(&self) -> String {
-        let parts = [(PROGRAM, "program"), (self.weights, "weights and optimiser"), (self.samples, "samples"), self.work()];
+        let parts = [
+            (PROGRAM, "program"),
+            (self.weights, "weights and optimiser"),
+            (self.samples, "samples"),
+            self.work(),
+        ];
         let parts = parts.map(|(bytes, name)| format!("{} {name}", mebibytes(bytes)));
         format!("memory: about {} ({})", mebibytes(self.total()), parts.join(", "))
     }
@@ -124,20 +141,29 @@ impl Needs {
     fn advice(&self, usable: u64) -> String {
         let Batches { key, micro_batch, rollout_batch, .. } = self.batches;
         let with = |count: usize| {
-            let batches =
-                Batches { micro_batch: micro_batch.min(count), rollout_batch: rollout_batch.min(count), ..self.batches };
+            let batches = Batches {
+                micro_batch: micro_batch.min(count),
+                rollout_batch: rollout_batch.min(count),
+                ..self.batches
+            };
             Self { batches, ..*self }
         };
-        let keys = if self.alive == 0 { key.to_owned() } else { format!("{key} and grpo.rollout_batch") };
-        if let Some(fits) = (1..micro_batch.max(rollout_batch)).rev().find(|&count| with(count).total() <= usable) {
-            return format!("{keys} of {fits} would fit, which changes the speed and not the result");
+        let keys =
+            if self.alive == 0 { key.to_owned() } else { format!("{key} and grpo.rollout_batch") };
+        if let Some(fits) =
+            (1..micro_batch.max(rollout_batch)).rev().find(|&count| with(count).total() <= usable)
+        {
+            return format!(
+                "{keys} of {fits} would fit, which changes the speed and not the result"
+            );
         }
         let least = format!("even with {keys} of 1 it needs {}", mebibytes(with(1).total()));
         if self.samples > self.weights.max(with(1).work().0) {
             let host = if ON_CPU { "" } else { "set grpo.rollout.trajectories = \"host\", or " };
             return format!("{least}: {host}lower the number of pictures of an epoch");
         }
-        let recompute = if self.alive == 0 { "" } else { "set sd3.recompute = true where it is not, " };
+        let recompute =
+            if self.alive == 0 { "" } else { "set sd3.recompute = true where it is not, " };
         format!("{least}: {recompute}make smaller pictures or use a smaller model")
     }
 }
@@ -150,12 +176,17 @@ pub fn check_room(what: &str, bytes: u64, advice: &str) -> Result<()> {
 
 fn check_room_in(usable: u64, what: &str, bytes: u64, advice: &str) -> Result<()> {
     let needs = bytes.saturating_add(PROGRAM);
-    ensure!(needs <= usable, "{what} needs about {} of memory and {WHERE} has {}; {advice}", mebibytes(needs), mebibytes(usable));
+    ensure!(
+        needs <= usable,
+        "{what} needs about {} of memory and {WHERE} has {}; {advice}",
+        mebibytes(needs),
+        mebibytes(usable)
+    );
     Ok(())
 }
 
-/// Least memory of an image while it is made, shown and written: its latent, the image and its part of a
-/// grid, in f32.
+/// Least memory of an image while it is made, shown and written: its latent, the image and its part
+/// of a grid, in f32.
 fn picture_bytes(shape: [usize; 3]) -> u64 {
     3 * NUMBER * shape.iter().product::<usize>() as u64
 }
@@ -180,8 +211,10 @@ fn mebibytes(bytes: u64) -> String {
 /// The memory available to the program, including what it already uses, if known.
 fn usable() -> Option<u64> {
     if backend::NAME == "cuda" {
-        // The driver and its tool may disagree on which of several GPUs is the first, so the largest counts.
-        let mebibytes = nvidia("memory.total")?.into_iter().filter_map(|line| line.parse::<u64>().ok());
+        // The driver and its tool may disagree on which of several GPUs is the first, so the
+        // largest counts.
+        let mebibytes =
+            nvidia("memory.total")?.into_iter().filter_map(|line| line.parse::<u64>().ok());
         return mebibytes.max().map(|mebibytes| mebibytes << 20);
     }
     if !ON_CPU {
@@ -192,11 +225,14 @@ fn usable() -> Option<u64> {
     [left, cgroup_limit(Path::new("/")), address_space(held)].into_iter().flatten().min()
 }
 
-/// The smallest limit of the process's control groups, version 1 or 2, as set for a container or a job.
+/// The smallest limit of the process's control groups, version 1 or 2, as set for a container or a
+/// job.
 fn cgroup_limit(root: &Path) -> Option<u64> {
     let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let limit = |line: &str| {
-        let [_, controllers, group] = line.splitn(3, ':').collect::<Vec<_>>()[..] else { return None };
+        let [_, controllers, group] = line.splitn(3, ':').collect::<Vec<_>>()[..] else {
+            return None;
+        };
         let (mount, file) = match controllers {
             "" => ("sys/fs/cgroup", "memory.max"),
             _ if controllers.split(',').any(|controller| controller == "memory") => {
@@ -207,13 +243,16 @@ fn cgroup_limit(root: &Path) -> Option<u64> {
         // A container may see its own group as the root, or the group's name outside; the mount is
         // checked, too.
         let groups = Path::new(group.trim_start_matches('/')).ancestors();
-        let limits = groups.filter_map(|group| std::fs::read_to_string(root.join(mount).join(group).join(file)).ok());
+        let limits = groups.filter_map(|group| {
+            std::fs::read_to_string(root.join(mount).join(group).join(file)).ok()
+        });
         limits.filter_map(|limit| limit.trim().parse::<u64>().ok()).min()
     };
     groups.lines().filter_map(limit).min()
 }
 
-/// The part of the limit of `ulimit -v` that is left for used memory, besides memory that is only reserved.
+/// The part of the limit of `ulimit -v` that is left for used memory, besides memory that is only
+/// reserved.
 #[cfg(unix)]
 fn address_space(held: u64) -> Option<u64> {
     let most = rustix::process::getrlimit(rustix::process::Resource::As).current?;
@@ -236,7 +275,8 @@ pub fn gpu_name() -> Option<String> {
     nvidia("name")?.into_iter().next()
 }
 
-/// Used memory of the first NVIDIA GPU, in MiB. Burn keeps memory that it has allocated, so this is a peak.
+/// Used memory of the first NVIDIA GPU, in MiB. Burn keeps memory that it has allocated, so this is
+/// a peak.
 pub fn gpu_used_mib() -> Option<u64> {
     nvidia("memory.used")?.first()?.parse().ok()
 }
@@ -258,8 +298,8 @@ fn nvidia(query: &str) -> Option<Vec<String>> {
 
 /// Resets the peak of [`peak_mib`] to the current memory, if the system can.
 pub fn forget_peak() {
-    // The system may refuse, if /proc is foreign or read-only: then the peak covers the whole process, an
-    // upper bound.
+    // The system may refuse, if /proc is foreign or read-only: then the peak covers the whole
+    // process, an upper bound.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
@@ -284,9 +324,14 @@ mod tests {
 
     #[test]
     fn every_part_of_an_estimate_counts() {
-        let (card, _) =
-            AnyNetwork::load(&open_checkpoint("toy-2d-base").expect("built in"), &Device::default()).expect("a network");
-        let needs = |latents, batches| Needs::new(&card, Network { trained: 10, frozen: 3 }, latents, batches);
+        let (card, _) = AnyNetwork::load(
+            &open_checkpoint("toy-2d-base").expect("built in"),
+            &Device::default(),
+        )
+        .expect("a network");
+        let needs = |latents, batches| {
+            Needs::new(&card, Network { trained: 10, frozen: 3 }, latents, batches)
+        };
         let workers = backend::workers();
         let one = needs(5, batches(4, 2, 1));
         let elements: usize = card.latent_shape().iter().product();
@@ -294,22 +339,38 @@ mod tests {
         assert_eq!(one.samples, (4 * 5 * elements) as u64);
         assert_eq!(one.work(), ((4 * 4 * workers * card.kept_per_row()) as u64, "backward passes"));
         assert_eq!(needs(5, batches(4, 2, 2)).work().0, 2 * one.work().0);
-        assert_eq!(needs(usize::MAX, batches(usize::MAX, 2, 2)).total(), u64::MAX, "more than there is, and no overflow");
+        assert_eq!(
+            needs(usize::MAX, batches(usize::MAX, 2, 2)).total(),
+            u64::MAX,
+            "more than there is, and no overflow"
+        );
     }
 
     #[test]
     fn what_does_not_fit_is_refused_with_what_would() {
         const MIB: u64 = 1 << 20;
-        let needs = Needs { weights: MIB, samples: 2 * MIB, kept: 2 * MIB, alive: MIB, decoding: MIB, batches: batches(4, 3, 1) };
+        let needs = Needs {
+            weights: MIB,
+            samples: 2 * MIB,
+            kept: 2 * MIB,
+            alive: MIB,
+            decoding: MIB,
+            batches: batches(4, 3, 1),
+        };
         let fits = PROGRAM + 11 * MIB;
         assert!(needs.check_against(fits).is_ok());
-        let refused = |needs: Needs, usable: u64| needs.check_against(usable).expect_err("too much").to_string();
+        let refused = |needs: Needs, usable: u64| {
+            needs.check_against(usable).expect_err("too much").to_string()
+        };
         let text = refused(needs, fits - 1);
         assert!(text.contains("about 131 MiB"), "{text}");
         assert!(text.contains("grpo.micro_batch and grpo.rollout_batch of 3 would fit"), "{text}");
         assert!(refused(needs, fits - 5 * MIB).contains("of 1 would fit"));
         let text = refused(needs, fits - 7 * MIB);
-        assert!(text.contains("of 1 it needs 125 MiB") && text.contains("smaller pictures"), "{text}");
+        assert!(
+            text.contains("of 1 it needs 125 MiB") && text.contains("smaller pictures"),
+            "{text}"
+        );
         let many = Needs { samples: 9 * MIB, ..needs };
         assert!(refused(many, fits - 7 * MIB).contains("pictures of an epoch"));
         // The rollout counts if it is larger; decoding runs at another time.
@@ -344,7 +405,12 @@ mod tests {
     #[test]
     fn what_has_no_room_is_refused_with_how_to_do_without() {
         assert!(check_room_in(PROGRAM + 5, "T5", 5, "leave it out").is_ok());
-        let refused = check_room_in(PROGRAM + 5, "T5", 6, "leave it out").expect_err("a byte too little").to_string();
-        assert!(refused.starts_with("T5 needs about 121 MiB") && refused.ends_with("leave it out"), "{refused}");
+        let refused = check_room_in(PROGRAM + 5, "T5", 6, "leave it out")
+            .expect_err("a byte too little")
+            .to_string();
+        assert!(
+            refused.starts_with("T5 needs about 121 MiB") && refused.ends_with("leave it out"),
+            "{refused}"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! The networks that the application can run, with their pipelines and checkpoints.
 //!
-//! A checkpoint is one safetensors file: the weights, with sizes, vocabulary and origin in the metadata.
+//! A checkpoint is one safetensors file: the weights, with sizes, vocabulary and origin in the
+//! metadata.
 
 use std::{path::Path, sync::Arc};
 
@@ -13,7 +14,8 @@ use grpo::{
     images::{Decode, Decoder},
 };
 use models::{
-    Adaptable, Adapter, Dit, DitConfig, MlpConfig, MlpField, TokenIds, Vocabulary, WeightsFile, lora,
+    Adaptable, Adapter, Dit, DitConfig, MlpConfig, MlpField, TokenIds, Vocabulary, WeightsFile,
+    lora,
     weights::{self, StoredAs},
 };
 use serde::{Deserialize, Serialize};
@@ -60,14 +62,23 @@ impl Architecture {
     }
 }
 
-/// The capabilities of every network: a velocity field with conditions `C` that can be trained, saved
-/// and adapted.
-pub trait Network<B: Backend, C>: VelocityField<B, Condition = C> + Module<B> + ModuleSnapshot<B> + Adaptable<B> {}
+/// The capabilities of every network: a velocity field with conditions `C` that can be trained,
+/// saved and adapted.
+pub trait Network<B: Backend, C>:
+    VelocityField<B, Condition = C> + Module<B> + ModuleSnapshot<B> + Adaptable<B>
+{
+}
 
-impl<B: Backend, C, N> Network<B, C> for N where N: VelocityField<B, Condition = C> + Module<B> + ModuleSnapshot<B> + Adaptable<B> {}
+impl<B: Backend, C, N> Network<B, C> for N where
+    N: VelocityField<B, Condition = C> + Module<B> + ModuleSnapshot<B> + Adaptable<B>
+{
+}
 
 /// A network on the autodiff backend whose plain form is a network too.
-pub trait Trainable<B: AutodiffBackend, C>: Network<B, C> + AutodiffModule<B, InnerModule: Network<B::InnerBackend, C>> {}
+pub trait Trainable<B: AutodiffBackend, C>:
+    Network<B, C> + AutodiffModule<B, InnerModule: Network<B::InnerBackend, C>>
+{
+}
 
 impl<B: AutodiffBackend, C, N> Trainable<B, C> for N where
     N: Network<B, C> + AutodiffModule<B, InnerModule: Network<B::InnerBackend, C>>
@@ -106,7 +117,8 @@ pub trait Pipeline {
     /// Number of values per row that a forward pass keeps for its backward pass.
     fn kept_per_row(&self) -> usize;
 
-    /// Number of values per row that are alive in a forward pass without a backward pass; 0 if negligible.
+    /// Number of values per row that are alive in a forward pass without a backward pass; 0 if
+    /// negligible.
     fn alive_per_row(&self) -> usize {
         0
     }
@@ -130,13 +142,20 @@ pub trait Pipeline {
     ///
     /// # Errors
     /// If the file cannot be written completely.
-    fn write<N: Network<Plain, Self::Condition>>(&self, network: &N, stored_as: StoredAs, path: &Path) -> Result<()>;
+    fn write<N: Network<Plain, Self::Condition>>(
+        &self,
+        network: &N,
+        stored_as: StoredAs,
+        path: &Path,
+    ) -> Result<()>;
 
     /// Encodes prompts: each prompt with its condition.
     fn encode(&self, prompts: &[Prompt]) -> Result<Vec<EncodedPrompt<Self::Condition>>> {
         let texts: Vec<&str> = prompts.iter().map(|prompt| prompt.text.as_str()).collect();
         let encoded = prompts.iter().zip(self.conditions(&texts)?);
-        Ok(encoded.map(|(prompt, condition)| EncodedPrompt { condition, prompt: prompt.clone() }).collect())
+        Ok(encoded
+            .map(|(prompt, condition)| EncodedPrompt { condition, prompt: prompt.clone() })
+            .collect())
     }
 }
 
@@ -165,9 +184,13 @@ impl Card {
         );
         let card: Self = file.parsed_metadata(CARD)?;
         let problems = card.architecture.problems();
-        ensure!(problems.is_empty(), "the checkpoint's network sizes are invalid: {}", problems.join("; "));
-        // Check before anything of these sizes is allocated; reading the weights reports which tensors
-        // are missing.
+        ensure!(
+            problems.is_empty(),
+            "the checkpoint's network sizes are invalid: {}",
+            problems.join("; ")
+        );
+        // Check before anything of these sizes is allocated; reading the weights reports which
+        // tensors are missing.
         let (asked, held) = (card.architecture.count(card.vocabulary.len()), file.count());
         ensure!(
             asked <= 2 * held,
@@ -231,7 +254,12 @@ impl Pipeline for Card {
         self.architecture.kept_per_row()
     }
 
-    fn write<N: Network<Plain, Self::Condition>>(&self, network: &N, stored_as: StoredAs, path: &Path) -> Result<()> {
+    fn write<N: Network<Plain, Self::Condition>>(
+        &self,
+        network: &N,
+        stored_as: StoredAs,
+        path: &Path,
+    ) -> Result<()> {
         let card = serde_json::to_string(self).context("a card is plain data")?;
         weights::write_module::<Plain, N>(network, (CARD, card), stored_as, path)?;
         Ok(())
@@ -253,8 +281,9 @@ pub fn open_checkpoint(name: &str) -> Result<WeightsFile> {
         return Ok(WeightsFile::from_bytes(bytes.to_vec(), Path::new(name))?);
     }
     let names: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
-    WeightsFile::read(Path::new(name))
-        .with_context(|| format!("`{name}` is neither a built-in checkpoint ({}) nor one on disk", names.join(", ")))
+    WeightsFile::read(Path::new(name)).with_context(|| {
+        format!("`{name}` is neither a built-in checkpoint ({}) nor one on disk", names.join(", "))
+    })
 }
 
 /// A network from a checkpoint, of either kind.
@@ -276,11 +305,18 @@ impl AnyNetwork {
         Ok((card, network))
     }
 
-    /// Opens a checkpoint's network, optionally with an adapter. The default checkpoint is the base that the
-    /// adapter names, or else the base of the shapes task.
-    pub fn open(checkpoint: Option<&str>, adapter: Option<&Path>, device: &Device) -> Result<(Card, Self)> {
+    /// Opens a checkpoint's network, optionally with an adapter. The default checkpoint is the base
+    /// that the adapter names, or else the base of the shapes task.
+    pub fn open(
+        checkpoint: Option<&str>,
+        adapter: Option<&Path>,
+        device: &Device,
+    ) -> Result<(Card, Self)> {
         let named = adapter.map(lora::base_of).transpose()?.flatten();
-        let (card, network) = Self::load(&open_checkpoint(checkpoint.or(named.as_deref()).unwrap_or(DEFAULT))?, device)?;
+        let (card, network) = Self::load(
+            &open_checkpoint(checkpoint.or(named.as_deref()).unwrap_or(DEFAULT))?,
+            device,
+        )?;
         let Some(path) = adapter else { return Ok((card, network)) };
         let adapter = Adapter::read(path)?;
         let network = match network {
@@ -293,9 +329,9 @@ impl AnyNetwork {
     /// A network with random weights.
     pub fn init(card: &Card, seed: u64, device: &Device) -> Self {
         match &card.architecture {
-            Architecture::Dit(sizes) => {
-                Self::Dit(Box::new(sizes.init(card.vocabulary.len(), seed, device).computing_in(backend::PRECISION)))
-            }
+            Architecture::Dit(sizes) => Self::Dit(Box::new(
+                sizes.init(card.vocabulary.len(), seed, device).computing_in(backend::PRECISION),
+            )),
             Architecture::Mlp(sizes) => Self::Mlp(Box::new(sizes.init(seed, device))),
         }
     }

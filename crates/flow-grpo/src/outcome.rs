@@ -1,5 +1,5 @@
-//! Exit codes of the program: 0 for success, 2 for an error before a run, 1 for a run that broke, 130
-//! after Ctrl-C.
+//! Exit codes of the program: 0 for success, 2 for an error before a run, 1 for a run that broke,
+//! 130 after Ctrl-C.
 
 use std::process::ExitCode;
 

@@ -1,6 +1,8 @@
-//! Text output: the log on standard error, results on standard output. No other file prints lines to either.
+//! Text output: the log on standard error, results on standard output. No other file prints lines
+//! to either.
 //!
-//! Prompts, paths and checkpoints are untrusted: control and invisible characters are shown escaped.
+//! Prompts, paths and checkpoints are untrusted: control and invisible characters are shown
+//! escaped.
 
 use std::{
     fmt::Display,
@@ -14,15 +16,17 @@ pub fn log(line: impl Display) {
     let _ = writeln!(stderr().lock(), "{}", shown(&line.to_string()));
 }
 
-/// Writes a result, which ends with its own line break; a reader that has closed the pipe (`| head`)
-/// is no error.
+/// Writes a result, which ends with its own line break; a reader that has closed the pipe (`|
+/// head`) is no error.
 ///
 /// # Errors
 /// If standard output fails for another reason, for example a full disk.
 pub fn print(text: impl Display) -> Result<()> {
     let mut out = stdout().lock();
     match out.write_all(shown(&text.to_string()).as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to standard output"),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
         _ => Ok(()),
     }
 }
@@ -44,10 +48,15 @@ pub fn shown(text: &str) -> String {
 }
 
 fn visible(c: char) -> String {
-    if c != '\t' && (c.is_control() || is_invisible(c)) { c.escape_unicode().to_string() } else { c.to_string() }
+    if c != '\t' && (c.is_control() || is_invisible(c)) {
+        c.escape_unicode().to_string()
+    } else {
+        c.to_string()
+    }
 }
 
-/// Whether a character has no width or changes the direction of text, so that a text looks like another one.
+/// Whether a character has no width or changes the direction of text, so that a text looks like
+/// another one.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
@@ -67,6 +76,10 @@ mod tests {
     #[test]
     fn a_line_of_megabytes_is_cut_and_says_so() {
         let text = shown(&format!("first\n{}", "x".repeat(1_000_000)));
-        assert!(text.len() < 2 * LONGEST_LINE && text.ends_with("… (990000 more characters)"), "{}", text.len());
+        assert!(
+            text.len() < 2 * LONGEST_LINE && text.ends_with("… (990000 more characters)"),
+            "{}",
+            text.len()
+        );
     }
 }

@@ -30,15 +30,21 @@ pub fn write_grid(cells: &[Captioned<'_>], columns: usize, path: &Path) -> Resul
     let columns = columns.clamp(1, cells.len().max(1)) as u32;
     let rows = (cells.len() as u32).div_ceil(columns);
     let scale = cells.first().map_or(1, |cell| CELL.div_ceil(cell.image.width as u32).max(1));
-    let [shown_width, shown_height] =
-        cells.first().map_or([CELL; 2], |cell| [cell.image.width, cell.image.height].map(|side| side as u32 * scale));
+    let [shown_width, shown_height] = cells.first().map_or([CELL; 2], |cell| {
+        [cell.image.width, cell.image.height].map(|side| side as u32 * scale)
+    });
     let (width, height) = (shown_width + GAP, shown_height + GAP + CAPTION_LINES * LINE);
     let mut grid = RgbImage::from_pixel(columns * width + GAP, rows * height + GAP, PAPER);
-    let font = FontRef::try_from_slice(include_bytes!("../../../assets/fonts/DejaVuSans.ttf")).context("the built-in font")?;
+    let font = FontRef::try_from_slice(include_bytes!("../../../assets/fonts/DejaVuSans.ttf"))
+        .context("the built-in font")?;
     for (index, cell) in cells.iter().enumerate() {
         let (x, y) = (GAP + index as u32 % columns * width, GAP + index as u32 / columns * height);
-        let picture =
-            image::imageops::resize(&to_rgb(cell.image), shown_width, shown_height, image::imageops::FilterType::Nearest);
+        let picture = image::imageops::resize(
+            &to_rgb(cell.image),
+            shown_width,
+            shown_height,
+            image::imageops::FilterType::Nearest,
+        );
         image::imageops::replace(&mut grid, &picture, x.into(), y.into());
         write_caption(&mut grid, &font, cell.caption, (x, y + shown_height + 2), shown_width);
     }
@@ -51,8 +57,14 @@ pub fn check_directory_of(path: &Path) -> Result<()> {
     if path.extension().is_none() {
         return Ok(()); // A directory, which is made with all above it.
     }
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    ensure!(directory.is_dir(), "cannot write {}: there is no directory {}", path.display(), directory.display());
+    let directory =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    ensure!(
+        directory.is_dir(),
+        "cannot write {}: there is no directory {}",
+        path.display(),
+        directory.display()
+    );
     Ok(())
 }
 
@@ -61,15 +73,19 @@ pub fn is_grid(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png"))
 }
 
-/// Writes images with their captions: a grid with rows of `columns` if the path is a PNG file, or one PNG
-/// file per image, `000.png`, …, in a directory.
+/// Writes images with their captions: a grid with rows of `columns` if the path is a PNG file, or
+/// one PNG file per image, `000.png`, …, in a directory.
 pub fn write_all(images: &[Image], captions: &[&str], columns: usize, path: &Path) -> Result<()> {
     if is_grid(path) {
-        let cells: Vec<Captioned<'_>> =
-            images.iter().zip(captions).map(|(image, caption)| Captioned { image, caption }).collect();
+        let cells: Vec<Captioned<'_>> = images
+            .iter()
+            .zip(captions)
+            .map(|(image, caption)| Captioned { image, caption })
+            .collect();
         return write_grid(&cells, columns, path);
     }
-    std::fs::create_dir_all(path).with_context(|| format!("cannot make the directory {}", path.display()))?;
+    std::fs::create_dir_all(path)
+        .with_context(|| format!("cannot make the directory {}", path.display()))?;
     for (index, image) in images.iter().enumerate() {
         write_png(&to_rgb(image), &path.join(format!("{index:03}.png")))?;
     }
@@ -97,13 +113,23 @@ pub fn to_rgb(image: &Image) -> RgbImage {
 }
 
 /// Writes a caption in up to [`CAPTION_LINES`] lines, broken between words.
-fn write_caption(canvas: &mut RgbImage, font: &FontRef<'_>, text: &str, (x, y): (u32, u32), width: u32) {
+fn write_caption(
+    canvas: &mut RgbImage,
+    font: &FontRef<'_>,
+    text: &str,
+    (x, y): (u32, u32),
+    width: u32,
+) {
     let scale = PxScale::from(12.0);
-    let measure = |text: &str| text.chars().map(|c| font.as_scaled(scale).h_advance(font.glyph_id(c))).sum::<f32>();
+    let measure = |text: &str| {
+        text.chars().map(|c| font.as_scaled(scale).h_advance(font.glyph_id(c))).sum::<f32>()
+    };
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match lines.last_mut() {
-            Some(line) if measure(&format!("{line} {word}")) <= width as f32 => *line = format!("{line} {word}"),
+            Some(line) if measure(&format!("{line} {word}")) <= width as f32 => {
+                *line = format!("{line} {word}")
+            }
             _ => lines.push(word.to_owned()),
         }
     }
@@ -113,7 +139,13 @@ fn write_caption(canvas: &mut RgbImage, font: &FontRef<'_>, text: &str, (x, y): 
     }
 }
 
-fn write_line(canvas: &mut RgbImage, font: &FontRef<'_>, text: &str, scale: PxScale, (mut x, baseline): (f32, f32)) {
+fn write_line(
+    canvas: &mut RgbImage,
+    font: &FontRef<'_>,
+    text: &str,
+    scale: PxScale,
+    (mut x, baseline): (f32, f32),
+) {
     for c in text.chars() {
         let glyph = font.glyph_id(c).with_scale_and_position(scale, point(x, baseline));
         x += font.as_scaled(scale).h_advance(glyph.id);
@@ -124,7 +156,8 @@ fn write_line(canvas: &mut RgbImage, font: &FontRef<'_>, text: &str, scale: PxSc
             let (Ok(px), Ok(py)) = (u32::try_from(px), u32::try_from(py)) else { return };
             if let Some(pixel) = canvas.get_pixel_mut_checked(px, py) {
                 for (value, ink) in pixel.0.iter_mut().zip(INK.0) {
-                    *value = (f32::from(*value) + (f32::from(ink) - f32::from(*value)) * share).round() as u8;
+                    *value = (f32::from(*value) + (f32::from(ink) - f32::from(*value)) * share)
+                        .round() as u8;
                 }
             }
         });

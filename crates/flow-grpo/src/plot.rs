@@ -40,10 +40,14 @@ const COLORS: [RGBColor; 7] = [
 
 /// Draws panels below each other and returns the SVG.
 pub fn curves(panels: &[Panel]) -> Result<String> {
-    let panels: Vec<&Panel> = panels.iter().filter(|panel| panel.curves.iter().any(|curve| !curve.points.is_empty())).collect();
+    let panels: Vec<&Panel> = panels
+        .iter()
+        .filter(|panel| panel.curves.iter().any(|curve| !curve.points.is_empty()))
+        .collect();
     let mut svg = String::new();
     {
-        let root = SVGBackend::with_string(&mut svg, (SIZE.0, SIZE.1 * panels.len().max(1) as u32)).into_drawing_area();
+        let root = SVGBackend::with_string(&mut svg, (SIZE.0, SIZE.1 * panels.len().max(1) as u32))
+            .into_drawing_area();
         root.fill(&WHITE).map_err(drawing)?;
         for (area, panel) in root.split_evenly((panels.len().max(1), 1)).iter().zip(panels) {
             draw_panel(area, panel)?;
@@ -53,7 +57,10 @@ pub fn curves(panels: &[Panel]) -> Result<String> {
     Ok(svg)
 }
 
-fn draw_panel(area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>, panel: &Panel) -> Result<()> {
+fn draw_panel(
+    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
+    panel: &Panel,
+) -> Result<()> {
     let points = || panel.curves.iter().flat_map(|curve| &curve.points);
     let range = |values: Vec<f64>| {
         let low = values.iter().copied().fold(f64::INFINITY, f64::min);
@@ -66,17 +73,31 @@ fn draw_panel(area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>, panel:
         .margin(8)
         .x_label_area_size(24)
         .y_label_area_size(56)
-        .build_cartesian_2d(range(points().map(|p| p.0).collect()), range(points().map(|p| p.1).collect()))
+        .build_cartesian_2d(
+            range(points().map(|p| p.0).collect()),
+            range(points().map(|p| p.1).collect()),
+        )
         .map_err(drawing)?;
-    chart.configure_mesh().light_line_style(WHITE).x_labels(10).y_labels(6).draw().map_err(drawing)?;
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .x_labels(10)
+        .y_labels(6)
+        .draw()
+        .map_err(drawing)?;
     for (curve, color) in panel.curves.iter().zip(COLORS.iter().cycle()) {
         let line = LineSeries::new(curve.points.iter().copied(), color.stroke_width(2));
         let series = chart.draw_series(line).map_err(drawing)?;
-        series.label(curve.name.clone()).legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 14, y)], color.stroke_width(2)));
+        series.label(curve.name.clone()).legend(move |(x, y)| {
+            PathElement::new(vec![(x, y), (x + 14, y)], color.stroke_width(2))
+        });
     }
     if panel.curves.len() > 1 {
         let mut labels = chart.configure_series_labels();
-        labels.border_style(BLACK.mix(0.2)).background_style(WHITE.mix(0.8)).position(SeriesLabelPosition::LowerRight);
+        labels
+            .border_style(BLACK.mix(0.2))
+            .background_style(WHITE.mix(0.8))
+            .position(SeriesLabelPosition::LowerRight);
         labels.draw().map_err(drawing)?;
     }
     Ok(())
@@ -98,7 +119,13 @@ pub fn write_scatter(points: &[Image], path: &Path) -> Result<()> {
         for step in 0..720 {
             let angle = step as f32 / 720.0 * std::f32::consts::TAU;
             let radius = 3.0 * toy::STD;
-            dot(&mut picture, x + radius * angle.cos(), y + radius * angle.sin(), 0, Rgb([170, 170, 170]));
+            dot(
+                &mut picture,
+                x + radius * angle.cos(),
+                y + radius * angle.sin(),
+                0,
+                Rgb([170, 170, 170]),
+            );
         }
     }
     for point in points {
@@ -111,7 +138,8 @@ fn dot(picture: &mut RgbImage, x: f32, y: f32, radius: i32, color: Rgb<u8>) {
     let at = |value: f32| (f32::midpoint(value / REACH, 1.0) * SIDE as f32) as i32;
     let (column, row) = (at(x), at(-y));
     for (dx, dy) in (-radius..=radius).flat_map(|dx| (-radius..=radius).map(move |dy| (dx, dy))) {
-        if let (Ok(column), Ok(row)) = (u32::try_from(column.saturating_add(dx)), u32::try_from(row.saturating_add(dy)))
+        if let (Ok(column), Ok(row)) =
+            (u32::try_from(column.saturating_add(dx)), u32::try_from(row.saturating_add(dy)))
             && let Some(pixel) = picture.get_pixel_mut_checked(column, row)
         {
             *pixel = color;

@@ -1,7 +1,8 @@
 //! Pre-training of a base model by flow matching.
 //!
-//! A share of the captions is deliberately wrong (`captions.wrong`), as on the web: the base learns to draw
-//! well and to compose as well as its captions, which leaves something for reinforcement learning to improve.
+//! A share of the captions is deliberately wrong (`captions.wrong`), as on the web: the base learns
+//! to draw well and to compose as well as its captions, which leaves something for reinforcement
+//! learning to improve.
 
 use std::{ops::Range, path::PathBuf, time::Instant};
 
@@ -61,9 +62,11 @@ pub struct PretrainConfig {
     pub evaluate_every: usize,
     /// Images per kind of prompt in an evaluation.
     pub evaluation_samples: usize,
-    /// The initial weights: the name of a built-in checkpoint or the path of one; empty for random weights.
+    /// The initial weights: the name of a built-in checkpoint or the path of one; empty for random
+    /// weights.
     pub base: String,
-    /// Kind and sizes of the network: a `dit` learns scenes of shapes, an `mlp` the points of the toy task.
+    /// Kind and sizes of the network: a `dit` learns scenes of shapes, an `mlp` the points of the
+    /// toy task.
     pub model: Architecture,
     /// The optimiser.
     pub optimizer: AdamWConfig,
@@ -90,10 +93,12 @@ impl PretrainConfig {
 }
 
 impl Checked for PretrainConfig {
-    const MAY_CHANGE: &'static [&'static str] = &["steps", "checkpoint_every", "evaluate_every", "evaluation_samples"];
+    const MAY_CHANGE: &'static [&'static str] =
+        &["steps", "checkpoint_every", "evaluate_every", "evaluation_samples"];
 
     fn problems(&self) -> Vec<String> {
-        let mut problems: Vec<String> = self.model.problems().into_iter().map(|problem| format!("model.{problem}")).collect();
+        let mut problems: Vec<String> =
+            self.model.problems().into_iter().map(|problem| format!("model.{problem}")).collect();
         let counts = [
             ("steps", self.steps),
             ("batch_size", self.batch_size),
@@ -102,12 +107,18 @@ impl Checked for PretrainConfig {
             ("evaluate_every", self.evaluate_every),
             ("evaluation_samples", self.evaluation_samples),
         ];
-        problems.extend(counts.into_iter().filter_map(|(key, value)| ranges::count(key, value, MOST)));
-        problems.extend(self.optimizer.problems().into_iter().map(|problem| format!("optimizer.{problem}")));
+        problems
+            .extend(counts.into_iter().filter_map(|(key, value)| ranges::count(key, value, MOST)));
+        problems.extend(
+            self.optimizer.problems().into_iter().map(|problem| format!("optimizer.{problem}")),
+        );
         problems.extend(self.muon.problems().into_iter().map(|problem| format!("muon.{problem}")));
         problems.extend(self.ema.problems().into_iter().map(|problem| format!("ema.{problem}")));
-        problems.extend(self.captions.problems().into_iter().map(|problem| format!("captions.{problem}")));
-        problems.extend(self.times.problems().into_iter().map(|problem| format!("times.{problem}")));
+        problems.extend(
+            self.captions.problems().into_iter().map(|problem| format!("captions.{problem}")),
+        );
+        problems
+            .extend(self.times.problems().into_iter().map(|problem| format!("times.{problem}")));
         match &self.model {
             Architecture::Dit(sizes) if sizes.image_size < shapes::SMALLEST_PICTURE => problems.push(format!(
                 "model.image_size ({}) must be at least {}: the objects of smaller scenes cannot be told apart",
@@ -124,7 +135,11 @@ impl Checked for PretrainConfig {
         }
         if (0.0..=1.0).contains(&self.cool_down) {
             let cool_down = format!("cool_down ({}) of steps", self.cool_down);
-            problems.extend(schedule::problem(("warm_up", self.warm_up), (&cool_down, self.cooling()), ("steps", self.steps)));
+            problems.extend(schedule::problem(
+                ("warm_up", self.warm_up),
+                (&cool_down, self.cooling()),
+                ("steps", self.steps),
+            ));
         } else {
             problems.push(format!("cool_down ({}) must lie between 0 and 1", self.cool_down));
         }
@@ -174,12 +189,21 @@ const REPORT_EVERY: usize = 50;
 pub fn pretrain(config: &PretrainConfig, run: &mut RunDir, device: &Device) -> Result<PathBuf> {
     let words = match config.model {
         Architecture::Dit(_) => shapes::vocabulary(),
-        Architecture::Mlp(_) => {
-            toy::prompts().prompts.iter().flat_map(|prompt| prompt.text.split(' ')).map(str::to_owned).collect()
-        }
+        Architecture::Mlp(_) => toy::prompts()
+            .prompts
+            .iter()
+            .flat_map(|prompt| prompt.text.split(' '))
+            .map(str::to_owned)
+            .collect(),
     };
-    let made_by = format!("flow-grpo {} pretrain, seed {}, {} steps", env!("CARGO_PKG_VERSION"), config.seed, config.steps);
-    let fresh = Card { architecture: config.model.clone(), vocabulary: Vocabulary::new(words), made_by };
+    let made_by = format!(
+        "flow-grpo {} pretrain, seed {}, {} steps",
+        env!("CARGO_PKG_VERSION"),
+        config.seed,
+        config.steps
+    );
+    let fresh =
+        Card { architecture: config.model.clone(), vocabulary: Vocabulary::new(words), made_by };
     let (card, network) = if config.base.is_empty() {
         let network = AnyNetwork::init(&fresh, config.seed, device);
         (fresh, network)
@@ -188,10 +212,14 @@ pub fn pretrain(config: &PretrainConfig, run: &mut RunDir, device: &Device) -> R
     };
     match network {
         AnyNetwork::Dit(network) => {
-            Session::<Dit<Training>>::start(config, card, *network, run, device)?.run(run).context(BrokeRun)?;
+            Session::<Dit<Training>>::start(config, card, *network, run, device)?
+                .run(run)
+                .context(BrokeRun)?;
         }
         AnyNetwork::Mlp(network) => {
-            Session::<MlpField<Training>>::start(config, card, *network, run, device)?.run(run).context(BrokeRun)?;
+            Session::<MlpField<Training>>::start(config, card, *network, run, device)?
+                .run(run)
+                .context(BrokeRun)?;
         }
     }
     Ok(run.base_checkpoint())
@@ -209,7 +237,10 @@ fn continued(card: Card, base: &str, device: &Device) -> Result<(Card, AnyNetwor
         serde_json::to_string(&from.architecture)?,
         serde_json::to_string(&card.architecture)?
     );
-    ensure!(from.vocabulary == card.vocabulary, "base `{base}` knows other words than the task's prompts have");
+    ensure!(
+        from.vocabulary == card.vocabulary,
+        "base `{base}` knows other words than the task's prompts have"
+    );
     let made_by = format!("{}, from {base} ({})", card.made_by, from.made_by);
     Ok((Card { made_by, ..card }, network))
 }
@@ -239,7 +270,13 @@ struct Session<'a, N: Trainable<Training, TokenIds>> {
 
 impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
     /// Starts pre-training, or resumes it from the run directory.
-    fn start(config: &'a PretrainConfig, card: Card, network: N::InnerModule, run: &RunDir, device: &'a Device) -> Result<Self> {
+    fn start(
+        config: &'a PretrainConfig,
+        card: Card,
+        network: N::InnerModule,
+        run: &RunDir,
+        device: &'a Device,
+    ) -> Result<Self> {
         let trained = Trained::all(&network);
         let weights = trained.of(&network);
         let held_out = match card.architecture {
@@ -253,7 +290,8 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
             held_out,
             workers: Workers::new(backend::workers()).context("cannot start worker threads")?,
             average: weights.clone(),
-            optimizer: AdamW::new(config.optimizer, &weights).with_muon(config.muon, trained.matrices(&network, "blocks.")),
+            optimizer: AdamW::new(config.optimizer, &weights)
+                .with_muon(config.muon, trained.matrices(&network, "blocks.")),
             network,
             loss_scale: backend::SCALES_LOSS.then(LossScale::default),
             step: 0,
@@ -268,7 +306,11 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
             ensure!(fits, "the checkpoint counts {updates} updates after {step} steps");
             config::check_unchanged(&begun, config)?;
             let state = TrainingState::of(&session.network, &session.average, saved, device)?;
-            ensure!(step <= config.steps, "steps ({}) must be at least {step}: the run has done as many", config.steps);
+            ensure!(
+                step <= config.steps,
+                "steps ({}) must be at least {step}: the run has done as many",
+                config.steps
+            );
             ensure!(
                 (0..step).all(|step| begun.rate(step) == config.rate(step)),
                 "steps is {} in the run, {} now: with cool_down = {} the learning rate falls towards the last step, and some of the {step} steps \
@@ -292,7 +334,8 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
     fn needs(&self) -> Needs {
         let (trained, rows) = (self.average.count(), self.config.batch_size);
         let micro_batch = self.config.micro_batch.min(rows);
-        let batches = memory::Batches { key: "micro_batch", micro_batch, rollout_batch: 0, rows: 1 };
+        let batches =
+            memory::Batches { key: "micro_batch", micro_batch, rollout_batch: 0, rows: 1 };
         Needs::new(&self.batches.card, memory::Network { trained, frozen: 0 }, 2 * rows, batches)
     }
 
@@ -303,7 +346,8 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         run.set_aside_after(self.step)?;
         let recorded = (!fresh).then_some(Recorded { done: self.step, evaluation_due: false });
         run.record_after(recorded, ("step", REPORT_EVERY))?.iter().for_each(output::log);
-        // Save on resume, too: a kill may have come between a checkpoint and the files derived from it.
+        // Save on resume, too: a kill may have come between a checkpoint and the files derived from
+        // it.
         self.save(run)?;
         let progress = Progress::new("pre-training", self.config.steps, "steps");
         progress.start_at(self.step);
@@ -332,7 +376,9 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
                 self.save(run)?;
             }
             if interrupted {
-                return Err(interrupt::Interrupted { resume: run.resume_command("pretrain") }.into());
+                return Err(
+                    interrupt::Interrupted { resume: run.resume_command("pretrain") }.into()
+                );
             }
         }
         output::log(format!("pre-training took {}", whole_seconds(progress.finish())));
@@ -342,8 +388,9 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
     fn metrics(&self, interval: &[Update], started: Instant) -> StepMetrics {
         let n = interval.len().max(1) as f64;
         let taken = interval.iter().filter(|update| update.taken).count().max(1) as f64;
-        let of_taken =
-            |number: fn(&Update) -> f64| interval.iter().filter(|update| update.taken).map(number).sum::<f64>() / taken;
+        let of_taken = |number: fn(&Update) -> f64| {
+            interval.iter().filter(|update| update.taken).map(number).sum::<f64>() / taken
+        };
         StepMetrics {
             event: "step",
             step: self.step,
@@ -358,14 +405,16 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
 
     fn update(&mut self) -> Result<Update> {
         let rows = self.config.batch_size;
-        let micro_batches =
-            (0..rows).step_by(self.config.micro_batch).map(|from| from..(from + self.config.micro_batch).min(rows));
+        let micro_batches = (0..rows)
+            .step_by(self.config.micro_batch)
+            .map(|from| from..(from + self.config.micro_batch).min(rows));
         let trained = Trained::all(&self.network);
         let jobs = micro_batches.map(|rows| (self.network.clone(), rows)).collect();
         let (batches, step) = (&self.batches, self.step);
         let scale = self.loss_scale.map_or(1.0, |scale| scale.factor);
-        let results =
-            self.workers.map(jobs, |(network, rows)| batches.loss_and_gradient::<N>(network, &trained, step, rows, scale))?;
+        let results = self.workers.map(jobs, |(network, rows)| {
+            batches.loss_and_gradient::<N>(network, &trained, step, rows, scale)
+        })?;
         let loss: f64 = results.iter().map(|(loss, _)| loss).sum();
         let gradient = results.into_iter().map(|(_, gradient)| gradient).reduce(|a, b| a.plus(&b));
         let gradient = gradient.context("a batch has at least one micro-batch")?;
@@ -375,7 +424,10 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         let taken = gradient_norm.is_finite();
         let loss_scale = self.loss_scale.and_then(|scale| scale.after(taken));
         if !loss.is_finite() || (!taken && loss_scale.is_none()) {
-            bail!("step {}: loss {loss}, gradient norm {gradient_norm}: lower optimizer.learning_rate", self.step);
+            bail!(
+                "step {}: loss {loss}, gradient norm {gradient_norm}: lower optimizer.learning_rate",
+                self.step
+            );
         }
         self.loss_scale = loss_scale;
         self.step += 1;
@@ -410,12 +462,21 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
     fn save(&self, run: &RunDir) -> Result<()> {
         run.sync_records()?;
         let weights = Parameters::of(&self.network);
-        let state =
-            TrainingState { weights, average: self.average.clone(), old: None, optimizer: self.optimizer.state().clone() };
-        let counters = Counters { step: self.step, loss_scale: self.loss_scale, config: self.config.clone() };
+        let state = TrainingState {
+            weights,
+            average: self.average.clone(),
+            old: None,
+            optimizer: self.optimizer.state().clone(),
+        };
+        let counters =
+            Counters { step: self.step, loss_scale: self.loss_scale, config: self.config.clone() };
         state.write(&self.network, &counters, &run.checkpoint(self.step))?;
         run.retain_checkpoints(KEPT_CHECKPOINTS, None)?;
-        self.batches.card.write(&self.average.put_into(self.network.clone()), StoredAs::F16, &run.base_checkpoint())
+        self.batches.card.write(
+            &self.average.put_into(self.network.clone()),
+            StoredAs::F16,
+            &run.base_checkpoint(),
+        )
     }
 }
 
@@ -428,8 +489,8 @@ struct Batches<'a> {
 }
 
 impl Batches<'_> {
-    /// The contribution of one micro-batch to the batch's mean loss and its gradient; `scale` multiplies the
-    /// loss before the backward pass and is removed from the gradient.
+    /// The contribution of one micro-batch to the batch's mean loss and its gradient; `scale`
+    /// multiplies the loss before the backward pass and is removed from the gradient.
     fn loss_and_gradient<N: Trainable<Training, TokenIds>>(
         &self,
         network: N::InnerModule,
@@ -446,7 +507,8 @@ impl Batches<'_> {
             let (image, caption) = self.examples.draw(&self.config.captions, &mut rng);
             images.push(image);
             conditions.push(caption);
-            times.push(self.config.times.time(rng.random(), StandardNormal.sample(&mut rng)) as f32);
+            times
+                .push(self.config.times.time(rng.random(), StandardNormal.sample(&mut rng)) as f32);
             keys.push(key.step(1));
         }
         let data = self.card.pixels().encode::<Plain>(&images, self.device);
@@ -456,7 +518,9 @@ impl Batches<'_> {
         let [data, noise] = [data, noise].map(Tensor::from_inner);
         let loss = flow_matching_loss(&network, data, noise, Tensor::from_inner(time), &conditions);
         let loss = loss.sum() / self.config.batch_size as f64;
-        let gradient = trained.gradients(&network, (loss.clone() * scale).backward()).map(|values| values / scale);
+        let gradient = trained
+            .gradients(&network, (loss.clone() * scale).backward())
+            .map(|values| values / scale);
         (loss.into_scalar().elem(), gradient)
     }
 }

@@ -44,10 +44,19 @@ impl Progress {
             ProgressDrawTarget::hidden()
         };
         let bar = ProgressBar::with_draw_target(Some(total as u64), target);
-        let template = format!("{{msg:<12}} {{bar:32}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left");
-        bar.set_style(ProgressStyle::with_template(&template).expect("the template is well formed"));
+        let template =
+            format!("{{msg:<12}} {{bar:32}} {{pos}}/{{len}} {unit}  {{per_sec}}  {{eta}} left");
+        bar.set_style(
+            ProgressStyle::with_template(&template).expect("the template is well formed"),
+        );
         bar.set_message(name.to_owned());
-        Self { bar, name: name.to_owned(), started: Instant::now(), last_line: Mutex::new(Instant::now()), on_terminal }
+        Self {
+            bar,
+            name: name.to_owned(),
+            started: Instant::now(),
+            last_line: Mutex::new(Instant::now()),
+            on_terminal,
+        }
     }
 
     /// Sets the count to the units that an earlier session finished.
@@ -66,7 +75,11 @@ impl Progress {
         if last.elapsed() >= LINE_EVERY {
             *last = Instant::now();
             let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
-            output::log(format!("{}: {done}/{total}, {} left", self.name, whole_seconds(self.bar.eta())));
+            output::log(format!(
+                "{}: {done}/{total}, {} left",
+                self.name,
+                whole_seconds(self.bar.eta())
+            ));
         }
     }
 

@@ -1,7 +1,8 @@
-//! A reward that can be hacked: a small classifier, trained only on clean scenes, in place of the verifier.
+//! A reward that can be hacked: a small classifier, trained only on clean scenes, in place of the
+//! verifier.
 //!
-//! The classifier behaves like a learned reward outside of toy tasks: accurate near its training data and
-//! arbitrary elsewhere. The verifier is the gold reward.
+//! The classifier behaves like a learned reward outside of toy tasks: accurate near its training
+//! data and arbitrary elsewhere. The verifier is the gold reward.
 
 use std::{
     path::{Path, PathBuf},
@@ -54,9 +55,16 @@ pub struct ProxyArgs {
 }
 
 const IMAGE_SIZE: usize = 24;
-const SIZES: ClassifierConfig = ClassifierConfig { image_size: IMAGE_SIZE, channels: 6, hidden: 32, answers: shapes::FACTS };
-const OPTIMIZER: AdamWConfig =
-    AdamWConfig { learning_rate: 2e-3, beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 1e-2, max_gradient_norm: 1.0 };
+const SIZES: ClassifierConfig =
+    ClassifierConfig { image_size: IMAGE_SIZE, channels: 6, hidden: 32, answers: shapes::FACTS };
+const OPTIMIZER: AdamWConfig = AdamWConfig {
+    learning_rate: 2e-3,
+    beta1: 0.9,
+    beta2: 0.99,
+    epsilon: 1e-8,
+    weight_decay: 1e-2,
+    max_gradient_norm: 1.0,
+};
 /// The metadata key of the sizes.
 const CARD: &str = "flow_grpo_classifier";
 const BUILT_IN: &[u8] = include_bytes!("../../../assets/checkpoints/shapes-proxy.safetensors");
@@ -79,8 +87,12 @@ pub fn train(args: &ProxyArgs, device: &Device) -> Result<()> {
         let gradient = trained.gradients(&graph, loss.backward());
         let value: f64 = loss.into_scalar().elem();
         let rate = schedule::rate(step, steps, steps / 50, steps / 2);
-        let Updated { parameters: weights, gradient_norm: norm, .. } = optimizer.update(&trained.of(&network), &gradient, rate);
-        ensure!(value.is_finite() && norm.is_finite(), "step {step}: loss {value}, gradient norm {norm}");
+        let Updated { parameters: weights, gradient_norm: norm, .. } =
+            optimizer.update(&trained.of(&network), &gradient, rate);
+        ensure!(
+            value.is_finite() && norm.is_finite(),
+            "step {step}: loss {value}, gradient norm {norm}"
+        );
         network = weights.put_into(network);
         mean_loss += (value - mean_loss) / (step % 200 + 1) as f64;
         if (step + 1).is_multiple_of(200) {
@@ -93,9 +105,17 @@ pub fn train(args: &ProxyArgs, device: &Device) -> Result<()> {
         }
     }
     progress.finish();
-    write_module::<Plain, _>(&network, (CARD, serde_json::to_string(&SIZES)?), StoredAs::F16, &args.output)?;
+    write_module::<Plain, _>(
+        &network,
+        (CARD, serde_json::to_string(&SIZES)?),
+        StoredAs::F16,
+        &args.output,
+    )?;
     let right = 100.0 * accuracy(&network, device);
-    output::print(format!("{}: right on {right:.1} % of the facts of held-out scenes\n", args.output.display()))
+    output::print(format!(
+        "{}: right on {right:.1} % of the facts of held-out scenes\n",
+        args.output.display()
+    ))
 }
 
 fn metadata(set: PromptSet) -> Vec<Metadata> {
@@ -103,7 +123,11 @@ fn metadata(set: PromptSet) -> Vec<Metadata> {
 }
 
 /// Draws scenes with their labels.
-fn batch(prompts: &[Metadata], size: usize, rng: &mut impl Rng) -> (Vec<Image>, Vec<Vec<Option<bool>>>) {
+fn batch(
+    prompts: &[Metadata],
+    size: usize,
+    rng: &mut impl Rng,
+) -> (Vec<Image>, Vec<Vec<Option<bool>>>) {
     let scenes: Vec<Scene> = (0..size)
         .map(|_| {
             let asked = prompts.choose(rng).expect("there are prompts");
@@ -111,7 +135,10 @@ fn batch(prompts: &[Metadata], size: usize, rng: &mut impl Rng) -> (Vec<Image>, 
             Scene::sample(&shown, IMAGE_SIZE, rng)
         })
         .collect();
-    (scenes.iter().map(|scene| shapes::render(scene, IMAGE_SIZE)).collect(), scenes.iter().map(shapes::facts).collect())
+    (
+        scenes.iter().map(|scene| shapes::render(scene, IMAGE_SIZE)).collect(),
+        scenes.iter().map(shapes::facts).collect(),
+    )
 }
 
 /// The mean cross-entropy over the facts that have a label.
@@ -119,15 +146,24 @@ fn batch(prompts: &[Metadata], size: usize, rng: &mut impl Rng) -> (Vec<Image>, 
 /// ```text
 /// max(z, 0) − y·z + log(1 + exp(−|z|))
 /// ```
-fn loss(network: &Classifier<Training>, images: &[Image], labels: &[Vec<Option<bool>>], device: &Device) -> Tensor<Training, 1> {
+fn loss(
+    network: &Classifier<Training>,
+    images: &[Image],
+    labels: &[Vec<Option<bool>>],
+    device: &Device,
+) -> Tensor<Training, 1> {
     let tensor = |of: fn(Option<bool>) -> f32| {
         let values: Vec<f32> = labels.iter().flatten().map(|&label| of(label)).collect();
-        Tensor::<Training, 2>::from_data(TensorData::new(values, [labels.len(), shapes::FACTS]), device)
+        Tensor::<Training, 2>::from_data(
+            TensorData::new(values, [labels.len(), shapes::FACTS]),
+            device,
+        )
     };
     let said = tensor(|label| if label.is_some() { 1.0 } else { 0.0 });
     let yes = tensor(|label| if label == Some(true) { 1.0 } else { 0.0 });
     let logits = network.logits(Tensor::from_inner(pixels(images, device)));
-    let entropy = activation::relu(logits.clone()) - logits.clone() * yes + logits.abs().neg().exp().log1p();
+    let entropy =
+        activation::relu(logits.clone()) - logits.clone() * yes + logits.abs().neg().exp().log1p();
     (entropy * said.clone()).sum() / said.sum()
 }
 
@@ -140,7 +176,11 @@ fn accuracy(network: &Classifier<Plain>, device: &Device) -> f64 {
     let mut rng = Key::new(0, Purpose::Evaluation).rng();
     let (images, labels) = batch(&metadata(shapes::prompts(Split::Test)), 1000, &mut rng);
     let logits: Vec<f32> = network.logits(pixels(&images, device)).into_data().iter().collect();
-    let said = labels.iter().flatten().zip(logits).filter_map(|(label, logit)| label.map(|label| label == (logit > 0.0)));
+    let said = labels
+        .iter()
+        .flatten()
+        .zip(logits)
+        .filter_map(|(label, logit)| label.map(|label| label == (logit > 0.0)));
     let right: Vec<f64> = said.map(|right| if right { 1.0 } else { 0.0 }).collect();
     grpo::advantage::mean(&right)
 }
@@ -166,7 +206,8 @@ impl ShapesProxy {
         );
         let file = WeightsFile::from_bytes(BUILT_IN.to_vec(), Path::new("shapes-proxy"))?;
         let sizes: ClassifierConfig = file.parsed_metadata(CARD)?;
-        let network = file.load_into(sizes.init::<Plain>(0, device)).context("the built-in classifier")?;
+        let network =
+            file.load_into(sizes.init::<Plain>(0, device)).context("the built-in classifier")?;
         Ok(Self { network: Mutex::new(network), device: device.clone() })
     }
 }
@@ -183,8 +224,10 @@ impl Reward for ShapesProxy {
             let sure = activation::sigmoid(network.logits(pixels(images, &self.device)));
             let sure: Vec<f32> = sure.into_data().iter().collect();
             for (sure, prompt) in sure.chunks_exact(shapes::FACTS).zip(prompts) {
-                let no_metadata = || RewardError::NoMetadata { reward: self.name(), prompt: prompt.text.clone() };
-                scores.push(shapes::belief(sure, prompt.metadata.as_ref().ok_or_else(no_metadata)?));
+                let no_metadata =
+                    || RewardError::NoMetadata { reward: self.name(), prompt: prompt.text.clone() };
+                scores
+                    .push(shapes::belief(sure, prompt.metadata.as_ref().ok_or_else(no_metadata)?));
             }
         }
         Ok(scores)

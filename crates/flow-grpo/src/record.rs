@@ -30,7 +30,8 @@ pub struct EvaluationLine {
     pub gold: BTreeMap<String, f64>,
     /// The monitors of the images.
     pub monitors: Monitors,
-    /// Monitors relative to those of the base model's images for the same prompts from the same noise.
+    /// Monitors relative to those of the base model's images for the same prompts from the same
+    /// noise.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub drift: BTreeMap<String, f64>,
     /// Results on the test prompts, before the first and after the last epoch.
@@ -80,16 +81,26 @@ pub struct Inputs {
 
 impl Inputs {
     /// Computes the digests of a run's inputs.
-    pub fn of<'a, C: 'a>(base: String, sets: impl IntoIterator<Item = &'a [EncodedPrompt<C>]>) -> Self {
-        let prompts: String = sets.into_iter().flatten().map(|prompt| format!("{:?}\n", prompt.prompt)).collect();
+    pub fn of<'a, C: 'a>(
+        base: String,
+        sets: impl IntoIterator<Item = &'a [EncodedPrompt<C>]>,
+    ) -> Self {
+        let prompts: String =
+            sets.into_iter().flatten().map(|prompt| format!("{:?}\n", prompt.prompt)).collect();
         Self { base, prompts: sha256(prompts.as_bytes()) }
     }
 
     /// # Errors
     /// If the inputs differ from those at the start of the run.
     pub fn check(&self, begun: &Self) -> Result<()> {
-        ensure!(self.base == begun.base, "`base` is another file than the one that the run was begun with");
-        ensure!(self.prompts == begun.prompts, "the prompts are others than those that the run was begun with");
+        ensure!(
+            self.base == begun.base,
+            "`base` is another file than the one that the run was begun with"
+        );
+        ensure!(
+            self.prompts == begun.prompts,
+            "the prompts are others than those that the run was begun with"
+        );
         Ok(())
     }
 }
@@ -119,13 +130,18 @@ pub struct Best {
 }
 
 /// The names of the numbers in every evaluation of a run.
-pub fn numbers<C>(config: &TrainConfig, validation: &Prompts<C>, picture_shape: [usize; 3]) -> Vec<String> {
+pub fn numbers<C>(
+    config: &TrainConfig,
+    validation: &Prompts<C>,
+    picture_shape: [usize; 3],
+) -> Vec<String> {
     let rewards = config.rewards.keys().map(|name| format!("rewards.{name}"));
     let gold = config.gold.iter().map(|name| format!("gold.{name}"));
     let accuracies = validation.accuracies();
     let watched = monitors::names(picture_shape, validation.leave_a_color_open());
     let monitors = watched.iter().map(|name| format!("monitors.{name}"));
-    let drift = watched.iter().filter(|name| **name != BASE_DISTANCE).map(|name| format!("drift.{name}"));
+    let drift =
+        watched.iter().filter(|name| **name != BASE_DISTANCE).map(|name| format!("drift.{name}"));
     accuracies.into_iter().chain(rewards).chain(gold).chain(monitors).chain(drift).collect()
 }
 

@@ -27,7 +27,8 @@ fn of<'a>(lines: &'a [Value], event: &'a str) -> impl Iterator<Item = &'a Value>
 }
 
 fn curve<'a>(name: &str, lines: impl Iterator<Item = &'a Value>, pointer: &str) -> Curve {
-    let points = lines.filter_map(|line| Some((line["epoch"].as_f64()?, line.pointer(pointer)?.as_f64()?)));
+    let points =
+        lines.filter_map(|line| Some((line["epoch"].as_f64()?, line.pointer(pointer)?.as_f64()?)));
     Curve { name: name.to_owned(), points: points.collect() }
 }
 
@@ -53,7 +54,10 @@ fn panels(lines: &[Value]) -> Vec<Panel> {
     };
     let by_step = |pointer: &str| -> Vec<Curve> {
         let steps = trained_steps(lines).into_iter();
-        let of_step = |step: u64| Curve { name: format!("step {step}"), points: step_points(lines, step, pointer) };
+        let of_step = |step: u64| Curve {
+            name: format!("step {step}"),
+            points: step_points(lines, step, pointer),
+        };
         steps.map(of_step).collect()
     };
     let mut accuracy = each("eval", "/tags");
@@ -71,7 +75,10 @@ fn panels(lines: &[Value]) -> Vec<Panel> {
         panel("pictures relative to the base model's", each("eval", "/drift")),
         panel(
             "diversity inside groups",
-            vec![epochs("training", "/monitors/diversity"), curve("validation", of(lines, "eval"), "/monitors/diversity")],
+            vec![
+                epochs("training", "/monitors/diversity"),
+                curve("validation", of(lines, "eval"), "/monitors/diversity"),
+            ],
         ),
         panel(
             "entropy of open colours",
@@ -95,22 +102,36 @@ fn panels(lines: &[Value]) -> Vec<Panel> {
 
 /// The denoising steps that were trained in some epoch.
 fn trained_steps(lines: &[Value]) -> BTreeSet<u64> {
-    of(lines, "epoch").filter_map(|line| line["steps"].as_array()).flatten().filter_map(|step| step["step"].as_u64()).collect()
+    of(lines, "epoch")
+        .filter_map(|line| line["steps"].as_array())
+        .flatten()
+        .filter_map(|step| step["step"].as_u64())
+        .collect()
 }
 
 /// A metric of one denoising step over the epochs.
 fn step_points(lines: &[Value], step: u64, pointer: &str) -> Vec<(f64, f64)> {
     let point = |line: &Value| {
-        let of_step = line["steps"].as_array()?.iter().find(|entry| entry["step"].as_u64() == Some(step))?;
+        let of_step =
+            line["steps"].as_array()?.iter().find(|entry| entry["step"].as_u64() == Some(step))?;
         Some((line["epoch"].as_f64()?, of_step.pointer(pointer)?.as_f64()?))
     };
     of(lines, "epoch").filter_map(point).collect()
 }
 
-fn html(run: &RunDir, config: &TrainConfig, made_by: &str, lines: &[Value], svg: &str) -> Result<String> {
+fn html(
+    run: &RunDir,
+    config: &TrainConfig,
+    made_by: &str,
+    lines: &[Value],
+    svg: &str,
+) -> Result<String> {
     let evaluations: Vec<&Value> = of(lines, "eval").collect();
     let (Some(first), Some(last)) = (evaluations.first(), evaluations.last()) else {
-        return Ok(page(&run.path().display().to_string(), "<p>Nothing has been evaluated yet.</p>"));
+        return Ok(page(
+            &run.path().display().to_string(),
+            "<p>Nothing has been evaluated yet.</p>",
+        ));
     };
     let mut body = format!(
         "<p>{} epochs of {} prompts with {} images each, from <code>{}</code> ({}).</p>",
@@ -120,22 +141,41 @@ fn html(run: &RunDir, config: &TrainConfig, made_by: &str, lines: &[Value], svg:
         escape(&config.base),
         escape(made_by)
     );
-    for (name, title) in [(TEST, "Test prompts: they chose nothing"), (UNSEEN, "Unseen prompts: they chose nothing")] {
-        let lines: Vec<&Value> = evaluations.iter().copied().filter(|line| line.get(name).is_some()).collect();
+    for (name, title) in
+        [(TEST, "Test prompts: they chose nothing"), (UNSEEN, "Unseen prompts: they chose nothing")]
+    {
+        let lines: Vec<&Value> =
+            evaluations.iter().copied().filter(|line| line.get(name).is_some()).collect();
         if let [first, .., last] = lines[..] {
-            body += &format!("<h2>{title}</h2>{}{}", table(&first[name], &last[name]), pictures(run, name, &lines));
+            body += &format!(
+                "<h2>{title}</h2>{}{}",
+                table(&first[name], &last[name]),
+                pictures(run, name, &lines)
+            );
         }
     }
     let shown = pictures(run, VALIDATION, &evaluations);
-    body += &format!("<h2>Validation prompts: they choose the best checkpoint</h2>{}{shown}", table(first, last));
+    body += &format!(
+        "<h2>Validation prompts: they choose the best checkpoint</h2>{}{shown}",
+        table(first, last)
+    );
     body += &drift_table(first, last);
     let actions: String = of(lines, "action")
-        .map(|line| format!("<li>epoch {}: {}</li>", line["epoch"], escape(line["reason"].as_str().unwrap_or_default())))
+        .map(|line| {
+            format!(
+                "<li>epoch {}: {}</li>",
+                line["epoch"],
+                escape(line["reason"].as_str().unwrap_or_default())
+            )
+        })
         .collect();
     if !actions.is_empty() {
         body += &format!("<h2>What the rules did</h2><ul>{actions}</ul>");
     }
-    body += &format!("<h2>Curves</h2>{svg}<h2>Configuration</h2><pre>{}</pre>", escape(&toml::to_string(config)?));
+    body += &format!(
+        "<h2>Curves</h2>{svg}<h2>Configuration</h2><pre>{}</pre>",
+        escape(&toml::to_string(config)?)
+    );
     Ok(page(&run.path().display().to_string(), &body))
 }
 
@@ -143,26 +183,38 @@ fn html(run: &RunDir, config: &TrainConfig, made_by: &str, lines: &[Value], svg:
 fn pictures(run: &RunDir, name: &str, evaluations: &[&Value]) -> String {
     let epochs: Vec<u64> = evaluations.iter().filter_map(|line| line["epoch"].as_u64()).collect();
     let image = |epoch: u64| match std::fs::read(run.samples(name, epoch as usize)) {
-        Ok(bytes) => format!("<img alt=\"epoch {epoch}\" src=\"data:image/png;base64,{}\">", STANDARD.encode(bytes)),
-        Err(error) => format!("<p>epoch {epoch}: the picture cannot be read ({})</p>", escape(&error.to_string())),
+        Ok(bytes) => format!(
+            "<img alt=\"epoch {epoch}\" src=\"data:image/png;base64,{}\">",
+            STANDARD.encode(bytes)
+        ),
+        Err(error) => format!(
+            "<p>epoch {epoch}: the picture cannot be read ({})</p>",
+            escape(&error.to_string())
+        ),
     };
     let [first, later @ ..] = &epochs[..] else { return String::new() };
-    let before = format!("<figure>{}<figcaption>epoch {first}</figcaption></figure>", image(*first));
+    let before =
+        format!("<figure>{}<figcaption>epoch {first}</figcaption></figure>", image(*first));
     if later.is_empty() {
         return format!("<div class=pair>{before}</div>");
     }
     let shown = spread(later, SHOWN);
     let last = shown.len() - 1;
-    let frames: String =
-        shown.iter().map(|&epoch| format!("<div class=frame data-name=\"epoch {epoch}\">{}</div>", image(epoch))).collect();
-    let slider = format!("<input type=range min=0 max={last} value={last} aria-label=\"evaluation\">");
+    let frames: String = shown
+        .iter()
+        .map(|&epoch| {
+            format!("<div class=frame data-name=\"epoch {epoch}\">{}</div>", image(epoch))
+        })
+        .collect();
+    let slider =
+        format!("<input type=range min=0 max={last} value={last} aria-label=\"evaluation\">");
     format!(
         "<div class=pair>{before}<figure class=slider>{frames}<figcaption>{slider} <output></output></figcaption></figure></div>"
     )
 }
 
-/// Number of evaluations behind a slider: all evaluations of a long run would make a page of hundreds of
-/// megabytes. All are in `samples/`.
+/// Number of evaluations behind a slider: all evaluations of a long run would make a page of
+/// hundreds of megabytes. All are in `samples/`.
 const SHOWN: usize = 16;
 
 /// At most `count` of some epochs, evenly spread, including the last.
@@ -186,13 +238,16 @@ fn drift_table(before: &Value, after: &Value) -> String {
             )
         })
         .collect();
-    format!("<h2>Drift of the pictures</h2><table><tr><th></th><th>base</th><th>now</th><th>now/base</th></tr>{rows}</table>")
+    format!(
+        "<h2>Drift of the pictures</h2><table><tr><th></th><th>base</th><th>now</th><th>now/base</th></tr>{rows}</table>"
+    )
 }
 
 /// A table of accuracy and rewards before and after training.
 fn table(before: &Value, after: &Value) -> String {
-    let number =
-        |line: &Value, pointer: &str| line.pointer(pointer).and_then(Value::as_f64).map_or("-".to_owned(), |x| format!("{x:.3}"));
+    let number = |line: &Value, pointer: &str| {
+        line.pointer(pointer).and_then(Value::as_f64).map_or("-".to_owned(), |x| format!("{x:.3}"))
+    };
     let mut pointers: Vec<(String, String)> = Vec::new();
     for object in ["tags", "rewards"] {
         let keys = after[object].as_object().into_iter().flat_map(|object| object.keys());
@@ -202,9 +257,17 @@ fn table(before: &Value, after: &Value) -> String {
         pointers.push(("overall".to_owned(), "/overall".to_owned()));
     }
     let rows = pointers.iter().map(|(name, pointer)| {
-        format!("<tr><td>{}</td><td>{}</td><td>{}</td></tr>", escape(name), number(before, pointer), number(after, pointer))
+        format!(
+            "<tr><td>{}</td><td>{}</td><td>{}</td></tr>",
+            escape(name),
+            number(before, pointer),
+            number(after, pointer)
+        )
     });
-    format!("<table><tr><th></th><th>before</th><th>after</th></tr>{}</table>", rows.collect::<String>())
+    format!(
+        "<table><tr><th></th><th>before</th><th>after</th></tr>{}</table>",
+        rows.collect::<String>()
+    )
 }
 
 fn page(title: &str, body: &str) -> String {
@@ -219,7 +282,8 @@ fn page(title: &str, body: &str) -> String {
     )
 }
 
-/// Shows the evaluation at the slider's position; without scripts all evaluations are below each other.
+/// Shows the evaluation at the slider's position; without scripts all evaluations are below each
+/// other.
 const SLIDER: &str = "for (const figure of document.querySelectorAll('.slider')) {\
     const frames = [...figure.querySelectorAll('.frame')];\
     const input = figure.querySelector('input');\

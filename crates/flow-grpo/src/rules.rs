@@ -82,8 +82,12 @@ pub fn reason(rule: &Rule, value: f64, peaks: &mut Peaks) -> Option<String> {
     *peak = peak.max(value);
     let watch = &rule.watch;
     match rule.when {
-        Condition::Below { value: limit } if value < limit => Some(format!("{watch} is {value:.4}, below {limit}")),
-        Condition::Above { value: limit } if value > limit => Some(format!("{watch} is {value:.4}, above {limit}")),
+        Condition::Below { value: limit } if value < limit => {
+            Some(format!("{watch} is {value:.4}, below {limit}"))
+        }
+        Condition::Above { value: limit } if value > limit => {
+            Some(format!("{watch} is {value:.4}, above {limit}"))
+        }
         Condition::Fallen { by } if value < *peak - by => {
             Some(format!("{watch} is {value:.4}, fallen from {peak:.4} by more than {by}"))
         }
@@ -100,11 +104,17 @@ mod tests {
         let rule = |when| Rule { watch: "gold.x".to_owned(), when, action: Action::Stop {} };
         let mut peaks = Peaks::new();
         let fallen = rule(Condition::Fallen { by: 0.1 });
-        let applies: Vec<bool> =
-            [0.5, 0.7, 0.65, 0.59].iter().map(|&value| reason(&fallen, value, &mut peaks).is_some()).collect();
+        let applies: Vec<bool> = [0.5, 0.7, 0.65, 0.59]
+            .iter()
+            .map(|&value| reason(&fallen, value, &mut peaks).is_some())
+            .collect();
         assert_eq!(applies, [false, false, false, true]);
         assert_eq!(peaks["gold.x"], 0.7);
-        assert!(reason(&rule(Condition::Below { value: 0.6 }), 0.59, &mut peaks).expect("below").contains("0.59"));
+        assert!(
+            reason(&rule(Condition::Below { value: 0.6 }), 0.59, &mut peaks)
+                .expect("below")
+                .contains("0.59")
+        );
         assert!(reason(&rule(Condition::Above { value: 0.6 }), 0.59, &mut peaks).is_none());
     }
 }

@@ -60,7 +60,9 @@ impl About {
             revision: env!("FLOW_GRPO_REVISION").to_owned(),
             backend: backend::NAME.to_owned(),
             precision: backend::PRECISION_NAME.to_owned(),
-            command: std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect(),
+            command: std::env::args_os()
+                .map(|argument| argument.to_string_lossy().into_owned())
+                .collect(),
         }
     }
 }
@@ -79,7 +81,8 @@ impl RunDir {
         for name in FRESH {
             fs::create_dir_all(path.join(name)).with_context(unmakable)?;
         }
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         sync_directory(path).and_then(|()| sync_directory(parent)).with_context(unmakable)?;
         Ok(Self { path: path.to_owned(), metrics: None, events: None, _lock: lock })
     }
@@ -90,33 +93,41 @@ impl RunDir {
     /// If it is not a run directory, or another process uses it.
     pub fn open(path: &Path) -> Result<(Self, String)> {
         let config_file = path.join("config.toml");
-        let config = text_file::read(&config_file)
-            .with_context(|| format!("{} is not a run directory: cannot read config.toml", path.display()))?;
+        let config = text_file::read(&config_file).with_context(|| {
+            format!("{} is not a run directory: cannot read config.toml", path.display())
+        })?;
         let lock = lock(path)?;
         Ok((Self { path: path.to_owned(), metrics: None, events: None, _lock: lock }, config))
     }
 
-    /// The version and source revision of the program that last worked on the run, as far as `about.json` tells.
+    /// The version and source revision of the program that last worked on the run, as far as
+    /// `about.json` tells.
     pub fn begun_with(&self) -> String {
         let programs = text_file::read(&self.path.join("about.json")).ok();
-        let programs: Option<Vec<About>> = programs.and_then(|text| serde_json::from_str(&text).ok());
+        let programs: Option<Vec<About>> =
+            programs.and_then(|text| serde_json::from_str(&text).ok());
         match programs.as_deref() {
-            Some([.., About { version, revision, .. }]) => format!("version {version} ({revision})"),
+            Some([.., About { version, revision, .. }]) => {
+                format!("version {version} ({revision})")
+            }
             _ => "another version".to_owned(),
         }
     }
 
-    /// Writes the configuration and adds this program to `about.json`. Logs a change of the backend or its
-    /// precision, after which results are equal only up to rounding.
+    /// Writes the configuration and adds this program to `about.json`. Logs a change of the backend
+    /// or its precision, after which results are equal only up to rounding.
     ///
     /// # Errors
     /// If the directory cannot be written, or its `about.json` is invalid.
     pub fn describe(&self, config: &impl Serialize) -> Result<()> {
         let about = self.path.join("about.json");
         let mut programs: Vec<About> = match text_file::read(&about) {
-            Ok(text) => serde_json::from_str(&text).with_context(|| format!("cannot read {}", about.display()))?,
+            Ok(text) => serde_json::from_str(&text)
+                .with_context(|| format!("cannot read {}", about.display()))?,
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", about.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", about.display()));
+            }
         };
         let now = About::this_program();
         let place = |about: &About| format!("{} in {}", about.backend, about.precision);
@@ -131,14 +142,17 @@ impl RunDir {
         write_text(&about, &serde_json::to_string_pretty(&programs)?)
     }
 
-    /// Writes only the configuration, which makes the directory resumable, and removes unfinished files of a
-    /// killed process.
+    /// Writes only the configuration, which makes the directory resumable, and removes unfinished
+    /// files of a killed process.
     ///
     /// # Errors
     /// If the directory cannot be written.
     pub fn configure(&self, config: &impl Serialize) -> Result<()> {
         remove_unfinished(&self.path)?;
-        write_text(&self.path.join("config.toml"), &toml::to_string(config).context("a configuration is plain data")?)
+        write_text(
+            &self.path.join("config.toml"),
+            &toml::to_string(config).context("a configuration is plain data")?,
+        )
     }
 
     /// The path of the directory.
@@ -150,7 +164,8 @@ impl RunDir {
     pub fn append(&mut self, metrics: &impl Serialize) -> Result<()> {
         let line = serde_json::to_string(metrics)? + "\n";
         let file = self.metrics.as_mut().context("a run records after `record_after`")?;
-        file.write_all(line.as_bytes()).with_context(|| format!("cannot write {}/{METRICS}", self.path.display()))?;
+        file.write_all(line.as_bytes())
+            .with_context(|| format!("cannot write {}/{METRICS}", self.path.display()))?;
         let value = serde_json::to_value(metrics)?;
         if let (Some(events), Some(step)) = (&mut self.events, position(&value)) {
             events.scalars(value["event"].as_str().unwrap_or("run"), step, &value)?;
@@ -161,7 +176,9 @@ impl RunDir {
     /// Appends a finished sample grid to the TensorBoard events.
     pub fn append_picture(&mut self, name: &str, step: usize) -> Result<()> {
         let png = self.samples(name, step);
-        self.events.as_mut().map_or(Ok(()), |events| events.picture(&format!("samples/{name}"), step, &png))
+        self.events
+            .as_mut()
+            .map_or(Ok(()), |events| events.picture(&format!("samples/{name}"), step, &png))
     }
 
     /// Reads the lines of `metrics.jsonl` so far.
@@ -188,27 +205,36 @@ impl RunDir {
     /// If the disk refuses.
     pub fn sync_records(&self) -> Result<()> {
         if let Some(metrics) = &self.metrics {
-            metrics.sync_data().with_context(|| format!("cannot write {}/{METRICS}", self.path.display()))?;
+            metrics
+                .sync_data()
+                .with_context(|| format!("cannot write {}/{METRICS}", self.path.display()))?;
         }
         self.events.as_ref().map_or(Ok(()), EventFile::sync)
     }
 
-    /// Continues the metrics after the last checkpoint. Lines that an interrupted session wrote beyond it are
-    /// dropped and written again; without a checkpoint, all of them.
+    /// Continues the metrics after the last checkpoint. Lines that an interrupted session wrote
+    /// beyond it are dropped and written again; without a checkpoint, all of them.
     ///
-    /// Returns a description of damaged or missing lines before the checkpoint, where an `event` is expected
-    /// at every multiple of a number: a file system may have lost some. The damaged file stays as
-    /// `metrics.damaged.jsonl`.
+    /// Returns a description of damaged or missing lines before the checkpoint, where an `event` is
+    /// expected at every multiple of a number: a file system may have lost some. The damaged file
+    /// stays as `metrics.damaged.jsonl`.
     ///
     /// # Errors
     /// If the directory cannot be read or written.
-    pub fn record_after(&mut self, recorded: Option<Recorded>, (event, every): (&str, usize)) -> Result<Option<String>> {
+    pub fn record_after(
+        &mut self,
+        recorded: Option<Recorded>,
+        (event, every): (&str, usize),
+    ) -> Result<Option<String>> {
         let done = recorded.map_or(0, |recorded| recorded.done);
         let path = self.path.join(METRICS);
         let unwritable = || format!("cannot write {}", path.display());
         let lines = self.lines()?;
-        let kept: Vec<(String, serde_json::Value)> =
-            lines.whole.into_iter().filter(|(_, line)| recorded.is_some_and(|recorded| recorded.keeps(line))).collect();
+        let kept: Vec<(String, serde_json::Value)> = lines
+            .whole
+            .into_iter()
+            .filter(|(_, line)| recorded.is_some_and(|recorded| recorded.keeps(line)))
+            .collect();
         let missing = missing(&kept, done, event, every);
         let mut problems: Vec<String> = Vec::new();
         problems.extend((lines.damaged > 0).then(|| format!("{} damaged lines", lines.damaged)));
@@ -246,7 +272,8 @@ impl RunDir {
     pub fn newest_checkpoints(&self) -> Result<Vec<PathBuf>> {
         let checkpoints = self.checkpoints()?;
         if checkpoints.is_empty()
-            && let Some(done) = self.metrics()?.iter().filter_map(position).max().filter(|&done| done > 0)
+            && let Some(done) =
+                self.metrics()?.iter().filter_map(position).max().filter(|&done| done > 0)
         {
             bail!(
                 "{0}: there is no checkpoint in {0}/checkpoints, though metrics.jsonl goes up to {done}; put one back, or start again \
@@ -266,7 +293,8 @@ impl RunDir {
         for newer in self.checkpoints()?.into_iter().filter(|&other| other > done) {
             let path = self.checkpoint(newer);
             let aside = path.with_extension("safetensors.damaged");
-            fs::rename(&path, &aside).with_context(|| format!("cannot rename {}", path.display()))?;
+            fs::rename(&path, &aside)
+                .with_context(|| format!("cannot rename {}", path.display()))?;
         }
         Ok(())
     }
@@ -341,7 +369,10 @@ impl RunDir {
                 "f32" => String::new(),
                 name => format!(" --precision {name}"),
             };
-            return format!("cargo xtask {verb} --backend {}{precision} --resume {run}", backend::NAME);
+            return format!(
+                "cargo xtask {verb} --backend {}{precision} --resume {run}",
+                backend::NAME
+            );
         }
         let program = std::env::args_os().next().unwrap_or_else(|| "flow-grpo".into());
         format!("{} {verb} --resume {run}", shell_quoted(&program.to_string_lossy()))
@@ -351,7 +382,11 @@ impl RunDir {
 /// Quotes a word for a shell.
 fn shell_quoted(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_./+:@%,=".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }
 
 /// The epoch or step of a line of metrics.
@@ -385,12 +420,19 @@ fn lock(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        rustix::fs::OFlags::NOFOLLOW.bits().cast_signed(),
+    );
     if name.is_symlink() {
         bail!("{} is a link, where a run has a file of its own: remove it", name.display());
     }
     let lock = options.open(&name).with_context(unwritable)?;
-    ensure!(lock.metadata().with_context(unwritable)?.is_file(), "{} is no ordinary file: remove it", name.display());
+    ensure!(
+        lock.metadata().with_context(unwritable)?.is_file(),
+        "{} is no ordinary file: remove it",
+        name.display()
+    );
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => bail!("{} is in use by another process", path.display()),
@@ -401,7 +443,8 @@ fn lock(path: &Path) -> Result<File> {
     {
         use std::os::unix::fs::MetadataExt;
         let inode = |metadata: &fs::Metadata| (metadata.dev(), metadata.ino());
-        let same = fs::symlink_metadata(&name).is_ok_and(|now| lock.metadata().is_ok_and(|held| inode(&now) == inode(&held)));
+        let same = fs::symlink_metadata(&name)
+            .is_ok_and(|now| lock.metadata().is_ok_and(|held| inode(&now) == inode(&held)));
         ensure!(same, "{} is in use by another process", path.display());
     }
     Ok(lock)
@@ -411,7 +454,10 @@ fn lock(path: &Path) -> Result<File> {
 /// If a directory holds anything except the remains of a killed start.
 fn check_free(directory: &Path) -> Result<()> {
     if directory.join("config.toml").exists() {
-        bail!("{} already holds a run: choose another --out, or continue it with --resume {0}", directory.display());
+        bail!(
+            "{} already holds a run: choose another --out, or continue it with --resume {0}",
+            directory.display()
+        );
     }
     for entry in entries(directory)? {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -426,7 +472,8 @@ fn check_free(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes unfinished files of a killed process in the places where a run writes, without following links.
+/// Removes unfinished files of a killed process in the places where a run writes, without following
+/// links.
 fn remove_unfinished(run: &Path) -> Result<()> {
     let mut places = vec![run.to_owned()];
     places.extend(["checkpoints", "samples", "adapter", "best-adapter"].map(|name| run.join(name)));
@@ -434,8 +481,11 @@ fn remove_unfinished(run: &Path) -> Result<()> {
     places.extend(entries(&prompts)?.into_iter().map(|entry| entry.path()));
     for place in places {
         for entry in entries(&place)? {
-            if entry.file_name().to_str().is_some_and(is_unfinished) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                fs::remove_file(entry.path()).with_context(|| format!("cannot remove {}", entry.path().display()))?;
+            if entry.file_name().to_str().is_some_and(is_unfinished)
+                && entry.file_type().is_ok_and(|kind| kind.is_file())
+            {
+                fs::remove_file(entry.path())
+                    .with_context(|| format!("cannot remove {}", entry.path().display()))?;
             }
         }
     }
@@ -463,7 +513,9 @@ pub struct Recorded {
 impl Recorded {
     fn keeps(self, line: &serde_json::Value) -> bool {
         let of_training = line["event"] == "epoch" || line["event"] == "step";
-        position(line).is_some_and(|at| at < self.done || (at == self.done && (of_training || !self.evaluation_due)))
+        position(line).is_some_and(|at| {
+            at < self.done || (at == self.done && (of_training || !self.evaluation_due))
+        })
     }
 }
 
@@ -485,7 +537,8 @@ impl Lines {
         for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
             damaged += usize::from(cut);
             let text = std::str::from_utf8(line).ok();
-            let parsed = text.and_then(|text| Some((text.to_owned(), serde_json::from_str(text).ok()?)));
+            let parsed =
+                text.and_then(|text| Some((text.to_owned(), serde_json::from_str(text).ok()?)));
             cut = parsed.is_none();
             whole.extend(parsed);
         }
@@ -494,10 +547,19 @@ impl Lines {
 }
 
 /// The multiples of `every` up to `done` without a line, as ranges.
-fn missing(lines: &[(String, serde_json::Value)], done: usize, event: &str, every: usize) -> String {
-    let there: BTreeSet<usize> =
-        lines.iter().filter(|(_, line)| line["event"] == event).filter_map(|(_, line)| position(line)).collect();
-    let missing: Vec<usize> = (1..=done / every).map(|i| i * every).filter(|at| !there.contains(at)).collect();
+fn missing(
+    lines: &[(String, serde_json::Value)],
+    done: usize,
+    event: &str,
+    every: usize,
+) -> String {
+    let there: BTreeSet<usize> = lines
+        .iter()
+        .filter(|(_, line)| line["event"] == event)
+        .filter_map(|(_, line)| position(line))
+        .collect();
+    let missing: Vec<usize> =
+        (1..=done / every).map(|i| i * every).filter(|at| !there.contains(at)).collect();
     let ranges = missing.chunk_by(|a, b| b - a == every).map(|range| match range {
         [first, .., last] => format!("{first} to {last}"),
         one => one[0].to_string(),
@@ -506,7 +568,8 @@ fn missing(lines: &[(String, serde_json::Value)], done: usize, event: &str, ever
 }
 
 fn write_text(path: &Path, text: &str) -> Result<()> {
-    write_atomically(path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+    write_atomically(path, text.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

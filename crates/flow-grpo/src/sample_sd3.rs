@@ -29,7 +29,8 @@ use crate::{
 /// Options of `sample` for a model directory only.
 #[derive(Args, Debug)]
 pub struct DirectoryArgs {
-    /// A model in the layout of diffusers: Stable Diffusion 3 or 3.5 [default: the base model of --adapter].
+    /// A model in the layout of diffusers: Stable Diffusion 3 or 3.5 [default: the base model of
+    /// --adapter].
     #[arg(long, value_name = "DIR", conflicts_with = "checkpoint")]
     pub model: Option<PathBuf>,
     /// Height of the images in pixels [default: the resolution that the model was trained on].
@@ -45,19 +46,19 @@ pub struct DirectoryArgs {
     /// Leaves out T5: its features are zeros, as in diffusers.
     #[arg(long)]
     without_t5: bool,
-    /// A file in the layout of Stability and ComfyUI whose transformer, and autoencoder if it has one,
-    /// replace the directory's.
+    /// A file in the layout of Stability and ComfyUI whose transformer, and autoencoder if it has
+    /// one, replace the directory's.
     #[arg(long, value_name = "FILE")]
     single_file: Option<PathBuf>,
     /// The time grid; the double shift is diffusers' [default: double-shift].
     #[arg(long, value_enum)]
     grid: Option<Grid>,
-    /// Initial latents instead of noise, `[B, C, H, W]` under the name `latents` in a safetensors file:
-    /// one per image.
+    /// Initial latents instead of noise, `[B, C, H, W]` under the name `latents` in a safetensors
+    /// file: one per image.
     #[arg(long, value_name = "FILE")]
     latents: Option<PathBuf>,
-    /// Writes `tensors.safetensors` beside the images: `final_latents`, and `decoded`, the autoencoder's
-    /// output before clamping.
+    /// Writes `tensors.safetensors` beside the images: `final_latents`, and `decoded`, the
+    /// autoencoder's output before clamping.
     #[arg(long)]
     save_latents: bool,
 }
@@ -95,17 +96,21 @@ const MAX_SEQUENCE_LENGTH: usize = 256;
 /// Guidance scale of SD3.5-Medium.
 const GUIDANCE: f64 = 4.5;
 
-/// Configuration of the run that trained an adapter, if the adapter lies in a run directory: sampling uses
-/// the embeddings of its training.
+/// Configuration of the run that trained an adapter, if the adapter lies in a run directory:
+/// sampling uses the embeddings of its training.
 ///
 /// # Errors
 /// If the run's configuration cannot be read.
 fn run_of(adapter: &Path) -> Result<Option<Sd3Config>> {
     let directory = if adapter.is_dir() { Some(adapter) } else { adapter.parent() };
     let absolute = directory.and_then(|directory| directory.canonicalize().ok());
-    let Some(path) = absolute.as_deref().and_then(Path::parent).map(|run| run.join("config.toml")) else { return Ok(None) };
+    let Some(path) = absolute.as_deref().and_then(Path::parent).map(|run| run.join("config.toml"))
+    else {
+        return Ok(None);
+    };
     let Ok(text) = std::fs::read_to_string(&path) else { return Ok(None) };
-    let table: toml::Table = text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
+    let table: toml::Table =
+        text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
     let sd3 = table.get("sd3").cloned().map(toml::Value::try_into).transpose();
     sd3.with_context(|| format!("{}: sd3", path.display()))
 }
@@ -114,8 +119,17 @@ fn run_of(adapter: &Path) -> Result<Option<Sd3Config>> {
 pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
     picture::check_directory_of(&args.output)?;
     let device = Device::default();
-    let DirectoryArgs { height, width, max_sequence_length, without_t5, single_file, grid, latents, save_latents, .. } =
-        &args.directory;
+    let DirectoryArgs {
+        height,
+        width,
+        max_sequence_length,
+        without_t5,
+        single_file,
+        grid,
+        latents,
+        save_latents,
+        ..
+    } = &args.directory;
     let prompts = args.read_prompts(PromptSet::read_texts)?;
     let count = args.count.unwrap_or(1) as usize;
     let rows = cli::rows(prompts.len(), count)?;
@@ -133,13 +147,19 @@ pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
     let grid = match grid {
         Some(Grid::Linear) => GridKind::Linear {},
         Some(Grid::SingleShift) => GridKind::Sd3SingleShift { shift: directory.grid_shift()? },
-        Some(Grid::DoubleShift) | None => GridKind::Sd3DoubleShift { shift: directory.grid_shift()? },
+        Some(Grid::DoubleShift) | None => {
+            GridKind::Sd3DoubleShift { shift: directory.grid_shift()? }
+        }
     };
     let latents = latents.as_deref().map(|path| sd3::read_latents(path, &device)).transpose()?;
     let scale = directory.vae_config().scale();
     let size = if let Some(latents) = &latents {
         let [found, _, height, width] = latents.dims();
-        ensure!(found == rows.len(), "--latents holds {found} rows, {} pictures are asked for", rows.len());
+        ensure!(
+            found == rows.len(),
+            "--latents holds {found} rows, {} pictures are asked for",
+            rows.len()
+        );
         [height * scale, width * scale]
     } else {
         let side = directory.transformer_config().sample_size * scale;
@@ -147,17 +167,23 @@ pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
     };
     let of_run = trained.map(|trained| trained.max_sequence_length);
     if let (Some(length), None) = (of_run, max_sequence_length) {
-        log(format!("note: T5 reads {length} tokens of a prompt, as in the run that trained the adapter"));
+        log(format!(
+            "note: T5 reads {length} tokens of a prompt, as in the run that trained the adapter"
+        ));
     }
-    let max_sequence_length = max_sequence_length.map(|length| length as usize).or(of_run).unwrap_or(MAX_SEQUENCE_LENGTH);
+    let max_sequence_length =
+        max_sequence_length.map(|length| length as usize).or(of_run).unwrap_or(MAX_SEQUENCE_LENGTH);
     let pipeline = Sd3::open(directory, size, max_sequence_length, None, &device)?;
     memory::check_pictures(rows.len(), pipeline.picture_shape())?;
     if let Some(latents) = &latents {
         let (channels, takes) = (latents.dims()[1], pipeline.latent_shape()[0]);
         ensure!(channels == takes, "--latents has {channels} channels, the model takes {takes}");
     }
-    // Encode all prompts at once, with the empty prompt for guidance, before the transformer is loaded.
-    pipeline.conditions(&prompts.iter().map(|prompt| prompt.text.as_str()).chain([""]).collect::<Vec<_>>())?;
+    // Encode all prompts at once, with the empty prompt for guidance, before the transformer is
+    // loaded.
+    pipeline.conditions(
+        &prompts.iter().map(|prompt| prompt.text.as_str()).chain([""]).collect::<Vec<_>>(),
+    )?;
     let prompts = Prompts(pipeline.encode(&prompts)?);
     let mut transformer = pipeline.transformer()?;
     if let Some(adapter) = adapter {

@@ -1,4 +1,5 @@
-//! Growth of an epoch's time and memory with its groups and with its denoising steps, as a table and a plot.
+//! Growth of an epoch's time and memory with its groups and with its denoising steps, as a table
+//! and a plot.
 
 use std::{path::Path, sync::Arc};
 
@@ -28,14 +29,24 @@ struct Cost {
     peak_mib: Option<u64>,
 }
 
-/// Times one epoch of `config` for each number of groups and of steps, prints a table and draws the plot.
-pub fn scale(config: &TrainConfig, card: &Card, network: &Dit<Plain>, plot: &Path, device: &Device) -> Result<()> {
+/// Times one epoch of `config` for each number of groups and of steps, prints a table and draws the
+/// plot.
+pub fn scale(
+    config: &TrainConfig,
+    card: &Card,
+    network: &Dit<Plain>,
+    plot: &Path,
+    device: &Device,
+) -> Result<()> {
     output::print(format!("{} with {} threads\n\n", backend::NAME, backend::workers()))?;
     output::print(format!(
         "{:<12} {:>9} {:>10} {:>15} {:>12}\n",
         "epoch of", "seconds", "images/s", "transitions/s", "peak memory"
     ))?;
-    let sweep = |name: &str, values: &[usize], set: &dyn Fn(&mut TrainConfig, usize)| -> Result<Vec<Panel>> {
+    let sweep = |name: &str,
+                 values: &[usize],
+                 set: &dyn Fn(&mut TrainConfig, usize)|
+     -> Result<Vec<Panel>> {
         let mut costs = Vec::new();
         for &value in values {
             let mut config = config.clone();
@@ -50,12 +61,19 @@ pub fn scale(config: &TrainConfig, card: &Card, network: &Dit<Plain>, plot: &Pat
             costs.push((value as f64, cost));
         }
         let curve = |of: &dyn Fn(&Cost) -> Option<f64>| {
-            let points = costs.iter().filter_map(|(value, cost)| Some((*value, of(cost)?))).collect();
+            let points =
+                costs.iter().filter_map(|(value, cost)| Some((*value, of(cost)?))).collect();
             vec![Curve { name: name.to_owned(), points }]
         };
         Ok(vec![
-            Panel { title: format!("seconds of an epoch by {name}"), curves: curve(&|cost| Some(cost.time.seconds)) },
-            Panel { title: format!("peak memory in MiB by {name}"), curves: curve(&|cost| Some(cost.peak_mib? as f64)) },
+            Panel {
+                title: format!("seconds of an epoch by {name}"),
+                curves: curve(&|cost| Some(cost.time.seconds)),
+            },
+            Panel {
+                title: format!("peak memory in MiB by {name}"),
+                curves: curve(&|cost| Some(cost.peak_mib? as f64)),
+            },
         ])
     };
     let mut panels = sweep("steps", &STEPS, &|config, steps| {
@@ -63,7 +81,8 @@ pub fn scale(config: &TrainConfig, card: &Card, network: &Dit<Plain>, plot: &Pat
         config.grpo.rollout.steps = steps;
     })?;
     panels.extend(sweep("groups", &GROUPS, &|config, groups| config.grpo.groups = groups)?);
-    write_atomically(plot, curves(&panels)?.as_bytes()).with_context(|| format!("cannot write {}", plot.display()))
+    write_atomically(plot, curves(&panels)?.as_bytes())
+        .with_context(|| format!("cannot write {}", plot.display()))
 }
 
 /// Measures one epoch, after a warm-up epoch.
@@ -80,7 +99,8 @@ fn epoch(config: &TrainConfig, card: &Card, network: &Dit<Plain>, device: &Devic
     };
     let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
     let (grpo, policy) = (config.grpo.clone(), Policy::full(network.clone()));
-    let mut trainer: Trainer<Training, Dit<Training>, _> = Trainer::new(grpo, config.epochs, config.seed, task, policy, workers);
+    let mut trainer: Trainer<Training, Dit<Training>, _> =
+        Trainer::new(grpo, config.epochs, config.seed, task, policy, workers);
     trainer.iterate()?;
     memory::forget_peak();
     let time = trainer.iterate()?.metrics.time;

@@ -1,5 +1,5 @@
-//! Stable Diffusion 3 as a pipeline: a model directory with its text encoders and autoencoder, loaded
-//! when needed.
+//! Stable Diffusion 3 as a pipeline: a model directory with its text encoders and autoencoder,
+//! loaded when needed.
 
 use std::{
     collections::BTreeMap,
@@ -36,11 +36,11 @@ pub struct Sd3Config {
     pub max_sequence_length: usize,
     /// Whether T5 reads prompts; without T5 its features are zeros.
     pub t5: bool,
-    /// A file in the layout of Stability and ComfyUI whose transformer (and autoencoder) replace the
-    /// directory's; empty for none.
+    /// A file in the layout of Stability and ComfyUI whose transformer (and autoencoder) replace
+    /// the directory's; empty for none.
     pub single_file: String,
-    /// Activation checkpointing: the backward pass recomputes every block instead of keeping its activations.
-    /// Less memory, more time, the same gradients.
+    /// Activation checkpointing: the backward pass recomputes every block instead of keeping its
+    /// activations. Less memory, more time, the same gradients.
     pub recompute: bool,
 }
 
@@ -52,9 +52,14 @@ const MOST_PIXELS: usize = 8192;
 impl Sd3Config {
     /// Lists all values that are out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {
-        let counts =
-            [("resolution", self.resolution, MOST_PIXELS), ("max_sequence_length", self.max_sequence_length, MOST_TOKENS)];
-        counts.into_iter().filter_map(|(key, value, most)| grpo::ranges::count(key, value, most)).collect()
+        let counts = [
+            ("resolution", self.resolution, MOST_PIXELS),
+            ("max_sequence_length", self.max_sequence_length, MOST_TOKENS),
+        ];
+        counts
+            .into_iter()
+            .filter_map(|(key, value, most)| grpo::ranges::count(key, value, most))
+            .collect()
     }
 
     /// The parts of a directory that are used.
@@ -64,8 +69,8 @@ impl Sd3Config {
     }
 }
 
-/// A model directory as a pipeline. CLIP and T5 are in memory only while they encode, one after the other;
-/// the autoencoder stays from its first use on.
+/// A model directory as a pipeline. CLIP and T5 are in memory only while they encode, one after the
+/// other; the autoencoder stays from its first use on.
 pub struct Sd3 {
     directory: ModelDirectory,
     latent_shape: [usize; 3],
@@ -89,7 +94,8 @@ impl Sd3 {
     /// Opens a model directory for images of `[height, width]` pixels.
     ///
     /// # Errors
-    /// If the directory is not a complete model of the SD3 family, or images of this size do not fit it.
+    /// If the directory is not a complete model of the SD3 family, or images of this size do not
+    /// fit it.
     pub fn open(
         directory: ModelDirectory,
         [height, width]: [usize; 2],
@@ -103,27 +109,47 @@ impl Sd3 {
             "pictures of {height} x {width} pixels do not fit: both must be multiples of {scale}, better of {}",
             scale * directory.transformer_config().patch_size
         );
-        let latent_shape = [directory.transformer_config().in_channels, height / scale, width / scale];
+        let latent_shape =
+            [directory.transformer_config().in_channels, height / scale, width / scale];
         if let Some(problem) = directory.transformer_config().problem_of(latent_shape) {
             bail!("pictures of {height} x {width} pixels do not fit: {problem}");
         }
         if !directory.has_t5() {
             output::log("note: T5 does not read the prompts; its features are zeros");
         }
-        let short = |of: &str| sha256(format!("{of} {}", backend::PRECISION_NAME).as_bytes())[..16].to_owned();
-        let t5 = |digest: String| Shelf::open("t5", ["hidden"], &short(&format!("{digest} {max_sequence_length}")), cache);
+        let short = |of: &str| {
+            sha256(format!("{of} {}", backend::PRECISION_NAME).as_bytes())[..16].to_owned()
+        };
+        let t5 = |digest: String| {
+            Shelf::open("t5", ["hidden"], &short(&format!("{digest} {max_sequence_length}")), cache)
+        };
         let embeddings = Embeddings {
-            clip: Shelf::open("clip", ["hidden", "pooled"], &short(&directory.clip_digest()?), cache)?,
+            clip: Shelf::open(
+                "clip",
+                ["hidden", "pooled"],
+                &short(&directory.clip_digest()?),
+                cache,
+            )?,
             t5: directory.t5_digest()?.map(t5).transpose()?,
             joined: BTreeMap::new(),
         };
         let made_by = format!("the model in {}", directory.path().display());
         let (decoder, embeddings) = (Mutex::default(), Mutex::new(embeddings));
         let (recompute, device) = (false, device.clone());
-        Ok(Self { directory, latent_shape, max_sequence_length, decoder, embeddings, recompute, made_by, device })
+        Ok(Self {
+            directory,
+            latent_shape,
+            max_sequence_length,
+            decoder,
+            embeddings,
+            recompute,
+            made_by,
+            device,
+        })
     }
 
-    /// Sets whether backward passes use activation checkpointing, which the estimate of memory depends on.
+    /// Sets whether backward passes use activation checkpointing, which the estimate of memory
+    /// depends on.
     #[must_use]
     pub fn recomputing(self, recompute: bool) -> Self {
         Self { recompute, ..self }
@@ -152,8 +178,8 @@ impl Sd3 {
         Ok(decoder.insert(loaded).clone())
     }
 
-    /// Encodes new prompts: first all of them with CLIP, then with T5, so that only one encoder is in
-    /// memory at a time.
+    /// Encodes new prompts: first all of them with CLIP, then with T5, so that only one encoder is
+    /// in memory at a time.
     fn learn(&self, Embeddings { clip, t5, .. }: &mut Embeddings, texts: &[&str]) -> Result<()> {
         let unknown = clip.unknown(texts);
         if !unknown.is_empty() {
@@ -164,10 +190,17 @@ impl Sd3 {
         let Some(t5) = t5 else { return Ok(()) };
         let unknown = t5.unknown(texts);
         if !unknown.is_empty() {
-            let waiting = IN_FILE * self.max_sequence_length * self.directory.transformer_config().joint_attention_dim * 4;
+            let waiting = IN_FILE
+                * self.max_sequence_length
+                * self.directory.transformer_config().joint_attention_dim
+                * 4;
             let weights = self.directory.t5_bytes::<Plain>(T5_PRECISION, &self.device);
             check_room("T5", weights + if ON_CPU { waiting as u64 } else { 0 }, WITHOUT_T5)?;
-            let reader = self.directory.t5_reader::<Plain>(self.max_sequence_length, T5_PRECISION, &self.device)?;
+            let reader = self.directory.t5_reader::<Plain>(
+                self.max_sequence_length,
+                T5_PRECISION,
+                &self.device,
+            )?;
             let reader = reader.context("the directory has a T5")?;
             note_cut("T5", self.max_sequence_length, reader.cuts(&unknown), unknown.len());
             t5.learn(&unknown, |batch| Ok(reader.encode(batch)?))?;
@@ -195,8 +228,7 @@ fn note_cut(encoder: &str, tokens: usize, cut: usize, of: usize) {
 }
 
 /// Advice if T5 is too large.
-const WITHOUT_T5: &str =
-    "leave it out: `sample --without-t5`, `train --set sd3.t5=false`; long prompts are then followed less well";
+const WITHOUT_T5: &str = "leave it out: `sample --without-t5`, `train --set sd3.t5=false`; long prompts are then followed less well";
 
 impl Pipeline for Sd3 {
     type Condition = Embedding;
@@ -215,7 +247,8 @@ impl Pipeline for Sd3 {
     }
 
     fn conditions(&self, texts: &[&str]) -> Result<Vec<Embedding>> {
-        let mut embeddings = self.embeddings.lock().expect("nothing panics while it holds the embeddings");
+        let mut embeddings =
+            self.embeddings.lock().expect("nothing panics while it holds the embeddings");
         self.learn(&mut embeddings, texts)?;
         Ok(texts.iter().map(|text| self.join(&mut embeddings, text)).collect())
     }
@@ -230,7 +263,11 @@ impl Pipeline for Sd3 {
 
     fn kept_per_row(&self) -> usize {
         let text_tokens = self.directory.text_tokens(self.max_sequence_length);
-        self.directory.transformer_config().kept_per_row(self.latent_shape, text_tokens, self.recompute)
+        self.directory.transformer_config().kept_per_row(
+            self.latent_shape,
+            text_tokens,
+            self.recompute,
+        )
     }
 
     fn alive_per_row(&self) -> usize {
@@ -252,8 +289,16 @@ impl Pipeline for Sd3 {
         DECODED_TOGETHER * height * width * DECODED_PER_PIXEL
     }
 
-    fn write<N: Network<Plain, Embedding>>(&self, _network: &N, _stored_as: StoredAs, path: &Path) -> Result<()> {
-        bail!("{}: all weights of SD3 are not written; train with tuning.kind = \"lora\"", path.display())
+    fn write<N: Network<Plain, Embedding>>(
+        &self,
+        _network: &N,
+        _stored_as: StoredAs,
+        path: &Path,
+    ) -> Result<()> {
+        bail!(
+            "{}: all weights of SD3 are not written; train with tuning.kind = \"lora\"",
+            path.display()
+        )
     }
 }
 
@@ -266,14 +311,17 @@ const PIXELS_TOGETHER: usize = 1 << 20;
 const MOST_TOGETHER: usize = 16;
 /// Images that are decoded together.
 const DECODED_TOGETHER: usize = 2;
-/// Values per pixel that the decoder of SD3 needs: about a gigabyte for an image of 512 x 512 pixels.
+/// Values per pixel that the decoder of SD3 needs: about a gigabyte for an image of 512 x 512
+/// pixels.
 const DECODED_PER_PIXEL: usize = 1024;
 
 impl VaeDecoder {
     /// The decoder's output before clamping, `[b, 3, H, W]` for a few images at a time.
     fn batches(&self, latents: &Tensor<Plain, 4>) -> impl Iterator<Item = Tensor<Plain, 4>> {
         let rows = latents.dims()[0];
-        let batch = move |from: usize| self.0.decode(latents.clone().narrow(0, from, DECODED_TOGETHER.min(rows - from)));
+        let batch = move |from: usize| {
+            self.0.decode(latents.clone().narrow(0, from, DECODED_TOGETHER.min(rows - from)))
+        };
         (0..rows).step_by(DECODED_TOGETHER).map(batch)
     }
 }
@@ -313,8 +361,16 @@ pub fn read_latents(path: &Path, device: &Device) -> Result<Tensor<Plain, 4>> {
     let data = WeightsFile::read(path)?.tensors()?.remove("latents");
     let data = data.with_context(|| format!("{} has no tensor `latents`", path.display()))?;
     let shape = data.shape.to_vec();
-    ensure!(shape.len() == 4, "{}: latents must be [B, C, H, W], they are {shape:?}", path.display());
-    ensure!(data.iter::<f32>().all(f32::is_finite), "{}: latents must be finite numbers", path.display());
+    ensure!(
+        shape.len() == 4,
+        "{}: latents must be [B, C, H, W], they are {shape:?}",
+        path.display()
+    );
+    ensure!(
+        data.iter::<f32>().all(f32::is_finite),
+        "{}: latents must be finite numbers",
+        path.display()
+    );
     Ok(Tensor::from_data(data, device))
 }
 

@@ -1,8 +1,8 @@
 //! TensorBoard event files: the numbers of a run and the images of its evaluations.
 //!
-//! A file is a sequence of records: length, checksum of the length, a protocol buffer `Event`, checksum of
-//! the event. Every session writes its own file. The file of a resumed session names the step it starts
-//! after, and TensorBoard drops later steps of interrupted sessions.
+//! A file is a sequence of records: length, checksum of the length, a protocol buffer `Event`,
+//! checksum of the event. Every session writes its own file. The file of a resumed session names
+//! the step it starts after, and TensorBoard drops later steps of interrupted sessions.
 //!
 //! Source: `event.proto`, `summary.proto` and `record_writer.cc` of TensorFlow.
 
@@ -75,19 +75,21 @@ const RGB: i32 = 3;
 pub struct EventFile(File);
 
 impl EventFile {
-    /// Creates the file after those of earlier sessions in a directory, whose steps after `done` are
-    /// invalidated.
+    /// Creates the file after those of earlier sessions in a directory, whose steps after `done`
+    /// are invalidated.
     pub fn create(directory: &Path, done: usize) -> Result<Self> {
         let unwritable = || format!("cannot write event files to {}", directory.display());
         fs::create_dir_all(directory).with_context(unwritable)?;
         let number = |name: &str| name.strip_prefix(PREFIX)?.split('.').next()?.parse::<u64>().ok();
         let entries = fs::read_dir(directory).with_context(unwritable)?;
         let newest = entries.filter_map(|entry| number(entry.ok()?.file_name().to_str()?)).max();
-        // TensorBoard reads files in the order of their names, which must not depend on a clock that
-        // goes backwards.
+        // TensorBoard reads files in the order of their names, which must not depend on a clock
+        // that goes backwards.
         let number = newest.map_or(0, |newest| newest + 1).max(now() as u64);
         let path = directory.join(format!("{PREFIX}{number:012}.flow-grpo"));
-        let mut file = Self(File::create_new(&path).with_context(|| format!("cannot write {}", path.display()))?);
+        let mut file = Self(
+            File::create_new(&path).with_context(|| format!("cannot write {}", path.display()))?,
+        );
         file.write(0, |event| event.file_version = Some("brain.Event:2".to_owned()))?;
         file.write(done + 1, |event| event.session_log = Some(SessionLog { status: START }))?;
         Ok(file)
@@ -105,8 +107,10 @@ impl EventFile {
         let unreadable = || format!("cannot read {}", png.display());
         let (width, height) = image::image_dimensions(png).with_context(unreadable)?;
         let png = fs::read(png).with_context(unreadable)?;
-        let image = EncodedImage { height: height as i32, width: width as i32, colorspace: RGB, png };
-        let value = vec![SummaryValue { tag: tag.to_owned(), simple_value: None, image: Some(image) }];
+        let image =
+            EncodedImage { height: height as i32, width: width as i32, colorspace: RGB, png };
+        let value =
+            vec![SummaryValue { tag: tag.to_owned(), simple_value: None, image: Some(image) }];
         self.write(step, |event| event.summary = Some(Summary { value }))
     }
 
@@ -128,7 +132,8 @@ impl EventFile {
 const UNWRITABLE: &str = "cannot write to the TensorBoard event file";
 const PREFIX: &str = "events.out.tfevents.";
 
-/// Collects every number in a value, under its path; entries of a list that have a step are named after it.
+/// Collects every number in a value, under its path; entries of a list that have a step are named
+/// after it.
 fn collect(path: &str, value: &Value, into: &mut Vec<SummaryValue>) {
     let join = |name: &str| format!("{path}/{name}");
     match value {
@@ -136,7 +141,9 @@ fn collect(path: &str, value: &Value, into: &mut Vec<SummaryValue>) {
             let simple_value = number.as_f64().map(|number| number as f32);
             into.push(SummaryValue { tag: path.to_owned(), simple_value, image: None });
         }
-        Value::Object(fields) => fields.iter().for_each(|(name, value)| collect(&join(name), value, into)),
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| collect(&join(name), value, into))
+        }
         Value::Array(entries) => {
             for (index, entry) in entries.iter().enumerate() {
                 let name = entry["step"].as_u64().unwrap_or(index as u64);

@@ -67,16 +67,30 @@ pub fn train(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
     let digest = file.digest();
     let (card, network) = AnyNetwork::load(&file, device)?;
     match network {
-        AnyNetwork::Dit(network) => {
-            Session::<Dit<Training>, _>::start(config, card, *network, digest, Box::new(InOnePiece), run, live, device)?
-                .run(run)
-                .context(BrokeRun)
-        }
-        AnyNetwork::Mlp(network) => {
-            Session::<MlpField<Training>, _>::start(config, card, *network, digest, Box::new(InOnePiece), run, live, device)?
-                .run(run)
-                .context(BrokeRun)
-        }
+        AnyNetwork::Dit(network) => Session::<Dit<Training>, _>::start(
+            config,
+            card,
+            *network,
+            digest,
+            Box::new(InOnePiece),
+            run,
+            live,
+            device,
+        )?
+        .run(run)
+        .context(BrokeRun),
+        AnyNetwork::Mlp(network) => Session::<MlpField<Training>, _>::start(
+            config,
+            card,
+            *network,
+            digest,
+            Box::new(InOnePiece),
+            run,
+            live,
+            device,
+        )?
+        .run(run)
+        .context(BrokeRun),
     }
 }
 
@@ -95,8 +109,14 @@ fn check_begun(config: &TrainConfig, run: &RunDir) -> Result<()> {
         begun.evaluate_every,
         config.evaluate_every
     );
-    ensure!(epoch <= config.epochs, "epochs ({}) must be at least {epoch}: the run has done as many", config.epochs);
-    let rate = |config: &TrainConfig, epoch| schedule::rate(epoch, config.epochs, config.grpo.warm_up, config.grpo.cool_down);
+    ensure!(
+        epoch <= config.epochs,
+        "epochs ({}) must be at least {epoch}: the run has done as many",
+        config.epochs
+    );
+    let rate = |config: &TrainConfig, epoch| {
+        schedule::rate(epoch, config.epochs, config.grpo.warm_up, config.grpo.cool_down)
+    };
     let differs = (0..epoch).find(|&epoch| rate(&begun, epoch) != rate(config, epoch));
     if let Some(first) = differs {
         anyhow::bail!(
@@ -121,37 +141,56 @@ fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
     let digest = directory.network_digest()?;
     let cache = Cache { directory: run.prompt_embeddings(), resume: run.resume_command("train") };
     let pipeline =
-        Sd3::open(directory, [sd3.resolution; 2], sd3.max_sequence_length, Some(&cache), device)?.recomputing(sd3.recompute);
-    let read =
-        |key: &'static str, set: &str| Ok::<_, anyhow::Error>(evaluation::prompt_set(set, &pipeline).context(key)?.prompts);
-    let optional = |key: &'static str, set: &str| if set.is_empty() { Ok(Vec::new()) } else { read(key, set) };
+        Sd3::open(directory, [sd3.resolution; 2], sd3.max_sequence_length, Some(&cache), device)?
+            .recomputing(sd3.recompute);
+    let read = |key: &'static str, set: &str| {
+        Ok::<_, anyhow::Error>(evaluation::prompt_set(set, &pipeline).context(key)?.prompts)
+    };
+    let optional =
+        |key: &'static str, set: &str| if set.is_empty() { Ok(Vec::new()) } else { read(key, set) };
     let PromptsConfig { train, validation, test, unseen, .. } = &config.prompts;
-    let (train, validation) = (read("prompts.train", train)?, read("prompts.validation", validation)?);
+    let (train, validation) =
+        (read("prompts.train", train)?, read("prompts.validation", validation)?);
     let (test, unseen) = (optional("prompts.test", test)?, optional("prompts.unseen", unseen)?);
     // Report errors of the mix before encoding, which takes time.
     mix(train.iter(), &config.prompts.mix)?;
-    let unread = validation.iter().map(|prompt| EncodedPrompt { prompt: prompt.clone(), condition: () });
+    let unread =
+        validation.iter().map(|prompt| EncodedPrompt { prompt: prompt.clone(), condition: () });
     check_numbers(config, &Prompts(unread.collect()), pipeline.picture_shape())?;
     pipeline.check_room_for_transformer()?;
-    // From here on the run can be resumed. Encode all prompts at once and before the transformer is loaded:
-    // text encoders are larger than it.
+    // From here on the run can be resumed. Encode all prompts at once and before the transformer is
+    // loaded: text encoders are larger than it.
     run.configure(config)?;
     pipeline.encode(&[vec![Prompt::plain("")], train, validation, test, unseen].concat())?;
     let transformer = pipeline.transformer()?;
     let differentiate: Box<dyn Differentiate<Training, Transformer<Training>, Embedding>> =
         if sd3.recompute { Box::new(PartByPart) } else { Box::new(InOnePiece) };
-    let session = Session::start(config, pipeline, transformer, digest, differentiate, run, live, device);
-    let mend = || format!("the prompts are read; when this is mended, go on with {} --set …", run.resume_command("train"));
+    let session =
+        Session::start(config, pipeline, transformer, digest, differentiate, run, live, device);
+    let mend = || {
+        format!(
+            "the prompts are read; when this is mended, go on with {} --set …",
+            run.resume_command("train")
+        )
+    };
     session.with_context(mend)?.run(run).context(BrokeRun)
 }
 
 /// # Errors
 /// If the configuration names a number that an evaluation does not have.
-fn check_numbers<C>(config: &TrainConfig, validation: &Prompts<C>, picture_shape: [usize; 3]) -> Result<()> {
+fn check_numbers<C>(
+    config: &TrainConfig,
+    validation: &Prompts<C>,
+    picture_shape: [usize; 3],
+) -> Result<()> {
     let numbers = numbers(config, validation, picture_shape);
     let watched = config.rules.iter().map(|rule| ("rules: watch", &rule.watch));
     for (key, name) in [("best_by", &config.best_by)].into_iter().chain(watched) {
-        ensure!(numbers.contains(name), "{key}: an evaluation has no number `{name}`; it has: {}", numbers.join(", "));
+        ensure!(
+            numbers.contains(name),
+            "{key}: an evaluation has no number `{name}`; it has: {}",
+            numbers.join(", ")
+        );
     }
     Ok(())
 }
@@ -178,8 +217,14 @@ impl Counters {
         saved.check_name(*epoch)?;
         let updates = saved.updates()?;
         let most = epoch.saturating_mul(config.grpo.updates_per_epoch);
-        ensure!(updates <= most, "the checkpoint counts {updates} updates; {epoch} epochs make {most} at most");
-        ensure!(*kl_weight >= 0.0 && kl_weight.is_finite(), "the checkpoint's KL weight is {kl_weight}");
+        ensure!(
+            updates <= most,
+            "the checkpoint counts {updates} updates; {epoch} epochs make {most} at most"
+        );
+        ensure!(
+            *kl_weight >= 0.0 && kl_weight.is_finite(),
+            "the checkpoint's KL weight is {kl_weight}"
+        );
         let scale = loss_scale.map_or(1.0, |scale| scale.factor);
         ensure!(scale >= 1.0 && scale.is_finite(), "the checkpoint scales the loss by {scale}");
         if let Some(Best { epoch: best, value }) = watched.best {
@@ -240,25 +285,40 @@ where
         let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
         let workers = workers.stopping_when(interrupt::requested);
         let policy = policy(config, base, device)?;
-        let trainer = Trainer::new(config.grpo.clone(), config.epochs, config.seed, task, policy, workers);
+        let trainer =
+            Trainer::new(config.grpo.clone(), config.epochs, config.seed, task, policy, workers);
         let mut trainer = trainer.differentiating(differentiate);
         if backend::SCALES_LOSS {
             trainer = trainer.scaling_loss(LossScale::default());
         }
         let open = |key: &'static str, source: &str| Prompts::open(source, &pipeline).context(key);
-        let optional = |key, source: &String| (!source.is_empty()).then(|| open(key, source)).transpose();
+        let optional =
+            |key, source: &String| (!source.is_empty()).then(|| open(key, source)).transpose();
         let validation = open("prompts.validation", &config.prompts.validation)?;
         let test = optional("prompts.test", &config.prompts.test)?;
         let unseen = optional("prompts.unseen", &config.prompts.unseen)?;
-        let held_out = std::iter::once(&validation).chain(&test).chain(&unseen).map(|prompts| &prompts.0[..]);
+        let held_out =
+            std::iter::once(&validation).chain(&test).chain(&unseen).map(|prompts| &prompts.0[..]);
         let inputs = Inputs::of(base_digest, std::iter::once(trainer.prompts()).chain(held_out));
         let (mut watched, mut evaluation_due) = (Watched::default(), true);
         if let Some((saved, _)) = SavedState::newest(run)? {
-            let Counters { epoch, kl_weight, loss_scale, inputs: then, watched: before, evaluation_due: due, .. } =
-                saved.counters()?;
+            let Counters {
+                epoch,
+                kl_weight,
+                loss_scale,
+                inputs: then,
+                watched: before,
+                evaluation_due: due,
+                ..
+            } = saved.counters()?;
             inputs.check(&then)?;
             (watched, evaluation_due) = (before, due);
-            let state = TrainingState::of(&trainer.averaged_policy(), &trainer.state().weights, saved, device)?;
+            let state = TrainingState::of(
+                &trainer.averaged_policy(),
+                &trainer.state().weights,
+                saved,
+                device,
+            )?;
             trainer.restore(TrainerState {
                 weights: state.weights,
                 average: state.average,
@@ -294,7 +354,8 @@ where
         Ok(session)
     }
 
-    /// Estimated memory. Latents exist twice while rollout batches are concatenated, and once more as images.
+    /// Estimated memory. Latents exist twice while rollout batches are concatenated, and once more
+    /// as images.
     fn needs(&self) -> Needs {
         let grpo = &self.config.grpo;
         let kept = grpo.kept_latents();
@@ -308,8 +369,18 @@ where
             update::Batches::Of(size) => ("grpo.micro_batch", size),
             update::Batches::AsSampled(size) => ("grpo.rollout_batch", size),
         };
-        let batches = Batches { key, micro_batch: replayed.min(rows), rollout_batch: grpo.rollout_batch.min(rows), rows: guided };
-        Needs::new(&self.pipeline, memory::Network { trained: weights.count(), frozen }, rows * latents, batches)
+        let batches = Batches {
+            key,
+            micro_batch: replayed.min(rows),
+            rollout_batch: grpo.rollout_batch.min(rows),
+            rows: guided,
+        };
+        Needs::new(
+            &self.pipeline,
+            memory::Network { trained: weights.count(), frozen },
+            rows * latents,
+            batches,
+        )
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
@@ -326,7 +397,8 @@ where
                 self.view.say(&hole);
             }
             if self.watched.stopped {
-                self.view.say("a rule has ended this run; to go on, begin another from its weights");
+                self.view
+                    .say("a rule has ended this run; to go on, begin another from its weights");
             }
             // A kill may have come between a checkpoint and the files derived from it.
             self.save(run)?;
@@ -343,7 +415,8 @@ where
         }
         self.view.finish();
         self.report(run);
-        let memory = memory::peak_mib().map(|peak| format!(" and {peak} MiB of memory")).unwrap_or_default();
+        let memory =
+            memory::peak_mib().map(|peak| format!(" and {peak} MiB of memory")).unwrap_or_default();
         let (took, report) = (whole_seconds(started.elapsed()), run.path().join("report.html"));
         self.view.say(&format!("training took {took}{memory}; see {}", report.display()));
         Ok(())
@@ -365,7 +438,8 @@ where
             let iteration = self.iterate(run)?;
             let remaining = self.remaining(done, started);
             self.view.say(&epoch_line(&iteration.metrics, remaining));
-            for warning in self.warnings.of(&iteration.metrics, self.config.grpo.optimizer.epsilon) {
+            for warning in self.warnings.of(&iteration.metrics, self.config.grpo.optimizer.epsilon)
+            {
                 self.view.say(&warning);
             }
             let line = self.epoch_metrics(&iteration)?;
@@ -381,7 +455,9 @@ where
             if last || self.must_save(epoch) || epoch.is_multiple_of(self.config.checkpoint_every) {
                 self.save(run)?;
             }
-            if evaluated && self.reported.is_none_or(|(at, took)| at.elapsed() > took * REPORT_SHARE) {
+            if evaluated
+                && self.reported.is_none_or(|(at, took)| at.elapsed() > took * REPORT_SHARE)
+            {
                 self.report(run);
             }
             if interrupt::requested() && !last && !self.watched.stopped {
@@ -400,7 +476,10 @@ where
                 Err(stopped.into())
             }
             result => result.with_context(|| match run.newest_checkpoints() {
-                Ok(all) if !all.is_empty() => format!("the newest checkpoint, from before this epoch, is {}", all[0].display()),
+                Ok(all) if !all.is_empty() => format!(
+                    "the newest checkpoint, from before this epoch, is {}",
+                    all[0].display()
+                ),
                 _ => "there is no checkpoint yet".to_owned(),
             }),
         }
@@ -447,18 +526,28 @@ where
     fn evaluation_plan(&self) -> String {
         let samples = self.config.evaluation_samples;
         let rows = |prompts: &Prompts<P::Condition>| prompts.rows(samples);
-        let size = |prompts: &Prompts<P::Condition>| format!("{} pictures for {} prompts", rows(prompts).len(), prompts.0.len());
-        let distinct: BTreeSet<usize> = rows(&self.validation).iter().map(|row| row.prompt).collect();
+        let size = |prompts: &Prompts<P::Condition>| {
+            format!("{} pictures for {} prompts", rows(prompts).len(), prompts.0.len())
+        };
+        let distinct: BTreeSet<usize> =
+            rows(&self.validation).iter().map(|row| row.prompt).collect();
         let left_out = self.validation.0.len() - distinct.len();
         let note = match left_out {
             0 => String::new(),
-            left_out => format!(" ({left_out} of them without a picture; evaluation_samples=0 takes each once)"),
+            left_out => format!(
+                " ({left_out} of them without a picture; evaluation_samples=0 takes each once)"
+            ),
         };
         let ends = [("test", &self.test), ("unseen", &self.unseen)].into_iter();
-        let ends = ends.filter_map(|(name, prompts)| Some(format!("; {name} at both ends: {}", size(prompts.as_ref()?))));
+        let ends = ends.filter_map(|(name, prompts)| {
+            Some(format!("; {name} at both ends: {}", size(prompts.as_ref()?)))
+        });
         let every = self.config.evaluate_every;
         let ends: String = ends.collect();
-        format!("validation every {every} epochs: {}{note}{ends}; {EVALUATION_STEPS} ODE steps", size(&self.validation))
+        format!(
+            "validation every {every} epochs: {}{note}{ends}; {EVALUATION_STEPS} ODE steps",
+            size(&self.validation)
+        )
     }
 
     /// Estimates the time of training from the pace of the first evaluation.
@@ -469,20 +558,24 @@ where
         let reference = usize::from(grpo.objective.kl_weight() > 0.0);
         let rollout = grpo.groups * grpo.group_size * grpo.rollout.steps;
         let epoch = rollout + grpo.transitions_per_epoch() * (TRANSITION_COST + reference);
-        let (trained, shown) = (rows_of(grpo.rollout.guidance) * epoch, rows_of(self.config.evaluation_guidance) * evaluated);
+        let (trained, shown) = (
+            rows_of(grpo.rollout.guidance) * epoch,
+            rows_of(self.config.evaluation_guidance) * evaluated,
+        );
         let training = *epochs as f64 * trained as f64 / (shown * EVALUATION_STEPS) as f64;
         let seconds = evaluation.as_secs_f64() * (training + (epochs / evaluate_every) as f64);
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 
-    /// Evaluates the averaged policy on the validation prompts and saves it if it is the best so far.
-    /// Test and unseen prompts, which choose nothing, are evaluated only before the first and after
-    /// the last epoch.
+    /// Evaluates the averaged policy on the validation prompts and saves it if it is the best so
+    /// far. Test and unseen prompts, which choose nothing, are evaluated only before the first and
+    /// after the last epoch.
     fn evaluate(&mut self, run: &mut RunDir) -> Result<()> {
         let epoch = self.trainer.epoch();
         let policy = self.trainer.averaged_policy();
         let rows = self.validation.rows(self.config.evaluation_samples);
-        let (validation, images) = self.evaluate_on(&policy, &self.validation, &rows, &run.samples(VALIDATION, epoch))?;
+        let (validation, images) =
+            self.evaluate_on(&policy, &self.validation, &rows, &run.samples(VALIDATION, epoch))?;
         let gold = self.validation.means(&self.gold, &images, &rows)?;
         let monitors = self.monitors(&images, &rows)?;
         let drift = monitors.relative_to(&self.watched.base_monitors);
@@ -492,21 +585,40 @@ where
         let unseen = self.evaluate_at_ends(&policy, self.unseen.as_ref(), UNSEEN, run)?;
         for (name, evaluation) in [(TEST, &test), (UNSEEN, &unseen)] {
             if let Some(evaluation) = evaluation {
-                self.view.say(&format!("epoch {epoch:>4}  {:<11} {}", format!("{name}:"), evaluation.line()));
+                self.view.say(&format!(
+                    "epoch {epoch:>4}  {:<11} {}",
+                    format!("{name}:"),
+                    evaluation.line()
+                ));
                 run.append_picture(name, epoch)?;
             }
         }
         if epoch == self.config.epochs {
             self.view.say(monitors.drift_table(&self.watched.base_monitors).trim_end());
         }
-        let metrics = EvaluationLine { event: "eval", epoch, validation, gold, monitors, drift, test, unseen };
+        let metrics = EvaluationLine {
+            event: "eval",
+            epoch,
+            validation,
+            gold,
+            monitors,
+            drift,
+            test,
+            unseen,
+        };
         run.append(&metrics)?;
         let metrics = serde_json::to_value(&metrics)?;
         self.view.take(&metrics, Duration::ZERO);
         let value = number(&metrics, &self.config.best_by)?;
         if self.watched.best.is_none_or(|best| value > best.value) {
             self.watched.best = Some(Best { epoch, value });
-            write_policy(self.config, &self.pipeline, policy, &run.best_checkpoint(), &run.best_adapter())?;
+            write_policy(
+                self.config,
+                &self.pipeline,
+                policy,
+                &run.best_checkpoint(),
+                &run.best_adapter(),
+            )?;
         }
         self.apply_rules(&metrics, run)?;
         self.evaluation_due = false;
@@ -522,7 +634,9 @@ where
         run: &RunDir,
     ) -> Result<Option<Evaluation>> {
         let epoch = self.trainer.epoch();
-        let Some(prompts) = prompts.filter(|_| epoch == 0 || epoch == self.config.epochs) else { return Ok(None) };
+        let Some(prompts) = prompts.filter(|_| epoch == 0 || epoch == self.config.epochs) else {
+            return Ok(None);
+        };
         let rows = prompts.rows(self.config.evaluation_samples);
         Ok(Some(self.evaluate_on(policy, prompts, &rows, &run.samples(name, epoch))?.0))
     }
@@ -530,7 +644,8 @@ where
     /// The line of an epoch, with gold rewards and monitors of its images.
     fn epoch_metrics(&self, iteration: &Iteration) -> Result<EpochLine> {
         let prompts = self.trainer.prompts();
-        let prompts: Vec<&Prompt> = iteration.rows.iter().map(|row| &prompts[row.prompt].prompt).collect();
+        let prompts: Vec<&Prompt> =
+            iteration.rows.iter().map(|row| &prompts[row.prompt].prompt).collect();
         let mut metrics = iteration.metrics.clone();
         metrics.time.peak_memory_mib = memory::peak_mib();
         let gold = monitors::means(&self.gold, &iteration.images, &prompts)?;
@@ -538,7 +653,8 @@ where
         Ok(EpochLine { event: "epoch", metrics, gold, monitors })
     }
 
-    /// Whether the state after this epoch must be saved: it is the best one, or a rule ended the run.
+    /// Whether the state after this epoch must be saved: it is the best one, or a rule ended the
+    /// run.
     fn must_save(&self, epoch: usize) -> bool {
         self.watched.stopped || self.watched.best.is_some_and(|best| best.epoch == epoch)
     }
@@ -548,7 +664,9 @@ where
         let epoch = self.trainer.epoch();
         for rule in &self.config.rules {
             let value = number(evaluation, &rule.watch)?;
-            let Some(mut reason) = rules::reason(rule, value, &mut self.watched.peaks) else { continue };
+            let Some(mut reason) = rules::reason(rule, value, &mut self.watched.peaks) else {
+                continue;
+            };
             match rule.action {
                 Action::Stop {} => self.watched.stopped = true,
                 Action::RaiseKl { factor } => {
@@ -557,15 +675,21 @@ where
                     reason += &format!("; the KL weight goes from {weight} to {}", weight * factor);
                 }
                 Action::RollBack {} => match self.watched.best.filter(|best| best.epoch < epoch) {
-                    // Missing if the run was rolled back to before a later best, whose checkpoint had
-                    // replaced it.
+                    // Missing if the run was rolled back to before a later best, whose checkpoint
+                    // had replaced it.
                     Some(best) if !run.checkpoint(best.epoch).exists() => {
-                        reason += &format!("; the checkpoint of epoch {} is gone, nothing is done", best.epoch);
+                        reason += &format!(
+                            "; the checkpoint of epoch {} is gone, nothing is done",
+                            best.epoch
+                        );
                     }
                     Some(best) => match SavedState::read(&run.checkpoint(best.epoch)) {
                         Ok(saved) => {
                             self.roll_back(saved)?;
-                            reason += &format!("; the weights are those after epoch {} again", best.epoch);
+                            reason += &format!(
+                                "; the weights are those after epoch {} again",
+                                best.epoch
+                            );
                         }
                         Err(error) => reason += &format!("; {error:#}: nothing is done"),
                     },
@@ -580,30 +704,50 @@ where
 
     /// Restores the files of the best policy from its checkpoint, if that is there and intact.
     fn write_best(&mut self, run: &RunDir) -> Result<()> {
-        let Some(path) = self.watched.best.map(|best| run.checkpoint(best.epoch)).filter(|path| path.exists()) else {
+        let Some(path) =
+            self.watched.best.map(|best| run.checkpoint(best.epoch)).filter(|path| path.exists())
+        else {
             return Ok(());
         };
         let saved = match SavedState::read(&path) {
             Ok(saved) => saved,
             Err(error) => {
-                self.view.say(&format!("warning: the best evaluation's weights stay as they were written: {error:#}"));
+                self.view.say(&format!(
+                    "warning: the best evaluation's weights stay as they were written: {error:#}"
+                ));
                 return Ok(());
             }
         };
         let policy = self.trainer.averaged_policy();
         let state = TrainingState::of(&policy, &self.trainer.state().weights, saved, self.device)?;
-        write_policy(self.config, &self.pipeline, state.average.put_into(policy), &run.best_checkpoint(), &run.best_adapter())
+        write_policy(
+            self.config,
+            &self.pipeline,
+            state.average.put_into(policy),
+            &run.best_checkpoint(),
+            &run.best_adapter(),
+        )
     }
 
     fn roll_back(&mut self, saved: SavedState) -> Result<()> {
         let TrainerState { weights, epoch, kl_weight, loss_scale, .. } = self.trainer.state();
-        let state = TrainingState::of(&self.trainer.averaged_policy(), &weights, saved, self.device)?;
+        let state =
+            TrainingState::of(&self.trainer.averaged_policy(), &weights, saved, self.device)?;
         let TrainingState { weights, average, old, optimizer } = state;
-        self.trainer.roll_back(TrainerState { weights, average, old, optimizer, kl_weight, loss_scale, epoch });
+        self.trainer.roll_back(TrainerState {
+            weights,
+            average,
+            old,
+            optimizer,
+            kl_weight,
+            loss_scale,
+            epoch,
+        });
         Ok(())
     }
 
-    /// The monitors of an evaluation; the images of the first evaluation are those of the base model.
+    /// The monitors of an evaluation; the images of the first evaluation are those of the base
+    /// model.
     fn monitors(&mut self, images: &[Image], rows: &[Row]) -> Result<Monitors> {
         let features = Features::of(images);
         let prompts: Vec<&Prompt> = rows.iter().map(|row| self.validation.prompt(row)).collect();
@@ -639,7 +783,8 @@ where
     /// Writes the resumable state and the policy, each atomically.
     fn save(&self, run: &RunDir) -> Result<()> {
         run.sync_records()?;
-        let TrainerState { weights, average, old, optimizer, kl_weight, loss_scale, epoch } = self.trainer.state();
+        let TrainerState { weights, average, old, optimizer, kl_weight, loss_scale, epoch } =
+            self.trainer.state();
         let policy = self.trainer.averaged_policy();
         let state = TrainingState { weights, average, old, optimizer };
         let counters = Counters {
@@ -652,7 +797,10 @@ where
             config: self.config.clone(),
         };
         state.write::<N::InnerModule>(&policy, &counters, &run.checkpoint(epoch))?;
-        run.retain_checkpoints(self.config.keep_checkpoints, self.watched.best.map(|best| best.epoch))?;
+        run.retain_checkpoints(
+            self.config.keep_checkpoints,
+            self.watched.best.map(|best| best.epoch),
+        )?;
         write_policy(self.config, &self.pipeline, policy, &run.policy_checkpoint(), &run.adapter())
     }
 }
@@ -661,7 +809,12 @@ where
 pub fn sampling(config: &TrainConfig) -> Sampling {
     let rollout = &config.grpo.rollout;
     let key = Key::new(config.seed, Purpose::Evaluation);
-    Sampling { key, grid: rollout.grid, steps: EVALUATION_STEPS, guidance: config.evaluation_guidance }
+    Sampling {
+        key,
+        grid: rollout.grid,
+        steps: EVALUATION_STEPS,
+        guidance: config.evaluation_guidance,
+    }
 }
 
 /// Name of the sample grids of the validation prompts.
@@ -671,8 +824,8 @@ pub const TEST: &str = "test";
 /// Name of the sample grids of the unseen prompts.
 pub const UNSEEN: &str = "unseen";
 
-/// Time between two reports during a run, in units of the duration of the last one, so that reports take at
-/// most 2 % of a run.
+/// Time between two reports during a run, in units of the duration of the last one, so that reports
+/// take at most 2 % of a run.
 const REPORT_SHARE: u32 = 50;
 
 /// ODE steps of an evaluation, as in the paper.
@@ -690,7 +843,10 @@ fn rows_of(guidance: f64) -> usize {
 ///
 /// # Errors
 /// If the configured weights do not fit the prompts.
-fn mix<'a>(prompts: impl ExactSizeIterator<Item = &'a Prompt>, weights: &BTreeMap<String, f64>) -> Result<Mix> {
+fn mix<'a>(
+    prompts: impl ExactSizeIterator<Item = &'a Prompt>,
+    weights: &BTreeMap<String, f64>,
+) -> Result<Mix> {
     if weights.is_empty() {
         return Ok(Mix::even(prompts.len()));
     }

@@ -25,7 +25,8 @@ pub struct TrainConfig {
     pub seed: u64,
     /// Number of epochs.
     pub epochs: usize,
-    /// The base model: the name of a built-in checkpoint, the path of one, or a model directory in the layout of diffusers.
+    /// The base model: the name of a built-in checkpoint, the path of one, or a model directory in
+    /// the layout of diffusers.
     pub base: String,
     /// The trained parameters: all weights or an adapter.
     pub tuning: Tuning,
@@ -35,12 +36,14 @@ pub struct TrainConfig {
     pub checkpoint_every: usize,
     /// Number of newest checkpoints that are kept, besides the checkpoint of the best evaluation.
     pub keep_checkpoints: usize,
-    /// The number of an evaluation that chooses the best one: `overall`, `tags.KIND`, `rewards.NAME`, ….
+    /// The number of an evaluation that chooses the best one: `overall`, `tags.KIND`,
+    /// `rewards.NAME`, ….
     pub best_by: String,
-    /// Epochs between two evaluations; the first comes before the first epoch, the last after the last epoch.
+    /// Epochs between two evaluations; the first comes before the first epoch, the last after the
+    /// last epoch.
     pub evaluate_every: usize,
-    /// Images per kind of prompt in an evaluation, spread evenly over the prompts of the kind; 0 takes every
-    /// prompt once.
+    /// Images per kind of prompt in an evaluation, spread evenly over the prompts of the kind; 0
+    /// takes every prompt once.
     pub evaluation_samples: usize,
     /// Scale of classifier-free guidance in evaluations; 1 turns guidance off.
     pub evaluation_guidance: f64,
@@ -91,16 +94,20 @@ impl Checked for TrainConfig {
     ];
 
     fn problems(&self) -> Vec<String> {
-        let mut problems: Vec<String> = self.grpo.problems().into_iter().map(|problem| format!("grpo.{problem}")).collect();
+        let mut problems: Vec<String> =
+            self.grpo.problems().into_iter().map(|problem| format!("grpo.{problem}")).collect();
         match &self.tuning {
-            Tuning::Lora(lora) => problems.extend(lora.problems().into_iter().map(|problem| format!("tuning.{problem}"))),
+            Tuning::Lora(lora) => problems
+                .extend(lora.problems().into_iter().map(|problem| format!("tuning.{problem}"))),
             Tuning::Full {} if !self.adapter.is_empty() => {
                 problems
                     .push("adapter is for tuning.kind = \"lora\"; merge it into the base model to train all weights".to_owned());
             }
             Tuning::Full {} => {}
         }
-        problems.extend(self.sd3.iter().flat_map(Sd3Config::problems).map(|problem| format!("sd3.{problem}")));
+        problems.extend(
+            self.sd3.iter().flat_map(Sd3Config::problems).map(|problem| format!("sd3.{problem}")),
+        );
         if self.sd3.is_some() && matches!(self.tuning, Tuning::Full {}) {
             problems.push(
                 "tuning.kind must be \"lora\" for a model directory: its transformer is too large to be written whole".to_owned(),
@@ -113,7 +120,8 @@ impl Checked for TrainConfig {
             ("evaluate_every", self.evaluate_every),
             ("evaluation_samples", self.evaluation_samples.max(1)),
         ];
-        problems.extend(counts.into_iter().filter_map(|(key, value)| ranges::count(key, value, MOST)));
+        problems
+            .extend(counts.into_iter().filter_map(|(key, value)| ranges::count(key, value, MOST)));
         problems.extend(ranges::guidance("evaluation_guidance", self.evaluation_guidance));
         problems.extend(schedule::problem(
             ("grpo.warm_up", self.grpo.warm_up),
@@ -130,23 +138,35 @@ impl Checked for TrainConfig {
                      jpeg_compressibility = 1 }}\" --set best_by=rewards.jpeg_compressibility"
                 ));
             } else if !REWARDS.contains(&name.as_str()) {
-                problems.push(format!("rewards.{name}: there is no such reward; there are: {}", REWARDS.join(", ")));
+                problems.push(format!(
+                    "rewards.{name}: there is no such reward; there are: {}",
+                    REWARDS.join(", ")
+                ));
             }
             if !weight.is_finite() {
                 problems.push(format!("rewards.{name} ({weight}) must be a finite number"));
             }
         }
         for name in self.gold.iter().filter(|name| !REWARDS.contains(&name.as_str())) {
-            problems.push(format!("gold: there is no reward `{name}`; there are: {}", REWARDS.join(", ")));
+            problems.push(format!(
+                "gold: there is no reward `{name}`; there are: {}",
+                REWARDS.join(", ")
+            ));
         }
         for (index, rule) in self.rules.iter().enumerate() {
-            problems.extend(rule.problems().into_iter().map(|problem| format!("rules[{index}].{problem}")));
-            if matches!(rule.action, Action::RaiseKl { .. }) && self.grpo.objective.kl_weight() == 0.0 {
+            problems.extend(
+                rule.problems().into_iter().map(|problem| format!("rules[{index}].{problem}")),
+            );
+            if matches!(rule.action, Action::RaiseKl { .. })
+                && self.grpo.objective.kl_weight() == 0.0
+            {
                 problems.push(format!("rules[{index}].action: raise_kl multiplies grpo.objective.kl_weight, which is 0"));
             }
         }
         let mix = self.prompts.mix.iter();
-        problems.extend(mix.filter_map(|(tag, &weight)| ranges::not_negative(&format!("prompts.mix.{tag}"), weight)));
+        problems.extend(mix.filter_map(|(tag, &weight)| {
+            ranges::not_negative(&format!("prompts.mix.{tag}"), weight)
+        }));
         problems
     }
 }

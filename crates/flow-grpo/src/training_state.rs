@@ -1,7 +1,8 @@
-//! The state of an optimisation on disk: weights, average and moments by parameter name, with counters in the metadata.
+//! The state of an optimisation on disk: weights, average and moments by parameter name, with
+//! counters in the metadata.
 //!
-//! Shared by pre-training and Flow-GRPO. A state is one safetensors file in f32, written atomically, with a
-//! digest, so that the values read equal the values written, bit for bit.
+//! Shared by pre-training and Flow-GRPO. A state is one safetensors file in f32, written
+//! atomically, with a digest, so that the values read equal the values written, bit for bit.
 
 use std::{
     collections::BTreeMap,
@@ -86,7 +87,11 @@ impl SavedState {
         let (digest, progress) = file.metadata(PROGRESS)?.split_once('\n').unwrap_or_default();
         let tensors = file.tensors()?;
         let found = sha256_of_tensors(&tensors, progress);
-        ensure!(digest == found, "{} is damaged: its digest is another one than that written in it", path.display());
+        ensure!(
+            digest == found,
+            "{} is damaged: its digest is another one than that written in it",
+            path.display()
+        );
         let finite = |data: &TensorData| data.iter::<f32>().all(f32::is_finite);
         if let Some((name, _)) = tensors.iter().find(|(_, data)| !finite(data)) {
             bail!("{}: {name} holds numbers that are not finite", path.display());
@@ -94,7 +99,8 @@ impl SavedState {
         Ok(Self { path: path.to_owned(), tensors, progress: progress.to_owned() })
     }
 
-    /// Reads the newest intact state of a run, if the run has any, with a warning about damaged newer ones.
+    /// Reads the newest intact state of a run, if the run has any, with a warning about damaged
+    /// newer ones.
     ///
     /// # Errors
     /// If all states are damaged or have vanished.
@@ -139,19 +145,29 @@ impl SavedState {
     /// If the name of the file does not match the state after `done` epochs or steps.
     pub fn check_name(&self, done: usize) -> Result<()> {
         let named = self.path.file_stem().and_then(|stem| stem.to_str()?.parse::<usize>().ok());
-        ensure!(named == Some(done), "{} holds the state after {done}: give it back its name", self.path.display());
+        ensure!(
+            named == Some(done),
+            "{} holds the state after {done}: give it back its name",
+            self.path.display()
+        );
         Ok(())
     }
 
     fn progress<C: DeserializeOwned>(&self) -> Result<Progress<C>> {
-        toml::from_str(&self.progress)
-            .with_context(|| format!("{}: metadata entry `{PROGRESS}` does not parse", self.path.display()))
+        toml::from_str(&self.progress).with_context(|| {
+            format!("{}: metadata entry `{PROGRESS}` does not parse", self.path.display())
+        })
     }
 }
 
 impl TrainingState {
     /// Writes the state of `network`'s training, with the caller's `counters`.
-    pub fn write<M: Module<Plain>>(&self, network: &M, counters: &impl Serialize, path: &Path) -> Result<()> {
+    pub fn write<M: Module<Plain>>(
+        &self,
+        network: &M,
+        counters: &impl Serialize,
+        path: &Path,
+    ) -> Result<()> {
         let names = parameters::names(network);
         let parts = [&self.weights, &self.average, &self.optimizer.first, &self.optimizer.second];
         let mut tensors = BTreeMap::new();
@@ -161,17 +177,27 @@ impl TrainingState {
                 tensors.insert(format!("{part}.{}", names[&id]), data);
             }
         }
-        let progress =
-            toml::to_string(&Progress { updates: self.optimizer.updates, counters }).context("counters are plain data")?;
+        let progress = toml::to_string(&Progress { updates: self.optimizer.updates, counters })
+            .context("counters are plain data")?;
         let digest = sha256_of_tensors(&tensors, &progress);
-        Ok(weights::write_tensors(&tensors, (PROGRESS, format!("{digest}\n{progress}")), weights::StoredAs::F32, path)?)
+        Ok(weights::write_tensors(
+            &tensors,
+            (PROGRESS, format!("{digest}\n{progress}")),
+            weights::StoredAs::F32,
+            path,
+        )?)
     }
 
     /// Restores the state of a network's training.
     ///
     /// # Errors
     /// If the state does not fit these parameters of `network`.
-    pub fn of<M: Module<Plain>>(network: &M, trained: &Parameters<Plain>, saved: SavedState, device: &Device) -> Result<Self> {
+    pub fn of<M: Module<Plain>>(
+        network: &M,
+        trained: &Parameters<Plain>,
+        saved: SavedState,
+        device: &Device,
+    ) -> Result<Self> {
         let updates = saved.updates()?;
         let SavedState { mut tensors, path, .. } = saved;
         let names = parameters::names(network);
@@ -184,7 +210,9 @@ impl TrainingState {
                 let name = format!("{part}.{}", names[id]);
                 match tensors.remove(&name) {
                     Some(data) if data.shape[..] == [*length] => drop(found.insert(*id, data)),
-                    Some(data) => problems.push(format!("{name} has shape {:?}, not [{length}]", data.shape)),
+                    Some(data) => {
+                        problems.push(format!("{name} has shape {:?}, not [{length}]", data.shape))
+                    }
                     None => problems.push(format!("{name} is missing")),
                 }
             }
@@ -194,7 +222,11 @@ impl TrainingState {
         let old = has_old.then(|| part(OLD));
         problems.extend(tensors.keys().map(|name| format!("{name} belongs to no parameter")));
         if !problems.is_empty() {
-            bail!("{} does not continue this training:\n  - {}", path.display(), problems.join("\n  - "));
+            bail!(
+                "{} does not continue this training:\n  - {}",
+                path.display(),
+                problems.join("\n  - ")
+            );
         }
         let load = |data| Parameters::from_data(data, device);
         let optimizer = AdamWState { updates, first: load(first), second: load(second) };

@@ -24,7 +24,11 @@ pub enum Tuning {
 }
 
 /// The initial policy of a run: the base with all weights trained, or with an adapter.
-pub fn policy<C, N: Network<Plain, C>>(config: &TrainConfig, mut base: N, device: &Device) -> Result<Policy<N>> {
+pub fn policy<C, N: Network<Plain, C>>(
+    config: &TrainConfig,
+    mut base: N,
+    device: &Device,
+) -> Result<Policy<N>> {
     let Tuning::Lora(lora) = &config.tuning else { return Ok(Policy::full(base)) };
     let adapter = if config.adapter.is_empty() {
         Adapter::new(lora, &mut base, config.seed).context("tuning")?
@@ -53,8 +57,8 @@ pub fn policy<C, N: Network<Plain, C>>(config: &TrainConfig, mut base: N, device
     Ok(Policy { trained: Trained::named(&network, lora::is_of_adapter), network, reference: base })
 }
 
-/// Writes a policy for use: all weights to a file, or the adapter to a directory, in the files of PEFT
-/// and diffusers.
+/// Writes a policy for use: all weights to a file, or the adapter to a directory, in the files of
+/// PEFT and diffusers.
 pub fn write_policy<P: Pipeline, N: Network<Plain, P::Condition>>(
     config: &TrainConfig,
     pipeline: &P,

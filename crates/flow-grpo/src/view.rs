@@ -98,12 +98,22 @@ const REMEMBERED: usize = 200;
 
 impl Live {
     fn new(done: usize, epochs: usize) -> Result<Self> {
-        let terminal = Terminal::new(CrosstermBackend::new(stderr())).context("cannot draw on the terminal")?;
+        let terminal = Terminal::new(CrosstermBackend::new(stderr()))
+            .context("cannot draw on the terminal")?;
         // Not in raw mode: Ctrl-C must stay the signal that ends a run with a checkpoint.
         execute!(stderr(), EnterAlternateScreen, Hide).context("cannot take over the terminal")?;
         progress::hide_bars(true);
         let (rewards, validation, said) = (Vec::new(), Vec::new(), VecDeque::new());
-        Ok(Self { terminal, done, epochs, remaining: Duration::ZERO, rewards, validation, latest: Value::Null, said })
+        Ok(Self {
+            terminal,
+            done,
+            epochs,
+            remaining: Duration::ZERO,
+            rewards,
+            validation,
+            latest: Value::Null,
+            said,
+        })
     }
 
     fn take(&mut self, line: &Value, remaining: Duration) {
@@ -123,7 +133,15 @@ impl Live {
             self.said.pop_front();
         }
         let Self { terminal, done, epochs, remaining, rewards, validation, latest, said } = self;
-        let shown = Shown { done: *done, epochs: *epochs, remaining: *remaining, rewards, validation, latest, said };
+        let shown = Shown {
+            done: *done,
+            epochs: *epochs,
+            remaining: *remaining,
+            rewards,
+            validation,
+            latest,
+            said,
+        };
         // A failure to draw is no reason to lose a run.
         let _ = terminal.draw(|frame| shown.draw(frame));
     }
@@ -157,28 +175,53 @@ struct Shown<'a> {
 
 impl Shown<'_> {
     fn draw(&self, frame: &mut Frame<'_>) {
-        let [bar, middle, log] =
-            Layout::vertical([Constraint::Length(3), Constraint::Min(10), Constraint::Percentage(35)]).areas(frame.area());
-        let [curves, numbers] = Layout::horizontal([Constraint::Min(30), Constraint::Length(36)]).areas(middle);
+        let [bar, middle, log] = Layout::vertical([
+            Constraint::Length(3),
+            Constraint::Min(10),
+            Constraint::Percentage(35),
+        ])
+        .areas(frame.area());
+        let [curves, numbers] =
+            Layout::horizontal([Constraint::Min(30), Constraint::Length(36)]).areas(middle);
         self.draw_bar(frame, bar);
         self.draw_curves(frame, curves);
-        frame.render_widget(Paragraph::new(self.numbers()).block(Block::bordered().title(" the newest epoch ")), numbers);
+        frame.render_widget(
+            Paragraph::new(self.numbers()).block(Block::bordered().title(" the newest epoch ")),
+            numbers,
+        );
         let room = log.height.saturating_sub(2) as usize;
-        let newest: Vec<Line<'_>> =
-            self.said.iter().skip(self.said.len().saturating_sub(room)).map(|line| line.as_str().into()).collect();
-        frame.render_widget(Paragraph::new(newest).block(Block::bordered().title(" log; Ctrl-C ends with a checkpoint ")), log);
+        let newest: Vec<Line<'_>> = self
+            .said
+            .iter()
+            .skip(self.said.len().saturating_sub(room))
+            .map(|line| line.as_str().into())
+            .collect();
+        frame.render_widget(
+            Paragraph::new(newest)
+                .block(Block::bordered().title(" log; Ctrl-C ends with a checkpoint ")),
+            log,
+        );
     }
 
     fn draw_bar(&self, frame: &mut Frame<'_>, area: Rect) {
-        let label = format!("epoch {} of {}, {} left", self.done, self.epochs, whole_seconds(self.remaining));
+        let label = format!(
+            "epoch {} of {}, {} left",
+            self.done,
+            self.epochs,
+            whole_seconds(self.remaining)
+        );
         let share = (self.done as f64 / self.epochs.max(1) as f64).clamp(0.0, 1.0);
-        let gauge = Gauge::default().block(Block::bordered().title(" Flow-GRPO ")).ratio(share).label(label);
+        let gauge = Gauge::default()
+            .block(Block::bordered().title(" Flow-GRPO "))
+            .ratio(share)
+            .label(label);
         frame.render_widget(gauge.gauge_style(Style::new().fg(Color::Blue)), area);
     }
 
     fn draw_curves(&self, frame: &mut Frame<'_>, area: Rect) {
         let values = || self.rewards.iter().chain(self.validation).map(|point| point.1);
-        let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
+        let (low, high) =
+            (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
         let (low, high) = if low < high { (low, high) } else { (0.0, 1.0) };
         let curve = |name: &'static str, color, data| {
             Dataset::default()
@@ -188,19 +231,29 @@ impl Shown<'_> {
                 .style(Style::new().fg(color))
                 .data(data)
         };
-        let sets = vec![curve("training reward", Color::Blue, self.rewards), curve("validation", Color::Green, self.validation)];
+        let sets = vec![
+            curve("training reward", Color::Blue, self.rewards),
+            curve("validation", Color::Green, self.validation),
+        ];
         let epochs = self.epochs as f64;
-        let x = Axis::default().bounds([0.0, epochs]).labels(["0".to_owned(), self.epochs.to_string()]);
-        let y = Axis::default().bounds([low, high]).labels([format!("{low:.2}"), format!("{high:.2}")]);
+        let x =
+            Axis::default().bounds([0.0, epochs]).labels(["0".to_owned(), self.epochs.to_string()]);
+        let y =
+            Axis::default().bounds([low, high]).labels([format!("{low:.2}"), format!("{high:.2}")]);
         // Keep the legend if there is hardly room for it: two curves without names say nothing.
-        let chart = Chart::new(sets).hidden_legend_constraints((Constraint::Ratio(1, 2), Constraint::Ratio(1, 2)));
+        let chart = Chart::new(sets)
+            .hidden_legend_constraints((Constraint::Ratio(1, 2), Constraint::Ratio(1, 2)));
         frame.render_widget(chart.x_axis(x).y_axis(y).block(Block::bordered()), area);
     }
 
     fn numbers(&self) -> Vec<Line<'static>> {
         let number = |name: &str, pointer: &str| {
             let value = self.latest.pointer(pointer).and_then(Value::as_f64)?;
-            let shown = if value != 0.0 && value.abs() < 1e-3 { format!("{value:.2e}") } else { format!("{value:.4}") };
+            let shown = if value != 0.0 && value.abs() < 1e-3 {
+                format!("{value:.2e}")
+            } else {
+                format!("{value:.4}")
+            };
             Some(Line::from(format!("{name:<20}{shown:>12}")))
         };
         let rows = [
@@ -247,9 +300,15 @@ mod tests {
         let mut terminal = Terminal::new(TestBackend::new(100, 30)).expect("a screen in memory");
         terminal.draw(|frame| shown.draw(frame)).expect("drawn");
         let screen = terminal.backend().to_string();
-        for part in
-            ["epoch 3 of 12, 1m15s left", "training reward", "0.6250", "counting", "0.5000", "validation: overall 0.700", "0.70"]
-        {
+        for part in [
+            "epoch 3 of 12, 1m15s left",
+            "training reward",
+            "0.6250",
+            "counting",
+            "0.5000",
+            "validation: overall 0.700",
+            "0.70",
+        ] {
             assert!(screen.contains(part), "`{part}` is missing on:\n{screen}");
         }
     }
@@ -267,7 +326,8 @@ mod tests {
                 latest: &latest,
                 said: &said,
             };
-            let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a screen in memory");
+            let mut terminal =
+                Terminal::new(TestBackend::new(width, height)).expect("a screen in memory");
             terminal.draw(|frame| shown.draw(frame)).expect("drawn");
         }
     }

@@ -1,4 +1,5 @@
-//! Warnings that a run logs once before it continues: numbers that make an epoch worth less than it looks.
+//! Warnings that a run logs once before it continues: numbers that make an epoch worth less than it
+//! looks.
 
 use grpo::EpochMetrics;
 
@@ -33,9 +34,14 @@ impl Warnings {
         ))
     }
 
-    /// Warns of gradients below ten times AdamW's epsilon. A root mean square of exactly 0 means no gradient,
-    /// or that AdamW moves nothing.
-    fn of_epsilon(&mut self, epoch: usize, gradient_rms: Option<f64>, epsilon: f64) -> Option<String> {
+    /// Warns of gradients below ten times AdamW's epsilon. A root mean square of exactly 0 means no
+    /// gradient, or that AdamW moves nothing.
+    fn of_epsilon(
+        &mut self,
+        epoch: usize,
+        gradient_rms: Option<f64>,
+        epsilon: f64,
+    ) -> Option<String> {
         let rms = gradient_rms.filter(|rms| *rms > 0.0 && *rms < 10.0 * epsilon)?;
         if std::mem::replace(&mut self.epsilon, true) {
             return None;
@@ -55,7 +61,8 @@ mod tests {
     fn rounding_is_said_once_above_a_tenth_of_a_clip_range() {
         let mut warnings = Warnings::default();
         let of = |epoch: usize, clip_ranges: f64| {
-            let on_policy = serde_json::json!({ "max": clip_ranges * 1e-4, "clip_ranges": clip_ranges });
+            let on_policy =
+                serde_json::json!({ "max": clip_ranges * 1e-4, "clip_ranges": clip_ranges });
             let algorithm = serde_json::Map::from_iter([("on_policy".to_owned(), on_policy)]);
             EpochMetrics { epoch, algorithm, ..EpochMetrics::default() }
         };
@@ -63,7 +70,12 @@ mod tests {
         assert_eq!(warnings.of_rounding(&of(1, 0.0)), None);
         assert_eq!(warnings.of_rounding(&of(2, 0.1)), None);
         let said = warnings.of_rounding(&of(3, 0.25)).expect("a warning");
-        assert!(said.contains("epoch 3") && said.contains("2.5e-5") && said.contains("0.25 clip ranges"), "{said}");
+        assert!(
+            said.contains("epoch 3")
+                && said.contains("2.5e-5")
+                && said.contains("0.25 clip ranges"),
+            "{said}"
+        );
         assert_eq!(warnings.of_rounding(&of(4, 5.0)), None);
     }
 
@@ -74,7 +86,12 @@ mod tests {
             assert_eq!(warnings.of_epsilon(1, quiet, 1e-8), None);
         }
         let said = warnings.of_epsilon(2, Some(9.9e-8), 1e-8).expect("a warning");
-        assert!(said.contains("epoch 2") && said.contains("9.9e-8") && said.contains("grpo.optimizer.epsilon 1.0e-8"), "{said}");
+        assert!(
+            said.contains("epoch 2")
+                && said.contains("9.9e-8")
+                && said.contains("grpo.optimizer.epsilon 1.0e-8"),
+            "{said}"
+        );
         assert_eq!(warnings.of_epsilon(3, Some(1e-9), 1e-8), None);
     }
 }

@@ -18,6 +18,10 @@ pub use mixture::{Component, MixtureField};
 ///
 /// # Shapes
 /// - `latent`, `velocity`, the result: `[B, C, H, W]`; `t` in `(0, 1]`
-pub fn score_from_velocity<B: Backend>(latent: Tensor<B, 4>, velocity: Tensor<B, 4>, t: f64) -> Tensor<B, 4> {
+pub fn score_from_velocity<B: Backend>(
+    latent: Tensor<B, 4>,
+    velocity: Tensor<B, 4>,
+    t: f64,
+) -> Tensor<B, 4> {
     (latent + velocity * (1.0 - t)) * (-1.0 / t)
 }

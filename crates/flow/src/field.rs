@@ -13,11 +13,16 @@ pub trait VelocityField<B: Backend> {
     /// # Shapes
     /// - `latent`: `[B, C, H, W]`; `time`: `[B]`, in `(0, 1]`; `conditions`: `B` values
     /// - the result: `[B, C, H, W]`
-    fn velocity(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[Self::Condition]) -> Tensor<B, 4>;
+    fn velocity(
+        &self,
+        latent: Tensor<B, 4>,
+        time: Tensor<B, 1>,
+        conditions: &[Self::Condition],
+    ) -> Tensor<B, 4>;
 }
 
-/// A field that supports activation checkpointing: each block is recomputed in the backward pass, so only one
-/// block's activations are in memory (arXiv 1604.06174).
+/// A field that supports activation checkpointing: each block is recomputed in the backward pass,
+/// so only one block's activations are in memory (arXiv 1604.06174).
 pub trait InParts<B: AutodiffBackend>: VelocityField<B> + AutodiffModule<B> {
     /// The values that the forward pass keeps: the inputs of every block.
     type Kept;
@@ -28,12 +33,17 @@ pub trait InParts<B: AutodiffBackend>: VelocityField<B> + AutodiffModule<B> {
         query: Query<B::InnerBackend, Self::Condition>,
     ) -> (Tensor<B::InnerBackend, 4>, Self::Kept);
 
-    /// Runs the backward pass, from the last part to the first. `take` gets the gradients of every part; the
-    /// gradient of a parameter is the sum over the parts.
+    /// Runs the backward pass, from the last part to the first. `take` gets the gradients of every
+    /// part; the gradient of a parameter is the sum over the parts.
     ///
     /// # Shapes
     /// - `gradient`: that of the velocity, `[B, C, H, W]`
-    fn backward(&self, kept: Self::Kept, gradient: Tensor<B::InnerBackend, 4>, take: impl FnMut(B::Gradients));
+    fn backward(
+        &self,
+        kept: Self::Kept,
+        gradient: Tensor<B::InnerBackend, 4>,
+        take: impl FnMut(B::Gradients),
+    );
 }
 
 /// A query to a field, row by row.
@@ -59,7 +69,11 @@ impl<B: Backend, C: Clone> Query<B, C> {
 
     /// Moves the query to the autodiff backend, without a graph.
     pub fn onto_autodiff<AB: AutodiffBackend<InnerBackend = B>>(self) -> Query<AB, C> {
-        Query { latent: Tensor::from_inner(self.latent), time: Tensor::from_inner(self.time), conditions: self.conditions }
+        Query {
+            latent: Tensor::from_inner(self.latent),
+            time: Tensor::from_inner(self.time),
+            conditions: self.conditions,
+        }
     }
 
     /// Evaluates the field.
@@ -96,8 +110,13 @@ impl<C: Clone> Guidance<C> {
         }
     }
 
-    /// Combines the answer to the doubled query, `[2B, C, H, W]`, into the guided velocity, `[B, C, H, W]`.
-    pub fn combined<B: Backend>(&self, velocity: Tensor<B, 4>, gradient: GuidanceGradient) -> Tensor<B, 4> {
+    /// Combines the answer to the doubled query, `[2B, C, H, W]`, into the guided velocity, `[B, C,
+    /// H, W]`.
+    pub fn combined<B: Backend>(
+        &self,
+        velocity: Tensor<B, 4>,
+        gradient: GuidanceGradient,
+    ) -> Tensor<B, 4> {
         let rows = velocity.dims()[0] / 2;
         let [without, with] = [velocity.clone().narrow(0, 0, rows), velocity.narrow(0, rows, rows)];
         let without = match gradient {
@@ -117,12 +136,12 @@ impl<C: Clone> Guidance<C> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GuidanceGradient {
-    /// Both halves: `g·∇v(x, t, c) − (g − 1)·∇v(x, t, ∅)`, as in the published code of May 2025 and in its
-    /// later state.
+    /// Both halves: `g·∇v(x, t, c) − (g − 1)·∇v(x, t, ∅)`, as in the published code of May 2025 and
+    /// in its later state.
     #[default]
     Both,
-    /// Only the half with the condition: `g·∇v(x, t, c)`. The published code at commits 2d76907 to ac4c86e
-    /// detaches the other half.
+    /// Only the half with the condition: `g·∇v(x, t, c)`. The published code at commits 2d76907 to
+    /// ac4c86e detaches the other half.
     ///
     /// Deviation `guidance-gradient`.
     Conditional,
@@ -140,7 +159,12 @@ pub struct Guided<F, C> {
 impl<B: Backend, F: VelocityField<B>> VelocityField<B> for Guided<F, F::Condition> {
     type Condition = F::Condition;
 
-    fn velocity(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[Self::Condition]) -> Tensor<B, 4> {
+    fn velocity(
+        &self,
+        latent: Tensor<B, 4>,
+        time: Tensor<B, 1>,
+        conditions: &[Self::Condition],
+    ) -> Tensor<B, 4> {
         let query = self.guidance.doubled(Query { latent, time, conditions: conditions.to_vec() });
         self.guidance.combined(query.ask(&self.field), GuidanceGradient::Both)
     }

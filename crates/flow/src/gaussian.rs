@@ -61,8 +61,8 @@ impl<B: Backend> IsotropicGaussian<B> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reduction {
-    /// The mean, as in the reference code, whose clip range is therefore 1e-4 and not 0.2 (deviation
-    /// `log-prob-mean`).
+    /// The mean, as in the reference code, whose clip range is therefore 1e-4 and not 0.2
+    /// (deviation `log-prob-mean`).
     #[default]
     Mean,
     /// The sum: the log density of the whole latent, as in the paper.

@@ -1,10 +1,11 @@
 //! Flow matching as a stochastic policy.
 //!
-//! One notation throughout: time `t` runs from 1 (pure noise) to 0 (data), `x_t = (1 − t)·x_0 + t·x_1` with
-//! `x_1 ~ N(0, I)`, and the velocity is `v = x_1 − x_0`. A step goes from `t` to `t' < t`.
+//! One notation throughout: time `t` runs from 1 (pure noise) to 0 (data), `x_t = (1 − t)·x_0 +
+//! t·x_1` with `x_1 ~ N(0, I)`, and the velocity is `v = x_1 − x_0`. A step goes from `t` to `t' <
+//! t`.
 //!
-//! Pure tensor maths: no files, no random numbers (noise is an argument), no reinforcement learning. Latents
-//! are always `[B, C, H, W]`; a point in the plane is a `[B, 2, 1, 1]` latent.
+//! Pure tensor maths: no files, no random numbers (noise is an argument), no reinforcement
+//! learning. Latents are always `[B, C, H, W]`; a point in the plane is a `[B, 2, 1, 1]` latent.
 
 pub mod analytic;
 pub mod field;

@@ -37,8 +37,8 @@ pub fn flow_matching_loss<B: Backend, F: VelocityField<B>>(
 pub enum TimeDistribution {
     /// The uniform distribution `t ~ U(0, 1)`.
     Uniform {},
-    /// The logit-normal distribution `logit t ~ N(mean, std²)` (arXiv 2403.03206, section 3.1): more weight
-    /// on the middle times, which are the hardest.
+    /// The logit-normal distribution `logit t ~ N(mean, std²)` (arXiv 2403.03206, section 3.1):
+    /// more weight on the middle times, which are the hardest.
     LogitNormal {
         /// Mean of the logit; positive favours noise.
         mean: f64,

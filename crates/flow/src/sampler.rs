@@ -33,10 +33,11 @@ impl Sampler {
 
     /// Uses ODE steps after the first `random` steps.
     ///
-    /// Deviation `ode-last-steps`: the reference code draws noise at every step. The content of an image is
-    /// decided early. Late noise costs sharpness and teaches little, and the noise of the last step stays in
-    /// the image: 0.006 on the reference's grid, but a visible 0.07 on a linear grid of 10 steps. With few
-    /// random steps this is MixGRPO's window at the start of the trajectory (arXiv 2507.21802).
+    /// Deviation `ode-last-steps`: the reference code draws noise at every step. The content of an
+    /// image is decided early. Late noise costs sharpness and teaches little, and the noise of the
+    /// last step stays in the image: 0.006 on the reference's grid, but a visible 0.07 on a linear
+    /// grid of 10 steps. With few random steps this is MixGRPO's window at the start of the
+    /// trajectory (arXiv 2507.21802).
     #[must_use]
     pub fn with_ode_after(mut self, random: usize) -> Self {
         self.random = self.random.min(random);
@@ -95,7 +96,11 @@ impl Sampler {
         let mut latents = vec![self.keeps(0).then(|| latent.clone())];
         let mut log_probs = Vec::with_capacity(self.grid.len());
         for (step, transition) in self.steps() {
-            let policy = transition.gaussian(latent.clone(), velocity_at(field, latent, step, conditions), step);
+            let policy = transition.gaussian(
+                latent.clone(),
+                velocity_at(field, latent, step, conditions),
+                step,
+            );
             if policy.is_random() {
                 latent = policy.sample(noise(step));
                 log_probs.push(Some(policy.log_prob(latent.clone(), reduction)));
@@ -109,11 +114,17 @@ impl Sampler {
     }
     // ANCHOR_END: trajectory
 
-    /// Whether a trajectory keeps `x_{t_index}`: a random step begins or ends there, or it is the last. Other
-    /// latents are kept only on request, so memory grows only with the number of random steps.
+    /// Whether a trajectory keeps `x_{t_index}`: a random step begins or ends there, or it is the
+    /// last. Other latents are kept only on request, so memory grows only with the number of random
+    /// steps.
     fn keeps(&self, index: usize) -> bool {
-        let random = |step: usize| step < self.grid.len() && self.transition(step).is_random(self.grid.step(step));
-        self.keeps_ode_steps || index == self.grid.len() || random(index) || index.checked_sub(1).is_some_and(random)
+        let random = |step: usize| {
+            step < self.grid.len() && self.transition(step).is_random(self.grid.step(step))
+        };
+        self.keeps_ode_steps
+            || index == self.grid.len()
+            || random(index)
+            || index.checked_sub(1).is_some_and(random)
     }
 
     /// Samples only the final latent, without keeping a trajectory.
@@ -128,7 +139,11 @@ impl Sampler {
         mut noise: impl FnMut(Step) -> Tensor<B, 4>,
     ) -> Tensor<B, 4> {
         self.steps().fold(initial, |latent, (step, transition)| {
-            let policy = transition.gaussian(latent.clone(), velocity_at(field, latent, step, conditions), step);
+            let policy = transition.gaussian(
+                latent.clone(),
+                velocity_at(field, latent, step, conditions),
+                step,
+            );
             if policy.is_random() { policy.sample(noise(step)) } else { policy.mean }
         })
     }
@@ -144,12 +159,12 @@ pub fn velocity_at<B: Backend, F: VelocityField<B>>(
     Query::at(step.from, latent, conditions).ask(field)
 }
 
-/// A sampled trajectory: the latents around random steps, the log-probabilities of the draws, and the
-/// final latent.
+/// A sampled trajectory: the latents around random steps, the log-probabilities of the draws, and
+/// the final latent.
 ///
 /// # Shapes
-/// - `latents`: `N + 1`, from noise to data; `[B, C, H, W]`, f32, if kept, otherwise `None`: where a random step
-///   begins or ends, at t = 0, and everywhere if the sampler keeps ODE steps
+/// - `latents`: `N + 1`, from noise to data; `[B, C, H, W]`, f32, if kept, otherwise `None`: where
+///   a random step begins or ends, at t = 0, and everywhere if the sampler keeps ODE steps
 /// - `log_probs`: `N`, `[B]` where the step was random, otherwise `None`
 #[derive(Clone, Debug)]
 pub struct Trajectory<B: Backend> {
@@ -163,10 +178,12 @@ impl<B: Backend> Trajectory<B> {
     /// The latent at grid point `index`, `[B, C, H, W]`.
     ///
     /// # Panics
-    /// If the latent is not kept: no random step begins or ends there, it is not the last, and the sampler
-    /// keeps no ODE steps.
+    /// If the latent is not kept: no random step begins or ends there, it is not the last, and the
+    /// sampler keeps no ODE steps.
     pub fn latent(&self, index: usize) -> Tensor<B, 4> {
-        self.latents[index].clone().expect("a random step begins or ends here, or the trajectory does")
+        self.latents[index]
+            .clone()
+            .expect("a random step begins or ends here, or the trajectory does")
     }
 
     /// The latent at t = 0, `[B, C, H, W]`.

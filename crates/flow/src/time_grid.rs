@@ -11,7 +11,8 @@ use thiserror::Error;
 pub enum GridKind {
     /// The linear grid `t_i = 1 − i/N`; suits small pixel models.
     Linear {},
-    /// The linear grid under the static shift `t ↦ k·t / (1 + (k − 1)·t)` (arXiv 2403.03206, section 5.3.2).
+    /// The linear grid under the static shift `t ↦ k·t / (1 + (k − 1)·t)` (arXiv 2403.03206,
+    /// section 5.3.2).
     Shifted {
         /// The shift `k ≥ 1`; 1 is the linear grid.
         shift: f64,
@@ -21,8 +22,9 @@ pub enum GridKind {
         /// The shift `k`; 3 for SD3 and SD3.5.
         shift: f64,
     },
-    /// The grid of diffusers' `FlowMatchEulerDiscreteScheduler`, which trained the released Flow-GRPO
-    /// checkpoints: the static shift is applied in the constructor and again in `set_timesteps`.
+    /// The grid of diffusers' `FlowMatchEulerDiscreteScheduler`, which trained the released
+    /// Flow-GRPO checkpoints: the static shift is applied in the constructor and again in
+    /// `set_timesteps`.
     ///
     /// Deviation `double-shift` (diffusers issue 13243).
     Sd3DoubleShift {
@@ -49,8 +51,12 @@ impl GridKind {
         let mut times: Vec<f64> = match self {
             Self::Linear {} => linear.collect(),
             Self::Shifted { shift: k } => linear.map(|t| shift(t, k)).collect(),
-            Self::Sd3SingleShift { shift: k } => spread(FIRST_TRAINED_TIME, steps).map(|t| shift(t, k)).collect(),
-            Self::Sd3DoubleShift { shift: k } => spread(shift(FIRST_TRAINED_TIME, k), steps).map(|t| shift(t, k)).collect(),
+            Self::Sd3SingleShift { shift: k } => {
+                spread(FIRST_TRAINED_TIME, steps).map(|t| shift(t, k)).collect()
+            }
+            Self::Sd3DoubleShift { shift: k } => {
+                spread(shift(FIRST_TRAINED_TIME, k), steps).map(|t| shift(t, k)).collect()
+            }
         };
         times.push(0.0);
         TimeGrid::new(times)
@@ -59,7 +65,9 @@ impl GridKind {
     fn shift(self) -> Option<f64> {
         match self {
             Self::Linear {} => None,
-            Self::Shifted { shift } | Self::Sd3SingleShift { shift } | Self::Sd3DoubleShift { shift } => Some(shift),
+            Self::Shifted { shift }
+            | Self::Sd3SingleShift { shift }
+            | Self::Sd3DoubleShift { shift } => Some(shift),
         }
     }
 }
@@ -88,7 +96,8 @@ impl TimeGrid {
     /// Validates the `N + 1` times of a grid.
     ///
     /// # Errors
-    /// If there are fewer than two times, the first is not 1, the last is not 0, or they do not strictly decrease.
+    /// If there are fewer than two times, the first is not 1, the last is not 0, or they do not
+    /// strictly decrease.
     pub fn new(times: Vec<f64>) -> Result<Self, GridError> {
         if times.len() < 2 {
             return Err(GridError::NoSteps);
@@ -97,8 +106,12 @@ impl TimeGrid {
         if first != 1.0 || last != 0.0 {
             return Err(GridError::BadEnds { first, last });
         }
-        match times.windows(2).position(|pair| !matches!(pair[0].partial_cmp(&pair[1]), Some(std::cmp::Ordering::Greater))) {
-            Some(index) => Err(GridError::NotDecreasing { index, from: times[index], to: times[index + 1] }),
+        match times.windows(2).position(|pair| {
+            !matches!(pair[0].partial_cmp(&pair[1]), Some(std::cmp::Ordering::Greater))
+        }) {
+            Some(index) => {
+                Err(GridError::NotDecreasing { index, from: times[index], to: times[index + 1] })
+            }
             None => Ok(Self { times }),
         }
     }
@@ -216,7 +229,10 @@ mod tests {
         let grid = GridKind::Sd3SingleShift { shift: 3.0 }.grid(10).expect("valid");
         assert_close(
             &grid,
-            &[1.0, 0.960_043, 0.913_146, 0.857_326, 0.789_773, 0.706_349, 0.600_719, 0.462_656, 0.274_510, 0.002_994, 0.0],
+            &[
+                1.0, 0.960_043, 0.913_146, 0.857_326, 0.789_773, 0.706_349, 0.600_719, 0.462_656,
+                0.274_510, 0.002_994, 0.0,
+            ],
         );
     }
 
@@ -242,10 +258,22 @@ mod tests {
 
     #[test]
     fn a_grid_that_rises_or_misses_an_end_is_refused() {
-        assert_eq!(TimeGrid::new(vec![1.0, 0.5, 0.5, 0.0]), Err(GridError::NotDecreasing { index: 1, from: 0.5, to: 0.5 }));
-        assert!(matches!(TimeGrid::new(vec![1.0, f64::NAN, 0.0]), Err(GridError::NotDecreasing { index: 0, .. })));
-        assert_eq!(TimeGrid::new(vec![0.9, 0.0]), Err(GridError::BadEnds { first: 0.9, last: 0.0 }));
+        assert_eq!(
+            TimeGrid::new(vec![1.0, 0.5, 0.5, 0.0]),
+            Err(GridError::NotDecreasing { index: 1, from: 0.5, to: 0.5 })
+        );
+        assert!(matches!(
+            TimeGrid::new(vec![1.0, f64::NAN, 0.0]),
+            Err(GridError::NotDecreasing { index: 0, .. })
+        ));
+        assert_eq!(
+            TimeGrid::new(vec![0.9, 0.0]),
+            Err(GridError::BadEnds { first: 0.9, last: 0.0 })
+        );
         assert_eq!(GridKind::Linear {}.grid(0), Err(GridError::NoSteps));
-        assert_eq!(GridKind::Shifted { shift: 0.5 }.grid(4), Err(GridError::BadShift { shift: 0.5 }));
+        assert_eq!(
+            GridKind::Shifted { shift: 0.5 }.grid(4),
+            Err(GridError::BadShift { shift: 0.5 })
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! One denoising step as a Gaussian: the mean and std of `x'` given `x_t`, the velocity and the step.
+//! One denoising step as a Gaussian: the mean and std of `x'` given `x_t`, the velocity and the
+//! step.
 //!
-//! Every transition in use is affine in latent and velocity, so a transition is a rule that gives three
-//! numbers per step: no tensors, one file per rule. [`Transition`] is the table of rules.
+//! Every transition in use is affine in latent and velocity, so a transition is a rule that gives
+//! three numbers per step: no tensors, one file per rule. [`Transition`] is the table of rules.
 //!
 //! Rollout and replay get the Gaussian from the same function, so the ratio is 1 on-policy.
 
@@ -31,7 +32,8 @@ pub struct Affine {
     pub std: f64,
 }
 
-/// A transition rule. To add one, implement this trait in a new file and name the type in the table below.
+/// A transition rule. To add one, implement this trait in a new file and name the type in the table
+/// below.
 pub trait Rule {
     /// Computes the Gaussian of a step from `t = step.from` to `t' = step.to`.
     fn affine(&self, step: Step) -> Affine;
@@ -86,7 +88,12 @@ impl Transition {
     ///
     /// # Panics
     /// If `velocity` has another shape than `latent`.
-    pub fn gaussian<B: Backend>(self, latent: Tensor<B, 4>, velocity: Tensor<B, 4>, step: Step) -> IsotropicGaussian<B> {
+    pub fn gaussian<B: Backend>(
+        self,
+        latent: Tensor<B, 4>,
+        velocity: Tensor<B, 4>,
+        step: Step,
+    ) -> IsotropicGaussian<B> {
         assert_eq!(latent.dims(), velocity.dims(), "velocity and latent differ in shape");
         let affine = self.affine(step);
         let latent = if affine.latent == 1.0 { latent } else { latent * affine.latent };
@@ -120,7 +127,9 @@ impl TryFrom<f64> for NoiseLevel {
     type Error = String;
 
     fn try_from(level: f64) -> Result<Self, Self::Error> {
-        Self::new(level).ok_or_else(|| format!("the noise level must be a finite number of at least 0, not {level}"))
+        Self::new(level).ok_or_else(|| {
+            format!("the noise level must be a finite number of at least 0, not {level}")
+        })
     }
 }
 
@@ -143,12 +152,20 @@ mod tests {
     /// Every rule except the ODE, at a noise level.
     fn stochastic(noise: f64) -> [Transition; 3] {
         let noise_level = level(noise);
-        [FlowSde { noise_level }.into(), FlowCps { noise_level }.into(), Dance { noise_level }.into()]
+        [
+            FlowSde { noise_level }.into(),
+            FlowCps { noise_level }.into(),
+            Dance { noise_level }.into(),
+        ]
     }
 
     fn steps() -> impl Iterator<Item = Step> {
         let times = [1.0, 0.9, 0.7, 0.45, 0.2, 0.05];
-        (0..times.len() - 1).map(move |index| Step { index, from: times[index], to: times[index + 1] })
+        (0..times.len() - 1).map(move |index| Step {
+            index,
+            from: times[index],
+            to: times[index + 1],
+        })
     }
 
     #[test]
@@ -162,7 +179,10 @@ mod tests {
         // σ = 0.7·√(0.75 / 0.25), std = σ·√0.25; t'·sin(0.7·π/2); 0.7·√0.25
         let std = stochastic(0.7).map(|transition| transition.affine(STEP).std);
         let expected = [0.35 * 3.0_f64.sqrt(), 0.5 * (0.35 * std::f64::consts::PI).sin(), 0.35];
-        assert!(std.iter().zip(expected).all(|(std, expected)| (std - expected).abs() < 1e-12), "{std:?}");
+        assert!(
+            std.iter().zip(expected).all(|(std, expected)| (std - expected).abs() < 1e-12),
+            "{std:?}"
+        );
     }
 
     #[test]
@@ -171,13 +191,17 @@ mod tests {
             let ode = Ode {}.affine(step);
             for transition in stochastic(0.0) {
                 let Affine { latent, velocity, std } = transition.affine(step);
-                assert!((latent - 1.0).abs() < 1e-12 && (velocity - ode.velocity).abs() < 1e-12, "{transition:?}");
+                assert!(
+                    (latent - 1.0).abs() < 1e-12 && (velocity - ode.velocity).abs() < 1e-12,
+                    "{transition:?}"
+                );
                 assert!(std == 0.0 && !transition.is_random(step), "{transition:?}");
             }
         }
     }
 
-    /// With `x = (1 − t)·x_0 + t·x_1` and `v = x_1 − x_0`, a step's mean is `signal·x_0 + noise·x_1`.
+    /// With `x = (1 − t)·x_0 + t·x_1` and `v = x_1 − x_0`, a step's mean is `signal·x_0 +
+    /// noise·x_1`.
     fn signal_and_noise(affine: Affine, t: f64) -> [f64; 2] {
         [affine.latent * (1.0 - t) - affine.velocity, affine.latent * t + affine.velocity]
     }
@@ -189,11 +213,18 @@ mod tests {
                 for transition in stochastic(noise) {
                     let affine = transition.affine(step);
                     let [signal, left] = signal_and_noise(affine, step.from);
-                    assert!((signal - (1.0 - step.to)).abs() < 1e-12, "{transition:?}: x_0 has the coefficient {signal}");
-                    // Euler-Maruyama leaves an excess: the square of the score term, and σ²·|Δt|·(1 − t'/t).
+                    assert!(
+                        (signal - (1.0 - step.to)).abs() < 1e-12,
+                        "{transition:?}: x_0 has the coefficient {signal}"
+                    );
+                    // Euler-Maruyama leaves an excess: the square of the score term, and σ²·|Δt|·(1
+                    // − t'/t).
                     let excess = left.powi(2) + affine.std.powi(2) - step.to.powi(2);
                     let exact = matches!(transition, Transition::FlowCps(_));
-                    assert!(if exact { excess.abs() < 1e-12 } else { excess > 0.0 }, "{transition:?}: {excess:e} too much noise");
+                    assert!(
+                        if exact { excess.abs() < 1e-12 } else { excess > 0.0 },
+                        "{transition:?}: {excess:e} too much noise"
+                    );
                 }
             }
         }

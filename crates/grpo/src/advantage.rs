@@ -27,7 +27,8 @@ impl Default for AdvantageConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spread {
-    /// All rewards of the epoch: the reference code's `global_std`, its default for SD3.5 (deviation `global-std`).
+    /// All rewards of the epoch: the reference code's `global_std`, its default for SD3.5
+    /// (deviation `global-std`).
     Epoch,
     /// The rewards of the row's own group, as in the paper.
     Group,
@@ -38,8 +39,8 @@ pub enum Spread {
 pub struct Advantages {
     /// One advantage per row, prompt-major.
     pub values: Vec<f32>,
-    /// One flag per group: whether its rewards differ at all. A group without spread has no gradient and is
-    /// not trained.
+    /// One flag per group: whether its rewards differ at all. A group without spread has no
+    /// gradient and is not trained.
     pub has_spread: Vec<bool>,
 }
 
@@ -49,14 +50,22 @@ pub struct Advantages {
 /// A_i = clip( (r_i − mean(group)) / (std + ε), −c, c )
 /// ```
 ///
-/// Source: arXiv 2505.05470, equation 5 (group std); the reference code's `PerPromptStatTracker` (population
-/// std, ε = 1e-4, c = 5). All advantages are finite, and those of a constant group are exactly 0.
+/// Source: arXiv 2505.05470, equation 5 (group std); the reference code's `PerPromptStatTracker`
+/// (population std, ε = 1e-4, c = 5). All advantages are finite, and those of a constant group are
+/// exactly 0.
 ///
 /// # Panics
 /// If the rewards do not divide into groups of `group_size`.
 // ANCHOR: advantages
-pub fn group_advantages(rewards: &[f32], group_size: usize, config: &AdvantageConfig) -> Advantages {
-    assert!(group_size > 0 && rewards.len().is_multiple_of(group_size), "rewards come in whole groups");
+pub fn group_advantages(
+    rewards: &[f32],
+    group_size: usize,
+    config: &AdvantageConfig,
+) -> Advantages {
+    assert!(
+        group_size > 0 && rewards.len().is_multiple_of(group_size),
+        "rewards come in whole groups"
+    );
     let rewards: Vec<f64> = rewards.iter().copied().map(f64::from).collect();
     let epoch_std = std(&rewards);
     let mut values = Vec::with_capacity(rewards.len());
@@ -68,7 +77,11 @@ pub fn group_advantages(rewards: &[f32], group_size: usize, config: &AdvantageCo
             Spread::Group => std(group),
         } + config.epsilon;
         let center = if varies { mean(group) } else { group[0] };
-        values.extend(group.iter().map(|reward| ((reward - center) / scale).clamp(-config.clip, config.clip) as f32));
+        values.extend(
+            group
+                .iter()
+                .map(|reward| ((reward - center) / scale).clamp(-config.clip, config.clip) as f32),
+        );
         has_spread.push(varies);
     }
     Advantages { values, has_spread }
@@ -84,19 +97,22 @@ pub fn mean(values: &[f64]) -> f64 {
 /// The population standard deviation; 0 for an empty slice.
 pub fn std(values: &[f64]) -> f64 {
     let center = mean(values);
-    (values.iter().map(|value| (value - center).powi(2)).sum::<f64>() / values.len().max(1) as f64).sqrt()
+    (values.iter().map(|value| (value - center).powi(2)).sum::<f64>() / values.len().max(1) as f64)
+        .sqrt()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const CONFIG: AdvantageConfig = AdvantageConfig { spread: Spread::Epoch, epsilon: 1e-4, clip: 5.0 };
+    const CONFIG: AdvantageConfig =
+        AdvantageConfig { spread: Spread::Epoch, epsilon: 1e-4, clip: 5.0 };
 
     #[test]
     fn a_constant_group_has_zero_advantage_not_nan() {
         for spread in [Spread::Epoch, Spread::Group] {
-            let advantages = group_advantages(&[0.1, 0.1, 0.1], 3, &AdvantageConfig { spread, ..CONFIG });
+            let advantages =
+                group_advantages(&[0.1, 0.1, 0.1], 3, &AdvantageConfig { spread, ..CONFIG });
             assert_eq!(advantages, Advantages { values: vec![0.0; 3], has_spread: vec![false] });
         }
     }
@@ -104,7 +120,8 @@ mod tests {
     #[test]
     fn advantages_of_a_group_sum_to_zero() {
         let rewards = [0.3, 0.9, 0.2, 0.4, 100.0, 101.0, 99.0, 104.0];
-        let advantages = group_advantages(&rewards, 4, &AdvantageConfig { clip: f64::INFINITY, ..CONFIG });
+        let advantages =
+            group_advantages(&rewards, 4, &AdvantageConfig { clip: f64::INFINITY, ..CONFIG });
         for group in advantages.values.chunks(4) {
             assert!(group.iter().sum::<f32>().abs() < 1e-5, "{group:?}");
         }
@@ -114,7 +131,8 @@ mod tests {
     fn a_far_outlier_is_clipped() {
         let mut rewards = vec![0.0; 100];
         rewards[7] = 1.0;
-        let advantages = group_advantages(&rewards, 100, &AdvantageConfig { spread: Spread::Group, ..CONFIG });
+        let advantages =
+            group_advantages(&rewards, 100, &AdvantageConfig { spread: Spread::Group, ..CONFIG });
         assert_eq!(advantages.values[7], 5.0);
     }
 

@@ -1,8 +1,8 @@
 //! The algorithm interface: the part of an epoch in which algorithms differ.
 //!
-//! The trainer draws groups, samples, scores and updates. An [`Algorithm`] chooses the examples of an update,
-//! the query to the network, the loss of the answer and the metrics. To add one, write a file beside
-//! [`clipped`] and name it in [`Objective`](crate::config::Objective).
+//! The trainer draws groups, samples, scores and updates. An [`Algorithm`] chooses the examples of
+//! an update, the query to the network, the loss of the answer and the metrics. To add one, write a
+//! file beside [`clipped`] and name it in [`Objective`](crate::config::Objective).
 
 pub mod clipped;
 pub mod nft;
@@ -28,15 +28,15 @@ pub struct Example {
 
 /// A training algorithm, for one backend and one type of condition.
 pub trait Algorithm<B: AutodiffBackend, C>: Send + Sync {
-    /// Chooses the examples of some rows, grouped by the terms of the loss; every call returns the same
-    /// number of terms. The mean loss is taken over the examples of the first term, so an example of another
-    /// term has the same weight as one of the first.
+    /// Chooses the examples of some rows, grouped by the terms of the loss; every call returns the
+    /// same number of terms. The mean loss is taken over the examples of the first term, so an
+    /// example of another term has the same weight as one of the first.
     fn examples(&self, rows: &[usize], rng: &mut ChaCha8Rng) -> Vec<Vec<Example>>;
 
     /// Builds the query to the network and the loss for a batch of one term and one step.
     ///
-    /// `ask` answers a query by another network, without a gradient; it returns `None` if the epoch has no
-    /// such network.
+    /// `ask` answers a query by another network, without a gradient; it returns `None` if the epoch
+    /// has no such network.
     fn question<'a>(
         &'a self,
         replay: &'a Replay<'_, B::InnerBackend, C>,
@@ -45,10 +45,15 @@ pub trait Algorithm<B: AutodiffBackend, C>: Send + Sync {
     ) -> Question<'a, B, C>;
 
     /// Computes the outcome of a term from the concatenated numbers of its batches.
-    fn outcome(&self, replay: &Replay<'_, B::InnerBackend, C>, batches: &[Batch], numbers: &[f64]) -> Outcome;
+    fn outcome(
+        &self,
+        replay: &Replay<'_, B::InnerBackend, C>,
+        batches: &[Batch],
+        numbers: &[f64],
+    ) -> Outcome;
 
-    /// Refuses an epoch by the outcomes of its first update, before any weight has moved; `limit` is
-    /// [`Task::on_policy_limit`](crate::Task::on_policy_limit).
+    /// Refuses an epoch by the outcomes of its first update, before any weight has moved; `limit`
+    /// is [`Task::on_policy_limit`](crate::Task::on_policy_limit).
     ///
     /// # Errors
     /// If the epoch must not be trained on.
@@ -69,9 +74,9 @@ pub trait Algorithm<B: AutodiffBackend, C>: Send + Sync {
         kl_weight
     }
 
-    /// The share of the old policy that remains at the end of an epoch, after `updates` optimiser updates in
-    /// total. An algorithm that returns a value has an old policy, which starts as a copy of the policy and
-    /// samples the rollouts.
+    /// The share of the old policy that remains at the end of an epoch, after `updates` optimiser
+    /// updates in total. An algorithm that returns a value has an old policy, which starts as a
+    /// copy of the policy and samples the rollouts.
     fn old_policy_decay(&self, updates: usize) -> Option<f64> {
         let _ = updates;
         None
@@ -90,7 +95,8 @@ pub struct Batch {
     pub step: usize,
     /// The rows that go through the network.
     pub rows: Vec<usize>,
-    /// Positions in `rows` of the rows that are examples; the others only complete a batch of the rollout.
+    /// Positions in `rows` of the rows that are examples; the others only complete a batch of the
+    /// rollout.
     pub trained: Vec<usize>,
 }
 

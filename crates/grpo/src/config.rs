@@ -46,15 +46,16 @@ pub struct GrpoConfig {
     pub objective: Objective,
     /// The optimiser.
     pub optimizer: AdamWConfig,
-    /// The optimiser of the matrices of transformer blocks; AdamW takes them too if its learning rate is 0.
+    /// The optimiser of the matrices of transformer blocks; AdamW takes them too if its learning
+    /// rate is 0.
     pub muon: MuonConfig,
     /// The exponential moving average of the weights; the averaged policy is evaluated and saved.
     pub ema: EmaConfig,
 }
 
 impl Default for GrpoConfig {
-    /// The values of the reference code for GenEval (`config/grpo.py`); nested configurations have their
-    /// own defaults.
+    /// The values of the reference code for GenEval (`config/grpo.py`); nested configurations have
+    /// their own defaults.
     fn default() -> Self {
         Self {
             groups: 48,
@@ -86,7 +87,8 @@ pub struct RolloutConfig {
     pub grid: GridKind,
     /// The transition of the steps that draw noise.
     pub transition: Transition,
-    /// Number of steps that draw noise, from the start of the trajectory; later steps are ODE steps.
+    /// Number of steps that draw noise, from the start of the trajectory; later steps are ODE
+    /// steps.
     pub random_steps: usize,
     /// How log-probabilities are reduced over the elements of a latent.
     pub log_prob: Reduction,
@@ -120,7 +122,8 @@ fn unguided() -> f64 {
 impl RolloutConfig {
     /// Builds the sampler of this configuration, which keeps no latents at ODE steps.
     pub fn sampler(&self) -> Result<Sampler, GridError> {
-        Ok(Sampler::new(self.grid.grid(self.steps)?, self.transition).with_ode_after(self.random_steps))
+        Ok(Sampler::new(self.grid.grid(self.steps)?, self.transition)
+            .with_ode_after(self.random_steps))
     }
 }
 
@@ -128,19 +131,19 @@ impl RolloutConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplayBatches {
-    /// Any examples of one step, `micro_batch` at a time. Matrix products of another shape round differently:
-    /// negligible in f32, but in 16 bits the difference can exceed a clip range.
+    /// Any examples of one step, `micro_batch` at a time. Matrix products of another shape round
+    /// differently: negligible in f32, but in 16 bits the difference can exceed a clip range.
     MicroBatch,
-    /// The rows that were sampled together, in the same order, `rollout_batch` at a time, and the rollout
-    /// uses the kernels of the replay: on-policy, the replay repeats the rollout bit by bit. Updates
-    /// divide whole batches, rows without a gradient pass through the network too, and random steps are
-    /// drawn per batch.
+    /// The rows that were sampled together, in the same order, `rollout_batch` at a time, and the
+    /// rollout uses the kernels of the replay: on-policy, the replay repeats the rollout bit by
+    /// bit. Updates divide whole batches, rows without a gradient pass through the network too, and
+    /// random steps are drawn per batch.
     Rollout,
 }
 
-/// Which random steps of a trajectory are trained. The last step of the grid is excluded, because it is
-/// nearly deterministic. `DiffusionNFT` takes only the number of steps from here: it draws that many start
-/// times of the grid's `N` steps.
+/// Which random steps of a trajectory are trained. The last step of the grid is excluded, because
+/// it is nearly deterministic. `DiffusionNFT` takes only the number of steps from here: it draws
+/// that many start times of the grid's `N` steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TrainedSteps {
@@ -176,9 +179,18 @@ pub enum Objective {
 
 impl Objective {
     /// Builds the algorithm for rollouts of `sampler`.
-    pub fn algorithm<B: AutodiffBackend, C: Clone>(self, config: &GrpoConfig, sampler: &Sampler) -> Box<dyn Algorithm<B, C>> {
+    pub fn algorithm<B: AutodiffBackend, C: Clone>(
+        self,
+        config: &GrpoConfig,
+        sampler: &Sampler,
+    ) -> Box<dyn Algorithm<B, C>> {
         match self {
-            Self::Clipped(objective) => Box::new(Clipped::new(objective, config.rollout.log_prob, config.trained_steps, sampler)),
+            Self::Clipped(objective) => Box::new(Clipped::new(
+                objective,
+                config.rollout.log_prob,
+                config.trained_steps,
+                sampler,
+            )),
             Self::Nft(nft) => Box::new(Nft::new(nft, config.trained_steps, sampler)),
         }
     }
@@ -228,7 +240,11 @@ impl GrpoConfig {
             ranges::count("updates_per_epoch", self.updates_per_epoch, MOST),
             ranges::count("micro_batch", self.micro_batch, MOST),
             ranges::count("rollout_batch", self.rollout_batch, MOST),
-            ranges::count("groups x group_size", self.groups.max(1).saturating_mul(self.group_size.max(1)), MOST),
+            ranges::count(
+                "groups x group_size",
+                self.groups.max(1).saturating_mul(self.group_size.max(1)),
+                MOST,
+            ),
             ranges::count("rollout.steps", self.rollout.steps, MOST_STEPS),
         ];
         let numbers = [
@@ -237,10 +253,14 @@ impl GrpoConfig {
             ranges::positive("advantage.epsilon", self.advantage.epsilon),
         ];
         let mut problems: Vec<String> = counts.into_iter().chain(numbers).flatten().collect();
-        problems.extend(self.optimizer.problems().into_iter().map(|problem| format!("optimizer.{problem}")));
+        problems.extend(
+            self.optimizer.problems().into_iter().map(|problem| format!("optimizer.{problem}")),
+        );
         problems.extend(self.muon.problems().into_iter().map(|problem| format!("muon.{problem}")));
         problems.extend(self.ema.problems().into_iter().map(|problem| format!("ema.{problem}")));
-        problems.extend(self.objective.problems().into_iter().map(|problem| format!("objective.{problem}")));
+        problems.extend(
+            self.objective.problems().into_iter().map(|problem| format!("objective.{problem}")),
+        );
         if !problems.is_empty() {
             return problems; // What follows builds the grid.
         }
@@ -254,9 +274,12 @@ impl GrpoConfig {
                 if let TrainedSteps::Random { count } = self.trained_steps
                     && !(1..=trainable).contains(&count)
                 {
-                    problems.push(format!("trained_steps.count ({count}) must lie between 1 and {trainable}"));
+                    problems.push(format!(
+                        "trained_steps.count ({count}) must lie between 1 and {trainable}"
+                    ));
                 }
-                let (wanted, held) = (self.objective.kl_ode_steps(), holdable_steps(&sampler).len());
+                let (wanted, held) =
+                    (self.objective.kl_ode_steps(), holdable_steps(&sampler).len());
                 if wanted > held {
                     problems.push(format!(
                         "objective.kl_ode_steps ({wanted}) must be at most {held}: so many ODE steps of the rollout could draw noise"
@@ -288,18 +311,24 @@ impl GrpoConfig {
         if self.objective.kl_ode_steps() > 0 { steps + 1 } else { random_steps.min(steps) + 2 }
     }
 
-    /// Number of examples that an epoch replays if every group has spread, including ODE steps that only the
-    /// KL penalty uses.
+    /// Number of examples that an epoch replays if every group has spread, including ODE steps that
+    /// only the KL penalty uses.
     pub fn transitions_per_epoch(&self) -> usize {
-        let trainable = self.rollout.sampler().map_or(0, |sampler| self.objective.trainable_steps(&sampler));
-        self.groups * self.group_size * (self.trained_steps.count(trainable) + self.objective.kl_ode_steps())
+        let trainable =
+            self.rollout.sampler().map_or(0, |sampler| self.objective.trainable_steps(&sampler));
+        self.groups
+            * self.group_size
+            * (self.trained_steps.count(trainable) + self.objective.kl_ode_steps())
     }
 }
 
-/// The ODE steps of a sampler at which its transition would draw noise, so that a KL divergence exists.
+/// The ODE steps of a sampler at which its transition would draw noise, so that a KL divergence
+/// exists.
 pub(crate) fn holdable_steps(sampler: &Sampler) -> Vec<usize> {
     let ode = sampler.steps().filter(|(step, transition)| !transition.is_random(*step));
-    ode.filter(|(step, _)| sampler.stochastic().is_random(*step)).map(|(step, _)| step.index).collect()
+    ode.filter(|(step, _)| sampler.stochastic().is_random(*step))
+        .map(|(step, _)| step.index)
+        .collect()
 }
 
 /// The random steps of a sampler without the last step of its grid.

@@ -1,4 +1,5 @@
-//! The exponential moving average of the trained weights; the averaged policy is evaluated and saved.
+//! The exponential moving average of the trained weights; the averaged policy is evaluated and
+//! saved.
 
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -16,9 +17,9 @@ pub struct EmaConfig {
     pub decay: f64,
     /// Optimiser updates per update of the average, at least 1.
     pub every: usize,
-    /// Moves of the average per update of the average, at least 1 (deviation `ema-repeat`). The reference
-    /// code moves the average once for each sampled batch while the number of updates qualifies: twice per
-    /// update on 32 GPUs, four times on 4 GPUs or one.
+    /// Moves of the average per update of the average, at least 1 (deviation `ema-repeat`). The
+    /// reference code moves the average once for each sampled batch while the number of updates
+    /// qualifies: twice per update on 32 GPUs, four times on 4 GPUs or one.
     pub repeat: usize,
 }
 
@@ -43,8 +44,8 @@ impl EmaConfig {
     /// d = min((1 + n)/(10 + n), decay)^repeat        where n + 1 is a multiple of `every`, otherwise 1
     /// ```
     ///
-    /// Source: the reference code's `EMAModuleWrapper`, where `n` is its `global_step`: the number of
-    /// optimiser updates, not of moves of the average.
+    /// Source: the reference code's `EMAModuleWrapper`, where `n` is its `global_step`: the number
+    /// of optimiser updates, not of moves of the average.
     pub fn decay_at(self, updates: usize) -> f64 {
         if !(updates + 1).is_multiple_of(self.every) {
             return 1.0;
@@ -59,7 +60,12 @@ impl EmaConfig {
     /// average ← d·average + (1 − d)·weights
     /// ```
     #[must_use]
-    pub fn follow<B: Backend>(self, average: Parameters<B>, weights: &Parameters<B>, updates: usize) -> Parameters<B> {
+    pub fn follow<B: Backend>(
+        self,
+        average: Parameters<B>,
+        weights: &Parameters<B>,
+        updates: usize,
+    ) -> Parameters<B> {
         let decay = self.decay_at(updates);
         if decay == 1.0 {
             return average;

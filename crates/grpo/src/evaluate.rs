@@ -1,5 +1,5 @@
-//! Generation of images for inference: one noise stream per row, so that every evaluation repeats the noise
-//! of the last.
+//! Generation of images for inference: one noise stream per row, so that every evaluation repeats
+//! the noise of the last.
 
 use burn::prelude::*;
 use flow::{Sampler, VelocityField};
@@ -31,7 +31,9 @@ pub struct Row {
 impl Row {
     /// All rows for `samples` samples of each of `prompts` prompts, prompt-major.
     pub fn all(prompts: usize, samples: usize) -> Vec<Self> {
-        (0..prompts).flat_map(|prompt| (0..samples).map(move |sample| Self { prompt, sample })).collect()
+        (0..prompts)
+            .flat_map(|prompt| (0..samples).map(move |sample| Self { prompt, sample }))
+            .collect()
     }
 }
 
@@ -49,9 +51,9 @@ pub struct Generator<'a> {
 }
 
 impl Generator<'_> {
-    /// Samples final latents for `rows` batch by batch and returns the results of `finish`, in the order of
-    /// the rows. Each row starts from its own noise under the key, or from its row of the initial latents,
-    /// `[B, C, H, W]`, if some are given.
+    /// Samples final latents for `rows` batch by batch and returns the results of `finish`, in the
+    /// order of the rows. Each row starts from its own noise under the key, or from its row of the
+    /// initial latents, `[B, C, H, W]`, if some are given.
     ///
     /// # Errors
     /// If the work was stopped.
@@ -72,12 +74,15 @@ impl Generator<'_> {
             .chunks(self.batch.max(1))
             .enumerate()
             .map(|(index, rows)| {
-                let given = initial.map(|initial| initial.clone().narrow(0, index * self.batch.max(1), rows.len()));
+                let given = initial.map(|initial| {
+                    initial.clone().narrow(0, index * self.batch.max(1), rows.len())
+                });
                 (field.clone(), given, rows)
             })
             .collect();
         self.workers.map(jobs, |(field, given, rows)| {
-            let conditions: Vec<_> = rows.iter().map(|row| prompts[row.prompt].condition.clone()).collect();
+            let conditions: Vec<_> =
+                rows.iter().map(|row| prompts[row.prompt].condition.clone()).collect();
             let keys: Vec<Key> = rows.iter().map(|row| key.row(row.prompt, row.sample)).collect();
             let noise_of_step = |step: flow::Step| {
                 let keys: Vec<Key> = keys.iter().map(|key| key.step(step.index + 1)).collect();

@@ -24,12 +24,12 @@ impl Mix {
         Self { kinds: vec![Kind { weight: 1.0, prompts: (0..count).collect() }] }
     }
 
-    /// Kinds with relative weights; `kinds` has the name of every prompt's kind. A kind without a weight is
-    /// not drawn, and a kind of weight 0 needs no prompt.
+    /// Kinds with relative weights; `kinds` has the name of every prompt's kind. A kind without a
+    /// weight is not drawn, and a kind of weight 0 needs no prompt.
     ///
     /// # Errors
-    /// A sentence with the problem: a positive weight for a kind without prompts, a weight that is negative
-    /// or not finite, or no positive weight.
+    /// A sentence with the problem: a positive weight for a kind without prompts, a weight that is
+    /// negative or not finite, or no positive weight.
     pub fn by_kind(kinds: &[&str], weights: &BTreeMap<String, f64>) -> Result<Self, String> {
         let mut mix = Vec::new();
         for (name, &weight) in weights {
@@ -39,7 +39,8 @@ impl Mix {
             if weight == 0.0 {
                 continue;
             }
-            let prompts: Vec<usize> = (0..kinds.len()).filter(|&prompt| kinds[prompt] == name).collect();
+            let prompts: Vec<usize> =
+                (0..kinds.len()).filter(|&prompt| kinds[prompt] == name).collect();
             if prompts.is_empty() {
                 let known: std::collections::BTreeSet<&str> = kinds.iter().copied().collect();
                 let known = known.into_iter().collect::<Vec<_>>().join(", ");
@@ -54,20 +55,22 @@ impl Mix {
     }
 }
 
-/// Draws the rows of an epoch, prompt-major: `group_size` samples for each of `groups` drawn prompts.
+/// Draws the rows of an epoch, prompt-major: `group_size` samples for each of `groups` drawn
+/// prompts.
 ///
-/// For every group a kind is drawn by its weight, then a prompt of the kind, without replacement until all of
-/// them have been drawn. An epoch therefore has the expected mix even if a kind has few prompts. The draw
-/// depends on the key alone.
+/// For every group a kind is drawn by its weight, then a prompt of the kind, without replacement
+/// until all of them have been drawn. An epoch therefore has the expected mix even if a kind has
+/// few prompts. The draw depends on the key alone.
 ///
-/// Deviation `groups-by-draw`: a prompt that is drawn twice makes two groups, each with its own mean; the
-/// reference code takes the mean over all rows of equal text.
+/// Deviation `groups-by-draw`: a prompt that is drawn twice makes two groups, each with its own
+/// mean; the reference code takes the mean over all rows of equal text.
 ///
 /// # Panics
 /// If a kind has no prompt.
 pub fn draw(mix: &Mix, groups: usize, group_size: usize, key: Key) -> Vec<Row> {
     let mut rng = key.rng();
-    let by_weight = WeightedIndex::new(mix.kinds.iter().map(|kind| kind.weight)).expect("a mix has positive weights");
+    let by_weight = WeightedIndex::new(mix.kinds.iter().map(|kind| kind.weight))
+        .expect("a mix has positive weights");
     let mut decks: Vec<Vec<usize>> = vec![Vec::new(); mix.kinds.len()];
     let mut groups_of: BTreeMap<usize, usize> = BTreeMap::new();
     let mut rows = Vec::with_capacity(groups * group_size);
@@ -75,9 +78,11 @@ pub fn draw(mix: &Mix, groups: usize, group_size: usize, key: Key) -> Vec<Row> {
         let kind = by_weight.sample(&mut rng);
         let prompt = deal(&mut decks[kind], &mix.kinds[kind].prompts, &mut rng);
         let before = groups_of.entry(prompt).or_default();
-        // A prompt drawn again continues the sample indices of its previous group, so that no two rows
-        // share noise.
-        rows.extend((0..group_size).map(|sample| Row { prompt, sample: *before * group_size + sample }));
+        // A prompt drawn again continues the sample indices of its previous group, so that no two
+        // rows share noise.
+        rows.extend(
+            (0..group_size).map(|sample| Row { prompt, sample: *before * group_size + sample }),
+        );
         *before += 1;
     }
     rows
@@ -108,9 +113,13 @@ mod tests {
         for (prompts, groups, size) in [(1, 5, 3), (4, 4, 2), (4, 11, 2), (50, 7, 1)] {
             let rows = draw(&Mix::even(prompts), groups, size, Key::new(1, Purpose::Prompts));
             assert_eq!(rows.len(), groups * size);
-            let distinct: HashSet<(usize, usize)> = rows.iter().map(|row| (row.prompt, row.sample)).collect();
+            let distinct: HashSet<(usize, usize)> =
+                rows.iter().map(|row| (row.prompt, row.sample)).collect();
             assert_eq!(distinct.len(), rows.len());
-            assert!(rows.chunks(size).all(|group| group.iter().all(|row| row.prompt == group[0].prompt)));
+            assert!(
+                rows.chunks(size)
+                    .all(|group| group.iter().all(|row| row.prompt == group[0].prompt))
+            );
         }
     }
 
@@ -118,11 +127,13 @@ mod tests {
     fn the_mix_that_is_asked_for_is_the_mix_that_is_drawn() {
         // Three prompts of the first kind, many of the others: the kind's share does not saturate.
         let kinds: Vec<&str> = [vec!["few"; 3], vec!["many"; 40], vec!["rest"; 20]].concat();
-        let mix = Mix::by_kind(&kinds, &weights(&[("few", 4.0), ("many", 3.0), ("rest", 1.0)])).expect("a mix");
+        let mix = Mix::by_kind(&kinds, &weights(&[("few", 4.0), ("many", 3.0), ("rest", 1.0)]))
+            .expect("a mix");
         let (epochs, groups) = (2000, 32);
         let mut drawn: BTreeMap<&str, usize> = BTreeMap::new();
         for epoch in 0..epochs {
-            for group in draw(&mix, groups, 2, Key::new(7, Purpose::Prompts).epoch(epoch)).chunks(2) {
+            for group in draw(&mix, groups, 2, Key::new(7, Purpose::Prompts).epoch(epoch)).chunks(2)
+            {
                 *drawn.entry(kinds[group[0].prompt]).or_default() += 1;
             }
         }
@@ -130,7 +141,10 @@ mod tests {
         for (kind, share) in [("few", 0.5), ("many", 0.375), ("rest", 0.125)] {
             let bound = 4.0 * (share * (1.0 - share) / n).sqrt();
             let found = drawn[kind] as f64 / n;
-            assert!((found - share).abs() < bound, "{kind}: {found} instead of {share}, bound {bound}");
+            assert!(
+                (found - share).abs() < bound,
+                "{kind}: {found} instead of {share}, bound {bound}"
+            );
         }
     }
 
@@ -150,17 +164,26 @@ mod tests {
 
     #[test]
     fn a_kind_of_weight_zero_is_never_drawn_and_needs_no_prompt() {
-        let mix = Mix::by_kind(&["a", "b"], &weights(&[("a", 1.0), ("b", 0.0), ("c", 0.0)])).expect("a mix");
+        let mix = Mix::by_kind(&["a", "b"], &weights(&[("a", 1.0), ("b", 0.0), ("c", 0.0)]))
+            .expect("a mix");
         for epoch in 0..200 {
-            assert!(draw(&mix, 2, 1, Key::new(3, Purpose::Prompts).epoch(epoch)).iter().all(|row| row.prompt == 0));
+            assert!(
+                draw(&mix, 2, 1, Key::new(3, Purpose::Prompts).epoch(epoch))
+                    .iter()
+                    .all(|row| row.prompt == 0)
+            );
         }
     }
 
     #[test]
     fn a_mix_that_cannot_be_drawn_is_refused() {
-        let refused = |given: &[(&str, f64)]| Mix::by_kind(&["a", "b"], &weights(given)).expect_err("no mix");
+        let refused =
+            |given: &[(&str, f64)]| Mix::by_kind(&["a", "b"], &weights(given)).expect_err("no mix");
         assert_eq!(refused(&[("c", 1.0)]), "c: there is no prompt of this kind; there are: a, b");
-        assert!(refused(&[("a", -1.0)]).contains("at least 0") && refused(&[("a", f64::NAN)]).contains("at least 0"));
+        assert!(
+            refused(&[("a", -1.0)]).contains("at least 0")
+                && refused(&[("a", f64::NAN)]).contains("at least 0")
+        );
         assert!(refused(&[("a", 0.0)]).contains("above 0"));
     }
 }

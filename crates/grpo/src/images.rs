@@ -22,7 +22,12 @@ impl<B: Backend> Decode<B> for Decoder {
     fn decode(&self, latents: Tensor<B, 4>) -> Vec<Image> {
         let [_, channels, height, width] = latents.dims();
         let values: Vec<f32> = latents.into_data().iter::<f32>().collect();
-        let image = |pixels: &[f32]| Image { channels, height, width, pixels: pixels.iter().map(|&x| self.value(x)).collect() };
+        let image = |pixels: &[f32]| Image {
+            channels,
+            height,
+            width,
+            pixels: pixels.iter().map(|&x| self.value(x)).collect(),
+        };
         values.chunks_exact(channels * height * width).map(image).collect()
     }
 }
@@ -31,8 +36,10 @@ impl Decoder {
     /// Turns images into latents, `[B, C, H, W]`: the inverse of [`Decode::decode`] within the
     /// range of pixels.
     pub fn encode<B: Backend>(self, images: &[Image], device: &B::Device) -> Tensor<B, 4> {
-        let (channels, height, width) = images.first().map_or((0, 0, 0), |image| (image.channels, image.height, image.width));
-        let values: Vec<f32> = images.iter().flat_map(|image| &image.pixels).map(|&x| self.latent(x)).collect();
+        let (channels, height, width) =
+            images.first().map_or((0, 0, 0), |image| (image.channels, image.height, image.width));
+        let values: Vec<f32> =
+            images.iter().flat_map(|image| &image.pixels).map(|&x| self.latent(x)).collect();
         Tensor::from_data(TensorData::new(values, [images.len(), channels, height, width]), device)
     }
 

@@ -109,13 +109,22 @@ pub struct EpochTimes {
 }
 
 impl EpochMetrics {
-    /// `kinds` has the kind of every row's prompt. The caller adds the learning rate, the KL weight and the
-    /// algorithm's metrics.
-    pub(crate) fn new(epoch: usize, scores: &Scores, kinds: &[&str], advantages: &Advantages, updates: &[Update]) -> Self {
+    /// `kinds` has the kind of every row's prompt. The caller adds the learning rate, the KL weight
+    /// and the algorithm's metrics.
+    pub(crate) fn new(
+        epoch: usize,
+        scores: &Scores,
+        kinds: &[&str],
+        advantages: &Advantages,
+        updates: &[Update],
+    ) -> Self {
         let total: Vec<f64> = scores.total.iter().copied().map(f64::from).collect();
-        let part = |scores: &[f32]| mean(&scores.iter().copied().map(f64::from).collect::<Vec<_>>());
+        let part =
+            |scores: &[f32]| mean(&scores.iter().copied().map(f64::from).collect::<Vec<_>>());
         let taken: Vec<&Update> = updates.iter().filter(|update| update.taken).collect();
-        let of_taken = |number: fn(&Update) -> f64| mean(&taken.iter().map(|update| number(update)).collect::<Vec<_>>());
+        let of_taken = |number: fn(&Update) -> f64| {
+            mean(&taken.iter().map(|update| number(update)).collect::<Vec<_>>())
+        };
         let loss_scale = updates.last().and_then(|update| update.loss_scale);
         Self {
             epoch,
@@ -123,12 +132,24 @@ impl EpochMetrics {
             reward_std: std(&total),
             rewards: scores.parts.iter().map(|(name, scores)| (*name, part(scores))).collect(),
             kinds: by_kind(&total, kinds),
-            zero_spread: mean(&advantages.has_spread.iter().map(|varies| if *varies { 0.0 } else { 1.0 }).collect::<Vec<_>>()),
-            advantage: Summary::of(&advantages.values.iter().copied().map(f64::from).collect::<Vec<_>>()),
+            zero_spread: mean(
+                &advantages
+                    .has_spread
+                    .iter()
+                    .map(|varies| if *varies { 0.0 } else { 1.0 })
+                    .collect::<Vec<_>>(),
+            ),
+            advantage: Summary::of(
+                &advantages.values.iter().copied().map(f64::from).collect::<Vec<_>>(),
+            ),
             updates: taken.len(),
             skipped_updates: loss_scale.map(|_| updates.len() - taken.len()),
             loss_scale,
-            transitions: updates.iter().filter_map(|update| update.terms.first()).map(|term| term.examples.len()).sum(),
+            transitions: updates
+                .iter()
+                .filter_map(|update| update.terms.first())
+                .map(|term| term.examples.len())
+                .sum(),
             loss: mean(&updates.iter().map(|update| update.loss).collect::<Vec<_>>()),
             gradient_norm: of_taken(|update| update.gradient_norm),
             gradient_rms: of_taken(|update| update.gradient_rms),

@@ -1,7 +1,7 @@
 //! Noise made on the host, from a key that names its use.
 //!
-//! The same seed gives the same numbers on any backend, with any batch size and any number of threads: a draw
-//! depends only on *(run seed, purpose, epoch, prompt, sample, step)*.
+//! The same seed gives the same numbers on any backend, with any batch size and any number of
+//! threads: a draw depends only on *(run seed, purpose, epoch, prompt, sample, step)*.
 
 use burn::prelude::*;
 use rand::{Rng, SeedableRng};
@@ -73,10 +73,13 @@ impl Key {
 
     /// The random number generator of this stream.
     pub fn rng(self) -> ChaCha8Rng {
-        let words = [self.seed, self.purpose as u64, self.epoch, self.prompt, self.sample, self.step];
-        // Absorb word by word: each generator's first output seeds the next, so two keys share a stream only
-        // by accident.
-        let state = words.iter().fold(0, |state: u64, &word| ChaCha8Rng::seed_from_u64(state ^ word).random());
+        let words =
+            [self.seed, self.purpose as u64, self.epoch, self.prompt, self.sample, self.step];
+        // Absorb word by word: each generator's first output seeds the next, so two keys share a
+        // stream only by accident.
+        let state = words
+            .iter()
+            .fold(0, |state: u64, &word| ChaCha8Rng::seed_from_u64(state ^ word).random());
         ChaCha8Rng::seed_from_u64(state)
     }
 }
@@ -87,7 +90,8 @@ impl Key {
 /// - `shape`: `[C, H, W]`; the result: `[B, C, H, W]` with `B` keys, f32
 pub fn normal<B: Backend>(keys: &[Key], shape: [usize; 3], device: &B::Device) -> Tensor<B, 4> {
     let elements = shape.iter().product();
-    let values: Vec<f32> = keys.iter().flat_map(|key| StandardNormal.sample_iter(key.rng()).take(elements)).collect();
+    let values: Vec<f32> =
+        keys.iter().flat_map(|key| StandardNormal.sample_iter(key.rng()).take(elements)).collect();
     Tensor::from_data(TensorData::new(values, [keys.len(), shape[0], shape[1], shape[2]]), device)
 }
 
@@ -101,12 +105,16 @@ mod tests {
     fn every_key_has_a_stream_of_its_own() {
         let mut seen = HashSet::new();
         for purpose in [Purpose::Initial, Purpose::Step, Purpose::Evaluation] {
-            for (seed, epoch, prompt, sample) in
-                (0..4).flat_map(|a| (0..4).flat_map(move |b| (0..4).flat_map(move |c| (0..4).map(move |d| (a, b, c, d)))))
-            {
+            for (seed, epoch, prompt, sample) in (0..4).flat_map(|a| {
+                (0..4)
+                    .flat_map(move |b| (0..4).flat_map(move |c| (0..4).map(move |d| (a, b, c, d))))
+            }) {
                 for step in 0..4 {
                     let key = Key::new(seed, purpose).epoch(epoch).row(prompt, sample).step(step);
-                    assert!(seen.insert(key.rng().random::<u64>()), "{key:?} repeats another stream");
+                    assert!(
+                        seen.insert(key.rng().random::<u64>()),
+                        "{key:?} repeats another stream"
+                    );
                 }
             }
         }

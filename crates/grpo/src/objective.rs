@@ -25,9 +25,10 @@ pub struct ObjectiveConfig {
     pub kl_controller: KlController,
     /// The form of the KL divergence.
     pub kl_form: KlForm,
-    /// Number of ODE steps per row, drawn anew, at which the KL penalty is taken as if they drew noise; each
-    /// has the weight of a trained transition (deviation `kl-on-ode-steps`). Without it nothing holds the
-    /// velocity at the end of the trajectory, where the details of an image are decided.
+    /// Number of ODE steps per row, drawn anew, at which the KL penalty is taken as if they drew
+    /// noise; each has the weight of a trained transition (deviation `kl-on-ode-steps`). Without it
+    /// nothing holds the velocity at the end of the trajectory, where the details of an image are
+    /// decided.
     pub kl_ode_steps: usize,
     /// Which halves of a guided velocity have a gradient.
     pub guidance_gradient: GuidanceGradient,
@@ -61,7 +62,9 @@ impl ObjectiveConfig {
         if let KlController::Adaptive { target, rate } = self.kl_controller {
             let start = ("kl_weight, where an adaptive controller starts,", self.kl_weight);
             let numbers = [("kl_controller.target", target), ("kl_controller.rate", rate), start];
-            problems.extend(numbers.into_iter().filter_map(|(key, value)| ranges::positive(key, value)));
+            problems.extend(
+                numbers.into_iter().filter_map(|(key, value)| ranges::positive(key, value)),
+            );
             if rate > 1.0 {
                 problems.push(format!("kl_controller.rate ({rate}) must be at most 1: the weight must not change its sign"));
             }
@@ -122,7 +125,9 @@ impl KlController {
     pub fn next(self, weight: f64, divergence: f64) -> f64 {
         match self {
             Self::Fixed {} => weight,
-            Self::Adaptive { target, rate } => weight * (1.0 + rate * (divergence / target - 1.0).clamp(-0.2, 0.2)),
+            Self::Adaptive { target, rate } => {
+                weight * (1.0 + rate * (divergence / target - 1.0).clamp(-0.2, 0.2))
+            }
         }
     }
     // ANCHOR_END: controller
@@ -131,8 +136,9 @@ impl KlController {
 /// The weight of a step's policy loss, relative to the other trained steps; the mean over the
 /// trained steps is 1.
 ///
-/// With equal weights the late steps dominate: the gradient of `log π` is proportional to `1/s_t`, and `s_t`,
-/// the std of the step's noise, falls along the trajectory. But the content of an image is decided early.
+/// With equal weights the late steps dominate: the gradient of `log π` is proportional to `1/s_t`,
+/// and `s_t`, the std of the step's noise, falls along the trajectory. But the content of an image
+/// is decided early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepWeight {
@@ -157,7 +163,9 @@ impl StepWeight {
             }
         };
         let mean = trained.iter().map(|&index| raw(index)).sum::<f64>() / trained.len() as f64;
-        (0..sampler.grid().len()).map(|index| if trained.contains(&index) { raw(index) / mean } else { 0.0 }).collect()
+        (0..sampler.grid().len())
+            .map(|index| if trained.contains(&index) { raw(index) / mean } else { 0.0 })
+            .collect()
     }
 }
 
@@ -216,13 +224,16 @@ mod tests {
     #[test]
     fn weights_have_mean_1_over_the_trained_steps_and_follow_the_noise() {
         let grid = GridKind::Linear {}.grid(10).expect("a valid grid");
-        let sampler = Sampler::new(grid, FlowSde { noise_level: NoiseLevel::new(0.7).expect("valid") });
+        let sampler =
+            Sampler::new(grid, FlowSde { noise_level: NoiseLevel::new(0.7).expect("valid") });
         let std = |index| {
             let (step, transition) = sampler.step(index);
             transition.affine(step).std
         };
         let trained = [0, 2, 5];
-        for (kind, power) in [(StepWeight::Equal, 0), (StepWeight::Std, 1), (StepWeight::Variance, 2)] {
+        for (kind, power) in
+            [(StepWeight::Equal, 0), (StepWeight::Std, 1), (StepWeight::Variance, 2)]
+        {
             let weights = kind.weights(&sampler, &trained);
             assert!((weights.iter().sum::<f64>() - 3.0).abs() < 1e-12);
             assert_eq!(weights.iter().filter(|weight| **weight > 0.0).count(), 3);

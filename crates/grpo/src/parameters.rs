@@ -1,7 +1,9 @@
-//! The trained parameters of a network as flat vectors, for the optimiser, EMA, clipping and checkpoints.
+//! The trained parameters of a network as flat vectors, for the optimiser, EMA, clipping and
+//! checkpoints.
 //!
-//! There is one entry per parameter tensor, flattened, keyed by its identity in the network, in a fixed
-//! order. [`Trained`] selects the tensors that are trained: all of them, or those of the adapters.
+//! There is one entry per parameter tensor, flattened, keyed by its identity in the network, in a
+//! fixed order. [`Trained`] selects the tensors that are trained: all of them, or those of the
+//! adapters.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +25,8 @@ impl<B: Backend> Parameters<B> {
         Self(collect.0)
     }
 
-    /// Replaces the parameters of `network` with these vectors; a parameter without an entry keeps its value.
+    /// Replaces the parameters of `network` with these vectors; a parameter without an entry keeps
+    /// its value.
     pub fn put_into<M: Module<B>>(&self, network: M) -> M {
         network.map(&mut Replace(&self.0))
     }
@@ -60,8 +63,17 @@ impl<B: Backend> Parameters<B> {
     /// # Panics
     /// If `other` lacks one of the vectors.
     #[must_use]
-    pub fn zip(&self, other: &Self, f: impl Fn(Tensor<B, 1>, Tensor<B, 1>) -> Tensor<B, 1>) -> Self {
-        Self(self.0.iter().map(|(&id, values)| (id, f(values.clone(), other.0[&id].clone()))).collect())
+    pub fn zip(
+        &self,
+        other: &Self,
+        f: impl Fn(Tensor<B, 1>, Tensor<B, 1>) -> Tensor<B, 1>,
+    ) -> Self {
+        Self(
+            self.0
+                .iter()
+                .map(|(&id, values)| (id, f(values.clone(), other.0[&id].clone())))
+                .collect(),
+        )
     }
 
     /// Adds `other`, in place if the backend can: gradients are summed once per micro-batch.
@@ -93,7 +105,8 @@ impl<B: Backend> Parameters<B> {
 
     /// The sum of squares of every vector, read from the device at once.
     pub fn squares(&self) -> BTreeMap<u64, f64> {
-        let squares: Vec<Tensor<B, 1>> = self.0.values().map(|values| values.clone().powi_scalar(2).sum()).collect();
+        let squares: Vec<Tensor<B, 1>> =
+            self.0.values().map(|values| values.clone().powi_scalar(2).sum()).collect();
         self.0.keys().copied().zip(Tensor::cat(squares, 0).into_data().iter::<f64>()).collect()
     }
 
@@ -108,8 +121,8 @@ impl<B: Backend> Parameters<B> {
     }
 }
 
-/// The parameter tensors of a network that are trained, by identity. The others get no gradient and no
-/// optimiser state.
+/// The parameter tensors of a network that are trained, by identity. The others get no gradient and
+/// no optimiser state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trained(BTreeSet<u64>);
 
@@ -126,7 +139,9 @@ impl Trained {
 
     /// Trains the parameters whose path in the network is `wanted`.
     pub fn named<B: Backend, M: Module<B>>(network: &M, wanted: impl Fn(&str) -> bool) -> Self {
-        Self(names(network).into_iter().filter(|(_, name)| wanted(name)).map(|(id, _)| id).collect())
+        Self(
+            names(network).into_iter().filter(|(_, name)| wanted(name)).map(|(id, _)| id).collect(),
+        )
     }
 
     /// The trained parameters of a network.
@@ -140,7 +155,10 @@ impl Trained {
     ///
     /// Parameters of the plain backend do not keep the flag that they require a gradient, so it is
     /// set again here.
-    pub fn with_graph<B: AutodiffBackend, M: AutodiffModule<B>>(&self, network: M::InnerModule) -> M {
+    pub fn with_graph<B: AutodiffBackend, M: AutodiffModule<B>>(
+        &self,
+        network: M::InnerModule,
+    ) -> M {
         M::from_inner(network).map(&mut WantGradients(&self.0))
     }
 
@@ -151,13 +169,18 @@ impl Trained {
         network: &M,
         gradients: B::Gradients,
     ) -> Parameters<B::InnerBackend> {
-        let mut collect = CollectGradients::<B> { trained: &self.0, gradients, found: BTreeMap::new() };
+        let mut collect =
+            CollectGradients::<B> { trained: &self.0, gradients, found: BTreeMap::new() };
         network.visit(&mut collect);
         Parameters(collect.found)
     }
 
     /// The trained matrices whose path begins with `prefix`, by identity, with their shapes.
-    pub fn matrices<B: Backend, M: Module<B>>(&self, network: &M, prefix: &str) -> BTreeMap<u64, [usize; 2]> {
+    pub fn matrices<B: Backend, M: Module<B>>(
+        &self,
+        network: &M,
+        prefix: &str,
+    ) -> BTreeMap<u64, [usize; 2]> {
         let names = names(network);
         let mut collect = Matrices(BTreeMap::new());
         network.visit(&mut collect);
@@ -223,7 +246,8 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for CollectGradients<'_, B> {
             return;
         }
         let tensor = param.val();
-        let gradient = tensor.grad_remove(&mut self.gradients).unwrap_or_else(|| tensor.inner().zeros_like());
+        let gradient =
+            tensor.grad_remove(&mut self.gradients).unwrap_or_else(|| tensor.inner().zeros_like());
         self.found.insert(param.id.val(), gradient.reshape([-1]));
     }
 }

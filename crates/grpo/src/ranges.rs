@@ -10,7 +10,8 @@ pub fn count(key: &str, value: usize, most: usize) -> Option<String> {
 
 /// Checks a positive number: above 0 and finite.
 pub fn positive(key: &str, value: f64) -> Option<String> {
-    (!(value > 0.0 && value.is_finite())).then(|| format!("{key} ({value}) must be a positive number"))
+    (!(value > 0.0 && value.is_finite()))
+        .then(|| format!("{key} ({value}) must be a positive number"))
 }
 
 /// Checks a non-negative number: at least 0 and finite.
@@ -23,10 +24,12 @@ pub const MOST_GUIDANCE: f64 = 100.0;
 
 /// Checks a guidance scale: above 0 and at most [`MOST_GUIDANCE`].
 pub fn guidance(key: &str, value: f64) -> Option<String> {
-    (!(value > 0.0 && value <= MOST_GUIDANCE)).then(|| format!("{key} ({value}) must be above 0 and at most {MOST_GUIDANCE}"))
+    (!(value > 0.0 && value <= MOST_GUIDANCE))
+        .then(|| format!("{key} ({value}) must be above 0 and at most {MOST_GUIDANCE}"))
 }
 
 /// Checks a decay: in `[0, 1)`.
 pub fn decay(key: &str, value: f64) -> Option<String> {
-    (!(0.0..1.0).contains(&value)).then(|| format!("{key} ({value}) must be at least 0 and below 1"))
+    (!(0.0..1.0).contains(&value))
+        .then(|| format!("{key} ({value}) must be at least 0 and below 1"))
 }

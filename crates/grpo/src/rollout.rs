@@ -32,8 +32,9 @@ pub struct Rollout<'a, C> {
 impl<C: Clone + Sync> Rollout<'_, C> {
     /// Samples the trajectories of all rows, in their order.
     ///
-    /// Row `r` draws its initial noise under the key `initial` and the noise of its steps under `step`: the
-    /// members of a group differ in both, and no row's noise depends on how rows are batched.
+    /// Row `r` draws its initial noise under the key `initial` and the noise of its steps under
+    /// `step`: the members of a group differ in both, and no row's noise depends on how rows are
+    /// batched.
     ///
     /// # Errors
     /// If the work was stopped.
@@ -48,18 +49,27 @@ impl<C: Clone + Sync> Rollout<'_, C> {
     where
         F: VelocityField<B, Condition = C> + Clone + Send,
     {
-        let jobs: Vec<(F, &[Row])> = rows.chunks(self.batch.max(1)).map(|rows| (field.clone(), rows)).collect();
+        let jobs: Vec<(F, &[Row])> =
+            rows.chunks(self.batch.max(1)).map(|rows| (field.clone(), rows)).collect();
         let parts = self.workers.map(jobs, |(field, rows)| {
-            let conditions: Vec<_> = rows.iter().map(|row| prompts[row.prompt].condition.clone()).collect();
+            let conditions: Vec<_> =
+                rows.iter().map(|row| prompts[row.prompt].condition.clone()).collect();
             let noise = |key: Key| {
-                let keys: Vec<Key> = rows.iter().map(|row| key.row(row.prompt, row.sample)).collect();
+                let keys: Vec<Key> =
+                    rows.iter().map(|row| key.row(row.prompt, row.sample)).collect();
                 noise::normal(&keys, self.shape, device)
             };
             let of_step = |at: flow::Step| noise(step.step(at.index));
             let (start, reduction) = (noise(initial), self.reduction);
             let trajectory = match self.guidance {
                 None => self.sampler.trajectory(&field, &conditions, start, of_step, reduction),
-                Some(guidance) => self.sampler.trajectory(&guidance.around(field), &conditions, start, of_step, reduction),
+                Some(guidance) => self.sampler.trajectory(
+                    &guidance.around(field),
+                    &conditions,
+                    start,
+                    of_step,
+                    reduction,
+                ),
             };
             Trajectories::keep(trajectory, self.kept_on)
         })?;

@@ -1,24 +1,29 @@
 //! The learning rate over a run.
 
-/// The learning rate of a step, counted from 0, relative to its peak: linear warm-up, constant, linear cool-down.
+/// The learning rate of a step, counted from 0, relative to its peak: linear warm-up, constant,
+/// linear cool-down.
 ///
 /// ```text
 /// min( (step + 1)/(warm_up + 1), 1, (steps − step)/(cool_down + 1) )
 /// ```
 ///
-/// Source: arXiv 2405.18392, where this schedule is as good as a cosine and a run can be lengthened. A step
-/// is an epoch of reinforcement learning or an update of pre-training. The rate of the first and of the last
-/// step is above 0; from `steps` on it is 0.
+/// Source: arXiv 2405.18392, where this schedule is as good as a cosine and a run can be
+/// lengthened. A step is an epoch of reinforcement learning or an update of pre-training. The rate
+/// of the first and of the last step is above 0; from `steps` on it is 0.
 pub fn rate(step: usize, steps: usize, warm_up: usize, cool_down: usize) -> f64 {
     let warm = (step + 1) as f64 / (warm_up + 1) as f64;
     let cool = steps.saturating_sub(step) as f64 / (cool_down + 1) as f64;
     warm.min(cool).min(1.0)
 }
 
-/// Describes the problem of a schedule whose warm-up and cool-down are longer than the run, so that the rate
-/// never reaches its peak; each number comes with its key. Without a cool-down a short run equals the
-/// beginning of a longer one, which is no problem.
-pub fn problem(warm_up: (&str, usize), cool_down: (&str, usize), steps: (&str, usize)) -> Option<String> {
+/// Describes the problem of a schedule whose warm-up and cool-down are longer than the run, so that
+/// the rate never reaches its peak; each number comes with its key. Without a cool-down a short run
+/// equals the beginning of a longer one, which is no problem.
+pub fn problem(
+    warm_up: (&str, usize),
+    cool_down: (&str, usize),
+    steps: (&str, usize),
+) -> Option<String> {
     let ((warm_up, rising), (cool_down, falling), (name, steps)) = (warm_up, cool_down, steps);
     (falling > 0 && rising.saturating_add(falling) > steps).then(|| {
         format!(
@@ -34,8 +39,12 @@ mod tests {
 
     #[test]
     fn a_schedule_that_never_reaches_its_peak_is_a_problem() {
-        let of = |warm_up, cool_down, steps| problem(("warm_up", warm_up), ("cool_down", cool_down), ("epochs", steps));
-        for (warm_up, cool_down, steps) in [(0, 0, 1), (3, 0, 1), (3, 160, 163), (3, 160, 200), (1, 1, 2), (0, 5, 5)] {
+        let of = |warm_up, cool_down, steps| {
+            problem(("warm_up", warm_up), ("cool_down", cool_down), ("epochs", steps))
+        };
+        for (warm_up, cool_down, steps) in
+            [(0, 0, 1), (3, 0, 1), (3, 160, 163), (3, 160, 200), (1, 1, 2), (0, 5, 5)]
+        {
             assert_eq!(of(warm_up, cool_down, steps), None);
         }
         assert!((0..163).map(|step| rate(step, 163, 3, 160)).fold(0.0, f64::max) > 0.99);

@@ -49,9 +49,9 @@ pub struct Task<B: Backend, C> {
     pub decoder: Arc<dyn Decode<B>>,
     /// The condition of the empty prompt, for guidance.
     pub unconditional: C,
-    /// The largest `|log π_new − log π_old|` at an epoch's first update that rounding explains, in clip
-    /// ranges. The replay repeats the computation of the rollout, but in batches of another size, so sums may
-    /// be ordered differently. 1 is right for f32.
+    /// The largest `|log π_new − log π_old|` at an epoch's first update that rounding explains, in
+    /// clip ranges. The replay repeats the computation of the rollout, but in batches of another
+    /// size, so sums may be ordered differently. 1 is right for f32.
     pub on_policy_limit: f64,
 }
 
@@ -82,8 +82,8 @@ impl<B: Backend, C> Task<B, C> {
 pub struct Policy<N> {
     /// The network that is trained.
     pub network: N,
-    /// The reference of the KL penalty: the base model. Parameters that are not trained share their tensors
-    /// with the policy, so adapters need no second copy.
+    /// The reference of the KL penalty: the base model. Parameters that are not trained share their
+    /// tensors with the policy, so adapters need no second copy.
     pub reference: N,
     /// Which parameters of the network are trained.
     pub trained: Trained,
@@ -172,13 +172,16 @@ where
             sampler,
             old: algorithm.old_policy_decay(0).map(|_| weights.clone()),
             algorithm,
-            optimizer: AdamW::new(config.optimizer, &weights).with_muon(config.muon, trained.matrices(&network, "blocks.")),
+            optimizer: AdamW::new(config.optimizer, &weights)
+                .with_muon(config.muon, trained.matrices(&network, "blocks.")),
             average: weights,
             policy: network,
             reference,
             trained,
-            guidance: (config.rollout.guidance != 1.0)
-                .then(|| Guidance { unconditional: task.unconditional.clone(), scale: config.rollout.guidance }),
+            guidance: (config.rollout.guidance != 1.0).then(|| Guidance {
+                unconditional: task.unconditional.clone(),
+                scale: config.rollout.guidance,
+            }),
             differentiate: Box::new(InOnePiece),
             kl_weight: config.objective.kl_weight(),
             loss_scale: None,
@@ -199,8 +202,8 @@ where
         self
     }
 
-    /// Enables loss scaling for layers that compute in f16: gradients below the range of f16 are not lost,
-    /// and an update whose gradient overflows is skipped.
+    /// Enables loss scaling for layers that compute in f16: gradients below the range of f16 are
+    /// not lost, and an update whose gradient overflows is skipped.
     #[must_use]
     pub fn scaling_loss(mut self, scale: LossScale) -> Self {
         self.loss_scale = Some(scale);
@@ -246,8 +249,8 @@ where
         &self.task.reward
     }
 
-    /// Restores weights, average, old policy and optimiser of a saved state; the epoch, the KL weight and the
-    /// loss scale stay.
+    /// Restores weights, average, old policy and optimiser of a saved state; the epoch, the KL
+    /// weight and the loss scale stay.
     pub fn roll_back(&mut self, state: TrainerState<B::InnerBackend>) {
         let (epoch, kl_weight, loss_scale) = (self.epoch, self.kl_weight, self.loss_scale);
         self.restore(TrainerState { kl_weight, loss_scale, epoch, ..state });
@@ -277,11 +280,13 @@ where
         let images = self.task.decoder.decode(trajectories.final_latents());
         let sampled = Instant::now();
         let scores = self.score(&images, &rows)?;
-        let advantages = group_advantages(&scores.total, self.config.group_size, &self.config.advantage);
+        let advantages =
+            group_advantages(&scores.total, self.config.group_size, &self.config.advantage);
         let updates = self.update(&trajectories, &rows, &advantages)?;
         let learning_rate = self.config.optimizer.learning_rate * self.rate();
         self.epoch += 1;
-        let kinds: Vec<&str> = rows.iter().map(|row| self.task.prompts[row.prompt].prompt.tag.as_str()).collect();
+        let kinds: Vec<&str> =
+            rows.iter().map(|row| self.task.prompts[row.prompt].prompt.tag.as_str()).collect();
         let mut metrics = EpochMetrics::new(self.epoch, &scores, &kinds, &advantages, &updates);
         metrics.learning_rate = learning_rate;
         self.finish(&mut metrics, &updates);
@@ -290,8 +295,8 @@ where
     }
     // ANCHOR_END: iterate
 
-    /// Finishes an epoch: adds the algorithm's metrics, sets the next KL weight and moves the old policy
-    /// towards the new one.
+    /// Finishes an epoch: adds the algorithm's metrics, sets the next KL weight and moves the old
+    /// policy towards the new one.
     fn finish(&mut self, metrics: &mut EpochMetrics, updates: &[Update]) {
         let terms: Vec<&[Outcome]> = updates.iter().map(|update| &update.terms[..]).collect();
         metrics.kl_weight = self.kl_weight;
@@ -302,7 +307,10 @@ where
         }
         let decay = self.algorithm.old_policy_decay(self.optimizer.state().updates);
         if let Some((old, decay)) = self.old.take().zip(decay) {
-            self.old = Some(old.zip(&self.trained.of(&self.policy), |old, new| old * decay + new * (1.0 - decay)));
+            self.old =
+                Some(old.zip(&self.trained.of(&self.policy), |old, new| {
+                    old * decay + new * (1.0 - decay)
+                }));
         }
     }
 
@@ -312,7 +320,12 @@ where
     }
 
     fn draw_rows(&self) -> Vec<Row> {
-        groups::draw(&self.task.mix, self.config.groups, self.config.group_size, self.key(Purpose::Prompts))
+        groups::draw(
+            &self.task.mix,
+            self.config.groups,
+            self.config.group_size,
+            self.key(Purpose::Prompts),
+        )
     }
 
     fn rollout(&self, rows: &[Row]) -> Result<Trajectories<B::InnerBackend>, Stopped> {
@@ -326,7 +339,8 @@ where
             workers: &self.workers,
         };
         let keys = [self.key(Purpose::Initial), self.key(Purpose::Step)];
-        let (policy, prompts) = (self.old_policy().unwrap_or_else(|| self.policy.clone()), &self.task.prompts);
+        let (policy, prompts) =
+            (self.old_policy().unwrap_or_else(|| self.policy.clone()), &self.task.prompts);
         match self.config.replay_batches {
             ReplayBatches::MicroBatch => rollout.sample(&policy, prompts, rows, keys, &self.device),
             ReplayBatches::Rollout => {
@@ -337,7 +351,8 @@ where
     }
 
     fn score(&self, images: &[Image], rows: &[Row]) -> Result<Scores, TrainError> {
-        let prompts: Vec<&Prompt> = rows.iter().map(|row| &self.task.prompts[row.prompt].prompt).collect();
+        let prompts: Vec<&Prompt> =
+            rows.iter().map(|row| &self.task.prompts[row.prompt].prompt).collect();
         Ok(self.task.reward.score(images, &prompts)?)
     }
 
@@ -348,7 +363,8 @@ where
         rows: &[Row],
         advantages: &Advantages,
     ) -> Result<Vec<Update>, TrainError> {
-        let conditions: Vec<C> = rows.iter().map(|row| self.task.prompts[row.prompt].condition.clone()).collect();
+        let conditions: Vec<C> =
+            rows.iter().map(|row| self.task.prompts[row.prompt].condition.clone()).collect();
         let mut updates = Vec::new();
         for examples in self.plan(advantages) {
             let replay = Replay {
@@ -366,7 +382,13 @@ where
             };
             let reference = (self.kl_weight > 0.0).then(|| self.reference.clone());
             let others = Others { reference, old: self.old_policy() };
-            let outcome = replay.gradient(&*self.algorithm, &*self.differentiate, &self.policy, &others, &examples)?;
+            let outcome = replay.gradient(
+                &*self.algorithm,
+                &*self.differentiate,
+                &self.policy,
+                &others,
+                &examples,
+            )?;
             if updates.is_empty() {
                 self.algorithm.check(self.epoch + 1, &outcome.terms, self.task.on_policy_limit)?;
             }
@@ -376,9 +398,16 @@ where
     }
 
     /// Updates the weights and their average, unless the gradient of a scaled loss is not finite.
-    fn step(&mut self, ReplayOutcome { gradient, loss, terms }: ReplayOutcome<B::InnerBackend>) -> Result<Update, TrainError> {
+    fn step(
+        &mut self,
+        ReplayOutcome { gradient, loss, terms }: ReplayOutcome<B::InnerBackend>,
+    ) -> Result<Update, TrainError> {
         if !loss.is_finite() {
-            return Err(TrainError::NotFinite { epoch: self.epoch + 1, loss, gradient_norm: gradient.norm() });
+            return Err(TrainError::NotFinite {
+                epoch: self.epoch + 1,
+                loss,
+                gradient_norm: gradient.norm(),
+            });
         }
         let rate = self.rate();
         let updated = self.optimizer.update(&self.trained.of(&self.policy), &gradient, rate);
@@ -388,12 +417,22 @@ where
         if !taken && loss_scale.is_none() {
             return Err(TrainError::NotFinite { epoch: self.epoch + 1, loss, gradient_norm });
         }
-        let update =
-            Update { loss, gradient_norm, gradient_rms, taken, loss_scale: self.loss_scale.map(|scale| scale.factor), terms };
+        let update = Update {
+            loss,
+            gradient_norm,
+            gradient_rms,
+            taken,
+            loss_scale: self.loss_scale.map(|scale| scale.factor),
+            terms,
+        };
         self.loss_scale = loss_scale;
         if taken {
             self.policy = weights.put_into(self.policy.clone());
-            self.average = self.config.ema.follow(self.average.clone(), &weights, self.optimizer.state().updates);
+            self.average = self.config.ema.follow(
+                self.average.clone(),
+                &weights,
+                self.optimizer.state().updates,
+            );
         }
         Ok(update)
     }
@@ -405,8 +444,8 @@ where
 
     /// Plans the examples of each of the epoch's updates, term by term.
     ///
-    /// Rows of groups without spread are left out. The others are shuffled, alone or in the batches in which
-    /// they were sampled, and divided among the updates as evenly as possible.
+    /// Rows of groups without spread are left out. The others are shuffled, alone or in the batches
+    /// in which they were sampled, and divided among the updates as evenly as possible.
     fn plan(&self, advantages: &Advantages) -> Vec<Vec<Vec<Example>>> {
         let mut rng = self.key(Purpose::Order).rng();
         let together = match self.config.replay_batches {
@@ -415,11 +454,15 @@ where
         };
         let rows: Vec<usize> = (0..advantages.values.len()).collect();
         let varies = |row: &usize| advantages.has_spread[row / self.config.group_size];
-        let batches = rows.chunks(together).map(|rows| rows.iter().copied().filter(varies).collect::<Vec<usize>>());
+        let batches = rows
+            .chunks(together)
+            .map(|rows| rows.iter().copied().filter(varies).collect::<Vec<usize>>());
         let mut batches: Vec<Vec<usize>> = batches.filter(|rows| !rows.is_empty()).collect();
         batches.shuffle(&mut rng);
         let updates = self.config.updates_per_epoch;
-        let part = |update: usize| &batches[batches.len() * update / updates..batches.len() * (update + 1) / updates];
+        let part = |update: usize| {
+            &batches[batches.len() * update / updates..batches.len() * (update + 1) / updates]
+        };
         let mut planned = |update: usize| {
             let mut terms: Vec<Vec<Example>> = Vec::new();
             for rows in part(update) {
@@ -429,7 +472,10 @@ where
             }
             terms
         };
-        (0..updates).map(&mut planned).filter(|terms| terms.first().is_some_and(|term| !term.is_empty())).collect()
+        (0..updates)
+            .map(&mut planned)
+            .filter(|terms| terms.first().is_some_and(|term| !term.is_empty()))
+            .collect()
     }
 
     fn key(&self, purpose: Purpose) -> Key {
@@ -456,12 +502,14 @@ pub enum TrainError {
     /// A reward failed.
     #[error(transparent)]
     Reward(#[from] RewardError),
-    /// The epoch was stopped; some of its updates may have been taken, so the caller must restore the
-    /// state before it.
+    /// The epoch was stopped; some of its updates may have been taken, so the caller must restore
+    /// the state before it.
     #[error(transparent)]
     Stopped(#[from] Stopped),
     /// The loss or the gradient is NaN or infinite.
-    #[error("epoch {epoch}: the loss is {loss} and the gradient norm {gradient_norm}; the weights were not changed")]
+    #[error(
+        "epoch {epoch}: the loss is {loss} and the gradient norm {gradient_norm}; the weights were not changed"
+    )]
     NotFinite {
         /// The epoch.
         epoch: usize,

@@ -1,4 +1,5 @@
-//! The trajectories of an epoch, kept on the device or the host until its updates have replayed them.
+//! The trajectories of an epoch, kept on the device or the host until its updates have replayed
+//! them.
 
 use burn::prelude::*;
 use flow::Trajectory;
@@ -11,7 +12,8 @@ pub enum KeptOn {
     /// In the memory of the device.
     #[default]
     Device,
-    /// In the memory of the host; the latents of a micro-batch are copied to the device when it is replayed.
+    /// In the memory of the host; the latents of a micro-batch are copied to the device when it is
+    /// replayed.
     Host,
 }
 
@@ -52,8 +54,10 @@ impl<B: Backend> Trajectories<B> {
     /// If `parts` is empty.
     pub fn joined(parts: Vec<Self>) -> Self {
         let device = parts.first().expect("there are rows").device.clone();
-        let (latents, log_probs): (Vec<_>, Vec<_>) = parts.into_iter().map(|part| (part.latents, part.log_probs)).unzip();
-        let log_probs = transposed(log_probs).map(|parts| parts.map(|parts| Tensor::cat(parts, 0))).collect();
+        let (latents, log_probs): (Vec<_>, Vec<_>) =
+            parts.into_iter().map(|part| (part.latents, part.log_probs)).unzip();
+        let log_probs =
+            transposed(log_probs).map(|parts| parts.map(|parts| Tensor::cat(parts, 0))).collect();
         let latents = transposed(latents).map(|parts| parts.map(Latents::joined)).collect();
         Self { latents, log_probs, device }
     }
@@ -73,7 +77,8 @@ impl<B: Backend> Trajectories<B> {
             Latents::Device(latents) => latents.clone().select(0, indices(rows, &self.device)),
             Latents::Host { numbers, shape } => {
                 let size = shape.iter().product::<usize>();
-                let numbers: Vec<f32> = rows.iter().flat_map(|row| &numbers[row * size..][..size]).copied().collect();
+                let numbers: Vec<f32> =
+                    rows.iter().flat_map(|row| &numbers[row * size..][..size]).copied().collect();
                 on_device(numbers, *shape, &self.device)
             }
         }
@@ -84,7 +89,10 @@ impl<B: Backend> Trajectories<B> {
     /// # Panics
     /// If the step was not random.
     pub fn log_probs(&self, index: usize, rows: &[usize]) -> Tensor<B, 1> {
-        self.log_probs[index].clone().expect("only random steps are trained").select(0, indices(rows, &self.device))
+        self.log_probs[index]
+            .clone()
+            .expect("only random steps are trained")
+            .select(0, indices(rows, &self.device))
     }
 
     /// The latents of all rows at t = 0, `[B, C, H, W]`.
@@ -96,7 +104,9 @@ impl<B: Backend> Trajectories<B> {
     }
 
     fn at(&self, index: usize) -> &Latents<B> {
-        self.latents[index].as_ref().expect("a random step begins or ends here, or the trajectory does")
+        self.latents[index]
+            .as_ref()
+            .expect("a random step begins or ends here, or the trajectory does")
     }
 }
 
@@ -125,7 +135,8 @@ fn transposed<T>(parts: Vec<Vec<Option<T>>>) -> impl Iterator<Item = Option<Vec<
     let points = parts.first().map_or(0, Vec::len);
     let mut parts: Vec<_> = parts.into_iter().map(Vec::into_iter).collect();
     // Advance every iterator before `collect` stops at the first `None`.
-    let mut of_point = move || parts.iter_mut().map(|part| part.next().flatten()).collect::<Vec<_>>();
+    let mut of_point =
+        move || parts.iter_mut().map(|part| part.next().flatten()).collect::<Vec<_>>();
     (0..points).map(move |_| of_point().into_iter().collect())
 }
 
@@ -134,7 +145,11 @@ fn indices<B: Backend>(rows: &[usize], device: &B::Device) -> Tensor<B, 1, Int> 
     Tensor::from_ints(rows.as_slice(), device)
 }
 
-fn on_device<B: Backend>(numbers: Vec<f32>, [channels, height, width]: [usize; 3], device: &B::Device) -> Tensor<B, 4> {
+fn on_device<B: Backend>(
+    numbers: Vec<f32>,
+    [channels, height, width]: [usize; 3],
+    device: &B::Device,
+) -> Tensor<B, 4> {
     let rows = numbers.len() / (channels * height * width);
     Tensor::from_data(TensorData::new(numbers, [rows, channels, height, width]), device)
 }

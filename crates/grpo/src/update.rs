@@ -26,13 +26,18 @@ pub trait Differentiate<B: AutodiffBackend, M: AutodiffModule<B>, C>: Send + Syn
         loss: &mut dyn FnMut(Tensor<B, 4>) -> Tensor<B, 1>,
     ) -> Parameters<B::InnerBackend>;
 
-    /// The velocity whose loss [`Self::gradient`] takes, equal to the last bit. A backend may have one kernel
-    /// for a softmax without a graph and another one with a graph, which round differently.
-    fn velocity(&self, network: &M::InnerModule, query: Query<B::InnerBackend, C>) -> Tensor<B::InnerBackend, 4>;
+    /// The velocity whose loss [`Self::gradient`] takes, equal to the last bit. A backend may have
+    /// one kernel for a softmax without a graph and another one with a graph, which round
+    /// differently.
+    fn velocity(
+        &self,
+        network: &M::InnerModule,
+        query: Query<B::InnerBackend, C>,
+    ) -> Tensor<B::InnerBackend, 4>;
 }
 
-/// A network that answers with [`Differentiate::velocity`], so that a replay in the same batches repeats a
-/// rollout to the last bit.
+/// A network that answers with [`Differentiate::velocity`], so that a replay in the same batches
+/// repeats a rollout to the last bit.
 pub struct AsReplayed<'a, B: AutodiffBackend, M: AutodiffModule<B>, C> {
     /// The network.
     pub network: M::InnerModule,
@@ -46,7 +51,9 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>, C> Clone for AsReplayed<'_, B, M,
     }
 }
 
-impl<B: AutodiffBackend, M: AutodiffModule<B>, C: Clone> VelocityField<B::InnerBackend> for AsReplayed<'_, B, M, C> {
+impl<B: AutodiffBackend, M: AutodiffModule<B>, C: Clone> VelocityField<B::InnerBackend>
+    for AsReplayed<'_, B, M, C>
+{
     type Condition = C;
 
     fn velocity(
@@ -55,7 +62,8 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>, C: Clone> VelocityField<B::InnerB
         time: Tensor<B::InnerBackend, 1>,
         conditions: &[C],
     ) -> Tensor<B::InnerBackend, 4> {
-        self.differentiate.velocity(&self.network, Query { latent, time, conditions: conditions.to_vec() })
+        self.differentiate
+            .velocity(&self.network, Query { latent, time, conditions: conditions.to_vec() })
     }
 }
 
@@ -81,14 +89,18 @@ where
         trained.gradients(&network, gradients)
     }
 
-    fn velocity(&self, network: &M::InnerModule, query: Query<B::InnerBackend, C>) -> Tensor<B::InnerBackend, 4> {
+    fn velocity(
+        &self,
+        network: &M::InnerModule,
+        query: Query<B::InnerBackend, C>,
+    ) -> Tensor<B::InnerBackend, 4> {
         let network: M = Trained::none().with_graph(network.clone());
         query.onto_autodiff::<B>().ask(&network).inner()
     }
 }
 
-/// Gradients with activation checkpointing, one graph per block: less memory, one more forward pass, the
-/// same gradient.
+/// Gradients with activation checkpointing, one graph per block: less memory, one more forward
+/// pass, the same gradient.
 #[derive(Clone, Copy, Debug)]
 pub struct PartByPart;
 
@@ -108,7 +120,8 @@ where
         let (velocity, kept) = M::forward_keeping(&network, query);
         let velocity = Tensor::<B, 4>::from_inner(velocity).require_grad();
         let mut gradients = loss(velocity.clone()).backward();
-        let of_velocity = velocity.grad_remove(&mut gradients).expect("the loss is one of the velocity");
+        let of_velocity =
+            velocity.grad_remove(&mut gradients).expect("the loss is one of the velocity");
         let network: M = trained.with_graph(network);
         let mut sum: Option<Parameters<B::InnerBackend>> = None;
         network.backward(kept, of_velocity, |gradients| {
@@ -121,7 +134,11 @@ where
         sum.expect("there is at least one part")
     }
 
-    fn velocity(&self, network: &M::InnerModule, query: Query<B::InnerBackend, C>) -> Tensor<B::InnerBackend, 4> {
+    fn velocity(
+        &self,
+        network: &M::InnerModule,
+        query: Query<B::InnerBackend, C>,
+    ) -> Tensor<B::InnerBackend, 4> {
         M::forward_keeping(network, query).0
     }
 }
@@ -131,7 +148,8 @@ where
 pub enum Batches {
     /// At most this number of examples, in the order of their rows.
     Of(usize),
-    /// All rows that a rollout in batches of this size sampled together, including rows that are not trained.
+    /// All rows that a rollout in batches of this size sampled together, including rows that are
+    /// not trained.
     AsSampled(usize),
 }
 
@@ -156,8 +174,8 @@ pub struct Replay<'a, B: Backend, C> {
     pub trained: &'a Trained,
     /// Which examples share a forward and backward pass.
     pub batches: Batches,
-    /// The factor of the loss before the backward pass, removed from the gradient after it; 1 unless layers
-    /// compute in f16.
+    /// The factor of the loss before the backward pass, removed from the gradient after it; 1
+    /// unless layers compute in f16.
     pub loss_scale: f64,
     /// The threads that do the work.
     pub workers: &'a Workers,
@@ -186,7 +204,8 @@ pub struct ReplayOutcome<B: Backend> {
 impl<B: Backend, C: Clone> Replay<'_, B, C> {
     /// The query for a batch at the start of a step; with guidance it has twice the rows.
     pub fn query(&self, step: Step, latent: Tensor<B, 4>, batch: &Batch) -> Query<B, C> {
-        let conditions: Vec<C> = batch.rows.iter().map(|&row| self.conditions[row].clone()).collect();
+        let conditions: Vec<C> =
+            batch.rows.iter().map(|&row| self.conditions[row].clone()).collect();
         let query = Query::at(step.from, latent, &conditions);
         match self.guidance {
             Some(guidance) => guidance.doubled(query),
@@ -195,7 +214,11 @@ impl<B: Backend, C: Clone> Replay<'_, B, C> {
     }
 
     /// Combines the answer to [`Self::query`] into the guided velocity.
-    pub fn guided<AnyB: Backend>(&self, velocity: Tensor<AnyB, 4>, gradient: GuidanceGradient) -> Tensor<AnyB, 4> {
+    pub fn guided<AnyB: Backend>(
+        &self,
+        velocity: Tensor<AnyB, 4>,
+        gradient: GuidanceGradient,
+    ) -> Tensor<AnyB, 4> {
         match self.guidance {
             Some(guidance) => guidance.combined(velocity, gradient),
             None => velocity,
@@ -204,16 +227,18 @@ impl<B: Backend, C: Clone> Replay<'_, B, C> {
 }
 
 impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
-    /// Computes the gradient of an algorithm's mean loss over the examples of an update, term by term.
+    /// Computes the gradient of an algorithm's mean loss over the examples of an update, term by
+    /// term.
     ///
-    /// A batch holds examples of one term and one step; the last batch of a step may be smaller. Each example
-    /// has the weight [`Batch::share`], so batch sizes change nothing beyond rounding.
+    /// A batch holds examples of one term and one step; the last batch of a step may be smaller.
+    /// Each example has the weight [`Batch::share`], so batch sizes change nothing beyond rounding.
     ///
     /// # Errors
     /// If the work was stopped.
     ///
     /// # Panics
-    /// If the first term has no example, or the rollout did not keep the latents that the algorithm needs.
+    /// If the first term has no example, or the rollout did not keep the latents that the algorithm
+    /// needs.
     pub fn gradient<AB, M>(
         &self,
         algorithm: &dyn Algorithm<AB, C>,
@@ -235,9 +260,11 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
                 terms.push(Outcome::default());
                 continue;
             }
-            let jobs = batches.iter().map(|batch| (policy.clone(), others.clone(), batch)).collect();
-            let (gradient, numbers) =
-                self.summed(jobs, |(policy, others, batch)| self.micro_batch(algorithm, differentiate, policy, &others, batch))?;
+            let jobs =
+                batches.iter().map(|batch| (policy.clone(), others.clone(), batch)).collect();
+            let (gradient, numbers) = self.summed(jobs, |(policy, others, batch)| {
+                self.micro_batch(algorithm, differentiate, policy, &others, batch)
+            })?;
             let outcome = algorithm.outcome(self, &batches, &numbers);
             loss += outcome.loss;
             terms.push(outcome);
@@ -295,10 +322,15 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
                 Some(sum) => Parameters::plus(sum, &part.gradient),
             });
         })?;
-        // One read for the whole term: during a read the host waits for the device and queues no work.
+        // One read for the whole term: during a read the host waits for the device and queues no
+        // work.
         let numbers = Tensor::cat(numbers, 0).into_data().iter().collect();
         let gradient = gradient.expect("there are examples");
-        let gradient = if self.loss_scale == 1.0 { gradient } else { gradient.map(|values| values / self.loss_scale) };
+        let gradient = if self.loss_scale == 1.0 {
+            gradient
+        } else {
+            gradient.map(|values| values / self.loss_scale)
+        };
         Ok((gradient, numbers))
     }
 
@@ -317,7 +349,11 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
         match self.batches {
             Batches::Of(size) => {
                 let alone = |examples: &[Example]| {
-                    batch(examples, examples.iter().map(|example| example.row).collect(), (0..examples.len()).collect())
+                    batch(
+                        examples,
+                        examples.iter().map(|example| example.row).collect(),
+                        (0..examples.len()).collect(),
+                    )
                 };
                 steps.flat_map(|step| step.chunks(size.max(1)).map(alone)).collect()
             }
@@ -326,7 +362,11 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
                 let whole = |examples: &[Example]| {
                     let first = examples[0].row / size * size;
                     let rows = (first..(first + size).min(self.advantages.len())).collect();
-                    batch(examples, rows, examples.iter().map(|example| example.row - first).collect())
+                    batch(
+                        examples,
+                        rows,
+                        examples.iter().map(|example| example.row - first).collect(),
+                    )
                 };
                 let together = move |a: &Example, b: &Example| a.row / size == b.row / size;
                 steps.flat_map(|step| step.chunk_by(together).map(whole)).collect()

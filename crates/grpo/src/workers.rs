@@ -1,8 +1,8 @@
 //! Independent jobs on several threads, with results in the order of the jobs.
 //!
-//! The CPU backends run most operations on one thread, so whole micro-batches are distributed over the cores.
-//! Each worker runs its jobs in a pool of one thread, so that an operation that a backend parallelises is
-//! never split: results do not depend on the number of workers or cores.
+//! The CPU backends run most operations on one thread, so whole micro-batches are distributed over
+//! the cores. Each worker runs its jobs in a pool of one thread, so that an operation that a
+//! backend parallelises is never split: results do not depend on the number of workers or cores.
 
 use std::{collections::BTreeMap, sync::Mutex};
 
@@ -43,7 +43,11 @@ impl Workers {
     ///
     /// # Errors
     /// If the work was stopped.
-    pub fn map<T: Send, R: Send>(&self, items: Vec<T>, job: impl Fn(T) -> R + Sync) -> Result<Vec<R>, Stopped> {
+    pub fn map<T: Send, R: Send>(
+        &self,
+        items: Vec<T>,
+        job: impl Fn(T) -> R + Sync,
+    ) -> Result<Vec<R>, Stopped> {
         let mut results = Vec::with_capacity(items.len());
         self.for_each(items, job, |result| results.push(result))?;
         Ok(results)
@@ -67,7 +71,9 @@ impl Workers {
                 let next = queue.lock().expect("no worker panics while it holds the queue").next();
                 let Some((index, item)) = next else { break };
                 let result = job(item);
-                sink.lock().expect("no worker panics while it holds the results").add(index, result);
+                sink.lock()
+                    .expect("no worker panics while it holds the results")
+                    .add(index, result);
             }
         };
         std::thread::scope(|scope| {
@@ -120,7 +126,8 @@ mod tests {
     #[test]
     fn work_that_is_stopped_begins_no_further_item() {
         static STOP: AtomicBool = AtomicBool::new(false);
-        let workers = Workers::new(2).expect("threads").stopping_when(|| STOP.load(Ordering::SeqCst));
+        let workers =
+            Workers::new(2).expect("threads").stopping_when(|| STOP.load(Ordering::SeqCst));
         let done = AtomicUsize::new(0);
         let stopped = workers.map((0..50_usize).collect(), |n| {
             if n == 10 {
@@ -129,6 +136,9 @@ mod tests {
             done.fetch_add(1, Ordering::SeqCst)
         });
         assert_eq!(stopped, Err(Stopped));
-        assert!((11..=12).contains(&done.into_inner()), "the item that the other worker had in hand, and no other");
+        assert!(
+            (11..=12).contains(&done.into_inner()),
+            "the item that the other worker had in hand, and no other"
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! Attention, one head of one sample at a time, so that the working set stays in the L1 cache.
 //!
-//! The weights are stored transposed: `weights[j, i]` is the weight of key `j` for query `i`, so that the
-//! softmax over keys is arithmetic between whole rows. The backward pass recomputes the weights instead of
-//! storing `[B·heads, L, L]` numbers.
+//! The weights are stored transposed: `weights[j, i]` is the weight of key `j` for query `i`, so
+//! that the softmax over keys is arithmetic between whole rows. The backward pass recomputes the
+//! weights instead of storing `[B·heads, L, L]` numbers.
 
 use std::borrow::Cow;
 
@@ -79,12 +79,19 @@ impl Attention {
         }
     }
 
-    /// Backward pass of [`Self::gather_normalized`], from the gradient of its output, `[L', w']`: writes the
-    /// gradient of `x` and adds to the gradient of `scale`.
-    fn scatter_norm_gradient(&self, [of_x, of_scale]: [&mut [f32]; 2], [x, scale, gradient]: [&[f32]; 3], head: usize) {
+    /// Backward pass of [`Self::gather_normalized`], from the gradient of its output, `[L', w']`:
+    /// writes the gradient of `x` and adds to the gradient of `scale`.
+    fn scatter_norm_gradient(
+        &self,
+        [of_x, of_scale]: [&mut [f32]; 2],
+        [x, scale, gradient]: [&[f32]; 3],
+        head: usize,
+    ) {
         let length = self.length(x);
         let mut of_norm = vec![0.0; self.width];
-        for (gradient, at) in gradient.chunks_exact(padded(self.width)).zip(self.offsets(head, length)) {
+        for (gradient, at) in
+            gradient.chunks_exact(padded(self.width)).zip(self.offsets(head, length))
+        {
             let x = &x[at..at + self.width];
             let per_rms = per_rms(x);
             for ((((of_norm, of_scale), x), scale), g) in
@@ -104,7 +111,12 @@ impl Attention {
     }
 
     /// Forward pass of `head`: fills `at` with its output and all intermediate values.
-    fn head(&self, at: &mut Head, [query, key, value, query_scale, key_scale]: [&[f32]; 5], head: usize) {
+    fn head(
+        &self,
+        at: &mut Head,
+        [query, key, value, query_scale, key_scale]: [&[f32]; 5],
+        head: usize,
+    ) {
         let (length, width) = (self.length(query), padded(self.width));
         let rows = padded(length);
         self.gather_normalized(&mut at.query, query, query_scale, head);
@@ -168,7 +180,8 @@ fn softmax_backward(gradient: &mut [f32], weights: &[f32], queries: usize) {
             *along += g * weight;
         }
     }
-    for (gradient, weights) in gradient.chunks_exact_mut(queries).zip(weights.chunks_exact(queries)) {
+    for (gradient, weights) in gradient.chunks_exact_mut(queries).zip(weights.chunks_exact(queries))
+    {
         for ((g, weight), along) in gradient.iter_mut().zip(weights).zip(&along) {
             *g = weight * (*g - along);
         }
@@ -187,13 +200,20 @@ impl Operation<5> for Attention {
         out
     }
 
-    fn backward<'a>(&self, [query, key, value, query_scale, key_scale]: [&[f32]; 5], gradient: &'a [f32]) -> [Cow<'a, [f32]>; 5] {
+    fn backward<'a>(
+        &self,
+        [query, key, value, query_scale, key_scale]: [&[f32]; 5],
+        gradient: &'a [f32],
+    ) -> [Cow<'a, [f32]>; 5] {
         let scaled_down = self.scaled_down(query_scale);
-        let [mut of_query, mut of_key, mut of_value] = [query, key, value].map(|x| vec![0.0; x.len()]);
-        let [mut of_query_scale, mut of_key_scale] = [query_scale, key_scale].map(|x| vec![0.0; x.len()]);
+        let [mut of_query, mut of_key, mut of_value] =
+            [query, key, value].map(|x| vec![0.0; x.len()]);
+        let [mut of_query_scale, mut of_key_scale] =
+            [query_scale, key_scale].map(|x| vec![0.0; x.len()]);
         let (length, width) = (padded(self.length(query)), padded(self.width));
         let mut at = Head::new(self.length(query), self.width);
-        let [mut of_output, mut of_output_t, mut of_features] = std::array::from_fn(|_| vec![0.0; length * width]);
+        let [mut of_output, mut of_output_t, mut of_features] =
+            std::array::from_fn(|_| vec![0.0; length * width]);
         let mut of_scores = vec![0.0; length * length];
         for head in 0..self.heads {
             self.head(&mut at, [query, key, value, &scaled_down, key_scale], head);
@@ -211,12 +231,22 @@ impl Operation<5> for Attention {
             self.scatter_norm_gradient([&mut of_query, &mut of_query_scale], query_side, head);
 
             multiply(&mut of_features, Left::Rows(&of_scores), &at.query, width);
-            self.scatter_norm_gradient([&mut of_key, &mut of_key_scale], [key, key_scale, &of_features], head);
+            self.scatter_norm_gradient(
+                [&mut of_key, &mut of_key_scale],
+                [key, key_scale, &of_features],
+                head,
+            );
         }
         let root = (self.width as f32).sqrt();
         for of_scale in &mut of_query_scale {
             *of_scale /= root;
         }
-        [of_query.into(), of_key.into(), of_value.into(), of_query_scale.into(), of_key_scale.into()]
+        [
+            of_query.into(),
+            of_key.into(),
+            of_value.into(),
+            of_query_scale.into(),
+            of_key_scale.into(),
+        ]
     }
 }

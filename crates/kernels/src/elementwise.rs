@@ -17,7 +17,9 @@ impl Operation<3> for ModulatedNorm {
         let mut y = vec![0.0; x.len()];
         for (y, x) in y.chunks_exact_mut(shift.len()).zip(x.chunks_exact(shift.len())) {
             let rows = y.chunks_exact_mut(width).zip(x.chunks_exact(width));
-            for ((y, x), (shift, scale)) in rows.zip(shift.chunks_exact(width).zip(scale.chunks_exact(width))) {
+            for ((y, x), (shift, scale)) in
+                rows.zip(shift.chunks_exact(width).zip(scale.chunks_exact(width)))
+            {
                 let per_rms = per_rms(x);
                 for (((y, x), shift), scale) in y.iter_mut().zip(x).zip(shift).zip(scale) {
                     *y = x * per_rms * (1.0 + scale) + shift;
@@ -27,19 +29,33 @@ impl Operation<3> for ModulatedNorm {
         y
     }
 
-    fn backward<'a>(&self, [x, shift, scale]: [&[f32]; 3], gradient: &'a [f32]) -> [Cow<'a, [f32]>; 3] {
+    fn backward<'a>(
+        &self,
+        [x, shift, scale]: [&[f32]; 3],
+        gradient: &'a [f32],
+    ) -> [Cow<'a, [f32]>; 3] {
         let width = self.width;
         let mut of_x = vec![0.0; x.len()];
         let (mut of_shift, mut of_scale) = (vec![0.0; shift.len()], vec![0.0; scale.len()]);
         let mut of_norm = vec![0.0; width];
         let tokens = gradient.chunks_exact(shift.len()).zip(x.chunks_exact(shift.len()));
         for (of_x, (gradient, x)) in of_x.chunks_exact_mut(shift.len()).zip(tokens) {
-            let rows = gradient.chunks_exact(width).zip(x.chunks_exact(width)).zip(scale.chunks_exact(width));
-            let out = of_x.chunks_exact_mut(width).zip(of_shift.chunks_exact_mut(width)).zip(of_scale.chunks_exact_mut(width));
+            let rows = gradient
+                .chunks_exact(width)
+                .zip(x.chunks_exact(width))
+                .zip(scale.chunks_exact(width));
+            let out = of_x
+                .chunks_exact_mut(width)
+                .zip(of_shift.chunks_exact_mut(width))
+                .zip(of_scale.chunks_exact_mut(width));
             for (((gradient, x), scale), ((of_x, of_shift), of_scale)) in rows.zip(out) {
                 let per_rms = per_rms(x);
-                for ((((g, x), scale), of_norm), (of_shift, of_scale)) in
-                    gradient.iter().zip(x).zip(scale).zip(&mut of_norm).zip(of_shift.iter_mut().zip(of_scale))
+                for ((((g, x), scale), of_norm), (of_shift, of_scale)) in gradient
+                    .iter()
+                    .zip(x)
+                    .zip(scale)
+                    .zip(&mut of_norm)
+                    .zip(of_shift.iter_mut().zip(of_scale))
                 {
                     *of_norm = g * (1.0 + scale);
                     *of_shift += g;
@@ -83,13 +99,19 @@ impl Operation<3> for GatedResidual {
         y
     }
 
-    fn backward<'a>(&self, [_, branch, gate]: [&[f32]; 3], gradient: &'a [f32]) -> [Cow<'a, [f32]>; 3] {
+    fn backward<'a>(
+        &self,
+        [_, branch, gate]: [&[f32]; 3],
+        gradient: &'a [f32],
+    ) -> [Cow<'a, [f32]>; 3] {
         let mut of_branch = vec![0.0; branch.len()];
         let mut of_gate = vec![0.0; gate.len()];
         let tokens = gradient.chunks_exact(gate.len()).zip(branch.chunks_exact(gate.len()));
         for (of_branch, (gradient, branch)) in of_branch.chunks_exact_mut(gate.len()).zip(tokens) {
             let out = of_branch.iter_mut().zip(&mut of_gate);
-            for (((g, branch), gate), (of_branch, of_gate)) in gradient.iter().zip(branch).zip(gate).zip(out) {
+            for (((g, branch), gate), (of_branch, of_gate)) in
+                gradient.iter().zip(branch).zip(gate).zip(out)
+            {
                 *of_branch = g * gate;
                 *of_gate += g * branch;
             }

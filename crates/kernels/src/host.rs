@@ -1,4 +1,5 @@
-//! Connects the fused kernels to Burn: turns an operation on slices into a differentiable operation on tensors.
+//! Connects the fused kernels to Burn: turns an operation on slices into a differentiable operation
+//! on tensors.
 
 use std::{borrow::Cow, fmt::Debug};
 
@@ -11,7 +12,10 @@ use burn::{
             ops::{Backward, Ops, OpsKind},
         },
     },
-    tensor::{DType, Shape, Tensor, TensorData, TensorMetadata, TensorPrimitive, backend::Backend, ops::FloatTensor},
+    tensor::{
+        DType, Shape, Tensor, TensorData, TensorMetadata, TensorPrimitive, backend::Backend,
+        ops::FloatTensor,
+    },
 };
 
 use crate::{
@@ -49,7 +53,9 @@ impl Host for burn_flex::Flex {
 #[cfg(feature = "ndarray")]
 impl Host for burn_ndarray::NdArray<f32> {
     fn values(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]> {
-        let burn_ndarray::NdArrayTensor::F32(storage) = tensor else { unreachable!("the kernels take f32 alone") };
+        let burn_ndarray::NdArrayTensor::F32(storage) = tensor else {
+            unreachable!("the kernels take f32 alone")
+        };
         // Burn's own conversion walks a shared tensor one number at a time.
         storage.view().to_slice().map_or_else(|| copied::<Self>(tensor).into(), Cow::Borrowed)
     }
@@ -66,7 +72,10 @@ fn tensor_of<B: Backend>(values: Vec<f32>, shape: Shape, device: &B::Device) -> 
     B::float_from_data(TensorData::new(values, shape), device)
 }
 
-fn run<B: Host, O: Operation<N>, const N: usize>(operation: O, inputs: &[FloatTensor<B>; N]) -> FloatTensor<B> {
+fn run<B: Host, O: Operation<N>, const N: usize>(
+    operation: O,
+    inputs: &[FloatTensor<B>; N],
+) -> FloatTensor<B> {
     let values = inputs.each_ref().map(B::values);
     let result = operation.forward(values.each_ref().map(|values| &**values));
     tensor_of::<B>(result, inputs[0].shape(), &B::float_device(&inputs[0]))
@@ -78,7 +87,12 @@ struct Gradient<O>(std::marker::PhantomData<O>);
 impl<B: Host, O: Operation<N>, const N: usize> Backward<B, N> for Gradient<O> {
     type State = (O, [FloatTensor<B>; N]);
 
-    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+    fn backward(
+        self,
+        ops: Ops<Self::State, N>,
+        grads: &mut Gradients,
+        _checkpointer: &mut Checkpointer,
+    ) {
         let (operation, inputs) = ops.state;
         let gradient = grads.consume::<B>(&ops.node);
         let of_result = B::values(&gradient);
@@ -88,7 +102,9 @@ impl<B: Host, O: Operation<N>, const N: usize> Backward<B, N> for Gradient<O> {
             let Some(parent) = parent else { continue };
             let of_input = match of_input {
                 Cow::Borrowed(_) => gradient.clone(),
-                Cow::Owned(values) => tensor_of::<B>(values, input.shape(), &B::float_device(input)),
+                Cow::Owned(values) => {
+                    tensor_of::<B>(values, input.shape(), &B::float_device(input))
+                }
             };
             grads.register::<B>(parent.id, of_input);
         }
@@ -121,7 +137,11 @@ fn tensor<B: Backend>(primitive: FloatTensor<B>) -> Tensor<B, 2> {
 /// The methods of [`Kernels`] for a backend, given a function that runs an [`Operation`] on it.
 macro_rules! fused_kernels {
     ($run:expr) => {
-        fn modulated_norm(x: Tensor<Self, 2>, shift: Tensor<Self, 2>, scale: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        fn modulated_norm(
+            x: Tensor<Self, 2>,
+            shift: Tensor<Self, 2>,
+            scale: Tensor<Self, 2>,
+        ) -> Tensor<Self, 2> {
             if x.dtype() != DType::F32 {
                 return plain::modulated_norm(x, shift, scale);
             }
@@ -129,7 +149,11 @@ macro_rules! fused_kernels {
             tensor($run(operation, [primitive(x), primitive(shift), primitive(scale)]))
         }
 
-        fn gated_residual(x: Tensor<Self, 2>, branch: Tensor<Self, 2>, gate: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        fn gated_residual(
+            x: Tensor<Self, 2>,
+            branch: Tensor<Self, 2>,
+            gate: Tensor<Self, 2>,
+        ) -> Tensor<Self, 2> {
             if x.dtype() != DType::F32 {
                 return plain::gated_residual(x, branch, gate);
             }
@@ -152,7 +176,14 @@ macro_rules! fused_kernels {
             rows: usize,
         ) -> Tensor<Self, 2> {
             if query.dtype() != DType::F32 {
-                return plain::normalized_attention(query, key, value, query_scale, key_scale, rows);
+                return plain::normalized_attention(
+                    query,
+                    key,
+                    value,
+                    query_scale,
+                    key_scale,
+                    rows,
+                );
             }
             let width = query_scale.dims()[0];
             let [tokens_and_rows, d] = query.dims();
@@ -163,7 +194,10 @@ macro_rules! fused_kernels {
             let operation = Attention { heads: rows * (d / width), width };
             let features = [primitive(query), primitive(key), primitive(value)];
             let [query, key, value] = features;
-            tensor($run(operation, [query, key, value, primitive(query_scale), primitive(key_scale)]))
+            tensor($run(
+                operation,
+                [query, key, value, primitive(query_scale), primitive(key_scale)],
+            ))
         }
     };
 }

@@ -1,12 +1,12 @@
 //! Fused operations of a transformer block, and matrix products that are correct on every backend.
 //!
 //! [`Kernels`] is a backend extension. [`plain`] defines each operation as a composition of tensor
-//! operations, and GPUs run that composition. The CPU backends run the same formula as one loop over the
-//! numbers, with a backward pass written by hand, because a composition of `n` operations reads and writes
-//! its tensors `n` times.
+//! operations, and GPUs run that composition. The CPU backends run the same formula as one loop
+//! over the numbers, with a backward pass written by hand, because a composition of `n` operations
+//! reads and writes its tensors `n` times.
 //!
-//! Knows nothing of models, conditioning or images. The fused path takes f32 tensors only; other precisions
-//! take the plain path.
+//! Knows nothing of models, conditioning or images. The fused path takes f32 tensors only; other
+//! precisions take the plain path.
 
 // Without a CPU backend there is nothing to fuse.
 #[cfg(any(feature = "flex", feature = "ndarray"))]
@@ -24,8 +24,8 @@ use burn::tensor::{Tensor, backend::Backend};
 
 /// The fused operations of a transformer block.
 ///
-/// Rows are token-major: row `l·B + b` belongs to token `l` of sample `b`. Shift, scale and gate are
-/// `[1, B·D]`, the same for every token.
+/// Rows are token-major: row `l·B + b` belongs to token `l` of sample `b`. Shift, scale and gate
+/// are `[1, B·D]`, the same for every token.
 pub trait Kernels: Backend {
     /// Root-mean-square norm, then scale and shift.
     ///
@@ -37,7 +37,11 @@ pub trait Kernels: Backend {
     ///
     /// # Shapes
     /// `x`: `[L·B, D]`; `shift`, `scale`: `[1, B·D]`; result: `[L·B, D]`
-    fn modulated_norm(x: Tensor<Self, 2>, shift: Tensor<Self, 2>, scale: Tensor<Self, 2>) -> Tensor<Self, 2> {
+    fn modulated_norm(
+        x: Tensor<Self, 2>,
+        shift: Tensor<Self, 2>,
+        scale: Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
         plain::modulated_norm(x, shift, scale)
     }
 
@@ -45,7 +49,11 @@ pub trait Kernels: Backend {
     ///
     /// # Shapes
     /// `x`, `branch`: `[L·B, D]`; `gate`: `[1, B·D]`; result: `[L·B, D]`
-    fn gated_residual(x: Tensor<Self, 2>, branch: Tensor<Self, 2>, gate: Tensor<Self, 2>) -> Tensor<Self, 2> {
+    fn gated_residual(
+        x: Tensor<Self, 2>,
+        branch: Tensor<Self, 2>,
+        gate: Tensor<Self, 2>,
+    ) -> Tensor<Self, 2> {
         plain::gated_residual(x, branch, gate)
     }
 
@@ -61,11 +69,13 @@ pub trait Kernels: Backend {
     /// y = softmax(q̂·k̂ᵀ)·v
     /// ```
     ///
-    /// Source: arXiv 2403.03206, section 4 (joint attention over text and image) and 5.3.2 (the normalisation).
+    /// Source: arXiv 2403.03206, section 4 (joint attention over text and image) and 5.3.2 (the
+    /// normalisation).
     ///
     /// # Shapes
-    /// `query`, `key`, `value`: `[L·B, D]`, where `D` holds the features of all heads one after the other;
-    /// `query_scale`, `key_scale`: `[w]`, where `w` is the number of features per head; `rows`: `B`; result: `[L·B, D]`
+    /// `query`, `key`, `value`: `[L·B, D]`, where `D` holds the features of all heads one after the
+    /// other; `query_scale`, `key_scale`: `[w]`, where `w` is the number of features per head;
+    /// `rows`: `B`; result: `[L·B, D]`
     ///
     /// # Panics
     /// If `D` is not a multiple of `w`, or `L·B` is not a multiple of `rows`.

@@ -8,13 +8,21 @@ use crate::product::matmul;
 pub(crate) const EPSILON: f32 = 1e-6;
 
 /// Plain composition of [`Kernels::modulated_norm`](crate::Kernels::modulated_norm).
-pub fn modulated_norm<B: Backend>(x: Tensor<B, 2>, shift: Tensor<B, 2>, scale: Tensor<B, 2>) -> Tensor<B, 2> {
+pub fn modulated_norm<B: Backend>(
+    x: Tensor<B, 2>,
+    shift: Tensor<B, 2>,
+    scale: Tensor<B, 2>,
+) -> Tensor<B, 2> {
     let shape = x.dims();
     (per_token(normalize(x), &shift) * (scale + 1.0) + shift).reshape(shape)
 }
 
 /// Plain composition of [`Kernels::gated_residual`](crate::Kernels::gated_residual).
-pub fn gated_residual<B: Backend>(x: Tensor<B, 2>, branch: Tensor<B, 2>, gate: Tensor<B, 2>) -> Tensor<B, 2> {
+pub fn gated_residual<B: Backend>(
+    x: Tensor<B, 2>,
+    branch: Tensor<B, 2>,
+    gate: Tensor<B, 2>,
+) -> Tensor<B, 2> {
     let shape = x.dims();
     x + (per_token(branch, &gate) * gate).reshape(shape)
 }
@@ -52,7 +60,8 @@ fn normalize<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
     x / (mean_square + EPSILON).sqrt()
 }
 
-/// Reshapes `[L·B, D]` to `[L, B·D]`: the CPU backends have fast loops for broadcasts over all but the last dimension.
+/// Reshapes `[L·B, D]` to `[L, B·D]`: the CPU backends have fast loops for broadcasts over all but
+/// the last dimension.
 fn per_token<B: Backend>(x: Tensor<B, 2>, steering: &Tensor<B, 2>) -> Tensor<B, 2> {
     x.reshape([-1, steering.dims()[1] as i32])
 }

@@ -1,14 +1,16 @@
-//! Matrix products that are correct on every backend, with the linear layer and the attention built on them.
+//! Matrix products that are correct on every backend, with the linear layer and the attention built
+//! on them.
 //!
-//! `CubeCL`'s double-buffered products, on wgpu and cuda, read the inner dimension in pairs of stages, but
-//! check for its end only if it is not a whole number of stages: if the number of stages is odd, they add
-//! what lies beyond the end (tracel-ai/cubek issue 434; no version that Burn 0.21 can use has the fix). A
-//! stage has 2 to 32 numbers, a power of two. On these backends an even inner dimension is therefore padded
-//! with zeros to a multiple of 64; an odd one is never a whole number of stages. In a product with a single
-//! row or column a stage can have 256 numbers: such a side is padded by two rows or columns.
+//! `CubeCL`'s double-buffered products, on wgpu and cuda, read the inner dimension in pairs of
+//! stages, but check for its end only if it is not a whole number of stages: if the number of
+//! stages is odd, they add what lies beyond the end (tracel-ai/cubek issue 434; no version that
+//! Burn 0.21 can use has the fix). A stage has 2 to 32 numbers, a power of two. On these backends
+//! an even inner dimension is therefore padded with zeros to a multiple of 64; an odd one is never
+//! a whole number of stages. In a product with a single row or column a stage can have 256 numbers:
+//! such a side is padded by two rows or columns.
 //!
-//! In a differentiated product every side is the inner dimension of one of three products, the forward one
-//! and two gradients, so all sides are padded.
+//! In a differentiated product every side is the inner dimension of one of three products, the
+//! forward one and two gradients, so all sides are padded.
 
 use burn::tensor::{Tensor, activation, backend::Backend, module, ops::AttentionModuleOptions};
 
@@ -23,15 +25,25 @@ pub fn matmul<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> T
 /// Linear layer `x·W + b`.
 ///
 /// # Shapes
-/// `x`: `[…, M, inputs]`; `weight`: `[inputs, outputs]`; `bias`: `[outputs]`; result: `[…, M, outputs]`
-pub fn linear<B: Backend, const D: usize>(x: Tensor<B, D>, weight: Tensor<B, 2>, bias: Option<Tensor<B, 1>>) -> Tensor<B, D> {
-    if fills_up::<B>(&x.device()) { filled_linear(x, weight, bias) } else { module::linear(x, weight, bias) }
+/// `x`: `[…, M, inputs]`; `weight`: `[inputs, outputs]`; `bias`: `[outputs]`; result: `[…, M,
+/// outputs]`
+pub fn linear<B: Backend, const D: usize>(
+    x: Tensor<B, D>,
+    weight: Tensor<B, 2>,
+    bias: Option<Tensor<B, 1>>,
+) -> Tensor<B, D> {
+    if fills_up::<B>(&x.device()) {
+        filled_linear(x, weight, bias)
+    } else {
+        module::linear(x, weight, bias)
+    }
 }
 
 /// Attention `softmax(scale·q·kᵀ + bias)·v`, where `scale` is `1/√w` unless given.
 ///
 /// # Shapes
-/// `query`: `[B, heads, Q, w]`; `key`, `value`: `[B, heads, L, w]`; `bias`: `[B or 1, heads, Q, L]`; result: `[B, heads, Q, w]`
+/// `query`: `[B, heads, Q, w]`; `key`, `value`: `[B, heads, L, w]`; `bias`: `[B or 1, heads, Q,
+/// L]`; result: `[B, heads, Q, w]`
 pub fn attention<B: Backend>(
     query: Tensor<B, 4>,
     key: Tensor<B, 4>,
@@ -142,7 +154,10 @@ mod tests {
             let filled = filled(side);
             assert!(filled >= side && filled < side + 64 && filled > 1);
             for stage in [2, 4, 8, 16, 32] {
-                assert!(!filled.is_multiple_of(stage) || filled.is_multiple_of(2 * stage), "{side} becomes {filled}");
+                assert!(
+                    !filled.is_multiple_of(stage) || filled.is_multiple_of(2 * stage),
+                    "{side} becomes {filled}"
+                );
             }
         }
     }

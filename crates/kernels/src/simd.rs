@@ -1,6 +1,7 @@
 //! Dot products, exponentials and small matrix products in vector registers.
 //!
-//! The order of additions is fixed by the code, so equal inputs give equal bits on any number of threads.
+//! The order of additions is fixed by the code, so equal inputs give equal bits on any number of
+//! threads.
 
 // A function call per vector would cost more than the work on it.
 #![allow(clippy::inline_always)]
@@ -19,7 +20,10 @@ pub(crate) fn padded(n: usize) -> usize {
 #[inline]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks(), b.as_chunks());
-    let sums = a.iter().zip(b).fold(f32x8::ZERO, |sums, (a, b)| f32x8::from(*a).mul_add(f32x8::from(*b), sums));
+    let sums = a
+        .iter()
+        .zip(b)
+        .fold(f32x8::ZERO, |sums, (a, b)| f32x8::from(*a).mul_add(f32x8::from(*b), sums));
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
     sums.reduce_add() + rest
 }
@@ -30,11 +34,12 @@ fn load(from: &[f32]) -> f32x8 {
     f32x8::from(<[f32; LANES]>::try_from(&from[..LANES]).expect("as many as asked for"))
 }
 
-/// `eˣ` for `x ≤ 0`, with a relative error below 2e-7; below −87 the result stays at `e⁻⁸⁷`, which is 2e-38.
+/// `eˣ` for `x ≤ 0`, with a relative error below 2e-7; below −87 the result stays at `e⁻⁸⁷`, which
+/// is 2e-38.
 ///
-/// Computes `2^n·p(r)` with `n = round(x / ln 2)`, `r = x − n·ln 2`, and `p` the Taylor polynomial of
-/// degree 7, whose remainder at `|r| = ln 2 / 2` is 5e-9. The exponential of `wide` also checks for overflow
-/// and takes three times as long.
+/// Computes `2^n·p(r)` with `n = round(x / ln 2)`, `r = x − n·ln 2`, and `p` the Taylor polynomial
+/// of degree 7, whose remainder at `|r| = ln 2 / 2` is 5e-9. The exponential of `wide` also checks
+/// for overflow and takes three times as long.
 #[inline(always)]
 pub(crate) fn exp(x: f32x8) -> f32x8 {
     // Adding 1.5·2²³ rounds to an integer, held in the low bits of the sum.
@@ -46,7 +51,8 @@ pub(crate) fn exp(x: f32x8) -> f32x8 {
     let shifted = x.mul_add(f32x8::splat(std::f32::consts::LOG2_E), ROUND);
     let n = shifted - ROUND;
     let r = n.mul_add(LN_2[1], n.mul_add(LN_2[0], x));
-    let p = TAYLOR.into_iter().fold(f32x8::splat(1.0 / 5040.0), |p, c| p.mul_add(r, f32x8::splat(c)));
+    let p =
+        TAYLOR.into_iter().fold(f32x8::splat(1.0 / 5040.0), |p, c| p.mul_add(r, f32x8::splat(c)));
     let power: u32x8 = (shifted.to_bits() << 23_u32) + u32x8::splat(0x3f80_0000);
     p * f32x8::from_bits(power)
 }
@@ -63,7 +69,8 @@ pub(crate) enum Left<'a> {
 /// Rows of the result computed together.
 const TILE: usize = 4;
 
-/// `out = left·right`, row-major: `out` `[m, n]`, `right` `[k, n]`; `m` and `n` are multiples of [`LANES`].
+/// `out = left·right`, row-major: `out` `[m, n]`, `right` `[k, n]`; `m` and `n` are multiples of
+/// [`LANES`].
 #[inline]
 pub(crate) fn multiply(out: &mut [f32], left: Left<'_>, right: &[f32], n: usize) {
     debug_assert!(n.is_multiple_of(LANES) && (out.len() / n).is_multiple_of(LANES));
@@ -73,20 +80,30 @@ pub(crate) fn multiply(out: &mut [f32], left: Left<'_>, right: &[f32], n: usize)
         match left {
             Left::Rows(left) => {
                 let [a, b, c, d] = std::array::from_fn(|i| &left[(row + i) * k..][..k]);
-                let quads = || a.iter().zip(b).zip(c).zip(d).map(|(((a, b), c), d)| [*a, *b, *c, *d]);
+                let quads =
+                    || a.iter().zip(b).zip(c).zip(d).map(|(((a, b), c), d)| [*a, *b, *c, *d]);
                 multiply_tile(out, quads, right, n);
             }
             Left::Columns(left) => {
-                let quads = || left.chunks_exact(m).map(|left| [left[row], left[row + 1], left[row + 2], left[row + 3]]);
+                let quads = || {
+                    left.chunks_exact(m)
+                        .map(|left| [left[row], left[row + 1], left[row + 2], left[row + 3]])
+                };
                 multiply_tile(out, quads, right, n);
             }
         }
     }
 }
 
-/// Computes [`TILE`] rows of the result, in pieces of up to three vectors of columns, which fit into the registers.
+/// Computes [`TILE`] rows of the result, in pieces of up to three vectors of columns, which fit
+/// into the registers.
 #[inline(always)]
-fn multiply_tile<I: Iterator<Item = [f32; TILE]>>(out: &mut [f32], quads: impl Fn() -> I, right: &[f32], n: usize) {
+fn multiply_tile<I: Iterator<Item = [f32; TILE]>>(
+    out: &mut [f32],
+    quads: impl Fn() -> I,
+    right: &[f32],
+    n: usize,
+) {
     let mut column = 0;
     while column < n {
         column += match (n - column) / LANES {
@@ -107,7 +124,8 @@ fn piece<const V: usize>(
     n: usize,
     column: usize,
 ) -> usize {
-    // With constant bounds the compiler unrolls these loops and keeps all sums in registers; with iterators it does not.
+    // With constant bounds the compiler unrolls these loops and keeps all sums in registers; with
+    // iterators it does not.
     let mut sums = [[f32x8::ZERO; V]; TILE];
     for (quad, right) in quads.zip(right.chunks_exact(n)) {
         let right = &right[column..column + V * LANES];
@@ -158,7 +176,10 @@ mod tests {
     /// Pseudo-random numbers between -1 and 1.
     fn numbers(count: usize, seed: u32) -> Vec<f32> {
         (0..count as u32)
-            .map(|i| ((i.wrapping_mul(2_654_435_761) ^ seed.wrapping_mul(40_503)) % 2003) as f32 / 1001.0 - 1.0)
+            .map(|i| {
+                ((i.wrapping_mul(2_654_435_761) ^ seed.wrapping_mul(40_503)) % 2003) as f32 / 1001.0
+                    - 1.0
+            })
             .collect()
     }
 

@@ -17,7 +17,8 @@ use crate::{init::Initializer, linear::Linear};
 pub struct ClassifierConfig {
     /// Height and width of an image in pixels, a multiple of 8.
     pub image_size: usize,
-    /// Channels of the first layer; the next three layers halve the sides and have 2, 3 and 3 times this number.
+    /// Channels of the first layer; the next three layers halve the sides and have 2, 3 and 3 times
+    /// this number.
     pub channels: usize,
     /// Features of the hidden linear layer.
     pub hidden: usize,
@@ -50,10 +51,15 @@ impl ClassifierConfig {
     pub fn init<B: Backend>(&self, seed: u64, device: &B::Device) -> Classifier<B> {
         let mut init = Initializer::new(seed, device);
         let channels = [3, self.channels, 2 * self.channels, 3 * self.channels, 3 * self.channels];
-        let convolutions = (0..4).map(|i| init.convolution(channels[i], channels[i + 1], if i == 0 { 1 } else { 2 }));
+        let convolutions = (0..4)
+            .map(|i| init.convolution(channels[i], channels[i + 1], if i == 0 { 1 } else { 2 }));
         let convolutions = convolutions.collect();
         let features = channels[4] * (self.image_size / 8).pow(2);
-        Classifier { convolutions, hidden: init.linear(features, self.hidden), output: init.linear(self.hidden, self.answers) }
+        Classifier {
+            convolutions,
+            hidden: init.linear(features, self.hidden),
+            output: init.linear(self.hidden, self.answers),
+        }
     }
 }
 
@@ -63,7 +69,8 @@ impl<B: Backend> Classifier<B> {
     /// # Shapes
     /// - `pictures`: `[B, 3, H, W]`, in `[−1, 1]`; the result: `[B, answers]`
     pub fn logits(&self, pictures: Tensor<B, 4>) -> Tensor<B, 2> {
-        let features = self.convolutions.iter().fold(pictures, |x, layer| activation::relu(layer.forward(x)));
+        let features =
+            self.convolutions.iter().fold(pictures, |x, layer| activation::relu(layer.forward(x)));
         self.output.forward(activation::relu(self.hidden.forward(features.flatten(1, 3))))
     }
 }

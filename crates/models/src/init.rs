@@ -1,6 +1,8 @@
-//! Initial weights, drawn on the host in a fixed order: equal seeds give equal networks on every backend.
+//! Initial weights, drawn on the host in a fixed order: equal seeds give equal networks on every
+//! backend.
 //!
-//! Parameter identities count up from 0, so that optimiser state saved by one process fits the network of the next.
+//! Parameter identities count up from 0, so that optimiser state saved by one process fits the
+//! network of the next.
 
 use burn::{
     module::{Param, ParamId},
@@ -28,13 +30,15 @@ impl<'a, B: Backend> Initializer<'a, B> {
     /// A linear layer with Xavier-uniform weights and zero biases.
     pub(crate) fn linear(&mut self, inputs: usize, outputs: usize) -> Linear<B> {
         let bound = (6.0 / (inputs + outputs) as f32).sqrt();
-        let uniform = Uniform::new_inclusive(-bound, bound).expect("the bound is positive and finite");
+        let uniform =
+            Uniform::new_inclusive(-bound, bound).expect("the bound is positive and finite");
         let weights = uniform.sample_iter(&mut self.rng).take(inputs * outputs).collect();
         let weight = self.param([inputs, outputs], weights);
         Linear::new(weight, Some(self.param([outputs], vec![0.0; outputs])))
     }
 
-    /// A linear layer of zeros: the block that it modulates starts as the identity (arXiv 2212.09748, adaLN-zero).
+    /// A linear layer of zeros: the block that it modulates starts as the identity (arXiv
+    /// 2212.09748, adaLN-zero).
     pub(crate) fn zero_linear(&mut self, inputs: usize, outputs: usize) -> Linear<B> {
         let weight = self.param([inputs, outputs], vec![0.0; inputs * outputs]);
         Linear::new(weight, Some(self.param([outputs], vec![0.0; outputs])))
@@ -46,7 +50,11 @@ impl<'a, B: Backend> Initializer<'a, B> {
     }
 
     /// A parameter with normally distributed values of mean 0.
-    pub(crate) fn normal<const D: usize>(&mut self, shape: [usize; D], std: f32) -> Param<Tensor<B, D>> {
+    pub(crate) fn normal<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        std: f32,
+    ) -> Param<Tensor<B, D>> {
         let normal = Normal::new(0.0, std).expect("the std is finite");
         let values = normal.sample_iter(&mut self.rng).take(shape.iter().product()).collect();
         self.param(shape, values)
@@ -62,9 +70,16 @@ impl<'a, B: Backend> Initializer<'a, B> {
         self.device
     }
 
-    pub(crate) fn param<const D: usize>(&mut self, shape: [usize; D], values: Vec<f32>) -> Param<Tensor<B, D>> {
+    pub(crate) fn param<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        values: Vec<f32>,
+    ) -> Param<Tensor<B, D>> {
         let id = ParamId::from(self.made);
         self.made += 1;
-        Param::initialized(id, Tensor::from_data(TensorData::new(values, shape), self.device).require_grad())
+        Param::initialized(
+            id,
+            Tensor::from_data(TensorData::new(values, shape), self.device).require_grad(),
+        )
     }
 }

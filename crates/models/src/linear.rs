@@ -9,7 +9,8 @@ use kernels::product::{linear, matmul};
 /// y = x·W + b + (α/r)·(x·A)·B
 /// ```
 ///
-/// Source: LoRA, arXiv 2106.09685, section 4.1. Without an adapter the last term is absent, not zero.
+/// Source: LoRA, arXiv 2106.09685, section 4.1. Without an adapter the last term is absent, not
+/// zero.
 ///
 /// # Shapes
 /// - `weight`: `[inputs, outputs]`, the transpose of PyTorch's; `bias`: `[outputs]`
@@ -63,7 +64,9 @@ impl<B: Backend> Linear<B> {
         let Some(adapter) = &self.adapter else { return linear(input, weight, bias) };
         // The adapter may be in f32 while the weights are in 16 bits.
         let own = FloatDType::from(adapter.a.val().dtype());
-        let low = linear(linear(input.clone().cast(own), adapter.a.val(), None), adapter.b.val(), None) * adapter.scale();
+        let low =
+            linear(linear(input.clone().cast(own), adapter.a.val(), None), adapter.b.val(), None)
+                * adapter.scale();
         let output = linear(input, weight, bias);
         let low = low.cast(FloatDType::from(output.dtype()));
         output + low

@@ -1,7 +1,9 @@
-//! Low-rank adapters: creates, attaches, extracts and merges them, and reads and writes the files of PEFT and diffusers.
+//! Low-rank adapters: creates, attaches, extracts and merges them, and reads and writes the files
+//! of PEFT and diffusers.
 //!
-//! An [`Adapter`] lives on the host and stores its factors under the path of each layer in the network. The
-//! trainer decides which parameters are trained; [`is_of_adapter`] recognises adapter parameters by name.
+//! An [`Adapter`] lives on the host and stores its factors under the path of each layer in the
+//! network. The trainer decides which parameters are trained; [`is_of_adapter`] recognises adapter
+//! parameters by name.
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +27,8 @@ use crate::{
 
 /// A network whose linear layers can carry adapters.
 pub trait Adaptable<B: Backend> {
-    /// The linear layers that can carry an adapter, with their paths in the network, in the order of the fields.
+    /// The linear layers that can carry an adapter, with their paths in the network, in the order
+    /// of the fields.
     fn linears(&mut self) -> Vec<(String, &mut Linear<B>)>;
 }
 
@@ -39,8 +42,8 @@ pub struct LoraConfig {
     pub alpha: f64,
     /// Initialisation of `A`.
     pub init: LoraInit,
-    /// Names of the layers that get an adapter, matched against the end of a layer's path as in PEFT's
-    /// `target_modules`; `all-linear` selects every linear layer.
+    /// Names of the layers that get an adapter, matched against the end of a layer's path as in
+    /// PEFT's `target_modules`; `all-linear` selects every linear layer.
     pub targets: Vec<String>,
 }
 
@@ -76,7 +79,10 @@ const ALL_LINEAR: &str = "all-linear";
 
 /// Whether a layer's path ends with a target, at a dot.
 fn is_target(path: &str, target: &str) -> bool {
-    target == ALL_LINEAR || path.strip_suffix(target).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+    target == ALL_LINEAR
+        || path
+            .strip_suffix(target)
+            .is_some_and(|before| before.is_empty() || before.ends_with('.'))
 }
 
 /// Whether a parameter of this name belongs to an adapter.
@@ -108,15 +114,21 @@ impl Factors {
 }
 
 impl Adapter {
-    /// Creates a fresh adapter for a network: `A` is random and `B` zero, so it changes nothing yet.
+    /// Creates a fresh adapter for a network: `A` is random and `B` zero, so it changes nothing
+    /// yet.
     ///
     /// # Errors
     /// If a target names no layer.
-    pub fn new<B: Backend>(config: &LoraConfig, network: &mut impl Adaptable<B>, seed: u64) -> Result<Self, AdapterError> {
+    pub fn new<B: Backend>(
+        config: &LoraConfig,
+        network: &mut impl Adaptable<B>,
+        seed: u64,
+    ) -> Result<Self, AdapterError> {
         let linears = network.linears();
         for target in &config.targets {
             if !linears.iter().any(|(path, _)| is_target(path, target)) {
-                let layers = linears.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>().join(", ");
+                let layers =
+                    linears.iter().map(|(path, _)| path.as_str()).collect::<Vec<_>>().join(", ");
                 return Err(AdapterError::NoSuchLayer { target: target.clone(), layers });
             }
         }
@@ -129,12 +141,14 @@ impl Adapter {
             let [inputs, outputs] = linear.weight.dims();
             let a: Vec<f32> = match config.init {
                 LoraInit::Gaussian => {
-                    let normal = Normal::new(0.0, 1.0 / config.rank as f32).expect("the rank is positive");
+                    let normal =
+                        Normal::new(0.0, 1.0 / config.rank as f32).expect("the rank is positive");
                     normal.sample_iter(&mut rng).take(inputs * config.rank).collect()
                 }
                 LoraInit::Kaiming => {
                     let bound = 1.0 / (inputs as f32).sqrt();
-                    let uniform = Uniform::new_inclusive(-bound, bound).expect("the bound is positive and finite");
+                    let uniform = Uniform::new_inclusive(-bound, bound)
+                        .expect("the bound is positive and finite");
                     uniform.sample_iter(&mut rng).take(inputs * config.rank).collect()
                 }
             };
@@ -161,7 +175,11 @@ impl Adapter {
     ///
     /// # Errors
     /// Lists every layer that the network lacks, and every layer of another size.
-    pub fn attach<B: Backend, N: Adaptable<B>>(&self, mut network: N, device: &B::Device) -> Result<N, AdapterError> {
+    pub fn attach<B: Backend, N: Adaptable<B>>(
+        &self,
+        mut network: N,
+        device: &B::Device,
+    ) -> Result<N, AdapterError> {
         let mut rest = self.layers.clone();
         let mut problems = Vec::new();
         for (path, linear) in network.linears() {
@@ -170,28 +188,45 @@ impl Adapter {
             let [inputs, outputs] = linear.weight.dims();
             if factors.a.shape[0] != inputs || factors.b.shape[1] != outputs {
                 let [a, b] = [factors.a.shape[0], factors.b.shape[1]];
-                problems.push(format!("{path} goes from {inputs} to {outputs} features, its adapter from {a} to {b}"));
+                problems.push(format!(
+                    "{path} goes from {inputs} to {outputs} features, its adapter from {a} to {b}"
+                ));
                 continue;
             }
-            // Identities derived from the identity of the weights: saved optimiser state fits the network of
-            // the next process.
+            // Identities derived from the identity of the weights: saved optimiser state fits the
+            // network of the next process.
             let id = (1 << 40) + 2 * linear.weight.id.val();
-            let param =
-                |id: u64, data| Param::initialized(ParamId::from(id), Tensor::<B, 2>::from_data(data, device).require_grad());
-            linear.adapter = Some(LowRank { a: param(id, factors.a), b: param(id + 1, factors.b), alpha: self.alpha });
+            let param = |id: u64, data| {
+                Param::initialized(
+                    ParamId::from(id),
+                    Tensor::<B, 2>::from_data(data, device).require_grad(),
+                )
+            };
+            linear.adapter = Some(LowRank {
+                a: param(id, factors.a),
+                b: param(id + 1, factors.b),
+                alpha: self.alpha,
+            });
         }
-        problems.extend(rest.keys().map(|path| format!("{path} is not a linear layer of this network")));
-        if problems.is_empty() { Ok(network) } else { Err(AdapterError::Misfit { problems: problems.join("\n  - ") }) }
+        problems.extend(
+            rest.keys().map(|path| format!("{path} is not a linear layer of this network")),
+        );
+        if problems.is_empty() {
+            Ok(network)
+        } else {
+            Err(AdapterError::Misfit { problems: problems.join("\n  - ") })
+        }
     }
 
     /// Reads an adapter in the format of PEFT or diffusers.
     ///
     /// - PEFT: a directory with `adapter_config.json` and `adapter_model.safetensors`.
-    /// - diffusers: a safetensors file, or a directory with `pytorch_lora_weights.safetensors` and no
-    ///   `adapter_config.json`. `α` is `r` unless the metadata says otherwise.
+    /// - diffusers: a safetensors file, or a directory with `pytorch_lora_weights.safetensors` and
+    ///   no `adapter_config.json`. `α` is `r` unless the metadata says otherwise.
     ///
     /// # Errors
-    /// If a file is missing or damaged, the adapter is not plain LoRA, or its factors do not pair up.
+    /// If a file is missing or damaged, the adapter is not plain LoRA, or its factors do not pair
+    /// up.
     pub fn read(path: &Path) -> Result<Self, AdapterError> {
         match diffusers_file(path) {
             Some(file) => Self::read_diffusers(&file),
@@ -205,7 +240,11 @@ impl Adapter {
         let (alpha, layers) = (config.lora_alpha, layers(&file, PEFT_PREFIX)?);
         let other = layers.iter().find(|(_, factors)| factors.rank() != config.r);
         if let Some((path, factors)) = other {
-            let reason = format!("r is {}, but the factors of {path} have rank {}", config.r, factors.rank());
+            let reason = format!(
+                "r is {}, but the factors of {path} have rank {}",
+                config.r,
+                factors.rank()
+            );
             return Err(AdapterError::BadConfig { path: directory.join(PEFT_CONFIG), reason });
         }
         Ok(Self { alpha, layers })
@@ -216,16 +255,25 @@ impl Adapter {
         let layers = layers(&file, DIFFUSERS_PREFIX)?;
         let rank = layers.values().next().map_or(1, Factors::rank);
         if let Some((layer, _)) = layers.iter().find(|(_, factors)| factors.rank() != rank) {
-            return Err(bad_factors(path, format!("{layer} has another rank than the layers before it, which is not supported")));
+            return Err(bad_factors(
+                path,
+                format!(
+                    "{layer} has another rank than the layers before it, which is not supported"
+                ),
+            ));
         }
         let alpha = diffusers_alpha(&file)?.unwrap_or(rank as f64);
         if !(alpha > 0.0 && alpha.is_finite()) {
-            return Err(bad_factors(path, format!("lora_alpha ({alpha}) must be a positive number")));
+            return Err(bad_factors(
+                path,
+                format!("lora_alpha ({alpha}) must be a positive number"),
+            ));
         }
         Ok(Self { alpha, layers })
     }
 
-    /// Writes PEFT's two files into a directory, each atomically; `base` names the base model of the adapter.
+    /// Writes PEFT's two files into a directory, each atomically; `base` names the base model of
+    /// the adapter.
     pub fn write_peft(&self, directory: &Path, base: &str) -> Result<(), AdapterError> {
         let io = |source| WeightsError::Io { path: directory.into(), source };
         std::fs::create_dir_all(directory).map_err(io)?;
@@ -240,13 +288,14 @@ impl Adapter {
             inference_mode: true,
             ..PeftConfig::default()
         };
-        let text = serde_json::to_string_pretty(&config).expect("a configuration is plain data") + "\n";
+        let text =
+            serde_json::to_string_pretty(&config).expect("a configuration is plain data") + "\n";
         write_atomically(&directory.join(PEFT_CONFIG), text.as_bytes()).map_err(io)?;
         Ok(self.write(PEFT_PREFIX, 1.0, &directory.join(PEFT_WEIGHTS))?)
     }
 
-    /// Writes a file for diffusers' `load_lora_weights`. The scale `α/r` is folded into `B`, so versions that
-    /// do not read `α` apply the same adapter.
+    /// Writes a file for diffusers' `load_lora_weights`. The scale `α/r` is folded into `B`, so
+    /// versions that do not read `α` apply the same adapter.
     pub fn write_diffusers(&self, path: &Path) -> Result<(), AdapterError> {
         Ok(self.write(DIFFUSERS_PREFIX, (self.alpha / self.rank() as f64) as f32, path)?)
     }
@@ -273,10 +322,15 @@ impl Adapter {
 
 /// Reads the base model that a PEFT directory names; `None` for a diffusers file.
 pub fn base_of(path: &Path) -> Result<Option<String>, AdapterError> {
-    if diffusers_file(path).is_some() { Ok(None) } else { Ok(PeftConfig::read(path)?.base_model_name_or_path) }
+    if diffusers_file(path).is_some() {
+        Ok(None)
+    } else {
+        Ok(PeftConfig::read(path)?.base_model_name_or_path)
+    }
 }
 
-/// Finds the diffusers file at a path: the path itself, or the file in a directory without a PEFT configuration.
+/// Finds the diffusers file at a path: the path itself, or the file in a directory without a PEFT
+/// configuration.
 fn diffusers_file(path: &Path) -> Option<PathBuf> {
     let inside = path.join(DIFFUSERS_WEIGHTS);
     match path.is_dir() {
@@ -306,8 +360,8 @@ const LORA: &str = "LORA";
 /// Largest accepted `adapter_config.json`, in bytes.
 const LARGEST_CONFIG: u64 = 16 << 20;
 
-/// The fields of `adapter_config.json` that are read and written; variants that change what an adapter
-/// computes are refused.
+/// The fields of `adapter_config.json` that are read and written; variants that change what an
+/// adapter computes are refused.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[expect(clippy::struct_excessive_bools, reason = "the file's own layout")]
@@ -330,19 +384,26 @@ struct PeftConfig {
 impl PeftConfig {
     fn read(directory: &Path) -> Result<Self, AdapterError> {
         let path = directory.join(PEFT_CONFIG);
-        let text = read_whole(&path, LARGEST_CONFIG).map_err(|source| WeightsError::Io { path: path.clone(), source })?;
+        let text = read_whole(&path, LARGEST_CONFIG)
+            .map_err(|source| WeightsError::Io { path: path.clone(), source })?;
         let bad = |reason: String| AdapterError::BadConfig { path: path.clone(), reason };
         let config: Self = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
         let unsupported = [
             (config.peft_type != LORA, "peft_type is not LORA"),
-            (changes_the_base(&config.init_lora_weights), "init_lora_weights changes the base model, which is not supported"),
+            (
+                changes_the_base(&config.init_lora_weights),
+                "init_lora_weights changes the base model, which is not supported",
+            ),
             (config.use_rslora, "use_rslora is not supported"),
             (config.use_dora, "use_dora is not supported"),
             (config.fan_in_fan_out, "fan_in_fan_out is not supported"),
             (!config.rank_pattern.is_empty(), "rank_pattern is not supported"),
             (!config.alpha_pattern.is_empty(), "alpha_pattern is not supported"),
             (!config.bias.is_empty() && config.bias != "none", "trained biases are not supported"),
-            (!(config.lora_alpha > 0.0 && config.lora_alpha.is_finite()), "lora_alpha must be a positive number"),
+            (
+                !(config.lora_alpha > 0.0 && config.lora_alpha.is_finite()),
+                "lora_alpha must be a positive number",
+            ),
         ];
         match unsupported.iter().find(|(is_so, _)| *is_so) {
             Some((_, reason)) => Err(bad((*reason).to_owned())),
@@ -374,7 +435,9 @@ fn diffusers_alpha(file: &WeightsFile) -> Result<Option<f64>, AdapterError> {
 
 /// Whether a PEFT initialisation changes the weights of the base model.
 fn changes_the_base(init: &serde_json::Value) -> bool {
-    init.as_str().is_some_and(|init| ["pissa", "olora", "corda", "loftq"].iter().any(|name| init.starts_with(name)))
+    init.as_str().is_some_and(|init| {
+        ["pissa", "olora", "corda", "loftq"].iter().any(|name| init.starts_with(name))
+    })
 }
 
 /// Reads the factors of a file, by layer.
@@ -383,12 +446,17 @@ fn layers(file: &WeightsFile, prefix: &str) -> Result<BTreeMap<String, Factors>,
     let mut problems = Vec::new();
     for (name, data) in file.tensors()? {
         let layer = name.strip_prefix(prefix).and_then(|name| {
-            let half = |suffix: &str, half: usize| name.strip_suffix(suffix).map(|layer| (layer.to_owned(), half));
+            let half = |suffix: &str, half: usize| {
+                name.strip_suffix(suffix).map(|layer| (layer.to_owned(), half))
+            };
             half(".lora_A.weight", 0).or_else(|| half(".lora_B.weight", 1))
         });
         match layer {
-            None => problems.push(format!("{name} is not named {prefix}LAYER.lora_A.weight or .lora_B.weight")),
-            Some(_) if data.shape.num_dims() != 2 => problems.push(format!("{name} has shape {:?}: not a matrix", data.shape)),
+            None => problems
+                .push(format!("{name} is not named {prefix}LAYER.lora_A.weight or .lora_B.weight")),
+            Some(_) if data.shape.num_dims() != 2 => {
+                problems.push(format!("{name} has shape {:?}: not a matrix", data.shape))
+            }
             Some((layer, half)) => {
                 if !data.iter::<f32>().all(f32::is_finite) {
                     problems.push(format!("{name} holds numbers that are not finite"));
@@ -403,14 +471,19 @@ fn layers(file: &WeightsFile, prefix: &str) -> Result<BTreeMap<String, Factors>,
             [Some(a), Some(b)] if a.shape[1] == b.shape[0] && b.shape[0] > 0 => {
                 layers.insert(layer, Factors { a, b });
             }
-            [Some(a), Some(b)] => problems.push(format!("{layer}: lora_A has rank {}, lora_B {}", a.shape[1], b.shape[0])),
+            [Some(a), Some(b)] => problems
+                .push(format!("{layer}: lora_A has rank {}, lora_B {}", a.shape[1], b.shape[0])),
             _ => problems.push(format!("{layer} has only one of lora_A and lora_B")),
         }
     }
     if layers.is_empty() && problems.is_empty() {
         problems.push("it holds no layer".to_owned());
     }
-    if problems.is_empty() { Ok(layers) } else { Err(bad_factors(file.path(), problems.join("\n  - "))) }
+    if problems.is_empty() {
+        Ok(layers)
+    } else {
+        Err(bad_factors(file.path(), problems.join("\n  - ")))
+    }
 }
 
 fn bad_factors(path: &Path, problems: String) -> AdapterError {
@@ -422,7 +495,8 @@ fn bad_factors(path: &Path, problems: String) -> AdapterError {
 fn transposed(data: &TensorData, scale: f32) -> TensorData {
     let [rows, columns] = [data.shape[0], data.shape[1]];
     let values: Vec<f32> = data.iter::<f32>().collect();
-    let turned = (0..rows * columns).map(|i| values[i % rows * columns + i / rows] * scale).collect();
+    let turned =
+        (0..rows * columns).map(|i| values[i % rows * columns + i / rows] * scale).collect();
     TensorData::new(turned, [columns, rows])
 }
 
@@ -470,7 +544,11 @@ mod tests {
 
     #[test]
     fn a_target_is_a_whole_name_at_the_end_of_a_path() {
-        assert!(is_target("blocks.0.to_q", "to_q") && is_target("to_q", "to_q") && is_target("blocks.0.to_q", "0.to_q"));
+        assert!(
+            is_target("blocks.0.to_q", "to_q")
+                && is_target("to_q", "to_q")
+                && is_target("blocks.0.to_q", "0.to_q")
+        );
         assert!(!is_target("blocks.0.not_to_q", "to_q") && !is_target("blocks.0.to_q", "blocks"));
         assert!(is_target("anything", ALL_LINEAR));
     }
@@ -478,6 +556,9 @@ mod tests {
     #[test]
     fn transposing_turns_rows_into_columns() {
         let data = TensorData::new(vec![1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0], [2, 3]);
-        assert_eq!(transposed(&data, 2.0), TensorData::new(vec![2.0_f32, 8.0, 4.0, 10.0, 6.0, 12.0], [3, 2]));
+        assert_eq!(
+            transposed(&data, 2.0),
+            TensorData::new(vec![2.0_f32, 8.0, 4.0, 10.0, 6.0, 12.0], [3, 2])
+        );
     }
 }

@@ -4,7 +4,10 @@ use burn::{prelude::*, tensor::activation};
 use flow::VelocityField;
 use serde::{Deserialize, Serialize};
 
-use crate::{init::Initializer, linear::Linear, lora::Adaptable, time_embedding::sinusoidal, vocabulary::TokenIds};
+use crate::{
+    init::Initializer, linear::Linear, lora::Adaptable, time_embedding::sinusoidal,
+    vocabulary::TokenIds,
+};
 
 /// The sizes of an [`MlpField`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,11 +26,13 @@ impl MlpConfig {
     pub fn problems(&self) -> Vec<String> {
         let sizes = [("elements", self.elements), ("width", self.width), ("depth", self.depth)];
         let outside = sizes.into_iter().filter(|(_, size)| !(1..=LARGEST).contains(size));
-        outside.map(|(name, size)| format!("{name} ({size}) must lie between 1 and {LARGEST}")).collect()
+        outside
+            .map(|(name, size)| format!("{name} ({size}) must lie between 1 and {LARGEST}"))
+            .collect()
     }
 
-    /// Number of values per row that a forward pass keeps for its backward pass: two per hidden feature,
-    /// before and after the activation.
+    /// Number of values per row that a forward pass keeps for its backward pass: two per hidden
+    /// feature, before and after the activation.
     pub fn kept_per_row(&self) -> usize {
         2 * self.width * self.depth
     }
@@ -36,13 +41,16 @@ impl MlpConfig {
     pub fn count(&self) -> usize {
         let linear = |inputs: usize, outputs: usize| (inputs + 1) * outputs;
         let first = linear(self.elements + 2 * HALF, self.width);
-        first + (self.depth - 1) * linear(self.width, self.width) + linear(self.width, self.elements)
+        first
+            + (self.depth - 1) * linear(self.width, self.width)
+            + linear(self.width, self.elements)
     }
 
     /// Creates a network with weights drawn from `seed`.
     pub fn init<B: Backend>(&self, seed: u64, device: &B::Device) -> MlpField<B> {
         let mut init = Initializer::new(seed, device);
-        let widths = std::iter::once(self.elements + 2 * HALF).chain(std::iter::repeat_n(self.width, self.depth));
+        let widths = std::iter::once(self.elements + 2 * HALF)
+            .chain(std::iter::repeat_n(self.width, self.depth));
         let widths: Vec<usize> = widths.collect();
         MlpField {
             hidden: widths.windows(2).map(|pair| init.linear(pair[0], pair[1])).collect(),
@@ -66,7 +74,8 @@ pub struct MlpField<B: Backend> {
 
 impl<B: Backend> Adaptable<B> for MlpField<B> {
     fn linears(&mut self) -> Vec<(String, &mut Linear<B>)> {
-        let hidden = self.hidden.iter_mut().enumerate().map(|(i, layer)| (format!("hidden.{i}"), layer));
+        let hidden =
+            self.hidden.iter_mut().enumerate().map(|(i, layer)| (format!("hidden.{i}"), layer));
         hidden.chain([("output".to_owned(), &mut self.output)]).collect()
     }
 }
@@ -74,10 +83,16 @@ impl<B: Backend> Adaptable<B> for MlpField<B> {
 impl<B: Backend> VelocityField<B> for MlpField<B> {
     type Condition = TokenIds;
 
-    fn velocity(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, _conditions: &[TokenIds]) -> Tensor<B, 4> {
+    fn velocity(
+        &self,
+        latent: Tensor<B, 4>,
+        time: Tensor<B, 1>,
+        _conditions: &[TokenIds],
+    ) -> Tensor<B, 4> {
         let shape = latent.dims();
         let input = Tensor::cat(vec![latent.flatten(1, 3), sinusoidal(time, HALF)], 1); // [B, elements + 2·HALF]
-        let features = self.hidden.iter().fold(input, |x, layer| activation::silu(layer.forward(x)));
+        let features =
+            self.hidden.iter().fold(input, |x, layer| activation::silu(layer.forward(x)));
         self.output.forward(features).reshape(shape)
     }
 }

@@ -1,7 +1,7 @@
 //! Stable Diffusion 3 and 3.5: networks, model files and prompt encoding.
 //!
-//! Sizes come from the configurations beside the weights: SD3-Medium, SD3.5-Medium and SD3.5-Large share the
-//! same code. `tests/src/sd3.rs` compares it with diffusers number by number.
+//! Sizes come from the configurations beside the weights: SD3-Medium, SD3.5-Medium and SD3.5-Large
+//! share the same code. `tests/src/sd3.rs` compares it with diffusers number by number.
 
 use std::path::{Path, PathBuf};
 
@@ -31,16 +31,24 @@ const LARGEST: usize = 1 << 20;
 /// Upper bound on the number of layers.
 const MOST_LAYERS: usize = 1024;
 
-/// Lists the sizes and the number of layers of a configuration that are out of range, one sentence each.
+/// Lists the sizes and the number of layers of a configuration that are out of range, one sentence
+/// each.
 pub(crate) fn out_of_range(sizes: &[(&str, usize)], layers: (&str, usize)) -> Vec<String> {
-    let all = sizes.iter().map(|&(name, value)| (name, value, LARGEST)).chain([(layers.0, layers.1, MOST_LAYERS)]);
+    let all = sizes.iter().map(|&(name, value)| (name, value, LARGEST)).chain([(
+        layers.0,
+        layers.1,
+        MOST_LAYERS,
+    )]);
     let wrong = all.filter(|(_, value, most)| !(1..=*most).contains(value));
-    wrong.map(|(name, value, most)| format!("{name} ({value}) must lie between 1 and {most}")).collect()
+    wrong
+        .map(|(name, value, most)| format!("{name} ({value}) must lie between 1 and {most}"))
+        .collect()
 }
 
 /// Explains why an epsilon is not between 0 and 1; `None` if it is.
 fn not_an_epsilon(name: &str, value: f64) -> Option<String> {
-    (!(value > 0.0 && value < 1.0)).then(|| format!("{name} ({value}) must be a small positive number"))
+    (!(value > 0.0 && value < 1.0))
+        .then(|| format!("{name} ({value}) must be a small positive number"))
 }
 
 /// A model could not be used.

@@ -1,4 +1,5 @@
-//! Tensors in one or several safetensors files, read one at a time: loading takes no more memory than the largest tensor.
+//! Tensors in one or several safetensors files, read one at a time: loading takes no more memory
+//! than the largest tensor.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -74,7 +75,10 @@ impl TensorFiles {
         }
         Err(WeightsError::Io {
             path: directory.join(format!("{stem}.safetensors")),
-            source: std::io::Error::new(std::io::ErrorKind::NotFound, "neither the file nor an index of its shards is there"),
+            source: std::io::Error::new(
+                std::io::ErrorKind::NotFound,
+                "neither the file nor an index of its shards is there",
+            ),
         })
     }
 
@@ -85,8 +89,8 @@ impl TensorFiles {
         }
         let io = |source| WeightsError::Io { path: index.into(), source };
         let text = std::fs::read_to_string(index).map_err(io)?;
-        let Index { weight_map } =
-            serde_json::from_str(&text).map_err(|source| WeightsError::BadIndex { path: index.into(), source })?;
+        let Index { weight_map } = serde_json::from_str(&text)
+            .map_err(|source| WeightsError::BadIndex { path: index.into(), source })?;
         let mut shards: Vec<&String> = weight_map.values().collect();
         shards.sort_unstable();
         shards.dedup();
@@ -114,7 +118,8 @@ impl TensorFiles {
         Ok(Self::open_with_metadata(path)?.0)
     }
 
-    /// Opens one file like [`Self::open_file`], and returns the entry `key` of its metadata if there is one.
+    /// Opens one file like [`Self::open_file`], and returns the entry `key` of its metadata if
+    /// there is one.
     ///
     /// # Errors
     /// As for [`Self::open_file`].
@@ -129,23 +134,31 @@ impl TensorFiles {
         let mut file = File::open(path).map_err(io)?;
         let size = file.metadata().map_err(io)?.len();
         let mut length = [0; 8];
-        file.read_exact(&mut length).map_err(|_| bad(safetensors::SafeTensorError::HeaderTooSmall))?;
+        file.read_exact(&mut length)
+            .map_err(|_| bad(safetensors::SafeTensorError::HeaderTooSmall))?;
         let length = u64::from_le_bytes(length);
         if length > LONGEST_HEADER || length + 8 > size {
             return Err(bad(safetensors::SafeTensorError::HeaderTooLarge));
         }
         let mut header = vec![0; length as usize];
         file.read_exact(&mut header).map_err(io)?;
-        let metadata: Metadata = serde_json::from_slice(&header)
-            .map_err(|error| bad(safetensors::SafeTensorError::InvalidHeaderDeserialization(error)))?;
+        let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| {
+            bad(safetensors::SafeTensorError::InvalidHeaderDeserialization(error))
+        })?;
         let begin = length + 8;
         let file = Arc::new(OpenFile { path: path.to_owned(), file: Mutex::new(file) });
         let mut tensors = BTreeMap::new();
         let mut end = begin;
         for (name, info) in metadata.tensors() {
-            let (from, to) = (begin + info.data_offsets.0 as u64, begin + info.data_offsets.1 as u64);
+            let (from, to) =
+                (begin + info.data_offsets.0 as u64, begin + info.data_offsets.1 as u64);
             end = end.max(to);
-            let stored = Stored { file: file.clone(), dtype: info.dtype, shape: info.shape.clone(), parts: vec![(from, to)] };
+            let stored = Stored {
+                file: file.clone(),
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                parts: vec![(from, to)],
+            };
             tensors.insert(name, stored);
         }
         if end != size {
@@ -159,11 +172,13 @@ impl TensorFiles {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// Memory of all tensors in bytes, where `held_as` maps the stored type to the type in memory; types
-    /// other than F32, F16 and BF16 count nothing.
+    /// Memory of all tensors in bytes, where `held_as` maps the stored type to the type in memory;
+    /// types other than F32, F16 and BF16 count nothing.
     pub(crate) fn bytes_in_memory(&self, held_as: impl Fn(DType) -> DType) -> u64 {
         let bytes = |stored: &Stored| {
-            stored.float().map_or(0, |dtype| (stored.shape.iter().product::<usize>() * held_as(dtype).size()) as u64)
+            stored.float().map_or(0, |dtype| {
+                (stored.shape.iter().product::<usize>() * held_as(dtype).size()) as u64
+            })
         };
         self.tensors.values().map(bytes).sum()
     }
@@ -183,15 +198,17 @@ impl TensorFiles {
         self.tensors.insert(name, stored);
     }
 
-    /// A fingerprint that does not read the tensors whole: the SHA-256 of the names, types, shapes and first
-    /// bytes of all tensors.
+    /// A fingerprint that does not read the tensors whole: the SHA-256 of the names, types, shapes
+    /// and first bytes of all tensors.
     ///
     /// # Errors
     /// If a file cannot be read.
     pub fn digest(&self) -> Result<String, WeightsError> {
         let mut all = String::new();
         for (name, stored) in &self.tensors {
-            let first = stored.first_bytes().map_err(|source| WeightsError::Io { path: stored.file.path.clone(), source })?;
+            let first = stored
+                .first_bytes()
+                .map_err(|source| WeightsError::Io { path: stored.file.path.clone(), source })?;
             all += &format!("{name} {:?} {:?} {}\n", stored.dtype, stored.shape, sha256(&first));
         }
         Ok(sha256(all.as_bytes()))
@@ -207,16 +224,26 @@ impl Stored {
     /// Reads the values in their stored type, row-major.
     ///
     /// # Errors
-    /// If the values cannot be read, are stored in a type other than F32, F16 or BF16, or one is not finite.
+    /// If the values cannot be read, are stored in a type other than F32, F16 or BF16, or one is
+    /// not finite.
     pub fn read(&self, name: &str) -> Result<TensorData, String> {
-        let unknown = || format!("{name} is stored as {:?}, which is not F32, F16 or BF16", self.dtype);
+        let unknown =
+            || format!("{name} is stored as {:?}, which is not F32, F16 or BF16", self.dtype);
         let dtype = self.float().ok_or_else(unknown)?;
-        let bytes = self.bytes().map_err(|error| format!("{name} cannot be read from {}: {error}", self.file.path.display()))?;
+        let bytes = self.bytes().map_err(|error| {
+            format!("{name} cannot be read from {}: {error}", self.file.path.display())
+        })?;
         let data = TensorData::from_bytes(Bytes::from_bytes_vec(bytes), self.shape.clone(), dtype);
         let finite = match dtype {
-            DType::F16 => data.as_slice::<f16>().is_ok_and(|values| values.iter().all(|value| value.is_finite())),
-            DType::BF16 => data.as_slice::<bf16>().is_ok_and(|values| values.iter().all(|value| value.is_finite())),
-            _ => data.as_slice::<f32>().is_ok_and(|values| values.iter().all(|value| value.is_finite())),
+            DType::F16 => data
+                .as_slice::<f16>()
+                .is_ok_and(|values| values.iter().all(|value| value.is_finite())),
+            DType::BF16 => data
+                .as_slice::<bf16>()
+                .is_ok_and(|values| values.iter().all(|value| value.is_finite())),
+            _ => data
+                .as_slice::<f32>()
+                .is_ok_and(|values| values.iter().all(|value| value.is_finite())),
         };
         if finite { Ok(data) } else { Err(format!("{name} holds numbers that are not finite")) }
     }
@@ -266,8 +293,13 @@ impl Stored {
         Self { parts, ..self.clone() }
     }
 
-    /// Changes the shape; leaves the tensor as it is if the new shape has another number of elements.
+    /// Changes the shape; leaves the tensor as it is if the new shape has another number of
+    /// elements.
     pub(crate) fn reshaped(self, shape: Vec<usize>) -> Self {
-        if shape.iter().product::<usize>() == self.shape.iter().product::<usize>() { Self { shape, ..self } } else { self }
+        if shape.iter().product::<usize>() == self.shape.iter().product::<usize>() {
+            Self { shape, ..self }
+        } else {
+            self
+        }
     }
 }

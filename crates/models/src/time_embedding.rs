@@ -13,8 +13,10 @@ use burn::prelude::*;
 /// # Shapes
 /// - `time`: `[B]`, in `[0, 1]`; the result: `[B, 2·half]`
 pub(crate) fn sinusoidal<B: Backend>(time: Tensor<B, 1>, half: usize) -> Tensor<B, 2> {
-    let frequencies: Vec<f32> = (0..half).map(|i| 1000.0 * (-(i as f32) / half as f32 * 10_000_f32.ln()).exp()).collect();
-    let frequencies = Tensor::<B, 1>::from_floats(frequencies.as_slice(), &time.device()).reshape([1, half]);
+    let frequencies: Vec<f32> =
+        (0..half).map(|i| 1000.0 * (-(i as f32) / half as f32 * 10_000_f32.ln()).exp()).collect();
+    let frequencies =
+        Tensor::<B, 1>::from_floats(frequencies.as_slice(), &time.device()).reshape([1, half]);
     let angles = time.reshape([-1, 1]) * frequencies; // [B, half]
     Tensor::cat(vec![angles.clone().cos(), angles.sin()], 1)
 }

@@ -30,7 +30,8 @@ impl Vocabulary {
         self.words.len() + 1
     }
 
-    /// Encodes a prompt as ids, padded to `length`; ignores case, and commas and full stops around words.
+    /// Encodes a prompt as ids, padded to `length`; ignores case, and commas and full stops around
+    /// words.
     ///
     /// # Errors
     /// If a word is unknown, or there are more than `length` words.
@@ -42,7 +43,11 @@ impl Vocabulary {
             .map(|word| self.id(&word).ok_or_else(|| self.unknown(word, text)))
             .collect::<Result<Vec<i32>, _>>()?;
         if ids.len() > length {
-            return Err(VocabularyError::TooLong { text: text.to_owned(), words: ids.len(), length });
+            return Err(VocabularyError::TooLong {
+                text: text.to_owned(),
+                words: ids.len(),
+                length,
+            });
         }
         ids.resize(length, PAD);
         Ok(ids.into())
@@ -93,7 +98,10 @@ mod tests {
 
     #[test]
     fn a_prompt_becomes_padded_ids() {
-        assert_eq!(vocabulary().encode("A red circle.", 5).expect("known words").as_ref(), &[1, 4, 2, 0, 0]);
+        assert_eq!(
+            vocabulary().encode("A red circle.", 5).expect("known words").as_ref(),
+            &[1, 4, 2, 0, 0]
+        );
         assert_eq!(vocabulary().encode("", 2).expect("empty").as_ref(), &[PAD, PAD]);
     }
 

@@ -1,5 +1,5 @@
-//! Weights in safetensors files. Names, shapes and types are checked, all problems are reported together, and
-//! writes are atomic.
+//! Weights in safetensors files. Names, shapes and types are checked, all problems are reported
+//! together, and writes are atomic.
 
 use std::{
     borrow::Cow,
@@ -38,7 +38,8 @@ pub struct WeightsFile {
 impl WeightsFile {
     /// Reads a file and checks that it is safetensors.
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
-        let bytes = read_whole(path, LARGEST_WHOLE).map_err(|source| WeightsError::Io { path: path.into(), source })?;
+        let bytes = read_whole(path, LARGEST_WHOLE)
+            .map_err(|source| WeightsError::Io { path: path.into(), source })?;
         Self::from_bytes(bytes, path)
     }
 
@@ -69,7 +70,10 @@ impl WeightsFile {
     ///
     /// # Errors
     /// If the entry is missing or does not parse.
-    pub fn parsed_metadata<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<T, WeightsError> {
+    pub fn parsed_metadata<T: serde::de::DeserializeOwned>(
+        &self,
+        key: &str,
+    ) -> Result<T, WeightsError> {
         let text = self.metadata(key)?;
         serde_json::from_str(text).map_err(|source| WeightsError::BadMetadata {
             path: self.path.clone(),
@@ -103,8 +107,13 @@ impl WeightsFile {
         let mut tensors = BTreeMap::new();
         for (name, view) in file.tensors() {
             match numbers(&view) {
-                Some(values) => drop(tensors.insert(name, TensorData::new(values, view.shape().to_vec()))),
-                None => problems.push(format!("{name} is stored as {:?}, which is not F32, F16 or BF16", view.dtype())),
+                Some(values) => {
+                    drop(tensors.insert(name, TensorData::new(values, view.shape().to_vec())))
+                }
+                None => problems.push(format!(
+                    "{name} is stored as {:?}, which is not F32, F16 or BF16",
+                    view.dtype()
+                )),
             }
         }
         self.unless_problems(problems)?;
@@ -115,7 +124,10 @@ impl WeightsFile {
     ///
     /// # Errors
     /// Lists every missing, unexpected or misshapen tensor, and every number that is not finite.
-    pub fn load_into<B: Backend, M: Module<B> + ModuleSnapshot<B>>(&self, mut module: M) -> Result<M, WeightsError> {
+    pub fn load_into<B: Backend, M: Module<B> + ModuleSnapshot<B>>(
+        &self,
+        mut module: M,
+    ) -> Result<M, WeightsError> {
         let mut tensors = self.tensors()?;
         let mut problems = Vec::new();
         let mut found = Vec::new();
@@ -126,14 +138,23 @@ impl WeightsFile {
                 continue;
             };
             if data.shape != wanted.shape {
-                problems.push(format!("{name} has shape {:?}, the network needs {:?}", data.shape, wanted.shape));
+                problems.push(format!(
+                    "{name} has shape {:?}, the network needs {:?}",
+                    data.shape, wanted.shape
+                ));
             } else if !data.iter::<f32>().all(f32::is_finite) {
                 problems.push(format!("{name} holds numbers that are not finite"));
             }
             let path = name.split('.').map(str::to_owned).collect();
-            found.push(TensorSnapshot::from_data(data, path, Vec::new(), burn::module::ParamId::new()));
+            found.push(TensorSnapshot::from_data(
+                data,
+                path,
+                Vec::new(),
+                burn::module::ParamId::new(),
+            ));
         }
-        problems.extend(tensors.keys().map(|name| format!("{name} is not a weight of this network")));
+        problems
+            .extend(tensors.keys().map(|name| format!("{name} is not a weight of this network")));
         self.unless_problems(problems)?;
         let result = module.apply(found, None, None, false);
         self.unless_problems(result.errors.iter().map(ToString::to_string).collect())?;
@@ -148,7 +169,8 @@ impl WeightsFile {
     }
 }
 
-/// Atomically writes a module's parameters, under their paths in the module, with one metadata entry.
+/// Atomically writes a module's parameters, under their paths in the module, with one metadata
+/// entry.
 pub fn write_module<B: Backend, M: ModuleSnapshot<B>>(
     module: &M,
     metadata: (&str, String),
@@ -165,7 +187,8 @@ pub fn write_module<B: Backend, M: ModuleSnapshot<B>>(
 
 /// Atomically writes named tensors and one metadata entry to a file.
 ///
-/// There is only one entry, because the format does not fix the order of several, and equal states must give equal bytes.
+/// There is only one entry, because the format does not fix the order of several, and equal states
+/// must give equal bytes.
 pub fn write_tensors(
     tensors: &BTreeMap<String, TensorData>,
     metadata: (&str, String),
@@ -175,15 +198,18 @@ pub fn write_tensors(
     let views = tensors.iter().map(|(name, data)| (name, Encoded { data, stored_as }));
     let metadata = HashMap::from([(metadata.0.to_owned(), metadata.1)]);
     let write = |unfinished: &Path| {
-        safetensors::serialize_to_file(views, Some(metadata), unfinished).map_err(|error| match error {
-            safetensors::SafeTensorError::IoError(error) => error,
-            error => std::io::Error::other(error),
+        safetensors::serialize_to_file(views, Some(metadata), unfinished).map_err(|error| {
+            match error {
+                safetensors::SafeTensorError::IoError(error) => error,
+                error => std::io::Error::other(error),
+            }
         })
     };
     replace_atomically(path, write).map_err(|source| WeightsError::Io { path: path.into(), source })
 }
 
-/// A tensor that is encoded only when it is written, so that one encoded tensor is in memory at a time.
+/// A tensor that is encoded only when it is written, so that one encoded tensor is in memory at a
+/// time.
 struct Encoded<'a> {
     data: &'a TensorData,
     stored_as: StoredAs,
@@ -214,11 +240,13 @@ impl safetensors::View for Encoded<'_> {
 /// Prefix and suffix of the six random characters in the name of a temporary file.
 const UNFINISHED: [&str; 2] = [".tmp", ".tmp"];
 
-/// Whether a name belongs to a temporary file of [`write_atomically`]. A killed process may leave such a file
-/// behind; it is of no use.
+/// Whether a name belongs to a temporary file of [`write_atomically`]. A killed process may leave
+/// such a file behind; it is of no use.
 pub fn is_unfinished(name: &str) -> bool {
     let random = name.strip_prefix(UNFINISHED[0]).and_then(|name| name.strip_suffix(UNFINISHED[1]));
-    random.is_some_and(|random| random.len() == RANDOM && random.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+    random.is_some_and(|random| {
+        random.len() == RANDOM && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
 }
 
 const RANDOM: usize = 6;
@@ -229,8 +257,12 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// Atomically replaces a file with the content that `write` puts into a temporary file.
-pub(crate) fn replace_atomically(path: &Path, write: impl FnOnce(&Path) -> std::io::Result<()>) -> std::io::Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+pub(crate) fn replace_atomically(
+    path: &Path,
+    write: impl FnOnce(&Path) -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let directory =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix(UNFINISHED[0]).rand_bytes(RANDOM).suffix(UNFINISHED[1]);
     #[cfg(unix)]
@@ -253,7 +285,8 @@ const LARGEST_WHOLE: u64 = 16 << 30;
 /// Reads a regular file of at most `most` bytes.
 ///
 /// # Errors
-/// If the file cannot be read, is larger, or is not a regular file but a directory or an endless device.
+/// If the file cannot be read, is larger, or is not a regular file but a directory or an endless
+/// device.
 pub(crate) fn read_whole(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
     let metadata = std::fs::metadata(path)?;
     if metadata.is_dir() {
@@ -273,7 +306,8 @@ pub fn sha256(bytes: &[u8]) -> String {
     hexadecimal(&Sha256::digest(bytes))
 }
 
-/// SHA-256 of named tensors (names, shapes and f32 values) and an accompanying text, in hexadecimal.
+/// SHA-256 of named tensors (names, shapes and f32 values) and an accompanying text, in
+/// hexadecimal.
 pub fn sha256_of_tensors(tensors: &BTreeMap<String, TensorData>, text: &str) -> String {
     let mut hash = Sha256::new();
     for (name, data) in tensors {
@@ -292,7 +326,9 @@ fn encode(data: &TensorData, stored_as: StoredAs) -> Vec<u8> {
     match stored_as {
         StoredAs::F32 => data.iter::<f32>().flat_map(f32::to_le_bytes).collect(),
         StoredAs::F16 => data.iter::<f32>().flat_map(|x| f16::from_f32(x).to_le_bytes()).collect(),
-        StoredAs::Bf16 => data.iter::<f32>().flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect(),
+        StoredAs::Bf16 => {
+            data.iter::<f32>().flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect()
+        }
     }
 }
 

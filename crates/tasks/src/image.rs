@@ -20,6 +20,7 @@ impl Image {
     /// If the image has fewer than three channels or the position lies outside.
     pub fn rgb(&self, row: usize, column: usize) -> [f32; 3] {
         let plane = self.height * self.width;
-        [0, 1, 2].map(|channel| self.pixels[channel * plane + row * self.width + column].clamp(0.0, 1.0))
+        [0, 1, 2]
+            .map(|channel| self.pixels[channel * plane + row * self.width + column].clamp(0.0, 1.0))
     }
 }

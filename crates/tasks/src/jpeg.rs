@@ -1,8 +1,8 @@
 //! The size of an image as a JPEG of quality 95, and a reward for small sizes.
 //!
-//! The bytes are counted, not kept. The reference code calls Pillow, and the file is the one that Pillow
-//! writes by default: baseline, chroma at half the resolution (4:2:0), the tables of the standard's annex K.
-//! Only the cosine transform differs: f32 here, integers in libjpeg-turbo.
+//! The bytes are counted, not kept. The reference code calls Pillow, and the file is the one that
+//! Pillow writes by default: baseline, chroma at half the resolution (4:2:0), the tables of the
+//! standard's annex K. Only the cosine transform differs: f32 here, integers in libjpeg-turbo.
 //!
 //! Source: ITU-T T.81 (1992); sampling and edges as libjpeg-turbo 3.2.
 
@@ -19,8 +19,8 @@ use crate::{
     reward::{Reward, RewardError},
 };
 
-/// Reward for small JPEGs: the size of the image in kB, divided by −500. Dense and easy to raise: smooth
-/// images are small.
+/// Reward for small JPEGs: the size of the image in kB, divided by −500. Dense and easy to raise:
+/// smooth images are small.
 ///
 /// Source: the reward `jpeg_compressibility` of the reference code.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +32,14 @@ impl Reward for JpegCompressibility {
     }
 
     fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
-        let failed = |error: JpegError| RewardError::Failed { reward: self.name(), reason: error.to_string() };
-        images.iter().map(|image| Ok(-jpeg_kilobytes(image).map_err(failed)? as f32 / 500.0)).collect()
+        let failed = |error: JpegError| RewardError::Failed {
+            reward: self.name(),
+            reason: error.to_string(),
+        };
+        images
+            .iter()
+            .map(|image| Ok(-jpeg_kilobytes(image).map_err(failed)? as f32 / 500.0))
+            .collect()
     }
 }
 
@@ -44,7 +50,9 @@ pub enum JpegError {
     #[error("only RGB pictures can be JPEGs, this one has {0} channels")]
     NotRgb(usize),
     /// The image has more rows or columns than a JPEG can have, or none.
-    #[error("a JPEG has 1 to 65535 rows and columns, this picture has {height} rows and {width} columns")]
+    #[error(
+        "a JPEG has 1 to 65535 rows and columns, this picture has {height} rows and {width} columns"
+    )]
     Size {
         /// Rows of pixels.
         height: usize,
@@ -80,7 +88,8 @@ pub fn jpeg_kilobytes(image: &Image) -> Result<f64, JpegError> {
     Ok((AROUND_THE_SCAN + scan.bits.finished()) as f64 / 1000.0)
 }
 
-/// Bytes outside the coefficients: JFIF header 20, quantisation 2 · 69, frame 19, Huffman codes 2 · (33 + 183), scan 14, end 2.
+/// Bytes outside the coefficients: JFIF header 20, quantisation 2 · 69, frame 19, Huffman codes 2 ·
+/// (33 + 183), scan 14, end 2.
 const AROUND_THE_SCAN: usize = 20 + 138 + 19 + 432 + 14 + 2;
 
 /// Rows and columns of a block.
@@ -102,13 +111,21 @@ fn planes(image: &Image) -> [Plane; 3] {
     const CENTRE: i32 = (128 << 16) + ROUND - 1;
     let (height, width) = (image.height, image.width);
     let byte = |value: f32| (value * 255.0).round_ties_even() as i32;
-    let pixels = (0..height).flat_map(|row| (0..width).map(move |column| image.rgb(row, column).map(byte)));
+    let pixels =
+        (0..height).flat_map(|row| (0..width).map(move |column| image.rgb(row, column).map(byte)));
     let pixels: Vec<[i32; 3]> = pixels.collect();
     let plane = |red: i32, green: i32, blue: i32, offset: i32| {
-        let values = pixels.iter().map(|[r, g, b]| (red * r + green * g + blue * b + offset) >> 16).collect();
+        let values = pixels
+            .iter()
+            .map(|[r, g, b]| (red * r + green * g + blue * b + offset) >> 16)
+            .collect();
         Plane { height, width, values }
     };
-    [plane(19_595, 38_470, 7471, ROUND), plane(-11_059, -21_709, 32_768, CENTRE), plane(32_768, -27_439, -5329, CENTRE)]
+    [
+        plane(19_595, 38_470, 7471, ROUND),
+        plane(-11_059, -21_709, 32_768, CENTRE),
+        plane(32_768, -27_439, -5329, CENTRE),
+    ]
 }
 
 impl Plane {
@@ -117,16 +134,20 @@ impl Plane {
         self.values[row.min(self.height - 1) * self.width + column.min(self.width - 1)]
     }
 
-    /// Halves the resolution by means of 2 x 2 values, with columns up to whole blocks; halves are rounded
-    /// down and up in turn, column by column.
+    /// Halves the resolution by means of 2 x 2 values, with columns up to whole blocks; halves are
+    /// rounded down and up in turn, column by column.
     fn halved(&self) -> Self {
-        let (height, width) = (self.height.div_ceil(2), self.width.div_ceil(2).next_multiple_of(SIDE));
+        let (height, width) =
+            (self.height.div_ceil(2), self.width.div_ceil(2).next_multiple_of(SIDE));
         let mean = |row: usize, column: usize| {
-            let sum: i32 =
-                [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(down, right)| self.at(2 * row + down, 2 * column + right)).iter().sum();
+            let sum: i32 = [(0, 0), (0, 1), (1, 0), (1, 1)]
+                .map(|(down, right)| self.at(2 * row + down, 2 * column + right))
+                .iter()
+                .sum();
             (sum + 1 + column as i32 % 2) / 4
         };
-        let values = (0..height).flat_map(|row| (0..width).map(move |column| mean(row, column))).collect();
+        let values =
+            (0..height).flat_map(|row| (0..width).map(move |column| mean(row, column))).collect();
         Self { height, width, values }
     }
 
@@ -134,18 +155,23 @@ impl Plane {
     fn block(&self, row: usize, column: usize) -> Option<Block> {
         let (top, left) = (row * SIDE, column * SIDE);
         let inside = top < self.height && left < self.width;
-        inside.then(|| array::from_fn(|y| array::from_fn(|x| (self.at(top + y, left + x) - 128) as f32)))
+        inside.then(|| {
+            array::from_fn(|y| array::from_fn(|x| (self.at(top + y, left + x) - 128) as f32))
+        })
     }
 }
 
-/// Matrix of the cosine transform, `C[u][x] = c(u) · cos((2x + 1)uπ/16)`, `c(0) = 1`, otherwise √2: √8 times
-/// the orthogonal matrix.
+/// Matrix of the cosine transform, `C[u][x] = c(u) · cos((2x + 1)uπ/16)`, `c(0) = 1`, otherwise √2:
+/// √8 times the orthogonal matrix.
 static COSINES: LazyLock<Block> = LazyLock::new(|| {
     let scale = |u: usize| if u == 0 { 1.0 } else { 2.0_f32.sqrt() };
-    array::from_fn(|u| array::from_fn(|x| scale(u) * ((2 * x + 1) as f32 * u as f32 * PI / 16.0).cos()))
+    array::from_fn(|u| {
+        array::from_fn(|x| scale(u) * ((2 * x + 1) as f32 * u as f32 * PI / 16.0).cos())
+    })
 });
 
-/// Cosine transform in units of 1/8 (annex A.3.3), rounded where libjpeg-turbo rounds: rows to quarters, then columns.
+/// Cosine transform in units of 1/8 (annex A.3.3), rounded where libjpeg-turbo rounds: rows to
+/// quarters, then columns.
 fn transformed(block: &Block) -> Block {
     let cosines = &*COSINES;
     let round = |x: f32| (x + 0.5).floor();
@@ -168,19 +194,23 @@ fn quantised(eighths: f32, step: i32) -> i32 {
 #[derive(Default)]
 struct Scan {
     bits: Bits,
-    /// The mean (DC coefficient) of the last block of each component: means are coded as differences.
+    /// The mean (DC coefficient) of the last block of each component: means are coded as
+    /// differences.
     mean: [i32; 3],
 }
 
 impl Scan {
-    /// Codes a block; a block outside the image has the mean of the last block and no other coefficients.
+    /// Codes a block; a block outside the image has the mean of the last block and no other
+    /// coefficients.
     fn write(&mut self, component: usize, tables: &Tables, block: Option<&Block>) {
         let before = self.mean[component];
         let mut coefficients = [0; SIDE * SIDE];
         coefficients[0] = before;
         if let Some(block) = block {
             let frequencies = transformed(block);
-            coefficients = array::from_fn(|i| quantised(frequencies[ZIGZAG[i] / SIDE][ZIGZAG[i] % SIDE], tables.steps[i].into()));
+            coefficients = array::from_fn(|i| {
+                quantised(frequencies[ZIGZAG[i] / SIDE][ZIGZAG[i] % SIDE], tables.steps[i].into())
+            });
         }
         self.mean[component] = coefficients[0];
         self.number(&tables.means, 0, coefficients[0] - before);
@@ -247,8 +277,18 @@ impl Bits {
 mod tests {
     use super::*;
 
-    fn picture(channels: usize, height: usize, width: usize, value: impl Fn(usize) -> f32) -> Image {
-        Image { channels, height, width, pixels: (0..channels * height * width).map(value).collect() }
+    fn picture(
+        channels: usize,
+        height: usize,
+        width: usize,
+        value: impl Fn(usize) -> f32,
+    ) -> Image {
+        Image {
+            channels,
+            height,
+            width,
+            pixels: (0..channels * height * width).map(value).collect(),
+        }
     }
 
     #[test]
@@ -262,7 +302,8 @@ mod tests {
 
     #[test]
     fn noise_is_larger_than_one_colour() {
-        let size = |value: &dyn Fn(usize) -> f32| jpeg_kilobytes(&picture(3, 24, 24, value)).expect("RGB");
+        let size =
+            |value: &dyn Fn(usize) -> f32| jpeg_kilobytes(&picture(3, 24, 24, value)).expect("RGB");
         assert!(size(&|i| (i * 37 % 101) as f32 / 100.0) > 2.0 * size(&|_| 0.5));
     }
 
@@ -270,9 +311,13 @@ mod tests {
     fn what_cannot_be_a_jpeg_is_refused_by_name() {
         assert_eq!(jpeg_kilobytes(&picture(2, 1, 1, |_| 0.0)), Err(JpegError::NotRgb(2)));
         for (height, width) in [(0, 1), (1, 0), (65_536, 1), (1, 65_536)] {
-            assert_eq!(jpeg_kilobytes(&picture(3, height, width, |_| 0.0)), Err(JpegError::Size { height, width }));
+            assert_eq!(
+                jpeg_kilobytes(&picture(3, height, width, |_| 0.0)),
+                Err(JpegError::Size { height, width })
+            );
         }
-        let refused = JpegCompressibility.score(&[picture(1, 1, 1, |_| 0.0)], &[]).expect_err("grey");
+        let refused =
+            JpegCompressibility.score(&[picture(1, 1, 1, |_| 0.0)], &[]).expect_err("grey");
         assert_eq!(
             refused.to_string(),
             "reward `jpeg_compressibility` failed: only RGB pictures can be JPEGs, this one has 1 channels"
@@ -284,7 +329,8 @@ mod tests {
         let mut constant: Block = [[0.0; SIDE]; SIDE];
         constant[0][0] = 8.0 * 8.0;
         assert_eq!(transformed(&[[1.0; SIDE]; SIDE]), constant);
-        let block: Block = array::from_fn(|y| array::from_fn(|x| ((y * 8 + x) * 37 % 101) as f32 - 50.0));
+        let block: Block =
+            array::from_fn(|y| array::from_fn(|x| ((y * 8 + x) * 37 % 101) as f32 - 50.0));
         let length = |block: &Block| block.iter().flatten().map(|x| x * x).sum::<f32>().sqrt();
         assert!((length(&transformed(&block)) / length(&block) / 8.0 - 1.0).abs() < 1e-3);
     }

@@ -1,4 +1,5 @@
-//! Image statistics that do not depend on the content, to detect a drift from the base model's images.
+//! Image statistics that do not depend on the content, to detect a drift from the base model's
+//! images.
 //!
 //! All statistics are of RGB images with values in `[0, 1]`; values outside are clamped.
 
@@ -37,9 +38,13 @@ const EDGE: f32 = 0.1;
 
 /// The share of pixels at an edge, in `[0, 1]`.
 pub fn edge_density(image: &Image) -> f64 {
-    let at = |row: usize, column: usize| brightness(image.rgb(row.min(image.height - 1), column.min(image.width - 1)));
+    let at = |row: usize, column: usize| {
+        brightness(image.rgb(row.min(image.height - 1), column.min(image.width - 1)))
+    };
     let step = |row: usize, column: usize| {
-        (at(row, column + 1) - at(row, column)).abs().max((at(row + 1, column) - at(row, column)).abs())
+        (at(row, column + 1) - at(row, column))
+            .abs()
+            .max((at(row + 1, column) - at(row, column)).abs())
     };
     mean(places(image).map(|(row, column)| share(step(row, column) > EDGE)))
 }
@@ -47,8 +52,9 @@ pub fn edge_density(image: &Image) -> f64 {
 /// Largest RGB distance from the [`background`] at which a pixel belongs to it.
 const BACKGROUND: f32 = 0.3;
 
-/// High-frequency energy of the background: the mean square difference between a pixel and the mean of its
-/// four neighbours, over all channels of pixels with only background around them. 0 for an image without such pixels.
+/// High-frequency energy of the background: the mean square difference between a pixel and the mean
+/// of its four neighbours, over all channels of pixels with only background around them. 0 for an
+/// image without such pixels.
 ///
 /// ```text
 /// E = mean( (p − (p↑ + p↓ + p← + p→)/4)² )
@@ -59,16 +65,24 @@ pub fn high_frequency(image: &Image) -> f64 {
     let ground = background(image);
     let is_ground = |row: usize, column: usize| {
         let pixel = image.rgb(row, column);
-        (0..3).map(|channel| (pixel[channel] - ground[channel]).powi(2)).sum::<f32>() <= BACKGROUND.powi(2)
+        (0..3).map(|channel| (pixel[channel] - ground[channel]).powi(2)).sum::<f32>()
+            <= BACKGROUND.powi(2)
     };
     let inner = places(image).filter(|&(row, column)| {
         let inside = row > 0 && column > 0 && row + 1 < image.height && column + 1 < image.width;
-        inside && (row - 1..=row + 1).all(|row| (column - 1..=column + 1).all(|column| is_ground(row, column)))
+        inside
+            && (row - 1..=row + 1)
+                .all(|row| (column - 1..=column + 1).all(|column| is_ground(row, column)))
     });
     let energy = |(row, column): (usize, usize)| {
-        let [here, up, down, left, right] =
-            [(row, column), (row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)]
-                .map(|(row, column)| image.rgb(row, column));
+        let [here, up, down, left, right] = [
+            (row, column),
+            (row - 1, column),
+            (row + 1, column),
+            (row, column - 1),
+            (row, column + 1),
+        ]
+        .map(|(row, column)| image.rgb(row, column));
         let detail = |i: usize| here[i] - (up[i] + down[i] + left[i] + right[i]) / 4.0;
         mean((0..3).map(|channel| f64::from(detail(channel).powi(2))))
     };
@@ -144,15 +158,22 @@ mod tests {
             image.pixels[row * 24 + column] = 0.9;
         }
         assert_eq!(high_frequency(&image), 0.0);
-        // 8 pixels to its left, 8 above it, and its own last row and column, whose corner counts once.
-        assert!((edge_density(&image) - 32.0 / 576.0).abs() < 2.0 / 576.0, "{}", edge_density(&image) * 576.0);
+        // 8 pixels to its left, 8 above it, and its own last row and column, whose corner counts
+        // once.
+        assert!(
+            (edge_density(&image) - 32.0 / 576.0).abs() < 2.0 / 576.0,
+            "{}",
+            edge_density(&image) * 576.0
+        );
         assert!((background_brightness(&image) - 0.2).abs() < 1e-6);
     }
 
     #[test]
     fn dark_pixels_are_counted_and_colour_is_saturation() {
         let mut image = plain(0.2);
-        (0..144).for_each(|index| [0, 576, 1152].into_iter().for_each(|plane| image.pixels[plane + index] = 0.01));
+        (0..144).for_each(|index| {
+            [0, 576, 1152].into_iter().for_each(|plane| image.pixels[plane + index] = 0.01)
+        });
         assert_eq!(dark_pixels(&image), 0.25);
         let mut red = plain(0.0);
         red.pixels[..576].fill(0.8);

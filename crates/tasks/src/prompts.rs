@@ -26,7 +26,11 @@ impl Prompt {
 
 impl From<Metadata> for Prompt {
     fn from(metadata: Metadata) -> Self {
-        Self { text: metadata.prompt.clone(), tag: metadata.tag.name().to_owned(), metadata: Some(metadata) }
+        Self {
+            text: metadata.prompt.clone(),
+            tag: metadata.tag.name().to_owned(),
+            metadata: Some(metadata),
+        }
     }
 }
 
@@ -40,18 +44,24 @@ pub struct PromptSet {
 }
 
 impl PromptSet {
-    /// Reads a prompt file: GenEval metadata if its name ends in `.jsonl`, otherwise one prompt per line;
-    /// empty lines are skipped.
+    /// Reads a prompt file: GenEval metadata if its name ends in `.jsonl`, otherwise one prompt per
+    /// line; empty lines are skipped.
     ///
     /// # Errors
-    /// If the file cannot be read, has no prompt, or has malformed lines; all malformed lines are reported together.
+    /// If the file cannot be read, has no prompt, or has malformed lines; all malformed lines are
+    /// reported together.
     pub fn read(path: &Path) -> Result<Self, PromptError> {
         Self::read_lines(path, |line| serde_json::from_str::<Metadata>(line).map(Prompt::from))
     }
 
-    fn read_lines(path: &Path, of_json: fn(&str) -> serde_json::Result<Prompt>) -> Result<Self, PromptError> {
-        let text = text_file::read(path).map_err(|source| PromptError::Io { path: path.into(), source })?;
-        let jsonl = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl"));
+    fn read_lines(
+        path: &Path,
+        of_json: fn(&str) -> serde_json::Result<Prompt>,
+    ) -> Result<Self, PromptError> {
+        let text = text_file::read(path)
+            .map_err(|source| PromptError::Io { path: path.into(), source })?;
+        let jsonl =
+            path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl"));
         let mut prompts = Vec::new();
         let mut problems = Vec::new();
         for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -65,20 +75,26 @@ impl PromptSet {
             }
         }
         if !problems.is_empty() {
-            return Err(PromptError::BadLines { path: path.into(), problems: problems.join("\n  - ") });
+            return Err(PromptError::BadLines {
+                path: path.into(),
+                problems: problems.join("\n  - "),
+            });
         }
         if prompts.is_empty() {
             return Err(PromptError::Empty { path: path.into() });
         }
-        let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        let name =
+            path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
         Ok(Self { name, prompts })
     }
 
-    /// Reads only texts and kinds of prompt: one prompt per line, or GenEval metadata (`.jsonl`), of which
-    /// only `prompt` and `tag` are used. Without the other metadata, images cannot be verified.
+    /// Reads only texts and kinds of prompt: one prompt per line, or GenEval metadata (`.jsonl`),
+    /// of which only `prompt` and `tag` are used. Without the other metadata, images cannot be
+    /// verified.
     ///
     /// # Errors
-    /// If the file cannot be read, has no prompt, or has malformed lines; all malformed lines are reported together.
+    /// If the file cannot be read, has no prompt, or has malformed lines; all malformed lines are
+    /// reported together.
     pub fn read_texts(path: &Path) -> Result<Self, PromptError> {
         #[derive(serde::Deserialize)]
         struct Line {
@@ -86,14 +102,20 @@ impl PromptSet {
             tag: String,
         }
         Self::read_lines(path, |line| {
-            serde_json::from_str(line).map(|Line { prompt, tag }| Prompt { text: prompt, tag, metadata: None })
+            serde_json::from_str(line).map(|Line { prompt, tag }| Prompt {
+                text: prompt,
+                tag,
+                metadata: None,
+            })
         })
     }
 
     /// Formats the set as a GenEval metadata file; prompts without metadata are left out.
     pub fn to_jsonl(&self) -> String {
         let lines = self.prompts.iter().filter_map(|prompt| prompt.metadata.as_ref());
-        lines.map(|metadata| serde_json::to_string(metadata).expect("metadata is plain data") + "\n").collect()
+        lines
+            .map(|metadata| serde_json::to_string(metadata).expect("metadata is plain data") + "\n")
+            .collect()
     }
 }
 

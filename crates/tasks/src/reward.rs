@@ -42,10 +42,20 @@ impl WeightedReward {
         let mut parts = Vec::with_capacity(self.parts.len());
         for (weight, reward) in &self.parts {
             let scores = reward.score(images, prompts)?;
-            assert_eq!(scores.len(), images.len(), "{} must give one number per picture", reward.name());
+            assert_eq!(
+                scores.len(),
+                images.len(),
+                "{} must give one number per picture",
+                reward.name()
+            );
             if let Some(index) = scores.iter().position(|score| !score.is_finite()) {
                 let prompt = prompts[index].text.clone();
-                return Err(RewardError::NotFinite { reward: reward.name(), index, prompt, value: scores[index] });
+                return Err(RewardError::NotFinite {
+                    reward: reward.name(),
+                    index,
+                    prompt,
+                    value: scores[index],
+                });
             }
             for (sum, score) in total.iter_mut().zip(&scores) {
                 *sum += weight * score;
@@ -56,7 +66,8 @@ impl WeightedReward {
     }
 }
 
-/// Darkness of an image: `1 − 2·mean`, in `[−1, 1]`. Dense and easy: a trainer that cannot raise it is broken.
+/// Darkness of an image: `1 − 2·mean`, in `[−1, 1]`. Dense and easy: a trainer that cannot raise it
+/// is broken.
 #[derive(Clone, Copy, Debug)]
 pub struct Darkness;
 
@@ -75,7 +86,9 @@ impl Reward for Darkness {
 #[derive(Debug, Error, PartialEq)]
 pub enum RewardError {
     /// A verifier got a prompt without metadata.
-    #[error("reward `{reward}` cannot judge \"{prompt}\": the prompt has no metadata; use a GenEval .jsonl prompt file")]
+    #[error(
+        "reward `{reward}` cannot judge \"{prompt}\": the prompt has no metadata; use a GenEval .jsonl prompt file"
+    )]
     NoMetadata {
         /// The reward.
         reward: &'static str,

@@ -1,6 +1,7 @@
 //! Compositional generation with a verifier: a small version of GenEval (arXiv 2310.11513).
 //!
-//! Prompts ask for coloured shapes, their number and their positions; an image is judged from its pixels alone.
+//! Prompts ask for coloured shapes, their number and their positions; an image is judged from its
+//! pixels alone.
 
 mod detect;
 mod facts;
@@ -81,7 +82,8 @@ pub enum Color {
 
 impl Color {
     /// All colours.
-    pub const ALL: [Self; 6] = [Self::Red, Self::Green, Self::Blue, Self::Yellow, Self::Magenta, Self::Cyan];
+    pub const ALL: [Self; 6] =
+        [Self::Red, Self::Green, Self::Blue, Self::Yellow, Self::Magenta, Self::Cyan];
 
     /// The English adjective.
     pub fn word(self) -> &'static str {

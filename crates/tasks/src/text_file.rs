@@ -20,7 +20,9 @@ pub fn read(path: &Path) -> Result<String> {
         return Err(Error::other(format!("it is larger than {} MiB", MOST >> 20)));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
-        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|byte| *byte == b'\n').count();
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()]
+            .split(|byte| *byte == b'\n')
+            .count();
         Error::new(ErrorKind::InvalidData, format!("line {line} is not UTF-8"))
     })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
@@ -32,7 +34,11 @@ mod tests {
     use super::*;
 
     fn read_of(bytes: &[u8]) -> Result<String> {
-        let path = std::env::temp_dir().join(format!("flow-grpo-text-{}-{}", std::process::id(), bytes.len()));
+        let path = std::env::temp_dir().join(format!(
+            "flow-grpo-text-{}-{}",
+            std::process::id(),
+            bytes.len()
+        ));
         std::fs::write(&path, bytes).expect("written");
         let text = read(&path);
         std::fs::remove_file(&path).expect("removed");
@@ -53,12 +59,22 @@ mod tests {
 
     #[test]
     fn what_is_no_text_says_where() {
-        assert!(read_of(b"one\ntwo\n\xff\n").expect_err("not UTF-8").to_string().contains("line 3 is not UTF-8"));
+        assert!(
+            read_of(b"one\ntwo\n\xff\n")
+                .expect_err("not UTF-8")
+                .to_string()
+                .contains("line 3 is not UTF-8")
+        );
     }
 
     #[cfg(unix)]
     #[test]
     fn a_file_without_an_end_is_refused() {
-        assert!(read(Path::new("/dev/zero")).expect_err("endless").to_string().contains("larger than 256 MiB"));
+        assert!(
+            read(Path::new("/dev/zero"))
+                .expect_err("endless")
+                .to_string()
+                .contains("larger than 256 MiB")
+        );
     }
 }

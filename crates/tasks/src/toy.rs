@@ -1,4 +1,5 @@
-//! A toy task in the plane, for tests and for teaching: points in eight clusters, and a reward for one of them.
+//! A toy task in the plane, for tests and for teaching: points in eight clusters, and a reward for
+//! one of them.
 //!
 //! A point is an image of one pixel with two channels.
 
@@ -38,7 +39,10 @@ pub fn sample(rng: &mut impl Rng) -> Image {
 
 /// The one prompt of the task.
 pub fn prompts() -> PromptSet {
-    PromptSet { name: "toy".to_owned(), prompts: vec![Prompt { tag: "toy".to_owned(), ..Prompt::plain("a point") }] }
+    PromptSet {
+        name: "toy".to_owned(),
+        prompts: vec![Prompt { tag: "toy".to_owned(), ..Prompt::plain("a point") }],
+    }
 }
 
 /// Reward `exp(−d²/(2·0.5²))`, where `d` is the distance from the first cluster; in `(0, 1]`.
@@ -53,6 +57,9 @@ impl Reward for FirstMode {
     fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
         let [x, y] = center(0);
         let squared = |image: &Image| (image.pixels[0] - x).powi(2) + (image.pixels[1] - y).powi(2);
-        Ok(images.iter().map(|image| (-squared(image) / (2.0 * REWARD_WIDTH.powi(2))).exp()).collect())
+        Ok(images
+            .iter()
+            .map(|image| (-squared(image) / (2.0 * REWARD_WIDTH.powi(2))).exp())
+            .collect())
     }
 }

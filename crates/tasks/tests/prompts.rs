@@ -10,7 +10,11 @@ use tasks::{
 const HELD_OUT: [Split; 3] = [Split::Validation, Split::Test, Split::Unseen];
 
 fn metadata(split: Split) -> Vec<Metadata> {
-    shapes::prompts(split).prompts.into_iter().map(|prompt| prompt.metadata.expect("metadata")).collect()
+    shapes::prompts(split)
+        .prompts
+        .into_iter()
+        .map(|prompt| prompt.metadata.expect("metadata"))
+        .collect()
 }
 
 fn texts(split: Split) -> HashSet<String> {
@@ -52,7 +56,8 @@ fn a_kind_is_held_out_or_said_to_be_trained_on() {
 
 #[test]
 fn a_scene_does_not_depend_on_words_and_order() {
-    let all: Vec<Metadata> = [Split::Train, Split::Validation, Split::Test].into_iter().flat_map(metadata).collect();
+    let all: Vec<Metadata> =
+        [Split::Train, Split::Validation, Split::Test].into_iter().flat_map(metadata).collect();
     let scene = |text: &str| {
         let prompt = all.iter().find(|metadata| metadata.prompt == format!("a photo of {text}"));
         prompt.unwrap_or_else(|| panic!("no prompt asks for {text}")).scene()
@@ -80,22 +85,25 @@ fn a_scene_does_not_depend_on_words_and_order() {
 #[test]
 fn neither_training_nor_a_caption_mentions_an_unseen_pair() {
     let mentions = |metadata: &Metadata| {
-        metadata
-            .include
-            .iter()
-            .any(|entry| UNSEEN.iter().any(|(shape, color)| entry.class == *shape && entry.color == Some(*color)))
+        metadata.include.iter().any(|entry| {
+            UNSEEN.iter().any(|(shape, color)| entry.class == *shape && entry.color == Some(*color))
+        })
     };
     let captions = [shapes::captions(), shapes::detailed()].into_iter().flat_map(|set| set.prompts);
     let captions = captions.filter_map(|prompt| prompt.metadata);
-    assert!(metadata(Split::Train).into_iter().chain(captions).all(|metadata| !mentions(&metadata)));
+    assert!(
+        metadata(Split::Train).into_iter().chain(captions).all(|metadata| !mentions(&metadata))
+    );
     assert!(metadata(Split::Unseen).iter().all(mentions));
 }
 
 #[test]
 fn the_vocabulary_is_every_word_and_no_other() {
     let words: HashSet<String> = shapes::vocabulary().into_iter().collect();
-    let all = [Split::Train, Split::Validation, Split::Test, Split::Unseen].into_iter().flat_map(texts);
-    let used: HashSet<String> = all.flat_map(|text| text.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect();
+    let all =
+        [Split::Train, Split::Validation, Split::Test, Split::Unseen].into_iter().flat_map(texts);
+    let used: HashSet<String> =
+        all.flat_map(|text| text.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect();
     assert_eq!(words, used);
 }
 
@@ -120,10 +128,23 @@ fn every_bad_line_is_named() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("prompts.jsonl");
     let good = r#"{"tag":"colors","include":[{"class":"circle","count":1,"color":"red"}],"prompt":"a red circle"}"#;
-    std::fs::write(&path, format!("{good}\n{}\n\n{}\n", good.replace("circle", "dog"), good.replace("count", "number")))
-        .expect("written");
+    std::fs::write(
+        &path,
+        format!(
+            "{good}\n{}\n\n{}\n",
+            good.replace("circle", "dog"),
+            good.replace("count", "number")
+        ),
+    )
+    .expect("written");
     let text = PromptSet::read(&path).expect_err("two bad lines").to_string();
-    assert!(text.contains("line 2") && text.contains("`dog`") && text.contains("line 4") && text.contains("`number`"), "{text}");
+    assert!(
+        text.contains("line 2")
+            && text.contains("`dog`")
+            && text.contains("line 4")
+            && text.contains("`number`"),
+        "{text}"
+    );
     assert!(!text.contains("line 1:") && !text.contains("line 3"), "{text}");
     std::fs::write(&path, "\n\n").expect("written");
     assert!(PromptSet::read(&path).expect_err("empty").to_string().contains("holds no prompt"));
@@ -135,5 +156,8 @@ fn a_text_file_is_one_prompt_a_line() {
     let path = directory.path().join("prompts.txt");
     std::fs::write(&path, "a cat\n\n  a dog  \n").expect("written");
     let set = PromptSet::read(&path).expect("two prompts");
-    assert_eq!(set.prompts.iter().map(|prompt| prompt.text.as_str()).collect::<Vec<_>>(), ["a cat", "a dog"]);
+    assert_eq!(
+        set.prompts.iter().map(|prompt| prompt.text.as_str()).collect::<Vec<_>>(),
+        ["a cat", "a dog"]
+    );
 }

@@ -20,9 +20,16 @@ fn metadata(count: usize) -> Vec<Metadata> {
 }
 
 /// The share of `count` images that the verifier accepts, each made from metadata by `make`.
-fn accepted(count: usize, seed: u64, mut make: impl FnMut(&Metadata, &mut ChaCha8Rng) -> Image) -> f64 {
+fn accepted(
+    count: usize,
+    seed: u64,
+    mut make: impl FnMut(&Metadata, &mut ChaCha8Rng) -> Image,
+) -> f64 {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let right = metadata(count).iter().filter(|metadata| shapes::verify(&make(metadata, &mut rng), metadata).strict()).count();
+    let right = metadata(count)
+        .iter()
+        .filter(|metadata| shapes::verify(&make(metadata, &mut rng), metadata).strict())
+        .count();
     right as f64 / count as f64
 }
 
@@ -62,9 +69,13 @@ fn a_scene_of_a_similar_prompt_is_refused() {
 
 #[test]
 fn blank_pictures_and_noise_are_refused() {
-    let blank = |level: f32| Image { channels: 3, height: 24, width: 24, pixels: vec![level; 3 * 576] };
+    let blank =
+        |level: f32| Image { channels: 3, height: 24, width: 24, pixels: vec![level; 3 * 576] };
     assert_eq!(accepted(600, 4, |_, rng| blank(rng.random())), 0.0);
-    let noise = |rng: &mut ChaCha8Rng| Image { pixels: (0..3 * 576).map(|_| rng.random()).collect(), ..blank(0.0) };
+    let noise = |rng: &mut ChaCha8Rng| Image {
+        pixels: (0..3 * 576).map(|_| rng.random()).collect(),
+        ..blank(0.0)
+    };
     assert_eq!(accepted(600, 5, |_, rng| noise(rng)), 0.0);
     assert_eq!(accepted(60, 6, |_, _| blank(f32::NAN)), 0.0);
 }
@@ -81,9 +92,11 @@ fn shapes_with_parts_missing_are_refused() {
     let share = accepted(2_000, 7, |metadata, rng| {
         let scene = Scene::sample(metadata, 24, rng);
         let mut image = shapes::render(&scene, 24);
-        // A bar of background, a quarter of the object wide, through the middle of the first object.
+        // A bar of background, a quarter of the object wide, through the middle of the first
+        // object.
         let object = scene.objects[0];
-        let (first, last) = (object.center.0 - object.size / 8.0, object.center.0 + object.size / 8.0);
+        let (first, last) =
+            (object.center.0 - object.size / 8.0, object.center.0 + object.size / 8.0);
         for column in (first * 24.0).floor() as usize..=(last * 24.0).floor() as usize {
             for row in ((object.center.1 - object.size / 2.0) * 24.0) as usize
                 ..=(((object.center.1 + object.size / 2.0) * 24.0) as usize).min(23)
@@ -119,26 +132,33 @@ fn pictures_in_shuffled_pieces_are_refused() {
 /// Paints a pixel of an image.
 fn paint(image: &mut Image, row: usize, column: usize, color: [f32; 3]) {
     let (plane, place) = (image.height * image.width, row * image.width + column);
-    color.into_iter().enumerate().for_each(|(channel, value)| image.pixels[channel * plane + place] = value);
+    color
+        .into_iter()
+        .enumerate()
+        .for_each(|(channel, value)| image.pixels[channel * plane + place] = value);
 }
 
 /// The pixels more than two away from every pixel that a scene's objects cover.
 fn free_places(scene: &Scene, side: usize) -> Vec<(usize, usize)> {
-    let covered: Vec<Vec<f32>> = scene.objects.iter().map(|object| shapes::coverage(object, side)).collect();
+    let covered: Vec<Vec<f32>> =
+        scene.objects.iter().map(|object| shapes::coverage(object, side)).collect();
     let near = |row: usize, column: usize| {
         (row.saturating_sub(2)..=(row + 2).min(side - 1)).any(|row| {
             (column.saturating_sub(2)..=(column + 2).min(side - 1))
                 .any(|column| covered.iter().any(|shares| shares[row * side + column] > 0.0))
         })
     };
-    (0..side).flat_map(|row| (0..side).map(move |column| (row, column))).filter(|&(row, column)| !near(row, column)).collect()
+    (0..side)
+        .flat_map(|row| (0..side).map(move |column| (row, column)))
+        .filter(|&(row, column)| !near(row, column))
+        .collect()
 }
 
 #[test]
 fn specks_are_refused() {
     for side in [24, 64] {
-        // Single pixels far enough apart to be separate blobs; then dots of 3 x 3, each too small to count as
-        // a blob at 64 pixels.
+        // Single pixels far enough apart to be separate blobs; then dots of 3 x 3, each too small
+        // to count as a blob at 64 pixels.
         for (dot, share_of_places) in [(1, 1.0), (1, 0.4), (3, 1.0)] {
             if dot == 3 && side == 24 {
                 continue; // At 24 pixels, nine pixels are a blob.
@@ -148,7 +168,9 @@ fn specks_are_refused() {
                 let mut image = shapes::render(&scene, side);
                 let grid = dot + 1;
                 for (row, column) in free_places(&scene, side) {
-                    let drawn = (row / grid + column / grid) % 2 == 0 && row % grid < dot && column % grid < dot;
+                    let drawn = (row / grid + column / grid) % 2 == 0
+                        && row % grid < dot
+                        && column % grid < dot;
                     if drawn && rng.random_bool(share_of_places) {
                         paint(&mut image, row, column, [0.9, 0.95, 0.9]);
                     }
@@ -168,7 +190,9 @@ fn pale_specks_are_refused() {
         let share = accepted(300, 12, |metadata, rng| {
             let scene = Scene::sample(metadata, side, rng);
             let mut image = shapes::render(&scene, side);
-            let apart = free_places(&scene, side).into_iter().filter(|(row, column)| row % 2 == 0 && column % 2 == 0);
+            let apart = free_places(&scene, side)
+                .into_iter()
+                .filter(|(row, column)| row % 2 == 0 && column % 2 == 0);
             // 0.35 from the background in RGB.
             for (row, column) in apart.take(specks) {
                 paint(&mut image, row, column, [scene.background + 0.2; 3]);
@@ -190,8 +214,9 @@ fn a_faint_second_object_is_refused() {
                 let free = free_places(&scene, side);
                 let (row, column) = free[rng.random_range(0..free.len())];
                 let size = side / 4;
-                for (row, column) in
-                    free.into_iter().filter(|place| place.0.abs_diff(row) < size && place.1.abs_diff(column) < size)
+                for (row, column) in free
+                    .into_iter()
+                    .filter(|place| place.0.abs_diff(row) < size && place.1.abs_diff(column) < size)
                 {
                     paint(&mut image, row, column, [scene.background + contrast; 3]);
                 }

@@ -6,7 +6,8 @@ use crate::field::VelocityField;
 
 /// The exact flow of data `x_0 ~ N(m, C)` with `C = Q·diag(λ)·Qᵀ`.
 ///
-/// Marginals: `x_t ~ N((1 − t)·m, S_t)` with `S_t = (1 − t)²·C + t²·I`, which has the eigenvectors of `C`.
+/// Marginals: `x_t ~ N((1 − t)·m, S_t)` with `S_t = (1 − t)²·C + t²·I`, which has the eigenvectors
+/// of `C`.
 #[derive(Clone, Debug)]
 pub struct GaussianField<B: Backend> {
     mean: Tensor<B, 2>,
@@ -18,13 +19,18 @@ impl<B: Backend> GaussianField<B> {
     /// Creates the field of a Gaussian over `d` elements.
     ///
     /// # Shapes
-    /// - `mean`: `[d]`; `basis` (`Q`, orthonormal columns): `[d, d]`; `eigenvalues` (`λ`): `d` numbers ≥ 0
+    /// - `mean`: `[d]`; `basis` (`Q`, orthonormal columns): `[d, d]`; `eigenvalues` (`λ`): `d`
+    ///   numbers ≥ 0
     ///
     /// # Panics
     /// If the sizes differ.
     pub fn new(mean: Tensor<B, 1>, basis: Tensor<B, 2>, eigenvalues: Vec<f64>) -> Self {
         let d = eigenvalues.len();
-        assert_eq!((mean.dims(), basis.dims()), ([d], [d, d]), "mean, basis and eigenvalues differ in size");
+        assert_eq!(
+            (mean.dims(), basis.dims()),
+            ([d], [d, d]),
+            "mean, basis and eigenvalues differ in size"
+        );
         Self { mean: mean.reshape([1, d]), basis, eigenvalues }
     }
 
@@ -62,14 +68,17 @@ impl<B: Backend> GaussianField<B> {
     /// The velocity `−m + (t·I − (1 − t)·C)·S_t⁻¹·(x − (1 − t)·m)`, with every row at the time `t`.
     fn velocity_at(&self, latent: Tensor<B, 4>, t: f64) -> Tensor<B, 4> {
         let shape = latent.dims();
-        let gain = self.spectral(|eigenvalue| (t - (1.0 - t) * eigenvalue) / marginal_variance(eigenvalue, t));
+        let gain = self
+            .spectral(|eigenvalue| (t - (1.0 - t) * eigenvalue) / marginal_variance(eigenvalue, t));
         ((flatten(latent) - self.marginal_mean(t)).matmul(gain) - self.mean.clone()).reshape(shape)
     }
 
     /// The matrix `Q·diag(f(λ))·Qᵀ`, `[d, d]`.
     fn spectral(&self, f: impl Fn(f64) -> f64) -> Tensor<B, 2> {
-        let values: Vec<f32> = self.eigenvalues.iter().map(|&eigenvalue| f(eigenvalue) as f32).collect();
-        let diagonal = Tensor::<B, 1>::from_floats(values.as_slice(), &self.basis.device()).reshape([1, -1]);
+        let values: Vec<f32> =
+            self.eigenvalues.iter().map(|&eigenvalue| f(eigenvalue) as f32).collect();
+        let diagonal =
+            Tensor::<B, 1>::from_floats(values.as_slice(), &self.basis.device()).reshape([1, -1]);
         (self.basis.clone() * diagonal).matmul(self.basis.clone().transpose())
     }
 }
@@ -79,7 +88,12 @@ impl<B: Backend> VelocityField<B> for GaussianField<B> {
 
     /// # Panics
     /// If the rows are not all at the same time.
-    fn velocity(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, _conditions: &[()]) -> Tensor<B, 4> {
+    fn velocity(
+        &self,
+        latent: Tensor<B, 4>,
+        time: Tensor<B, 1>,
+        _conditions: &[()],
+    ) -> Tensor<B, 4> {
         self.velocity_at(latent, common_time(time))
     }
 }
@@ -97,6 +111,9 @@ pub(super) fn flatten<B: Backend>(latent: Tensor<B, 4>) -> Tensor<B, 2> {
 /// The common time of all rows.
 pub(super) fn common_time<B: Backend>(time: Tensor<B, 1>) -> f64 {
     let times: Vec<f64> = time.into_data().iter::<f64>().collect();
-    assert!(times.windows(2).all(|pair| pair[0] == pair[1]), "an analytic field needs all rows at one time");
+    assert!(
+        times.windows(2).all(|pair| pair[0] == pair[1]),
+        "an analytic field needs all rows at one time"
+    );
     times[0]
 }

@@ -18,7 +18,8 @@ pub struct Component {
 
 /// The exact flow of data from a mixture `Σ_k w_k·N(m_k, s_k²·I)`.
 ///
-/// Marginals are mixtures too: component `k` has mean `(1 − t)·m_k` and variance `(1 − t)²·s_k² + t²`.
+/// Marginals are mixtures too: component `k` has mean `(1 − t)·m_k` and variance `(1 − t)²·s_k² +
+/// t²`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MixtureField {
     components: Vec<Component>,
@@ -31,7 +32,10 @@ impl MixtureField {
     /// If there is no component or the means differ in size.
     pub fn new(components: Vec<Component>) -> Self {
         assert!(!components.is_empty(), "a mixture needs a component");
-        assert!(components.windows(2).all(|pair| pair[0].mean.len() == pair[1].mean.len()), "the means differ in size");
+        assert!(
+            components.windows(2).all(|pair| pair[0].mean.len() == pair[1].mean.len()),
+            "the means differ in size"
+        );
         Self { components }
     }
 
@@ -42,11 +46,13 @@ impl MixtureField {
 
     /// The exact score `Σ_k r_k(x)·((1 − t)·m_k − x) / var_k`, `[B, C, H, W]`.
     pub fn score<B: Backend>(&self, latent: Tensor<B, 4>, t: f64) -> Tensor<B, 4> {
-        self.weighted(latent, t, |component, offset| offset * (-1.0 / marginal_variance(component, t)))
+        self.weighted(latent, t, |component, offset| {
+            offset * (-1.0 / marginal_variance(component, t))
+        })
     }
 
-    /// The velocity `Σ_k r_k(x)·[−m_k + (t − (1 − t)·s_k²)/var_k · (x − (1 − t)·m_k)]`, with every row at
-    /// the time `t`.
+    /// The velocity `Σ_k r_k(x)·[−m_k + (t − (1 − t)·s_k²)/var_k · (x − (1 − t)·m_k)]`, with every
+    /// row at the time `t`.
     fn velocity_at<B: Backend>(&self, latent: Tensor<B, 4>, t: f64) -> Tensor<B, 4> {
         self.weighted(latent, t, |component, offset| {
             let gain = (t - (1.0 - t) * component.std.powi(2)) / marginal_variance(component, t);
@@ -55,7 +61,8 @@ impl MixtureField {
         })
     }
 
-    /// The sum `Σ_k r_k(x)·f(k, x − (1 − t)·m_k)` with the responsibilities `r_k` of the marginal at `t`.
+    /// The sum `Σ_k r_k(x)·f(k, x − (1 − t)·m_k)` with the responsibilities `r_k` of the marginal
+    /// at `t`.
     fn weighted<B: Backend>(
         &self,
         latent: Tensor<B, 4>,
@@ -64,13 +71,23 @@ impl MixtureField {
     ) -> Tensor<B, 4> {
         let shape = latent.dims();
         let flat = flatten(latent);
-        let offsets: Vec<Tensor<B, 2>> =
-            self.components.iter().map(|c| flat.clone() - row(&c.mean, &flat.device()) * (1.0 - t)).collect();
-        let logits: Vec<Tensor<B, 2>> = self.components.iter().zip(&offsets).map(|(c, o)| log_density(c, o.clone(), t)).collect();
+        let offsets: Vec<Tensor<B, 2>> = self
+            .components
+            .iter()
+            .map(|c| flat.clone() - row(&c.mean, &flat.device()) * (1.0 - t))
+            .collect();
+        let logits: Vec<Tensor<B, 2>> = self
+            .components
+            .iter()
+            .zip(&offsets)
+            .map(|(c, o)| log_density(c, o.clone(), t))
+            .collect();
         let responsibilities = activation::softmax(Tensor::cat(logits, 1), 1); // [B, K]
         let terms = self.components.iter().zip(offsets).enumerate();
         terms
-            .map(|(k, (component, offset))| f(component, offset) * responsibilities.clone().narrow(1, k, 1))
+            .map(|(k, (component, offset))| {
+                f(component, offset) * responsibilities.clone().narrow(1, k, 1)
+            })
             .reduce(|sum, term| sum + term)
             .expect("a mixture has a component")
             .reshape(shape)
@@ -82,7 +99,12 @@ impl<B: Backend> VelocityField<B> for MixtureField {
 
     /// # Panics
     /// If the rows are not all at the same time.
-    fn velocity(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, _conditions: &[()]) -> Tensor<B, 4> {
+    fn velocity(
+        &self,
+        latent: Tensor<B, 4>,
+        time: Tensor<B, 1>,
+        _conditions: &[()],
+    ) -> Tensor<B, 4> {
         self.velocity_at(latent, common_time(time))
     }
 }
@@ -96,7 +118,8 @@ fn marginal_variance(component: &Component, t: f64) -> f64 {
 fn log_density<B: Backend>(component: &Component, offset: Tensor<B, 2>, t: f64) -> Tensor<B, 2> {
     let variance = marginal_variance(component, t);
     let d = component.mean.len() as f64;
-    offset.powi_scalar(2).sum_dim(1) * (-0.5 / variance) + (component.weight.ln() - 0.5 * d * variance.ln())
+    offset.powi_scalar(2).sum_dim(1) * (-0.5 / variance)
+        + (component.weight.ln() - 0.5 * d * variance.ln())
 }
 
 fn row<B: Backend>(values: &[f32], device: &B::Device) -> Tensor<B, 2> {

@@ -14,11 +14,11 @@ use crate::time_grid::Step;
 /// std  = t'·|sin(η·π/2)|
 /// ```
 ///
-/// Source: arXiv 2509.05952. The noise of `x'` has the variance `t'²`, as at every point of the flow; an
-/// Euler-Maruyama step leaves visibly more. But `std` does not shrink with the step, so this is no
-/// discretisation of an SDE: `x̂_0` and `x̂_1` are means, and `x'` lacks the part of the spread of `x_0` and
-/// `x_1` that they lack. At η = 1 all noise is new; beyond 1 the share decreases again. The last step,
-/// to t' = 0, draws none.
+/// Source: arXiv 2509.05952. The noise of `x'` has the variance `t'²`, as at every point of the
+/// flow; an Euler-Maruyama step leaves visibly more. But `std` does not shrink with the step, so
+/// this is no discretisation of an SDE: `x̂_0` and `x̂_1` are means, and `x'` lacks the part of the
+/// spread of `x_0` and `x_1` that they lack. At η = 1 all noise is new; beyond 1 the share
+/// decreases again. The last step, to t' = 0, draws none.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FlowCps {
@@ -31,6 +31,10 @@ impl Rule for FlowCps {
         let (t, next) = (step.from, step.to);
         let (sin, cos) = (self.noise_level.get() * FRAC_PI_2).sin_cos();
         let kept = next * cos.abs(); // of x̂_1
-        Affine { latent: 1.0 - next + kept, velocity: kept * (1.0 - t) - (1.0 - next) * t, std: next * sin.abs() }
+        Affine {
+            latent: 1.0 - next + kept,
+            velocity: kept * (1.0 - t) - (1.0 - next) * t,
+            std: next * sin.abs(),
+        }
     }
 }

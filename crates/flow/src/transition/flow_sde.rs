@@ -14,7 +14,8 @@ use crate::time_grid::Step;
 ///
 /// Source: arXiv 2505.05470, section 4.1.
 ///
-/// Deviation `sigma-at-one`: at t = 1 the denominator 1 − t is taken at the next grid point; the formula is singular there.
+/// Deviation `sigma-at-one`: at t = 1 the denominator 1 − t is taken at the next grid point; the
+/// formula is singular there.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FlowSde {
@@ -30,7 +31,8 @@ impl Default for FlowSde {
 }
 
 impl FlowSde {
-    /// The diffusion `σ_t = a·√(t / (1 − t))`, with `1 − t'` for `1 − t` in a step that starts at t = 1.
+    /// The diffusion `σ_t = a·√(t / (1 − t))`, with `1 − t'` for `1 − t` in a step that starts at t
+    /// = 1.
     pub fn sigma(self, step: Step) -> f64 {
         let denominator = if step.from == 1.0 { 1.0 - step.to } else { 1.0 - step.from };
         self.noise_level.get() * (step.from / denominator).sqrt()
@@ -43,10 +45,14 @@ impl Rule for FlowSde {
     }
 }
 
-/// The Euler-Maruyama step of `dx = [v + σ²/(2t)·(x + (1 − t)·v)] dt + σ dw`, which has the marginals of the
-/// ODE for any `σ ≥ 0`.
+/// The Euler-Maruyama step of `dx = [v + σ²/(2t)·(x + (1 − t)·v)] dt + σ dw`, which has the
+/// marginals of the ODE for any `σ ≥ 0`.
 pub(super) fn euler_maruyama(step: Step, sigma: f64) -> Affine {
     let (t, dt) = (step.from, -step.duration());
     let pull = sigma.powi(2) / (2.0 * t);
-    Affine { latent: 1.0 + pull * dt, velocity: (1.0 + pull * (1.0 - t)) * dt, std: sigma * step.duration().sqrt() }
+    Affine {
+        latent: 1.0 + pull * dt,
+        velocity: (1.0 + pull * (1.0 - t)) * dt,
+        std: sigma * step.duration().sqrt(),
+    }
 }

@@ -1,4 +1,5 @@
-//! Flow-GRPO: the clipped policy gradient over the random steps of the rollout, with a KL penalty to the reference.
+//! Flow-GRPO: the clipped policy gradient over the random steps of the rollout, with a KL penalty
+//! to the reference.
 
 mod metrics;
 
@@ -24,8 +25,8 @@ use crate::{
 /// L = mean over transitions of [ w_t·max(−A·r, −A·clip(r, 1 − low, 1 + high)) + β·KL(π_new ‖ π_ref) ]
 /// ```
 ///
-/// Source: arXiv 2505.05470, equation 6. The examples of the first term are transitions that drew noise; the
-/// examples of the second are ODE steps, for which only the KL penalty is taken.
+/// Source: arXiv 2505.05470, equation 6. The examples of the first term are transitions that drew
+/// noise; the examples of the second are ODE steps, for which only the KL penalty is taken.
 #[derive(Clone, Debug)]
 pub struct Clipped {
     /// The settings of the loss.
@@ -51,7 +52,12 @@ const ADVANTAGE: usize = 3;
 
 impl Clipped {
     /// Creates the algorithm for rollouts of `sampler`.
-    pub fn new(objective: ObjectiveConfig, reduction: Reduction, trained_steps: TrainedSteps, sampler: &Sampler) -> Self {
+    pub fn new(
+        objective: ObjectiveConfig,
+        reduction: Reduction,
+        trained_steps: TrainedSteps,
+        sampler: &Sampler,
+    ) -> Self {
         let trainable = trainable_steps(sampler);
         Self {
             objective,
@@ -73,24 +79,37 @@ impl Clipped {
     ) -> Question<'a, B, C> {
         let (step, transition) = replay.sampler.step(batch.step);
         let device = replay.trajectories.device().clone();
-        let advantages: Vec<f32> = batch.examples().map(|example| replay.advantages[example.row]).collect();
+        let advantages: Vec<f32> =
+            batch.examples().map(|example| replay.advantages[example.row]).collect();
         let latent = replay.trajectories.latents(step.index, &batch.rows);
         let next = replay.trajectories.latents(step.index + 1, &batch.rows);
         let old_log_prob = batch.trained(replay.trajectories.log_probs(step.index, &batch.rows));
         let query = replay.query(step, latent.clone(), batch);
         let guided = self.objective.guidance_gradient;
-        let reference = ask(Other::Reference, query.clone()).map(|velocity| replay.guided(velocity, guided));
+        let reference =
+            ask(Other::Reference, query.clone()).map(|velocity| replay.guided(velocity, guided));
 
         let loss = move |velocity: Tensor<B, 4>| {
             let velocity = replay.guided(velocity, guided);
-            let gaussian = transition.gaussian(Tensor::from_inner(latent.clone()), velocity.clone(), step);
-            let new_log_prob = batch.trained(gaussian.log_prob(Tensor::from_inner(next.clone()), self.reduction));
+            let gaussian =
+                transition.gaussian(Tensor::from_inner(latent.clone()), velocity.clone(), step);
+            let new_log_prob =
+                batch.trained(gaussian.log_prob(Tensor::from_inner(next.clone()), self.reduction));
             let log_ratio = new_log_prob.clone().inner() - old_log_prob.clone();
-            let advantage = Tensor::from_inner(Tensor::<B::InnerBackend, 1>::from_floats(advantages.as_slice(), &device));
+            let advantage = Tensor::from_inner(Tensor::<B::InnerBackend, 1>::from_floats(
+                advantages.as_slice(),
+                &device,
+            ));
             let old_log_prob = Tensor::<B, 1>::from_inner(old_log_prob.clone());
-            let policy_loss = clipped_loss(new_log_prob, old_log_prob, advantage, self.objective.clip());
+            let policy_loss =
+                clipped_loss(new_log_prob, old_log_prob, advantage, self.objective.clip());
             let kl = reference.clone().map(|reference| {
-                batch.trained(transition.kl(self.objective.kl_form, step, velocity, Tensor::from_inner(reference)))
+                batch.trained(transition.kl(
+                    self.objective.kl_form,
+                    step,
+                    velocity,
+                    Tensor::from_inner(reference),
+                ))
             });
             let mut loss = policy_loss.loss * self.step_weights[step.index];
             if let Some(kl) = kl.clone() {
@@ -98,7 +117,10 @@ impl Clipped {
             }
             let value = loss.sum() * batch.share;
             let kl = kl.map_or_else(|| log_ratio.zeros_like(), Tensor::inner);
-            let numbers = Tensor::cat(vec![value.clone().inner(), policy_loss.ratio.inner(), log_ratio, kl], 0);
+            let numbers = Tensor::cat(
+                vec![value.clone().inner(), policy_loss.ratio.inner(), log_ratio, kl],
+                0,
+            );
             Loss { value, numbers }
         };
         Question { query, loss: Box::new(loss) }
@@ -120,7 +142,12 @@ impl Clipped {
         let loss = move |velocity: Tensor<B, 4>| {
             let velocity = replay.guided(velocity, guided);
             let transition = replay.sampler.stochastic();
-            let kl = transition.kl(self.objective.kl_form, step, velocity, Tensor::from_inner(reference.clone()));
+            let kl = transition.kl(
+                self.objective.kl_form,
+                step,
+                velocity,
+                Tensor::from_inner(reference.clone()),
+            );
             let kl = batch.trained(kl);
             Loss { numbers: kl.clone().inner(), value: kl.sum() * (batch.share * replay.kl_weight) }
         };
@@ -135,7 +162,10 @@ impl<B: AutodiffBackend, C: Clone> Algorithm<B, C> for Clipped {
             let at = |i: usize| rows.iter().map(move |&row| Example { step: steps[i], row });
             chosen.into_iter().flat_map(at).collect()
         };
-        vec![of_rows(&self.trainable, self.count), of_rows(&self.holdable, self.objective.kl_ode_steps)]
+        vec![
+            of_rows(&self.trainable, self.count),
+            of_rows(&self.holdable, self.objective.kl_ode_steps),
+        ]
     }
 
     fn question<'a>(
@@ -144,10 +174,19 @@ impl<B: AutodiffBackend, C: Clone> Algorithm<B, C> for Clipped {
         batch: &'a Batch,
         ask: &Ask<'_, B::InnerBackend, C>,
     ) -> Question<'a, B, C> {
-        if batch.term == HELD { self.hold(replay, batch, ask) } else { self.policy_gradient(replay, batch, ask) }
+        if batch.term == HELD {
+            self.hold(replay, batch, ask)
+        } else {
+            self.policy_gradient(replay, batch, ask)
+        }
     }
 
-    fn outcome(&self, replay: &Replay<'_, B::InnerBackend, C>, batches: &[Batch], mut numbers: &[f64]) -> Outcome {
+    fn outcome(
+        &self,
+        replay: &Replay<'_, B::InnerBackend, C>,
+        batches: &[Batch],
+        mut numbers: &[f64],
+    ) -> Outcome {
         let examples: Vec<Example> = batches.iter().flat_map(Batch::examples).collect();
         if batches.first().is_some_and(|batch| batch.term == HELD) {
             let loss = batches[0].share * replay.kl_weight * numbers.iter().sum::<f64>();
@@ -163,14 +202,17 @@ impl<B: AutodiffBackend, C: Clone> Algorithm<B, C> for Clipped {
                 column.extend(values);
             }
         }
-        columns.push(examples.iter().map(|example| replay.advantages[example.row].into()).collect());
+        columns
+            .push(examples.iter().map(|example| replay.advantages[example.row].into()).collect());
         Outcome { loss, examples, columns }
     }
 
     fn check(&self, epoch: usize, first: &[Outcome], limit: f64) -> Result<(), TrainError> {
         let outcome = &first[POLICY];
         let deviations = outcome.columns[LOG_RATIO].iter().map(|log_ratio| log_ratio.abs());
-        let Some((example, deviation)) = outcome.examples.iter().zip(deviations).max_by(|a, b| a.1.total_cmp(&b.1)) else {
+        let Some((example, deviation)) =
+            outcome.examples.iter().zip(deviations).max_by(|a, b| a.1.total_cmp(&b.1))
+        else {
             return Ok(());
         };
         let clip_range = self.objective.clip().range();
@@ -179,7 +221,14 @@ impl<B: AutodiffBackend, C: Clone> Algorithm<B, C> for Clipped {
             return Ok(());
         }
         let Example { step, row } = *example;
-        Err(TrainError::OffPolicy { epoch, step, row, deviation, clip_ranges: deviation / clip_range, limit })
+        Err(TrainError::OffPolicy {
+            epoch,
+            step,
+            row,
+            deviation,
+            clip_ranges: deviation / clip_range,
+            limit,
+        })
     }
 
     fn metrics(&self, updates: &[&[Outcome]]) -> Map<String, Value> {
@@ -194,6 +243,8 @@ impl<B: AutodiffBackend, C: Clone> Algorithm<B, C> for Clipped {
     }
 
     fn next_kl_weight(&self, kl_weight: f64, metrics: &Map<String, Value>) -> f64 {
-        metrics["kl_reference"].as_f64().map_or(kl_weight, |kl| self.objective.kl_controller.next(kl_weight, kl))
+        metrics["kl_reference"]
+            .as_f64()
+            .map_or(kl_weight, |kl| self.objective.kl_controller.next(kl_weight, kl))
     }
 }

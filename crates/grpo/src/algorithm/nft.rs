@@ -83,7 +83,8 @@ impl OldPolicy {
 /// The inputs of [`nft_loss`] that have no gradient.
 ///
 /// # Shapes
-/// - `data` (`x_0`), `latent` (`x_t`), `old`: `[B, C, H, W]`; `optimality` (`r`): `[B]`, in `[0, 1]`
+/// - `data` (`x_0`), `latent` (`x_t`), `old`: `[B, C, H, W]`; `optimality` (`r`): `[B]`, in `[0,
+///   1]`
 #[derive(Clone, Debug)]
 pub struct Fixed<B: Backend> {
     /// The sampled latent `x_0`.
@@ -105,8 +106,9 @@ pub struct Fixed<B: Backend> {
 /// L  = r·‖x̂_0⁺ − x_0‖²/(w⁺·β) + (1 − r)·‖x̂_0⁻ − x_0‖²/(w⁻·β)     w± = max(mean|x̂_0± − x_0|, smallest)
 /// ```
 ///
-/// Source: arXiv 2509.16117, equation 5, with the published code's weights `w` (NVlabs/DiffusionNFT, commit 24af555,
-/// `scripts/train_nft_sd3.py:934-959`); norms are means over elements. The weights have no gradient.
+/// Source: arXiv 2509.16117, equation 5, with the published code's weights `w`
+/// (NVlabs/DiffusionNFT, commit 24af555, `scripts/train_nft_sd3.py:934-959`); norms are means over
+/// elements. The weights have no gradient.
 ///
 /// # Shapes
 /// - `velocity`: `[B, C, H, W]`; the result: `[B]`
@@ -147,7 +149,11 @@ impl Nft {
     /// Creates the algorithm for rollouts of `sampler`.
     pub fn new(config: NftConfig, trained_steps: TrainedSteps, sampler: &Sampler) -> Self {
         let steps = sampler.grid().len();
-        Self { config, steps, count: trained_steps.count(steps.saturating_sub(1).max(1)).min(steps) }
+        Self {
+            config,
+            steps,
+            count: trained_steps.count(steps.saturating_sub(1).max(1)).min(steps),
+        }
     }
 
     /// The optimality `r = clamp(A/(2·clip) + ½, 0, 1)` of an advantage.
@@ -163,7 +169,12 @@ const KL: usize = 1;
 impl<B: AutodiffBackend, C: Clone> Algorithm<B, C> for Nft {
     fn examples(&self, rows: &[usize], rng: &mut ChaCha8Rng) -> Vec<Vec<Example>> {
         let steps = index::sample(rng, self.steps, self.count).into_vec();
-        vec![steps.into_iter().flat_map(|step| rows.iter().map(move |&row| Example { step, row })).collect()]
+        vec![
+            steps
+                .into_iter()
+                .flat_map(|step| rows.iter().map(move |&row| Example { step, row }))
+                .collect(),
+        ]
     }
 
     fn question<'a>(
@@ -175,12 +186,17 @@ impl<B: AutodiffBackend, C: Clone> Algorithm<B, C> for Nft {
         let (step, device) = (replay.sampler.step(batch.step).0, replay.trajectories.device());
         let data = replay.trajectories.latents(replay.sampler.grid().len(), &batch.rows);
         let [_, channels, height, width] = data.dims();
-        let keys: Vec<Key> = batch.rows.iter().map(|&row| replay.noise.row(row, 0).step(batch.step)).collect();
-        let noise: Tensor<B::InnerBackend, 4> = noise::normal(&keys, [channels, height, width], device);
+        let keys: Vec<Key> =
+            batch.rows.iter().map(|&row| replay.noise.row(row, 0).step(batch.step)).collect();
+        let noise: Tensor<B::InnerBackend, 4> =
+            noise::normal(&keys, [channels, height, width], device);
         let latent = data.clone() * (1.0 - step.from) + noise * step.from;
         let query = replay.query(step, latent.clone(), batch);
-        let optimality: Vec<f32> =
-            batch.rows.iter().map(|&row| Self::optimality(replay.advantages[row], self.config.advantage_clip)).collect();
+        let optimality: Vec<f32> = batch
+            .rows
+            .iter()
+            .map(|&row| Self::optimality(replay.advantages[row], self.config.advantage_clip))
+            .collect();
         let guided = |velocity| replay.guided(velocity, flow::GuidanceGradient::Both);
         let fixed = Fixed {
             old: guided(ask(Other::Old, query.clone()).expect("this algorithm has an old policy")),
@@ -192,22 +208,31 @@ impl<B: AutodiffBackend, C: Clone> Algorithm<B, C> for Nft {
         let reference = ask(Other::Reference, query.clone()).map(guided);
         let loss = move |velocity: Tensor<B, 4>| {
             let velocity = replay.guided(velocity, flow::GuidanceGradient::Both);
-            let policy = nft_loss(velocity.clone(), &fixed, self.config.beta, self.config.smallest_weight);
+            let policy =
+                nft_loss(velocity.clone(), &fixed, self.config.beta, self.config.smallest_weight);
             let policy = batch.trained(policy * self.config.advantage_clip);
-            let kl = reference
-                .clone()
-                .map(|reference| batch.trained(row_mean((velocity - Tensor::from_inner(reference)).powi_scalar(2))));
+            let kl = reference.clone().map(|reference| {
+                batch.trained(row_mean((velocity - Tensor::from_inner(reference)).powi_scalar(2)))
+            });
             let loss = match kl.clone() {
                 Some(kl) => policy.clone() + kl * replay.kl_weight,
                 None => policy.clone(),
             };
             let kl = kl.map_or_else(|| policy.clone().inner().zeros_like(), Tensor::inner);
-            Loss { value: loss.sum() * batch.share, numbers: Tensor::cat(vec![policy.inner(), kl], 0) }
+            Loss {
+                value: loss.sum() * batch.share,
+                numbers: Tensor::cat(vec![policy.inner(), kl], 0),
+            }
         };
         Question { query, loss: Box::new(loss) }
     }
 
-    fn outcome(&self, replay: &Replay<'_, B::InnerBackend, C>, batches: &[Batch], mut numbers: &[f64]) -> Outcome {
+    fn outcome(
+        &self,
+        replay: &Replay<'_, B::InnerBackend, C>,
+        batches: &[Batch],
+        mut numbers: &[f64],
+    ) -> Outcome {
         let mut columns = vec![Vec::new(); 2];
         for batch in batches {
             let (own, rest) = numbers.split_at(2 * batch.trained.len());
@@ -216,14 +241,22 @@ impl<B: AutodiffBackend, C: Clone> Algorithm<B, C> for Nft {
                 column.extend(values);
             }
         }
-        let total: f64 = columns[LOSS].iter().zip(&columns[KL]).map(|(loss, kl)| loss + replay.kl_weight * kl).sum();
+        let total: f64 = columns[LOSS]
+            .iter()
+            .zip(&columns[KL])
+            .map(|(loss, kl)| loss + replay.kl_weight * kl)
+            .sum();
         let loss = batches.first().map_or(0.0, |batch| batch.share) * total;
         Outcome { loss, examples: batches.iter().flat_map(Batch::examples).collect(), columns }
     }
 
     fn metrics(&self, updates: &[&[Outcome]]) -> Map<String, Value> {
-        let column =
-            |column: usize| updates.iter().flat_map(|terms| terms[0].columns[column].iter().copied()).collect::<Vec<_>>();
+        let column = |column: usize| {
+            updates
+                .iter()
+                .flat_map(|terms| terms[0].columns[column].iter().copied())
+                .collect::<Vec<_>>()
+        };
         let named = [("policy_loss", mean(&column(LOSS))), ("kl_reference", mean(&column(KL)))];
         named.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
     }

@@ -1,4 +1,5 @@
-//! The two kinds of block: double, with separate weights for image and text, and single, on both together.
+//! The two kinds of block: double, with separate weights for image and text, and single, on both
+//! together.
 
 use burn::{
     module::{Module, Param},
@@ -50,7 +51,8 @@ struct Stream<B: Backend> {
     mlp_out: Linear<B>,
 }
 
-/// Names of a stream's layers: modulation, query, key, value, output, the norms of query and key, MLP.
+/// Names of a stream's layers: modulation, query, key, value, output, the norms of query and key,
+/// MLP.
 type Names = [&'static str; 9];
 const IMAGE: Names = [
     "norm1.linear",
@@ -81,7 +83,12 @@ impl<B: Backend> Stream<B> {
         let at = |name: &str| format!("{path}.{name}");
         Self {
             modulation: source.linear(&at(names[0]), d, 6 * d),
-            attention: Projections::load(config, path, [names[1], names[2], names[3], names[5], names[6]], source),
+            attention: Projections::load(
+                config,
+                path,
+                [names[1], names[2], names[3], names[5], names[6]],
+                source,
+            ),
             output: source.linear(&at(names[4]), d, d),
             mlp_in: source.linear(&at(names[7]), d, 4 * d),
             mlp_out: source.linear(&at(names[8]), 4 * d, d),
@@ -89,7 +96,12 @@ impl<B: Backend> Stream<B> {
     }
 
     /// The tokens after the attention's output is added and the MLP has run.
-    fn finish(&self, x: Tensor<B, 3>, mixed: Tensor<B, 3>, modulations: [Tensor<B, 3>; 4]) -> Tensor<B, 3> {
+    fn finish(
+        &self,
+        x: Tensor<B, 3>,
+        mixed: Tensor<B, 3>,
+        modulations: [Tensor<B, 3>; 4],
+    ) -> Tensor<B, 3> {
         let [gate, mlp_shift, mlp_scale, mlp_gate] = modulations;
         let x = x + gate * self.output.forward(mixed);
         let hidden = modulated(normalized(x.clone(), EPSILON), mlp_shift, mlp_scale);
@@ -98,7 +110,15 @@ impl<B: Backend> Stream<B> {
 
     fn linears(&mut self, names: Names) -> Vec<(&'static str, &mut Linear<B>)> {
         let Projections { query, key, value, .. } = &mut self.attention;
-        let layers = [&mut self.modulation, query, key, value, &mut self.output, &mut self.mlp_in, &mut self.mlp_out];
+        let layers = [
+            &mut self.modulation,
+            query,
+            key,
+            value,
+            &mut self.output,
+            &mut self.mlp_in,
+            &mut self.mlp_out,
+        ];
         let [modulation, to_q, to_k, to_v, output, _, _, mlp_in, mlp_out] = names;
         [modulation, to_q, to_k, to_v, output, mlp_in, mlp_out].into_iter().zip(layers).collect()
     }
@@ -115,19 +135,27 @@ impl<B: Backend> DoubleBlock<B> {
     }
 
     /// Runs the block; `conditioning` is `[B, D]`, after its activation.
-    pub fn forward(&self, Tokens { image, text }: Tokens<B>, conditioning: Tensor<B, 2>, rope: &Rope<B>) -> Tokens<B> {
+    pub fn forward(
+        &self,
+        Tokens { image, text }: Tokens<B>,
+        conditioning: Tensor<B, 2>,
+        rope: &Rope<B>,
+    ) -> Tokens<B> {
         let words = text.dims()[1];
         let patches = image.dims()[1];
-        let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] = modulation(&self.image.modulation, conditioning.clone());
+        let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] =
+            modulation(&self.image.modulation, conditioning.clone());
         let of_image = modulated(normalized(image.clone(), EPSILON), shift, scale);
         let image_rest = [gate, mlp_shift, mlp_scale, mlp_gate];
-        let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] = modulation(&self.text.modulation, conditioning);
+        let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] =
+            modulation(&self.text.modulation, conditioning);
         let of_text = modulated(normalized(text.clone(), EPSILON), shift, scale);
         let text_rest = [gate, mlp_shift, mlp_scale, mlp_gate];
 
         let [image_q, image_k, image_v] = self.image.attention.split(of_image, self.heads);
         let [text_q, text_k, text_v] = self.text.attention.split(of_text, self.heads);
-        let both = [(text_q, image_q), (text_k, image_k), (text_v, image_v)].map(|(a, b)| Tensor::cat(vec![a, b], 2));
+        let both = [(text_q, image_q), (text_k, image_k), (text_v, image_v)]
+            .map(|(a, b)| Tensor::cat(vec![a, b], 2));
         let [query, key, value] = both;
         let mixed = join_heads(attend([rope.rotate(query), rope.rotate(key), value])); // [B, T + P, D]
         Tokens {
@@ -156,12 +184,14 @@ struct Projections<B: Backend> {
 impl<B: Backend> Projections<B> {
     fn load(config: &FluxConfig, path: &str, names: [&str; 5], source: &mut Source<'_, B>) -> Self {
         let d = config.width();
-        let [query, key, value, query_scale, key_scale] = names.map(|name| format!("{path}.{name}"));
+        let [query, key, value, query_scale, key_scale] =
+            names.map(|name| format!("{path}.{name}"));
         Self {
             query: source.linear(&query, d, d),
             key: source.linear(&key, d, d),
             value: source.linear(&value, d, d),
-            query_scale: source.tensor(&format!("{query_scale}.weight"), [config.attention_head_dim]),
+            query_scale: source
+                .tensor(&format!("{query_scale}.weight"), [config.attention_head_dim]),
             key_scale: source.tensor(&format!("{key_scale}.weight"), [config.attention_head_dim]),
         }
     }
@@ -206,7 +236,12 @@ impl<B: Backend> SingleBlock<B> {
     }
 
     /// Runs the block on `[text, image]`, `[B, T + P, D]`.
-    pub fn forward(&self, tokens: Tensor<B, 3>, conditioning: Tensor<B, 2>, rope: &Rope<B>) -> Tensor<B, 3> {
+    pub fn forward(
+        &self,
+        tokens: Tensor<B, 3>,
+        conditioning: Tensor<B, 2>,
+        rope: &Rope<B>,
+    ) -> Tensor<B, 3> {
         let [shift, scale, gate] = modulation(&self.modulation, conditioning);
         let normed = modulated(normalized(tokens.clone(), EPSILON), shift, scale);
         let [query, key, value] = self.attention.split(normed.clone(), self.heads);
@@ -246,17 +281,27 @@ impl<B: Backend> Embedder<B> {
     }
 
     pub fn linears(&mut self, path: &str) -> [(String, &mut Linear<B>); 2] {
-        [(format!("{path}.linear_1"), &mut self.input), (format!("{path}.linear_2"), &mut self.output)]
+        [
+            (format!("{path}.linear_1"), &mut self.input),
+            (format!("{path}.linear_2"), &mut self.output),
+        ]
     }
 }
 
 /// Applies scale and shift: `x·(1 + scale) + shift`.
-pub(super) fn modulated<B: Backend>(x: Tensor<B, 3>, shift: Tensor<B, 3>, scale: Tensor<B, 3>) -> Tensor<B, 3> {
+pub(super) fn modulated<B: Backend>(
+    x: Tensor<B, 3>,
+    shift: Tensor<B, 3>,
+    scale: Tensor<B, 3>,
+) -> Tensor<B, 3> {
     x * (scale + 1.0) + shift
 }
 
 /// Computes the `N` modulations (shifts, scales, gates) of a layer, each `[B, 1, D]`.
-pub(super) fn modulation<B: Backend, const N: usize>(layer: &Linear<B>, conditioning: Tensor<B, 2>) -> [Tensor<B, 3>; N] {
+pub(super) fn modulation<B: Backend, const N: usize>(
+    layer: &Linear<B>,
+    conditioning: Tensor<B, 2>,
+) -> [Tensor<B, 3>; N] {
     let [rows, d] = conditioning.dims();
     let all = layer.forward(conditioning).reshape([rows, N, d]);
     std::array::from_fn(|i| all.clone().narrow(1, i, 1))

@@ -72,17 +72,29 @@ impl FluxConfig {
         ];
         let mut problems = out_of_range(&sizes, ("num_layers", self.num_layers));
         if self.class_name != CLASS {
-            problems.push(format!("_class_name is {}, which is not the transformer of FLUX.1 ({CLASS})", self.class_name));
+            problems.push(format!(
+                "_class_name is {}, which is not the transformer of FLUX.1 ({CLASS})",
+                self.class_name
+            ));
         }
         if !self.in_channels.is_multiple_of(4) {
-            problems.push(format!("in_channels ({}) must be a multiple of 4: a token is a patch of 2 x 2", self.in_channels));
+            problems.push(format!(
+                "in_channels ({}) must be a multiple of 4: a token is a patch of 2 x 2",
+                self.in_channels
+            ));
         }
         if self.axes_dims_rope.iter().any(|axis| *axis == 0 || axis % 2 == 1) {
-            problems.push(format!("axes_dims_rope ({:?}) must be even: features rotate in pairs", self.axes_dims_rope));
+            problems.push(format!(
+                "axes_dims_rope ({:?}) must be even: features rotate in pairs",
+                self.axes_dims_rope
+            ));
         }
         let axes = self.axes_dims_rope.iter().fold(0_usize, |sum, axis| sum.saturating_add(*axis));
         if axes != self.attention_head_dim {
-            problems.push(format!("axes_dims_rope has {axes} features, attention_head_dim {}", self.attention_head_dim));
+            problems.push(format!(
+                "axes_dims_rope has {axes} features, attention_head_dim {}",
+                self.attention_head_dim
+            ));
         }
         problems
     }

@@ -11,8 +11,9 @@ use crate::sd3::layers::in_f32;
 /// angle_k = position · 10000^(−2k/d)        k = 0, …, d/2 − 1, for each axis of d features
 /// ```
 ///
-/// Source: RoFormer, arXiv 2104.09864, equation 15, axis by axis as in diffusers' `FluxPosEmbed`. Text tokens are at position 0 of
-/// every axis, so they are not rotated; an image token is at (0, row, column) of its patch.
+/// Source: RoFormer, arXiv 2104.09864, equation 15, axis by axis as in diffusers' `FluxPosEmbed`.
+/// Text tokens are at position 0 of every axis, so they are not rotated; an image token is at (0,
+/// row, column) of its patch.
 #[derive(Clone, Debug)]
 pub(super) struct Rope<B: Backend> {
     cos: Tensor<B, 4>,
@@ -20,19 +21,30 @@ pub(super) struct Rope<B: Backend> {
 }
 
 impl<B: Backend> Rope<B> {
-    /// The angles of `text` text tokens, and of the image tokens of `height` × `width` patches after them.
-    pub fn new(config: &FluxConfig, text: usize, [height, width]: [usize; 2], device: &B::Device) -> Self {
+    /// The angles of `text` text tokens, and of the image tokens of `height` × `width` patches
+    /// after them.
+    pub fn new(
+        config: &FluxConfig,
+        text: usize,
+        [height, width]: [usize; 2],
+        device: &B::Device,
+    ) -> Self {
         let patches = (0..height).flat_map(|row| (0..width).map(move |column| [0, row, column]));
         let positions: Vec<[usize; 3]> = std::iter::repeat_n([0; 3], text).chain(patches).collect();
         let angles = |position: &[usize; 3]| {
             let axes = position.iter().zip(config.axes_dims_rope);
-            axes.flat_map(|(&index, d)| (0..d / 2).map(move |k| index as f64 * 10_000_f64.powf(-2.0 * k as f64 / d as f64)))
-                .collect::<Vec<f64>>()
+            axes.flat_map(|(&index, d)| {
+                (0..d / 2).map(move |k| index as f64 * 10_000_f64.powf(-2.0 * k as f64 / d as f64))
+            })
+            .collect::<Vec<f64>>()
         };
         let angles: Vec<f64> = positions.iter().flat_map(angles).collect();
         let table = |of: fn(f64) -> f64| {
             let values: Vec<f32> = angles.iter().map(|&angle| of(angle) as f32).collect();
-            Tensor::from_data(TensorData::new(values, [1, 1, positions.len(), config.attention_head_dim / 2]), device)
+            Tensor::from_data(
+                TensorData::new(values, [1, 1, positions.len(), config.attention_head_dim / 2]),
+                device,
+            )
         };
         Self { cos: table(f64::cos), sin: table(f64::sin) }
     }
@@ -46,7 +58,8 @@ impl<B: Backend> Rope<B> {
         let rotated = in_f32(x, |x| {
             let [rows, heads, length, width] = x.dims();
             let pairs = x.reshape([rows, heads, length, width / 2, 2]);
-            let [a, b] = [0, 1].map(|i| pairs.clone().narrow(4, i, 1).reshape([rows, heads, length, width / 2]));
+            let [a, b] = [0, 1]
+                .map(|i| pairs.clone().narrow(4, i, 1).reshape([rows, heads, length, width / 2]));
             let (cos, sin) = (self.cos.clone(), self.sin.clone());
             let turned = [a.clone() * cos.clone() - b.clone() * sin.clone(), a * sin + b * cos];
             Tensor::stack::<5>(turned.into(), 4).reshape([rows, heads, length, width])

@@ -42,7 +42,8 @@ pub struct ClipConfig {
     /// Added to a variance before the square root.
     #[serde(default = "epsilon")]
     pub layer_norm_eps: f64,
-    /// Token at which the pooled output is taken; older files say 2 and mean the token with the highest id.
+    /// Token at which the pooled output is taken; older files say 2 and mean the token with the
+    /// highest id.
     pub eos_token_id: i64,
 }
 
@@ -111,9 +112,14 @@ impl ClipConfig {
             problems.push(format!("architectures is {:?}, not {CLASS}", self.architectures));
         }
         if self.num_hidden_layers == 1 {
-            problems.push("num_hidden_layers must be at least 2: the second to last layer is what is read".to_owned());
+            problems.push(
+                "num_hidden_layers must be at least 2: the second to last layer is what is read"
+                    .to_owned(),
+            );
         }
-        if self.num_attention_heads == 0 || !self.hidden_size.is_multiple_of(self.num_attention_heads) {
+        if self.num_attention_heads == 0
+            || !self.hidden_size.is_multiple_of(self.num_attention_heads)
+        {
             problems.push(format!(
                 "hidden_size ({}) must be a multiple of num_attention_heads ({})",
                 self.hidden_size, self.num_attention_heads
@@ -152,9 +158,15 @@ impl<B: Backend> ClipText<B> {
         let d = config.hidden_size;
         let embeddings = "text_model.embeddings";
         Self {
-            tokens: source.table(&format!("{embeddings}.token_embedding.weight"), [config.vocab_size, d]),
-            positions: source.tensor(&format!("{embeddings}.position_embedding.weight"), [config.max_position_embeddings, d]),
-            layers: (0..config.num_hidden_layers).map(|index| Layer::load(config, index, source)).collect(),
+            tokens: source
+                .table(&format!("{embeddings}.token_embedding.weight"), [config.vocab_size, d]),
+            positions: source.tensor(
+                &format!("{embeddings}.position_embedding.weight"),
+                [config.max_position_embeddings, d],
+            ),
+            layers: (0..config.num_hidden_layers)
+                .map(|index| Layer::load(config, index, source))
+                .collect(),
             final_norm: source.layer_norm("text_model.final_layer_norm", d, config.layer_norm_eps),
             projection: source.linear_without_bias("text_projection", d, config.projection_dim),
             config: config.clone(),
@@ -167,15 +179,20 @@ impl<B: Backend> ClipText<B> {
         let device = self.tokens.device();
         let length = self.config.max_position_embeddings;
         let flat: Vec<i32> = ids.iter().flatten().map(|&id| id as i32).collect();
-        let flat = Tensor::<B, 2, Int>::from_data(TensorData::new(flat, [ids.len(), length]), &device);
-        let mut hidden = embedding(self.tokens.val(), flat).cast(self.precision) + self.positions.val().unsqueeze_dim(0);
+        let flat =
+            Tensor::<B, 2, Int>::from_data(TensorData::new(flat, [ids.len(), length]), &device);
+        let mut hidden = embedding(self.tokens.val(), flat).cast(self.precision)
+            + self.positions.val().unsqueeze_dim(0);
         let mut before_last = hidden.clone();
         for layer in &self.layers {
             before_last = hidden.clone();
             hidden = layer.forward(hidden);
         }
         let last = self.final_norm.forward(hidden);
-        let ends = ids.iter().enumerate().map(|(row, ids)| last.clone().narrow(0, row, 1).narrow(1, self.end(ids), 1));
+        let ends = ids
+            .iter()
+            .enumerate()
+            .map(|(row, ids)| last.clone().narrow(0, row, 1).narrow(1, self.end(ids), 1));
         let pooled = Tensor::cat(ends.collect(), 0).squeeze_dim::<2>(1);
         Encoded { hidden: before_last, pooled: self.projection.forward(pooled) }
     }
@@ -226,9 +243,10 @@ impl<B: Backend> Layer<B> {
 
     fn forward(&self, tokens: Tensor<B, 3>) -> Tensor<B, 3> {
         let normed = self.norm1.forward(tokens.clone());
-        let [query, key, value] =
-            [&self.query, &self.key, &self.value].map(|layer| split_heads(layer.forward(normed.clone()), self.heads));
-        let causal = AttentionModuleOptions { is_causal: true, ..AttentionModuleOptions::default() };
+        let [query, key, value] = [&self.query, &self.key, &self.value]
+            .map(|layer| split_heads(layer.forward(normed.clone()), self.heads));
+        let causal =
+            AttentionModuleOptions { is_causal: true, ..AttentionModuleOptions::default() };
         let mixed = join_heads(attention(query, key, value, None, None, causal));
         let tokens = tokens + self.output.forward(mixed);
         let hidden = self.mlp_in.forward(self.norm2.forward(tokens.clone()));

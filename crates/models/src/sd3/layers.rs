@@ -1,4 +1,5 @@
-//! Layers that the networks of SD3 share. Normalisations compute in f32, whatever the precision of the network.
+//! Layers that the networks of SD3 share. Normalisations compute in f32, whatever the precision of
+//! the network.
 
 use burn::{
     module::{Module, Param},
@@ -8,7 +9,10 @@ use burn::{
 use kernels::product::attention;
 
 /// Applies `f` to `x` in f32 and casts back.
-pub(crate) fn in_f32<B: Backend, const D: usize>(x: Tensor<B, D>, f: impl FnOnce(Tensor<B, D>) -> Tensor<B, D>) -> Tensor<B, D> {
+pub(crate) fn in_f32<B: Backend, const D: usize>(
+    x: Tensor<B, D>,
+    f: impl FnOnce(Tensor<B, D>) -> Tensor<B, D>,
+) -> Tensor<B, D> {
     match x.dtype() {
         DType::F32 => f(x),
         dtype => f(x.cast(FloatDType::F32)).cast(FloatDType::from(dtype)),
@@ -16,7 +20,10 @@ pub(crate) fn in_f32<B: Backend, const D: usize>(x: Tensor<B, D>, f: impl FnOnce
 }
 
 /// Normalises to mean 0 and variance 1: `(x − mean) / √(variance + ε)` over the last dimension.
-pub(crate) fn normalized<B: Backend, const D: usize>(x: Tensor<B, D>, epsilon: f64) -> Tensor<B, D> {
+pub(crate) fn normalized<B: Backend, const D: usize>(
+    x: Tensor<B, D>,
+    epsilon: f64,
+) -> Tensor<B, D> {
     in_f32(x, |x| {
         let centred = x.clone() - x.mean_dim(D - 1);
         let variance = (centred.clone() * centred.clone()).mean_dim(D - 1);
@@ -25,7 +32,11 @@ pub(crate) fn normalized<B: Backend, const D: usize>(x: Tensor<B, D>, epsilon: f
 }
 
 /// RMS norm: `x / √(mean(x²) + ε)` over the last dimension, times a learned scale.
-pub(crate) fn rms_normalized<B: Backend, const D: usize>(x: Tensor<B, D>, scale: Tensor<B, 1>, epsilon: f64) -> Tensor<B, D> {
+pub(crate) fn rms_normalized<B: Backend, const D: usize>(
+    x: Tensor<B, D>,
+    scale: Tensor<B, 1>,
+    epsilon: f64,
+) -> Tensor<B, D> {
     in_f32(x, |x| {
         let mean_square = (x.clone() * x.clone()).mean_dim(D - 1);
         x / (mean_square + epsilon).sqrt() * scale.cast(FloatDType::F32).unsqueeze()
@@ -90,7 +101,8 @@ impl<B: Backend> Conv<B> {
         self.convolve(x, 1, margin)
     }
 
-    /// Convolves with stride 2, after one row of zeros at the bottom and one column at the right are added.
+    /// Convolves with stride 2, after one row of zeros at the bottom and one column at the right
+    /// are added.
     ///
     /// # Shapes
     /// `x`: `[B, inputs, H, W]`; the result: `[B, outputs, H/2, W/2]`

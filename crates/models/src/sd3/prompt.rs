@@ -46,7 +46,8 @@ impl Features {
     /// Values as f32, row-major.
     ///
     /// # Panics
-    /// If the file cannot be read. It was complete when it was opened, and has been held open since.
+    /// If the file cannot be read. It was complete when it was opened, and has been held open
+    /// since.
     pub fn numbers(&self) -> Vec<f32> {
         let stored;
         let data = match self {
@@ -71,7 +72,9 @@ impl PromptEmbedding {
         let [tokens, width] = self.text_shape;
         let mut text = vec![0.0; tokens * width];
         let clip_width = self.clip.shape()[1];
-        for (token, features) in text.chunks_exact_mut(width).zip(self.clip.numbers().chunks_exact(clip_width)) {
+        for (token, features) in
+            text.chunks_exact_mut(width).zip(self.clip.numbers().chunks_exact(clip_width))
+        {
             token[..clip_width].copy_from_slice(features);
         }
         if let Some(t5) = &self.t5 {
@@ -89,17 +92,24 @@ pub struct ClipReader<B: Backend>(pub(super) [(PromptTokenizer, ClipText<B>); 2]
 impl<B: Backend> ClipReader<B> {
     /// Number of prompts that are longer than CLIP reads; the rest of such a prompt is ignored.
     pub fn cuts(&self, prompts: &[&str]) -> usize {
-        prompts.iter().filter(|prompt| self.0.iter().any(|(tokenizer, _)| tokenizer.cuts(prompt))).count()
+        prompts
+            .iter()
+            .filter(|prompt| self.0.iter().any(|(tokenizer, _)| tokenizer.cuts(prompt)))
+            .count()
     }
 
-    /// Encodes a batch of prompts: token features, `[77, D_l + D_g]`, and pooled features, `[D_l + D_g]`, of each.
+    /// Encodes a batch of prompts: token features, `[77, D_l + D_g]`, and pooled features, `[D_l +
+    /// D_g]`, of each.
     ///
     /// # Errors
     /// If a tokenizer fails on a prompt.
     // ANCHOR: encode
     pub fn encode(&self, prompts: &[&str]) -> Result<Vec<[TensorData; 2]>, Sd3Error> {
         let Self([(tokenizer_l, clip_l), (tokenizer_g, clip_g)]) = self;
-        let (l, g) = (clip_l.encode(&tokens(tokenizer_l, prompts)?), clip_g.encode(&tokens(tokenizer_g, prompts)?));
+        let (l, g) = (
+            clip_l.encode(&tokens(tokenizer_l, prompts)?),
+            clip_g.encode(&tokens(tokenizer_g, prompts)?),
+        );
         let hidden = Tensor::cat(vec![l.hidden, g.hidden], 2); // [B, 77, D_l + D_g]
         let pooled = Tensor::cat(vec![l.pooled, g.pooled], 1); // [B, D_l + D_g]
         let rows = (0..prompts.len()).map(|row| {

@@ -1,4 +1,5 @@
-//! A model of the published size with random weights, in the layout of diffusers: for measuring speed and memory.
+//! A model of the published size with random weights, in the layout of diffusers: for measuring
+//! speed and memory.
 
 use std::{
     collections::BTreeMap,
@@ -41,14 +42,24 @@ impl Sizes {
     /// Stable Diffusion 3.5 Medium.
     pub fn sd35_medium() -> Self {
         let clip = [ClipConfig::clip_l(), ClipConfig::clip_g()];
-        Self { transformer: TransformerConfig::sd35_medium(), vae: VaeConfig::sd3(), clip, t5: Some(T5Config::xxl()) }
+        Self {
+            transformer: TransformerConfig::sd35_medium(),
+            vae: VaeConfig::sd3(),
+            clip,
+            t5: Some(T5Config::xxl()),
+        }
     }
 
-    /// Stable Diffusion 3 Medium: no second attention, no normalisation of queries and keys, smaller images.
+    /// Stable Diffusion 3 Medium: no second attention, no normalisation of queries and keys,
+    /// smaller images.
     pub fn sd3_medium() -> Self {
         let medium = Self::sd35_medium();
-        let transformer =
-            TransformerConfig { dual_attention_layers: Vec::new(), qk_norm: None, pos_embed_max_size: 192, ..medium.transformer };
+        let transformer = TransformerConfig {
+            dual_attention_layers: Vec::new(),
+            qk_norm: None,
+            pos_embed_max_size: 192,
+            ..medium.transformer
+        };
         Self { transformer, ..medium }
     }
 
@@ -83,7 +94,8 @@ impl Sizes {
     fn parts<B: Backend>(&self, device: &B::Device) -> Vec<Part> {
         const DIFFUSERS: &str = "diffusion_pytorch_model";
         const TRANSFORMERS: &str = "model";
-        let of_transformer = described::<B>(device, |source| drop(Transformer::load(&self.transformer, source)));
+        let of_transformer =
+            described::<B>(device, |source| drop(Transformer::load(&self.transformer, source)));
         let of_vae = described::<B>(device, |source| drop(Vae::load(&self.vae, source)));
         // Fields that diffusers requires and this crate does not read.
         let levels = self.vae.block_out_channels.len();
@@ -91,7 +103,12 @@ impl Sizes {
         of_diffusers["down_block_types"] = json!(vec!["DownEncoderBlock2D"; levels]);
         of_diffusers["up_block_types"] = json!(vec!["UpDecoderBlock2D"; levels]);
         let mut parts = vec![
-            Part { name: "transformer", stem: DIFFUSERS, config: json!(self.transformer), tensors: of_transformer },
+            Part {
+                name: "transformer",
+                stem: DIFFUSERS,
+                config: json!(self.transformer),
+                tensors: of_transformer,
+            },
             Part { name: "vae", stem: DIFFUSERS, config: of_diffusers, tensors: of_vae },
         ];
         for (clip, name) in self.clip.iter().zip(["text_encoder", "text_encoder_2"]) {
@@ -100,7 +117,12 @@ impl Sizes {
         }
         if let Some(t5) = &self.t5 {
             let tensors = described::<B>(device, |source| drop(T5Encoder::load(t5, source)));
-            parts.push(Part { name: "text_encoder_3", stem: TRANSFORMERS, config: json!(t5), tensors });
+            parts.push(Part {
+                name: "text_encoder_3",
+                stem: TRANSFORMERS,
+                config: json!(t5),
+                tensors,
+            });
         }
         parts
     }
@@ -113,8 +135,9 @@ struct Part {
     tensors: Vec<(String, Vec<usize>)>,
 }
 
-/// Writes a model of these sizes in bf16, with weights drawn from `seed`; after each tensor, `done` gets its
-/// number of values. The tokenizers know only single bytes: they read any prompt, but not as the published model reads it.
+/// Writes a model of these sizes in bf16, with weights drawn from `seed`; after each tensor, `done`
+/// gets its number of values. The tokenizers know only single bytes: they read any prompt, but not
+/// as the published model reads it.
 ///
 /// # Errors
 /// If the directory cannot be written.
@@ -128,10 +151,12 @@ pub fn write<B: Backend>(
     let parts = sizes.parts::<B>(device);
     for part in &parts {
         let place = directory.join(part.name);
-        std::fs::create_dir_all(&place).map_err(|source| WeightsError::Io { path: place.clone(), source })?;
+        std::fs::create_dir_all(&place)
+            .map_err(|source| WeightsError::Io { path: place.clone(), source })?;
         write_json(&place.join("config.json"), &part.config)?;
         let file = place.join(format!("{}.safetensors", part.stem));
-        write_weights(part, seed, &file, &mut done).map_err(|source| WeightsError::Io { path: file, source })?;
+        write_weights(part, seed, &file, &mut done)
+            .map_err(|source| WeightsError::Io { path: file, source })?;
     }
     write_clip_tokenizer(&directory.join("tokenizer"), sizes.clip[0].vocab_size, END)?;
     write_clip_tokenizer(&directory.join("tokenizer_2"), sizes.clip[1].vocab_size, "!")?;
@@ -140,7 +165,9 @@ pub fn write<B: Backend>(
     }
     let scheduler = json!({ "_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0 });
     write_json(&directory.join("scheduler").join("scheduler_config.json"), &scheduler)?;
-    let t5 = |class: &str| if sizes.t5.is_some() { json!(["transformers", class]) } else { json!([null, null]) };
+    let t5 = |class: &str| {
+        if sizes.t5.is_some() { json!(["transformers", class]) } else { json!([null, null]) }
+    };
     // Written last, so that an unfinished directory does not count as a model.
     write_json(
         &directory.join("model_index.json"),
@@ -160,13 +187,21 @@ pub fn write<B: Backend>(
 }
 
 /// Writes one tensor after the other, so that only one is in memory at a time.
-fn write_weights(part: &Part, seed: u64, path: &Path, done: &mut impl FnMut(usize)) -> std::io::Result<()> {
+fn write_weights(
+    part: &Part,
+    seed: u64,
+    path: &Path,
+    done: &mut impl FnMut(usize),
+) -> std::io::Result<()> {
     let mut header = BTreeMap::new();
     let mut end = 0;
     for (name, shape) in &part.tensors {
         let begin = end;
         end += 2 * shape.iter().product::<usize>();
-        header.insert(name.as_str(), json!({ "dtype": "BF16", "shape": shape, "data_offsets": [begin, end] }));
+        header.insert(
+            name.as_str(),
+            json!({ "dtype": "BF16", "shape": shape, "data_offsets": [begin, end] }),
+        );
     }
     header.insert("__metadata__", json!({ "format": "pt" }));
     let mut header = serde_json::to_vec(&header)?;
@@ -178,7 +213,8 @@ fn write_weights(part: &Part, seed: u64, path: &Path, done: &mut impl FnMut(usiz
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         for (name, shape) in &part.tensors {
             let values = random_values(&mut rng, name, shape);
-            let bytes: Vec<u8> = values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect();
+            let bytes: Vec<u8> =
+                values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect();
             file.write_all(&bytes)?;
             done(values.len());
         }
@@ -213,7 +249,8 @@ fn write_clip_tokenizer(directory: &Path, vocabulary: usize, pad: &str) -> Resul
     ids.insert(END.to_owned(), vocabulary - 1);
     write_json(&directory.join("vocab.json"), &ids)?;
     let merges = directory.join("merges.txt");
-    write_atomically(&merges, b"#version: 0.2\n").map_err(|source| WeightsError::Io { path: merges, source })?;
+    write_atomically(&merges, b"#version: 0.2\n")
+        .map_err(|source| WeightsError::Io { path: merges, source })?;
     let config = json!({
         "tokenizer_class": "CLIPTokenizer", "model_max_length": 77,
         "bos_token": START, "eos_token": END, "unk_token": END, "pad_token": pad,
@@ -223,8 +260,13 @@ fn write_clip_tokenizer(directory: &Path, vocabulary: usize, pad: &str) -> Resul
 
 fn write_t5_tokenizer(directory: &Path, vocabulary: usize) -> Result<(), Sd3Error> {
     let specials = ["<pad>", "</s>", "<unk>"];
-    let ids: BTreeMap<String, usize> =
-        specials.map(str::to_owned).into_iter().chain(bytes()).enumerate().map(|(id, word)| (word, id)).collect();
+    let ids: BTreeMap<String, usize> = specials
+        .map(str::to_owned)
+        .into_iter()
+        .chain(bytes())
+        .enumerate()
+        .map(|(id, word)| (word, id))
+        .collect();
     assert!(ids.len() <= vocabulary, "a vocabulary of {vocabulary} has no room for all bytes");
     let added = specials.map(|content| {
         let flags = json!({ "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true });

@@ -27,7 +27,9 @@ pub(crate) fn open(path: &Path) -> Result<SingleFile, Sd3Error> {
         (Some(_), _) => TRANSFORMER,
         (None, Some(_)) => "",
         (None, None) => {
-            let reason = format!("holds no transformer of SD3 in the single-file layout: there is no {WITNESS}");
+            let reason = format!(
+                "holds no transformer of SD3 in the single-file layout: there is no {WITNESS}"
+            );
             return Err(Sd3Error::wrong_kind(path, &reason));
         }
     };
@@ -41,14 +43,19 @@ const MOST_LEVELS: usize = 32;
 
 type Renamed = Vec<(String, Stored)>;
 
-/// Renames the tensors whose names begin with `prefix` by `rule`. A tensor that the rule does not know keeps
-/// its name without the prefix.
-fn renamed(files: &TensorFiles, prefix: &str, rule: fn(&TensorFiles, &str, &str, Stored) -> Option<Renamed>) -> TensorFiles {
+/// Renames the tensors whose names begin with `prefix` by `rule`. A tensor that the rule does not
+/// know keeps its name without the prefix.
+fn renamed(
+    files: &TensorFiles,
+    prefix: &str,
+    rule: fn(&TensorFiles, &str, &str, Stored) -> Option<Renamed>,
+) -> TensorFiles {
     let mut result = TensorFiles::default();
     for name in files.names() {
         let Some(own) = name.strip_prefix(prefix) else { continue };
         let stored = files.stored(name).expect("it was just named");
-        let tensors = rule(files, prefix, own, stored.clone()).unwrap_or_else(|| vec![(own.to_owned(), stored)]);
+        let tensors = rule(files, prefix, own, stored.clone())
+            .unwrap_or_else(|| vec![(own.to_owned(), stored)]);
         for (name, stored) in tensors {
             result.insert(name, stored);
         }
@@ -87,15 +94,29 @@ fn transformer(files: &TensorFiles, prefix: &str, name: &str, stored: Stored) ->
         "context_block" => false,
         _ => return None,
     };
-    let pick = |of_the_image: &'static str, of_the_text: &'static str| if of_image { of_the_image } else { of_the_text };
-    if let Some(attention) =
-        ["attn", "attn2"].into_iter().find(|attention| layer.strip_prefix(attention).is_some_and(|rest| rest.starts_with('.')))
+    let pick = |of_the_image: &'static str, of_the_text: &'static str| {
+        if of_image { of_the_image } else { of_the_text }
+    };
+    if let Some(attention) = ["attn", "attn2"]
+        .into_iter()
+        .find(|attention| layer.strip_prefix(attention).is_some_and(|rest| rest.starts_with('.')))
     {
-        let at = |name: &str, stored: Stored| (format!("{block}.{attention}.{name}.{kind}"), stored);
+        let at =
+            |name: &str, stored: Stored| (format!("{block}.{attention}.{name}.{kind}"), stored);
         return match &layer[attention.len() + 1..] {
             "qkv" => {
-                let names = if of_image { ["to_q", "to_k", "to_v"] } else { ["add_q_proj", "add_k_proj", "add_v_proj"] };
-                Some(names.into_iter().enumerate().map(|(part, name)| at(name, stored.nth_part(part, 3))).collect())
+                let names = if of_image {
+                    ["to_q", "to_k", "to_v"]
+                } else {
+                    ["add_q_proj", "add_k_proj", "add_v_proj"]
+                };
+                Some(
+                    names
+                        .into_iter()
+                        .enumerate()
+                        .map(|(part, name)| at(name, stored.nth_part(part, 3)))
+                        .collect(),
+                )
             }
             "proj" => Some(vec![at(pick("to_out.0", "to_add_out"), stored)]),
             "ln_q" => Some(vec![at(pick("norm_q", "norm_added_q"), stored)]),
@@ -108,9 +129,15 @@ fn transformer(files: &TensorFiles, prefix: &str, name: &str, stored: Stored) ->
         "mlp.fc2" => one(&format!("{block}.{}.net.2", pick("ff", "ff_context")), stored),
         "adaLN_modulation.1" if of_image => one(&format!("{block}.norm1.linear"), stored),
         "adaLN_modulation.1" => {
-            // In the last block the text has only shift and scale, and its attention has no output layer.
-            let goes_on = files.shape(&format!("{prefix}joint_blocks.{index}.context_block.attn.proj.weight")).is_some();
-            one(&format!("{block}.norm1_context.linear"), if goes_on { stored } else { stored.halves_swapped() })
+            // In the last block the text has only shift and scale, and its attention has no output
+            // layer.
+            let goes_on = files
+                .shape(&format!("{prefix}joint_blocks.{index}.context_block.attn.proj.weight"))
+                .is_some();
+            one(
+                &format!("{block}.norm1_context.linear"),
+                if goes_on { stored } else { stored.halves_swapped() },
+            )
         }
         _ => None,
     }
@@ -139,7 +166,9 @@ fn vae(files: &TensorFiles, prefix: &str, name: &str, stored: Stored) -> Option<
         let shape = stored.shape.iter().take(2).copied().collect();
         return one(&format!("mid_block.attentions.0.{name}"), stored.reshaped(shape));
     }
-    if let Some((block, layer)) = layer.strip_prefix("mid.block_").and_then(|rest| rest.split_once('.')) {
+    if let Some((block, layer)) =
+        layer.strip_prefix("mid.block_").and_then(|rest| rest.split_once('.'))
+    {
         let index = block.parse::<usize>().ok()?.checked_sub(1)?;
         return one(&format!("mid_block.resnets.{index}.{}", residual(layer)), stored);
     }
@@ -150,13 +179,23 @@ fn vae(files: &TensorFiles, prefix: &str, name: &str, stored: Stored) -> Option<
     let level = match direction {
         "down" => level,
         "up" => {
-            let is_there = |level: usize| files.shape(&format!("{prefix}decoder.up.{level}.block.0.norm1.weight")).is_some();
+            let is_there = |level: usize| {
+                files.shape(&format!("{prefix}decoder.up.{level}.block.0.norm1.weight")).is_some()
+            };
             (level..MOST_LEVELS).take_while(|level| is_there(*level)).count().checked_sub(1)?
         }
         _ => return None,
     };
     match rest {
-        "downsample.conv" | "upsample.conv" => one(&format!("{direction}_blocks.{level}.{direction}samplers.0.conv"), stored),
-        _ => one(&format!("{direction}_blocks.{level}.resnets.{}", residual(rest.strip_prefix("block.")?)), stored),
+        "downsample.conv" | "upsample.conv" => {
+            one(&format!("{direction}_blocks.{level}.{direction}samplers.0.conv"), stored)
+        }
+        _ => one(
+            &format!(
+                "{direction}_blocks.{level}.resnets.{}",
+                residual(rest.strip_prefix("block.")?)
+            ),
+            stored,
+        ),
     }
 }

@@ -1,7 +1,8 @@
 //! Sources of a network's weights, one tensor at a time: files, or a generator of random numbers.
 //!
-//! Each network of SD3 has one constructor, which asks a [`Source`] for every tensor by its name in the
-//! published files. Missing tensors and wrong shapes are collected and reported together at the end.
+//! Each network of SD3 has one constructor, which asks a [`Source`] for every tensor by its name in
+//! the published files. Missing tensors and wrong shapes are collected and reported together at the
+//! end.
 
 use burn::{
     module::{Param, ParamId},
@@ -37,8 +38,9 @@ enum Origin {
 }
 
 impl<'a, B: Backend> Source<'a, B> {
-    /// Takes tensors from files, for a network that computes in `precision`. If it computes in f32, matrices
-    /// that are stored in 16 bits stay in 16 bits where the backend supports it, and are converted when they are used.
+    /// Takes tensors from files, for a network that computes in `precision`. If it computes in f32,
+    /// matrices that are stored in 16 bits stay in 16 bits where the backend supports it, and are
+    /// converted when they are used.
     pub fn files(files: TensorFiles, precision: FloatDType, device: &'a B::Device) -> Self {
         Self::new(Origin::Files(files), precision, device)
     }
@@ -49,8 +51,8 @@ impl<'a, B: Backend> Source<'a, B> {
         Self::new(Origin::Headers(files), FloatDType::F32, device)
     }
 
-    /// Makes random tensors: matrices with std `1/√inputs` (0.02 if `embed` is part of the name), scales of
-    /// 1, other vectors of 0.
+    /// Makes random tensors: matrices with std `1/√inputs` (0.02 if `embed` is part of the name),
+    /// scales of 1, other vectors of 0.
     pub fn random(seed: u64, precision: FloatDType, device: &'a B::Device) -> Self {
         Self::new(Origin::Random(Box::new(ChaCha8Rng::seed_from_u64(seed))), precision, device)
     }
@@ -69,12 +71,13 @@ impl<'a, B: Backend> Source<'a, B> {
         self.device
     }
 
-    /// Lists all problems, one sentence each: tensors that are missing, of another shape, unreadable, not
-    /// finite, or not asked for.
+    /// Lists all problems, one sentence each: tensors that are missing, of another shape,
+    /// unreadable, not finite, or not asked for.
     pub fn problems(self) -> Vec<String> {
         let mut problems = self.problems;
         if let Origin::Files(files) | Origin::Headers(files) = &self.origin {
-            let unused = files.names().filter(|name| !IGNORED.iter().any(|ignored| name.ends_with(ignored)));
+            let unused =
+                files.names().filter(|name| !IGNORED.iter().any(|ignored| name.ends_with(ignored)));
             problems.extend(unused.map(|name| format!("{name} is not a weight of this network")));
         }
         problems
@@ -92,9 +95,16 @@ impl<'a, B: Backend> Source<'a, B> {
         Linear::new(self.transposed(name, inputs, outputs), None)
     }
 
-    /// A convolution of patches that do not overlap, `NAME.weight` `[outputs, C, p, p]`, as a linear layer over `C·p·p` numbers.
-    pub fn patches(&mut self, name: &str, [channels, patch]: [usize; 2], outputs: usize) -> Linear<B> {
-        let weight: Tensor<B, 4> = self.values(&format!("{name}.weight"), [outputs, channels, patch, patch]);
+    /// A convolution of patches that do not overlap, `NAME.weight` `[outputs, C, p, p]`, as a
+    /// linear layer over `C·p·p` numbers.
+    pub fn patches(
+        &mut self,
+        name: &str,
+        [channels, patch]: [usize; 2],
+        outputs: usize,
+    ) -> Linear<B> {
+        let weight: Tensor<B, 4> =
+            self.values(&format!("{name}.weight"), [outputs, channels, patch, patch]);
         // A placeholder has one element instead of `outputs` rows.
         let outputs_there = weight.dims()[0];
         let weight = self.param(weight.reshape([outputs_there as i32, -1]).transpose());
@@ -102,7 +112,8 @@ impl<'a, B: Backend> Source<'a, B> {
         Linear::new(weight, Some(bias))
     }
 
-    /// A convolution of `side`×`side` pixels, `NAME.weight` `[outputs, inputs, side, side]` and `NAME.bias`.
+    /// A convolution of `side`×`side` pixels, `NAME.weight` `[outputs, inputs, side, side]` and
+    /// `NAME.bias`.
     pub fn conv(&mut self, name: &str, [inputs, outputs]: [usize; 2], side: usize) -> Conv<B> {
         let weight = self.tensor(&format!("{name}.weight"), [outputs, inputs, side, side]);
         Conv { weight, bias: self.tensor(&format!("{name}.bias"), [outputs]) }
@@ -120,7 +131,8 @@ impl<'a, B: Backend> Source<'a, B> {
         GroupNorm { weight, bias: self.tensor(&format!("{name}.bias"), [channels]), groups }
     }
 
-    /// A table of which only a part is used at a time; it keeps its stored precision under the rule of [`Self::files`].
+    /// A table of which only a part is used at a time; it keeps its stored precision under the rule
+    /// of [`Self::files`].
     pub fn table<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Param<Tensor<B, D>> {
         let values = self.stored(name, shape);
         self.param(values)
@@ -177,7 +189,11 @@ impl<'a, B: Backend> Source<'a, B> {
 }
 
 /// Type in which a network that computes in `precision` holds a matrix that is stored in `stored`.
-pub(crate) fn held_as<B: Backend>(stored: DType, precision: FloatDType, device: &B::Device) -> DType {
+pub(crate) fn held_as<B: Backend>(
+    stored: DType,
+    precision: FloatDType,
+    device: &B::Device,
+) -> DType {
     let wide = precision == FloatDType::F32;
     if wide && B::supports_dtype(device, stored) { stored } else { precision.into() }
 }
@@ -186,13 +202,18 @@ pub(crate) fn held_as<B: Backend>(stored: DType, precision: FloatDType, device: 
 fn take(files: &mut TensorFiles, name: &str, shape: &[usize]) -> Result<Stored, String> {
     match files.remove(name) {
         None => Err(format!("{name} is missing")),
-        Some(stored) if stored.shape != shape => Err(format!("{name} has shape {:?}, the network needs {shape:?}", stored.shape)),
+        Some(stored) if stored.shape != shape => {
+            Err(format!("{name} has shape {:?}, the network needs {shape:?}", stored.shape))
+        }
         Some(stored) => Ok(stored),
     }
 }
 
 /// The names and shapes of the tensors that a constructor asks for.
-pub fn described<B: Backend>(device: &B::Device, construct: impl FnOnce(&mut Source<'_, B>)) -> Vec<(String, Vec<usize>)> {
+pub fn described<B: Backend>(
+    device: &B::Device,
+    construct: impl FnOnce(&mut Source<'_, B>),
+) -> Vec<(String, Vec<usize>)> {
     let mut source = Source::new(Origin::Described(Vec::new()), FloatDType::F32, device);
     construct(&mut source);
     match source.origin {
@@ -209,7 +230,11 @@ pub(crate) fn random_values(rng: &mut ChaCha8Rng, name: &str, shape: &[usize]) -
         return vec![if name.ends_with(".weight") { 1.0 } else { 0.0 }; count];
     }
     let inputs: usize = shape[1..].iter().product();
-    let std = if name.contains("embed") && shape.len() == 2 { 0.02 } else { 1.0 / (inputs as f32).sqrt() };
+    let std = if name.contains("embed") && shape.len() == 2 {
+        0.02
+    } else {
+        1.0 / (inputs as f32).sqrt()
+    };
     let normal = Normal::new(0.0, std).expect("the std is positive");
     normal.sample_iter(rng).take(count).collect()
 }

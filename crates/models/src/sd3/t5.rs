@@ -1,5 +1,5 @@
-//! The encoder of T5 v1.1: no biases, relative positions, RMS norms and gated MLPs (arXiv 1910.10683;
-//! arXiv 2002.05202 for the gates).
+//! The encoder of T5 v1.1: no biases, relative positions, RMS norms and gated MLPs (arXiv
+//! 1910.10683; arXiv 2002.05202 for the gates).
 
 use burn::{
     module::{Module, Param},
@@ -81,25 +81,32 @@ impl T5Config {
             problems.push(format!("architectures is {:?}, not {CLASS}", self.architectures));
         }
         if self.feed_forward_proj != GATED_GELU {
-            problems.push(format!("feed_forward_proj is {}; only {GATED_GELU} (T5 v1.1) is known", self.feed_forward_proj));
+            problems.push(format!(
+                "feed_forward_proj is {}; only {GATED_GELU} (T5 v1.1) is known",
+                self.feed_forward_proj
+            ));
         }
-        if self.relative_attention_num_buckets < 4 || self.relative_attention_max_distance < self.relative_attention_num_buckets {
+        if self.relative_attention_num_buckets < 4
+            || self.relative_attention_max_distance < self.relative_attention_num_buckets
+        {
             problems.push("relative_attention_num_buckets must be at least 4 and not above the largest distance".to_owned());
         }
         problems
     }
 
-    /// Bucket of the distance from a query to a key. Each direction has half of the buckets; half of these
-    /// are exact, the others logarithmic.
+    /// Bucket of the distance from a query to a key. Each direction has half of the buckets; half
+    /// of these are exact, the others logarithmic.
     fn bucket(&self, (query, key): (usize, usize)) -> usize {
         let half = self.relative_attention_num_buckets / 2;
-        let (direction, distance) = if key > query { (half, key - query) } else { (0, query - key) };
+        let (direction, distance) =
+            if key > query { (half, key - query) } else { (0, query - key) };
         let exact = half / 2;
         if distance < exact {
             return direction + distance;
         }
         // In f32, like PyTorch: its rounding decides where the boundaries lie.
-        let ratio = (distance as f32 / exact as f32).ln() / (self.relative_attention_max_distance as f32 / exact as f32).ln();
+        let ratio = (distance as f32 / exact as f32).ln()
+            / (self.relative_attention_max_distance as f32 / exact as f32).ln();
         direction + (exact + (ratio * (half - exact) as f32) as usize).min(half - 1)
     }
 }
@@ -123,8 +130,13 @@ impl<B: Backend> T5Encoder<B> {
         let buckets = [config.relative_attention_num_buckets, config.num_heads];
         Self {
             tokens: source.table("shared.weight", [config.vocab_size, config.d_model]),
-            distances: source.tensor("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", buckets),
-            layers: (0..config.num_layers).map(|index| Layer::load(config, index, source)).collect(),
+            distances: source.tensor(
+                "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+                buckets,
+            ),
+            layers: (0..config.num_layers)
+                .map(|index| Layer::load(config, index, source))
+                .collect(),
             final_scale: source.tensor("encoder.final_layer_norm.weight", [config.d_model]),
             config: config.clone(),
             precision: source.precision(),
@@ -136,7 +148,8 @@ impl<B: Backend> T5Encoder<B> {
         self.config.d_model
     }
 
-    /// Encodes token ids, the same number for every prompt; padding is read like any token, as in SD3.
+    /// Encodes token ids, the same number for every prompt; padding is read like any token, as in
+    /// SD3.
     ///
     /// # Shapes
     /// - the result: `[B, L, D]`
@@ -144,7 +157,8 @@ impl<B: Backend> T5Encoder<B> {
         let device = self.tokens.device();
         let length = ids[0].len();
         let flat: Vec<i32> = ids.iter().flatten().map(|&id| id as i32).collect();
-        let flat = Tensor::<B, 2, Int>::from_data(TensorData::new(flat, [ids.len(), length]), &device);
+        let flat =
+            Tensor::<B, 2, Int>::from_data(TensorData::new(flat, [ids.len(), length]), &device);
         let bias = self.bias(ids.len(), length);
         let tokens = embedding(self.tokens.val(), flat).cast(self.precision);
         let tokens = self.layers.iter().fold(tokens, |tokens, layer| layer.forward(tokens, &bias));
@@ -158,8 +172,17 @@ impl<B: Backend> T5Encoder<B> {
             .map(|at| self.config.bucket(at) as i32)
             .collect();
         let buckets = Tensor::<B, 1, Int>::from_ints(buckets.as_slice(), &self.distances.device());
-        let bias = self.distances.val().select(0, buckets).reshape([length, length, self.config.num_heads]);
-        bias.permute([2, 0, 1]).unsqueeze_dim::<4>(0).expand([rows, self.config.num_heads, length, length])
+        let bias = self.distances.val().select(0, buckets).reshape([
+            length,
+            length,
+            self.config.num_heads,
+        ]);
+        bias.permute([2, 0, 1]).unsqueeze_dim::<4>(0).expand([
+            rows,
+            self.config.num_heads,
+            length,
+            length,
+        ])
     }
 }
 
@@ -201,8 +224,8 @@ impl<B: Backend> Layer<B> {
 
     fn forward(&self, tokens: Tensor<B, 3>, bias: &Tensor<B, 4>) -> Tensor<B, 3> {
         let normed = rms_normalized(tokens.clone(), self.attention_scale.val(), self.epsilon);
-        let [query, key, value] =
-            [&self.query, &self.key, &self.value].map(|layer| split_heads(layer.forward(normed.clone()), self.heads));
+        let [query, key, value] = [&self.query, &self.key, &self.value]
+            .map(|layer| split_heads(layer.forward(normed.clone()), self.heads));
         // T5 does not divide scores by √w: its initial weights are smaller by this factor.
         let mixed = join_heads(attention(query, key, value, Some(bias.clone()), Some(1.0)));
         let tokens = tokens + self.output.forward(mixed);
@@ -218,15 +241,24 @@ mod tests {
 
     #[test]
     fn distances_fall_into_the_classes_of_transformers() {
-        // Smallest distance of each bucket, by T5Attention._relative_position_bucket of transformers 5.24.0,
-        // up to a distance of 511.
-        let small = T5Config { relative_attention_num_buckets: 8, relative_attention_max_distance: 20, ..T5Config::xxl() };
-        let cases: [(T5Config, &[usize]); 2] =
-            [(T5Config::xxl(), &[0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91]), (small, &[0, 1, 2, 7])];
+        // Smallest distance of each bucket, by T5Attention._relative_position_bucket of
+        // transformers 5.24.0, up to a distance of 511.
+        let small = T5Config {
+            relative_attention_num_buckets: 8,
+            relative_attention_max_distance: 20,
+            ..T5Config::xxl()
+        };
+        let cases: [(T5Config, &[usize]); 2] = [
+            (T5Config::xxl(), &[0, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 23, 32, 46, 64, 91]),
+            (small, &[0, 1, 2, 7]),
+        ];
         for (config, begins) in cases {
             let half = config.relative_attention_num_buckets / 2;
             for distance in 0..512 {
-                let class = begins.iter().rposition(|begin| *begin <= distance).expect("the first begins at 0");
+                let class = begins
+                    .iter()
+                    .rposition(|begin| *begin <= distance)
+                    .expect("the first begins at 0");
                 assert_eq!(config.bucket((distance, 0)), class, "{distance} places back");
                 let ahead = if distance == 0 { 0 } else { half + class };
                 assert_eq!(config.bucket((0, distance)), ahead, "{distance} places ahead");

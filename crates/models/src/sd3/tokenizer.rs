@@ -35,11 +35,13 @@ const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 
 /// Pattern of CLIP's words, each of which is split further into tokens.
-const CLIP_WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+const CLIP_WORDS: &str =
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 impl PromptTokenizer {
-    /// Opens the tokenizer in a directory, `tokenizer.json` or CLIP's `vocab.json` and `merges.txt`, for an
-    /// encoder that knows `vocabulary` tokens. Every prompt is truncated or padded to `length` tokens.
+    /// Opens the tokenizer in a directory, `tokenizer.json` or CLIP's `vocab.json` and
+    /// `merges.txt`, for an encoder that knows `vocabulary` tokens. Every prompt is truncated or
+    /// padded to `length` tokens.
     ///
     /// # Errors
     /// If neither is there, a file does not parse, or the padding token is unknown.
@@ -52,37 +54,49 @@ impl PromptTokenizer {
                 clip(directory)
             }
         })
-        .unwrap_or_else(|panic| Err(Sd3Error::unreadable(directory, format!("cannot be read: {panic}"))))?;
+        .unwrap_or_else(|panic| {
+            Err(Sd3Error::unreadable(directory, format!("cannot be read: {panic}")))
+        })?;
         // Overrides the padding and truncation of the file: `encode` makes exactly `length` tokens.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|error| Sd3Error::unreadable(directory, error))?;
         let special = SpecialTokens::read(directory)?;
         let bad = |reason: String| Sd3Error::unreadable(directory, reason);
         let Some(pad) = special.pad_token else {
-            return Err(bad("neither tokenizer_config.json nor special_tokens_map.json names a pad_token".to_owned()));
+            return Err(bad(
+                "neither tokenizer_config.json nor special_tokens_map.json names a pad_token"
+                    .to_owned(),
+            ));
         };
-        let pad = tokenizer
-            .token_to_id(pad.content())
-            .ok_or_else(|| bad(format!("pad_token `{}` is not in the vocabulary", pad.content())))?;
+        let pad = tokenizer.token_to_id(pad.content()).ok_or_else(|| {
+            bad(format!("pad_token `{}` is not in the vocabulary", pad.content()))
+        })?;
         Ok(Self { tokenizer, pad, length, vocabulary })
     }
 
-    /// Encodes a prompt as the fixed number of ids that the encoder reads; a long text is truncated before its end token.
+    /// Encodes a prompt as the fixed number of ids that the encoder reads; a long text is truncated
+    /// before its end token.
     ///
     /// # Errors
     /// If the tokenizer fails on the text, or gives an id that the encoder does not know.
     pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, Sd3Error> {
         let failed = |reason: String| Sd3Error::Prompt { prompt: prompt.to_owned(), reason };
-        let ids = unwound(|| self.tokens(prompt)).map_err(failed)?.map_err(|error| failed(error.to_string()))?;
+        let ids = unwound(|| self.tokens(prompt))
+            .map_err(failed)?
+            .map_err(|error| failed(error.to_string()))?;
         match ids.iter().find(|id| **id as usize >= self.vocabulary) {
-            Some(id) => Err(failed(format!("token {id}: wrong tokenizer, the encoder knows only {} tokens", self.vocabulary))),
+            Some(id) => Err(failed(format!(
+                "token {id}: wrong tokenizer, the encoder knows only {} tokens",
+                self.vocabulary
+            ))),
             None => Ok(ids),
         }
     }
 
     /// Whether a prompt has more tokens than the encoder reads.
     pub fn cuts(&self, prompt: &str) -> bool {
-        unwound(|| self.tokenizer.encode(prompt, true)).is_ok_and(|ids| ids.is_ok_and(|ids| ids.len() > self.length))
+        unwound(|| self.tokenizer.encode(prompt, true))
+            .is_ok_and(|ids| ids.is_ok_and(|ids| ids.len() > self.length))
     }
 
     fn tokens(&self, prompt: &str) -> tokenizers::Result<Vec<u32>> {
@@ -92,7 +106,11 @@ impl PromptTokenizer {
             use tokenizers::PostProcessor;
             processor.added_tokens(false)
         });
-        encoding.truncate(self.length.saturating_sub(around), 0, tokenizers::TruncationDirection::Right);
+        encoding.truncate(
+            self.length.saturating_sub(around),
+            0,
+            tokenizers::TruncationDirection::Right,
+        );
         let encoding = self.tokenizer.post_process(encoding, None, true)?;
         let mut ids = encoding.get_ids().to_vec();
         ids.resize(self.length, self.pad);
@@ -100,7 +118,8 @@ impl PromptTokenizer {
     }
 }
 
-/// Runs `f` and returns the message if it panics: `tokenizers` panics on some damaged files instead of failing.
+/// Runs `f` and returns the message if it panics: `tokenizers` panics on some damaged files instead
+/// of failing.
 fn unwound<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(f)).map_err(|panic| match panic.downcast::<String>() {
         Ok(message) => *message,
@@ -114,8 +133,13 @@ fn clip(directory: &Path) -> Result<Tokenizer, Sd3Error> {
     for path in [&vocabulary, &merges] {
         if !path.exists() {
             let spiece = directory.join("spiece.model").exists();
-            let advice = if spiece { "; spiece.model alone is not read, save the tokenizer again with transformers" } else { "" };
-            let reason = format!("neither tokenizer.json nor vocab.json and merges.txt are there{advice}");
+            let advice = if spiece {
+                "; spiece.model alone is not read, save the tokenizer again with transformers"
+            } else {
+                ""
+            };
+            let reason =
+                format!("neither tokenizer.json nor vocab.json and merges.txt are there{advice}");
             return Err(Sd3Error::unreadable(directory, reason));
         }
     }
@@ -128,16 +152,33 @@ fn clip(directory: &Path) -> Result<Tokenizer, Sd3Error> {
         .map_err(bad)?;
     let mut tokenizer = Tokenizer::new(model);
     let id = |token: &str| {
-        let unknown = || Sd3Error::unreadable(&vocabulary, format!("`{token}` is not in it: it is not CLIP's vocabulary"));
+        let unknown = || {
+            Sd3Error::unreadable(
+                &vocabulary,
+                format!("`{token}` is not in it: it is not CLIP's vocabulary"),
+            )
+        };
         tokenizer.token_to_id(token).map(|id| (token.to_owned(), id)).ok_or_else(unknown)
     };
     let (start, end) = (id(START)?, id(END)?);
     let one_space = Replace::new(ReplacePattern::Regex(r"\s+".to_owned()), " ").map_err(bad)?;
-    let words = Split::new(SplitPattern::Regex(CLIP_WORDS.to_owned()), SplitDelimiterBehavior::Removed, true).map_err(bad)?;
+    let words = Split::new(
+        SplitPattern::Regex(CLIP_WORDS.to_owned()),
+        SplitDelimiterBehavior::Removed,
+        true,
+    )
+    .map_err(bad)?;
     tokenizer
-        .with_normalizer(Some(Normalizers::new(vec![NFC.into(), one_space.into(), Lowercase.into()])))
+        .with_normalizer(Some(Normalizers::new(vec![
+            NFC.into(),
+            one_space.into(),
+            Lowercase.into(),
+        ])))
         .map_err(bad)?
-        .with_pre_tokenizer(Some(PreTokenizers::new(vec![words.into(), ByteLevel::new(false, true, true).into()])))
+        .with_pre_tokenizer(Some(PreTokenizers::new(vec![
+            words.into(),
+            ByteLevel::new(false, true, true).into(),
+        ])))
         .with_post_processor(Some(PostProcessorWrapper::from(
             RobertaProcessing::new(end, start).trim_offsets(false).add_prefix_space(false),
         )));
@@ -206,7 +247,8 @@ impl SpecialTokens {
         for name in ["tokenizer_config.json", "special_tokens_map.json"] {
             let path = directory.join(name);
             let Ok(text) = std::fs::read_to_string(&path) else { continue };
-            let read: Self = serde_json::from_str(&text).map_err(|error| Sd3Error::unreadable(&path, error))?;
+            let read: Self =
+                serde_json::from_str(&text).map_err(|error| Sd3Error::unreadable(&path, error))?;
             all.pad_token = all.pad_token.or(read.pad_token);
             all.added_tokens_decoder.extend(read.added_tokens_decoder);
         }

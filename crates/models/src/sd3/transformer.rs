@@ -1,8 +1,9 @@
-//! The transformer of SD3: MMDiT, and MMDiT-X where the configuration lists layers with a second attention.
+//! The transformer of SD3: MMDiT, and MMDiT-X where the configuration lists layers with a second
+//! attention.
 //!
 //! The two streams, image and text, have separate weights and meet in the attention
-//! (arXiv 2403.03206, figure 2). Layers have the paths of diffusers' `SD3Transformer2DModel`, so that
-//! adapters carry over.
+//! (arXiv 2403.03206, figure 2). Layers have the paths of diffusers' `SD3Transformer2DModel`, so
+//! that adapters carry over.
 
 use burn::{
     module::{Module, Param},
@@ -56,10 +57,16 @@ impl<B: Backend> Transformer<B> {
             positions: source.table("pos_embed.pos_embed", [1, side * side, d]),
             time_in: source.linear("time_text_embed.timestep_embedder.linear_1", 2 * TIME_HALF, d),
             time_out: source.linear("time_text_embed.timestep_embedder.linear_2", d, d),
-            pooled_in: source.linear("time_text_embed.text_embedder.linear_1", config.pooled_projection_dim, d),
+            pooled_in: source.linear(
+                "time_text_embed.text_embedder.linear_1",
+                config.pooled_projection_dim,
+                d,
+            ),
             pooled_out: source.linear("time_text_embed.text_embedder.linear_2", d, d),
             context_embedder: source.linear("context_embedder", config.joint_attention_dim, d),
-            blocks: (0..config.num_layers).map(|index| Block::load(config, index, source)).collect(),
+            blocks: (0..config.num_layers)
+                .map(|index| Block::load(config, index, source))
+                .collect(),
             modulation: source.linear("norm_out.linear", d, 2 * d),
             output: source.linear("proj_out", d, patch * config.out_channels),
             config: config.clone(),
@@ -74,21 +81,35 @@ impl<B: Backend> Transformer<B> {
 
     // ANCHOR: forward
     /// Velocity `v(x, t, c)`, computed in the network's precision.
-    fn forward(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[Embedding]) -> Tensor<B, 4> {
+    fn forward(
+        &self,
+        latent: Tensor<B, 4>,
+        time: Tensor<B, 1>,
+        conditions: &[Embedding],
+    ) -> Tensor<B, 4> {
         let [_, _, height, width] = latent.dims();
         let (tokens, steering) = self.embed(latent, time, conditions);
-        let tokens = self.blocks.iter().fold(tokens, |tokens, block| block.forward(tokens, steering.clone()));
+        let tokens = self
+            .blocks
+            .iter()
+            .fold(tokens, |tokens, block| block.forward(tokens, steering.clone()));
         self.finish(tokens.image, steering, [height, width])
     }
     // ANCHOR_END: forward
 
     /// Tokens of both streams, and the conditioning vector of time and pooled text, `[B, D]`.
-    fn embed(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[Embedding]) -> (Tokens<B>, Tensor<B, 2>) {
+    fn embed(
+        &self,
+        latent: Tensor<B, 4>,
+        time: Tensor<B, 1>,
+        conditions: &[Embedding],
+    ) -> (Tokens<B>, Tensor<B, 2>) {
         let [_, _, height, width] = latent.dims();
         let p = self.config.patch_size;
         let image = self.patches.forward(self.patchify(latent.cast(self.precision)));
         let image = image + self.positions([height / p, width / p]);
-        let Conditions { text, pooled } = Conditions::new(conditions, self.precision, &image.device());
+        let Conditions { text, pooled } =
+            Conditions::new(conditions, self.precision, &image.device());
         let time = sinusoidal(time, TIME_HALF).cast(self.precision);
         let time = self.time_out.forward(activation::silu(self.time_in.forward(time)));
         let pooled = self.pooled_out.forward(activation::silu(self.pooled_in.forward(pooled)));
@@ -102,29 +123,43 @@ impl<B: Backend> Transformer<B> {
         let [rows, channels, height, width] = latent.dims();
         let p = self.config.patch_size;
         let split = latent.reshape([rows, channels, height / p, p, width / p, p]);
-        split.permute([0, 2, 4, 1, 3, 5]).reshape([rows, height / p * (width / p), channels * p * p])
+        split.permute([0, 2, 4, 1, 3, 5]).reshape([
+            rows,
+            height / p * (width / p),
+            channels * p * p,
+        ])
     }
 
     /// Position embeddings of an image, `[1, P, D]`: the middle of their square.
     fn positions(&self, [height, width]: [usize; 2]) -> Tensor<B, 3> {
         let (side, d) = (self.config.pos_embed_max_size, self.config.width());
         let square: Tensor<B, 3> = self.positions.val().reshape([side, side, d]);
-        let middle = square.narrow(0, (side - height) / 2, height).narrow(1, (side - width) / 2, width);
+        let middle =
+            square.narrow(0, (side - height) / 2, height).narrow(1, (side - width) / 2, width);
         middle.reshape([1, height * width, d]).cast(self.precision)
     }
 
     /// Computes the velocity, `[B, C, H, W]`, from the image tokens after the last block.
-    fn finish(&self, image: Tensor<B, 3>, steering: Tensor<B, 2>, [height, width]: [usize; 2]) -> Tensor<B, 4> {
+    fn finish(
+        &self,
+        image: Tensor<B, 3>,
+        steering: Tensor<B, 2>,
+        [height, width]: [usize; 2],
+    ) -> Tensor<B, 4> {
         let rows = image.dims()[0];
         let [scale, shift] = modulation(&self.modulation, steering);
         let patches = self.output.forward(modulated(normalized(image, EPSILON), shift, scale));
         let (p, channels) = (self.config.patch_size, self.config.out_channels);
         let split = patches.reshape([rows, height / p, width / p, p, p, channels]);
-        split.permute([0, 5, 1, 3, 2, 4]).reshape([rows, channels, height, width]).cast(FloatDType::F32)
+        split
+            .permute([0, 5, 1, 3, 2, 4])
+            .reshape([rows, channels, height, width])
+            .cast(FloatDType::F32)
     }
 }
 
-/// Values that a forward pass keeps for its backward pass: the inputs of every block, and nothing from inside a block.
+/// Values that a forward pass keeps for its backward pass: the inputs of every block, and nothing
+/// from inside a block.
 #[derive(Clone, Debug)]
 pub struct Kept<B: Backend> {
     query: Query<B, Embedding>,
@@ -143,7 +178,8 @@ impl<B: AutodiffBackend> InParts<B> for Transformer<B> {
         query: Query<B::InnerBackend, Embedding>,
     ) -> (Tensor<B::InnerBackend, 4>, Self::Kept) {
         let [_, _, height, width] = query.latent.dims();
-        let (mut tokens, steering) = network.embed(query.latent.clone(), query.time.clone(), &query.conditions);
+        let (mut tokens, steering) =
+            network.embed(query.latent.clone(), query.time.clone(), &query.conditions);
         let mut blocks = Vec::with_capacity(network.blocks.len());
         for block in &network.blocks {
             blocks.push(tokens.clone());
@@ -153,7 +189,12 @@ impl<B: AutodiffBackend> InParts<B> for Transformer<B> {
         (velocity, Kept { query, steering, blocks, image: tokens.image })
     }
 
-    fn backward(&self, kept: Self::Kept, gradient: Tensor<B::InnerBackend, 4>, mut take: impl FnMut(B::Gradients)) {
+    fn backward(
+        &self,
+        kept: Self::Kept,
+        gradient: Tensor<B::InnerBackend, 4>,
+        mut take: impl FnMut(B::Gradients),
+    ) {
         let Kept { query, steering: kept_steering, blocks, image } = kept;
         let [_, _, height, width] = query.latent.dims();
         let (image, steering) = (leaf::<B, 3>(image), leaf::<B, 2>(kept_steering.clone()));
@@ -164,7 +205,8 @@ impl<B: AutodiffBackend> InParts<B> for Transformer<B> {
         let mut of_text = None; // The text is not used after the last block.
         take(gradients);
         for (block, tokens) in self.blocks.iter().zip(blocks).rev() {
-            let inputs = Tokens { image: leaf::<B, 3>(tokens.image), text: leaf::<B, 3>(tokens.text) };
+            let inputs =
+                Tokens { image: leaf::<B, 3>(tokens.image), text: leaf::<B, 3>(tokens.text) };
             let steering = leaf::<B, 2>(kept_steering.clone());
             let outputs = block.forward(inputs.clone(), steering.clone());
             let mut sum = pulled(outputs.image, of_image);
@@ -177,15 +219,22 @@ impl<B: AutodiffBackend> InParts<B> for Transformer<B> {
             of_steering = of_steering + gradient_of(&steering, &mut gradients);
             take(gradients);
         }
-        let (tokens, steering) = self.embed(leaf(query.latent), Tensor::from_inner(query.time), &query.conditions);
+        let (tokens, steering) =
+            self.embed(leaf(query.latent), Tensor::from_inner(query.time), &query.conditions);
         let of_text = of_text.expect("there is at least one block");
-        let sum = pulled(tokens.image, of_image) + pulled(tokens.text, of_text) + pulled(steering, of_steering);
+        let sum = pulled(tokens.image, of_image)
+            + pulled(tokens.text, of_text)
+            + pulled(steering, of_steering);
         take(sum.backward());
     }
 }
 
-/// `Σ output·gradient`: a scalar whose backward pass carries `gradient` from `output` back to its inputs.
-fn pulled<B: AutodiffBackend, const D: usize>(output: Tensor<B, D>, gradient: Tensor<B::InnerBackend, D>) -> Tensor<B, 1> {
+/// `Σ output·gradient`: a scalar whose backward pass carries `gradient` from `output` back to its
+/// inputs.
+fn pulled<B: AutodiffBackend, const D: usize>(
+    output: Tensor<B, D>,
+    gradient: Tensor<B::InnerBackend, D>,
+) -> Tensor<B, 1> {
     (output * Tensor::from_inner(gradient)).sum()
 }
 // ANCHOR_END: parts
@@ -205,12 +254,18 @@ fn gradient_of<B: AutodiffBackend, const D: usize>(
 impl<B: Backend> VelocityField<B> for Transformer<B> {
     type Condition = Embedding;
 
-    fn velocity(&self, latent: Tensor<B, 4>, time: Tensor<B, 1>, conditions: &[Embedding]) -> Tensor<B, 4> {
+    fn velocity(
+        &self,
+        latent: Tensor<B, 4>,
+        time: Tensor<B, 1>,
+        conditions: &[Embedding],
+    ) -> Tensor<B, 4> {
         self.forward(latent, time, conditions)
     }
 }
 
-/// The distinct prompts of a batch on the device; neighbouring rows that share a prompt are one row here.
+/// The distinct prompts of a batch on the device; neighbouring rows that share a prompt are one row
+/// here.
 struct Conditions<B: Backend> {
     /// `[prompts, T, joint_attention_dim]`
     text: Tensor<B, 3>,
@@ -227,7 +282,8 @@ impl<B: Backend> Conditions<B> {
     fn new(conditions: &[Embedding], precision: FloatDType, device: &B::Device) -> Self {
         let distinct: Vec<&PromptEmbedding> = runs(conditions).iter().map(|run| &*run[0]).collect();
         let text = distinct.iter().flat_map(|embedding| embedding.text()).collect::<Vec<f32>>();
-        let pooled = distinct.iter().flat_map(|embedding| embedding.pooled.numbers()).collect::<Vec<f32>>();
+        let pooled =
+            distinct.iter().flat_map(|embedding| embedding.pooled.numbers()).collect::<Vec<f32>>();
         let [length, width] = distinct[0].text_shape;
         let features = distinct[0].pooled.shape()[0];
         let text = TensorData::new(text, [distinct.len(), length, width]);
@@ -240,12 +296,16 @@ impl<B: Backend> Conditions<B> {
 }
 
 /// Expands one row per run of equal prompts to one row per row of the batch.
-fn spread<B: Backend, const D: usize>(of_prompts: Tensor<B, D>, conditions: &[Embedding]) -> Tensor<B, D> {
+fn spread<B: Backend, const D: usize>(
+    of_prompts: Tensor<B, D>,
+    conditions: &[Embedding],
+) -> Tensor<B, D> {
     let runs = runs(conditions);
     if runs.len() == conditions.len() {
         return of_prompts;
     }
-    let prompts: Vec<i32> = runs.iter().enumerate().flat_map(|(prompt, run)| vec![prompt as i32; run.len()]).collect();
+    let prompts: Vec<i32> =
+        runs.iter().enumerate().flat_map(|(prompt, run)| vec![prompt as i32; run.len()]).collect();
     let prompts = Tensor::<B, 1, Int>::from_ints(prompts.as_slice(), &of_prompts.device());
     of_prompts.select(0, prompts)
 }
@@ -267,8 +327,8 @@ struct Tokens<B: Backend> {
 /// image       ← image + gate·mlp(norm(image))        likewise for the text, except in the last block
 /// ```
 ///
-/// Every norm is followed by a scale and a shift; shift, scale and gate are linear in the conditioning vector
-/// (adaLN-zero, arXiv 2212.09748).
+/// Every norm is followed by a scale and a shift; shift, scale and gate are linear in the
+/// conditioning vector (adaLN-zero, arXiv 2212.09748).
 #[derive(Module, Debug)]
 struct Block<B: Backend> {
     norm1: Linear<B>,
@@ -288,7 +348,11 @@ impl<B: Backend> Block<B> {
         let at = |name: &str| format!("transformer_blocks.{index}.{name}");
         Self {
             norm1: source.linear(&at("norm1.linear"), d, if dual { 9 * d } else { 6 * d }),
-            norm1_context: source.linear(&at("norm1_context.linear"), d, if last { 2 * d } else { 6 * d }),
+            norm1_context: source.linear(
+                &at("norm1_context.linear"),
+                d,
+                if last { 2 * d } else { 6 * d },
+            ),
             image: Projections::load(config, &at("attn"), IMAGE, true, source),
             text: Projections::load(config, &at("attn"), TEXT, !last, source),
             second: dual.then(|| Projections::load(config, &at("attn2"), IMAGE, true, source)),
@@ -322,14 +386,19 @@ impl<B: Backend> Block<B> {
             return Tokens { image, text }; // The text is not used after the last block.
         };
         let text = text + gate.clone() * text_out;
-        let hidden = modulated(normalized(text.clone(), EPSILON), mlp_shift.clone(), mlp_scale.clone());
+        let hidden =
+            modulated(normalized(text.clone(), EPSILON), mlp_shift.clone(), mlp_scale.clone());
         let text = text + mlp_gate.clone() * feed_forward.forward(hidden);
         Tokens { image, text }
     }
     // ANCHOR_END: block
 
-    /// Shift, scale and gate of the joint attention and of the MLP, and of the second attention if there is one.
-    fn modulations(&self, steering: Tensor<B, 2>) -> ([Tensor<B, 3>; 6], Option<[Tensor<B, 3>; 3]>) {
+    /// Shift, scale and gate of the joint attention and of the MLP, and of the second attention if
+    /// there is one.
+    fn modulations(
+        &self,
+        steering: Tensor<B, 2>,
+    ) -> ([Tensor<B, 3>; 6], Option<[Tensor<B, 3>; 3]>) {
         if self.second.is_none() {
             return (modulation(&self.norm1, steering), None);
         }
@@ -337,8 +406,8 @@ impl<B: Backend> Block<B> {
         ([a, b, c, d, e, f], Some([g, h, i]))
     }
 
-    /// Shift, scale and gate of the text's attention and MLP. The last block has only shift and scale of the
-    /// attention, stored with scale first.
+    /// Shift, scale and gate of the text's attention and MLP. The last block has only shift and
+    /// scale of the attention, stored with scale first.
     fn text_modulations(&self, steering: Tensor<B, 2>) -> Vec<Tensor<B, 3>> {
         if self.ff_context.is_some() {
             return modulation::<B, 6>(&self.norm1_context, steering).into();
@@ -348,8 +417,10 @@ impl<B: Backend> Block<B> {
     }
 
     fn linears(&mut self) -> Vec<(String, &mut Linear<B>)> {
-        let mut all =
-            vec![("norm1.linear".to_owned(), &mut self.norm1), ("norm1_context.linear".to_owned(), &mut self.norm1_context)];
+        let mut all = vec![
+            ("norm1.linear".to_owned(), &mut self.norm1),
+            ("norm1_context.linear".to_owned(), &mut self.norm1_context),
+        ];
         all.extend(self.image.linears("attn", IMAGE));
         all.extend(self.text.linears("attn", TEXT));
         all.extend(self.second.iter_mut().flat_map(|second| second.linears("attn2", IMAGE)));
@@ -362,7 +433,8 @@ impl<B: Backend> Block<B> {
 /// Names of a stream's attention layers: query, key, value, output, and the norms of query and key.
 type Names = [&'static str; 6];
 const IMAGE: Names = ["to_q", "to_k", "to_v", "to_out.0", "norm_q", "norm_k"];
-const TEXT: Names = ["add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "norm_added_q", "norm_added_k"];
+const TEXT: Names =
+    ["add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "norm_added_q", "norm_added_k"];
 
 /// One stream's layers around an attention.
 #[derive(Module, Debug)]
@@ -378,12 +450,20 @@ struct Projections<B: Backend> {
 }
 
 impl<B: Backend> Projections<B> {
-    fn load(config: &TransformerConfig, path: &str, names: Names, has_output: bool, source: &mut Source<'_, B>) -> Self {
+    fn load(
+        config: &TransformerConfig,
+        path: &str,
+        names: Names,
+        has_output: bool,
+        source: &mut Source<'_, B>,
+    ) -> Self {
         let d = config.width();
         let at = |index: usize| format!("{path}.{}", names[index]);
         let normalised = config.qk_norm.is_some();
         let scale = |index: usize, source: &mut Source<'_, B>| {
-            normalised.then(|| source.tensor(&format!("{}.weight", at(index)), [config.attention_head_dim]))
+            normalised.then(|| {
+                source.tensor(&format!("{}.weight", at(index)), [config.attention_head_dim])
+            })
         };
         Self {
             query: source.linear(&at(0), d, d),
@@ -403,7 +483,11 @@ impl<B: Backend> Projections<B> {
             Some(scale) => rms_normalized(x, scale.val(), EPSILON),
             None => x,
         };
-        [scaled(features(&self.query), &self.query_scale), scaled(features(&self.key), &self.key_scale), features(&self.value)]
+        [
+            scaled(features(&self.query), &self.query_scale),
+            scaled(features(&self.key), &self.key_scale),
+            features(&self.value),
+        ]
     }
 
     /// Self-attention of the stream.
@@ -413,8 +497,17 @@ impl<B: Backend> Projections<B> {
     }
 
     fn linears(&mut self, path: &str, names: Names) -> Vec<(String, &mut Linear<B>)> {
-        let layers = [Some(&mut self.query), Some(&mut self.key), Some(&mut self.value), self.output.as_mut()];
-        layers.into_iter().zip(names).filter_map(|(layer, name)| Some((format!("{path}.{name}"), layer?))).collect()
+        let layers = [
+            Some(&mut self.query),
+            Some(&mut self.key),
+            Some(&mut self.value),
+            self.output.as_mut(),
+        ];
+        layers
+            .into_iter()
+            .zip(names)
+            .filter_map(|(layer, name)| Some((format!("{path}.{name}"), layer?)))
+            .collect()
     }
 }
 
@@ -429,9 +522,12 @@ fn joint_attention<B: Backend>(
     let [of_image, of_text] = [image.split(image_tokens), text.split(text_tokens)];
     let [image_q, image_k, image_v] = of_image;
     let [text_q, text_k, text_v] = of_text;
-    let both = [(image_q, text_q), (image_k, text_k), (image_v, text_v)].map(|(a, b)| Tensor::cat(vec![a, b], 2));
+    let both = [(image_q, text_q), (image_k, text_k), (image_v, text_v)]
+        .map(|(a, b)| Tensor::cat(vec![a, b], 2));
     let mixed = join_heads(attend(both)); // [B, P + T, D]
-    let part = |layer: &Linear<B>, from: usize, length: usize| layer.forward(mixed.clone().narrow(1, from, length));
+    let part = |layer: &Linear<B>, from: usize, length: usize| {
+        layer.forward(mixed.clone().narrow(1, from, length))
+    };
     let output = image.output.as_ref().expect("the image's stream goes on after every block");
     (part(output, 0, patches), text.output.as_ref().map(|output| part(output, patches, words)))
 }
@@ -454,17 +550,27 @@ impl<B: Backend> FeedForward<B> {
     }
 
     fn linears(&mut self, path: &str) -> [(String, &mut Linear<B>); 2] {
-        [(format!("{path}.net.0.proj"), &mut self.input), (format!("{path}.net.2"), &mut self.output)]
+        [
+            (format!("{path}.net.0.proj"), &mut self.input),
+            (format!("{path}.net.2"), &mut self.output),
+        ]
     }
 }
 
 /// Applies scale and shift: `x·(1 + scale) + shift`.
-fn modulated<B: Backend>(x: Tensor<B, 3>, shift: Tensor<B, 3>, scale: Tensor<B, 3>) -> Tensor<B, 3> {
+fn modulated<B: Backend>(
+    x: Tensor<B, 3>,
+    shift: Tensor<B, 3>,
+    scale: Tensor<B, 3>,
+) -> Tensor<B, 3> {
     x * (scale + 1.0) + shift
 }
 
 /// Computes the `N` modulations (shifts, scales, gates) of a layer, each `[B, 1, D]`.
-fn modulation<B: Backend, const N: usize>(layer: &Linear<B>, steering: Tensor<B, 2>) -> [Tensor<B, 3>; N] {
+fn modulation<B: Backend, const N: usize>(
+    layer: &Linear<B>,
+    steering: Tensor<B, 2>,
+) -> [Tensor<B, 3>; N] {
     let [rows, d] = steering.dims();
     let all = layer.forward(steering).reshape([rows, N, d]);
     std::array::from_fn(|i| all.clone().narrow(1, i, 1))
@@ -482,7 +588,10 @@ impl<B: Backend> Adaptable<B> for Transformer<B> {
         ];
         let output = [("norm_out.linear", &mut self.modulation), ("proj_out", &mut self.output)];
         let blocks = self.blocks.iter_mut().enumerate().flat_map(|(index, block)| {
-            block.linears().into_iter().map(move |(name, layer)| (format!("transformer_blocks.{index}.{name}"), layer))
+            block
+                .linears()
+                .into_iter()
+                .map(move |(name, layer)| (format!("transformer_blocks.{index}.{name}"), layer))
         });
         input.map(named).into_iter().chain(blocks).chain(output.map(named)).collect()
     }

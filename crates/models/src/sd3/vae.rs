@@ -97,11 +97,18 @@ impl VaeConfig {
             problems.push("block_out_channels must name 1 to 8 resolutions".to_owned());
         }
         let groups = self.norm_num_groups;
-        if groups == 0 || self.block_out_channels.iter().any(|channels| !channels.is_multiple_of(groups)) {
-            problems.push(format!("block_out_channels must be multiples of norm_num_groups ({groups})"));
+        if groups == 0
+            || self.block_out_channels.iter().any(|channels| !channels.is_multiple_of(groups))
+        {
+            problems.push(format!(
+                "block_out_channels must be multiples of norm_num_groups ({groups})"
+            ));
         }
         if !(self.scaling_factor > 0.0 && self.scaling_factor.is_finite()) {
-            problems.push(format!("scaling_factor ({}) must be a positive number", self.scaling_factor));
+            problems.push(format!(
+                "scaling_factor ({}) must be a positive number",
+                self.scaling_factor
+            ));
         }
         problems
     }
@@ -151,7 +158,8 @@ impl<B: Backend> Vae<B> {
     /// # Shapes
     /// - `latents`: `[B, C, h, w]`; the result: `[B, 3, s·h, s·w]`, about `[−1, 1]`
     pub fn decode(&self, latents: Tensor<B, 4>) -> Tensor<B, 4> {
-        let latents = latents / self.config.scaling_factor + self.config.shift_factor.unwrap_or(0.0);
+        let latents =
+            latents / self.config.scaling_factor + self.config.shift_factor.unwrap_or(0.0);
         self.decoder.forward(latents.cast(self.precision)).cast(FloatDType::F32)
     }
 
@@ -168,7 +176,8 @@ impl<B: Backend> Vae<B> {
 
     /// Encodes images as latents for the transformer: `(mean − shift)·scaling`, `[B, C, h, w]`.
     pub fn latents(&self, pictures: Tensor<B, 4>) -> Tensor<B, 4> {
-        (self.encode(pictures).mean - self.config.shift_factor.unwrap_or(0.0)) * self.config.scaling_factor
+        (self.encode(pictures).mean - self.config.shift_factor.unwrap_or(0.0))
+            * self.config.scaling_factor
     }
 }
 
@@ -201,9 +210,11 @@ impl<B: Backend> Encoder<B> {
     }
 
     fn forward(&self, pictures: Tensor<B, 4>) -> Tensor<B, 4> {
-        let x = self.levels.iter().fold(self.conv_in.forward(pictures), |x, level| match &level.resize {
-            Some(conv) => conv.halved(level.forward(x)),
-            None => level.forward(x),
+        let x = self.levels.iter().fold(self.conv_in.forward(pictures), |x, level| {
+            match &level.resize {
+                Some(conv) => conv.halved(level.forward(x)),
+                None => level.forward(x),
+            }
         });
         self.conv_out.forward(activation::silu(self.norm_out.forward(self.middle.forward(x))))
     }
@@ -226,7 +237,14 @@ impl<B: Backend> Decoder<B> {
             let inputs = channels[index.saturating_sub(1)];
             let resize = (index + 1 < channels.len()).then_some("upsamplers");
             let path = format!("decoder.up_blocks.{index}");
-            Level::load(config, &path, [inputs, outputs], config.layers_per_block + 1, resize, source)
+            Level::load(
+                config,
+                &path,
+                [inputs, outputs],
+                config.layers_per_block + 1,
+                resize,
+                source,
+            )
         };
         Self {
             conv_in: source.conv("decoder.conv_in", [config.latent_channels, first], 3),
@@ -251,7 +269,12 @@ impl<B: Backend> Decoder<B> {
 fn doubled<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 4> {
     let [rows, channels, height, width] = x.dims();
     let planes: Tensor<B, 5> = x.reshape([rows * channels, height, 1, width, 1]);
-    planes.expand([rows * channels, height, 2, width, 2]).reshape([rows, channels, 2 * height, 2 * width])
+    planes.expand([rows * channels, height, 2, width, 2]).reshape([
+        rows,
+        channels,
+        2 * height,
+        2 * width,
+    ])
 }
 
 /// The residual blocks of one resolution, and the convolution that leads to the next.
@@ -276,7 +299,8 @@ impl<B: Backend> Level<B> {
         };
         Self {
             residuals: (0..count).map(|index| residual(index, source)).collect(),
-            resize: resize.map(|kind| source.conv(&format!("{path}.{kind}.0.conv"), [outputs, outputs], 3)),
+            resize: resize
+                .map(|kind| source.conv(&format!("{path}.{kind}.0.conv"), [outputs, outputs], 3)),
         }
     }
 
@@ -297,7 +321,12 @@ impl<B: Backend> Middle<B> {
     fn load(config: &VaeConfig, path: &str, channels: usize, source: &mut Source<'_, B>) -> Self {
         Self {
             before: Residual::load(config, &format!("{path}.resnets.0"), [channels; 2], source),
-            attention: PixelAttention::load(config, &format!("{path}.attentions.0"), channels, source),
+            attention: PixelAttention::load(
+                config,
+                &format!("{path}.attentions.0"),
+                channels,
+                source,
+            ),
             after: Residual::load(config, &format!("{path}.resnets.1"), [channels; 2], source),
         }
     }
@@ -307,7 +336,8 @@ impl<B: Backend> Middle<B> {
     }
 }
 
-/// Residual block `x + conv(silu(norm(conv(silu(norm(x))))))`; a 1x1 convolution adapts `x` if the channels differ.
+/// Residual block `x + conv(silu(norm(conv(silu(norm(x))))))`; a 1x1 convolution adapts `x` if the
+/// channels differ.
 #[derive(Module, Debug)]
 struct Residual<B: Backend> {
     norm1: GroupNorm<B>,
@@ -318,14 +348,20 @@ struct Residual<B: Backend> {
 }
 
 impl<B: Backend> Residual<B> {
-    fn load(config: &VaeConfig, path: &str, [inputs, outputs]: [usize; 2], source: &mut Source<'_, B>) -> Self {
+    fn load(
+        config: &VaeConfig,
+        path: &str,
+        [inputs, outputs]: [usize; 2],
+        source: &mut Source<'_, B>,
+    ) -> Self {
         let groups = config.norm_num_groups;
         Self {
             norm1: source.group_norm(&format!("{path}.norm1"), inputs, groups),
             conv1: source.conv(&format!("{path}.conv1"), [inputs, outputs], 3),
             norm2: source.group_norm(&format!("{path}.norm2"), outputs, groups),
             conv2: source.conv(&format!("{path}.conv2"), [outputs, outputs], 3),
-            shortcut: (inputs != outputs).then(|| source.conv(&format!("{path}.conv_shortcut"), [inputs, outputs], 1)),
+            shortcut: (inputs != outputs)
+                .then(|| source.conv(&format!("{path}.conv_shortcut"), [inputs, outputs], 1)),
         }
     }
 
@@ -351,7 +387,11 @@ impl<B: Backend> PixelAttention<B> {
         let mut linear = |name: &str| source.linear(&format!("{path}.{name}"), channels, channels);
         let [query, key, value, output] = ["to_q", "to_k", "to_v", "to_out.0"].map(&mut linear);
         Self {
-            norm: source.group_norm(&format!("{path}.group_norm"), channels, config.norm_num_groups),
+            norm: source.group_norm(
+                &format!("{path}.group_norm"),
+                channels,
+                config.norm_num_groups,
+            ),
             query,
             key,
             value,
@@ -361,8 +401,10 @@ impl<B: Backend> PixelAttention<B> {
 
     fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
         let [rows, channels, height, width] = x.dims();
-        let pixels: Tensor<B, 3> = self.norm.forward(x.clone()).reshape([rows, channels, height * width]).swap_dims(1, 2);
-        let qkv = [&self.query, &self.key, &self.value].map(|layer| layer.forward(pixels.clone()).unsqueeze_dim::<4>(1));
+        let pixels: Tensor<B, 3> =
+            self.norm.forward(x.clone()).reshape([rows, channels, height * width]).swap_dims(1, 2);
+        let qkv = [&self.query, &self.key, &self.value]
+            .map(|layer| layer.forward(pixels.clone()).unsqueeze_dim::<4>(1));
         let mixed = self.output.forward(attend(qkv).squeeze_dim::<3>(1)); // [B, H·W, C]
         x + mixed.swap_dims(1, 2).reshape([rows, channels, height, width])
     }

@@ -1,7 +1,7 @@
 //! Detects objects in pixels: segmentation, connected components, colour and shape of each.
 //!
-//! Sees only the image, not the prompt. Anything that is neither background nor a clean shape of a known
-//! colour counts as unrecognised.
+//! Sees only the image, not the prompt. Anything that is neither background nor a clean shape of a
+//! known colour counts as unrecognised.
 
 use super::{Color, Object, Shape, render::coverage};
 use crate::{image::Image, pixels::background};
@@ -26,20 +26,21 @@ pub struct Detection {
 pub struct Detections {
     /// The recognised objects.
     pub objects: Vec<Detection>,
-    /// Number of blobs that are not a clean shape of a known colour. Many specks together count as one blob,
-    /// and so does a background that is not plain.
+    /// Number of blobs that are not a clean shape of a known colour. Many specks together count as
+    /// one blob, and so does a background that is not plain.
     pub unrecognised: usize,
 }
 
 /// RGB distance from the background above which a pixel is foreground.
 const FOREGROUND: f32 = 0.3;
-/// Smallest blob that counts, in shares of the image: 2 of 24 x 24 pixels. A smaller blob is a speck; specks
-/// that together reach this size count as one unrecognised blob.
+/// Smallest blob that counts, in shares of the image: 2 of 24 x 24 pixels. A smaller blob is a
+/// speck; specks that together reach this size count as one unrecognised blob.
 const SPECK: f32 = 2.0 / 576.0;
 /// Largest root mean square distance of the background's pixels from their median, in RGB.
 const SPREAD: f32 = 0.07;
-/// Largest distance of the mean colour of a background field from the background's median, in RGB; a field is
-/// [`FIELD`] of the image wide and high. Anything larger than a field and farther off is visible to a person.
+/// Largest distance of the mean colour of a background field from the background's median, in RGB;
+/// a field is [`FIELD`] of the image wide and high. Anything larger than a field and farther off is
+/// visible to a person.
 const FAINT: f32 = 0.08;
 /// Side of a background field, in shares of the image's side: 3 of 24 pixels.
 const FIELD: f32 = 3.0 / 24.0;
@@ -47,20 +48,24 @@ const FIELD: f32 = 3.0 / 24.0;
 const SIZES: std::ops::RangeInclusive<f32> = 5.0 / 24.0..=13.0 / 24.0;
 /// Smallest fit at which the best shape is accepted.
 const FIT: f32 = 0.72;
-/// Smallest share of an object's mass that lies in its opaque pixels, `Σo²/Σo`; below it the object is blurred.
+/// Smallest share of an object's mass that lies in its opaque pixels, `Σo²/Σo`; below it the object
+/// is blurred.
 const SHARPNESS: f32 = 0.76;
 /// Largest RGB distance between the mean colour of an object and the known colour assigned to it.
 const COLOR_DISTANCE: f32 = 0.28;
 /// Smallest share of an object's pixels that must have its colour.
 const ONE_COLOR: f32 = 0.85;
 
-/// Finds the objects of a three-channel image. Values outside `[0, 1]` are clamped; an image with NaN or
-/// infinite values has no objects and counts as unrecognised.
+/// Finds the objects of a three-channel image. Values outside `[0, 1]` are clamped; an image with
+/// NaN or infinite values has no objects and counts as unrecognised.
 ///
 /// # Panics
 /// If the image has fewer than three channels or is not square.
 pub fn detect(image: &Image) -> Detections {
-    assert!(image.channels >= 3 && image.height == image.width, "the verifier needs square RGB pictures");
+    assert!(
+        image.channels >= 3 && image.height == image.width,
+        "the verifier needs square RGB pictures"
+    );
     if !image.pixels.iter().all(|value| value.is_finite()) {
         return Detections { objects: Vec::new(), unrecognised: 1 };
     }
@@ -69,7 +74,9 @@ pub fn detect(image: &Image) -> Detections {
     let (specks, blobs): (Vec<_>, Vec<_>) = pixels.components().into_iter().partition(is_speck);
     let objects: Vec<Detection> = blobs.iter().filter_map(|blob| pixels.recognise(blob)).collect();
     let speckled = !is_speck(&specks.concat());
-    let unrecognised = blobs.len() - objects.len() + usize::from(speckled) + usize::from(!pixels.background_is_plain());
+    let unrecognised = blobs.len() - objects.len()
+        + usize::from(speckled)
+        + usize::from(!pixels.background_is_plain());
     Detections { objects, unrecognised }
 }
 
@@ -84,9 +91,11 @@ struct Pixels {
 impl Pixels {
     fn new(image: &Image) -> Self {
         let side = image.height;
-        let rgb: Vec<[f32; 3]> = (0..side * side).map(|index| image.rgb(index / side, index % side)).collect();
+        let rgb: Vec<[f32; 3]> =
+            (0..side * side).map(|index| image.rgb(index / side, index % side)).collect();
         let background = background(image);
-        let foreground = rgb.iter().map(|&pixel| distance(pixel, background) > FOREGROUND).collect();
+        let foreground =
+            rgb.iter().map(|&pixel| distance(pixel, background) > FOREGROUND).collect();
         Self { side, rgb, background, foreground }
     }
 
@@ -104,7 +113,8 @@ impl Pixels {
             while let Some(&index) = component.get(next) {
                 next += 1;
                 for neighbour in self.neighbours(index) {
-                    if self.foreground[neighbour] && !std::mem::replace(&mut seen[neighbour], true) {
+                    if self.foreground[neighbour] && !std::mem::replace(&mut seen[neighbour], true)
+                    {
                         component.push(neighbour);
                     }
                 }
@@ -128,8 +138,10 @@ impl Pixels {
     fn background_is_plain(&self) -> bool {
         let open: Vec<bool> = (0..self.rgb.len()).map(|index| self.is_open(index)).collect();
         let apart = |index: usize| difference(self.rgb[index], self.background);
-        let squares: Vec<f32> =
-            (0..open.len()).filter(|&index| open[index]).map(|index| dot(apart(index), apart(index))).collect();
+        let squares: Vec<f32> = (0..open.len())
+            .filter(|&index| open[index])
+            .map(|index| dot(apart(index), apart(index)))
+            .collect();
         let spread = (squares.iter().sum::<f32>() / squares.len().max(1) as f32).sqrt();
         let field = ((FIELD * self.side as f32).round() as usize).max(1);
         let faint = |corner: usize| {
@@ -138,22 +150,25 @@ impl Pixels {
             let sum = inside.iter().fold([0.0; 3], |sum, &index| difference(sum, apart(index)));
             inside.len() == field * field && dot(sum, sum).sqrt() > FAINT * inside.len() as f32
         };
-        let corners = (0..=self.side - field).flat_map(|row| (0..=self.side - field).map(move |column| row * self.side + column));
+        let corners = (0..=self.side - field)
+            .flat_map(|row| (0..=self.side - field).map(move |column| row * self.side + column));
         spread <= SPREAD && !corners.into_iter().any(faint)
     }
 
-    /// Whether a pixel and its eight neighbours are background, so that the pixel is not on an object's
-    /// anti-aliased rim.
+    /// Whether a pixel and its eight neighbours are background, so that the pixel is not on an
+    /// object's anti-aliased rim.
     fn is_open(&self, index: usize) -> bool {
         let (row, column) = (index / self.side, index % self.side);
         let around = |place: usize| place.saturating_sub(1)..=(place + 1).min(self.side - 1);
-        around(row).all(|row| around(column).all(|column| !self.foreground[row * self.side + column]))
+        around(row)
+            .all(|row| around(column).all(|column| !self.foreground[row * self.side + column]))
     }
 
     fn recognise(&self, component: &[usize]) -> Option<Detection> {
         let color = self.color(component)?;
         let opacity = self.opacity(component, color);
-        let sharpness = opacity.iter().map(|share| share * share).sum::<f32>() / opacity.iter().sum::<f32>();
+        let sharpness =
+            opacity.iter().map(|share| share * share).sum::<f32>() / opacity.iter().sum::<f32>();
         if sharpness < SHARPNESS {
             return None;
         }
@@ -164,43 +179,55 @@ impl Pixels {
             .filter(|best| best.fit >= FIT && SIZES.contains(&best.size))
     }
 
-    /// The known colour of a component, judged by its inner pixels, which do not blend with the background;
-    /// `None` if there is no such colour.
+    /// The known colour of a component, judged by its inner pixels, which do not blend with the
+    /// background; `None` if there is no such colour.
     fn color(&self, component: &[usize]) -> Option<Color> {
-        let inner = |&&index: &&usize| self.neighbours(index).filter(|&neighbour| self.foreground[neighbour]).count() == 4;
-        let mut pixels: Vec<[f32; 3]> = component.iter().filter(inner).map(|&index| self.rgb[index]).collect();
+        let inner = |&&index: &&usize| {
+            self.neighbours(index).filter(|&neighbour| self.foreground[neighbour]).count() == 4
+        };
+        let mut pixels: Vec<[f32; 3]> =
+            component.iter().filter(inner).map(|&index| self.rgb[index]).collect();
         if pixels.len() < 3 {
             pixels = component.iter().map(|&index| self.rgb[index]).collect();
         }
         let n = pixels.len() as f32;
-        let mean = [0, 1, 2].map(|channel| pixels.iter().map(|pixel| pixel[channel]).sum::<f32>() / n);
+        let mean =
+            [0, 1, 2].map(|channel| pixels.iter().map(|pixel| pixel[channel]).sum::<f32>() / n);
         let color = nearest(mean);
         let same = pixels.iter().filter(|&&pixel| nearest(pixel) == color).count() as f32 / n;
         (distance(mean, color.rgb()) <= COLOR_DISTANCE && same >= ONE_COLOR).then_some(color)
     }
 
-    /// Opacity of every pixel if this component was painted in this colour over the background; 0 away from the component.
+    /// Opacity of every pixel if this component was painted in this colour over the background; 0
+    /// away from the component.
     fn opacity(&self, component: &[usize], color: Color) -> Vec<f32> {
         let paint = difference(color.rgb(), self.background);
         let length = dot(paint, paint);
         let mut opacity = vec![0.0; self.rgb.len()];
-        let own = |index: usize| (dot(difference(self.rgb[index], self.background), paint) / length).clamp(0.0, 1.0);
+        let own = |index: usize| {
+            (dot(difference(self.rgb[index], self.background), paint) / length).clamp(0.0, 1.0)
+        };
         for &index in component {
             opacity[index] = own(index);
             // The anti-aliased rim lies below the foreground threshold.
-            for neighbour in self.neighbours(index).filter(|&neighbour| !self.foreground[neighbour]) {
+            for neighbour in self.neighbours(index).filter(|&neighbour| !self.foreground[neighbour])
+            {
                 opacity[neighbour] = own(neighbour);
             }
         }
         opacity
     }
 
-    /// Fits an object of this shape to the component's area and centre of mass, and measures the fit.
+    /// Fits an object of this shape to the component's area and centre of mass, and measures the
+    /// fit.
     fn fit(&self, shape: Shape, color: Color, opacity: &[f32]) -> Option<Detection> {
         let pixels = self.side as f32;
         let mass: f32 = opacity.iter().sum();
         let moment = |place: fn(usize, usize) -> usize| {
-            let weighted = opacity.iter().enumerate().map(|(index, share)| share * (place(index, self.side) as f32 + 0.5));
+            let weighted = opacity
+                .iter()
+                .enumerate()
+                .map(|(index, share)| share * (place(index, self.side) as f32 + 0.5));
             weighted.sum::<f32>() / mass / pixels
         };
         let (x, y) = (moment(|index, side| index % side), moment(|index, side| index / side));
@@ -211,13 +238,16 @@ impl Pixels {
         (size < 1.0).then(|| {
             let ideal = coverage(&object, self.side);
             let (shared, total) =
-                opacity.iter().zip(&ideal).fold((0.0, 0.0), |(shared, total), (&a, &b)| (shared + a.min(b), total + a.max(b)));
+                opacity.iter().zip(&ideal).fold((0.0, 0.0), |(shared, total), (&a, &b)| {
+                    (shared + a.min(b), total + a.max(b))
+                });
             Detection { shape, color, center: object.center, size, fit: shared / total }
         })
     }
 }
 
-/// Area of a shape in a bounding square of side 1, and depth of its centre of mass below the middle.
+/// Area of a shape in a bounding square of side 1, and depth of its centre of mass below the
+/// middle.
 struct Moments {
     area: f32,
     below: f32,
@@ -234,7 +264,8 @@ fn moments(shape: Shape) -> Moments {
 }
 
 fn nearest(pixel: [f32; 3]) -> Color {
-    let closer = |a: &Color, b: &Color| distance(pixel, a.rgb()).total_cmp(&distance(pixel, b.rgb()));
+    let closer =
+        |a: &Color, b: &Color| distance(pixel, a.rgb()).total_cmp(&distance(pixel, b.rgb()));
     Color::ALL.into_iter().min_by(closer).expect("there are colours")
 }
 

@@ -1,14 +1,18 @@
-//! Yes-or-no facts about a scene: the labels of a classifier, and the score that its answers give for a prompt.
+//! Yes-or-no facts about a scene: the labels of a classifier, and the score that its answers give
+//! for a prompt.
 //!
-//! The classifier is a reward that can be hacked: it was trained on clean scenes only. It stands in for the verifier.
+//! The classifier is a reward that can be hacked: it was trained on clean scenes only. It stands in
+//! for the verifier.
 
 use super::{Color, Metadata, Relation, Scene, Shape};
 
 /// Number of counts that are told apart: none, one, …, and `COUNTS − 1` or more.
 const COUNTS: usize = 6;
 
-/// Number of facts: the counts and colours of every shape, and the relations of every pair of shapes.
-pub const FACTS: usize = Shape::ALL.len() * (COUNTS + Color::ALL.len() + Shape::ALL.len() * Relation::ALL.len());
+/// Number of facts: the counts and colours of every shape, and the relations of every pair of
+/// shapes.
+pub const FACTS: usize =
+    Shape::ALL.len() * (COUNTS + Color::ALL.len() + Shape::ALL.len() * Relation::ALL.len());
 
 /// Index of the fact that a shape occurs exactly `count` times.
 fn counted(shape: Shape, count: usize) -> usize {
@@ -20,7 +24,8 @@ fn colored(shape: Shape, color: Color) -> usize {
     Shape::ALL.len() * COUNTS + shape as usize * Color::ALL.len() + color as usize
 }
 
-/// Index of the fact that the only object of a shape has a relation to the only object of another shape.
+/// Index of the fact that the only object of a shape has a relation to the only object of another
+/// shape.
 fn placed(shape: Shape, relation: Relation, from: Shape) -> usize {
     let pair = shape as usize * Shape::ALL.len() + from as usize;
     Shape::ALL.len() * (COUNTS + Color::ALL.len()) + pair * Relation::ALL.len() + relation as usize
@@ -34,24 +39,31 @@ pub fn facts(scene: &Scene) -> Vec<Option<bool>> {
     let of = |shape: Shape| scene.objects.iter().filter(move |object| object.shape == shape);
     for shape in Shape::ALL {
         let there = of(shape).count();
-        (0..COUNTS).for_each(|count| facts[counted(shape, count)] = Some(counted(shape, count) == counted(shape, there)));
+        (0..COUNTS).for_each(|count| {
+            facts[counted(shape, count)] = Some(counted(shape, count) == counted(shape, there))
+        });
         if there > 0 {
             for color in Color::ALL {
                 facts[colored(shape, color)] = Some(of(shape).any(|object| object.color == color));
             }
         }
-        for other in Shape::ALL.into_iter().filter(|other| *other != shape && there == 1 && of(*other).count() == 1) {
+        for other in Shape::ALL
+            .into_iter()
+            .filter(|other| *other != shape && there == 1 && of(*other).count() == 1)
+        {
             let centers = of(shape).zip(of(other)).map(|(a, b)| (a.center, b.center)).next();
             for relation in Relation::ALL {
-                facts[placed(shape, relation, other)] = centers.map(|(a, b)| relation.distance(a, b) > 0.1);
+                facts[placed(shape, relation, other)] =
+                    centers.map(|(a, b)| relation.distance(a, b) > 0.1);
             }
         }
     }
     facts
 }
 
-/// Score of an image by the classifier's probabilities, in `[0, 1]`: the mean over entries of the mean over
-/// their parts, as in [`super::verify`], with the probability of each fact in place of its truth.
+/// Score of an image by the classifier's probabilities, in `[0, 1]`: the mean over entries of the
+/// mean over their parts, as in [`super::verify`], with the probability of each fact in place of
+/// its truth.
 ///
 /// # Panics
 /// If there is not one probability for every fact.
@@ -61,8 +73,11 @@ pub fn belief(probabilities: &[f32], metadata: &Metadata) -> f32 {
     let entries = metadata.include.iter().map(|entry| {
         let count = Some(counted(entry.class, entry.count));
         let color = entry.color.map(|color| colored(entry.class, color));
-        let place = entry.position.map(|(relation, other)| placed(entry.class, relation, metadata.include[other].class));
-        let parts: Vec<f32> = [count, color, place].into_iter().flatten().map(|fact| probabilities[fact]).collect();
+        let place = entry
+            .position
+            .map(|(relation, other)| placed(entry.class, relation, metadata.include[other].class));
+        let parts: Vec<f32> =
+            [count, color, place].into_iter().flatten().map(|fact| probabilities[fact]).collect();
         parts.iter().sum::<f32>() / parts.len() as f32
     });
     entries.sum::<f32>() / metadata.include.len().max(1) as f32
@@ -85,7 +100,11 @@ mod tests {
         for shape in Shape::ALL {
             places.extend((0..COUNTS).map(|count| counted(shape, count)));
             places.extend(Color::ALL.map(|color| colored(shape, color)));
-            places.extend(Shape::ALL.into_iter().flat_map(|from| Relation::ALL.map(|relation| placed(shape, relation, from))));
+            places.extend(
+                Shape::ALL
+                    .into_iter()
+                    .flat_map(|from| Relation::ALL.map(|relation| placed(shape, relation, from))),
+            );
         }
         assert_eq!(places, (0..FACTS).collect());
     }
@@ -94,9 +113,13 @@ mod tests {
     fn a_scene_is_believed_to_show_what_it_was_made_for_and_nothing_similar() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         for split in [Split::Train, Split::Validation, Split::Test, Split::Unseen] {
-            for metadata in prompts(split).prompts.into_iter().filter_map(|prompt| prompt.metadata) {
+            for metadata in prompts(split).prompts.into_iter().filter_map(|prompt| prompt.metadata)
+            {
                 let scene = Scene::sample(&metadata, 24, &mut rng);
-                let sure: Vec<f32> = facts(&scene).iter().map(|fact| if *fact == Some(true) { 1.0 } else { 0.0 }).collect();
+                let sure: Vec<f32> = facts(&scene)
+                    .iter()
+                    .map(|fact| if *fact == Some(true) { 1.0 } else { 0.0 })
+                    .collect();
                 assert_eq!(belief(&sure, &metadata), 1.0, "{}", metadata.prompt);
                 let other = metadata.similar(&mut rng);
                 assert!(belief(&sure, &other) < 1.0, "{} is not {other:?}", metadata.prompt);

@@ -1,4 +1,5 @@
-//! Every prompt of the task in plain English, split into training, validation, test and unseen prompts.
+//! Every prompt of the task in plain English, split into training, validation, test and unseen
+//! prompts.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -9,14 +10,18 @@ use super::{Color, Entry, Excluded, Metadata, Relation, Shape, Tag};
 use crate::prompts::{Prompt, PromptSet};
 
 /// Pairs of shape and colour that no training prompt mentions, one per shape.
-pub const UNSEEN: [(Shape, Color); 4] =
-    [(Shape::Circle, Color::Cyan), (Shape::Square, Color::Magenta), (Shape::Triangle, Color::Red), (Shape::Cross, Color::Green)];
+pub const UNSEEN: [(Shape, Color); 4] = [
+    (Shape::Circle, Color::Cyan),
+    (Shape::Square, Color::Magenta),
+    (Shape::Triangle, Color::Red),
+    (Shape::Cross, Color::Green),
+];
 
 /// A split of the task's prompts.
 ///
 /// No prompt of [`Split::Train`] asks for a scene of [`Split::Validation`], [`Split::Test`] or
-/// [`Split::Unseen`], in whatever words and order. Kinds of prompt with too few scenes are the exception
-/// ([`Metadata::is_trained_on`]).
+/// [`Split::Unseen`], in whatever words and order. Kinds of prompt with too few scenes are the
+/// exception ([`Metadata::is_trained_on`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
     /// Training prompts.
@@ -36,8 +41,8 @@ const ENOUGH: usize = 20;
 
 /// All prompts of a split, kind by kind, always in the same order.
 ///
-/// Scenes are distributed by the rank of a hash. A kind of fewer than 20 scenes has none to spare: training,
-/// validation and test all have all of its prompts.
+/// Scenes are distributed by the rank of a hash. A kind of fewer than 20 scenes has none to spare:
+/// training, validation and test all have all of its prompts.
 pub fn prompts(split: Split) -> PromptSet {
     let of_kind = |tag: Tag| -> Vec<Metadata> {
         let (unseen, seen): (Vec<_>, Vec<_>) = all_of(tag).into_iter().partition(mentions_unseen);
@@ -82,14 +87,24 @@ impl Metadata {
             let color = entry.color.map_or("any", Color::word);
             format!("{} {color} {}", entry.count, entry.class.word())
         };
-        let anchors: Vec<usize> = self.include.iter().filter_map(|entry| entry.position).map(|(_, anchor)| anchor).collect();
+        let anchors: Vec<usize> = self
+            .include
+            .iter()
+            .filter_map(|entry| entry.position)
+            .map(|(_, anchor)| anchor)
+            .collect();
         let part = |(index, entry): (usize, &Entry)| match entry.position {
             // Left and above only: the other two relations are these read backwards.
             Some((relation, anchor)) => {
-                let (here, there) = (named(entry), self.include.get(anchor).map(named).unwrap_or_default());
+                let (here, there) =
+                    (named(entry), self.include.get(anchor).map(named).unwrap_or_default());
                 Some(match relation {
-                    Relation::LeftOf | Relation::Above => format!("{here} {} {there}", relation.words()),
-                    Relation::RightOf | Relation::Below => format!("{there} {} {here}", relation.opposite().words()),
+                    Relation::LeftOf | Relation::Above => {
+                        format!("{here} {} {there}", relation.words())
+                    }
+                    Relation::RightOf | Relation::Below => {
+                        format!("{there} {} {here}", relation.opposite().words())
+                    }
                 })
             }
             None if anchors.contains(&index) => None, // Named in the relation.
@@ -109,27 +124,31 @@ impl Metadata {
 /// One caption in this many is held back from pre-training.
 const HELD_BACK: usize = 5;
 
-/// The captions of pre-training: four fifths of the texts of every kind, by the rank of a hash, without the
-/// [`UNSEEN`] pairs.
+/// The captions of pre-training: four fifths of the texts of every kind, by the rank of a hash,
+/// without the [`UNSEEN`] pairs.
 ///
-/// They are not the training prompts: a base model has read captions of most scenes that reinforcement learning holds
-/// out (as Stable Diffusion has read captions of GenEval's scenes), but none with an unseen pair.
+/// They are not the training prompts: a base model has read captions of most scenes that
+/// reinforcement learning holds out (as Stable Diffusion has read captions of GenEval's scenes),
+/// but none with an unseen pair.
 pub fn captions() -> PromptSet {
     let mut captions = Vec::new();
     for tag in Tag::ALL {
-        let mut ranked: Vec<Metadata> = all_of(tag).into_iter().filter(|metadata| !mentions_unseen(metadata)).collect();
+        let mut ranked: Vec<Metadata> =
+            all_of(tag).into_iter().filter(|metadata| !mentions_unseen(metadata)).collect();
         ranked.sort_by_key(|metadata| hash(&metadata.prompt));
         captions.extend(ranked.drain(ranked.len().div_ceil(HELD_BACK)..).map(Prompt::from));
     }
     PromptSet { name: "shapes-captions".to_owned(), prompts: captions }
 }
 
-/// Detailed captions: the [`captions`] of [`Tag::Position`] with every colour named, without the [`UNSEEN`]
-/// pairs. An image teaches more if its caption says more about it (arXiv 2403.03206, section 5.2.2).
+/// Detailed captions: the [`captions`] of [`Tag::Position`] with every colour named, without the
+/// [`UNSEEN`] pairs. An image teaches more if its caption says more about it (arXiv 2403.03206,
+/// section 5.2.2).
 pub fn detailed() -> PromptSet {
     let placed = captions().prompts.into_iter().filter_map(|prompt| prompt.metadata);
     let placed = placed.filter(|metadata| metadata.tag == Tag::Position);
-    let colored = placed.flat_map(|metadata| color_pairs().map(move |colors| in_colors(&metadata, colors)));
+    let colored =
+        placed.flat_map(|metadata| color_pairs().map(move |colors| in_colors(&metadata, colors)));
     let seen = colored.filter(|metadata| !mentions_unseen(metadata)).map(Prompt::from);
     PromptSet { name: "shapes-detailed".to_owned(), prompts: seen.collect() }
 }
@@ -137,31 +156,45 @@ pub fn detailed() -> PromptSet {
 /// Adds colours to a prompt of [`Tag::Position`], for the placed object and for its anchor.
 fn in_colors(metadata: &Metadata, (placed, anchor): (Color, Color)) -> Metadata {
     let [b, a] = &metadata.include[..] else { unreachable!("a position prompt has two objects") };
-    let include = vec![Entry { color: Some(anchor), ..b.clone() }, Entry { color: Some(placed), ..a.clone() }];
+    let include = vec![
+        Entry { color: Some(anchor), ..b.clone() },
+        Entry { color: Some(placed), ..a.clone() },
+    ];
     let relation = a.position.expect("the second object is placed").0;
-    let [(a, placed), (b, anchor)] = [(a.class, placed), (b.class, anchor)].map(|(shape, color)| (shape.word(), color.word()));
+    let [(a, placed), (b, anchor)] =
+        [(a.class, placed), (b.class, anchor)].map(|(shape, color)| (shape.word(), color.word()));
     describe(Tag::Position, include, &format!("a {placed} {a} {} a {anchor} {b}", relation.words()))
 }
 
 /// Every word of every prompt, sorted.
 pub fn vocabulary() -> Vec<String> {
     let prompts = Tag::ALL.into_iter().flat_map(all_of);
-    let words: BTreeSet<String> =
-        prompts.flat_map(|metadata| metadata.prompt.split(' ').map(str::to_owned).collect::<Vec<_>>()).collect();
+    let words: BTreeSet<String> = prompts
+        .flat_map(|metadata| metadata.prompt.split(' ').map(str::to_owned).collect::<Vec<_>>())
+        .collect();
     words.into_iter().collect()
 }
 
 fn mentions_unseen(metadata: &Metadata) -> bool {
-    metadata.include.iter().any(|entry| entry.color.is_some_and(|color| UNSEEN.contains(&(entry.class, color))))
+    metadata
+        .include
+        .iter()
+        .any(|entry| entry.color.is_some_and(|color| UNSEEN.contains(&(entry.class, color))))
 }
 
 /// Every prompt of a kind.
 fn all_of(tag: Tag) -> Vec<Metadata> {
     match tag {
         Tag::SingleObject => single_object(),
-        Tag::TwoObject => {
-            pairs().map(|(a, b)| describe(tag, vec![entry(a), entry(b)], &format!("a {} and a {}", a.word(), b.word()))).collect()
-        }
+        Tag::TwoObject => pairs()
+            .map(|(a, b)| {
+                describe(
+                    tag,
+                    vec![entry(a), entry(b)],
+                    &format!("a {} and a {}", a.word(), b.word()),
+                )
+            })
+            .collect(),
         Tag::Counting => counting(),
         Tag::Colors => colors(),
         Tag::Position => position(),
@@ -171,8 +204,9 @@ fn all_of(tag: Tag) -> Vec<Metadata> {
 
 fn single_object() -> Vec<Metadata> {
     let one = |shape: Shape| {
-        ["a", "one", "a single"]
-            .map(|article| describe(Tag::SingleObject, vec![entry(shape)], &format!("{article} {}", shape.word())))
+        ["a", "one", "a single"].map(|article| {
+            describe(Tag::SingleObject, vec![entry(shape)], &format!("{article} {}", shape.word()))
+        })
     };
     Shape::ALL.into_iter().flat_map(one).collect()
 }
@@ -184,7 +218,8 @@ fn counting() -> Vec<Metadata> {
             for color in std::iter::once(None).chain(Color::ALL.map(Some)) {
                 let adjective = color.map_or(String::new(), |color| format!("{} ", color.word()));
                 let text = format!("{word} {adjective}{}", shape.plural());
-                let mut metadata = describe(Tag::Counting, vec![Entry { count, color, ..entry(shape) }], &text);
+                let mut metadata =
+                    describe(Tag::Counting, vec![Entry { count, color, ..entry(shape) }], &text);
                 metadata.exclude = vec![Excluded { class: shape, count: count + 1 }];
                 all.push(metadata);
             }
@@ -208,7 +243,11 @@ fn position() -> Vec<Metadata> {
     let placed = |(a, b): (Shape, Shape)| {
         Relation::ALL.map(|relation| {
             let include = vec![entry(b), Entry { position: Some((relation, 0)), ..entry(a) }];
-            describe(Tag::Position, include, &format!("a {} {} a {}", a.word(), relation.words(), b.word()))
+            describe(
+                Tag::Position,
+                include,
+                &format!("a {} {} a {}", a.word(), relation.words(), b.word()),
+            )
         })
     };
     pairs().flat_map(placed).collect()
@@ -218,8 +257,12 @@ fn color_attr() -> Vec<Metadata> {
     let mut all = Vec::new();
     for (a, b) in pairs() {
         for (color_a, color_b) in color_pairs() {
-            let include = vec![Entry { color: Some(color_a), ..entry(a) }, Entry { color: Some(color_b), ..entry(b) }];
-            let text = format!("a {} {} and a {} {}", color_a.word(), a.word(), color_b.word(), b.word());
+            let include = vec![
+                Entry { color: Some(color_a), ..entry(a) },
+                Entry { color: Some(color_b), ..entry(b) },
+            ];
+            let text =
+                format!("a {} {} and a {} {}", color_a.word(), a.word(), color_b.word(), b.word());
             all.push(describe(Tag::ColorAttr, include, &text));
         }
     }
@@ -228,12 +271,16 @@ fn color_attr() -> Vec<Metadata> {
 
 /// Ordered pairs of different shapes.
 fn pairs() -> impl Iterator<Item = (Shape, Shape)> {
-    Shape::ALL.into_iter().flat_map(|a| Shape::ALL.into_iter().filter(move |&b| b != a).map(move |b| (a, b)))
+    Shape::ALL
+        .into_iter()
+        .flat_map(|a| Shape::ALL.into_iter().filter(move |&b| b != a).map(move |b| (a, b)))
 }
 
 /// Ordered pairs of different colours.
 fn color_pairs() -> impl Iterator<Item = (Color, Color)> {
-    Color::ALL.into_iter().flat_map(|a| Color::ALL.into_iter().filter(move |&b| b != a).map(move |b| (a, b)))
+    Color::ALL
+        .into_iter()
+        .flat_map(|a| Color::ALL.into_iter().filter(move |&b| b != a).map(move |b| (a, b)))
 }
 
 fn entry(class: Shape) -> Entry {
@@ -246,5 +293,7 @@ fn describe(tag: Tag, include: Vec<Entry>, text: &str) -> Metadata {
 
 /// FNV-1a hash, equal on every machine and in every version of Rust.
 fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }

@@ -40,8 +40,14 @@ pub enum Tag {
 
 impl Tag {
     /// All kinds of prompt.
-    pub const ALL: [Self; 6] =
-        [Self::SingleObject, Self::TwoObject, Self::Counting, Self::Colors, Self::Position, Self::ColorAttr];
+    pub const ALL: [Self; 6] = [
+        Self::SingleObject,
+        Self::TwoObject,
+        Self::Counting,
+        Self::Colors,
+        Self::Position,
+        Self::ColorAttr,
+    ];
 
     /// The name in metadata files.
     pub fn name(self) -> &'static str {
@@ -113,7 +119,8 @@ impl Relation {
         }
     }
 
-    /// Distance of `from` in this direction as seen from `to`, both (x, y); negative on the other side.
+    /// Distance of `from` in this direction as seen from `to`, both (x, y); negative on the other
+    /// side.
     pub fn distance(self, from: (f32, f32), to: (f32, f32)) -> f32 {
         match self {
             Self::LeftOf => to.0 - from.0,
@@ -140,10 +147,11 @@ impl Metadata {
         self.include.iter().any(|entry| entry.color.is_none())
     }
 
-    /// Metadata of a slightly different prompt: same kind, one thing changed, so that no image satisfies both.
+    /// Metadata of a slightly different prompt: same kind, one thing changed, so that no image
+    /// satisfies both.
     ///
-    /// Changes a shape, a colour or a count, reverses a relation, or exchanges two colours. Used for the
-    /// wrong captions of pre-training and to test the verifier. `prompt` stays as it was.
+    /// Changes a shape, a colour or a count, reverses a relation, or exchanges two colours. Used
+    /// for the wrong captions of pre-training and to test the verifier. `prompt` stays as it was.
     #[must_use]
     pub fn similar(&self, rng: &mut impl Rng) -> Self {
         let mut other = self.clone();
@@ -159,7 +167,9 @@ impl Metadata {
             },
             Tag::Position => match rng.random_range(0..3) {
                 0 => other.change_shape(rng),
-                1 if other.include.iter().all(|entry| entry.color.is_some()) => other.exchange_colors(),
+                1 if other.include.iter().all(|entry| entry.color.is_some()) => {
+                    other.exchange_colors()
+                }
                 _ => other.turn_relation_round(),
             },
             Tag::ColorAttr => match rng.random_range(0..4) {
@@ -172,8 +182,10 @@ impl Metadata {
     }
 
     fn change_shape(&mut self, rng: &mut impl Rng) {
-        let others: Vec<Shape> =
-            Shape::ALL.into_iter().filter(|shape| self.include.iter().all(|entry| entry.class != *shape)).collect();
+        let others: Vec<Shape> = Shape::ALL
+            .into_iter()
+            .filter(|shape| self.include.iter().all(|entry| entry.class != *shape))
+            .collect();
         let index = rng.random_range(0..self.include.len());
         if let Some(&shape) = others.choose(rng) {
             let old = std::mem::replace(&mut self.include[index].class, shape);
@@ -184,8 +196,10 @@ impl Metadata {
     }
 
     fn change_color(&mut self, rng: &mut impl Rng) {
-        let others: Vec<Color> =
-            Color::ALL.into_iter().filter(|color| self.include.iter().all(|entry| entry.color != Some(*color))).collect();
+        let others: Vec<Color> = Color::ALL
+            .into_iter()
+            .filter(|color| self.include.iter().all(|entry| entry.color != Some(*color)))
+            .collect();
         let index = rng.random_range(0..self.include.len());
         self.include[index].color = others.choose(rng).copied();
     }

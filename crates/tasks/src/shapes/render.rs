@@ -41,13 +41,19 @@ fn covered(object: &Object, resolution: usize) -> impl Iterator<Item = (usize, u
     };
     let rows = range(object.center.1);
     let columns = range(object.center.0);
-    rows.flat_map(move |row| columns.clone().map(move |column| (row, column))).filter_map(move |(row, column)| {
-        let at = |pixel: usize, sample: usize| (pixel as f32 + (sample as f32 + 0.5) / SAMPLES as f32) / side;
-        let inside = (0..SAMPLES * SAMPLES)
-            .filter(|sample| contains(&object, at(column, sample % SAMPLES), at(row, sample / SAMPLES)))
-            .count();
-        (inside > 0).then(|| (row, column, inside as f32 / (SAMPLES * SAMPLES) as f32))
-    })
+    rows.flat_map(move |row| columns.clone().map(move |column| (row, column))).filter_map(
+        move |(row, column)| {
+            let at = |pixel: usize, sample: usize| {
+                (pixel as f32 + (sample as f32 + 0.5) / SAMPLES as f32) / side
+            };
+            let inside = (0..SAMPLES * SAMPLES)
+                .filter(|sample| {
+                    contains(&object, at(column, sample % SAMPLES), at(row, sample / SAMPLES))
+                })
+                .count();
+            (inside > 0).then(|| (row, column, inside as f32 / (SAMPLES * SAMPLES) as f32))
+        },
+    )
 }
 
 /// Half the width of a cross's arms, in shares of its size.

@@ -50,7 +50,10 @@ impl Scene {
     /// # Panics
     /// If `resolution` is below [`SMALLEST_PICTURE`], or more objects are asked for than fit.
     pub fn sample(metadata: &Metadata, resolution: usize, rng: &mut impl Rng) -> Self {
-        assert!(resolution >= SMALLEST_PICTURE, "objects of a picture below 16 pixels cannot be told apart");
+        assert!(
+            resolution >= SMALLEST_PICTURE,
+            "objects of a picture below 16 pixels cannot be told apart"
+        );
         let background = rng.random_range(0.05..0.30);
         for _ in 0..10_000 {
             if let Some(objects) = attempt(metadata, rng) {
@@ -74,7 +77,9 @@ fn attempt(metadata: &Metadata, rng: &mut impl Rng) -> Option<Vec<Object>> {
                 let anchors = objects.iter().zip(&owners);
                 objects.iter().all(|other| apart(object, other))
                     && entry.position.is_none_or(|(relation, anchor)| {
-                        anchors.filter(|(_, owner)| **owner == anchor).all(|(other, _)| related(relation, object, other))
+                        anchors
+                            .filter(|(_, owner)| **owner == anchor)
+                            .all(|(other, _)| related(relation, object, other))
                     })
             };
             let object = (0..20).map(|_| place(entry.class, color, sizes, rng)).find(fits)?;
@@ -97,7 +102,8 @@ fn apart(a: &Object, b: &Object) -> bool {
     (a.center.0 - b.center.0).abs() >= reach || (a.center.1 - b.center.1).abs() >= reach
 }
 
-/// Whether `object` lies clearly in the direction of `relation` from `anchor`, and farther in this direction than sideways.
+/// Whether `object` lies clearly in the direction of `relation` from `anchor`, and farther in this
+/// direction than sideways.
 fn related(relation: Relation, object: &Object, anchor: &Object) -> bool {
     let along = relation.distance(object.center, anchor.center);
     let sideways = match relation {

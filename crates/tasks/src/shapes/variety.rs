@@ -1,4 +1,5 @@
-//! Colour variety where a prompt leaves the colour open: an entropy that measures it, and a reward for it.
+//! Colour variety where a prompt leaves the colour open: an entropy that measures it, and a reward
+//! for it.
 //!
 //! No prompt of the task leaves the shape open, so there is no entropy of shapes.
 
@@ -14,15 +15,16 @@ use crate::{
 /// Counts of the chosen colours, by prompt and shape.
 type Choices<'a> = BTreeMap<(&'a str, Shape), [usize; Color::ALL.len()]>;
 
-/// Entropy of the colours that prompts leave open, in `[0, 1]`; 0 if no object is recognised, `None` if no
-/// prompt leaves a colour open.
+/// Entropy of the colours that prompts leave open, in `[0, 1]`; 0 if no object is recognised,
+/// `None` if no prompt leaves a colour open.
 ///
 /// ```text
 /// H = −Σ p·ln p / ln 6
 /// ```
 ///
-/// over the colours of the recognised objects of one prompt and shape, with the correction `(m − 1)/(2n)` for `m` colours seen on
-/// `n` objects (Miller 1955), then the mean over prompts and shapes, weighted by their objects.
+/// over the colours of the recognised objects of one prompt and shape, with the correction `(m −
+/// 1)/(2n)` for `m` colours seen on `n` objects (Miller 1955), then the mean over prompts and
+/// shapes, weighted by their objects.
 ///
 /// # Panics
 /// If an image of such a prompt is not square or has fewer than three channels.
@@ -36,9 +38,14 @@ pub fn color_entropy(images: &[Image], prompts: &[&Prompt]) -> Option<f64> {
             choices.entry((&prompt.text, shape)).or_default()[color as usize] += 1;
         }
     }
-    let chosen: Vec<(f64, f64)> = choices.values().map(|counts| (counts.iter().sum::<usize>() as f64, entropy(counts))).collect();
+    let chosen: Vec<(f64, f64)> = choices
+        .values()
+        .map(|counts| (counts.iter().sum::<usize>() as f64, entropy(counts)))
+        .collect();
     let objects: f64 = chosen.iter().map(|(objects, _)| objects).sum();
-    open.then(|| chosen.iter().map(|(objects, entropy)| objects * entropy).sum::<f64>() / objects.max(1.0))
+    open.then(|| {
+        chosen.iter().map(|(objects, entropy)| objects * entropy).sum::<f64>() / objects.max(1.0)
+    })
 }
 
 /// Corrected entropy of some counts, relative to the entropy of equal counts.
@@ -52,19 +59,28 @@ fn entropy(counts: &[usize; Color::ALL.len()]) -> f64 {
 
 /// Shapes and colours of an image's objects whose colour was left open.
 fn free_colors(image: &Image, metadata: &Metadata) -> Vec<(Shape, Color)> {
-    let free: Vec<Shape> = metadata.include.iter().filter(|entry| entry.color.is_none()).map(|entry| entry.class).collect();
+    let free: Vec<Shape> = metadata
+        .include
+        .iter()
+        .filter(|entry| entry.color.is_none())
+        .map(|entry| entry.class)
+        .collect();
     if free.is_empty() {
         return Vec::new(); // Most prompts: nothing to look for.
     }
     let objects = detect(image).objects.into_iter();
-    objects.filter(|object| free.contains(&object.shape)).map(|object| (object.shape, object.color)).collect()
+    objects
+        .filter(|object| free.contains(&object.shape))
+        .map(|object| (object.shape, object.color))
+        .collect()
 }
 
-/// Rarity of an image's colours where its prompt leaves them open, in `[0, 1]`: the mean over these objects
-/// of one minus the share of their colour among the other right images of the same prompt.
+/// Rarity of an image's colours where its prompt leaves them open, in `[0, 1]`: the mean over these
+/// objects of one minus the share of their colour among the other right images of the same prompt.
 ///
-/// An image that is not strictly right scores 0, as does every image of a prompt that names all colours. In a
-/// group whose colours are evenly spread all right images have the same score; a policy that settles on one colour loses it.
+/// An image that is not strictly right scores 0, as does every image of a prompt that names all
+/// colours. In a group whose colours are evenly spread all right images have the same score; a
+/// policy that settles on one colour loses it.
 #[derive(Clone, Copy, Debug)]
 pub struct ShapesVariety;
 
@@ -77,9 +93,12 @@ impl Reward for ShapesVariety {
         let chosen = |(image, prompt): (&Image, &&Prompt)| match &prompt.metadata {
             Some(metadata) if verify(image, metadata).strict() => Ok(free_colors(image, metadata)),
             Some(_) => Ok(Vec::new()),
-            None => Err(RewardError::NoMetadata { reward: self.name(), prompt: prompt.text.clone() }),
+            None => {
+                Err(RewardError::NoMetadata { reward: self.name(), prompt: prompt.text.clone() })
+            }
         };
-        let chosen: Vec<Vec<(Shape, Color)>> = images.iter().zip(prompts).map(chosen).collect::<Result<_, _>>()?;
+        let chosen: Vec<Vec<(Shape, Color)>> =
+            images.iter().zip(prompts).map(chosen).collect::<Result<_, _>>()?;
         let mut choices = Choices::new();
         for (colors, prompt) in chosen.iter().zip(prompts) {
             for &(shape, color) in colors {
@@ -90,7 +109,11 @@ impl Reward for ShapesVariety {
             let rarity = |&(shape, color): &(Shape, Color)| {
                 let counts = &choices[&(prompt.text.as_str(), shape)];
                 let own_of = |wanted: Option<Color>| {
-                    own.iter().filter(|object| object.0 == shape && wanted.is_none_or(|color| object.1 == color)).count()
+                    own.iter()
+                        .filter(|object| {
+                            object.0 == shape && wanted.is_none_or(|color| object.1 == color)
+                        })
+                        .count()
                 };
                 let others = counts.iter().sum::<usize>() - own_of(None);
                 let alike = counts[color as usize] - own_of(Some(color));
@@ -119,11 +142,18 @@ mod tests {
     }
 
     fn picture(shape: Shape, color: Color) -> Image {
-        render(&Scene { background: 0.15, objects: vec![Object { shape, color, center: (0.5, 0.5), size: 0.4 }] }, 24)
+        render(
+            &Scene {
+                background: 0.15,
+                objects: vec![Object { shape, color, center: (0.5, 0.5), size: 0.4 }],
+            },
+            24,
+        )
     }
 
     fn of(prompt: &Prompt, colors: &[Color]) -> Option<f64> {
-        let images: Vec<Image> = colors.iter().map(|&color| picture(Shape::Circle, color)).collect();
+        let images: Vec<Image> =
+            colors.iter().map(|&color| picture(Shape::Circle, color)).collect();
         color_entropy(&images, &vec![prompt; images.len()])
     }
 
@@ -153,10 +183,13 @@ mod tests {
         images.push(picture(Shape::Circle, Color::Blue));
         images.push(picture(Shape::Square, Color::Green));
         let scores = ShapesVariety.score(&images, &[&free; 5]).expect("scores");
-        // For a red image two of the three other right images are red, for the blue one none is blue; the
-        // last image is wrong.
+        // For a red image two of the three other right images are red, for the blue one none is
+        // blue; the last image is wrong.
         let asked = [1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0, 1.0, 0.0];
-        assert!(scores.iter().zip(asked).all(|(score, asked)| (score - asked).abs() < 1e-6), "{scores:?}");
+        assert!(
+            scores.iter().zip(asked).all(|(score, asked)| (score - asked).abs() < 1e-6),
+            "{scores:?}"
+        );
         let named = prompt(Shape::Circle, Some(Color::Red));
         assert_eq!(ShapesVariety.score(&images[..1], &[&named]).expect("scores"), [0.0]);
         assert!(ShapesVariety.score(&images[..1], &[&Prompt::plain("a circle")]).is_err());

@@ -43,7 +43,8 @@ pub enum Fault {
 
 impl Fault {
     /// All faults, in the order in which they are checked.
-    pub const ALL: [Self; 5] = [Self::Unclear, Self::Number, Self::Shapes, Self::Colors, Self::Places];
+    pub const ALL: [Self; 5] =
+        [Self::Unclear, Self::Number, Self::Shapes, Self::Colors, Self::Places];
 
     /// Name of the fault in tables.
     pub fn name(self) -> &'static str {
@@ -62,19 +63,19 @@ const RELATION_DISTANCE: f32 = 0.1;
 
 /// Judges an image by its pixels.
 ///
-/// - Strict: every class in exactly the number asked for, every colour and every relation right, no other
-///   object, nothing unrecognised.
+/// - Strict: every class in exactly the number asked for, every colour and every relation right, no
+///   other object, nothing unrecognised.
 /// - Partial: the mean over entries of the mean over each entry's parts: the number,
-///   `max(0, 1 − |found − asked|/asked)`; the colour, the share of the asked objects that have it; the
-///   relation, 1 or 0.
+///   `max(0, 1 − |found − asked|/asked)`; the colour, the share of the asked objects that have it;
+///   the relation, 1 or 0.
 ///
-/// Source: the reward of GenEval in the reference code. Deviation `position-pays-nothing`: there, an object in the wrong place
-/// still earns half; here a part that fails earns nothing.
+/// Source: the reward of GenEval in the reference code. Deviation `position-pays-nothing`: there,
+/// an object in the wrong place still earns half; here a part that fails earns nothing.
 pub fn verify(image: &Image, metadata: &Metadata) -> Verdict {
     let found = detect(image);
     let entries = metadata.include.iter();
-    let partial =
-        entries.map(|entry| partial(&found.objects, entry, metadata)).sum::<f32>() / metadata.include.len().max(1) as f32;
+    let partial = entries.map(|entry| partial(&found.objects, entry, metadata)).sum::<f32>()
+        / metadata.include.len().max(1) as f32;
     Verdict { fault: fault(&found, metadata), partial }
 }
 
@@ -84,10 +85,16 @@ fn fault(found: &Detections, metadata: &Metadata) -> Option<Fault> {
     let all = |right: &dyn Fn(&Entry) -> bool| metadata.include.iter().all(right);
     let in_number = |entry: &Entry| {
         let same = metadata.include.iter().filter(|other| other.class == entry.class);
-        count(objects, |object| object.shape == entry.class) == same.map(|other| other.count).sum::<usize>()
+        count(objects, |object| object.shape == entry.class)
+            == same.map(|other| other.count).sum::<usize>()
     };
-    let in_color = |entry: &Entry| entry.color.is_none() || count(objects, |object| matches(object, entry)) == entry.count;
-    let excluded = metadata.exclude.iter().any(|no| count(objects, |object| object.shape == no.class) >= no.count);
+    let in_color = |entry: &Entry| {
+        entry.color.is_none() || count(objects, |object| matches(object, entry)) == entry.count
+    };
+    let excluded = metadata
+        .exclude
+        .iter()
+        .any(|no| count(objects, |object| object.shape == no.class) >= no.count);
     if found.unrecognised > 0 {
         Some(Fault::Unclear)
     } else if objects.len() != asked {
@@ -107,21 +114,27 @@ fn partial(objects: &[Detection], entry: &Entry, metadata: &Metadata) -> f32 {
     let asked = entry.count.max(1) as f32;
     let of_class = count(objects, |object| object.shape == entry.class) as f32;
     let number = (1.0 - (of_class - entry.count as f32).abs() / asked).max(0.0);
-    let color = entry.color.map(|_| (count(objects, |object| matches(object, entry)) as f32 / asked).min(1.0));
+    let color = entry
+        .color
+        .map(|_| (count(objects, |object| matches(object, entry)) as f32 / asked).min(1.0));
     let place = placed(objects, entry, metadata).map(|right| if right { 1.0 } else { 0.0 });
     let parts: Vec<f32> = std::iter::once(number).chain(color).chain(place).collect();
     parts.iter().sum::<f32>() / parts.len() as f32
 }
 
-/// Whether some object of the entry has the relation to some object of the entry it refers to; `None` if no
-/// relation was asked for.
+/// Whether some object of the entry has the relation to some object of the entry it refers to;
+/// `None` if no relation was asked for.
 fn placed(objects: &[Detection], entry: &Entry, metadata: &Metadata) -> Option<bool> {
     let (relation, anchor) = entry.position?;
     let anchor = metadata.include.get(anchor);
-    let of = |entry: &Entry| objects.iter().filter(|object| matches(object, entry)).collect::<Vec<_>>();
+    let of =
+        |entry: &Entry| objects.iter().filter(|object| matches(object, entry)).collect::<Vec<_>>();
     let anchors = anchor.map(of).unwrap_or_default();
-    let right =
-        |object: &&Detection| anchors.iter().any(|anchor| relation.distance(object.center, anchor.center) >= RELATION_DISTANCE);
+    let right = |object: &&Detection| {
+        anchors
+            .iter()
+            .any(|anchor| relation.distance(object.center, anchor.center) >= RELATION_DISTANCE)
+    };
     Some(of(entry).iter().any(right))
 }
 
@@ -180,7 +193,12 @@ mod tests {
     use crate::shapes::{Color, Object, Relation, Scene, Shape, Tag, render};
 
     fn picture(objects: &[(Shape, Color, f32, f32)]) -> Image {
-        let object = |&(shape, color, x, y): &(Shape, Color, f32, f32)| Object { shape, color, center: (x, y), size: 0.35 };
+        let object = |&(shape, color, x, y): &(Shape, Color, f32, f32)| Object {
+            shape,
+            color,
+            center: (x, y),
+            size: 0.35,
+        };
         render(&Scene { background: 0.1, objects: objects.iter().map(object).collect() }, 24)
     }
 
@@ -200,7 +218,9 @@ mod tests {
         let right = Entry { position: Some((Relation::LeftOf, 0)), ..entry(Shape::Circle) };
         let wrong = Entry { position: Some((Relation::RightOf, 0)), ..entry(Shape::Circle) };
         let image = picture(&[CIRCLE_LEFT, SQUARE_RIGHT]);
-        let verdict = |placed: Entry| verify(&image, &asked(Tag::Position, vec![entry(Shape::Square), placed]));
+        let verdict = |placed: Entry| {
+            verify(&image, &asked(Tag::Position, vec![entry(Shape::Square), placed]))
+        };
         assert_eq!(verdict(right), Verdict { fault: None, partial: 1.0 });
         // The square earns all, the circle its number but not its place: (1 + ½)/2.
         assert_eq!(verdict(wrong), Verdict { fault: Some(Fault::Places), partial: 0.75 });
@@ -211,21 +231,33 @@ mod tests {
         let three = asked(Tag::Counting, vec![Entry { count: 3, ..entry(Shape::Circle) }]);
         let two = picture(&[CIRCLE_LEFT, (Shape::Circle, Color::Green, 0.75, 0.5)]);
         let verdict = verify(&two, &three);
-        assert!(verdict.fault == Some(Fault::Number) && (verdict.partial - 2.0 / 3.0).abs() < 1e-6, "{verdict:?}");
-        assert_eq!(verify(&picture(&[]), &three), Verdict { fault: Some(Fault::Number), partial: 0.0 });
+        assert!(
+            verdict.fault == Some(Fault::Number) && (verdict.partial - 2.0 / 3.0).abs() < 1e-6,
+            "{verdict:?}"
+        );
+        assert_eq!(
+            verify(&picture(&[]), &three),
+            Verdict { fault: Some(Fault::Number), partial: 0.0 }
+        );
     }
 
     #[test]
     fn a_wrong_color_earns_half_of_its_entry() {
-        let red = asked(Tag::Colors, vec![Entry { color: Some(Color::Red), ..entry(Shape::Square) }]);
-        assert_eq!(verify(&picture(&[SQUARE_RIGHT]), &red), Verdict { fault: Some(Fault::Colors), partial: 0.5 });
+        let red =
+            asked(Tag::Colors, vec![Entry { color: Some(Color::Red), ..entry(Shape::Square) }]);
+        assert_eq!(
+            verify(&picture(&[SQUARE_RIGHT]), &red),
+            Verdict { fault: Some(Fault::Colors), partial: 0.5 }
+        );
     }
 
     #[test]
     fn exchanged_colors_are_not_strictly_right() {
         let colored = |class, color| Entry { color: Some(color), ..entry(class) };
-        let exchanged = vec![colored(Shape::Circle, Color::Blue), colored(Shape::Square, Color::Red)];
-        let verdict = verify(&picture(&[CIRCLE_LEFT, SQUARE_RIGHT]), &asked(Tag::ColorAttr, exchanged));
+        let exchanged =
+            vec![colored(Shape::Circle, Color::Blue), colored(Shape::Square, Color::Red)];
+        let verdict =
+            verify(&picture(&[CIRCLE_LEFT, SQUARE_RIGHT]), &asked(Tag::ColorAttr, exchanged));
         assert_eq!(verdict, Verdict { fault: Some(Fault::Colors), partial: 0.5 });
     }
 
@@ -233,6 +265,9 @@ mod tests {
     fn a_further_object_is_not_strictly_right() {
         let circle = asked(Tag::SingleObject, vec![entry(Shape::Circle)]);
         assert!(verify(&picture(&[CIRCLE_LEFT]), &circle).strict());
-        assert_eq!(verify(&picture(&[CIRCLE_LEFT, SQUARE_RIGHT]), &circle), Verdict { fault: Some(Fault::Number), partial: 1.0 });
+        assert_eq!(
+            verify(&picture(&[CIRCLE_LEFT, SQUARE_RIGHT]), &circle),
+            Verdict { fault: Some(Fault::Number), partial: 1.0 }
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Metrics of Flow-GRPO: ratios, clipping and divergences, for all transitions and per denoising step.
+//! Metrics of Flow-GRPO: ratios, clipping and divergences, for all transitions and per denoising
+//! step.
 
 use std::collections::BTreeMap;
 
@@ -39,11 +40,14 @@ pub struct OnPolicy {
 pub struct PolicyMetrics {
     /// The ratio `π_new / π_old`.
     pub ratio: Summary,
-    /// Share of transitions clipped from below: bad actions that are already less likely than `1 − low`.
+    /// Share of transitions clipped from below: bad actions that are already less likely than `1 −
+    /// low`.
     pub clipped_low: f64,
-    /// Share of transitions clipped from above: good actions that are already more likely than `1 + high`.
+    /// Share of transitions clipped from above: good actions that are already more likely than `1 +
+    /// high`.
     pub clipped_high: f64,
-    /// The estimate `½·mean((log π_new − log π_old)²)` of the divergence from the policy of the rollout.
+    /// The estimate `½·mean((log π_new − log π_old)²)` of the divergence from the policy of the
+    /// rollout.
     pub kl_old: f64,
     /// Mean KL divergence to the reference; 0 if the reference is not evaluated.
     pub kl_reference: f64,
@@ -75,26 +79,39 @@ impl Seen {
     fn all(outcome: &Outcome) -> impl Iterator<Item = (Example, Self)> + '_ {
         let column = |column: usize, i: usize| outcome.columns[column][i];
         outcome.examples.iter().enumerate().map(move |(i, &example)| {
-            let [ratio, log_ratio, kl, advantage] = [RATIO, LOG_RATIO, KL, ADVANTAGE].map(|number| column(number, i));
+            let [ratio, log_ratio, kl, advantage] =
+                [RATIO, LOG_RATIO, KL, ADVANTAGE].map(|number| column(number, i));
             (example, Self { ratio, log_ratio, kl, advantage })
         })
     }
 
-    /// Whether the clip removed this transition's gradient: the ratio is out of range in the direction
-    /// of the update.
+    /// Whether the clip removed this transition's gradient: the ratio is out of range in the
+    /// direction of the update.
     fn is_clipped(&self, clip: Clip) -> bool {
-        if self.advantage > 0.0 { self.ratio > 1.0 + clip.high } else { self.ratio < 1.0 - clip.low }
+        if self.advantage > 0.0 {
+            self.ratio > 1.0 + clip.high
+        } else {
+            self.ratio < 1.0 - clip.low
+        }
     }
 }
 
 impl ClippedMetrics {
     pub(super) fn of(updates: &[&[Outcome]], clip: Clip) -> Self {
-        let seen: Vec<(Example, Seen)> = updates.iter().flat_map(|terms| Seen::all(&terms[POLICY])).collect();
-        let held = updates.iter().flat_map(|terms| terms[HELD].columns.iter().flatten()).copied().collect::<Vec<f64>>();
+        let seen: Vec<(Example, Seen)> =
+            updates.iter().flat_map(|terms| Seen::all(&terms[POLICY])).collect();
+        let held = updates
+            .iter()
+            .flat_map(|terms| terms[HELD].columns.iter().flatten())
+            .copied()
+            .collect::<Vec<f64>>();
         let first = updates.first().map_or(&[][..], |terms| &terms[POLICY].columns[LOG_RATIO]);
         Self {
             on_policy: OnPolicy::of(first, clip),
-            policy: PolicyMetrics::of(&seen.iter().map(|(_, seen)| *seen).collect::<Vec<_>>(), clip),
+            policy: PolicyMetrics::of(
+                &seen.iter().map(|(_, seen)| *seen).collect::<Vec<_>>(),
+                clip,
+            ),
             kl_ode_steps: (!held.is_empty()).then(|| mean(&held)),
             steps: by_step(&seen, clip),
         }
@@ -102,7 +119,9 @@ impl ClippedMetrics {
 
     /// The metrics as a JSON object.
     pub(super) fn named(&self) -> Map<String, Value> {
-        let Ok(Value::Object(named)) = serde_json::to_value(self) else { unreachable!("a struct of numbers") };
+        let Ok(Value::Object(named)) = serde_json::to_value(self) else {
+            unreachable!("a struct of numbers")
+        };
         named
     }
 }
@@ -120,7 +139,9 @@ impl PolicyMetrics {
         let column = |f: fn(&Seen) -> f64| seen.iter().map(f).collect::<Vec<f64>>();
         let clipped = |good: bool| {
             let stopped = |seen: &&Seen| seen.is_clipped(clip) && (seen.advantage > 0.0) == good;
-            mean(&seen.iter().map(|seen| if stopped(&seen) { 1.0 } else { 0.0 }).collect::<Vec<_>>())
+            mean(
+                &seen.iter().map(|seen| if stopped(&seen) { 1.0 } else { 0.0 }).collect::<Vec<_>>(),
+            )
         };
         Self {
             ratio: Summary::of(&column(|seen| seen.ratio)),
@@ -152,21 +173,29 @@ mod tests {
 
     #[test]
     fn steps_are_told_apart_and_so_are_the_sides_of_the_clip() {
-        let seen =
-            |step, ratio: f64, advantage| (Example { step, row: 0 }, Seen { ratio, log_ratio: ratio.ln(), kl: 0.5, advantage });
+        let seen = |step, ratio: f64, advantage| {
+            (Example { step, row: 0 }, Seen { ratio, log_ratio: ratio.ln(), kl: 0.5, advantage })
+        };
         // Up though good, down though bad: stopped. Down though good, up though bad: not.
         let good = [1.2, 1.3, 0.8, 1.0].map(|ratio| seen(0, ratio, 1.0));
         let bad = [0.8, 1.2, 1.3, 1.0, 1.0].map(|ratio| seen(3, ratio, -1.0));
         let steps = by_step(&[&good[..], &bad].concat(), Clip { low: 0.1, high: 0.1 });
-        assert_eq!(steps.iter().map(|step| (step.step, step.transitions)).collect::<Vec<_>>(), [(0, 4), (3, 5)]);
+        assert_eq!(
+            steps.iter().map(|step| (step.step, step.transitions)).collect::<Vec<_>>(),
+            [(0, 4), (3, 5)]
+        );
         assert_eq!((steps[0].policy.clipped_low, steps[0].policy.clipped_high), (0.0, 0.5));
         assert_eq!((steps[1].policy.clipped_low, steps[1].policy.clipped_high), (0.2, 0.0));
         assert_eq!((steps[1].policy.ratio.min, steps[1].policy.ratio.max), (0.8, 1.3));
-        let half_of_squares = [1.2_f64, 1.3, 0.8, 1.0].iter().map(|ratio| ratio.ln().powi(2)).sum::<f64>() / 8.0;
+        let half_of_squares =
+            [1.2_f64, 1.3, 0.8, 1.0].iter().map(|ratio| ratio.ln().powi(2)).sum::<f64>() / 8.0;
         assert!((steps[0].policy.kl_old - half_of_squares).abs() < 1e-12, "{steps:?}");
         // A ratio at the edge is not beyond it, and without an advantage nothing is taken away.
         let edge = [seen(0, 1.25, 1.0), seen(0, 0.75, -1.0), seen(0, 1.5, 0.0)];
         assert!(edge.iter().all(|(_, seen)| !seen.is_clipped(Clip { low: 0.25, high: 0.25 })));
-        assert!((steps[0].policy.ratio.std - 0.036_875_f64.sqrt()).abs() < 1e-12 && steps[0].policy.kl_reference == 0.5);
+        assert!(
+            (steps[0].policy.ratio.std - 0.036_875_f64.sqrt()).abs() < 1e-12
+                && steps[0].policy.kl_reference == 0.5
+        );
     }
 }

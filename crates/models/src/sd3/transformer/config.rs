@@ -87,10 +87,16 @@ impl TransformerConfig {
             return problems; // The checks below multiply them.
         }
         if self.class_name != CLASS {
-            problems.push(format!("_class_name is {}, which is not the transformer of SD3 ({CLASS})", self.class_name));
+            problems.push(format!(
+                "_class_name is {}, which is not the transformer of SD3 ({CLASS})",
+                self.class_name
+            ));
         }
         if self.out_channels != self.in_channels {
-            problems.push(format!("out_channels ({}) must be in_channels ({})", self.out_channels, self.in_channels));
+            problems.push(format!(
+                "out_channels ({}) must be in_channels ({})",
+                self.out_channels, self.in_channels
+            ));
         }
         if self.caption_projection_dim != self.width() {
             let (dim, width) = (self.caption_projection_dim, self.width());
@@ -107,7 +113,9 @@ impl TransformerConfig {
         let Self { patch_size, in_channels, pos_embed_max_size, .. } = *self;
         let largest = patch_size * pos_embed_max_size;
         if channels != in_channels {
-            return Some(format!("latents have {channels} channels, the transformer takes {in_channels}"));
+            return Some(format!(
+                "latents have {channels} channels, the transformer takes {in_channels}"
+            ));
         }
         let fits = |side: usize| side > 0 && side.is_multiple_of(patch_size) && side <= largest;
         (!(fits(height) && fits(width))).then(|| {
@@ -115,8 +123,9 @@ impl TransformerConfig {
         })
     }
 
-    /// Floating-point operations of a forward pass on one row, without adapters. Counts matrix products and
-    /// attention, two operations per multiplication and addition; norms and activations count nothing.
+    /// Floating-point operations of a forward pass on one row, without adapters. Counts matrix
+    /// products and attention, two operations per multiplication and addition; norms and
+    /// activations count nothing.
     pub fn flop_per_row(&self, [channels, height, width]: [usize; 3], text_tokens: usize) -> f64 {
         let (patch, d, text) = (self.patch_size as f64, self.width() as f64, text_tokens as f64);
         let [channels, height, width] = [channels, height, width].map(|size| size as f64);
@@ -129,7 +138,9 @@ impl TransformerConfig {
         let block = |index: usize| {
             let last = index + 1 == self.num_layers;
             let modulations = 2.0 * 12.0 * d * d;
-            let attention = 2.0 * 3.0 * (image + text) * d * d + 4.0 * (image + text).powi(2) * d + 2.0 * image * d * d;
+            let attention = 2.0 * 3.0 * (image + text) * d * d
+                + 4.0 * (image + text).powi(2) * d
+                + 2.0 * image * d * d;
             let of_text = if last { -2.0 * 4.0 * d * d } else { 2.0 * 9.0 * text * d * d };
             let second = if self.dual_attention_layers.contains(&index) {
                 2.0 * 3.0 * d * d + 2.0 * 4.0 * image * d * d + 4.0 * image * image * d
@@ -141,8 +152,9 @@ impl TransformerConfig {
         embeddings + (0..self.num_layers).map(block).sum::<f64>() + 2.0 * 2.0 * d * d + patches
     }
 
-    /// Approximate number of values per row that a forward pass keeps for its backward pass. With `in_parts`
-    /// (activation checkpointing) these are the inputs of every block and the activations of one.
+    /// Approximate number of values per row that a forward pass keeps for its backward pass. With
+    /// `in_parts` (activation checkpointing) these are the inputs of every block and the
+    /// activations of one.
     pub fn kept_per_row(&self, latent: [usize; 3], text_tokens: usize, in_parts: bool) -> usize {
         let image = latent[1] * latent[2] / (self.patch_size * self.patch_size);
         let tokens = (image + text_tokens) * self.width();
@@ -154,8 +166,8 @@ impl TransformerConfig {
         self.num_layers * block + self.dual_attention_layers.len() * second
     }
 
-    /// Number of values per row that are alive in a forward pass without a backward pass: at most the
-    /// activations of one block.
+    /// Number of values per row that are alive in a forward pass without a backward pass: at most
+    /// the activations of one block.
     pub fn alive_per_row(&self, latent: [usize; 3], text_tokens: usize) -> usize {
         let image = latent[1] * latent[2] / (self.patch_size * self.patch_size);
         let [block, second] = self.kept_of_block(image, text_tokens);
@@ -164,9 +176,10 @@ impl TransformerConfig {
 
     /// Number of values per row that a block keeps, and number that its second attention keeps.
     fn kept_of_block(&self, image: usize, text: usize) -> [usize; 2] {
-        // Both norms, q, k, v before and after their norms, the attention output, both projections, two MLPs
-        // of four widths, the sums.
-        let block = (image + text) * self.width() * 26 + self.num_attention_heads * (image + text).pow(2) * 3;
+        // Both norms, q, k, v before and after their norms, the attention output, both projections,
+        // two MLPs of four widths, the sums.
+        let block = (image + text) * self.width() * 26
+            + self.num_attention_heads * (image + text).pow(2) * 3;
         [block, self.num_attention_heads * image.pow(2) * 3 + image * self.width() * 10]
     }
 }
@@ -178,13 +191,18 @@ mod tests {
     #[test]
     fn computing_blocks_again_keeps_a_sixteenth() {
         // The book's table of memory.
-        let kept = |in_parts| TransformerConfig::sd35_medium().kept_per_row([16, 64, 64], 205, in_parts);
+        let kept =
+            |in_parts| TransformerConfig::sd35_medium().kept_per_row([16, 64, 64], 205, in_parts);
         assert_eq!([kept(true), kept(false)].map(|numbers| numbers / 1_000_000), [309, 4973]);
     }
 
     #[test]
     fn the_work_of_a_row_is_what_pytorch_counts() {
-        // torch.utils.flop_counter on diffusers' SD3Transformer2DModel, 512 x 512 pixels, 205 tokens of text.
-        assert_eq!(TransformerConfig::sd35_medium().flop_per_row([16, 64, 64], 205), 2_223_712_518_144.0);
+        // torch.utils.flop_counter on diffusers' SD3Transformer2DModel, 512 x 512 pixels, 205
+        // tokens of text.
+        assert_eq!(
+            TransformerConfig::sd35_medium().flop_per_row([16, 64, 64], 205),
+            2_223_712_518_144.0
+        );
     }
 }
