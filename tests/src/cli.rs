@@ -115,7 +115,7 @@ fn a_run_takes_about_as_much_memory_as_it_says_and_does_not_start_where_there_is
     assert!(said > 0.6 * took && said < 1.7 * took, "said {said} MiB, took {took} MiB");
     // Terabytes of latents.
     let (code, text) = train("does-not-fit", "grpo.groups=6000000");
-    assert!(code == Some(2) && text.contains("lower the number of pictures"), "{text}");
+    assert!(code == Some(2) && text.contains("lower the number of images"), "{text}");
 }
 
 #[test]
@@ -278,11 +278,11 @@ fn bad_input_gets_one_clear_message() {
         refused(&["sample", "--prompt", "a circle", "--checkpoint", "nowhere"]).contains("nowhere")
     );
     assert!(
-        refused(&["eval", "--checkpoint", "toy-2d-base"]).contains("asks for square RGB pictures")
+        refused(&["eval", "--checkpoint", "toy-2d-base"]).contains("asks for square RGB images")
     );
     assert!(
         refused(&["train", "--set", "base=toy-2d-base", "--out", &path("points")])
-            .contains("asks for square RGB pictures")
+            .contains("asks for square RGB images")
     );
     std::fs::write(path("broken.safetensors"), b"not a checkpoint").expect("written");
     assert!(
@@ -307,7 +307,7 @@ fn bad_input_gets_one_clear_message() {
             "--count",
             "1",
             "--output",
-            "/proc/no/such/picture.png"
+            "/proc/no/such/image.png"
         ])
         .contains("cannot write")
     );
@@ -316,7 +316,7 @@ fn bad_input_gets_one_clear_message() {
 #[test]
 fn pictures_and_accuracies_come_from_the_built_in_base() {
     let directory = tempfile::tempdir().expect("a directory");
-    let [picture, table] = ["picture.png", "eval.json"].map(|name| directory.path().join(name));
+    let [image, table] = ["image.png", "eval.json"].map(|name| directory.path().join(name));
     let output = run(&[
         "sample",
         "--prompt",
@@ -326,10 +326,10 @@ fn pictures_and_accuracies_come_from_the_built_in_base() {
         "--steps",
         "2",
         "--output",
-        &picture.to_string_lossy(),
+        &image.to_string_lossy(),
     ]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(std::fs::read(&picture).expect("a picture").starts_with(b"\x89PNG"));
+    assert!(std::fs::read(&image).expect("an image").starts_with(b"\x89PNG"));
     let output =
         run(&["eval", "--samples", "2", "--steps", "2", "--output", &table.to_string_lossy()]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

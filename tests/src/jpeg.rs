@@ -54,7 +54,7 @@ fn noise(random: &mut Random, width: usize, height: usize) -> Vec<Pixel> {
 }
 
 fn drawing(random: &mut Random, width: usize, height: usize) -> Vec<Pixel> {
-    let mut picture = vec![[235, 235, 230]; width * height];
+    let mut image = vec![[235, 235, 230]; width * height];
     for shape in 0..6 {
         let color = random.pixel();
         let (left, top) = (random.byte() * width / 256, random.byte() * height / 256);
@@ -67,28 +67,28 @@ fn drawing(random: &mut Random, width: usize, height: usize) -> Vec<Pixel> {
                 across.max(down) <= radius
             }
         };
-        let before = picture.clone();
-        picture = pixels(
+        let before = image.clone();
+        image = pixels(
             width,
             height,
             |(x, y)| if inside(x, y) { color } else { before[y * width + x] },
         );
     }
-    picture
+    image
 }
 
 fn text(random: &mut Random, width: usize, height: usize) -> Vec<Pixel> {
-    let mut picture = vec![[255; 3]; width * height];
+    let mut image = vec![[255; 3]; width * height];
     for (top, left) in
         (1..height).step_by(10).flat_map(|top| (1..width).step_by(6).map(move |left| (top, left)))
     {
         for (y, x) in (top..top + 7).flat_map(|y| (left..left + 5).map(move |x| (y, x))) {
             if random.byte() < 110 && x < width && y < height {
-                picture[y * width + x] = [20, 20, 30];
+                image[y * width + x] = [20, 20, 30];
             }
         }
     }
-    picture
+    image
 }
 
 fn rings(_: &mut Random, width: usize, height: usize) -> Vec<Pixel> {
@@ -111,12 +111,16 @@ fn jpegs_are_as_large_as_those_of_pillow() {
     assert_eq!(sizes.len(), 50);
     for (name, kind) in KINDS {
         for (seed, (width, height)) in (0..).zip(SIZES) {
-            let picture = format!("{name} {width}x{height}");
+            let name_of_case = format!("{name} {width}x{height}");
             let bytes = 1000.0
                 * jpeg_kilobytes(&image(&kind(&mut Random(seed), width, height), width, height))
                     .expect("RGB");
-            let error = (bytes / sizes[&picture] - 1.0).abs();
-            assert!(error <= 3e-3, "{picture}: {bytes} bytes, Pillow writes {}", sizes[&picture]);
+            let error = (bytes / sizes[&name_of_case] - 1.0).abs();
+            assert!(
+                error <= 3e-3,
+                "{name_of_case}: {bytes} bytes, Pillow writes {}",
+                sizes[&name_of_case]
+            );
         }
     }
 }

@@ -40,12 +40,12 @@ fn sizes_beyond_all_limits_are_refused() {
 }
 
 #[test]
-fn a_prompt_file_of_millions_of_pictures_is_held_against_the_memory() {
+fn a_prompt_file_of_millions_of_images_is_held_against_the_memory() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("prompts.txt");
     std::fs::write(&file, "a photo of a circle\n".repeat(1_000_000)).expect("written");
     let text = refused(&["sample", "--prompt-file", &file.to_string_lossy(), "--count", "1000000"]);
-    assert!(text.contains("pictures needs about") && text.contains("ask for fewer"), "{text}");
+    assert!(text.contains("images needs about") && text.contains("ask for fewer"), "{text}");
 }
 
 #[cfg(unix)]

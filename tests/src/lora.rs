@@ -377,7 +377,7 @@ fn a_lora_run_leaves_an_adapter_that_samples_merges_and_is_gone_on_from() {
             model[0],
             model[1],
         ]);
-        std::fs::read(path(name)).expect("a picture")
+        std::fs::read(path(name)).expect("an image")
     };
     run(&["merge", "--adapter", &adapter, "--output", &merged]);
     let applied = sample("applied.png", ["--adapter", &adapter]);

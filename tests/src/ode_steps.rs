@@ -11,7 +11,7 @@ use grpo::{
     parameters::{Parameters, Trained},
     rollout::Rollout,
     trajectories::{KeptOn, Trajectories},
-    update::{Batches, Differentiate, InOnePiece, Others, Replay},
+    update::{Batches, Differentiate, Others, Replay, WholeGraph},
     workers::Workers,
 };
 use models::{Dit, TokenIds};
@@ -101,7 +101,7 @@ fn an_ode_step_is_held_by_the_kl_that_it_would_have_with_noise() {
             replay
                 .gradient::<Training, Dit<Training>>(
                     &algorithm,
-                    &InOnePiece,
+                    &WholeGraph,
                     &policy,
                     &others,
                     update,
@@ -132,7 +132,7 @@ fn an_ode_step_is_held_by_the_kl_that_it_would_have_with_noise() {
             each.sum() * (share * 0.3)
         };
         let gradient = Differentiate::<Training, Dit<Training>, _>::gradient(
-            &InOnePiece,
+            &WholeGraph,
             policy.clone(),
             &parameters,
             query,

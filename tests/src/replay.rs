@@ -14,7 +14,7 @@ use grpo::{
     parameters::{Parameters, Trained},
     rollout::Rollout,
     trajectories::{KeptOn, Trajectories},
-    update::{Batches, Differentiate, InOnePiece, Others, Replay, ReplayOutcome},
+    update::{Batches, Differentiate, Others, Replay, ReplayOutcome, WholeGraph},
     workers::Workers,
 };
 use models::{Dit, TokenIds};
@@ -106,7 +106,7 @@ impl Sampled {
         let examples = std::slice::from_ref(&how.transitions);
         let outcome = replay.gradient::<Training, Dit<Training>>(
             &algorithm,
-            &InOnePiece,
+            &WholeGraph,
             &self.network,
             &others,
             examples,
@@ -244,7 +244,7 @@ fn in_one_piece(
     loss: &mut dyn FnMut(Tensor<Training, 4>) -> Tensor<Training, 1>,
 ) -> Parameters<Plain> {
     Differentiate::<Training, Dit<Training>, TokenIds>::gradient(
-        &InOnePiece,
+        &WholeGraph,
         network,
         trained,
         query,

@@ -140,7 +140,7 @@ fn a_hole_or_a_damaged_line_in_the_metrics_is_said() {
 }
 
 #[test]
-fn a_missing_picture_or_a_report_that_cannot_be_written_ends_no_run() {
+fn a_missing_image_or_a_report_that_cannot_be_written_ends_no_run() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = finished(directory.path());
     let again = |path: &Path| {
@@ -156,7 +156,7 @@ fn a_missing_picture_or_a_report_that_cannot_be_written_ends_no_run() {
     let (code, text) = again(&path);
     assert_eq!(code, Some(0), "{text}");
     let report = fs::read_to_string(path.join("report.html")).expect("a report");
-    assert!(report.contains("epoch 0: the picture cannot be read"), "it says what is missing");
+    assert!(report.contains("epoch 0: the image cannot be read"), "it says what is missing");
     fs::remove_file(path.join("report.html")).expect("removed");
     fs::create_dir(path.join("report.html")).expect("made");
     let (code, text) = again(&path);
@@ -218,7 +218,7 @@ fn a_run_goes_on_from_the_newest_state_that_is_whole() {
         assert_eq!(code, Some(0), "{text}");
         assert!(
             text.contains("000014.safetensors is")
-                && text.contains("goes on from")
+                && text.contains("resumes from")
                 && text.contains("000012"),
             "{text}"
         );

@@ -173,5 +173,5 @@ fn evaluations_do_not_repeat_the_noise_of_training() {
     let (trained, evaluated) =
         (first("epoch", "/rewards/toy_mode"), first("eval", "/rewards/toy_mode"));
     println!("{trained} {evaluated}");
-    assert!((trained - evaluated).abs() > 1e-4, "the same pictures: {trained} {evaluated}");
+    assert!((trained - evaluated).abs() > 1e-4, "the same images: {trained} {evaluated}");
 }

@@ -18,7 +18,7 @@ use grpo::{
     objective::{KlController, ObjectiveConfig, StepWeight},
     parameters::{Parameters, Trained},
     trajectories::{KeptOn, Trajectories},
-    update::{Batches, Differentiate, InOnePiece, Others, PartByPart, Replay, ReplayOutcome},
+    update::{Batches, Checkpointing, Differentiate, Others, Replay, ReplayOutcome, WholeGraph},
     workers::Workers,
 };
 use models::{
@@ -338,7 +338,7 @@ fn an_adapter_beside_sixteen_bits_has_a_gradient_in_all_of_its_bits() {
         step.policy = adapter.attach(base.clone(), &device).expect("it fits");
         step.base = base;
         let [whole, parts] =
-            [&InOnePiece as &dyn Differentiate<_, _, _>, &PartByPart].map(|differentiate| {
+            [&WholeGraph as &dyn Differentiate<_, _, _>, &Checkpointing].map(|differentiate| {
                 let outcome = step.gradient(differentiate, 1.0, &[0.0, 0.0]);
                 outcome.gradient.to_data().into_values().collect::<Vec<TensorData>>()
             });
@@ -514,7 +514,7 @@ impl ReplayedStep {
 #[test]
 fn a_replayed_step_has_the_gradient_of_the_reference_code_before_and_after_it_detached() {
     let step = ReplayedStep::read();
-    for differentiate in [&InOnePiece as &dyn Differentiate<_, _, _>, &PartByPart] {
+    for differentiate in [&WholeGraph as &dyn Differentiate<_, _, _>, &Checkpointing] {
         let outcome = step.gradient(differentiate, step.fact("beta"), &step.advantages());
         assert!((outcome.loss - step.fact("loss")).abs() < 1e-5, "{}", outcome.loss);
         let [ratio, _, kl, _] = &outcome.terms[0].columns[..] else { panic!("four columns") };
@@ -571,7 +571,7 @@ fn without_the_unconditional_half_the_gradient_is_that_of_the_conditional_one() 
         step.named(&outcome.gradient).into_values().flatten().collect::<Vec<f64>>()
     };
     let alone = flat(step.gradient(&ConditionalAlone, beta, &advantages));
-    for differentiate in [&InOnePiece as &dyn Differentiate<_, _, _>, &PartByPart] {
+    for differentiate in [&WholeGraph as &dyn Differentiate<_, _, _>, &Checkpointing] {
         let detached = flat(step.gradient_through(
             GuidanceGradient::Conditional,
             differentiate,
@@ -606,8 +606,8 @@ fn what_is_sampled_as_it_is_replayed_has_a_ratio_of_exactly_one() {
             .expect("it fits");
         step.base = base;
         for (name, differentiate) in [
-            ("in one piece", &InOnePiece as &dyn Differentiate<_, _, _>),
-            ("part by part", &PartByPart),
+            ("in one piece", &WholeGraph as &dyn Differentiate<_, _, _>),
+            ("part by part", &Checkpointing),
         ] {
             let ratios = |sampled: &dyn Fn(Query<Plain, Embedding>) -> Tensor<Plain, 4>| {
                 let step = ReplayedStep { old_log_prob: step.log_prob(sampled), ..step.clone() };
@@ -637,7 +637,7 @@ fn a_gradient_found_part_by_part_is_the_same_in_every_layer() {
     let adapter = Adapter::new(&everywhere, &mut policy, 1).expect("an adapter");
     step.policy = adapter.attach(policy, &Device::default()).expect("it fits");
     let [whole, parts] =
-        [&InOnePiece as &dyn Differentiate<_, _, _>, &PartByPart].map(|differentiate| {
+        [&WholeGraph as &dyn Differentiate<_, _, _>, &Checkpointing].map(|differentiate| {
             step.named(
                 &step.gradient(differentiate, step.fact("beta"), &step.advantages()).gradient,
             )

@@ -58,7 +58,7 @@ fn f32_only(bytes: &[u8], name: &str) -> Vec<u8> {
 #[test]
 fn sampling_from_given_latents_ends_where_diffusers_ends() {
     let directory = tempfile::tempdir().expect("a directory");
-    let output = directory.path().join("pictures");
+    let output = directory.path().join("images");
     let (model, latents) = (golden("sd3-tiny"), latents("sd3-tiny", directory.path()));
     let out = output.to_string_lossy().into_owned();
     let args = [
@@ -94,9 +94,9 @@ fn sampling_from_given_latents_ends_where_diffusers_ends() {
     }
     // The PNG has the decoded values, clamped, in 8 bits.
     let decoded = tensor(&output.join("tensors.safetensors"), "decoded");
-    let picture = image::open(output.join("001.png")).expect("a picture").to_rgb8();
-    assert_eq!(picture.dimensions(), (64, 64));
-    for (x, y, pixel) in picture.enumerate_pixels() {
+    let image = image::open(output.join("001.png")).expect("an image").to_rgb8();
+    assert_eq!(image.dimensions(), (64, 64));
+    for (x, y, pixel) in image.enumerate_pixels() {
         for channel in 0..3 {
             let value = decoded[((3 + channel) * 64 + y as usize) * 64 + x as usize];
             let want = ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round();
@@ -108,17 +108,17 @@ fn sampling_from_given_latents_ends_where_diffusers_ends() {
 #[test]
 fn the_defaults_of_sampling_are_those_of_sd35_medium() {
     let directory = tempfile::tempdir().expect("a directory");
-    let output = directory.path().join("picture.png").to_string_lossy().into_owned();
+    let output = directory.path().join("image.png").to_string_lossy().into_owned();
     let model = golden("sd3-tiny");
-    let picture = |more: &[&str]| {
+    let drawn = |more: &[&str]| {
         let fixed = [
             "sample", "--model", &model, "--prompt", "a cat", "--height", "16", "--width", "16",
             "--output", &output,
         ];
         ok(&[&fixed[..], more].concat());
-        std::fs::read(&output).expect("a picture")
+        std::fs::read(&output).expect("an image")
     };
-    let defaults = picture(&[]);
+    let defaults = drawn(&[]);
     let said = [
         "--steps",
         "40",
@@ -131,21 +131,21 @@ fn the_defaults_of_sampling_are_those_of_sd35_medium() {
         "--count",
         "1",
     ];
-    assert!(defaults == picture(&said));
+    assert!(defaults == drawn(&said));
     for other in [
         ["--guidance", "1"],
         ["--max-sequence-length", "77"],
         ["--grid", "single-shift"],
         ["--seed", "2"],
     ] {
-        assert!(defaults != picture(&other), "{other:?}");
+        assert!(defaults != drawn(&other), "{other:?}");
     }
 }
 
 #[test]
 fn a_prompt_that_is_cut_is_named() {
     let directory = tempfile::tempdir().expect("a directory");
-    let output = directory.path().join("picture.png").to_string_lossy().into_owned();
+    let output = directory.path().join("image.png").to_string_lossy().into_owned();
     let model = golden("sd3-tiny");
     let sample = |prompt: &str| {
         let size = [
@@ -175,7 +175,7 @@ fn what_cannot_be_sampled_is_refused() {
     let (model, latents) = (golden("sd3-tiny"), latents("sd3-tiny", directory.path()));
     let sample = ["sample", "--model", &model, "--prompt", "a cat"];
     let refusal = |more: &[&str]| refused(&[&sample[..], more].concat());
-    assert!(refusal(&["--latents", &latents]).contains("holds 2 rows, 1 pictures are asked for"));
+    assert!(refusal(&["--latents", &latents]).contains("holds 2 rows, 1 images are asked for"));
     assert!(refusal(&["--height", "30", "--width", "64"]).contains("multiples of"));
     assert!(refusal(&["--height", "128"]).contains("at most 48"));
     assert!(refusal(&["--save-latents", "--output", "grid.png"]).contains("--output DIR"));
@@ -298,22 +298,22 @@ fn a_model_directory_is_trained_and_its_adapter_used_again() {
 
     // Both layouts of the adapter give the same image.
     let model = golden("sd3-tiny");
-    let picture = |more: &[&str]| {
-        let output = directory.path().join("picture.png").to_string_lossy().into_owned();
+    let drawn = |more: &[&str]| {
+        let output = directory.path().join("image.png").to_string_lossy().into_owned();
         let size = [
             "--prompt", "a cat", "--height", "32", "--width", "32", "--steps", "2", "--output",
             &output,
         ];
         ok(&[&["sample"], more, &size[..]].concat());
-        std::fs::read(&output).expect("a picture")
+        std::fs::read(&output).expect("an image")
     };
     let adapter = whole.join("adapter").to_string_lossy().into_owned();
     let file =
         whole.join("adapter/pytorch_lora_weights.safetensors").to_string_lossy().into_owned();
-    let of_run = picture(&["--model", &model, "--adapter", &adapter]);
-    assert!(of_run == picture(&["--model", &model, "--adapter", &file]));
-    assert!(of_run == picture(&["--adapter", &adapter]), "the adapter names its model");
-    assert!(of_run != picture(&["--model", &model]));
+    let of_run = drawn(&["--model", &model, "--adapter", &adapter]);
+    assert!(of_run == drawn(&["--model", &model, "--adapter", &file]));
+    assert!(of_run == drawn(&["--adapter", &adapter]), "the adapter names its model");
+    assert!(of_run != drawn(&["--model", &model]));
 }
 
 #[test]
@@ -345,8 +345,8 @@ fn an_adapter_is_shown_with_the_length_of_text_that_it_was_trained_with() {
         let file = file.expect("an entry");
         std::fs::copy(file.path(), elsewhere.join(file.file_name())).expect("copied");
     }
-    let output = directory.path().join("picture.png").to_string_lossy().into_owned();
-    let picture = |adapter: &Path, more: &[&str]| {
+    let output = directory.path().join("image.png").to_string_lossy().into_owned();
+    let drawn = |adapter: &Path, more: &[&str]| {
         let adapter = adapter.to_string_lossy().into_owned();
         let size = [
             "--prompt", "a cat", "--height", "32", "--width", "32", "--steps", "2", "--output",
@@ -358,17 +358,17 @@ fn an_adapter_is_shown_with_the_length_of_text_that_it_was_trained_with() {
             more,
         ]
         .concat());
-        (std::fs::read(&output).expect("a picture"), text.contains("T5 reads 16 tokens"))
+        (std::fs::read(&output).expect("an image"), text.contains("T5 reads 16 tokens"))
     };
-    let (of_run, said) = picture(&run.join("adapter"), &[]);
-    assert!(said && of_run == picture(&elsewhere, &["--max-sequence-length", "16"]).0);
-    assert!(picture(&run.join("adapter/pytorch_lora_weights.safetensors"), &[]).0 == of_run);
+    let (of_run, said) = drawn(&run.join("adapter"), &[]);
+    assert!(said && of_run == drawn(&elsewhere, &["--max-sequence-length", "16"]).0);
+    assert!(drawn(&run.join("adapter/pytorch_lora_weights.safetensors"), &[]).0 == of_run);
     // Without a run, the default of diffusers applies; an option on the command line overrides it.
-    let (far, said) = picture(&elsewhere, &[]);
+    let (far, said) = drawn(&elsewhere, &[]);
     assert!(
         !said
             && far != of_run
-            && far == picture(&run.join("adapter"), &["--max-sequence-length", "256"]).0
+            && far == drawn(&run.join("adapter"), &["--max-sequence-length", "256"]).0
     );
 }
 
@@ -426,7 +426,7 @@ fn a_model_directory_needs_its_own_presets_and_the_others_need_none() {
 fn a_random_model_of_full_width_can_be_sampled() {
     let directory = tempfile::tempdir().expect("a directory");
     let model = directory.path().join("model").to_string_lossy().into_owned();
-    let output = directory.path().join("picture.png").to_string_lossy().into_owned();
+    let output = directory.path().join("image.png").to_string_lossy().into_owned();
     ok(&["init-random", "--like", "sd35-medium", "--layers", "1", "--without-t5", "--out", &model]);
     let size = [
         "--height",

@@ -99,7 +99,7 @@ fn what_is_repeated_of_the_input_can_be_seen_and_is_not_endless() {
 #[test]
 fn a_file_from_another_system_reads_as_one_from_here() {
     let directory = tempfile::tempdir().expect("a directory");
-    let pictures = |name: &str, text: &[u8]| {
+    let images = |name: &str, text: &[u8]| {
         let file = directory.path().join(format!("{name}.txt"));
         std::fs::write(&file, text).expect("written");
         let out = directory.path().join(format!("{name}.png"));
@@ -116,11 +116,11 @@ fn a_file_from_another_system_reads_as_one_from_here() {
             &png,
         ]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        std::fs::read(out).expect("a picture")
+        std::fs::read(out).expect("an image")
     };
-    let plain = pictures("plain", b"a photo of a circle\na photo of a square\n");
+    let plain = images("plain", b"a photo of a circle\na photo of a square\n");
     assert!(
-        pictures("marked", b"\xef\xbb\xbfa photo of a circle\r\na photo of a square\r\n") == plain
+        images("marked", b"\xef\xbb\xbfa photo of a circle\r\na photo of a square\r\n") == plain
     );
-    assert!(pictures("old", b"a photo of a circle\ra photo of a square\r") == plain);
+    assert!(images("old", b"a photo of a circle\ra photo of a square\r") == plain);
 }

@@ -89,7 +89,7 @@ fn varint(bytes: &mut &[u8]) -> u64 {
 #[derive(Default)]
 struct Events {
     scalars: BTreeMap<(String, u64), f32>,
-    pictures: BTreeMap<(String, u64), Vec<u8>>,
+    images: BTreeMap<(String, u64), Vec<u8>>,
 }
 
 fn events(directory: &Path) -> Events {
@@ -118,7 +118,7 @@ fn take_in(events: &mut Events, record: &[u8]) {
         match (tag, field) {
             (7, Field::Bytes(_)) => {
                 events.scalars.retain(|(_, other), _| *other < step);
-                events.pictures.retain(|(_, other), _| *other < step);
+                events.images.retain(|(_, other), _| *other < step);
             }
             (5, Field::Bytes(summary)) => {
                 for (_, value) in fields(&summary) {
@@ -146,7 +146,7 @@ fn take_value(events: &mut Events, step: u64, value: &[u8]) {
                     (4, Field::Bytes(png)) => Some(png),
                     _ => None,
                 });
-                events.pictures.insert((name.clone(), step), png.expect("a picture has bytes"));
+                events.images.insert((name.clone(), step), png.expect("an image has bytes"));
             }
             _ => {}
         }
@@ -154,7 +154,7 @@ fn take_value(events: &mut Events, step: u64, value: &[u8]) {
 }
 
 #[test]
-fn tensorboard_shows_the_numbers_of_metrics_jsonl_and_the_pictures_of_evaluations() {
+fn tensorboard_shows_the_numbers_of_metrics_jsonl_and_the_images_of_evaluations() {
     assert_eq!(crc32c(b"123456789"), 0xe306_9283, "the check value of CRC-32C");
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("run");
@@ -196,7 +196,7 @@ fn tensorboard_shows_the_numbers_of_metrics_jsonl_and_the_pictures_of_evaluation
     assert_eq!(checked, 8 * 5 + 3 * 2);
     for step in [0, 4, 8] {
         let file = std::fs::read(path.join(format!("samples/validation-{step:06}.png")))
-            .expect("a picture");
-        assert!(events.pictures[&("samples/validation".to_owned(), step)] == file);
+            .expect("an image");
+        assert!(events.images[&("samples/validation".to_owned(), step)] == file);
     }
 }

@@ -114,7 +114,7 @@ fn smoke() -> Result<()> {
             .len();
         ensure!(size > 0, "the run left an empty {file}");
     }
-    let picture = directory.join("samples.png");
+    let image = directory.join("samples.png");
     flow_grpo(&[
         "sample",
         "--prompt",
@@ -124,7 +124,7 @@ fn smoke() -> Result<()> {
         "--steps",
         "4",
         "--output",
-        &picture.to_string_lossy(),
+        &image.to_string_lossy(),
     ])?;
     flow_grpo(&["eval", "--samples", "2", "--steps", "4"])
 }

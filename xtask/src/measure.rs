@@ -113,7 +113,7 @@ impl Stage {
         };
         match self {
             Self::Parts => parts(&[]),
-            Self::Parts64 => parts(&["--preset", "shapes-64-base", "--pictures", "256"]),
+            Self::Parts64 => parts(&["--preset", "shapes-64-base", "--images", "256"]),
             Self::Growth => ["bench".to_owned(), "--scale".to_owned(), file("growth.svg")].into(),
             Self::Train => run("train", "shapes", None),
             Self::Pretrain64 => run("pretrain", "shapes-64-base", None),

@@ -23,7 +23,7 @@ use grpo::{
     parameters::{self, Parameters, Trained},
     rollout::Rollout,
     trajectories::{KeptOn, Trajectories},
-    update::{Batches, InOnePiece, Others, Replay},
+    update::{Batches, Others, Replay, WholeGraph},
     workers::Workers,
 };
 use models::{
@@ -55,7 +55,7 @@ pub struct BenchArgs {
     pub preset: Option<String>,
     /// Images per repetition.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
-    pictures: u32,
+    images: u32,
     /// Timed repetitions of every case in a round, after an untimed one.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     repetitions: u32,
@@ -91,7 +91,7 @@ struct Report {
     backend: &'static str,
     threads: usize,
     machine: String,
-    pictures: u32,
+    images: u32,
     peak_memory_mib: Option<u64>,
     seconds: Times,
     peer: Option<PeerTimes>,
@@ -136,7 +136,7 @@ pub fn bench(
     if let Some(plot) = &args.scale {
         return scale(epoch, &card, &network, plot, device);
     }
-    let bench = Bench::new(card, *network, epoch, args.pictures as usize, device)?;
+    let bench = Bench::new(card, *network, epoch, args.images as usize, device)?;
     let exchange =
         std::env::temp_dir().join(format!("flow-grpo-bench-{}.safetensors", std::process::id()));
     let (mut ours, mut peer) = (Times::new(), None);
@@ -163,7 +163,7 @@ pub fn bench(
         backend: backend::NAME,
         threads: bench.workers.count(),
         machine: machine(),
-        pictures: args.pictures,
+        images: args.images,
         peak_memory_mib: memory::peak_mib(),
         seconds: ours,
         peer,
@@ -204,12 +204,12 @@ impl Bench {
         card: Card,
         network: Dit<Plain>,
         epoch: &TrainConfig,
-        pictures: usize,
+        images: usize,
         device: &Device,
     ) -> Result<Self> {
         let prompts = card.encode(&shapes::prompts(Split::Train).prompts)?;
         let rows: Vec<Row> =
-            (0..pictures).map(|i| Row { prompt: i * 7 % prompts.len(), sample: i }).collect();
+            (0..images).map(|i| Row { prompt: i * 7 % prompts.len(), sample: i }).collect();
         let keys = |purpose| {
             rows.iter()
                 .map(|row| Key::new(1, purpose).row(row.prompt, row.sample))
@@ -222,7 +222,7 @@ impl Bench {
         Ok(Self {
             data: normal::<Plain>(&keys(Purpose::Pretraining), card.latent_shape(), device),
             noise: normal::<Plain>(&keys(Purpose::Initial), card.latent_shape(), device),
-            times: (0..pictures).map(|i| (i as f32 + 0.5) / pictures as f32).collect(),
+            times: (0..images).map(|i| (i as f32 + 0.5) / images as f32).collect(),
             workers: Workers::new(backend::workers()).context("cannot start worker threads")?,
             device: device.clone(),
             algorithm: Clipped::new(
@@ -346,7 +346,7 @@ impl Bench {
         let parts = parts.expect("nobody stops a measurement");
         let sum =
             |a: (f64, Parameters<Plain>), b: (f64, Parameters<Plain>)| (a.0 + b.0, a.1.plus(&b.1));
-        parts.into_iter().reduce(sum).expect("there is at least one picture")
+        parts.into_iter().reduce(sum).expect("there is at least one image")
     }
 
     /// A training rollout.
@@ -400,7 +400,7 @@ impl Bench {
             Others { reference: (self.kl_weight > 0.0).then(|| self.network.clone()), old: None };
         let outcome = replay.gradient::<Training, Dit<Training>>(
             &self.algorithm,
-            &InOnePiece,
+            &WholeGraph,
             &self.network,
             &others,
             &[examples],
@@ -509,8 +509,8 @@ pub fn spread(seconds: &[f64]) -> [f64; 3] {
 impl Report {
     fn table(&self) -> String {
         let mut text = format!(
-            "{} on {}, {} threads, {} pictures\n\n",
-            self.backend, self.machine, self.threads, self.pictures
+            "{} on {}, {} threads, {} images\n\n",
+            self.backend, self.machine, self.threads, self.images
         );
         text += &format!("{:<20} {:>10} {:>21}", "case", "median", "smallest … largest");
         text += if self.peer.is_some() { "   PyTorch   ours / PyTorch\n" } else { "\n" };

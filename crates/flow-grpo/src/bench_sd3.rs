@@ -21,7 +21,7 @@ use grpo::{
     optimizer::AdamW,
     parameters::Trained,
     trajectories::{KeptOn, Trajectories},
-    update::{Batches, Differentiate, InOnePiece, Others, PartByPart, Replay},
+    update::{Batches, Checkpointing, Differentiate, Others, Replay, WholeGraph},
     workers::Workers,
 };
 use models::{
@@ -325,7 +325,7 @@ impl<'a> Bench<'a> {
         let examples: Vec<Example> = (0..batch).map(|row| Example { step: STEP, row }).collect();
         let others = Others { reference: Some(self.base.clone()), old: None };
         let differentiate: &dyn Differentiate<Training, Transformer<Training>, Embedding> =
-            if self.args.recompute { &PartByPart } else { &InOnePiece };
+            if self.args.recompute { &Checkpointing } else { &WholeGraph };
         let outcome = || {
             let outcome = replay.gradient(
                 &algorithm,

@@ -32,7 +32,7 @@ use crate::{
     evaluation::{self, Evaluator, Prompts, Sampling},
     figure, interrupt, memory,
     network::{AnyNetwork, Card, Pipeline},
-    output, picture,
+    output, png,
     pretrain::{self, PretrainConfig},
     progress::Progress,
     proxy::{self, ProxyArgs},
@@ -179,7 +179,7 @@ const SMALLEST: [usize; 3] = [2, 1, 1];
 /// Upper bound on ODE steps.
 const MOST_STEPS: i64 = 10_000;
 /// Upper bound on images per prompt or kind of prompt.
-const MOST_PICTURES: i64 = 1_000_000;
+const MOST_IMAGES: i64 = 1_000_000;
 
 /// Parses a guidance scale.
 fn guidance(text: &str) -> Result<f64, String> {
@@ -200,7 +200,7 @@ pub struct SampleArgs {
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
     /// Images per prompt [default: 6, or 1 with --model].
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MOST_PICTURES))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MOST_IMAGES))]
     pub count: Option<u32>,
     /// The PNG file to write, with all images in a grid; or a directory, for one PNG file per
     /// image.
@@ -224,7 +224,7 @@ struct EvalArgs {
     #[arg(long)]
     prompts: Option<String>,
     /// Images per kind of prompt, spread evenly over its prompts; 0 takes every prompt once.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=MOST_PICTURES))]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=MOST_IMAGES))]
     samples: u32,
     /// The JSON file to write.
     #[arg(long)]
@@ -353,7 +353,7 @@ fn sample(args: &SampleArgs) -> Result<()> {
             "{option} is for a model directory: pass it with --model DIR, or --adapter RUN/adapter of a run that trained one"
         );
     }
-    picture::check_directory_of(&args.output)?;
+    png::check_directory_of(&args.output)?;
     let prompts = args.read_prompts(PromptSet::read)?;
     let count = args.count.unwrap_or(6) as usize;
     let rows = rows(prompts.len(), count)?;
@@ -366,11 +366,11 @@ fn sample(args: &SampleArgs) -> Result<()> {
     let images = generate(&card, &network, args.model.sampling(), &prompts, &rows)?;
     if images.first().is_some_and(|image| image.channels == 2) {
         output::log("this model draws points of the plane and reads no prompt");
-        prompts.write_picture(&images, &rows, &args.output)?;
+        prompts.write_images(&images, &rows, &args.output)?;
     } else {
         let captions: Vec<&str> =
             rows.iter().map(|row| prompts.prompt(row).text.as_str()).collect();
-        picture::write_all(&images, &captions, count, &args.output)?;
+        png::write_all(&images, &captions, count, &args.output)?;
     }
     output::print(format!("{}\n", args.output.display()))
 }
@@ -380,7 +380,7 @@ fn sample(args: &SampleArgs) -> Result<()> {
 /// # Errors
 /// If even the smallest images would not fit into memory.
 pub fn rows(prompts: usize, count: usize) -> Result<Vec<Row>> {
-    memory::check_pictures(prompts.saturating_mul(count), SMALLEST)?;
+    memory::check_images(prompts.saturating_mul(count), SMALLEST)?;
     Ok(Row::all(prompts, count))
 }
 
@@ -406,7 +406,7 @@ impl SampleArgs {
 }
 
 fn eval(args: &EvalArgs) -> Result<()> {
-    args.output.as_deref().map_or(Ok(()), picture::check_directory_of)?;
+    args.output.as_deref().map_or(Ok(()), png::check_directory_of)?;
     let run = args.as_in.as_deref().map(EvaluatedRun::open).transpose()?;
     let device = Device::default();
     let (mut checkpoint, mut adapter) = (args.model.checkpoint.clone(), args.model.adapter.clone());
@@ -425,9 +425,8 @@ fn eval(args: &EvalArgs) -> Result<()> {
     let source = args.prompts.as_deref().unwrap_or(of_run);
     let prompts = Prompts::open(source, &card)?;
     let rows = prompts.rows(samples);
-    let rewards = |run: &EvaluatedRun| {
-        evaluation::rewards(&run.config.rewards, card.picture_shape(), &device)
-    };
+    let rewards =
+        |run: &EvaluatedRun| evaluation::rewards(&run.config.rewards, card.image_shape(), &device);
     let rewards = run.as_ref().map(rewards).transpose()?;
     let images = generate(&card, &network, sampling, &prompts, &rows)?;
     let evaluation = prompts.evaluate(&images, &rows, rewards.as_ref())?;
@@ -516,7 +515,7 @@ fn init_random(args: &InitRandomArgs) -> Result<()> {
 const MILLION: usize = 1_000_000;
 
 fn merge(args: &MergeArgs) -> Result<()> {
-    picture::check_directory_of(&args.output)?;
+    png::check_directory_of(&args.output)?;
     let (card, network) =
         AnyNetwork::open(args.checkpoint.as_deref(), Some(&args.adapter), &Device::default())?;
     let inputs = [args.checkpoint.as_deref().map(Path::new), Some(&args.adapter)];
@@ -571,7 +570,7 @@ fn generate(
     prompts: &Prompts<TokenIds>,
     rows: &[Row],
 ) -> Result<Vec<tasks::image::Image>> {
-    memory::check_pictures(rows.len(), card.picture_shape())?;
+    memory::check_images(rows.len(), card.image_shape())?;
     let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
     let evaluator =
         Evaluator { pipeline: card, workers: &workers, device: &Device::default(), sampling };
@@ -593,7 +592,11 @@ fn open_run<C: Checked>(
         let table: toml::Table =
             text.parse().with_context(|| format!("{}/config.toml is not TOML", path.display()))?;
         let of = if table.contains_key("grpo") { "train" } else { "pretrain" };
-        ensure!(of == verb, "{} is a run of `{of}`: go on with `{of} --resume`", path.display());
+        ensure!(
+            of == verb,
+            "{} is a run of `{of}`: resume it with `{of} --resume`",
+            path.display()
+        );
         let file = || format!("{}/config.toml", path.display());
         config::resolve::<C>(&text, None, None, &[]).with_context(|| {
             let weights = if verb == "train" { "policy.safetensors" } else { "base.safetensors" };

@@ -125,7 +125,7 @@ pub fn check_unchanged<C: Checked>(begun: &C, now: &C) -> Result<()> {
         return Ok(());
     }
     bail!(
-        "the run cannot go on under another configuration:\n  - {}\nonly {} may change; for anything else begin a new run from its \
+        "the run cannot resume with another configuration:\n  - {}\nonly {} may change; for anything else begin a new run from its \
          weights, with --set base=CHECKPOINT",
         changed.join("\n  - "),
         C::MAY_CHANGE.join(", ")

@@ -32,7 +32,7 @@ pub struct Cache {
 
 /// The features of prompts by one encoder, `N` tensors per prompt.
 #[derive(Debug)]
-pub struct Shelf<const N: usize> {
+pub struct EmbeddingCache<const N: usize> {
     encoder: &'static str,
     names: [&'static str; N],
     cache: Option<Cache>,
@@ -52,7 +52,7 @@ const STORED_AS: StoredAs = match backend::PRECISION {
     _ => StoredAs::F32,
 };
 
-impl<const N: usize> Shelf<N> {
+impl<const N: usize> EmbeddingCache<N> {
     /// Opens the cached features of one encoder; each weights `digest` has its own directory.
     ///
     /// # Errors
@@ -67,18 +67,18 @@ impl<const N: usize> Shelf<N> {
             directory: cache.directory.join(format!("{encoder}-{digest}")),
             ..cache.clone()
         });
-        let mut shelf = Self { encoder, names, cache, known: BTreeMap::new(), files: 0 };
-        for (number, path) in shelf.numbered_files()? {
+        let mut embeddings = Self { encoder, names, cache, known: BTreeMap::new(), files: 0 };
+        for (number, path) in embeddings.numbered_files()? {
             let advice = || {
                 format!(
                     "{} cannot be used; if it is damaged, remove it: its prompts are read again",
                     path.display()
                 )
             };
-            shelf.read(&path).with_context(advice)?;
-            shelf.files = number + 1;
+            embeddings.read(&path).with_context(advice)?;
+            embeddings.files = number + 1;
         }
-        Ok(shelf)
+        Ok(embeddings)
     }
 
     /// The existing files, in the order of their numbers, which may have gaps.
@@ -239,17 +239,17 @@ mod tests {
         let texts: Vec<String> = (0..2 * IN_FILE + 5).map(|length| "x".repeat(length)).collect();
         let prompts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let open = |digest, cache: Option<&Cache>| {
-            Shelf::open("clip", ["hidden", "pooled"], digest, cache).expect("a shelf")
+            EmbeddingCache::open("clip", ["hidden", "pooled"], digest, cache).expect("a cache")
         };
         for cache in [None, Some(cache(directory.path()))] {
-            let mut shelf = open("a", cache.as_ref());
+            let mut embeddings = open("a", cache.as_ref());
             assert_eq!(
-                shelf.unknown(&[prompts[3], prompts[1], prompts[3]]),
+                embeddings.unknown(&[prompts[3], prompts[1], prompts[3]]),
                 [prompts[1], prompts[3]]
             );
-            shelf.learn(&prompts[..7], |batch| Ok(encode(batch))).expect("learnt");
-            shelf.learn(&prompts[7..], |batch| Ok(encode(batch))).expect("learnt");
-            let again = if cache.is_some() { open("a", cache.as_ref()) } else { shelf };
+            embeddings.learn(&prompts[..7], |batch| Ok(encode(batch))).expect("learnt");
+            embeddings.learn(&prompts[7..], |batch| Ok(encode(batch))).expect("learnt");
+            let again = if cache.is_some() { open("a", cache.as_ref()) } else { embeddings };
             assert!(again.unknown(&prompts).is_empty());
             for prompt in prompts.iter().copied() {
                 let [hidden, pooled] = again.of(prompt);
@@ -269,16 +269,18 @@ mod tests {
     fn a_file_that_was_removed_leaves_the_others_as_they_are() {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = cache(directory.path());
-        let open = || Shelf::open("t5", ["hidden", "pooled"], "a", Some(&cache)).expect("a shelf");
-        let mut shelf = open();
+        let open = || {
+            EmbeddingCache::open("t5", ["hidden", "pooled"], "a", Some(&cache)).expect("a cache")
+        };
+        let mut embeddings = open();
         for prompt in ["one", "three", "seven more"] {
-            shelf.learn(&[prompt], |batch| Ok(encode(batch))).expect("learnt");
+            embeddings.learn(&[prompt], |batch| Ok(encode(batch))).expect("learnt");
         }
         let path = |number: usize| directory.path().join(format!("t5-a/{number:04}.safetensors"));
         fs::remove_file(path(1)).expect("removed");
-        let mut shelf = open();
-        assert_eq!(shelf.unknown(&["one", "three", "seven more"]), ["three"]);
-        shelf.learn(&["three"], |batch| Ok(encode(batch))).expect("learnt");
+        let mut embeddings = open();
+        assert_eq!(embeddings.unknown(&["one", "three", "seven more"]), ["three"]);
+        embeddings.learn(&["three"], |batch| Ok(encode(batch))).expect("learnt");
         assert!(path(3).exists() && !path(1).exists());
         assert!(open().unknown(&["one", "three", "seven more"]).is_empty());
     }
@@ -286,15 +288,16 @@ mod tests {
     #[test]
     fn numbers_that_are_none_are_refused_and_not_kept() {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut shelf =
-            Shelf::open("t5", ["hidden"], "a", Some(&cache(directory.path()))).expect("a shelf");
+        let mut embeddings =
+            EmbeddingCache::open("t5", ["hidden"], "a", Some(&cache(directory.path())))
+                .expect("a cache");
         let nan = |_: &[&str]| Ok(vec![[TensorData::new(vec![1.0, f32::NAN], [2])]]);
-        let refused = shelf.learn(&["a cat"], nan).expect_err("not a number").to_string();
+        let refused = embeddings.learn(&["a cat"], nan).expect_err("not a number").to_string();
         assert!(
             refused.starts_with("t5 makes numbers that are not finite of the prompt `a cat`"),
             "{refused}"
         );
-        assert_eq!(shelf.unknown(&["a cat"]), ["a cat"]);
+        assert_eq!(embeddings.unknown(&["a cat"]), ["a cat"]);
         assert!(!directory.path().join("t5-a").exists());
     }
 
@@ -302,24 +305,24 @@ mod tests {
     fn files_that_vanish_are_still_read_and_damaged_ones_are_named() {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = cache(directory.path());
-        let mut shelf =
-            Shelf::open("t5", ["hidden", "pooled"], "a", Some(&cache)).expect("a shelf");
-        shelf.learn(&["one", "three"], |batch| Ok(encode(batch))).expect("learnt");
+        let mut embeddings =
+            EmbeddingCache::open("t5", ["hidden", "pooled"], "a", Some(&cache)).expect("a cache");
+        embeddings.learn(&["one", "three"], |batch| Ok(encode(batch))).expect("learnt");
         let path = directory.path().join("t5-a/0000.safetensors");
         let bytes = fs::read(&path).expect("a file");
         fs::remove_file(&path).expect("removed");
-        assert_eq!(shelf.of("three")[1].numbers(), [-5.0]);
+        assert_eq!(embeddings.of("three")[1].numbers(), [-5.0]);
         fs::write(&path, &bytes[..bytes.len() - 1]).expect("written");
-        let refused =
-            Shelf::open("t5", ["hidden", "pooled"], "a", Some(&cache)).expect_err("cut short");
+        let refused = EmbeddingCache::open("t5", ["hidden", "pooled"], "a", Some(&cache))
+            .expect_err("cut short");
         assert!(
             format!("{refused:#}")
                 .contains("0000.safetensors cannot be used; if it is damaged, remove it"),
             "{refused:#}"
         );
         fs::write(&path, &bytes).expect("written");
-        let refused =
-            Shelf::open("t5", ["hidden", "other"], "a", Some(&cache)).expect_err("other names");
+        let refused = EmbeddingCache::open("t5", ["hidden", "other"], "a", Some(&cache))
+            .expect_err("other names");
         assert!(format!("{refused:#}").contains("000.other is missing"), "{refused:#}");
     }
 }

@@ -28,7 +28,7 @@ use crate::{
     intervals::{self, Tally},
     monitors,
     network::{Network, Pipeline},
-    picture, plot,
+    plot, png,
     progress::Progress,
     proxy::ShapesProxy,
 };
@@ -96,23 +96,23 @@ impl<C> Prompts<C> {
 
     /// Writes images as a captioned grid with one row per kind of prompt, or points as a scatter
     /// plot.
-    pub fn write_picture(&self, images: &[Image], rows: &[Row], path: &Path) -> Result<()> {
+    pub fn write_images(&self, images: &[Image], rows: &[Row], path: &Path) -> Result<()> {
         if images.first().is_some_and(|image| image.channels == 2) {
             return plot::write_scatter(images, path);
         }
-        let mut by_tag: BTreeMap<&str, Vec<picture::Captioned<'_>>> = BTreeMap::new();
+        let mut by_tag: BTreeMap<&str, Vec<png::Captioned<'_>>> = BTreeMap::new();
         for (image, row) in images.iter().zip(rows) {
             let prompt = self.prompt(row);
             let shown = by_tag.entry(&prompt.tag).or_default();
             if shown.len() < SHOWN {
-                shown.push(picture::Captioned {
+                shown.push(png::Captioned {
                     image,
                     caption: prompt.text.trim_start_matches("a photo of "),
                 });
             }
         }
-        let cells: Vec<picture::Captioned<'_>> = by_tag.into_values().flatten().collect();
-        picture::write_grid(&cells, SHOWN, path)
+        let cells: Vec<png::Captioned<'_>> = by_tag.into_values().flatten().collect();
+        png::write_grid(&cells, SHOWN, path)
     }
 
     /// Evaluates images: strict accuracy if all prompts have metadata, and the mean of every given
@@ -174,10 +174,10 @@ pub fn prompt_set(source: &str, pipeline: &impl Pipeline) -> Result<PromptSet> {
         path => pipeline.read_prompts(Path::new(path))?,
     };
     let verified = set.prompts.iter().any(|prompt| prompt.metadata.is_some());
-    let shape = pipeline.picture_shape();
+    let shape = pipeline.image_shape();
     if verified && !matches!(shape, [3, height, width] if height == width) {
         bail!(
-            "{source} asks for square RGB pictures that can be verified; the checkpoint makes {shape:?}"
+            "{source} asks for square RGB images that can be verified; the checkpoint makes {shape:?}"
         );
     }
     Ok(set)
@@ -461,7 +461,7 @@ fn row(name: &str, images: usize, share: f64, [low, high]: [f64; 2], note: &str)
 /// Builds the reward of a configuration from names and weights.
 pub fn rewards(
     weights: &BTreeMap<String, f32>,
-    picture_shape: [usize; 3],
+    image_shape: [usize; 3],
     device: &Device,
 ) -> Result<WeightedReward> {
     use tasks::reward::{Darkness, Reward};
@@ -471,7 +471,7 @@ pub fn rewards(
             "shapes_partial" => Box::new(shapes::ShapesPartial),
             "shapes_strict" => Box::new(shapes::ShapesStrict),
             "shapes_proxy" => Box::new(
-                ShapesProxy::built_in(picture_shape, device).context("rewards.shapes_proxy")?,
+                ShapesProxy::built_in(image_shape, device).context("rewards.shapes_proxy")?,
             ),
             "shapes_variety" => Box::new(shapes::ShapesVariety),
             "darkness" => Box::new(Darkness),
@@ -536,7 +536,7 @@ mod tests {
                 let gap = counts.split(|taken| *taken > 0).map(<[_]>::len).max().unwrap_or(0);
                 assert!(
                     gap <= count / per_kind.min(count),
-                    "{per_kind} of {count}: {gap} in a row without a picture"
+                    "{per_kind} of {count}: {gap} in a row without an image"
                 );
             }
             let distinct: BTreeSet<(usize, usize)> =

@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_objects_are_named_from_the_left_in_the_asked_share_of_pictures() {
+    fn two_objects_are_named_from_the_left_in_the_asked_share_of_images() {
         let mut rng = Key::new(1, Purpose::Pretraining).rng();
         let pair = shapes::captions().prompts.into_iter().find_map(|prompt| {
             prompt.metadata.filter(|metadata| metadata.tag == shapes::Tag::TwoObject)

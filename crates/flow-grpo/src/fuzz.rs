@@ -330,7 +330,7 @@ fn use_all_of(path: &Path) -> Result<(), Sd3Error> {
     let embedding = directory.embedding(clip.map(Features::Held), t5, 4);
     assert!(
         directory.transformer_config().sample_size * directory.vae_config().scale() > 0,
-        "the usual size of a picture"
+        "the usual size of an image"
     );
     let side = 2 * directory.transformer_config().patch_size;
     let shape = [directory.transformer_config().in_channels, side, side];

@@ -76,7 +76,7 @@ pub struct Interrupted {
 
 impl std::fmt::Display for Interrupted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "interrupted; go on with: {}", self.resume)
+        write!(f, "interrupted; resume with: {}", self.resume)
     }
 }
 

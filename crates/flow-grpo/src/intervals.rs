@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_interval_of_independent_pictures_is_wilsons() {
+    fn the_interval_of_independent_images_is_wilsons() {
         // Newcombe 1998, table I: 81 of 263 gives .2553 to .3662; 0 of 20 gives 0 to .1611.
         let (low, high) = wilson(81.0 / 263.0, 263);
         assert!((low - 0.2553).abs() < 1e-4 && (high - 0.3662).abs() < 1e-4, "{low} {high}");
@@ -118,7 +118,7 @@ mod tests {
             let (low, high) = independent(&kinds);
             inside_independent += usize::from((low..=high).contains(&truth));
         }
-        println!("{inside} of 200, {inside_independent} as if pictures were independent");
+        println!("{inside} of 200, {inside_independent} as if images were independent");
         assert!((180..=199).contains(&inside), "{inside} of 200");
         assert!(inside_independent < 120, "the test can tell them apart: {inside_independent}");
     }

@@ -160,11 +160,11 @@ impl Needs {
         let least = format!("even with {keys} of 1 it needs {}", mebibytes(with(1).total()));
         if self.samples > self.weights.max(with(1).work().0) {
             let host = if ON_CPU { "" } else { "set grpo.rollout.trajectories = \"host\", or " };
-            return format!("{least}: {host}lower the number of pictures of an epoch");
+            return format!("{least}: {host}lower the number of images of an epoch");
         }
         let recompute =
             if self.alive == 0 { "" } else { "set sd3.recompute = true where it is not, " };
-        format!("{least}: {recompute}make smaller pictures or use a smaller model")
+        format!("{least}: {recompute}make smaller images or use a smaller model")
     }
 }
 
@@ -187,16 +187,16 @@ fn check_room_in(usable: u64, what: &str, bytes: u64, advice: &str) -> Result<()
 
 /// Least memory of an image while it is made, shown and written: its latent, the image and its part
 /// of a grid, in f32.
-fn picture_bytes(shape: [usize; 3]) -> u64 {
+fn image_bytes(shape: [usize; 3]) -> u64 {
     3 * NUMBER * shape.iter().product::<usize>() as u64
 }
 
 /// # Errors
 /// If `count` images of this shape need more than the available memory.
-pub fn check_pictures(count: usize, shape: [usize; 3]) -> Result<()> {
+pub fn check_images(count: usize, shape: [usize; 3]) -> Result<()> {
     check_room(
-        &format!("as many as {count} pictures"),
-        picture_bytes(shape).saturating_mul(count as u64),
+        &format!("as many as {count} images"),
+        image_bytes(shape).saturating_mul(count as u64),
         "ask for fewer at a time",
     )
 }
@@ -368,11 +368,11 @@ mod tests {
         assert!(refused(needs, fits - 5 * MIB).contains("of 1 would fit"));
         let text = refused(needs, fits - 7 * MIB);
         assert!(
-            text.contains("of 1 it needs 125 MiB") && text.contains("smaller pictures"),
+            text.contains("of 1 it needs 125 MiB") && text.contains("smaller images"),
             "{text}"
         );
         let many = Needs { samples: 9 * MIB, ..needs };
-        assert!(refused(many, fits - 7 * MIB).contains("pictures of an epoch"));
+        assert!(refused(many, fits - 7 * MIB).contains("images of an epoch"));
         // The rollout counts if it is larger; decoding runs at another time.
         let rollouts = Needs { batches: batches(1, 9, 1), ..needs };
         assert_eq!(rollouts.work(), (9 * MIB, "rollouts"));

@@ -26,8 +26,8 @@ pub struct Monitors(BTreeMap<String, f64>);
 ///   ([`tasks::shapes::color_entropy`]);
 /// - in evaluations of RGB images, `base_distance`, the distance to the images that the base model
 ///   made for the same prompts from the same noise.
-pub fn names(picture_shape: [usize; 3], open_colors: bool) -> Vec<&'static str> {
-    let colored = if picture_shape[0] == 3 { &OF_COLORED[..] } else { &[] };
+pub fn names(image_shape: [usize; 3], open_colors: bool) -> Vec<&'static str> {
+    let colored = if image_shape[0] == 3 { &OF_COLORED[..] } else { &[] };
     let open = if open_colors { &[COLOR_ENTROPY][..] } else { &[] };
     [&[DIVERSITY], colored, open].concat()
 }
@@ -87,8 +87,7 @@ impl Monitors {
     /// A table of these monitors beside those of the base model's images.
     pub fn drift_table(&self, base: &Self) -> String {
         let relative = self.relative_to(base);
-        let mut table =
-            format!("{:<24}{:>10}{:>10}{:>10}\n", "pictures", "base", "now", "now/base");
+        let mut table = format!("{:<24}{:>10}{:>10}{:>10}\n", "images", "base", "now", "now/base");
         for (name, ratio) in &relative {
             table += &format!(
                 "{name:<24}{:>10}{:>10}{ratio:>10.2}\n",
@@ -220,7 +219,7 @@ mod tests {
     }
 
     fn of(images: &[Image], rows: &[Row]) -> BTreeMap<String, f64> {
-        let prompt = Prompt::plain("a picture");
+        let prompt = Prompt::plain("an image");
         Monitors::of(images, rows, &vec![&prompt; images.len()]).expect("numbers").0
     }
 
@@ -275,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn features_tell_sets_of_pictures_apart() {
+    fn features_tell_sets_of_images_apart() {
         let of = |values: &[f32]| {
             Features::of(&values.iter().copied().map(plain).collect::<Vec<_>>()).expect("RGB")
         };

@@ -94,7 +94,7 @@ pub trait Pipeline {
     fn latent_shape(&self) -> [usize; 3];
 
     /// `[C, H, W]` of an image.
-    fn picture_shape(&self) -> [usize; 3];
+    fn image_shape(&self) -> [usize; 3];
 
     /// The decoder of final latents.
     ///
@@ -178,7 +178,7 @@ impl Card {
     pub fn of(file: &WeightsFile) -> Result<Self> {
         ensure!(
             file.metadata(CARD).is_ok() || !training_state::is_state(file),
-            "{} is a training state, which `--resume RUN` goes on from; the weights for use are in RUN/policy.safetensors and \
+            "{} is a training state, for `--resume RUN`; the weights for use are in RUN/policy.safetensors and \
              RUN/best.safetensors (training with LoRA: the base model with --adapter RUN/adapter; pre-training: RUN/base.safetensors)",
             file.path().display()
         );
@@ -230,7 +230,7 @@ impl Pipeline for Card {
         }
     }
 
-    fn picture_shape(&self) -> [usize; 3] {
+    fn image_shape(&self) -> [usize; 3] {
         self.latent_shape()
     }
 

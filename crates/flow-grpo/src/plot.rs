@@ -7,7 +7,7 @@ use image::{Rgb, RgbImage};
 use plotters::prelude::*;
 use tasks::{image::Image, toy};
 
-use crate::picture;
+use crate::png;
 
 /// One curve.
 #[derive(Clone, Debug)]
@@ -113,14 +113,14 @@ const REACH: f32 = 3.2;
 
 /// Writes points of the plane as a scatter plot; circles mark the clusters of the data.
 pub fn write_scatter(points: &[Image], path: &Path) -> Result<()> {
-    let mut picture = RgbImage::from_pixel(SIDE, SIDE, Rgb([255, 255, 255]));
+    let mut image = RgbImage::from_pixel(SIDE, SIDE, Rgb([255, 255, 255]));
     for mode in 0..toy::MODES {
         let [x, y] = toy::center(mode);
         for step in 0..720 {
             let angle = step as f32 / 720.0 * std::f32::consts::TAU;
             let radius = 3.0 * toy::STD;
             dot(
-                &mut picture,
+                &mut image,
                 x + radius * angle.cos(),
                 y + radius * angle.sin(),
                 0,
@@ -129,18 +129,18 @@ pub fn write_scatter(points: &[Image], path: &Path) -> Result<()> {
         }
     }
     for point in points {
-        dot(&mut picture, point.pixels[0], point.pixels[1], 1, Rgb([31, 119, 180]));
+        dot(&mut image, point.pixels[0], point.pixels[1], 1, Rgb([31, 119, 180]));
     }
-    picture::write_png(&picture, path)
+    png::write_png(&image, path)
 }
 
-fn dot(picture: &mut RgbImage, x: f32, y: f32, radius: i32, color: Rgb<u8>) {
+fn dot(image: &mut RgbImage, x: f32, y: f32, radius: i32, color: Rgb<u8>) {
     let at = |value: f32| (f32::midpoint(value / REACH, 1.0) * SIDE as f32) as i32;
     let (column, row) = (at(x), at(-y));
     for (dx, dy) in (-radius..=radius).flat_map(|dx| (-radius..=radius).map(move |dy| (dx, dy))) {
         if let (Ok(column), Ok(row)) =
             (u32::try_from(column.saturating_add(dx)), u32::try_from(row.saturating_add(dy)))
-            && let Some(pixel) = picture.get_pixel_mut_checked(column, row)
+            && let Some(pixel) = image.get_pixel_mut_checked(column, row)
         {
             *pixel = color;
         }

@@ -120,13 +120,13 @@ impl Checked for PretrainConfig {
         problems
             .extend(self.times.problems().into_iter().map(|problem| format!("times.{problem}")));
         match &self.model {
-            Architecture::Dit(sizes) if sizes.image_size < shapes::SMALLEST_PICTURE => problems.push(format!(
+            Architecture::Dit(sizes) if sizes.image_size < shapes::SMALLEST_IMAGE => problems.push(format!(
                 "model.image_size ({}) must be at least {}: the objects of smaller scenes cannot be told apart",
                 sizes.image_size,
-                shapes::SMALLEST_PICTURE
+                shapes::SMALLEST_IMAGE
             )),
             Architecture::Dit(sizes) if sizes.channels != 3 => {
-                problems.push(format!("model.channels ({}) must be 3: scenes are RGB pictures", sizes.channels));
+                problems.push(format!("model.channels ({}) must be 3: scenes are RGB images", sizes.channels));
             }
             Architecture::Mlp(sizes) if sizes.elements != 2 => {
                 problems.push(format!("model.elements ({}) must be 2: the toy task draws points of the plane", sizes.elements));
@@ -314,7 +314,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
             ensure!(
                 (0..step).all(|step| begun.rate(step) == config.rate(step)),
                 "steps is {} in the run, {} now: with cool_down = {} the learning rate falls towards the last step, and some of the {step} steps \
-                 that are done were trained at another rate than a run of {1} steps has there; go on with --set steps={0}, or begin a new run \
+                 that are done were trained at another rate than a run of {1} steps has there; resume with --set steps={0}, or begin a new run \
                  with --set base=CHECKPOINT",
                 begun.steps,
                 config.steps,
@@ -453,8 +453,8 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         let network = self.average.put_into(self.network.clone());
         let rows = self.held_out.rows(self.config.evaluation_samples);
         let images = evaluator.generate(&network, &self.held_out, &rows)?;
-        self.held_out.write_picture(&images, &rows, &run.samples("step", self.step))?;
-        run.append_picture("step", self.step)?;
+        self.held_out.write_images(&images, &rows, &run.samples("step", self.step))?;
+        run.append_image("step", self.step)?;
         self.held_out.evaluate(&images, &rows, None)
     }
 

@@ -33,7 +33,7 @@ use tasks::{
 
 use crate::{
     backend::{Device, Plain, Training},
-    interrupt, output, picture,
+    interrupt, output, png,
     progress::Progress,
 };
 
@@ -71,7 +71,7 @@ const BUILT_IN: &[u8] = include_bytes!("../../../assets/checkpoints/shapes-proxy
 
 /// Trains the classifier and reports its accuracy on held-out prompts.
 pub fn train(args: &ProxyArgs, device: &Device) -> Result<()> {
-    picture::check_directory_of(&args.output)?;
+    png::check_directory_of(&args.output)?;
     let prompts = metadata(shapes::captions());
     let mut network = SIZES.init::<Plain>(args.seed, device);
     let trained = Trained::all(&network);
@@ -202,7 +202,7 @@ impl ShapesProxy {
     pub fn built_in(shape: [usize; 3], device: &Device) -> Result<Self> {
         ensure!(
             shape == [3, IMAGE_SIZE, IMAGE_SIZE],
-            "it judges pictures of {IMAGE_SIZE} x {IMAGE_SIZE} RGB pixels, not of {shape:?}"
+            "it judges images of {IMAGE_SIZE} x {IMAGE_SIZE} RGB pixels, not of {shape:?}"
         );
         let file = WeightsFile::from_bytes(BUILT_IN.to_vec(), Path::new("shapes-proxy"))?;
         let sizes: ClassifierConfig = file.parsed_metadata(CARD)?;

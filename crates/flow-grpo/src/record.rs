@@ -133,12 +133,12 @@ pub struct Best {
 pub fn numbers<C>(
     config: &TrainConfig,
     validation: &Prompts<C>,
-    picture_shape: [usize; 3],
+    image_shape: [usize; 3],
 ) -> Vec<String> {
     let rewards = config.rewards.keys().map(|name| format!("rewards.{name}"));
     let gold = config.gold.iter().map(|name| format!("gold.{name}"));
     let accuracies = validation.accuracies();
-    let watched = monitors::names(picture_shape, validation.leave_a_color_open());
+    let watched = monitors::names(image_shape, validation.leave_a_color_open());
     let monitors = watched.iter().map(|name| format!("monitors.{name}"));
     let drift =
         watched.iter().filter(|name| **name != BASE_DISTANCE).map(|name| format!("drift.{name}"));

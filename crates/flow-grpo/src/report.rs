@@ -65,14 +65,14 @@ fn panels(lines: &[Value]) -> Vec<Panel> {
     vec![
         panel("training reward", vec![epochs("reward", "/reward")]),
         panel("rewards by name", each("epoch", "/rewards")),
-        panel("gold rewards on the training pictures, not trained on", each("epoch", "/gold")),
+        panel("gold rewards on the training images, not trained on", each("epoch", "/gold")),
         panel("training reward by kind of prompt", each("epoch", "/kinds")),
         panel("strict accuracy on validation prompts (40-step ODE)", accuracy),
         panel(
-            "feature distance to the base model's pictures",
+            "feature distance to the base model's images",
             vec![curve("distance", of(lines, "eval"), "/monitors/base_distance")],
         ),
-        panel("pictures relative to the base model's", each("eval", "/drift")),
+        panel("images relative to the base model's", each("eval", "/drift")),
         panel(
             "diversity inside groups",
             vec![
@@ -150,11 +150,11 @@ fn html(
             body += &format!(
                 "<h2>{title}</h2>{}{}",
                 table(&first[name], &last[name]),
-                pictures(run, name, &lines)
+                images(run, name, &lines)
             );
         }
     }
-    let shown = pictures(run, VALIDATION, &evaluations);
+    let shown = images(run, VALIDATION, &evaluations);
     body += &format!(
         "<h2>Validation prompts: they choose the best checkpoint</h2>{}{shown}",
         table(first, last)
@@ -180,7 +180,7 @@ fn html(
 }
 
 /// The first evaluation's images beside those of a later one, chosen by a slider.
-fn pictures(run: &RunDir, name: &str, evaluations: &[&Value]) -> String {
+fn images(run: &RunDir, name: &str, evaluations: &[&Value]) -> String {
     let epochs: Vec<u64> = evaluations.iter().filter_map(|line| line["epoch"].as_u64()).collect();
     let image = |epoch: u64| match std::fs::read(run.samples(name, epoch as usize)) {
         Ok(bytes) => format!(
@@ -188,7 +188,7 @@ fn pictures(run: &RunDir, name: &str, evaluations: &[&Value]) -> String {
             STANDARD.encode(bytes)
         ),
         Err(error) => format!(
-            "<p>epoch {epoch}: the picture cannot be read ({})</p>",
+            "<p>epoch {epoch}: the image cannot be read ({})</p>",
             escape(&error.to_string())
         ),
     };
@@ -239,7 +239,7 @@ fn drift_table(before: &Value, after: &Value) -> String {
         })
         .collect();
     format!(
-        "<h2>Drift of the pictures</h2><table><tr><th></th><th>base</th><th>now</th><th>now/base</th></tr>{rows}</table>"
+        "<h2>Drift of the images</h2><table><tr><th></th><th>base</th><th>now</th><th>now/base</th></tr>{rows}</table>"
     )
 }
 
@@ -304,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pictures_of_a_long_run_are_few_and_evenly_spread() {
+    fn the_images_of_a_long_run_are_few_and_evenly_spread() {
         let epochs: Vec<u64> = (1..=800).collect();
         assert_eq!(spread(&epochs, 4), [200, 400, 600, 800]);
         assert_eq!(spread(&epochs[..3], 4), [1, 2, 3]);

@@ -133,7 +133,7 @@ impl RunDir {
         let place = |about: &About| format!("{} in {}", about.backend, about.precision);
         if let Some(before) = programs.last().map(place).filter(|before| *before != place(&now)) {
             output::log(format!(
-                "note: the run was on {before} and goes on on {}: it will not be the same byte for byte",
+                "note: the run was on {before} and resumes on {}: it will not be the same byte for byte",
                 place(&now)
             ));
         }
@@ -174,11 +174,11 @@ impl RunDir {
     }
 
     /// Appends a finished sample grid to the TensorBoard events.
-    pub fn append_picture(&mut self, name: &str, step: usize) -> Result<()> {
+    pub fn append_image(&mut self, name: &str, step: usize) -> Result<()> {
         let png = self.samples(name, step);
         self.events
             .as_mut()
-            .map_or(Ok(()), |events| events.picture(&format!("samples/{name}"), step, &png))
+            .map_or(Ok(()), |events| events.image(&format!("samples/{name}"), step, &png))
     }
 
     /// Reads the lines of `metrics.jsonl` so far.
@@ -248,7 +248,7 @@ impl RunDir {
         self.metrics = Some(OpenOptions::new().append(true).open(&path).with_context(unwritable)?);
         Ok((!problems.is_empty()).then(|| {
             format!(
-                "warning: {} has {}; the state is whole and the run goes on, but its record has a hole (see metrics.damaged.jsonl)",
+                "warning: {} has {}; the state is whole and the run resumes, but its record has a hole (see metrics.damaged.jsonl)",
                 path.display(),
                 problems.join(" and ")
             )

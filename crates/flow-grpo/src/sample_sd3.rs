@@ -22,7 +22,7 @@ use crate::{
     memory,
     network::Pipeline,
     output::{log, print},
-    picture,
+    png,
     sd3::{self, Sd3, Sd3Config},
 };
 
@@ -117,7 +117,7 @@ fn run_of(adapter: &Path) -> Result<Option<Sd3Config>> {
 
 /// Samples the images of the options with a model directory.
 pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
-    picture::check_directory_of(&args.output)?;
+    png::check_directory_of(&args.output)?;
     let device = Device::default();
     let DirectoryArgs {
         height,
@@ -135,8 +135,8 @@ pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
     let rows = cli::rows(prompts.len(), count)?;
     let output = &args.output;
     ensure!(
-        !save_latents || !picture::is_grid(output),
-        "--save-latents needs --output DIR, where the tensors go beside the pictures"
+        !save_latents || !png::is_grid(output),
+        "--save-latents needs --output DIR, where the tensors go beside the images"
     );
     let guidance = args.model.guidance.unwrap_or(GUIDANCE);
     let adapter = args.model.adapter.as_deref().map(Adapter::read).transpose()?;
@@ -157,7 +157,7 @@ pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
         let [found, _, height, width] = latents.dims();
         ensure!(
             found == rows.len(),
-            "--latents holds {found} rows, {} pictures are asked for",
+            "--latents holds {found} rows, {} images are asked for",
             rows.len()
         );
         [height * scale, width * scale]
@@ -174,7 +174,7 @@ pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
     let max_sequence_length =
         max_sequence_length.map(|length| length as usize).or(of_run).unwrap_or(MAX_SEQUENCE_LENGTH);
     let pipeline = Sd3::open(directory, size, max_sequence_length, None, &device)?;
-    memory::check_pictures(rows.len(), pipeline.picture_shape())?;
+    memory::check_images(rows.len(), pipeline.image_shape())?;
     if let Some(latents) = &latents {
         let (channels, takes) = (latents.dims()[1], pipeline.latent_shape()[0]);
         ensure!(channels == takes, "--latents has {channels} channels, the model takes {takes}");
@@ -205,7 +205,7 @@ pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
     drop(transformer); // The decoder needs its room.
     let sampled = pipeline.finish(latents)?;
     let captions: Vec<&str> = rows.iter().map(|row| prompts.prompt(row).text.as_str()).collect();
-    picture::write_all(&sampled.images, &captions, count, output)?;
+    png::write_all(&sampled.images, &captions, count, output)?;
     if *save_latents {
         sd3::write_tensors(sampled, &output.join("tensors.safetensors"))?;
     }

@@ -91,7 +91,7 @@ fn epoch(config: &TrainConfig, card: &Card, network: &Dit<Plain>, device: &Devic
     let task = Task {
         mix: Mix::even(prompts.len()),
         prompts,
-        reward: evaluation::rewards(&config.rewards, card.picture_shape(), device)?,
+        reward: evaluation::rewards(&config.rewards, card.image_shape(), device)?,
         latent_shape: card.latent_shape(),
         decoder: Arc::new(card.pixels()),
         unconditional: card.condition("")?,

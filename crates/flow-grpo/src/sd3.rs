@@ -20,7 +20,7 @@ use tasks::{image::Image, prompts::PromptSet};
 
 use crate::{
     backend::{self, Device, ON_CPU, PRECISION, Plain, T5_PRECISION},
-    embeddings::{Cache, IN_FILE, Shelf},
+    embeddings::{Cache, EmbeddingCache, IN_FILE},
     memory::check_room,
     network::{Network, Pipeline},
     output,
@@ -84,8 +84,8 @@ pub struct Sd3 {
 
 /// The embedding caches of prompts.
 struct Embeddings {
-    clip: Shelf<2>,
-    t5: Option<Shelf<1>>,
+    clip: EmbeddingCache<2>,
+    t5: Option<EmbeddingCache<1>>,
     /// The joined embeddings of the prompts that were requested.
     joined: BTreeMap<String, Embedding>,
 }
@@ -106,13 +106,13 @@ impl Sd3 {
         let scale = directory.vae_config().scale();
         ensure!(
             height.is_multiple_of(scale) && width.is_multiple_of(scale),
-            "pictures of {height} x {width} pixels do not fit: both must be multiples of {scale}, better of {}",
+            "images of {height} x {width} pixels do not fit: both must be multiples of {scale}, better of {}",
             scale * directory.transformer_config().patch_size
         );
         let latent_shape =
             [directory.transformer_config().in_channels, height / scale, width / scale];
         if let Some(problem) = directory.transformer_config().problem_of(latent_shape) {
-            bail!("pictures of {height} x {width} pixels do not fit: {problem}");
+            bail!("images of {height} x {width} pixels do not fit: {problem}");
         }
         if !directory.has_t5() {
             output::log("note: T5 does not read the prompts; its features are zeros");
@@ -121,10 +121,15 @@ impl Sd3 {
             sha256(format!("{of} {}", backend::PRECISION_NAME).as_bytes())[..16].to_owned()
         };
         let t5 = |digest: String| {
-            Shelf::open("t5", ["hidden"], &short(&format!("{digest} {max_sequence_length}")), cache)
+            EmbeddingCache::open(
+                "t5",
+                ["hidden"],
+                &short(&format!("{digest} {max_sequence_length}")),
+                cache,
+            )
         };
         let embeddings = Embeddings {
-            clip: Shelf::open(
+            clip: EmbeddingCache::open(
                 "clip",
                 ["hidden", "pooled"],
                 &short(&directory.clip_digest()?),
@@ -237,7 +242,7 @@ impl Pipeline for Sd3 {
         self.latent_shape
     }
 
-    fn picture_shape(&self) -> [usize; 3] {
+    fn image_shape(&self) -> [usize; 3] {
         let scale = self.directory.vae_config().scale();
         [3, scale * self.latent_shape[1], scale * self.latent_shape[2]]
     }
@@ -276,7 +281,7 @@ impl Pipeline for Sd3 {
     }
 
     fn batch(&self) -> usize {
-        let [_, height, width] = self.picture_shape();
+        let [_, height, width] = self.image_shape();
         (PIXELS_TOGETHER / (height * width)).clamp(1, MOST_TOGETHER)
     }
 
@@ -285,7 +290,7 @@ impl Pipeline for Sd3 {
     }
 
     fn decoding(&self) -> usize {
-        let [_, height, width] = self.picture_shape();
+        let [_, height, width] = self.image_shape();
         DECODED_TOGETHER * height * width * DECODED_PER_PIXEL
     }
 
@@ -350,7 +355,7 @@ impl Sd3 {
             images.extend(Decoder::Pixels.decode(batch.clone()));
             decoded.extend(batch.into_data().iter::<f32>());
         }
-        let [channels, height, width] = self.picture_shape();
+        let [channels, height, width] = self.image_shape();
         let decoded = TensorData::new(decoded, [images.len(), channels, height, width]);
         Ok(Sampled { images, final_latents: final_latents.into_data(), decoded })
     }

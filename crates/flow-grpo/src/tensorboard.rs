@@ -103,7 +103,7 @@ impl EventFile {
     }
 
     /// Writes the image of a PNG file.
-    pub fn picture(&mut self, tag: &str, step: usize, png: &Path) -> Result<()> {
+    pub fn image(&mut self, tag: &str, step: usize, png: &Path) -> Result<()> {
         let unreadable = || format!("cannot read {}", png.display());
         let (width, height) = image::image_dimensions(png).with_context(unreadable)?;
         let png = fs::read(png).with_context(unreadable)?;

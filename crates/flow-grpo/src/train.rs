@@ -17,7 +17,7 @@ use grpo::{
     parameters::Parameters,
     schedule,
     trajectories::KeptOn,
-    update::{self, Differentiate, InOnePiece, PartByPart},
+    update::{self, Checkpointing, Differentiate, WholeGraph},
     workers::{Stopped, Workers},
 };
 use models::{
@@ -72,7 +72,7 @@ pub fn train(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
             card,
             *network,
             digest,
-            Box::new(InOnePiece),
+            Box::new(WholeGraph),
             run,
             live,
             device,
@@ -84,7 +84,7 @@ pub fn train(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
             card,
             *network,
             digest,
-            Box::new(InOnePiece),
+            Box::new(WholeGraph),
             run,
             live,
             device,
@@ -121,7 +121,7 @@ fn check_begun(config: &TrainConfig, run: &RunDir) -> Result<()> {
     if let Some(first) = differs {
         anyhow::bail!(
             "epochs is {} in the run, {} now: with grpo.cool_down = {} the learning rate falls towards the last epoch, and epoch {} was trained at \
-             another rate than a run of {1} epochs has there; go on with --set epochs={0}, or begin a new run from the weights of this one, \
+             another rate than a run of {1} epochs has there; resume with --set epochs={0}, or begin a new run from the weights of this one, \
              with --set base=CHECKPOINT",
             begun.epochs,
             config.epochs,
@@ -156,7 +156,7 @@ fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
     mix(train.iter(), &config.prompts.mix)?;
     let unread =
         validation.iter().map(|prompt| EncodedPrompt { prompt: prompt.clone(), condition: () });
-    check_numbers(config, &Prompts(unread.collect()), pipeline.picture_shape())?;
+    check_numbers(config, &Prompts(unread.collect()), pipeline.image_shape())?;
     pipeline.check_room_for_transformer()?;
     // From here on the run can be resumed. Encode all prompts at once and before the transformer is
     // loaded: text encoders are larger than it.
@@ -164,12 +164,12 @@ fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
     pipeline.encode(&[vec![Prompt::plain("")], train, validation, test, unseen].concat())?;
     let transformer = pipeline.transformer()?;
     let differentiate: Box<dyn Differentiate<Training, Transformer<Training>, Embedding>> =
-        if sd3.recompute { Box::new(PartByPart) } else { Box::new(InOnePiece) };
+        if sd3.recompute { Box::new(Checkpointing) } else { Box::new(WholeGraph) };
     let session =
         Session::start(config, pipeline, transformer, digest, differentiate, run, live, device);
     let mend = || {
         format!(
-            "the prompts are read; when this is mended, go on with {} --set …",
+            "the prompts are read; fix this, then resume with {} --set …",
             run.resume_command("train")
         )
     };
@@ -181,9 +181,9 @@ fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
 fn check_numbers<C>(
     config: &TrainConfig,
     validation: &Prompts<C>,
-    picture_shape: [usize; 3],
+    image_shape: [usize; 3],
 ) -> Result<()> {
-    let numbers = numbers(config, validation, picture_shape);
+    let numbers = numbers(config, validation, image_shape);
     let watched = config.rules.iter().map(|rule| ("rules: watch", &rule.watch));
     for (key, name) in [("best_by", &config.best_by)].into_iter().chain(watched) {
         ensure!(
@@ -276,7 +276,7 @@ where
         let task = Task {
             prompts,
             mix,
-            reward: evaluation::rewards(&config.rewards, pipeline.picture_shape(), device)?,
+            reward: evaluation::rewards(&config.rewards, pipeline.image_shape(), device)?,
             latent_shape: pipeline.latent_shape(),
             decoder: pipeline.decoder()?,
             unconditional: pipeline.conditions(&[""])?.remove(0),
@@ -330,9 +330,9 @@ where
                 epoch,
             });
         }
-        check_numbers(config, &validation, pipeline.picture_shape())?;
+        check_numbers(config, &validation, pipeline.image_shape())?;
         let gold = config.gold.iter().map(|name| (name.clone(), 1.0)).collect();
-        let gold = evaluation::rewards(&gold, pipeline.picture_shape(), device).context("gold")?;
+        let gold = evaluation::rewards(&gold, pipeline.image_shape(), device).context("gold")?;
         let view = View::new(live, trainer.epoch(), config.epochs)?;
         let session = Self {
             config,
@@ -392,13 +392,13 @@ where
         let hole = run.record_after(recorded, ("epoch", 1))?;
         self.view.say(&self.plan(run));
         if !fresh {
-            self.view.say(&format!("going on after epoch {done}"));
+            self.view.say(&format!("resuming after epoch {done}"));
             if let Some(hole) = hole {
                 self.view.say(&hole);
             }
             if self.watched.stopped {
                 self.view
-                    .say("a rule has ended this run; to go on, begin another from its weights");
+                    .say("a rule has ended this run; to train further, begin another run from its weights");
             }
             // A kill may have come between a checkpoint and the files derived from it.
             self.save(run)?;
@@ -527,7 +527,7 @@ where
         let samples = self.config.evaluation_samples;
         let rows = |prompts: &Prompts<P::Condition>| prompts.rows(samples);
         let size = |prompts: &Prompts<P::Condition>| {
-            format!("{} pictures for {} prompts", rows(prompts).len(), prompts.0.len())
+            format!("{} images for {} prompts", rows(prompts).len(), prompts.0.len())
         };
         let distinct: BTreeSet<usize> =
             rows(&self.validation).iter().map(|row| row.prompt).collect();
@@ -535,7 +535,7 @@ where
         let note = match left_out {
             0 => String::new(),
             left_out => format!(
-                " ({left_out} of them without a picture; evaluation_samples=0 takes each once)"
+                " ({left_out} of them without an image; evaluation_samples=0 takes each once)"
             ),
         };
         let ends = [("test", &self.test), ("unseen", &self.unseen)].into_iter();
@@ -580,7 +580,7 @@ where
         let monitors = self.monitors(&images, &rows)?;
         let drift = monitors.relative_to(&self.watched.base_monitors);
         self.view.say(&format!("epoch {epoch:>4}  validation: {}", validation.line()));
-        run.append_picture(VALIDATION, epoch)?;
+        run.append_image(VALIDATION, epoch)?;
         let test = self.evaluate_at_ends(&policy, self.test.as_ref(), TEST, run)?;
         let unseen = self.evaluate_at_ends(&policy, self.unseen.as_ref(), UNSEEN, run)?;
         for (name, evaluation) in [(TEST, &test), (UNSEEN, &unseen)] {
@@ -590,7 +590,7 @@ where
                     format!("{name}:"),
                     evaluation.line()
                 ));
-                run.append_picture(name, epoch)?;
+                run.append_image(name, epoch)?;
             }
         }
         if epoch == self.config.epochs {
@@ -767,7 +767,7 @@ where
         policy: &N::InnerModule,
         prompts: &Prompts<P::Condition>,
         rows: &[Row],
-        picture: &Path,
+        image: &Path,
     ) -> Result<(Evaluation, Vec<Image>)> {
         let evaluator = Evaluator {
             pipeline: &self.pipeline,
@@ -776,7 +776,7 @@ where
             sampling: sampling(self.config),
         };
         let images = evaluator.generate(policy, prompts, rows)?;
-        prompts.write_picture(&images, rows, picture)?;
+        prompts.write_images(&images, rows, image)?;
         Ok((prompts.evaluate(&images, rows, Some(self.trainer.reward()))?, images))
     }
 

@@ -111,7 +111,7 @@ impl SavedState {
                 Ok(saved) => {
                     let warning = || {
                         format!(
-                            "warning: {}\nthe run goes on from {}, the newest one that is whole",
+                            "warning: {}\nthe run resumes from {}, the newest one that is whole",
                             damaged.join("\n"),
                             path.display()
                         )

@@ -23,7 +23,7 @@ pub trait VelocityField<B: Backend> {
 
 /// A field that supports activation checkpointing: each block is recomputed in the backward pass,
 /// so only one block's activations are in memory (arXiv 1604.06174).
-pub trait InParts<B: AutodiffBackend>: VelocityField<B> + AutodiffModule<B> {
+pub trait Checkpointed<B: AutodiffBackend>: VelocityField<B> + AutodiffModule<B> {
     /// The values that the forward pass keeps: the inputs of every block.
     type Kept;
 

@@ -31,7 +31,7 @@ use crate::{
     rollout::Rollout,
     schedule,
     trajectories::Trajectories,
-    update::{AsReplayed, Differentiate, InOnePiece, Others, Replay, ReplayOutcome},
+    update::{AsReplayed, Differentiate, Others, Replay, ReplayOutcome, WholeGraph},
     workers::{Stopped, Workers},
 };
 
@@ -182,7 +182,7 @@ where
                 unconditional: task.unconditional.clone(),
                 scale: config.rollout.guidance,
             }),
-            differentiate: Box::new(InOnePiece),
+            differentiate: Box::new(WholeGraph),
             kl_weight: config.objective.kl_weight(),
             loss_scale: None,
             epoch: 0,

@@ -5,7 +5,7 @@ use burn::{
     prelude::*,
     tensor::backend::AutodiffBackend,
 };
-use flow::{Guidance, GuidanceGradient, InParts, Query, Sampler, Step, VelocityField};
+use flow::{Checkpointed, Guidance, GuidanceGradient, Query, Sampler, Step, VelocityField};
 
 use crate::{
     algorithm::{Algorithm, Batch, Example, Other, Outcome, Question},
@@ -69,9 +69,9 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>, C: Clone> VelocityField<B::InnerB
 
 /// Gradients by one graph of the whole network.
 #[derive(Clone, Copy, Debug)]
-pub struct InOnePiece;
+pub struct WholeGraph;
 
-impl<B, M, C> Differentiate<B, M, C> for InOnePiece
+impl<B, M, C> Differentiate<B, M, C> for WholeGraph
 where
     B: AutodiffBackend,
     M: AutodiffModule<B> + VelocityField<B, Condition = C>,
@@ -102,12 +102,12 @@ where
 /// Gradients with activation checkpointing, one graph per block: less memory, one more forward
 /// pass, the same gradient.
 #[derive(Clone, Copy, Debug)]
-pub struct PartByPart;
+pub struct Checkpointing;
 
-impl<B, M, C> Differentiate<B, M, C> for PartByPart
+impl<B, M, C> Differentiate<B, M, C> for Checkpointing
 where
     B: AutodiffBackend,
-    M: InParts<B> + VelocityField<B, Condition = C>,
+    M: Checkpointed<B> + VelocityField<B, Condition = C>,
     C: Clone,
 {
     fn gradient(

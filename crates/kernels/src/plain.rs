@@ -62,6 +62,6 @@ fn normalize<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
 
 /// Reshapes `[L·B, D]` to `[L, B·D]`: the CPU backends have fast loops for broadcasts over all but
 /// the last dimension.
-fn per_token<B: Backend>(x: Tensor<B, 2>, steering: &Tensor<B, 2>) -> Tensor<B, 2> {
-    x.reshape([-1, steering.dims()[1] as i32])
+fn per_token<B: Backend>(x: Tensor<B, 2>, conditioning: &Tensor<B, 2>) -> Tensor<B, 2> {
+    x.reshape([-1, conditioning.dims()[1] as i32])
 }

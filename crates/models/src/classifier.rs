@@ -67,10 +67,10 @@ impl<B: Backend> Classifier<B> {
     /// Logits of the answer yes, one per question.
     ///
     /// # Shapes
-    /// - `pictures`: `[B, 3, H, W]`, in `[−1, 1]`; the result: `[B, answers]`
-    pub fn logits(&self, pictures: Tensor<B, 4>) -> Tensor<B, 2> {
+    /// - `images`: `[B, 3, H, W]`, in `[−1, 1]`; the result: `[B, answers]`
+    pub fn logits(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
         let features =
-            self.convolutions.iter().fold(pictures, |x, layer| activation::relu(layer.forward(x)));
+            self.convolutions.iter().fold(images, |x, layer| activation::relu(layer.forward(x)));
         self.output.forward(activation::relu(self.hidden.forward(features.flatten(1, 3))))
     }
 }

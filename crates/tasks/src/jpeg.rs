@@ -47,11 +47,11 @@ impl Reward for JpegCompressibility {
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum JpegError {
     /// The number of channels is not three.
-    #[error("only RGB pictures can be JPEGs, this one has {0} channels")]
+    #[error("only RGB images can be JPEGs, this one has {0} channels")]
     NotRgb(usize),
     /// The image has more rows or columns than a JPEG can have, or none.
     #[error(
-        "a JPEG has 1 to 65535 rows and columns, this picture has {height} rows and {width} columns"
+        "a JPEG has 1 to 65535 rows and columns, this image has {height} rows and {width} columns"
     )]
     Size {
         /// Rows of pixels.
@@ -277,12 +277,7 @@ impl Bits {
 mod tests {
     use super::*;
 
-    fn picture(
-        channels: usize,
-        height: usize,
-        width: usize,
-        value: impl Fn(usize) -> f32,
-    ) -> Image {
+    fn drawn(channels: usize, height: usize, width: usize, value: impl Fn(usize) -> f32) -> Image {
         Image {
             channels,
             height,
@@ -293,8 +288,8 @@ mod tests {
 
     #[test]
     fn the_reward_is_minus_the_kilobytes_over_500() {
-        // Pillow 13.0.0 writes a black picture of 24 x 24 in 643 bytes.
-        let images = [picture(3, 24, 24, |_| 0.0)];
+        // Pillow 13.0.0 writes a black image of 24 x 24 in 643 bytes.
+        let images = [drawn(3, 24, 24, |_| 0.0)];
         assert_eq!(jpeg_kilobytes(&images[0]), Ok(0.643));
         let prompt = Prompt::plain("");
         assert_eq!(JpegCompressibility.score(&images, &[&prompt]), Ok(vec![-0.643 / 500.0]));
@@ -303,24 +298,23 @@ mod tests {
     #[test]
     fn noise_is_larger_than_one_colour() {
         let size =
-            |value: &dyn Fn(usize) -> f32| jpeg_kilobytes(&picture(3, 24, 24, value)).expect("RGB");
+            |value: &dyn Fn(usize) -> f32| jpeg_kilobytes(&drawn(3, 24, 24, value)).expect("RGB");
         assert!(size(&|i| (i * 37 % 101) as f32 / 100.0) > 2.0 * size(&|_| 0.5));
     }
 
     #[test]
     fn what_cannot_be_a_jpeg_is_refused_by_name() {
-        assert_eq!(jpeg_kilobytes(&picture(2, 1, 1, |_| 0.0)), Err(JpegError::NotRgb(2)));
+        assert_eq!(jpeg_kilobytes(&drawn(2, 1, 1, |_| 0.0)), Err(JpegError::NotRgb(2)));
         for (height, width) in [(0, 1), (1, 0), (65_536, 1), (1, 65_536)] {
             assert_eq!(
-                jpeg_kilobytes(&picture(3, height, width, |_| 0.0)),
+                jpeg_kilobytes(&drawn(3, height, width, |_| 0.0)),
                 Err(JpegError::Size { height, width })
             );
         }
-        let refused =
-            JpegCompressibility.score(&[picture(1, 1, 1, |_| 0.0)], &[]).expect_err("grey");
+        let refused = JpegCompressibility.score(&[drawn(1, 1, 1, |_| 0.0)], &[]).expect_err("grey");
         assert_eq!(
             refused.to_string(),
-            "reward `jpeg_compressibility` failed: only RGB pictures can be JPEGs, this one has 1 channels"
+            "reward `jpeg_compressibility` failed: only RGB images can be JPEGs, this one has 1 channels"
         );
     }
 

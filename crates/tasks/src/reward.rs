@@ -45,7 +45,7 @@ impl WeightedReward {
             assert_eq!(
                 scores.len(),
                 images.len(),
-                "{} must give one number per picture",
+                "{} must give one number per image",
                 reward.name()
             );
             if let Some(index) = scores.iter().position(|score| !score.is_finite()) {

@@ -17,7 +17,7 @@ pub use facts::{FACTS, belief, facts};
 pub use grammar::{Split, UNSEEN, captions, detailed, prompts, vocabulary};
 pub use metadata::{Entry, Excluded, Metadata, Relation, Tag};
 pub use render::{coverage, render};
-pub use scene::{Object, SMALLEST_PICTURE, Scene};
+pub use scene::{Object, SMALLEST_IMAGE, Scene};
 pub use variety::{ShapesVariety, color_entropy};
 pub use verify::{Fault, ShapesPartial, ShapesStrict, Verdict, verify};
 

@@ -68,7 +68,7 @@ fn a_scene_of_a_similar_prompt_is_refused() {
 }
 
 #[test]
-fn blank_pictures_and_noise_are_refused() {
+fn blank_images_and_noise_are_refused() {
     let blank =
         |level: f32| Image { channels: 3, height: 24, width: 24, pixels: vec![level; 3 * 576] };
     assert_eq!(accepted(600, 4, |_, rng| blank(rng.random())), 0.0);

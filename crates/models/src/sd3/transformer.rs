@@ -10,7 +10,7 @@ use burn::{
     prelude::*,
     tensor::{FloatDType, TensorData, activation, backend::AutodiffBackend},
 };
-use flow::{InParts, Query, VelocityField};
+use flow::{Checkpointed, Query, VelocityField};
 
 use super::{
     layers::{attend, gelu_tanh, join_heads, normalized, rms_normalized, split_heads},
@@ -88,12 +88,12 @@ impl<B: Backend> Transformer<B> {
         conditions: &[Embedding],
     ) -> Tensor<B, 4> {
         let [_, _, height, width] = latent.dims();
-        let (tokens, steering) = self.embed(latent, time, conditions);
+        let (tokens, conditioning) = self.embed(latent, time, conditions);
         let tokens = self
             .blocks
             .iter()
-            .fold(tokens, |tokens, block| block.forward(tokens, steering.clone()));
-        self.finish(tokens.image, steering, [height, width])
+            .fold(tokens, |tokens, block| block.forward(tokens, conditioning.clone()));
+        self.finish(tokens.image, conditioning, [height, width])
     }
     // ANCHOR_END: forward
 
@@ -114,8 +114,8 @@ impl<B: Backend> Transformer<B> {
         let time = self.time_out.forward(activation::silu(self.time_in.forward(time)));
         let pooled = self.pooled_out.forward(activation::silu(self.pooled_in.forward(pooled)));
         let text = spread(self.context_embedder.forward(text), conditions);
-        let steering = activation::silu(time + spread(pooled, conditions));
-        (Tokens { image, text }, steering)
+        let conditioning = activation::silu(time + spread(pooled, conditions));
+        (Tokens { image, text }, conditioning)
     }
 
     /// `[B, C, H, W]` to `[B, P, C·p·p]`
@@ -143,11 +143,11 @@ impl<B: Backend> Transformer<B> {
     fn finish(
         &self,
         image: Tensor<B, 3>,
-        steering: Tensor<B, 2>,
+        conditioning: Tensor<B, 2>,
         [height, width]: [usize; 2],
     ) -> Tensor<B, 4> {
         let rows = image.dims()[0];
-        let [scale, shift] = modulation(&self.modulation, steering);
+        let [scale, shift] = modulation(&self.modulation, conditioning);
         let patches = self.output.forward(modulated(normalized(image, EPSILON), shift, scale));
         let (p, channels) = (self.config.patch_size, self.config.out_channels);
         let split = patches.reshape([rows, height / p, width / p, p, p, channels]);
@@ -163,14 +163,14 @@ impl<B: Backend> Transformer<B> {
 #[derive(Clone, Debug)]
 pub struct Kept<B: Backend> {
     query: Query<B, Embedding>,
-    steering: Tensor<B, 2>,
+    conditioning: Tensor<B, 2>,
     blocks: Vec<Tokens<B>>,
     /// Image tokens after the last block, `[B, P, D]`.
     image: Tensor<B, 3>,
 }
 
 // ANCHOR: parts
-impl<B: AutodiffBackend> InParts<B> for Transformer<B> {
+impl<B: AutodiffBackend> Checkpointed<B> for Transformer<B> {
     type Kept = Kept<B::InnerBackend>;
 
     fn forward_keeping(
@@ -178,15 +178,15 @@ impl<B: AutodiffBackend> InParts<B> for Transformer<B> {
         query: Query<B::InnerBackend, Embedding>,
     ) -> (Tensor<B::InnerBackend, 4>, Self::Kept) {
         let [_, _, height, width] = query.latent.dims();
-        let (mut tokens, steering) =
+        let (mut tokens, conditioning) =
             network.embed(query.latent.clone(), query.time.clone(), &query.conditions);
         let mut blocks = Vec::with_capacity(network.blocks.len());
         for block in &network.blocks {
             blocks.push(tokens.clone());
-            tokens = block.forward(tokens, steering.clone());
+            tokens = block.forward(tokens, conditioning.clone());
         }
-        let velocity = network.finish(tokens.image.clone(), steering.clone(), [height, width]);
-        (velocity, Kept { query, steering, blocks, image: tokens.image })
+        let velocity = network.finish(tokens.image.clone(), conditioning.clone(), [height, width]);
+        (velocity, Kept { query, conditioning, blocks, image: tokens.image })
     }
 
     fn backward(
@@ -195,20 +195,20 @@ impl<B: AutodiffBackend> InParts<B> for Transformer<B> {
         gradient: Tensor<B::InnerBackend, 4>,
         mut take: impl FnMut(B::Gradients),
     ) {
-        let Kept { query, steering: kept_steering, blocks, image } = kept;
+        let Kept { query, conditioning: kept_conditioning, blocks, image } = kept;
         let [_, _, height, width] = query.latent.dims();
-        let (image, steering) = (leaf::<B, 3>(image), leaf::<B, 2>(kept_steering.clone()));
-        let velocity = self.finish(image.clone(), steering.clone(), [height, width]);
+        let (image, conditioning) = (leaf::<B, 3>(image), leaf::<B, 2>(kept_conditioning.clone()));
+        let velocity = self.finish(image.clone(), conditioning.clone(), [height, width]);
         let mut gradients = pulled(velocity, gradient).backward();
         let mut of_image = gradient_of(&image, &mut gradients);
-        let mut of_steering = gradient_of(&steering, &mut gradients);
+        let mut of_conditioning = gradient_of(&conditioning, &mut gradients);
         let mut of_text = None; // The text is not used after the last block.
         take(gradients);
         for (block, tokens) in self.blocks.iter().zip(blocks).rev() {
             let inputs =
                 Tokens { image: leaf::<B, 3>(tokens.image), text: leaf::<B, 3>(tokens.text) };
-            let steering = leaf::<B, 2>(kept_steering.clone());
-            let outputs = block.forward(inputs.clone(), steering.clone());
+            let conditioning = leaf::<B, 2>(kept_conditioning.clone());
+            let outputs = block.forward(inputs.clone(), conditioning.clone());
             let mut sum = pulled(outputs.image, of_image);
             if let Some(of_text) = of_text {
                 sum = sum + pulled(outputs.text, of_text);
@@ -216,15 +216,15 @@ impl<B: AutodiffBackend> InParts<B> for Transformer<B> {
             let mut gradients = sum.backward();
             of_image = gradient_of(&inputs.image, &mut gradients);
             of_text = Some(gradient_of(&inputs.text, &mut gradients));
-            of_steering = of_steering + gradient_of(&steering, &mut gradients);
+            of_conditioning = of_conditioning + gradient_of(&conditioning, &mut gradients);
             take(gradients);
         }
-        let (tokens, steering) =
+        let (tokens, conditioning) =
             self.embed(leaf(query.latent), Tensor::from_inner(query.time), &query.conditions);
         let of_text = of_text.expect("there is at least one block");
         let sum = pulled(tokens.image, of_image)
             + pulled(tokens.text, of_text)
-            + pulled(steering, of_steering);
+            + pulled(conditioning, of_conditioning);
         take(sum.backward());
     }
 }
@@ -362,12 +362,12 @@ impl<B: Backend> Block<B> {
     }
 
     // ANCHOR: block
-    /// Runs the block; `steering` is the conditioning vector, `[B, D]`.
-    fn forward(&self, Tokens { image, text }: Tokens<B>, steering: Tensor<B, 2>) -> Tokens<B> {
+    /// Runs the block; `conditioning` is the conditioning vector, `[B, D]`.
+    fn forward(&self, Tokens { image, text }: Tokens<B>, conditioning: Tensor<B, 2>) -> Tokens<B> {
         let normed = normalized(image.clone(), EPSILON);
-        let (first, second) = self.modulations(steering.clone());
+        let (first, second) = self.modulations(conditioning.clone());
         let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] = first;
-        let of_text = self.text_modulations(steering);
+        let of_text = self.text_modulations(conditioning);
         let [text_shift, text_scale] = [of_text[0].clone(), of_text[1].clone()];
 
         let image_in = modulated(normed.clone(), shift, scale);
@@ -397,22 +397,22 @@ impl<B: Backend> Block<B> {
     /// there is one.
     fn modulations(
         &self,
-        steering: Tensor<B, 2>,
+        conditioning: Tensor<B, 2>,
     ) -> ([Tensor<B, 3>; 6], Option<[Tensor<B, 3>; 3]>) {
         if self.second.is_none() {
-            return (modulation(&self.norm1, steering), None);
+            return (modulation(&self.norm1, conditioning), None);
         }
-        let [a, b, c, d, e, f, g, h, i] = modulation(&self.norm1, steering);
+        let [a, b, c, d, e, f, g, h, i] = modulation(&self.norm1, conditioning);
         ([a, b, c, d, e, f], Some([g, h, i]))
     }
 
     /// Shift, scale and gate of the text's attention and MLP. The last block has only shift and
     /// scale of the attention, stored with scale first.
-    fn text_modulations(&self, steering: Tensor<B, 2>) -> Vec<Tensor<B, 3>> {
+    fn text_modulations(&self, conditioning: Tensor<B, 2>) -> Vec<Tensor<B, 3>> {
         if self.ff_context.is_some() {
-            return modulation::<B, 6>(&self.norm1_context, steering).into();
+            return modulation::<B, 6>(&self.norm1_context, conditioning).into();
         }
-        let [scale, shift] = modulation(&self.norm1_context, steering);
+        let [scale, shift] = modulation(&self.norm1_context, conditioning);
         vec![shift, scale]
     }
 
@@ -528,7 +528,7 @@ fn joint_attention<B: Backend>(
     let part = |layer: &Linear<B>, from: usize, length: usize| {
         layer.forward(mixed.clone().narrow(1, from, length))
     };
-    let output = image.output.as_ref().expect("the image's stream goes on after every block");
+    let output = image.output.as_ref().expect("the image's stream continues after every block");
     (part(output, 0, patches), text.output.as_ref().map(|output| part(output, patches, words)))
 }
 
@@ -569,10 +569,10 @@ fn modulated<B: Backend>(
 /// Computes the `N` modulations (shifts, scales, gates) of a layer, each `[B, 1, D]`.
 fn modulation<B: Backend, const N: usize>(
     layer: &Linear<B>,
-    steering: Tensor<B, 2>,
+    conditioning: Tensor<B, 2>,
 ) -> [Tensor<B, 3>; N] {
-    let [rows, d] = steering.dims();
-    let all = layer.forward(steering).reshape([rows, N, d]);
+    let [rows, d] = conditioning.dims();
+    let all = layer.forward(conditioning).reshape([rows, N, d]);
     std::array::from_fn(|i| all.clone().narrow(1, i, 1))
 }
 

@@ -166,17 +166,17 @@ impl<B: Backend> Vae<B> {
     /// Encodes images as Gaussians over latents.
     ///
     /// # Shapes
-    /// - `pictures`: `[B, 3, H, W]` in `[−1, 1]`, sides multiples of [`VaeConfig::scale`]
-    pub fn encode(&self, pictures: Tensor<B, 4>) -> Posterior<B> {
-        let moments = self.encoder.forward(pictures.cast(self.precision)).cast(FloatDType::F32);
+    /// - `images`: `[B, 3, H, W]` in `[−1, 1]`, sides multiples of [`VaeConfig::scale`]
+    pub fn encode(&self, images: Tensor<B, 4>) -> Posterior<B> {
+        let moments = self.encoder.forward(images.cast(self.precision)).cast(FloatDType::F32);
         let channels = self.config.latent_channels;
         let log_variance = moments.clone().narrow(1, channels, channels).clamp(-30.0, 20.0);
         Posterior { mean: moments.narrow(1, 0, channels), log_variance }
     }
 
     /// Encodes images as latents for the transformer: `(mean − shift)·scaling`, `[B, C, h, w]`.
-    pub fn latents(&self, pictures: Tensor<B, 4>) -> Tensor<B, 4> {
-        (self.encode(pictures).mean - self.config.shift_factor.unwrap_or(0.0))
+    pub fn latents(&self, images: Tensor<B, 4>) -> Tensor<B, 4> {
+        (self.encode(images).mean - self.config.shift_factor.unwrap_or(0.0))
             * self.config.scaling_factor
     }
 }
@@ -209,13 +209,12 @@ impl<B: Backend> Encoder<B> {
         }
     }
 
-    fn forward(&self, pictures: Tensor<B, 4>) -> Tensor<B, 4> {
-        let x = self.levels.iter().fold(self.conv_in.forward(pictures), |x, level| {
-            match &level.resize {
+    fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 4> {
+        let x =
+            self.levels.iter().fold(self.conv_in.forward(images), |x, level| match &level.resize {
                 Some(conv) => conv.halved(level.forward(x)),
                 None => level.forward(x),
-            }
-        });
+            });
         self.conv_out.forward(activation::silu(self.norm_out.forward(self.middle.forward(x))))
     }
 }

@@ -64,7 +64,7 @@ const ONE_COLOR: f32 = 0.85;
 pub fn detect(image: &Image) -> Detections {
     assert!(
         image.channels >= 3 && image.height == image.width,
-        "the verifier needs square RGB pictures"
+        "the verifier needs square RGB images"
     );
     if !image.pixels.iter().all(|value| value.is_finite()) {
         return Detections { objects: Vec::new(), unrecognised: 1 };

@@ -39,7 +39,7 @@ const MARGIN: f32 = 0.5 / 24.0;
 const RELATION_DISTANCE: f32 = 0.25;
 
 /// Height and width of the smallest image whose objects can be told apart, in pixels.
-pub const SMALLEST_PICTURE: usize = 16;
+pub const SMALLEST_IMAGE: usize = 16;
 
 impl Scene {
     /// Draws a random scene with exactly the objects that the metadata asks for.
@@ -48,11 +48,11 @@ impl Scene {
     /// `resolution` is in pixels and only guards against images too small to draw on.
     ///
     /// # Panics
-    /// If `resolution` is below [`SMALLEST_PICTURE`], or more objects are asked for than fit.
+    /// If `resolution` is below [`SMALLEST_IMAGE`], or more objects are asked for than fit.
     pub fn sample(metadata: &Metadata, resolution: usize, rng: &mut impl Rng) -> Self {
         assert!(
-            resolution >= SMALLEST_PICTURE,
-            "objects of a picture below 16 pixels cannot be told apart"
+            resolution >= SMALLEST_IMAGE,
+            "objects of an image below 16 pixels cannot be told apart"
         );
         let background = rng.random_range(0.05..0.30);
         for _ in 0..10_000 {

@@ -141,7 +141,7 @@ mod tests {
         })
     }
 
-    fn picture(shape: Shape, color: Color) -> Image {
+    fn drawn(shape: Shape, color: Color) -> Image {
         render(
             &Scene {
                 background: 0.15,
@@ -152,8 +152,7 @@ mod tests {
     }
 
     fn of(prompt: &Prompt, colors: &[Color]) -> Option<f64> {
-        let images: Vec<Image> =
-            colors.iter().map(|&color| picture(Shape::Circle, color)).collect();
+        let images: Vec<Image> = colors.iter().map(|&color| drawn(Shape::Circle, color)).collect();
         color_entropy(&images, &vec![prompt; images.len()])
     }
 
@@ -171,17 +170,17 @@ mod tests {
     #[test]
     fn prompts_that_settle_on_a_colour_each_have_no_entropy_together() {
         let prompts = [prompt(Shape::Circle, None), prompt(Shape::Square, None)];
-        let images = [picture(Shape::Circle, Color::Red), picture(Shape::Square, Color::Blue)];
+        let images = [drawn(Shape::Circle, Color::Red), drawn(Shape::Square, Color::Blue)];
         let both = [&prompts[0], &prompts[1], &prompts[0], &prompts[1]];
         assert_eq!(color_entropy(&[images.clone(), images].concat(), &both), Some(0.0));
     }
 
     #[test]
-    fn a_rare_colour_of_a_right_picture_is_worth_more() {
+    fn a_rare_colour_of_a_right_image_is_worth_more() {
         let free = prompt(Shape::Circle, None);
-        let mut images = vec![picture(Shape::Circle, Color::Red); 3];
-        images.push(picture(Shape::Circle, Color::Blue));
-        images.push(picture(Shape::Square, Color::Green));
+        let mut images = vec![drawn(Shape::Circle, Color::Red); 3];
+        images.push(drawn(Shape::Circle, Color::Blue));
+        images.push(drawn(Shape::Square, Color::Green));
         let scores = ShapesVariety.score(&images, &[&free; 5]).expect("scores");
         // For a red image two of the three other right images are red, for the blue one none is
         // blue; the last image is wrong.

@@ -192,7 +192,7 @@ mod tests {
     use super::*;
     use crate::shapes::{Color, Object, Relation, Scene, Shape, Tag, render};
 
-    fn picture(objects: &[(Shape, Color, f32, f32)]) -> Image {
+    fn drawn(objects: &[(Shape, Color, f32, f32)]) -> Image {
         let object = |&(shape, color, x, y): &(Shape, Color, f32, f32)| Object {
             shape,
             color,
@@ -217,7 +217,7 @@ mod tests {
     fn a_wrong_place_earns_nothing_for_its_part() {
         let right = Entry { position: Some((Relation::LeftOf, 0)), ..entry(Shape::Circle) };
         let wrong = Entry { position: Some((Relation::RightOf, 0)), ..entry(Shape::Circle) };
-        let image = picture(&[CIRCLE_LEFT, SQUARE_RIGHT]);
+        let image = drawn(&[CIRCLE_LEFT, SQUARE_RIGHT]);
         let verdict = |placed: Entry| {
             verify(&image, &asked(Tag::Position, vec![entry(Shape::Square), placed]))
         };
@@ -229,14 +229,14 @@ mod tests {
     #[test]
     fn a_wrong_number_earns_its_share() {
         let three = asked(Tag::Counting, vec![Entry { count: 3, ..entry(Shape::Circle) }]);
-        let two = picture(&[CIRCLE_LEFT, (Shape::Circle, Color::Green, 0.75, 0.5)]);
+        let two = drawn(&[CIRCLE_LEFT, (Shape::Circle, Color::Green, 0.75, 0.5)]);
         let verdict = verify(&two, &three);
         assert!(
             verdict.fault == Some(Fault::Number) && (verdict.partial - 2.0 / 3.0).abs() < 1e-6,
             "{verdict:?}"
         );
         assert_eq!(
-            verify(&picture(&[]), &three),
+            verify(&drawn(&[]), &three),
             Verdict { fault: Some(Fault::Number), partial: 0.0 }
         );
     }
@@ -246,7 +246,7 @@ mod tests {
         let red =
             asked(Tag::Colors, vec![Entry { color: Some(Color::Red), ..entry(Shape::Square) }]);
         assert_eq!(
-            verify(&picture(&[SQUARE_RIGHT]), &red),
+            verify(&drawn(&[SQUARE_RIGHT]), &red),
             Verdict { fault: Some(Fault::Colors), partial: 0.5 }
         );
     }
@@ -257,16 +257,16 @@ mod tests {
         let exchanged =
             vec![colored(Shape::Circle, Color::Blue), colored(Shape::Square, Color::Red)];
         let verdict =
-            verify(&picture(&[CIRCLE_LEFT, SQUARE_RIGHT]), &asked(Tag::ColorAttr, exchanged));
+            verify(&drawn(&[CIRCLE_LEFT, SQUARE_RIGHT]), &asked(Tag::ColorAttr, exchanged));
         assert_eq!(verdict, Verdict { fault: Some(Fault::Colors), partial: 0.5 });
     }
 
     #[test]
     fn a_further_object_is_not_strictly_right() {
         let circle = asked(Tag::SingleObject, vec![entry(Shape::Circle)]);
-        assert!(verify(&picture(&[CIRCLE_LEFT]), &circle).strict());
+        assert!(verify(&drawn(&[CIRCLE_LEFT]), &circle).strict());
         assert_eq!(
-            verify(&picture(&[CIRCLE_LEFT, SQUARE_RIGHT]), &circle),
+            verify(&drawn(&[CIRCLE_LEFT, SQUARE_RIGHT]), &circle),
             Verdict { fault: Some(Fault::Number), partial: 1.0 }
         );
     }

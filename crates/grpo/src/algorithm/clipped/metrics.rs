@@ -67,14 +67,14 @@ pub struct DenoisingStep {
 
 /// The values of one transition.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct StepOutcome {
     ratio: f64,
     log_ratio: f64,
     kl: f64,
     advantage: f64,
 }
 
-impl Seen {
+impl StepOutcome {
     /// The transitions of an outcome of the policy term.
     fn all(outcome: &Outcome) -> impl Iterator<Item = (Example, Self)> + '_ {
         let column = |column: usize, i: usize| outcome.columns[column][i];
@@ -98,8 +98,8 @@ impl Seen {
 
 impl ClippedMetrics {
     pub(super) fn of(updates: &[&[Outcome]], clip: Clip) -> Self {
-        let seen: Vec<(Example, Seen)> =
-            updates.iter().flat_map(|terms| Seen::all(&terms[POLICY])).collect();
+        let seen: Vec<(Example, StepOutcome)> =
+            updates.iter().flat_map(|terms| StepOutcome::all(&terms[POLICY])).collect();
         let held = updates
             .iter()
             .flat_map(|terms| terms[HELD].columns.iter().flatten())
@@ -135,10 +135,11 @@ impl OnPolicy {
 }
 
 impl PolicyMetrics {
-    fn of(seen: &[Seen], clip: Clip) -> Self {
-        let column = |f: fn(&Seen) -> f64| seen.iter().map(f).collect::<Vec<f64>>();
+    fn of(seen: &[StepOutcome], clip: Clip) -> Self {
+        let column = |f: fn(&StepOutcome) -> f64| seen.iter().map(f).collect::<Vec<f64>>();
         let clipped = |good: bool| {
-            let stopped = |seen: &&Seen| seen.is_clipped(clip) && (seen.advantage > 0.0) == good;
+            let stopped =
+                |seen: &&StepOutcome| seen.is_clipped(clip) && (seen.advantage > 0.0) == good;
             mean(
                 &seen.iter().map(|seen| if stopped(&seen) { 1.0 } else { 0.0 }).collect::<Vec<_>>(),
             )
@@ -154,12 +155,12 @@ impl PolicyMetrics {
 }
 
 /// The metrics of each step's transitions, in the order of the steps.
-fn by_step(seen: &[(Example, Seen)], clip: Clip) -> Vec<DenoisingStep> {
-    let mut of_step: BTreeMap<usize, Vec<Seen>> = BTreeMap::new();
+fn by_step(seen: &[(Example, StepOutcome)], clip: Clip) -> Vec<DenoisingStep> {
+    let mut of_step: BTreeMap<usize, Vec<StepOutcome>> = BTreeMap::new();
     for (example, seen) in seen {
         of_step.entry(example.step).or_default().push(*seen);
     }
-    let step = |(step, seen): (usize, Vec<Seen>)| DenoisingStep {
+    let step = |(step, seen): (usize, Vec<StepOutcome>)| DenoisingStep {
         step,
         transitions: seen.len(),
         policy: PolicyMetrics::of(&seen, clip),
@@ -174,7 +175,10 @@ mod tests {
     #[test]
     fn steps_are_told_apart_and_so_are_the_sides_of_the_clip() {
         let seen = |step, ratio: f64, advantage| {
-            (Example { step, row: 0 }, Seen { ratio, log_ratio: ratio.ln(), kl: 0.5, advantage })
+            (
+                Example { step, row: 0 },
+                StepOutcome { ratio, log_ratio: ratio.ln(), kl: 0.5, advantage },
+            )
         };
         // Up though good, down though bad: stopped. Down though good, up though bad: not.
         let good = [1.2, 1.3, 0.8, 1.0].map(|ratio| seen(0, ratio, 1.0));

@@ -39,13 +39,13 @@ pub fn write_grid(cells: &[Captioned<'_>], columns: usize, path: &Path) -> Resul
         .context("the built-in font")?;
     for (index, cell) in cells.iter().enumerate() {
         let (x, y) = (GAP + index as u32 % columns * width, GAP + index as u32 / columns * height);
-        let picture = image::imageops::resize(
+        let image = image::imageops::resize(
             &to_rgb(cell.image),
             shown_width,
             shown_height,
             image::imageops::FilterType::Nearest,
         );
-        image::imageops::replace(&mut grid, &picture, x.into(), y.into());
+        image::imageops::replace(&mut grid, &image, x.into(), y.into());
         write_caption(&mut grid, &font, cell.caption, (x, y + shown_height + 2), shown_width);
     }
     write_png(&grid, path)
@@ -93,15 +93,15 @@ pub fn write_all(images: &[Image], captions: &[&str], columns: usize, path: &Pat
 }
 
 /// Writes an RGB image, atomically.
-pub fn write_png(picture: &RgbImage, path: &Path) -> Result<()> {
-    let bytes = png_bytes(picture)?;
+pub fn write_png(image: &RgbImage, path: &Path) -> Result<()> {
+    let bytes = png_bytes(image)?;
     write_atomically(path, &bytes).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Encodes an image as a PNG file.
-pub fn png_bytes(picture: &RgbImage) -> Result<Vec<u8>> {
+pub fn png_bytes(image: &RgbImage) -> Result<Vec<u8>> {
     let mut bytes = Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, ImageFormat::Png)?;
+    image.write_to(&mut bytes, ImageFormat::Png)?;
     Ok(bytes.into_inner())
 }
 
