@@ -21,7 +21,7 @@ use models::{Dit, TokenIds};
 use tasks::{
     image::Image,
     prompts::Prompt,
-    reward::{Darkness, Reward, RewardError},
+    reward::{Darkness, Reward, Unjudged},
 };
 
 use crate::{
@@ -341,10 +341,7 @@ fn batches_of_the_rollout_train_every_row_that_has_something_to_learn_once() {
     /// Darkness, but a constant for the first prompt, which therefore has nothing to learn.
     struct Mostly;
     impl Reward for Mostly {
-        fn name(&self) -> &'static str {
-            "mostly"
-        }
-        fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+        fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
             let scores = Darkness.score(images, prompts)?;
             Ok(scores
                 .into_iter()
@@ -481,10 +478,7 @@ fn a_group_is_one_prompt() {
     /// Scores every image with the number of its prompt.
     struct OfPrompt;
     impl Reward for OfPrompt {
-        fn name(&self) -> &'static str {
-            "of_prompt"
-        }
-        fn score(&self, _images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+        fn score(&self, _images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
             Ok(prompts
                 .iter()
                 .map(|prompt| prompt.text.trim_start_matches("prompt ").parse().expect("a number"))
@@ -621,10 +615,7 @@ impl<B: burn::tensor::backend::Backend> VelocityField<B> for Still<B> {
 /// The same reward for everything.
 struct Indifferent;
 impl Reward for Indifferent {
-    fn name(&self) -> &'static str {
-        "indifferent"
-    }
-    fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+    fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
         Ok(vec![0.5; images.len()])
     }
 }

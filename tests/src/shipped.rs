@@ -56,7 +56,7 @@ fn a_dense_reward_rises_steadily_on_the_shipped_base() {
             .map(|text| EncodedPrompt { prompt: Prompt::plain(text), condition: encode(text) })
             .into(),
         mix: Mix::even(prompts.len()),
-        reward: WeightedReward::new(vec![(1.0, Box::new(Darkness))]),
+        reward: WeightedReward::only("darkness", Box::new(Darkness)),
         latent_shape: [sizes.channels, sizes.image_size, sizes.image_size],
         decoder: Arc::new(Decoder::Pixels),
         unconditional: encode(""),

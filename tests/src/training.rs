@@ -22,7 +22,7 @@ use models::{Dit, TokenIds};
 use tasks::{
     image::Image,
     prompts::Prompt,
-    reward::{Darkness, Reward, RewardError, WeightedReward},
+    reward::{Darkness, Reward, RewardError, Unjudged, WeightedReward},
 };
 
 use crate::{
@@ -121,7 +121,7 @@ pub fn task(reward: Box<dyn Reward>) -> Task<Plain, TokenIds> {
     Task {
         prompts: conditions(4).into_iter().enumerate().map(prompt).collect(),
         mix: Mix::even(4),
-        reward: WeightedReward::new(vec![(1.0, reward)]),
+        reward: WeightedReward::only("reward", reward),
         latent_shape: [3, 16, 16],
         decoder: Arc::new(Decoder::Pixels),
         unconditional: conditions(1).remove(0),
@@ -167,10 +167,7 @@ fn a_dense_reward_rises_with_muon_too() {
 fn the_opposite_reward_falls() {
     struct Brightness;
     impl Reward for Brightness {
-        fn name(&self) -> &'static str {
-            "brightness"
-        }
-        fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+        fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
             Ok(Darkness.score(images, prompts)?.into_iter().map(|score| -score).collect())
         }
     }
@@ -203,10 +200,7 @@ fn the_ratio_is_one_on_policy() {
 fn a_constant_reward_moves_nothing() {
     struct Constant;
     impl Reward for Constant {
-        fn name(&self) -> &'static str {
-            "constant"
-        }
-        fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+        fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
             Ok(vec![0.1; images.len()])
         }
     }
@@ -221,10 +215,7 @@ fn a_constant_reward_moves_nothing() {
 fn a_reward_that_is_not_a_number_stops_the_run_and_is_named() {
     struct Broken;
     impl Reward for Broken {
-        fn name(&self) -> &'static str {
-            "broken"
-        }
-        fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+        fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
             Ok((0..images.len()).map(|i| if i == 7 { f32::NAN } else { 0.0 }).collect())
         }
     }
@@ -232,10 +223,7 @@ fn a_reward_that_is_not_a_number_stops_the_run_and_is_named() {
     let before = trainer.state().weights.to_data();
     let error = trainer.iterate().expect_err("NaN");
     assert!(
-        matches!(
-            &error,
-            TrainError::Reward(RewardError::NotFinite { reward: "broken", index: 7, .. })
-        ),
+        matches!(&error, TrainError::Reward(RewardError::NotFinite { index: 7, .. })),
         "{error}"
     );
     assert_eq!(trainer.state().weights.to_data(), before);

@@ -264,12 +264,9 @@ impl Bench {
             }),
             ("verifier", &|| {
                 for (image, row) in images.iter().zip(&self.rows) {
-                    let metadata = self.prompts[row.prompt]
-                        .prompt
-                        .metadata
-                        .as_ref()
+                    let metadata = shapes::Metadata::of(&self.prompts[row.prompt].prompt)
                         .expect("training prompts have metadata");
-                    std::hint::black_box(shapes::verify(image, metadata));
+                    std::hint::black_box(shapes::verify(image, &metadata));
                 }
             }),
         ];

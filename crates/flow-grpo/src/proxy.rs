@@ -27,7 +27,7 @@ use rand::{Rng, seq::IndexedRandom};
 use tasks::{
     image::Image,
     prompts::{Prompt, PromptSet},
-    reward::{Reward, RewardError},
+    reward::{Reward, Unjudged},
     shapes::{self, Metadata, Scene, Split},
 };
 
@@ -119,7 +119,7 @@ pub fn train(args: &ProxyArgs, device: &Device) -> Result<()> {
 }
 
 fn metadata(set: PromptSet) -> Vec<Metadata> {
-    set.prompts.into_iter().filter_map(|prompt| prompt.metadata).collect()
+    set.prompts.into_iter().filter_map(|prompt| Metadata::of(&prompt)).collect()
 }
 
 /// Draws scenes with their labels.
@@ -213,21 +213,20 @@ impl ShapesProxy {
 }
 
 impl Reward for ShapesProxy {
-    fn name(&self) -> &'static str {
-        "shapes_proxy"
+    fn check(&self, prompt: &Prompt) -> Result<(), String> {
+        Metadata::required(prompt).map(drop)
     }
 
-    fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+    fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
         let network = self.network.lock().expect("no thread panics while it holds the network");
         let mut scores = Vec::with_capacity(images.len());
         for (images, prompts) in images.chunks(BATCH).zip(prompts.chunks(BATCH)) {
             let sure = activation::sigmoid(network.logits(pixels(images, &self.device)));
             let sure: Vec<f32> = sure.into_data().iter().collect();
             for (sure, prompt) in sure.chunks_exact(shapes::FACTS).zip(prompts) {
-                let no_metadata =
-                    || RewardError::NoMetadata { reward: self.name(), prompt: prompt.text.clone() };
-                scores
-                    .push(shapes::belief(sure, prompt.metadata.as_ref().ok_or_else(no_metadata)?));
+                let metadata = Metadata::required(prompt)
+                    .map_err(|reason| Unjudged::image(scores.len(), reason))?;
+                scores.push(shapes::belief(sure, &metadata));
             }
         }
         Ok(scores)

@@ -259,7 +259,7 @@ impl Pipeline for Sd3 {
     }
 
     fn read_prompts(&self, path: &Path) -> Result<PromptSet> {
-        Ok(PromptSet::read_texts(path)?)
+        Ok(PromptSet::read(path)?)
     }
 
     fn made_by(&self) -> &str {

@@ -42,6 +42,7 @@ use crate::{
     progress::whole_seconds,
     record::{ActionLine, Best, EpochLine, EvaluationLine, Inputs, Watched, number, numbers},
     report,
+    rewards::{self, Surroundings},
     rules::{self, Action},
     run_dir::{Recorded, RunDir},
     sd3::Sd3,
@@ -273,10 +274,16 @@ where
     ) -> Result<Self> {
         let prompts = Prompts::open(&config.prompts.train, &pipeline).context("prompts.train")?.0;
         let mix = mix(prompts.iter().map(|prompt| &prompt.prompt), &config.prompts.mix)?;
+        let surroundings = Surroundings { image_shape: pipeline.image_shape(), device };
+        let reward = rewards::open("rewards", &config.rewards, &surroundings)?;
+        let gold = rewards::open("gold", &config.gold, &surroundings)?;
+        for reward in [&reward, &gold] {
+            reward.check(prompts.iter().map(|prompt| &prompt.prompt))?;
+        }
         let task = Task {
             prompts,
             mix,
-            reward: evaluation::rewards(&config.rewards, pipeline.image_shape(), device)?,
+            reward,
             latent_shape: pipeline.latent_shape(),
             decoder: pipeline.decoder()?,
             unconditional: pipeline.conditions(&[""])?.remove(0),
@@ -331,8 +338,6 @@ where
             });
         }
         check_numbers(config, &validation, pipeline.image_shape())?;
-        let gold = config.gold.iter().map(|name| (name.clone(), 1.0)).collect();
-        let gold = evaluation::rewards(&gold, pipeline.image_shape(), device).context("gold")?;
         let view = View::new(live, trainer.epoch(), config.epochs)?;
         let session = Self {
             config,

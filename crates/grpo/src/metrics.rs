@@ -34,7 +34,7 @@ pub struct EpochMetrics {
     /// Standard deviation of the total reward over the epoch.
     pub reward_std: f64,
     /// Mean of each reward.
-    pub rewards: BTreeMap<&'static str, f64>,
+    pub rewards: BTreeMap<String, f64>,
     /// Mean of the total reward for each kind of prompt that was drawn.
     pub kinds: BTreeMap<String, f64>,
     /// Share of groups whose rewards are all equal.
@@ -130,7 +130,11 @@ impl EpochMetrics {
             epoch,
             reward: mean(&total),
             reward_std: std(&total),
-            rewards: scores.parts.iter().map(|(name, scores)| (*name, part(scores))).collect(),
+            rewards: scores
+                .parts
+                .iter()
+                .map(|(name, scores)| (name.clone(), part(scores)))
+                .collect(),
             kinds: by_kind(&total, kinds),
             zero_spread: mean(
                 &advantages

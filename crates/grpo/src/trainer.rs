@@ -67,7 +67,7 @@ impl<B: Backend, C> Task<B, C> {
         Self {
             mix: Mix::even(prompts.len()),
             prompts,
-            reward: WeightedReward::new(vec![(1.0, Box::new(reward))]),
+            reward: WeightedReward::only("reward", Box::new(reward)),
             latent_shape,
             decoder: Arc::new(decoder),
             unconditional,
