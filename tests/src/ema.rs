@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::TensorData;
-use grpo::{GrpoConfig, ema::EmaConfig, parameters::Parameters};
+use grpo::GrpoConfig;
+use training::{ema::EmaConfig, parameters::Parameters};
 
 use crate::{
     backend::{Device, Plain, distance},

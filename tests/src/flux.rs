@@ -7,10 +7,7 @@ use std::{
 
 use burn::tensor::{FloatDType, Tensor, TensorData, backend::Backend};
 use flow::{GridKind, Sampler, VelocityField};
-use grpo::{
-    EncodedPrompt, GrpoConfig, Policy, Task, Trainer, images::Decoder, parameters::Trained,
-    workers::Workers,
-};
+use grpo::{EncodedPrompt, GrpoConfig, Policy, Task, Trainer, images::Decoder};
 use models::{
     Adaptable, Adapter, LoraConfig,
     flux::{FluxCondition, FluxConfig, FluxEmbedding, FluxTransformer, grid_shift},
@@ -18,6 +15,7 @@ use models::{
     sd3::Features,
 };
 use tasks::{prompts::Prompt, reward::Darkness};
+use training::{parameters::Trained, workers::Workers};
 
 use crate::{
     backend::{Device, Plain, Training, distance, numbers},

@@ -1,12 +1,13 @@
 //! Odd sizes and broken rewards: an epoch that adds up or a clear error, never a panic.
 
-use grpo::{GrpoConfig, TrainError, TrainedSteps, Trainer, groups::Mix, workers::Workers};
+use grpo::{GrpoConfig, TrainError, TrainedSteps, Trainer, groups::Mix};
 use proptest::{prelude::*, test_runner::Config};
 use tasks::{
     image::Image,
     prompts::Prompt,
     reward::{Reward, RewardError},
 };
+use training::workers::Workers;
 
 use crate::{
     networks::network,

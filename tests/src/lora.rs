@@ -6,14 +6,12 @@ use burn::{
     tensor::{Tensor, backend::Backend},
 };
 use flow::VelocityField;
-use grpo::{
-    GrpoConfig, Policy,
-    parameters::{self, Parameters, Trained},
-};
+use grpo::{GrpoConfig, Policy};
 use models::{
     Adaptable, Adapter, Dit, Linear, LoraConfig, LowRank,
     lora::{self, LoraInit},
 };
+use training::parameters::{self, Parameters, Trained};
 
 use crate::{
     backend::{Device, Plain, Training, distance, numbers},

@@ -9,19 +9,21 @@ use grpo::{
     algorithm::{Clipped, Example},
     evaluate::{EncodedPrompt, Row},
     images::{Decode, Decoder},
-    loss_scale::LossScale,
-    noise::{Key, Purpose},
-    parameters::{Parameters, Trained},
     rollout::Rollout,
     trajectories::{KeptOn, Trajectories},
     update::{Batches, Differentiate, Others, Replay, ReplayOutcome, WholeGraph},
-    workers::Workers,
 };
 use models::{Dit, TokenIds};
 use tasks::{
     image::Image,
     prompts::Prompt,
     reward::{Darkness, Reward, RewardError},
+};
+use training::{
+    loss_scale::LossScale,
+    noise::{Key, Purpose},
+    parameters::{Parameters, Trained},
+    workers::Workers,
 };
 
 use crate::{
@@ -717,6 +719,7 @@ fn the_learning_rate_of_an_epoch_is_the_peak_times_the_schedule() {
     let rates: Vec<f64> = (0..10)
         .map(|_| trainer.iterate().expect("an epoch").metrics.learning_rate / 3e-3)
         .collect();
-    let expected: Vec<f64> = (0..10).map(|epoch| grpo::schedule::rate(epoch, 10, 2, 4)).collect();
+    let expected: Vec<f64> =
+        (0..10).map(|epoch| training::schedule::rate(epoch, 10, 2, 4)).collect();
     assert!(distance(&rates, &expected) < 1e-12 && rates[0] < 1.0 && rates[9] < 1.0, "{rates:?}");
 }

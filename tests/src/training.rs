@@ -8,21 +8,23 @@ use grpo::{
     GrpoConfig, Objective, Policy, ReplayBatches, RolloutConfig, Task, TrainError, TrainedSteps,
     Trainer,
     advantage::{AdvantageConfig, Spread},
-    ema::EmaConfig,
     evaluate::EncodedPrompt,
     groups::Mix,
     images::Decoder,
     objective::{KlController, ObjectiveConfig, StepWeight},
-    optimizer::{AdamW, AdamWConfig, MuonConfig, Updated},
-    parameters::Parameters,
     trajectories::KeptOn,
-    workers::Workers,
 };
 use models::{Dit, TokenIds};
 use tasks::{
     image::Image,
     prompts::Prompt,
     reward::{Darkness, Reward, RewardError, WeightedReward},
+};
+use training::{
+    ema::EmaConfig,
+    optimizer::{AdamWConfig, MuonConfig, Optimizer, Updated},
+    parameters::Parameters,
+    workers::Workers,
 };
 
 use crate::{
@@ -275,7 +277,7 @@ fn the_whole_gradient_is_clipped_not_each_tensor() {
             weight_decay: 0.0,
             max_gradient_norm,
         };
-        AdamW::new(config, &parameters)
+        Optimizer::new(config, &parameters)
     };
     let Updated { parameters: moved, gradient_norm: norm, gradient_rms } =
         optimizer(1.0).update(&parameters, &gradient, 1.0);
@@ -320,7 +322,7 @@ fn adamw_is_the_published_algorithm() {
         weight_decay: decay,
         max_gradient_norm: 1e9,
     };
-    let mut optimizer = AdamW::new(config, &like);
+    let mut optimizer = Optimizer::new(config, &like);
     let once = optimizer.update(&all(2.0), &all(0.5), 1.0).parameters;
     let twice = optimizer.update(&once, &all(-0.25), 1.0).parameters;
     for data in twice.to_data().values() {

@@ -18,13 +18,9 @@ use grpo::{
     algorithm::{Clipped, Example},
     evaluate::{EncodedPrompt, Row},
     images::Decode,
-    noise::{Key, Purpose, normal},
-    optimizer::{AdamW, AdamWConfig, MuonConfig},
-    parameters::{self, Parameters, Trained},
     rollout::Rollout,
     trajectories::{KeptOn, Trajectories},
     update::{Batches, Others, Replay, WholeGraph},
-    workers::Workers,
 };
 use models::{
     Dit, TokenIds, Vocabulary,
@@ -32,6 +28,12 @@ use models::{
 };
 use serde::{Deserialize, Serialize};
 use tasks::shapes::{self, Split};
+use training::{
+    noise::{Key, Purpose, normal},
+    optimizer::{AdamWConfig, MuonConfig, Optimizer},
+    parameters::{self, Parameters, Trained},
+    workers::Workers,
+};
 
 use crate::{
     backend::{self, Device, Plain, Training},
@@ -245,7 +247,7 @@ impl Bench {
     fn round(&self, repetitions: u32, times: &mut Times) {
         let gradient = self.loss_and_gradient().1;
         let weights = Parameters::of(&self.network);
-        let optimizer = AdamW::<Plain>::new(OPTIMIZER, &weights).with_muon(
+        let optimizer = Optimizer::<Plain>::new(OPTIMIZER, &weights).with_muon(
             MuonConfig { learning_rate: 1e-3, momentum: 0.9 },
             self.trained.matrices(&self.network, "blocks."),
         );

@@ -16,13 +16,9 @@ use flow::{FlowSde, GridKind, Guidance, Reduction, Sampler, Trajectory, sampler:
 use grpo::{
     TrainedSteps,
     algorithm::{Clipped, Example},
-    noise::{Key, Purpose, normal},
     objective::ObjectiveConfig,
-    optimizer::AdamW,
-    parameters::Trained,
     trajectories::{KeptOn, Trajectories},
     update::{Batches, Checkpointing, Differentiate, Others, Replay, WholeGraph},
-    workers::Workers,
 };
 use models::{
     Adapter, lora,
@@ -30,6 +26,12 @@ use models::{
     weights::write_atomically,
 };
 use serde::{Deserialize, Serialize};
+use training::{
+    noise::{Key, Purpose, normal},
+    optimizer::Optimizer,
+    parameters::Trained,
+    workers::Workers,
+};
 
 use crate::{
     backend::{self, Device, Plain, Training},
@@ -338,7 +340,7 @@ impl<'a> Bench<'a> {
         };
         let gradient = outcome().gradient;
         let weights = trained.of(&self.policy);
-        let optimizer = AdamW::<Plain>::new(self.preset.grpo.optimizer, &weights);
+        let optimizer = Optimizer::<Plain>::new(self.preset.grpo.optimizer, &weights);
         let decoder = self.pipeline.decoder()?;
         let run: [(&str, &dyn Fn()); CASES.len()] = [
             (CASES[0], &|| drop(self.denoise().1.into_data())),

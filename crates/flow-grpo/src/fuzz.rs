@@ -8,7 +8,6 @@ use std::{
 
 use burn::tensor::{FloatDType, Tensor};
 use flow::VelocityField;
-use grpo::parameters::Parameters;
 use models::{
     Adapter, LoraConfig, MlpField, WeightsFile,
     lora::LoraInit,
@@ -17,6 +16,7 @@ use models::{
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
+use training::parameters::Parameters;
 
 use crate::{
     backend::{Device, Plain},
@@ -220,8 +220,11 @@ fn a_damaged_training_state_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let (network, path) = (toy(), directory.path().join("state.safetensors"));
     let weights = Parameters::of(&network);
-    let optimizer =
-        grpo::optimizer::AdamWState { updates: 3, first: weights.clone(), second: weights.clone() };
+    let optimizer = training::optimizer::OptimizerState {
+        updates: 3,
+        first: weights.clone(),
+        second: weights.clone(),
+    };
     let state =
         TrainingState { weights: weights.clone(), average: weights.clone(), old: None, optimizer };
     state.write(&network, &7, &path).expect("written");

@@ -9,21 +9,21 @@ use std::{ops::Range, path::PathBuf, time::Instant};
 use anyhow::{Context, Result, bail, ensure};
 use burn::prelude::*;
 use flow::matching::{TimeDistribution, flow_matching_loss};
-use grpo::{
-    ema::EmaConfig,
-    loss_scale::LossScale,
-    noise::{Key, Purpose, normal},
-    optimizer::{AdamW, AdamWConfig, MuonConfig, Updated},
-    parameters::{Parameters, Trained},
-    ranges::{self, MOST},
-    schedule,
-    workers::Workers,
-};
 use models::{Dit, MlpField, TokenIds, Vocabulary, weights::StoredAs};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 use tasks::{image::Image, shapes, toy};
+use training::{
+    ema::EmaConfig,
+    loss_scale::LossScale,
+    noise::{Key, Purpose, normal},
+    optimizer::{AdamWConfig, MuonConfig, Optimizer, Updated},
+    parameters::{Parameters, Trained},
+    ranges::{self, MOST},
+    schedule,
+    workers::Workers,
+};
 
 use crate::{
     backend::{self, Device, Plain, Training},
@@ -263,7 +263,7 @@ struct Session<'a, N: Trainable<Training, TokenIds>> {
     workers: Workers,
     network: N::InnerModule,
     average: Parameters<Plain>,
-    optimizer: AdamW<Plain>,
+    optimizer: Optimizer<Plain>,
     loss_scale: Option<LossScale>,
     step: usize,
 }
@@ -290,7 +290,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
             held_out,
             workers: Workers::new(backend::workers()).context("cannot start worker threads")?,
             average: weights.clone(),
-            optimizer: AdamW::new(config.optimizer, &weights)
+            optimizer: Optimizer::new(config.optimizer, &weights)
                 .with_muon(config.muon, trained.matrices(&network, "blocks.")),
             network,
             loss_scale: backend::SCALES_LOSS.then(LossScale::default),

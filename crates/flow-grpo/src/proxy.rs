@@ -12,13 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use burn::{prelude::*, tensor::activation};
 use clap::Args;
-use grpo::{
-    images::Decoder,
-    noise::{Key, Purpose},
-    optimizer::{AdamW, AdamWConfig, Updated},
-    parameters::Trained,
-    schedule,
-};
+use grpo::images::Decoder;
 use models::{
     Classifier, ClassifierConfig, WeightsFile,
     weights::{StoredAs, write_module},
@@ -29,6 +23,12 @@ use tasks::{
     prompts::{Prompt, PromptSet},
     reward::{Reward, RewardError},
     shapes::{self, Metadata, Scene, Split},
+};
+use training::{
+    noise::{Key, Purpose},
+    optimizer::{AdamWConfig, Optimizer, Updated},
+    parameters::Trained,
+    schedule,
 };
 
 use crate::{
@@ -75,7 +75,7 @@ pub fn train(args: &ProxyArgs, device: &Device) -> Result<()> {
     let prompts = metadata(shapes::captions());
     let mut network = SIZES.init::<Plain>(args.seed, device);
     let trained = Trained::all(&network);
-    let mut optimizer = AdamW::new(OPTIMIZER, &trained.of(&network));
+    let mut optimizer = Optimizer::new(OPTIMIZER, &trained.of(&network));
     let progress = Progress::new("classifier", args.steps as usize, "steps");
     let steps = args.steps as usize;
     let mut mean_loss = 0.0;

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use flow::GridKind;
-use grpo::{
-    noise::{Key, Purpose},
-    workers::Workers,
-};
 use models::{
     Adapter,
     sd3::{Choices, ModelDirectory},
 };
 use tasks::prompts::PromptSet;
+use training::{
+    noise::{Key, Purpose},
+    workers::Workers,
+};
 
 use crate::{
     backend::{self, Device, Plain},

@@ -12,13 +12,8 @@ use grpo::{
     Iteration, Task, TrainError, Trainer, TrainerState,
     evaluate::{EncodedPrompt, Row},
     groups::Mix,
-    loss_scale::LossScale,
-    noise::{Key, Purpose},
-    parameters::Parameters,
-    schedule,
     trajectories::KeptOn,
     update::{self, Checkpointing, Differentiate, WholeGraph},
-    workers::{Stopped, Workers},
 };
 use models::{
     Dit, MlpField,
@@ -27,6 +22,13 @@ use models::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tasks::{image::Image, prompts::Prompt, reward::WeightedReward};
+use training::{
+    loss_scale::LossScale,
+    noise::{Key, Purpose},
+    parameters::Parameters,
+    schedule,
+    workers::{Stopped, Workers},
+};
 
 use crate::{
     backend::{self, Device, ON_CPU, Plain, Training},

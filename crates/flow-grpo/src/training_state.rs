@@ -11,10 +11,6 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::{module::Module, tensor::TensorData};
-use grpo::{
-    optimizer::AdamWState,
-    parameters::{self, Parameters},
-};
 use models::{
     WeightsFile,
     weights::{self, sha256_of_tensors},
@@ -22,6 +18,10 @@ use models::{
 use serde::{
     Deserialize, Serialize,
     de::{DeserializeOwned, IgnoredAny},
+};
+use training::{
+    optimizer::OptimizerState,
+    parameters::{self, Parameters},
 };
 
 use crate::{
@@ -39,7 +39,7 @@ pub struct TrainingState {
     /// The weights of the old policy, for algorithms that have one.
     pub old: Option<Parameters<Plain>>,
     /// The optimiser's moments and count.
-    pub optimizer: AdamWState<Plain>,
+    pub optimizer: OptimizerState<Plain>,
 }
 
 /// The parts of every state, and the extra part of algorithms with an old policy.
@@ -229,7 +229,7 @@ impl TrainingState {
             );
         }
         let load = |data| Parameters::from_data(data, device);
-        let optimizer = AdamWState { updates, first: load(first), second: load(second) };
+        let optimizer = OptimizerState { updates, first: load(first), second: load(second) };
         Ok(Self { weights: load(weights), average: load(average), old: old.map(load), optimizer })
     }
 }

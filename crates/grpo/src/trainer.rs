@@ -15,6 +15,14 @@ use tasks::{
     reward::{Reward, RewardError, Scores, WeightedReward},
 };
 use thiserror::Error;
+use training::{
+    loss_scale::LossScale,
+    noise::{Key, Purpose},
+    optimizer::{Optimizer, OptimizerState, Updated},
+    parameters::{Parameters, Trained},
+    schedule,
+    workers::{Stopped, Workers},
+};
 
 use crate::{
     advantage::{Advantages, group_advantages},
@@ -23,16 +31,10 @@ use crate::{
     evaluate::{EncodedPrompt, Row},
     groups::{self, Mix},
     images::Decode,
-    loss_scale::LossScale,
     metrics::{EpochMetrics, Update},
-    noise::{Key, Purpose},
-    optimizer::{AdamW, AdamWState, Updated},
-    parameters::{Parameters, Trained},
     rollout::Rollout,
-    schedule,
     trajectories::Trajectories,
     update::{AsReplayed, Differentiate, Others, Replay, ReplayOutcome, WholeGraph},
-    workers::{Stopped, Workers},
 };
 
 /// A training task: prompts, how often each kind is drawn, and the reward.
@@ -117,7 +119,7 @@ pub struct Trainer<B: AutodiffBackend, M: AutodiffModule<B>, C> {
     /// Weights of the old policy, if the algorithm samples with one.
     old: Option<Parameters<B::InnerBackend>>,
     average: Parameters<B::InnerBackend>,
-    optimizer: AdamW<B::InnerBackend>,
+    optimizer: Optimizer<B::InnerBackend>,
     kl_weight: f64,
     loss_scale: Option<LossScale>,
     epoch: usize,
@@ -134,7 +136,7 @@ pub struct TrainerState<B: Backend> {
     /// Weights of the old policy, if the algorithm samples with one.
     pub old: Option<Parameters<B>>,
     /// State of the optimiser.
-    pub optimizer: AdamWState<B>,
+    pub optimizer: OptimizerState<B>,
     /// The weight of the KL penalty, which a controller may have changed.
     pub kl_weight: f64,
     /// The loss scale, if layers compute in f16.
@@ -172,7 +174,7 @@ where
             sampler,
             old: algorithm.old_policy_decay(0).map(|_| weights.clone()),
             algorithm,
-            optimizer: AdamW::new(config.optimizer, &weights)
+            optimizer: Optimizer::new(config.optimizer, &weights)
                 .with_muon(config.muon, trained.matrices(&network, "blocks.")),
             average: weights,
             policy: network,
