@@ -35,8 +35,7 @@ fn record(trainer: &mut TestTrainer, epochs: usize) -> (Vec<String>, Vec<f64>) {
 
 fn weights(trainer: &TestTrainer) -> Vec<f64> {
     trainer
-        .state()
-        .weights
+        .weights()
         .to_data()
         .values()
         .flat_map(|data| data.iter::<f64>().collect::<Vec<_>>())

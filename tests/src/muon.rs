@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::TensorData;
 use training::{
-    optimizer::{AdamWConfig, MuonConfig, Optimizer, Updated},
+    optimizer::{AdamWConfig, MuonConfig, Optimizer, Stepped},
     parameters::Parameters,
 };
 
@@ -69,7 +69,7 @@ fn muon_moves_every_singular_value_by_its_closed_form() {
             let gradient = parameters(&with_singular_values(&values, u, v), 0.3);
             let norm = (values.iter().map(|x| x * x).sum::<f64>() + 0.09).sqrt();
             let clip = (ADAM.max_gradient_norm / norm).min(1.0);
-            let Updated { parameters, gradient_norm, gradient_rms } =
+            let Stepped { parameters, gradient_norm, gradient_rms } =
                 optimizer.update(&ours, &gradient, rate);
             ours = parameters;
             assert!(

@@ -22,7 +22,7 @@ use tasks::{
 };
 use training::{
     ema::EmaConfig,
-    optimizer::{AdamWConfig, MuonConfig, Optimizer, Updated},
+    optimizer::{AdamWConfig, MuonConfig, Optimizer, Stepped},
     parameters::Parameters,
     workers::Workers,
 };
@@ -213,10 +213,10 @@ fn a_constant_reward_moves_nothing() {
         }
     }
     let mut trainer = trainer_for(config(), 1, 2, Box::new(Constant));
-    let before = trainer.state().weights.to_data();
+    let before = trainer.weights().to_data();
     let metrics = trainer.iterate().expect("an epoch").metrics;
     assert_eq!((metrics.zero_spread, metrics.updates, metrics.transitions), (1.0, 0, 0));
-    assert_eq!(trainer.state().weights.to_data(), before);
+    assert_eq!(trainer.weights().to_data(), before);
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn a_reward_that_is_not_a_number_stops_the_run_and_is_named() {
         }
     }
     let mut trainer = trainer_for(config(), 1, 2, Box::new(Broken));
-    let before = trainer.state().weights.to_data();
+    let before = trainer.weights().to_data();
     let error = trainer.iterate().expect_err("NaN");
     assert!(
         matches!(
@@ -240,7 +240,7 @@ fn a_reward_that_is_not_a_number_stops_the_run_and_is_named() {
         ),
         "{error}"
     );
-    assert_eq!(trainer.state().weights.to_data(), before);
+    assert_eq!(trainer.weights().to_data(), before);
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn kl_to_the_reference_changes_the_update_and_holds_the_policy() {
             trainer(with_objective(config(), |objective| objective.kl_weight = kl_weight), 2);
         (0..12).for_each(|_| drop(trainer.iterate().expect("an epoch")));
         let metrics = trainer.iterate().expect("an epoch").metrics;
-        (metrics.number("kl_reference").expect("a KL penalty"), trainer.state().weights)
+        (metrics.number("kl_reference").expect("a KL penalty"), trainer.weights())
     };
     let (_, free) = run(0.0);
     let (weak, _) = run(1e-9);
@@ -279,7 +279,7 @@ fn the_whole_gradient_is_clipped_not_each_tensor() {
         };
         Optimizer::new(config, &parameters)
     };
-    let Updated { parameters: moved, gradient_norm: norm, gradient_rms } =
+    let Stepped { parameters: moved, gradient_norm: norm, gradient_rms } =
         optimizer(1.0).update(&parameters, &gradient, 1.0);
     assert!((norm - count.sqrt()).abs() < 1e-3 * norm);
     assert!(
@@ -336,9 +336,9 @@ fn adamw_is_the_published_algorithm() {
 fn the_schedule_reaches_the_weights() {
     let moved = |cool_down| {
         let mut trainer = trainer(GrpoConfig { cool_down, ..self::config() }, 1);
-        let before = trainer.state().weights;
+        let before = trainer.weights();
         trainer.iterate().expect("an epoch");
-        let after = trainer.state().weights;
+        let after = trainer.weights();
         before.zip(&after, |before, after| after - before).norm()
     };
     // Ten epochs, all in the cool-down: the first has 10/40 of the rate.
@@ -350,6 +350,6 @@ fn nothing_in_a_trajectory_carries_a_graph() {
     // By type: a rollout runs on the plain backend, which has no graph; this line compiles only
     // because of that.
     let trainer = trainer(config(), 1);
-    let weights: Parameters<Plain> = trainer.state().weights;
+    let weights: Parameters<Plain> = trainer.weights();
     let _: Tensor<Plain, 1> = Tensor::from_data([weights.norm() as f32], &Device::default());
 }

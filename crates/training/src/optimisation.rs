@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::{
     ema::EmaConfig,
     loss_scale::LossScale,
-    optimizer::{Optimizer, OptimizerState, Updated},
+    optimizer::{Optimizer, OptimizerState, Stepped},
     parameters::Parameters,
 };
 
@@ -41,14 +41,17 @@ pub struct OptimisationState<B: Backend> {
     pub loss_scale: Option<LossScale>,
 }
 
-/// A gradient that was taken, or skipped because it overflowed under a loss scale.
+/// The numbers of an update that was taken, or skipped because its gradient overflowed under a loss
+/// scale.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Taken {
+pub struct Update {
+    /// The loss.
+    pub loss: f64,
     /// Whether the weights were changed; not if the gradient of a scaled loss is not finite.
     pub taken: bool,
     /// The global norm of the gradient before clipping.
     pub gradient_norm: f64,
-    /// The root mean square of the clipped gradient: see [`Updated::gradient_rms`].
+    /// The root mean square of the clipped gradient: see [`Stepped::gradient_rms`].
     pub gradient_rms: f64,
     /// The loss scale under which the gradient was computed.
     pub loss_scale: Option<f64>,
@@ -98,11 +101,11 @@ impl<B: Backend> Optimisation<B> {
         loss: f64,
         gradient: &Parameters<B>,
         rate: f64,
-    ) -> Result<Taken, NotFinite> {
+    ) -> Result<Update, NotFinite> {
         if !loss.is_finite() {
             return Err(NotFinite { loss, gradient_norm: gradient.norm() });
         }
-        let Updated { parameters, gradient_norm, gradient_rms } =
+        let Stepped { parameters, gradient_norm, gradient_rms } =
             self.optimizer.update(&self.weights, gradient, rate);
         let taken = gradient_norm.is_finite();
         let scale = self.loss_scale;
@@ -116,7 +119,7 @@ impl<B: Backend> Optimisation<B> {
             self.average = self.ema.follow(self.average.clone(), &self.weights, self.updates());
         }
         let loss_scale = scale.map(|scale| scale.factor);
-        Ok(Taken { taken, gradient_norm, gradient_rms, loss_scale })
+        Ok(Update { loss, taken, gradient_norm, gradient_rms, loss_scale })
     }
 
     /// Moves the second copy of the weights towards the weights, if one is kept.

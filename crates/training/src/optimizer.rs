@@ -27,9 +27,9 @@ pub struct Optimizer<B: Backend> {
     state: OptimizerState<B>,
 }
 
-/// The result of an update.
+/// The result of [`Optimizer::update`].
 #[derive(Clone, Debug)]
-pub struct Updated<B: Backend> {
+pub struct Stepped<B: Backend> {
     /// The new parameters, or the old ones if the norm is not finite.
     pub parameters: Parameters<B>,
     /// The global norm of the gradient before clipping.
@@ -70,7 +70,7 @@ impl<B: Backend> Optimizer<B> {
     }
 
     /// Restores a saved state.
-    pub fn restore(&mut self, state: OptimizerState<B>) {
+    pub(crate) fn restore(&mut self, state: OptimizerState<B>) {
         self.state = state;
     }
 
@@ -96,11 +96,11 @@ impl<B: Backend> Optimizer<B> {
         parameters: &Parameters<B>,
         gradient: &Parameters<B>,
         rate: f64,
-    ) -> Updated<B> {
+    ) -> Stepped<B> {
         let squares = gradient.squares();
         let norm = squares.values().sum::<f64>().sqrt();
         if !norm.is_finite() {
-            return Updated {
+            return Stepped {
                 parameters: parameters.clone(),
                 gradient_norm: norm,
                 gradient_rms: norm,
@@ -117,7 +117,7 @@ impl<B: Backend> Optimizer<B> {
             let factors = Factors { clip, rate, keep };
             muon.step(&mut self.state, &first, parameters, gradient, &mut moved, factors);
         }
-        Updated { parameters: moved, gradient_norm: norm, gradient_rms }
+        Stepped { parameters: moved, gradient_norm: norm, gradient_rms }
     }
 
     /// The root mean square over the parameters that AdamW moves, from sums of squares and counts.
