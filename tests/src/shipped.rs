@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use grpo::{
     GrpoConfig, Policy, RolloutConfig, Task, Trainer, evaluate::EncodedPrompt, groups::Mix,
-    images::Decoder, optimizer::AdamWConfig, workers::Workers,
+    images::Decoder,
 };
 use models::{Dit, DitConfig, TokenIds, Vocabulary, WeightsFile};
 use serde_json::Value;
@@ -14,6 +14,7 @@ use tasks::{
     prompts::Prompt,
     reward::{Darkness, WeightedReward},
 };
+use training::{optimizer::AdamWConfig, workers::Workers};
 
 use crate::{
     backend::{Device, Plain, Training},

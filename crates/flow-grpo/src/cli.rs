@@ -8,12 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flow::GridKind;
-use grpo::{
-    evaluate::Row,
-    noise::{Key, Purpose},
-    ranges::MOST_GUIDANCE,
-    workers::Workers,
-};
+use grpo::evaluate::Row;
 use models::{
     TokenIds, lora,
     sd3::random::{self, Sizes},
@@ -22,6 +17,11 @@ use models::{
 use tasks::{
     prompts::{Prompt, PromptSet},
     text_file,
+};
+use training::{
+    noise::{Key, Purpose},
+    ranges::MOST_GUIDANCE,
+    workers::Workers,
 };
 
 use crate::{

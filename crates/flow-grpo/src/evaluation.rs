@@ -8,11 +8,7 @@ use std::{
 use anyhow::{Result, bail};
 use burn::tensor::Tensor;
 use flow::{GridKind, Guidance, Sampler};
-use grpo::{
-    evaluate::{EncodedPrompt, Generator, Row},
-    noise::Key,
-    workers::Workers,
-};
+use grpo::evaluate::{EncodedPrompt, Generator, Row};
 use serde::{Deserialize, Serialize};
 use tasks::{
     image::Image,
@@ -21,6 +17,7 @@ use tasks::{
     shapes::{self, Fault, Metadata, Split, Verdict},
     toy,
 };
+use training::{noise::Key, workers::Workers};
 
 use crate::{
     backend::{Device, Plain},

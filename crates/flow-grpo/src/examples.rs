@@ -129,7 +129,7 @@ fn named_from_left(metadata: &Metadata, scene: &Scene) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use grpo::noise::{Key, Purpose};
+    use training::noise::{Key, Purpose};
 
     use super::*;
 

@@ -209,8 +209,8 @@ fn features(image: &Image) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use grpo::noise::{Key, Purpose};
     use tasks::shapes;
+    use training::noise::{Key, Purpose};
 
     use super::*;
 

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use flow::GridKind;
-use grpo::{
-    noise::{Key, Purpose},
-    workers::Workers,
-};
 use models::{
     Adapter,
     sd3::{Choices, ModelDirectory},
+};
+use training::{
+    noise::{Key, Purpose},
+    workers::Workers,
 };
 
 use crate::{

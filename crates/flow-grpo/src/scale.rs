@@ -4,9 +4,10 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
-use grpo::{EpochTimes, Policy, Task, Trainer, groups::Mix, workers::Workers};
+use grpo::{EpochTimes, Policy, Task, Trainer, groups::Mix};
 use models::{Dit, weights::write_atomically};
 use tasks::shapes::{self, Split};
+use training::workers::Workers;
 
 use crate::{
     backend::{self, Device, Plain, Training},

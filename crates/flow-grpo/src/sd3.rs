@@ -58,7 +58,7 @@ impl Sd3Config {
         ];
         counts
             .into_iter()
-            .filter_map(|(key, value, most)| grpo::ranges::count(key, value, most))
+            .filter_map(|(key, value, most)| training::ranges::count(key, value, most))
             .collect()
     }
 

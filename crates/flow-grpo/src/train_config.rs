@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use grpo::{
-    GrpoConfig,
+use grpo::GrpoConfig;
+use serde::{Deserialize, Serialize};
+use training::{
     ranges::{self, MOST},
     schedule,
 };
-use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Checked,
