@@ -27,7 +27,8 @@ pub(crate) fn crop(image: &Image, corners: &[Point; 4]) -> Image {
         (side(a).max(side(b)) as usize).max(1)
     };
     let (width, height) = (longer([0, 1], [2, 3]), longer([0, 3], [1, 2]));
-    let flat = warp(image, &homography(width as f64, height as f64, corners), width, height);
+    let map = inverse(to_rectangle(corners, width as f64, height as f64));
+    let flat = warp(image, &map, width, height);
     if height as f64 / width as f64 >= 1.5 { quarter_turn(&flat) } else { flat }
 }
 
@@ -37,28 +38,64 @@ pub(crate) fn distance(a: Point, b: Point) -> f32 {
     (x * x + y * y).sqrt()
 }
 
-/// The map that sends the rectangle from `(0, 0)` to `(width, height)` to four corners.
+/// The map that sends four corners to the rectangle from `(0, 0)` to `(width, height)`.
 ///
 /// ```text
-/// unit square → corners:  x = (a·u + b·v + c) / (g·u + h·v + 1), y likewise
+/// u = (a·x + b·y + c) / (g·x + h·y + 1),  v likewise with d, e, f
 /// ```
 ///
-/// Source: P. Heckbert, "Fundamentals of texture mapping and image warping" (1989), section 2.2.3.
-fn homography(width: f64, height: f64, corners: &[Point; 4]) -> Homography {
-    let [p0, p1, p2, p3] = corners.map(|corner| corner.map(f64::from));
-    let sum = [0, 1].map(|axis| p0[axis] - p1[axis] + p2[axis] - p3[axis]);
-    let [d1, d2] = [p1, p3].map(|p| [p[0] - p2[0], p[1] - p2[1]]);
-    let area = d1[0] * d2[1] - d2[0] * d1[1];
-    let [g, h] = if area == 0.0 {
-        [0.0, 0.0]
-    } else {
-        [(sum[0] * d2[1] - d2[0] * sum[1]) / area, (d1[0] * sum[1] - sum[0] * d1[1]) / area]
-    };
-    let row = |axis: usize| {
-        let [a, b] = [p1[axis] - p0[axis] + g * p1[axis], p3[axis] - p0[axis] + h * p3[axis]];
-        [a / width, b / height, p0[axis]]
-    };
-    [row(0), row(1), [g / width, h / height, 1.0]]
+/// Eight linear equations, one per coordinate of a corner. Source: P. Heckbert, "Fundamentals of
+/// texture mapping and image warping" (1989), section 2.2.3.
+fn to_rectangle(corners: &[Point; 4], width: f64, height: f64) -> Homography {
+    let targets = [[0.0, 0.0], [width, 0.0], [width, height], [0.0, height]];
+    let mut equations = [[0.0; 9]; 8];
+    for (index, (corner, target)) in corners.iter().zip(targets).enumerate() {
+        let [x, y] = corner.map(f64::from);
+        let [u, v] = target;
+        equations[index] = [x, y, 1.0, 0.0, 0.0, 0.0, -x * u, -y * u, u];
+        equations[index + 4] = [0.0, 0.0, 0.0, x, y, 1.0, -x * v, -y * v, v];
+    }
+    let [a, b, c, d, e, f, g, h] = solve(equations);
+    [[a, b, c], [d, e, f], [g, h, 1.0]]
+}
+
+/// Solves linear equations, each a row with its right side last, by elimination with row pivots.
+///
+/// Positions in a box often lie halfway between two steps, so the order of operations decides:
+/// it is that of OpenCV's `solve`. Equations without a unique solution give NaN.
+fn solve(mut rows: [[f64; 9]; 8]) -> [f64; 8] {
+    for pivot in 0..8 {
+        let larger = |best: usize, row: usize| {
+            if rows[row][pivot].abs() > rows[best][pivot].abs() { row } else { best }
+        };
+        let best = (pivot + 1..8).fold(pivot, larger);
+        rows.swap(pivot, best);
+        let upper = rows[pivot];
+        let scale = -1.0 / upper[pivot];
+        for row in &mut rows[pivot + 1..] {
+            let factor = row[pivot] * scale;
+            for column in pivot + 1..9 {
+                row[column] += factor * upper[column];
+            }
+        }
+    }
+    let mut solution = [0.0; 8];
+    for row in (0..8).rev() {
+        let known = (row + 1..8).fold(rows[row][8], |sum, k| sum - rows[row][k] * solution[k]);
+        solution[row] = known / rows[row][row];
+    }
+    solution
+}
+
+/// The inverse of a map, by cofactors.
+fn inverse([[a, b, c], [d, e, f], [g, h, i]]: Homography) -> Homography {
+    let determinant = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g);
+    let scale = 1.0 / determinant;
+    [
+        [(e * i - f * h) * scale, (c * h - b * i) * scale, (b * f - c * e) * scale],
+        [(f * g - d * i) * scale, (a * i - c * g) * scale, (c * d - a * f) * scale],
+        [(d * h - e * g) * scale, (b * g - a * h) * scale, (a * e - b * d) * scale],
+    ]
 }
 
 /// The image of `width` × `height` pixels that `map` takes from positions of the source.
@@ -66,14 +103,17 @@ fn homography(width: f64, height: f64, corners: &[Point; 4]) -> Homography {
 /// Outside of the source, the nearest pixel of the border counts.
 fn warp(image: &Image, map: &Homography, width: usize, height: usize) -> Image {
     let weights = weights();
+    let steps = STEPS as i32;
+    // OpenCV computes positions from the left end of a block.
+    let block = (1024 / height.min(16)).min(width);
     let mut pixels = Vec::with_capacity(3 * width * height);
     for y in 0..height {
         for x in 0..width {
-            let [x, y] = [x as f64, y as f64];
-            let [u, v, w] = map.map(|row| row[0] * x + row[1] * y + row[2]);
+            let (left, within) = ((x - x % block) as f64, (x % block) as f64);
+            let [u, v, w] =
+                map.map(|row| row[0] * left + row[1] * y as f64 + row[2] + row[0] * within);
             let scale = if w == 0.0 { 0.0 } else { STEPS as f64 / w };
             let [u, v] = [u, v].map(|position| (position * scale).round_ties_even() as i32);
-            let steps = STEPS as i32;
             let kernel = &weights[(v.rem_euclid(steps) * steps + u.rem_euclid(steps)) as usize];
             pixels.extend(sample(image, u.div_euclid(steps), v.div_euclid(steps), kernel));
         }

@@ -18,6 +18,9 @@ pub(crate) use order::sort;
 #[cfg(test)]
 pub(crate) use {fill::mean, grow::grow, outline::outlines, rectangle::around};
 
+use outline::Outline;
+pub(crate) use rectangle::First;
+
 use crate::{
     Image, OcrError, Options, Point, Resize,
     crop::distance,
@@ -105,12 +108,13 @@ fn normalised(image: &Image) -> Array<4> {
 }
 
 /// The box around an outline in pixels of the image, unless it is small or improbable.
-fn corners(outline: &[Point], map: &Map, image: &Image, options: &Options) -> Option<Corners> {
-    let (region, side) = rectangle::around(outline);
+fn corners(outline: &Outline, map: &Map, image: &Image, options: &Options) -> Option<Corners> {
+    let (region, side) = rectangle::around(&outline.pixels, outline.first);
     if side < SMALLEST_REGION || fill::mean(map, &region) < f64::from(options.box_threshold) {
         return None;
     }
-    let (grown, side) = rectangle::around(&grow::grow(&region, options.unclip));
+    let (grown, side) =
+        rectangle::around(&grow::grow(&region, options.unclip), First::AfterTopRight);
     if side < SMALLEST_BOX {
         return None;
     }

@@ -2,10 +2,16 @@
 
 use super::{Corners, Map};
 
+/// One in the fixed point of the edges.
+const ONE: i64 = 1 << 16;
+
 /// The mean of a map over the pixels of a box, edges included; 0 if the box lies outside.
 ///
 /// Corners are cut to whole pixels. A pixel counts if it is between the edges of its row or on one
 /// of the four lines.
+///
+/// Deviation `unclipped`: OpenCV moves the ends of a line that leaves the map to its border before
+/// drawing it, which can move a pixel.
 ///
 /// Source: `box_score_fast` of PaddleOCR 2.9.1 and the scan conversion of OpenCV's `fillPoly`.
 pub(crate) fn mean(map: &Map, corners: &Corners) -> f64 {
@@ -46,8 +52,20 @@ impl Spans {
         Self { top, rows: vec![[i64::MAX, i64::MIN]; count] }
     }
 
-    /// Draws the line between two corners: Bresenham's, from left to right.
+    /// Adds the edge between two corners: the pixel nearest to it in every row but the last, and
+    /// the pixels of its line.
     fn edge(&mut self, a: [i64; 2], b: [i64; 2]) {
+        let (upper, lower) = if b[1] < a[1] { (b, a) } else { (a, b) };
+        let rows = lower[1] - upper[1];
+        let slope = if rows == 0 { 0 } else { (lower[0] - upper[0]) * ONE / rows };
+        for row in 0..rows {
+            self.include((upper[0] * ONE + row * slope + ONE / 2).div_euclid(ONE), upper[1] + row);
+        }
+        self.line(a, b);
+    }
+
+    /// Draws the line between two corners: Bresenham's, from left to right.
+    fn line(&mut self, a: [i64; 2], b: [i64; 2]) {
         let ([mut x, mut y], end) = if b[0] < a[0] { (b, a) } else { (a, b) };
         let (dx, dy) = (end[0] - x, (end[1] - y).abs());
         let down = if end[1] < y { -1 } else { 1 };

@@ -4,12 +4,18 @@
 //! border following" (1985). Only the convex hull of a border is used later, so a border is a set
 //! of pixels here, without the order of following it.
 
-use super::Map;
+use super::{Map, rectangle::First};
 use crate::Point;
 
 /// The pixels beside a pixel, and those across a corner.
 const BESIDE: [(i32, i32); 4] = [(0, -1), (-1, 0), (1, 0), (0, 1)];
 const ACROSS: [(i32, i32); 4] = [(-1, -1), (1, -1), (-1, 1), (1, 1)];
+
+/// A border: its pixels, and where it starts.
+pub(crate) struct Outline {
+    pub pixels: Vec<Point>,
+    pub first: First,
+}
 
 /// A mask with a margin of one pixel, and which of its pixels were seen.
 struct Mask {
@@ -22,7 +28,7 @@ struct Mask {
 ///
 /// A region's pixels touch by sides or corners, a hole's by sides. The border of a hole is made of
 /// the pixels of the region around it.
-pub(crate) fn outlines(map: &Map, threshold: f32) -> Vec<Vec<Point>> {
+pub(crate) fn outlines(map: &Map, threshold: f32) -> Vec<Outline> {
     let mut mask = Mask::new(map, threshold);
     // The background outside of all regions is no hole.
     mask.border(0, 0, false);
@@ -34,12 +40,14 @@ pub(crate) fn outlines(map: &Map, threshold: f32) -> Vec<Vec<Point>> {
                 let set = mask.set[index];
                 // Following starts a hole at the pixel on its left.
                 let start = if set { (y, x) } else { (y, x - 1) };
-                found.push((start, mask.border(x, y, set)));
+                let left = First::At([(x - 2) as f32, (y - 1) as f32]);
+                let first = if set { First::AfterTopLeft } else { left };
+                found.push((start, Outline { pixels: mask.border(x, y, set), first }));
             }
         }
     }
     found.sort_by_key(|(start, _)| std::cmp::Reverse(*start));
-    found.into_iter().map(|(_, border)| border).collect()
+    found.into_iter().map(|(_, outline)| outline).collect()
 }
 
 impl Mask {

@@ -8,6 +8,21 @@ use std::f64::consts::PI;
 use super::Corners;
 use crate::Point;
 
+/// The corner of a convex hull at which its list starts, seen clockwise on the screen.
+///
+/// If several rectangles are equally small, the order decides, and with it the last bits of the
+/// corners. The rules give the order of OpenCV's borders and of Clipper's polygons.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum First {
+    /// The outer border of a region: the corner after the highest one, of two the left one.
+    AfterTopLeft,
+    /// A grown box: the corner after the highest one, of two the right one.
+    AfterTopRight,
+    /// The border of a hole: this pixel if it is a corner, otherwise the highest one, of two the
+    /// left one.
+    At(Point),
+}
+
 /// A rectangle: a corner, and its two sides as vectors.
 struct Rectangle {
     corner: Point,
@@ -16,8 +31,8 @@ struct Rectangle {
 
 /// The corners of the smallest rectangle around points, from the top left one clockwise, and the
 /// length of its shorter side.
-pub(crate) fn around(points: &[Point]) -> (Corners, f32) {
-    let hull = hull(points);
+pub(crate) fn around(points: &[Point], first: First) -> (Corners, f32) {
+    let hull = hull(points, first);
     let rectangle = match hull[..] {
         [] => Rectangle { corner: [0.0; 2], sides: [[0.0; 2]; 2] },
         [point] => Rectangle { corner: point, sides: [[0.0; 2]; 2] },
@@ -54,8 +69,8 @@ fn from_top_left(mut corners: Corners) -> Corners {
     [top_left, top_right, bottom_right, bottom_left]
 }
 
-/// The convex hull of points without collinear ones, with y downwards clockwise on the screen.
-fn hull(points: &[Point]) -> Vec<Point> {
+/// The convex hull of points without collinear ones, clockwise on the screen.
+fn hull(points: &[Point], first: First) -> Vec<Point> {
     let mut points = points.to_vec();
     points.sort_by(|a, b| a[0].total_cmp(&b[0]).then(a[1].total_cmp(&b[1])));
     points.dedup();
@@ -64,7 +79,23 @@ fn hull(points: &[Point]) -> Vec<Point> {
     }
     let upper = half(points.iter());
     let lower = half(points.iter().rev());
-    [&upper[..upper.len() - 1], &lower[..lower.len() - 1]].concat()
+    let mut hull = [&upper[..upper.len() - 1], &lower[..lower.len() - 1]].concat();
+    let start = start(&hull, first);
+    hull.rotate_left(start % hull.len());
+    hull
+}
+
+/// The place of the first corner in a hull.
+fn start(hull: &[Point], first: First) -> usize {
+    let top = |a: &usize, b: &usize| hull[*a][1].total_cmp(&hull[*b][1]);
+    let left = |a: &usize, b: &usize| hull[*a][0].total_cmp(&hull[*b][0]);
+    let top_left = (0..hull.len()).min_by(|a, b| top(a, b).then(left(a, b))).unwrap_or_default();
+    let top_right = (0..hull.len()).min_by(|a, b| top(a, b).then(left(b, a))).unwrap_or_default();
+    match first {
+        First::AfterTopLeft => top_left + 1,
+        First::AfterTopRight => top_right + 1,
+        First::At(point) => hull.iter().position(|corner| *corner == point).unwrap_or(top_left),
+    }
 }
 
 /// One half of a convex hull: points from one end to the other that turn the same way.
