@@ -110,7 +110,7 @@ fn normalised(image: &Image) -> Array<4> {
 /// The box around an outline in pixels of the image, unless it is small or improbable.
 fn corners(outline: &Outline, map: &Map, image: &Image, options: &Options) -> Option<Corners> {
     let (region, side) = rectangle::around(&outline.pixels, outline.first);
-    if side < SMALLEST_REGION || fill::mean(map, &region) < f64::from(options.box_threshold) {
+    if side < SMALLEST_REGION || fill::mean(map, &region) < options.box_threshold {
         return None;
     }
     let (grown, side) =

@@ -12,10 +12,10 @@ pub struct Options {
     /// A pixel is text if its probability exceeds this number, in `[0, 1]`.
     pub pixel_threshold: f32,
     /// A box is text if the mean probability inside is at least this number, in `[0, 1]`.
-    pub box_threshold: f32,
+    pub box_threshold: f64,
     /// A box grows by `unclip · area / perimeter` pixels to every side, in `(0, 10]`: detectors are
     /// trained on shrunk boxes.
-    pub unclip: f32,
+    pub unclip: f64,
     /// The largest number of outlines that are examined, at least 1.
     pub candidates: usize,
     /// A line is dropped if its score is smaller, in `[0, 1]`.
@@ -63,17 +63,18 @@ impl Options {
 
     /// Checks every option against its range.
     pub(crate) fn check(&self) -> Result<(), OcrError> {
-        let unit = |number: f32| (0.0..=1.0).contains(&number);
+        let unit = |number: f64| (0.0..=1.0).contains(&number);
+        let [pixel, drop] = [self.pixel_threshold, self.drop_score].map(f64::from);
         let share = "choose a number from 0 to 1";
         let count = "choose a number of at least 1";
         let sides = "choose a length up to 4096 pixels, and at least 32 for `longest`";
         let checks = [
-            ("pixel_threshold", f64::from(self.pixel_threshold), unit(self.pixel_threshold), share),
-            ("box_threshold", f64::from(self.box_threshold), unit(self.box_threshold), share),
-            ("drop_score", f64::from(self.drop_score), unit(self.drop_score), share),
+            ("pixel_threshold", pixel, unit(pixel), share),
+            ("box_threshold", self.box_threshold, unit(self.box_threshold), share),
+            ("drop_score", drop, unit(drop), share),
             (
                 "unclip",
-                f64::from(self.unclip),
+                self.unclip,
                 self.unclip > 0.0 && self.unclip <= 10.0,
                 "choose a number above 0, up to 10",
             ),

@@ -85,12 +85,18 @@ def lines(found):
 
 
 def readings(models, images, places):
+    """What is read with three options. `close` names the options with which rounding in the detector moves a box."""
+    options = {"pp_ocr_v6": PP_OCR_V6, "paddle_2_9": PADDLE_2_9, "swapped": replace(PP_OCR_V6, swap_channels=True)}
     cases = []
     for image, (x, y) in zip(images, places):
         rgb = np.asarray(image)
-        read = lambda options: lines(models.read(rgb, options))
-        cases.append({"x": x, "y": y, "width": image.width, "height": image.height, "pp_ocr_v6": read(PP_OCR_V6),
-                      "paddle_2_9": read(PADDLE_2_9), "swapped": read(replace(PP_OCR_V6, swap_channels=True))})
+        case = {"x": x, "y": y, "width": image.width, "height": image.height, "close": []}
+        for name, chosen in options.items():
+            case[name] = lines(models.read(rgb, chosen))
+            ordered = np.ascontiguousarray(rgb if chosen.swap_channels else rgb[:, :, ::-1])
+            if models.is_close(ordered, chosen):
+                case["close"].append(name)
+        cases.append(case)
     return cases
 
 

@@ -65,26 +65,17 @@ class Pipeline:
         return self.detector.run(None, {"x": tensor})[0][0, 0]
 
     def detect(self, image, options):
+        return boxes_of(self.probability(image, options), image, options)
+
+    def is_close(self, image, options, error=1e-4):
+        """Whether errors in the detector's output could move a box by a pixel."""
         probability = self.probability(image, options)
-        mask = (probability > options.threshold).astype(np.uint8) * 255
-        contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
-        height, width = probability.shape
-        boxes = []
-        for contour in contours[: options.candidates]:
-            box, side = rectangle(contour)
-            if side < 3 or score(probability, box) < options.box_threshold:
-                continue
-            box, side = rectangle(unclip(box, options.unclip))
-            if side < 5:
-                continue
-            below, right = image.shape[:2]
-            box[:, 0] = np.clip(np.round(box[:, 0] / width * right), 0, right)
-            box[:, 1] = np.clip(np.round(box[:, 1] / height * below), 0, below)
-            box = clip(clockwise(box.astype(np.int32)), image.shape)
-            across, down = np.linalg.norm(box[0] - box[1]), np.linalg.norm(box[0] - box[3])
-            if int(across) > 3 and int(down) > 3:
-                boxes.append(box)
-        return boxes
+        boxes = [box.tolist() for box in boxes_of(probability, image, options)]
+        for shift in (-error, error):
+            moved = boxes_of(probability + np.float32(shift), image, options)
+            if boxes != [box.tolist() for box in moved]:
+                return True
+        return False
 
     # Recognition
 
@@ -116,6 +107,28 @@ class Pipeline:
                 scores.append(probabilities[index, label])
             previous = label
         return text, float(np.mean(scores)) if scores else 0.0
+
+
+def boxes_of(probability, image, options):
+    mask = (probability > options.threshold).astype(np.uint8) * 255
+    contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    height, width = probability.shape
+    boxes = []
+    for contour in contours[: options.candidates]:
+        box, side = rectangle(contour)
+        if side < 3 or score(probability, box) < options.box_threshold:
+            continue
+        box, side = rectangle(unclip(box, options.unclip))
+        if side < 5:
+            continue
+        below, right = image.shape[:2]
+        box[:, 0] = np.clip(np.round(box[:, 0] / width * right), 0, right)
+        box[:, 1] = np.clip(np.round(box[:, 1] / height * below), 0, below)
+        box = clip(clockwise(box.astype(np.int32)), image.shape)
+        across, down = np.linalg.norm(box[0] - box[1]), np.linalg.norm(box[0] - box[3])
+        if int(across) > 3 and int(down) > 3:
+            boxes.append(box)
+    return boxes
 
 
 def detector_size(height, width, options):

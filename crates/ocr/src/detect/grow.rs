@@ -18,8 +18,8 @@ const ARC_TOLERANCE: f64 = 0.25;
 /// ```
 ///
 /// The result is not sorted and may have points inside: only its convex hull counts.
-pub(crate) fn grow(corners: &Corners, ratio: f32) -> Vec<Point> {
-    let distance = distance(corners, f64::from(ratio));
+pub(crate) fn grow(corners: &Corners, ratio: f64) -> Vec<Point> {
+    let distance = distance(corners, ratio);
     let polygon = whole(corners);
     if polygon.len() < 3 || distance <= 0.0 {
         return polygon.iter().map(|point| point.map(|x| x as f32)).collect();

@@ -80,8 +80,8 @@ fn hull(points: &[Point], first: First) -> Vec<Point> {
     let upper = half(points.iter());
     let lower = half(points.iter().rev());
     let mut hull = [&upper[..upper.len() - 1], &lower[..lower.len() - 1]].concat();
-    let start = start(&hull, first);
-    hull.rotate_left(start % hull.len());
+    let start = start(&hull, first) % hull.len();
+    hull.rotate_left(start);
     hull
 }
 
