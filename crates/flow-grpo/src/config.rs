@@ -9,8 +9,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use files::text_file;
 use serde::{Serialize, de::DeserializeOwned};
-use tasks::text_file;
 use toml::{Table, Value};
 
 /// Tables whose keys are names: a table replaces them as a whole, `--set` with a dotted key changes
@@ -65,8 +65,7 @@ pub fn resolve<C: Checked>(
         merge(&mut table, layer, "", &mut problems);
     }
     if let Some(path) = file {
-        let text =
-            text_file::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = text_file::read(path)?;
         let given: Table =
             text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
         merge(&mut table, given, "", &mut problems);

@@ -13,6 +13,7 @@ use grpo::{
     noise::Key,
     workers::Workers,
 };
+use run::png;
 use serde::{Deserialize, Serialize};
 use tasks::{
     image::Image,
@@ -28,7 +29,6 @@ use crate::{
     intervals::{self, Tally},
     monitors,
     network::{Network, Pipeline},
-    plot, png,
     progress::Progress,
     proxy::ShapesProxy,
 };
@@ -98,7 +98,7 @@ impl<C> Prompts<C> {
     /// plot.
     pub fn write_images(&self, images: &[Image], rows: &[Row], path: &Path) -> Result<()> {
         if images.first().is_some_and(|image| image.channels == 2) {
-            return plot::write_scatter(images, path);
+            return Ok(run::scatter::write_scatter(images, path)?);
         }
         let mut by_tag: BTreeMap<&str, Vec<png::Captioned<'_>>> = BTreeMap::new();
         for (image, row) in images.iter().zip(rows) {
@@ -112,7 +112,7 @@ impl<C> Prompts<C> {
             }
         }
         let cells: Vec<png::Captioned<'_>> = by_tag.into_values().flatten().collect();
-        png::write_grid(&cells, SHOWN, path)
+        Ok(png::write_grid(&cells, SHOWN, path)?)
     }
 
     /// Evaluates images: strict accuracy if all prompts have metadata, and the mean of every given

@@ -24,6 +24,7 @@ use models::{
     weights::{StoredAs, write_module},
 };
 use rand::{Rng, seq::IndexedRandom};
+use run::png;
 use tasks::{
     image::Image,
     prompts::{Prompt, PromptSet},
@@ -33,7 +34,7 @@ use tasks::{
 
 use crate::{
     backend::{Device, Plain, Training},
-    interrupt, output, png,
+    interrupt, output,
     progress::Progress,
 };
 

@@ -13,6 +13,7 @@ use models::{
     Adapter,
     sd3::{Choices, ModelDirectory},
 };
+use run::png;
 use tasks::prompts::PromptSet;
 
 use crate::{
@@ -22,7 +23,6 @@ use crate::{
     memory,
     network::Pipeline,
     output::{log, print},
-    png,
     sd3::{self, Sd3, Sd3Config},
 };
 

@@ -19,15 +19,13 @@ use models::{
     WeightsFile,
     weights::{self, sha256_of_tensors},
 };
+use run::RunDir;
 use serde::{
     Deserialize, Serialize,
     de::{DeserializeOwned, IgnoredAny},
 };
 
-use crate::{
-    backend::{Device, Plain},
-    run_dir::RunDir,
-};
+use crate::backend::{Device, Plain};
 
 /// The state of an optimisation.
 #[derive(Clone, Debug)]

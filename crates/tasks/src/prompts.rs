@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use files::{FileError, text_file};
 use thiserror::Error;
 
-use crate::{shapes::Metadata, text_file};
+use crate::shapes::Metadata;
 
 /// One prompt: a text, its kind, and metadata for a verifier.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,8 +59,7 @@ impl PromptSet {
         path: &Path,
         of_json: fn(&str) -> serde_json::Result<Prompt>,
     ) -> Result<Self, PromptError> {
-        let text = text_file::read(path)
-            .map_err(|source| PromptError::Io { path: path.into(), source })?;
+        let text = text_file::read(path)?;
         let jsonl =
             path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl"));
         let mut prompts = Vec::new();
@@ -123,13 +123,8 @@ impl PromptSet {
 #[derive(Debug, Error)]
 pub enum PromptError {
     /// The file could not be read.
-    #[error("cannot read {}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// Some lines are not GenEval metadata.
     #[error("{} is not a GenEval metadata file that this model can use:\n  - {problems}", path.display())]
     BadLines {
