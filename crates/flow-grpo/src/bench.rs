@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use burn::prelude::*;
 use clap::Args;
+use files::write_atomically;
 use flow::{Reduction, Sampler, VelocityField, matching::flow_matching_loss};
 use grpo::{
     Objective,
@@ -24,7 +25,7 @@ use grpo::{
 };
 use models::{
     Dit, TokenIds, Vocabulary,
-    weights::{StoredAs, write_atomically, write_tensors},
+    weights::{StoredAs, write_tensors},
 };
 use serde::{Deserialize, Serialize};
 use tasks::shapes::{self, Split};
@@ -175,8 +176,7 @@ pub fn bench(
     output::print(report.table())?;
     if let Some(path) = &args.output {
         let json = serde_json::to_string_pretty(&report)? + "\n";
-        write_atomically(path, json.as_bytes())
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        write_atomically(path, json.as_bytes())?;
     }
     Ok(())
 }

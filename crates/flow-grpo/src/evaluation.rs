@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 use burn::tensor::Tensor;
 use flow::{GridKind, Guidance, Sampler};
 use grpo::evaluate::{EncodedPrompt, Generator, Row};
+use run::png;
 use serde::{Deserialize, Serialize};
 use tasks::{
     image::Image,
@@ -24,7 +25,6 @@ use crate::{
     intervals::{self, Tally},
     monitors,
     network::{Network, Pipeline},
-    plot, png,
     progress::Progress,
 };
 
@@ -93,7 +93,7 @@ impl<C> Prompts<C> {
     /// plot.
     pub fn write_images(&self, images: &[Image], rows: &[Row], path: &Path) -> Result<()> {
         if images.first().is_some_and(|image| image.channels == 2) {
-            return plot::write_scatter(images, path);
+            return Ok(run::scatter::write_scatter(images, path)?);
         }
         let mut by_tag: BTreeMap<&str, Vec<png::Captioned<'_>>> = BTreeMap::new();
         for (image, row) in images.iter().zip(rows) {
@@ -107,7 +107,7 @@ impl<C> Prompts<C> {
             }
         }
         let cells: Vec<png::Captioned<'_>> = by_tag.into_values().flatten().collect();
-        png::write_grid(&cells, SHOWN, path)
+        Ok(png::write_grid(&cells, SHOWN, path)?)
     }
 
     /// Evaluates images: strict accuracy if all prompts have metadata, and the mean of every given

@@ -12,6 +12,7 @@ use flow::matching::{TimeDistribution, flow_matching_loss};
 use models::{Dit, MlpField, TokenIds, Vocabulary, weights::StoredAs};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
+use run::{Expected, Recorded, RunDir, SampleSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tasks::{image::Image, shapes, toy};
@@ -38,7 +39,6 @@ use crate::{
     outcome::BrokeRun,
     output,
     progress::{Progress, whole_seconds},
-    run_dir::{Recorded, RunDir},
     training_state::{self, SavedState},
 };
 
@@ -323,12 +323,13 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
-        run.describe(self.config)?;
+        run.describe(self.config)?.iter().for_each(output::log);
         output::log(self.needs().line());
         let fresh = run.newest_checkpoints()?.is_empty();
         run.set_aside_after(self.step)?;
         let recorded = (!fresh).then_some(Recorded { done: self.step, evaluation_due: false });
-        run.record_after(recorded, ("step", REPORT_EVERY))?.iter().for_each(output::log);
+        let expected = Expected { event: "step", every: REPORT_EVERY };
+        run.record_after(recorded, expected)?.iter().for_each(output::log);
         // Save on resume, too: a kill may have come between a checkpoint and the files derived from
         // it.
         self.save(run)?;
@@ -427,8 +428,12 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         let network = self.averaged();
         let rows = self.held_out.rows(self.config.evaluation_samples);
         let images = evaluator.generate(&network, &self.held_out, &rows)?;
-        self.held_out.write_images(&images, &rows, &run.samples("step", self.step))?;
-        run.append_image("step", self.step)?;
+        self.held_out.write_images(
+            &images,
+            &rows,
+            &run.samples(SampleSet::Pretraining, self.step),
+        )?;
+        run.append_image(SampleSet::Pretraining, self.step)?;
         self.held_out.evaluate(&images, &rows, None)
     }
 
