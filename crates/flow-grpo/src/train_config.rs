@@ -6,7 +6,7 @@ use grpo::GrpoConfig;
 use serde::{Deserialize, Serialize};
 use training::{
     ranges::{self, MOST},
-    schedule,
+    schedule::{self, Setting},
 };
 
 use crate::{
@@ -124,9 +124,9 @@ impl Checked for TrainConfig {
             .extend(counts.into_iter().filter_map(|(key, value)| ranges::count(key, value, MOST)));
         problems.extend(ranges::guidance("evaluation_guidance", self.evaluation_guidance));
         problems.extend(schedule::problem(
-            ("grpo.warm_up", self.grpo.warm_up),
-            ("grpo.cool_down", self.grpo.cool_down),
-            ("epochs", self.epochs),
+            Setting { key: "grpo.warm_up", value: self.grpo.warm_up },
+            Setting { key: "grpo.cool_down", value: self.grpo.cool_down },
+            Setting { key: "epochs", value: self.epochs },
         ));
         if self.rewards.is_empty() {
             problems.push(format!("rewards must name at least one of {}", REWARDS.join(", ")));
