@@ -327,7 +327,7 @@ impl<'a> Bench<'a> {
         };
         let examples: Vec<Example> = (0..batch).map(|row| Example { step: STEP, row }).collect();
         let others = Others { reference: Some(self.base.clone()), old: None };
-        let differentiate: &dyn Differentiate<Training, Transformer<Training>, Embedding> =
+        let differentiate: &dyn Differentiate<Training, Transformer<Training>> =
             if self.args.recompute { &Checkpointing } else { &WholeGraph };
         let outcome = || {
             let outcome = replay.gradient(

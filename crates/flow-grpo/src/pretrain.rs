@@ -8,7 +8,10 @@ use std::{ops::Range, path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use burn::prelude::*;
-use flow::matching::{TimeDistribution, flow_matching_loss};
+use flow::{
+    VelocityField,
+    matching::{TimeDistribution, flow_matching_loss},
+};
 use models::{Dit, MlpField, TokenIds, Vocabulary, weights::StoredAs};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -24,7 +27,7 @@ use training::{
     optimizer::{AdamWConfig, MuonConfig, Optimizer},
     parameters::{Parameters, Trained},
     ranges::MOST,
-    schedule,
+    schedule::{self, Setting},
     workers::Workers,
 };
 
@@ -131,9 +134,9 @@ impl Checked for PretrainConfig {
         if (0.0..=1.0).contains(&self.cool_down) {
             let cool_down = format!("cool_down ({}) of steps", self.cool_down);
             problems.extend(schedule::problem(
-                ("warm_up", self.warm_up),
-                (&cool_down, self.cooling()),
-                ("steps", self.steps),
+                Setting { key: "warm_up", value: self.warm_up },
+                Setting { key: &cool_down, value: self.cooling() },
+                Setting { key: "steps", value: self.steps },
             ));
         }
         problems
@@ -260,8 +263,10 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
     ) -> Result<Self> {
         let trained = Trained::all(&network);
         let weights = trained.of(&network);
-        let optimizer = Optimizer::new(config.optimizer, &weights)
-            .with_muon(config.muon.unwrap_or_default(), trained.matrices(&network, "blocks."));
+        let optimizer = Optimizer::new(config.optimizer, &weights).with_muon(
+            config.muon.unwrap_or_default(),
+            trained.matrices(&network, network.blocks()),
+        );
         let mut optimisation = Optimisation::new(weights, optimizer, config.ema);
         if backend::SCALES_LOSS {
             optimisation = optimisation.scaling_loss(LossScale::default());

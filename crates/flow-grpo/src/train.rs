@@ -17,7 +17,7 @@ use grpo::{
 };
 use models::{
     Dit, MlpField,
-    sd3::{Embedding, ModelDirectory, Transformer},
+    sd3::{ModelDirectory, Transformer},
 };
 use run::{
     Expected, Recorded, RunDir, SampleSet,
@@ -170,7 +170,7 @@ fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
     run.configure(config)?;
     pipeline.encode(&[vec![Prompt::plain("")], train, validation, test, unseen].concat())?;
     let transformer = pipeline.transformer()?;
-    let differentiate: Box<dyn Differentiate<Training, Transformer<Training>, Embedding>> =
+    let differentiate: Box<dyn Differentiate<Training, Transformer<Training>>> =
         if sd3.recompute { Box::new(Checkpointing) } else { Box::new(WholeGraph) };
     let session =
         Session::start(config, pipeline, transformer, digest, differentiate, run, live, device);
@@ -245,7 +245,7 @@ struct Session<'a, N: Trainable<Training, P::Condition>, P: Pipeline> {
     config: &'a TrainConfig,
     device: &'a Device,
     pipeline: P,
-    trainer: Trainer<Training, N, P::Condition>,
+    trainer: Trainer<Training, N>,
     validation: Prompts<P::Condition>,
     test: Option<Prompts<P::Condition>>,
     unseen: Option<Prompts<P::Condition>>,
@@ -270,7 +270,7 @@ where
         pipeline: P,
         base: N::InnerModule,
         base_digest: String,
-        differentiate: Box<dyn Differentiate<Training, N, P::Condition>>,
+        differentiate: Box<dyn Differentiate<Training, N>>,
         run: &RunDir,
         live: bool,
         device: &'a Device,
