@@ -14,6 +14,7 @@ mod ema;
 mod equivalence;
 mod faults;
 mod flux;
+mod geneval;
 mod golden;
 mod hardening;
 mod jpeg;
