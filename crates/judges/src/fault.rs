@@ -24,6 +24,16 @@ pub struct JudgeError {
     pub fault: Fault,
 }
 
+/// A judge is not ready for a run.
+#[derive(Clone, Debug, Error, PartialEq)]
+#[error("the judge at {server} is not ready: {fault}")]
+pub struct CheckError {
+    /// Address of the judge.
+    pub server: String,
+    /// The fault.
+    pub fault: Fault,
+}
+
 fn words(images: &Range<usize>) -> String {
     match images.len() {
         0 | 1 => format!("image {}", images.start),

@@ -56,7 +56,7 @@ mod transport;
 mod wire;
 
 pub use client::{Client, Counts};
-pub use fault::{Fault, JudgeError};
+pub use fault::{CheckError, Fault, JudgeError};
 pub use image::RgbImage;
 pub use rubric::{Question, Rubric};
 pub use sample::Sample;
