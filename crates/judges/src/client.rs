@@ -162,7 +162,7 @@ impl Client {
             prompt: batch.samples[images.start - batch.start].prompt.to_owned(),
             images,
             attempts,
-            fault,
+            fault: Box::new(fault),
         };
         let all = || batch.start..batch.start + batch.samples.len();
         let (scores, attempts) = self

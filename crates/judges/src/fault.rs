@@ -21,7 +21,7 @@ pub struct JudgeError {
     /// How often the request was sent.
     pub attempts: u32,
     /// The last fault.
-    pub fault: Fault,
+    pub fault: Box<Fault>,
 }
 
 /// A judge is not ready for a run.
@@ -158,7 +158,7 @@ mod tests {
             images: 4..8,
             prompt: "a cube".to_owned(),
             attempts: 3,
-            fault: Fault::Broken("reset".to_owned()),
+            fault: Box::new(Fault::Broken("reset".to_owned())),
         };
         assert_eq!(
             error.to_string(),

@@ -8,7 +8,7 @@
 //!           → {"scores": [float]} or {"outputs": [float]}, or {"error": str}
 //! ```
 //!
-//! An error of the first two is status 500 with a traceback. Source: yifan123/flow_grpo
+//! An error of the first two is status 500 with a traceback. Source: `yifan123/flow_grpo`
 //! (`rewards.py`) and yifan123/reward-server.
 
 use serde_json::Value as Json;

@@ -9,7 +9,7 @@ use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// The longest wait that a server can ask for.
-const LONGEST_ASKED: Duration = Duration::from_secs(120);
+const LONGEST_ASKED: Duration = Duration::from_mins(2);
 
 /// The waits between attempts.
 #[derive(Clone, Copy, Debug)]

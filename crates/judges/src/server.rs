@@ -88,7 +88,7 @@ impl Default for Options {
             pixels: 1 << 26,
             concurrency: 1,
             waiting: 16,
-            patience: Duration::from_secs(60),
+            patience: Duration::from_mins(1),
             grace: Duration::from_secs(30),
         }
     }

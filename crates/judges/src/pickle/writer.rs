@@ -21,16 +21,7 @@ fn write_value(file: &mut Vec<u8>, value: &Value) {
         Value::None => file.push(NONE),
         Value::Bool(true) => file.push(NEW_TRUE),
         Value::Bool(false) => file.push(NEW_FALSE),
-        Value::Int(number) => match i32::try_from(*number) {
-            Ok(short) => {
-                file.push(BIN_INT);
-                file.extend(short.to_le_bytes());
-            }
-            Err(_) => {
-                file.extend([LONG_1, 8]);
-                file.extend(number.to_le_bytes());
-            }
-        },
+        Value::Int(number) => write_int(file, *number),
         Value::Float(number) => {
             file.push(BIN_FLOAT);
             file.extend(number.to_be_bytes());
@@ -39,7 +30,9 @@ fn write_value(file: &mut Vec<u8>, value: &Value) {
         Value::Bytes(bytes) => write_bytes(file, [BYTES, BYTES_8], bytes),
         Value::List(items) => {
             file.extend([EMPTY_LIST, MARK]);
-            items.iter().for_each(|item| write_value(file, item));
+            for item in items {
+                write_value(file, item);
+            }
             file.push(APPENDS);
         }
         Value::Dict(entries) => {
@@ -50,6 +43,16 @@ fn write_value(file: &mut Vec<u8>, value: &Value) {
             }
             file.push(SET_ITEMS);
         }
+    }
+}
+
+fn write_int(file: &mut Vec<u8>, number: i64) {
+    if let Ok(short) = i32::try_from(number) {
+        file.push(BIN_INT);
+        file.extend(short.to_le_bytes());
+    } else {
+        file.extend([LONG_1, 8]);
+        file.extend(number.to_le_bytes());
     }
 }
 

@@ -47,6 +47,7 @@ fn start(
 }
 
 /// The red value of the first pixel.
+#[expect(clippy::unnecessary_wraps, reason = "the type of a score")]
 fn red(sample: &Sample) -> Result<f32, String> {
     Ok(sample.image.get_pixel(0, 0).0[0].into())
 }
@@ -268,6 +269,19 @@ fn a_stop_does_not_wait_for_ever() {
     assert!(matches!(server.stop(), Err(ServeError::Cut(_))));
     assert!(stopping.elapsed() < Duration::from_millis(300), "{:?}", stopping.elapsed());
     assert!(request.join().expect("no panic").is_err());
+}
+
+#[test]
+fn a_dropped_server_serves_no_longer() {
+    let (server, url) = start(Options::default(), red);
+    assert_eq!(score(&client(&url), 1), Ok(vec![0.0]));
+    drop(server);
+    let once = Settings { retries: 0, ..settings(&url, Protocol::json("r")) };
+    let client = Client::new(once).expect("in range");
+    let started = Instant::now();
+    while score(&client, 1).is_ok() {
+        assert!(started.elapsed() < Duration::from_secs(5), "it still serves");
+    }
 }
 
 #[test]

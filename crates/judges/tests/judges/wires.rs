@@ -1,5 +1,6 @@
 //! Requests and answers against goldens of the reference's Python.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use image::{ImageFormat, RgbImage};
 use judges::{
     Client, Protocol, Rubric, Sample, Service, Settings,
@@ -80,6 +81,22 @@ fn requests_hold_what_the_references_clients_send() {
         // The second golden image and the images of these tests are blue, of value 200.
         let blue = |images: &[RgbImage]| i32::from(images[1].get_pixel(3, 3).0[2]);
         assert!((blue(&our_images) - blue(&their_images)).abs() <= 3, "{name}");
+    }
+}
+
+#[test]
+fn the_settings_of_the_book_are_in_range() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../book/src/reward-servers.md");
+    let book = std::fs::read_to_string(path).expect("the chapter");
+    let examples: Vec<&str> = book
+        .split("```toml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().expect("an end"))
+        .collect();
+    assert_eq!(examples.len(), 3);
+    for example in examples {
+        let settings: Settings = toml::from_str(example).expect(example);
+        assert_eq!(settings.problems(), Vec::<String>::new(), "{example}");
     }
 }
 
@@ -179,7 +196,6 @@ fn a_language_model_gets_one_image_and_one_question_per_request() {
     let content = &body["messages"][0]["content"];
     let url = content[0]["image_url"]["url"].as_str().expect("a URL");
     let text = url.strip_prefix("data:image/png;base64,").expect("a data URL");
-    use base64::{Engine, engine::general_purpose::STANDARD};
     let file = STANDARD.decode(text).expect("Base64");
     let image = image::load_from_memory(&file).expect("a PNG").into_rgb8();
     assert_eq!((image.dimensions(), image.get_pixel(9, 9).0), ((512, 512), [1, 0, 200]));
