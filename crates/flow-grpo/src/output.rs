@@ -42,8 +42,9 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
         if !is_invisible(c) && !c.is_control() {
             line.push(c);
         } else {
-            let units = c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}"));
-            line.extend(units.collect::<Vec<_>>());
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                line += &format!("\\u{unit:04x}");
+            }
         }
     }
     let mut out = stdout().lock();
