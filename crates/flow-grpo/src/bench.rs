@@ -12,19 +12,20 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use burn::prelude::*;
 use clap::Args;
+use files::write_atomically;
 use flow::{Reduction, Sampler, VelocityField, matching::flow_matching_loss};
 use grpo::{
     Objective,
     algorithm::{Clipped, Example},
     evaluate::{EncodedPrompt, Row},
     images::Decode,
-    rollout::Rollout,
+    rollout::{Rollout, RolloutKeys},
     trajectories::{KeptOn, Trajectories},
     update::{Batches, Others, Replay, WholeGraph},
 };
 use models::{
     Dit, TokenIds, Vocabulary,
-    weights::{StoredAs, write_atomically, write_tensors},
+    weights::{StoredAs, write_tensors},
 };
 use serde::{Deserialize, Serialize};
 use tasks::shapes::{self, Split};
@@ -175,8 +176,7 @@ pub fn bench(
     output::print(report.table())?;
     if let Some(path) = &args.output {
         let json = serde_json::to_string_pretty(&report)? + "\n";
-        write_atomically(path, json.as_bytes())
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        write_atomically(path, json.as_bytes())?;
     }
     Ok(())
 }
@@ -251,7 +251,7 @@ impl Bench {
         let weights = Parameters::of(&self.network);
         let optimizer = Optimizer::new(OPTIMIZER, &weights).with_muon(
             MuonConfig { learning_rate: 1e-3, momentum: 0.9 },
-            self.trained.matrices(&self.network, "blocks."),
+            self.trained.matrices(&self.network, self.network.blocks()),
         );
         let optimisation = Optimisation::new(weights, optimizer, EmaConfig::default());
         let images = self.card.pixels().decode(self.data.clone());
@@ -362,7 +362,7 @@ impl Bench {
             kept_on: KeptOn::Device,
             workers: &self.workers,
         };
-        let keys = [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(1, purpose));
+        let keys = RolloutKeys::new(1, 0);
         rollout
             .sample(&self.network, &self.prompts, &self.rows, keys, &self.device)
             .expect("nobody stops a measurement")

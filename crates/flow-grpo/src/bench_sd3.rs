@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
+use files::write_atomically;
 use flow::{FlowSde, GridKind, Guidance, Reduction, Sampler, Trajectory, sampler::velocity_at};
 use grpo::{
     TrainedSteps,
@@ -23,7 +24,6 @@ use grpo::{
 use models::{
     Adapter, lora,
     sd3::{Choices, Embedding, Features, ModelDirectory, PromptEmbedding, Transformer},
-    weights::write_atomically,
 };
 use serde::{Deserialize, Serialize};
 use training::{
@@ -327,7 +327,7 @@ impl<'a> Bench<'a> {
         };
         let examples: Vec<Example> = (0..batch).map(|row| Example { step: STEP, row }).collect();
         let others = Others { reference: Some(self.base.clone()), old: None };
-        let differentiate: &dyn Differentiate<Training, Transformer<Training>, Embedding> =
+        let differentiate: &dyn Differentiate<Training, Transformer<Training>> =
             if self.args.recompute { &Checkpointing } else { &WholeGraph };
         let outcome = || {
             let outcome = replay.gradient(
@@ -379,8 +379,7 @@ impl Report {
     fn write(&self, output: Option<&Path>) -> Result<()> {
         let Some(path) = output else { return Ok(()) };
         let json = serde_json::to_string_pretty(self)? + "\n";
-        write_atomically(path, json.as_bytes())
-            .with_context(|| format!("cannot write {}", path.display()))
+        Ok(write_atomically(path, json.as_bytes())?)
     }
 
     fn table(&self, peak: Option<f64>) -> String {

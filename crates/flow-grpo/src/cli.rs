@@ -7,17 +7,16 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use files::{text_file, write_atomically};
 use flow::GridKind;
 use grpo::evaluate::Row;
 use models::{
     TokenIds, lora,
     sd3::random::{self, Sizes},
-    weights::{StoredAs, write_atomically},
+    weights::StoredAs,
 };
-use tasks::{
-    prompts::{Prompt, PromptSet},
-    text_file,
-};
+use run::{RunDir, png};
+use tasks::prompts::{Prompt, PromptSet};
 use training::{
     noise::{Key, Purpose},
     ranges::MOST_GUIDANCE,
@@ -32,13 +31,13 @@ use crate::{
     evaluation::{Evaluator, Prompts, Sampling},
     figure, interrupt, memory,
     network::{AnyNetwork, Card, Pipeline},
-    output, png,
+    output,
     presets::{PRETRAIN_PRESETS, PROFILES, TRAIN_PRESETS},
     pretrain::{self, PretrainConfig},
+    program::program,
     progress::Progress,
     proxy::{self, ProxyArgs},
     rewards::{self, Surroundings},
-    run_dir::RunDir,
     sample_sd3::{self, DirectoryArgs},
     train,
     train_config::TrainConfig,
@@ -408,8 +407,7 @@ fn eval(args: &EvalArgs) -> Result<()> {
     }
     if let Some(path) = &args.output {
         let json = serde_json::to_string_pretty(&evaluation)? + "\n";
-        write_atomically(path, json.as_bytes())
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        write_atomically(path, json.as_bytes())?;
     }
     let tables = evaluation
         .accuracy
@@ -433,8 +431,7 @@ struct EvaluatedRun {
 impl EvaluatedRun {
     fn open(path: &Path) -> Result<Self> {
         let file = path.join("config.toml");
-        let text = text_file::read(&file)
-            .with_context(|| format!("--as-in: cannot read {}", file.display()))?;
+        let text = text_file::read(&file).context("--as-in")?;
         let config: TrainConfig = config::resolve(config::parse(&text)?, None, None, &[])
             .with_context(|| {
                 format!("--as-in: {} is not the configuration of a training run", file.display())
@@ -562,7 +559,7 @@ fn open_run<C: Checked>(
     layer: Option<&str>,
 ) -> Result<(C, RunDir)> {
     if let Some(path) = &args.resume {
-        let (run, text) = RunDir::open(path)?;
+        let (run, text) = RunDir::open(path, program())?;
         let table =
             config::parse(&text).with_context(|| format!("{}/config.toml", path.display()))?;
         let of = if table.contains_key("grpo") { "train" } else { "pretrain" };
@@ -592,7 +589,7 @@ fn open_run<C: Checked>(
         .out
         .clone()
         .unwrap_or_else(|| PathBuf::from(format!("runs/{}-{}", preset.name, timestamp())));
-    let run = RunDir::create(&out)?;
+    let run = RunDir::create(&out, program())?;
     Ok((config, run))
 }
 

@@ -10,10 +10,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use files::text_file;
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value as Json;
-use tasks::text_file;
 use toml::{Table, Value};
 
 /// Tables whose keys are names: a table replaces them as a whole, `--set` with a dotted key changes
@@ -127,8 +127,7 @@ pub fn resolve<C: Checked>(
         merge(&mut table, layer, &mut problems);
     }
     if let Some(path) = file {
-        let text =
-            text_file::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = text_file::read(path)?;
         let given: Table =
             text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
         merge(&mut table, given, &mut problems);

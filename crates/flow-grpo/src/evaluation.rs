@@ -8,7 +8,8 @@ use std::{
 use anyhow::{Result, bail};
 use burn::tensor::Tensor;
 use flow::{GridKind, Guidance, Sampler};
-use grpo::evaluate::{EncodedPrompt, Generator, Row};
+use grpo::evaluate::{EncodedPrompt, Generator, Row, Start};
+use run::png;
 use serde::{Deserialize, Serialize};
 use tasks::{
     image::Image,
@@ -24,7 +25,6 @@ use crate::{
     intervals::{self, Tally},
     monitors,
     network::{Network, Pipeline},
-    plot, png,
     progress::Progress,
 };
 
@@ -93,7 +93,7 @@ impl<C> Prompts<C> {
     /// plot.
     pub fn write_images(&self, images: &[Image], rows: &[Row], path: &Path) -> Result<()> {
         if images.first().is_some_and(|image| image.channels == 2) {
-            return plot::write_scatter(images, path);
+            return Ok(run::scatter::write_scatter(images, path)?);
         }
         let mut by_tag: BTreeMap<&str, Vec<png::Captioned<'_>>> = BTreeMap::new();
         for (image, row) in images.iter().zip(rows) {
@@ -107,7 +107,7 @@ impl<C> Prompts<C> {
             }
         }
         let cells: Vec<png::Captioned<'_>> = by_tag.into_values().flatten().collect();
-        png::write_grid(&cells, SHOWN, path)
+        Ok(png::write_grid(&cells, SHOWN, path)?)
     }
 
     /// Evaluates images: strict accuracy if all prompts have metadata, and the mean of every given
@@ -262,19 +262,19 @@ impl<P: Pipeline> Evaluator<'_, P> {
             batch: self.pipeline.batch(),
             workers: self.workers,
         };
-        let initial = initial.as_ref();
         let Sampling { key, guidance, .. } = self.sampling;
+        let start = Start { key, initial: initial.as_ref() };
         let progress = Progress::new("sampling", rows.len(), "images");
         let finish = |latents: Tensor<Plain, 4>| {
             progress.advance(latents.dims()[0]);
             finish(latents)
         };
         let batches = if guidance == 1.0 {
-            generator.generate(network, &prompts.0, rows, (key, initial), self.device, finish)?
+            generator.generate(network, &prompts.0, rows, start, self.device, finish)?
         } else {
             let unconditional = self.pipeline.conditions(&[""])?.remove(0);
             let field = Guidance { unconditional, scale: guidance }.around(network.clone());
-            generator.generate(&field, &prompts.0, rows, (key, initial), self.device, finish)?
+            generator.generate(&field, &prompts.0, rows, start, self.device, finish)?
         };
         progress.finish();
         Ok(batches)

@@ -8,10 +8,14 @@ use std::{ops::Range, path::PathBuf, time::Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use burn::prelude::*;
-use flow::matching::{TimeDistribution, flow_matching_loss};
+use flow::{
+    VelocityField,
+    matching::{TimeDistribution, flow_matching_loss},
+};
 use models::{Dit, MlpField, TokenIds, Vocabulary, weights::StoredAs};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
+use run::{Expected, Recorded, RunDir, SampleSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tasks::{image::Image, shapes, toy};
@@ -23,7 +27,7 @@ use training::{
     optimizer::{AdamWConfig, MuonConfig, Optimizer},
     parameters::{Parameters, Trained},
     ranges::MOST,
-    schedule,
+    schedule::{self, Setting},
     workers::Workers,
 };
 
@@ -38,7 +42,6 @@ use crate::{
     outcome::BrokeRun,
     output,
     progress::{Progress, whole_seconds},
-    run_dir::{Recorded, RunDir},
     training_state::{self, SavedState},
 };
 
@@ -131,9 +134,9 @@ impl Checked for PretrainConfig {
         if (0.0..=1.0).contains(&self.cool_down) {
             let cool_down = format!("cool_down ({}) of steps", self.cool_down);
             problems.extend(schedule::problem(
-                ("warm_up", self.warm_up),
-                (&cool_down, self.cooling()),
-                ("steps", self.steps),
+                Setting { key: "warm_up", value: self.warm_up },
+                Setting { key: &cool_down, value: self.cooling() },
+                Setting { key: "steps", value: self.steps },
             ));
         }
         problems
@@ -260,8 +263,10 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
     ) -> Result<Self> {
         let trained = Trained::all(&network);
         let weights = trained.of(&network);
-        let optimizer = Optimizer::new(config.optimizer, &weights)
-            .with_muon(config.muon.unwrap_or_default(), trained.matrices(&network, "blocks."));
+        let optimizer = Optimizer::new(config.optimizer, &weights).with_muon(
+            config.muon.unwrap_or_default(),
+            trained.matrices(&network, network.blocks()),
+        );
         let mut optimisation = Optimisation::new(weights, optimizer, config.ema);
         if backend::SCALES_LOSS {
             optimisation = optimisation.scaling_loss(LossScale::default());
@@ -323,12 +328,13 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
-        run.describe(self.config)?;
+        run.describe(self.config)?.iter().for_each(output::log);
         output::log(self.needs().line());
         let fresh = run.newest_checkpoints()?.is_empty();
         run.set_aside_after(self.step)?;
         let recorded = (!fresh).then_some(Recorded { done: self.step, evaluation_due: false });
-        run.record_after(recorded, ("step", REPORT_EVERY))?.iter().for_each(output::log);
+        let expected = Expected { event: "step", every: REPORT_EVERY };
+        run.record_after(recorded, expected)?.iter().for_each(output::log);
         // Save on resume, too: a kill may have come between a checkpoint and the files derived from
         // it.
         self.save(run)?;
@@ -427,8 +433,12 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         let network = self.averaged();
         let rows = self.held_out.rows(self.config.evaluation_samples);
         let images = evaluator.generate(&network, &self.held_out, &rows)?;
-        self.held_out.write_images(&images, &rows, &run.samples("step", self.step))?;
-        run.append_image("step", self.step)?;
+        self.held_out.write_images(
+            &images,
+            &rows,
+            &run.samples(SampleSet::Pretraining, self.step),
+        )?;
+        run.append_image(SampleSet::Pretraining, self.step)?;
         self.held_out.evaluate(&images, &rows, None)
     }
 

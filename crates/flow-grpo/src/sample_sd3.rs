@@ -9,6 +9,7 @@ use models::{
     Adapter,
     sd3::{Choices, ModelDirectory},
 };
+use run::png;
 use training::{
     noise::{Key, Purpose},
     workers::Workers,
@@ -21,7 +22,6 @@ use crate::{
     memory,
     network::Pipeline,
     output::{log, print},
-    png,
     sd3::{self, Sd3, Sd3Config},
 };
 

@@ -4,8 +4,10 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
+use files::write_atomically;
 use grpo::{EpochTimes, Policy, Task, Trainer, groups::Mix};
-use models::{Dit, weights::write_atomically};
+use models::Dit;
+use run::curves::{Curve, Panel, curves};
 use tasks::shapes::{self, Split};
 use training::workers::Workers;
 
@@ -14,7 +16,6 @@ use crate::{
     memory,
     network::{Card, Pipeline},
     output,
-    plot::{Curve, Panel, curves},
     rewards::{self, Surroundings},
     train_config::TrainConfig,
 };
@@ -83,8 +84,7 @@ pub fn scale(
         config.grpo.rollout.steps = steps;
     })?;
     panels.extend(sweep("groups", &GROUPS, &|config, groups| config.grpo.groups = groups)?);
-    write_atomically(plot, curves(&panels)?.as_bytes())
-        .with_context(|| format!("cannot write {}", plot.display()))
+    Ok(write_atomically(plot, curves(&panels)?.as_bytes())?)
 }
 
 /// Measures one epoch, after a warm-up epoch.
@@ -105,7 +105,7 @@ fn epoch(config: &TrainConfig, card: &Card, network: &Dit<Plain>, device: &Devic
     };
     let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
     let (grpo, policy) = (config.grpo.clone(), Policy::full(network.clone()));
-    let mut trainer: Trainer<Training, Dit<Training>, _> =
+    let mut trainer: Trainer<Training, Dit<Training>> =
         Trainer::new(grpo, config.epochs, config.seed, task, policy, workers);
     trainer.iterate()?;
     memory::forget_peak();

@@ -9,11 +9,12 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::{prelude::*, tensor::FloatDType, tensor::TensorData};
+use files::sha256;
 use grpo::images::{Decode, Decoder};
 use models::{
     WeightsFile,
     sd3::{Choices, Embedding, ModelDirectory, Transformer, Vae},
-    weights::{self, StoredAs, sha256},
+    weights::{self, StoredAs},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -17,7 +17,12 @@ use grpo::{
 };
 use models::{
     Dit, MlpField,
-    sd3::{Embedding, ModelDirectory, Transformer},
+    sd3::{ModelDirectory, Transformer},
+};
+use run::{
+    Expected, Recorded, RunDir, SampleSet,
+    record::{ActionLine, EpochLine, EvaluationLine, number},
+    report::{self, Facts},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -42,11 +47,9 @@ use crate::{
     outcome::BrokeRun,
     output,
     progress::whole_seconds,
-    record::{ActionLine, Best, EpochLine, EvaluationLine, Inputs, Watched, number, numbers},
-    report,
+    record::{Best, Inputs, Watched, numbers},
     rewards::{self, Surroundings},
     rules::{self, Action},
-    run_dir::{Recorded, RunDir},
     sd3::Sd3,
     train_config::{PromptsConfig, TrainConfig},
     training_state::{self, SavedState},
@@ -167,7 +170,7 @@ fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
     run.configure(config)?;
     pipeline.encode(&[vec![Prompt::plain("")], train, validation, test, unseen].concat())?;
     let transformer = pipeline.transformer()?;
-    let differentiate: Box<dyn Differentiate<Training, Transformer<Training>, Embedding>> =
+    let differentiate: Box<dyn Differentiate<Training, Transformer<Training>>> =
         if sd3.recompute { Box::new(Checkpointing) } else { Box::new(WholeGraph) };
     let session =
         Session::start(config, pipeline, transformer, digest, differentiate, run, live, device);
@@ -242,7 +245,7 @@ struct Session<'a, N: Trainable<Training, P::Condition>, P: Pipeline> {
     config: &'a TrainConfig,
     device: &'a Device,
     pipeline: P,
-    trainer: Trainer<Training, N, P::Condition>,
+    trainer: Trainer<Training, N>,
     validation: Prompts<P::Condition>,
     test: Option<Prompts<P::Condition>>,
     unseen: Option<Prompts<P::Condition>>,
@@ -267,7 +270,7 @@ where
         pipeline: P,
         base: N::InnerModule,
         base_digest: String,
-        differentiate: Box<dyn Differentiate<Training, N, P::Condition>>,
+        differentiate: Box<dyn Differentiate<Training, N>>,
         run: &RunDir,
         live: bool,
         device: &'a Device,
@@ -376,12 +379,14 @@ where
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
-        run.describe(self.config)?;
+        if let Some(note) = run.describe(self.config)? {
+            self.view.say(&note);
+        }
         let done = self.trainer.epoch();
         let fresh = run.newest_checkpoints()?.is_empty();
         run.set_aside_after(done)?;
         let recorded = (!fresh).then_some(Recorded { done, evaluation_due: self.evaluation_due });
-        let hole = run.record_after(recorded, ("epoch", 1))?;
+        let hole = run.record_after(recorded, Expected { event: "epoch", every: 1 })?;
         self.view.say(&self.plan(run));
         if !fresh {
             self.view.say(&format!("resuming after epoch {done}"));
@@ -480,10 +485,22 @@ where
     /// Writes the report. A failure is no reason to lose a run.
     fn report(&mut self, run: &RunDir) {
         let started = Instant::now();
-        if let Err(error) = report::write(run, self.config, self.pipeline.made_by()) {
+        if let Err(error) = self.write_report(run) {
             self.view.say(&format!("warning: the report cannot be written: {error:#}"));
         }
         self.reported = Some((Instant::now(), started.elapsed()));
+    }
+
+    fn write_report(&self, run: &RunDir) -> Result<()> {
+        let facts = Facts {
+            epochs: self.config.epochs,
+            prompts: self.config.grpo.groups,
+            images: self.config.grpo.group_size,
+            base: &self.config.base,
+            made_by: self.pipeline.made_by(),
+            configuration: &toml::to_string(self.config)?,
+        };
+        Ok(report::write(run, &facts)?)
     }
 
     fn remaining(&self, done: usize, started: Instant) -> Duration {
@@ -566,23 +583,28 @@ where
         let epoch = self.trainer.epoch();
         let policy = self.trainer.averaged_policy();
         let rows = self.validation.rows(self.config.evaluation_samples);
-        let (validation, images) =
-            self.evaluate_on(&policy, &self.validation, &rows, &run.samples(VALIDATION, epoch))?;
+        let (validation, images) = self.evaluate_on(
+            &policy,
+            &self.validation,
+            &rows,
+            &run.samples(SampleSet::Validation, epoch),
+        )?;
         let gold = self.validation.means(&self.gold, &images, &rows)?;
         let monitors = self.monitors(&images, &rows)?;
         let drift = monitors.relative_to(&self.watched.base_monitors);
         self.view.say(&format!("epoch {epoch:>4}  validation: {}", validation.line()));
-        run.append_image(VALIDATION, epoch)?;
-        let test = self.evaluate_at_ends(&policy, self.test.as_ref(), TEST, run)?;
-        let unseen = self.evaluate_at_ends(&policy, self.unseen.as_ref(), UNSEEN, run)?;
-        for (name, evaluation) in [(TEST, &test), (UNSEEN, &unseen)] {
+        run.append_image(SampleSet::Validation, epoch)?;
+        let test = self.evaluate_at_ends(&policy, self.test.as_ref(), SampleSet::Test, run)?;
+        let unseen =
+            self.evaluate_at_ends(&policy, self.unseen.as_ref(), SampleSet::Unseen, run)?;
+        for (set, evaluation) in [(SampleSet::Test, &test), (SampleSet::Unseen, &unseen)] {
             if let Some(evaluation) = evaluation {
                 self.view.say(&format!(
                     "epoch {epoch:>4}  {:<11} {}",
-                    format!("{name}:"),
+                    format!("{}:", set.name()),
                     evaluation.line()
                 ));
-                run.append_image(name, epoch)?;
+                run.append_image(set, epoch)?;
             }
         }
         if epoch == self.config.epochs {
@@ -622,7 +644,7 @@ where
         &self,
         policy: &N::InnerModule,
         prompts: Option<&Prompts<P::Condition>>,
-        name: &str,
+        set: SampleSet,
         run: &RunDir,
     ) -> Result<Option<Evaluation>> {
         let epoch = self.trainer.epoch();
@@ -630,11 +652,14 @@ where
             return Ok(None);
         };
         let rows = prompts.rows(self.config.evaluation_samples);
-        Ok(Some(self.evaluate_on(policy, prompts, &rows, &run.samples(name, epoch))?.0))
+        Ok(Some(self.evaluate_on(policy, prompts, &rows, &run.samples(set, epoch))?.0))
     }
 
     /// The line of an epoch, with gold rewards and monitors of its images.
-    fn epoch_metrics(&self, iteration: &Iteration) -> Result<EpochLine> {
+    fn epoch_metrics(
+        &self,
+        iteration: &Iteration,
+    ) -> Result<EpochLine<grpo::EpochMetrics, Monitors>> {
         let prompts = self.trainer.prompts();
         let prompts: Vec<&Prompt> =
             iteration.rows.iter().map(|row| &prompts[row.prompt].prompt).collect();
@@ -794,13 +819,6 @@ pub fn sampling(config: &TrainConfig) -> Sampling {
         guidance: config.evaluation_guidance,
     }
 }
-
-/// Name of the sample grids of the validation prompts.
-pub const VALIDATION: &str = "validation";
-/// Name of the sample grids of the test prompts.
-pub const TEST: &str = "test";
-/// Name of the sample grids of the unseen prompts.
-pub const UNSEEN: &str = "unseen";
 
 /// Time between two reports during a run, in units of the duration of the last one, so that reports
 /// take at most 2 % of a run.

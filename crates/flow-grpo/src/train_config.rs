@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use training::{
     ranges::{MOST, MOST_GUIDANCE},
-    schedule,
+    schedule::{self, Setting},
 };
 
 use crate::{
@@ -125,9 +125,9 @@ impl Checked for TrainConfig {
             );
         }
         problems.extend(schedule::problem(
-            ("grpo.warm_up", self.grpo.warm_up),
-            ("grpo.cool_down", self.grpo.cool_down),
-            ("epochs", self.epochs),
+            Setting { key: "grpo.warm_up", value: self.grpo.warm_up },
+            Setting { key: "grpo.cool_down", value: self.grpo.cool_down },
+            Setting { key: "epochs", value: self.epochs },
         ));
         if self.rewards.is_empty() {
             problems

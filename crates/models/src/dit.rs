@@ -376,6 +376,10 @@ impl<B: Kernels> VelocityField<B> for Dit<B> {
             }
         }
     }
+
+    fn blocks(&self) -> &'static [&'static str] {
+        &["blocks."]
+    }
 }
 
 impl<B: Backend> Adaptable<B> for Dit<B> {

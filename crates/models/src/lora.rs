@@ -14,6 +14,7 @@ use burn::{
     module::{Param, ParamId},
     prelude::*,
 };
+use files::{read_whole, write_atomically};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal, Uniform};
@@ -23,7 +24,7 @@ use thiserror::Error;
 
 use crate::{
     linear::{Linear, LowRank},
-    weights::{StoredAs, WeightsError, WeightsFile, read_whole, write_atomically, write_tensors},
+    weights::{StoredAs, WeightsError, WeightsFile, write_tensors},
 };
 
 /// A network whose linear layers can carry adapters.
@@ -287,7 +288,8 @@ impl Adapter {
         };
         let text =
             serde_json::to_string_pretty(&config).expect("a configuration is plain data") + "\n";
-        write_atomically(&directory.join(PEFT_CONFIG), text.as_bytes()).map_err(io)?;
+        write_atomically(&directory.join(PEFT_CONFIG), text.as_bytes())
+            .map_err(WeightsError::from)?;
         Ok(self.write(PEFT_PREFIX, 1.0, &directory.join(PEFT_WEIGHTS))?)
     }
 
@@ -381,8 +383,7 @@ struct PeftConfig {
 impl PeftConfig {
     fn read(directory: &Path) -> Result<Self, AdapterError> {
         let path = directory.join(PEFT_CONFIG);
-        let text = read_whole(&path, LARGEST_CONFIG)
-            .map_err(|source| WeightsError::Io { path: path.clone(), source })?;
+        let text = read_whole(&path, LARGEST_CONFIG).map_err(WeightsError::from)?;
         let bad = |reason: String| AdapterError::BadConfig { path: path.clone(), reason };
         let config: Self = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
         let unsupported = [

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Algorithm, Ask, Batch, Example, Loss, Other, Outcome, Question};
+use super::{Algorithm, Ask, Batch, Example, Loss, Numbers, Other, Outcome, Question};
 use training::noise::{self, Key};
 
 use crate::{advantage::mean, config::TrainedSteps, update::Replay};
@@ -219,16 +219,9 @@ impl<B: AutodiffBackend, C: Clone> Algorithm<B, C> for Nft {
         &self,
         replay: &Replay<'_, B::InnerBackend, C>,
         batches: &[Batch],
-        mut numbers: &[f64],
+        numbers: &[f64],
     ) -> Outcome {
-        let mut columns = vec![Vec::new(); 2];
-        for batch in batches {
-            let (own, rest) = numbers.split_at(2 * batch.trained.len());
-            numbers = rest;
-            for (column, values) in columns.iter_mut().zip(own.chunks(batch.trained.len())) {
-                column.extend(values);
-            }
-        }
+        let Numbers { columns, .. } = Numbers::sorted(batches, 0, 2, numbers);
         let total: f64 = columns[LOSS]
             .iter()
             .zip(&columns[KL])

@@ -1,13 +1,8 @@
-//! Plots: curves of a run as SVG, points of the plane as PNG.
+//! Curves of runs as SVG.
 
-use std::path::Path;
-
-use anyhow::{Result, anyhow};
-use image::{Rgb, RgbImage};
 use plotters::prelude::*;
-use tasks::{image::Image, toy};
 
-use crate::png;
+use crate::RunError;
 
 /// One curve.
 #[derive(Clone, Debug)]
@@ -38,8 +33,11 @@ const COLORS: [RGBColor; 7] = [
     RGBColor(80, 80, 80),
 ];
 
-/// Draws panels below each other and returns the SVG.
-pub fn curves(panels: &[Panel]) -> Result<String> {
+/// Draws panels below each other and returns the SVG; panels without points are left out.
+///
+/// # Errors
+/// If the range of a panel cannot be drawn.
+pub fn curves(panels: &[Panel]) -> Result<String, RunError> {
     let panels: Vec<&Panel> = panels
         .iter()
         .filter(|panel| panel.curves.iter().any(|curve| !curve.points.is_empty()))
@@ -60,7 +58,7 @@ pub fn curves(panels: &[Panel]) -> Result<String> {
 fn draw_panel(
     area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
     panel: &Panel,
-) -> Result<()> {
+) -> Result<(), RunError> {
     let points = || panel.curves.iter().flat_map(|curve| &curve.points);
     let range = |values: Vec<f64>| {
         let low = values.iter().copied().fold(f64::INFINITY, f64::min);
@@ -103,46 +101,6 @@ fn draw_panel(
     Ok(())
 }
 
-fn drawing(error: impl std::fmt::Display) -> anyhow::Error {
-    anyhow!("cannot draw the curves: {error}")
-}
-
-const SIDE: u32 = 400;
-/// Range of the scatter plot, from the origin to each side.
-const REACH: f32 = 3.2;
-
-/// Writes points of the plane as a scatter plot; circles mark the clusters of the data.
-pub fn write_scatter(points: &[Image], path: &Path) -> Result<()> {
-    let mut image = RgbImage::from_pixel(SIDE, SIDE, Rgb([255, 255, 255]));
-    for mode in 0..toy::MODES {
-        let [x, y] = toy::center(mode);
-        for step in 0..720 {
-            let angle = step as f32 / 720.0 * std::f32::consts::TAU;
-            let radius = 3.0 * toy::STD;
-            dot(
-                &mut image,
-                x + radius * angle.cos(),
-                y + radius * angle.sin(),
-                0,
-                Rgb([170, 170, 170]),
-            );
-        }
-    }
-    for point in points {
-        dot(&mut image, point.pixels[0], point.pixels[1], 1, Rgb([31, 119, 180]));
-    }
-    png::write_png(&image, path)
-}
-
-fn dot(image: &mut RgbImage, x: f32, y: f32, radius: i32, color: Rgb<u8>) {
-    let at = |value: f32| (f32::midpoint(value / REACH, 1.0) * SIDE as f32) as i32;
-    let (column, row) = (at(x), at(-y));
-    for (dx, dy) in (-radius..=radius).flat_map(|dx| (-radius..=radius).map(move |dy| (dx, dy))) {
-        if let (Ok(column), Ok(row)) =
-            (u32::try_from(column.saturating_add(dx)), u32::try_from(row.saturating_add(dy)))
-            && let Some(pixel) = image.get_pixel_mut_checked(column, row)
-        {
-            *pixel = color;
-        }
-    }
+fn drawing(error: impl std::fmt::Display) -> RunError {
+    RunError::Drawing { what: "curves", problem: error.to_string() }
 }

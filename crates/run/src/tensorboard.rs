@@ -13,9 +13,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result};
+use files::Action;
 use prost::Message;
 use serde_json::Value;
+
+use crate::RunError;
 
 #[derive(Clone, PartialEq, Message)]
 struct Event {
@@ -77,36 +79,43 @@ pub struct EventFile(File);
 impl EventFile {
     /// Creates the file after those of earlier sessions in a directory, whose steps after `done`
     /// are invalidated.
-    pub fn create(directory: &Path, done: usize) -> Result<Self> {
-        let unwritable = || format!("cannot write event files to {}", directory.display());
-        fs::create_dir_all(directory).with_context(unwritable)?;
+    ///
+    /// # Errors
+    /// If the directory or the file cannot be written.
+    pub fn create(directory: &Path, done: usize) -> Result<Self, RunError> {
+        let unwritable = |source| RunError::EventDirectory { path: directory.to_owned(), source };
+        fs::create_dir_all(directory).map_err(unwritable)?;
         let number = |name: &str| name.strip_prefix(PREFIX)?.split('.').next()?.parse::<u64>().ok();
-        let entries = fs::read_dir(directory).with_context(unwritable)?;
+        let entries = fs::read_dir(directory).map_err(unwritable)?;
         let newest = entries.filter_map(|entry| number(entry.ok()?.file_name().to_str()?)).max();
         // TensorBoard reads files in the order of their names, which must not depend on a clock
         // that goes backwards.
         let number = newest.map_or(0, |newest| newest + 1).max(now() as u64);
         let path = directory.join(format!("{PREFIX}{number:012}.flow-grpo"));
-        let mut file = Self(
-            File::create_new(&path).with_context(|| format!("cannot write {}", path.display()))?,
-        );
+        let mut file = Self(File::create_new(&path).map_err(Action::Write.failed_on(&path))?);
         file.write(0, |event| event.file_version = Some("brain.Event:2".to_owned()))?;
         file.write(done + 1, |event| event.session_log = Some(SessionLog { status: START }))?;
         Ok(file)
     }
 
     /// Writes every number of a line of `metrics.jsonl`, under its path behind `prefix`.
-    pub fn scalars(&mut self, prefix: &str, step: usize, line: &Value) -> Result<()> {
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn scalars(&mut self, prefix: &str, step: usize, line: &Value) -> Result<(), RunError> {
         let mut value = Vec::new();
         collect(prefix, line, &mut value);
         self.write(step, |event| event.summary = Some(Summary { value }))
     }
 
     /// Writes the image of a PNG file.
-    pub fn image(&mut self, tag: &str, step: usize, png: &Path) -> Result<()> {
-        let unreadable = || format!("cannot read {}", png.display());
-        let (width, height) = image::image_dimensions(png).with_context(unreadable)?;
-        let png = fs::read(png).with_context(unreadable)?;
+    ///
+    /// # Errors
+    /// If the image cannot be read, or the event file cannot be written.
+    pub fn image(&mut self, tag: &str, step: usize, png: &Path) -> Result<(), RunError> {
+        let unreadable = |source| RunError::BadImage { path: png.to_owned(), source };
+        let (width, height) = image::image_dimensions(png).map_err(unreadable)?;
+        let png = fs::read(png).map_err(Action::Read.failed_on(png))?;
         let image =
             EncodedImage { height: height as i32, width: width as i32, colorspace: RGB, png };
         let value =
@@ -115,21 +124,23 @@ impl EventFile {
     }
 
     /// Syncs the file to the disk.
-    pub fn sync(&self) -> Result<()> {
-        self.0.sync_data().context(UNWRITABLE)
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn sync(&self) -> Result<(), RunError> {
+        self.0.sync_data().map_err(RunError::EventFile)
     }
 
-    fn write(&mut self, step: usize, what: impl FnOnce(&mut Event)) -> Result<()> {
+    fn write(&mut self, step: usize, what: impl FnOnce(&mut Event)) -> Result<(), RunError> {
         let mut event = Event { wall_time: now(), step: step as i64, ..Event::default() };
         what(&mut event);
         let data = event.encode_to_vec();
         let length = (data.len() as u64).to_le_bytes();
         let parts = [&length[..], &masked_checksum(&length), &data, &masked_checksum(&data)];
-        self.0.write_all(&parts.concat()).context(UNWRITABLE)
+        self.0.write_all(&parts.concat()).map_err(RunError::EventFile)
     }
 }
 
-const UNWRITABLE: &str = "cannot write to the TensorBoard event file";
 const PREFIX: &str = "events.out.tfevents.";
 
 /// Collects every number in a value, under its path; entries of a list that have a step are named

@@ -3,10 +3,11 @@
 use std::{io::Cursor, path::Path};
 
 use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
-use anyhow::{Context, Result, ensure};
+use files::{Action, write_atomically};
 use image::{ImageFormat, Rgb, RgbImage};
-use models::weights::write_atomically;
 use tasks::image::Image;
+
+use crate::RunError;
 
 /// An image with its caption.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +27,10 @@ const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
 const INK: Rgb<u8> = Rgb([30, 30, 30]);
 
 /// Writes captioned images in rows of `columns`.
-pub fn write_grid(cells: &[Captioned<'_>], columns: usize, path: &Path) -> Result<()> {
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_grid(cells: &[Captioned<'_>], columns: usize, path: &Path) -> Result<(), RunError> {
     let columns = columns.clamp(1, cells.len().max(1)) as u32;
     let rows = (cells.len() as u32).div_ceil(columns);
     let scale = cells.first().map_or(1, |cell| CELL.div_ceil(cell.image.width as u32).max(1));
@@ -36,7 +40,7 @@ pub fn write_grid(cells: &[Captioned<'_>], columns: usize, path: &Path) -> Resul
     let (width, height) = (shown_width + GAP, shown_height + GAP + CAPTION_LINES * LINE);
     let mut grid = RgbImage::from_pixel(columns * width + GAP, rows * height + GAP, PAPER);
     let font = FontRef::try_from_slice(include_bytes!("../../../assets/fonts/DejaVuSans.ttf"))
-        .context("the built-in font")?;
+        .map_err(|error| RunError::Drawing { what: "captions", problem: error.to_string() })?;
     for (index, cell) in cells.iter().enumerate() {
         let (x, y) = (GAP + index as u32 % columns * width, GAP + index as u32 / columns * height);
         let image = image::imageops::resize(
@@ -51,21 +55,20 @@ pub fn write_grid(cells: &[Captioned<'_>], columns: usize, path: &Path) -> Resul
     write_png(&grid, path)
 }
 
+/// Checks that the directory of an output file exists.
+///
 /// # Errors
 /// If the directory of `path` does not exist; called before the work whose result is written there.
-pub fn check_directory_of(path: &Path) -> Result<()> {
+pub fn check_directory_of(path: &Path) -> Result<(), RunError> {
     if path.extension().is_none() {
         return Ok(()); // A directory, which is made with all above it.
     }
     let directory =
         path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    ensure!(
-        directory.is_dir(),
-        "cannot write {}: there is no directory {}",
-        path.display(),
-        directory.display()
-    );
-    Ok(())
+    if directory.is_dir() {
+        return Ok(());
+    }
+    Err(RunError::NoDirectory { path: path.to_owned(), directory: directory.to_owned() })
 }
 
 /// Whether a path names an image file and not a directory.
@@ -75,7 +78,15 @@ pub fn is_grid(path: &Path) -> bool {
 
 /// Writes images with their captions: a grid with rows of `columns` if the path is a PNG file, or
 /// one PNG file per image, `000.png`, …, in a directory.
-pub fn write_all(images: &[Image], captions: &[&str], columns: usize, path: &Path) -> Result<()> {
+///
+/// # Errors
+/// If a file or the directory cannot be written.
+pub fn write_all(
+    images: &[Image],
+    captions: &[&str],
+    columns: usize,
+    path: &Path,
+) -> Result<(), RunError> {
     if is_grid(path) {
         let cells: Vec<Captioned<'_>> = images
             .iter()
@@ -84,8 +95,7 @@ pub fn write_all(images: &[Image], captions: &[&str], columns: usize, path: &Pat
             .collect();
         return write_grid(&cells, columns, path);
     }
-    std::fs::create_dir_all(path)
-        .with_context(|| format!("cannot make the directory {}", path.display()))?;
+    std::fs::create_dir_all(path).map_err(Action::MakeDirectory.failed_on(path))?;
     for (index, image) in images.iter().enumerate() {
         write_png(&to_rgb(image), &path.join(format!("{index:03}.png")))?;
     }
@@ -93,15 +103,20 @@ pub fn write_all(images: &[Image], captions: &[&str], columns: usize, path: &Pat
 }
 
 /// Writes an RGB image, atomically.
-pub fn write_png(image: &RgbImage, path: &Path) -> Result<()> {
-    let bytes = png_bytes(image)?;
-    write_atomically(path, &bytes).with_context(|| format!("cannot write {}", path.display()))
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_png(image: &RgbImage, path: &Path) -> Result<(), RunError> {
+    Ok(write_atomically(path, &png_bytes(image)?)?)
 }
 
 /// Encodes an image as a PNG file.
-pub fn png_bytes(image: &RgbImage) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// If the image cannot be encoded.
+pub fn png_bytes(image: &RgbImage) -> Result<Vec<u8>, RunError> {
     let mut bytes = Cursor::new(Vec::new());
-    image.write_to(&mut bytes, ImageFormat::Png)?;
+    image.write_to(&mut bytes, ImageFormat::Png).map_err(RunError::Encode)?;
     Ok(bytes.into_inner())
 }
 

@@ -2,9 +2,11 @@
 
 use std::{
     fs::File,
-    io::{Error, ErrorKind, Read, Result},
+    io::{Error, ErrorKind, Read},
     path::Path,
 };
+
+use crate::{Action, FileError};
 
 /// Largest accepted file, in bytes.
 const MOST: u64 = 256 << 20;
@@ -13,7 +15,11 @@ const MOST: u64 = 256 << 20;
 ///
 /// # Errors
 /// If the file cannot be read, is not UTF-8, or is too large; `/dev/zero` never ends.
-pub fn read(path: &Path) -> Result<String> {
+pub fn read(path: &Path) -> Result<String, FileError> {
+    text(path).map_err(Action::Read.failed_on(path))
+}
+
+fn text(path: &Path) -> std::io::Result<String> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MOST + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MOST {
@@ -33,7 +39,7 @@ pub fn read(path: &Path) -> Result<String> {
 mod tests {
     use super::*;
 
-    fn read_of(bytes: &[u8]) -> Result<String> {
+    fn read_of(bytes: &[u8]) -> Result<String, FileError> {
         let path = std::env::temp_dir().join(format!(
             "flow-grpo-text-{}-{}",
             std::process::id(),
@@ -62,6 +68,7 @@ mod tests {
         assert!(
             read_of(b"one\ntwo\n\xff\n")
                 .expect_err("not UTF-8")
+                .source
                 .to_string()
                 .contains("line 3 is not UTF-8")
         );
@@ -73,6 +80,7 @@ mod tests {
         assert!(
             read(Path::new("/dev/zero"))
                 .expect_err("endless")
+                .source
                 .to_string()
                 .contains("larger than 256 MiB")
         );
