@@ -31,6 +31,7 @@ mod replay;
 mod rules;
 mod run_directory;
 mod schedule;
+mod score;
 mod sd3;
 mod sd3_program;
 mod shipped;
