@@ -25,6 +25,7 @@ mod marginals;
 mod muon;
 mod networks;
 mod nft;
+mod nft_question;
 mod ode_steps;
 mod replay;
 mod rules;

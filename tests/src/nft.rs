@@ -9,10 +9,9 @@ use grpo::{
     EncodedPrompt, GrpoConfig, Objective, Policy, RolloutConfig, Task, Trainer,
     algorithm::nft::{Fixed, Nft, NftConfig, OldPolicy, nft_loss},
     images::Decoder,
-    optimizer::AdamWConfig,
-    workers::Workers,
 };
 use tasks::{prompts::Prompt, toy::FirstMode};
+use training::{optimizer::AdamWConfig, workers::Workers};
 
 use crate::{
     backend::{Device, Plain, Training, distance, numbers},
@@ -138,7 +137,7 @@ fn toy(nft: NftConfig, epochs: usize) -> (Vec<f64>, Vec<f64>) {
         ..batches
     };
     let workers = Workers::new(1).expect("a thread");
-    let mut trainer = Trainer::<Training, Moved<Training>, ()>::new(
+    let mut trainer = Trainer::<Training, Moved<Training>>::new(
         with_nft(config, nft),
         epochs,
         1,

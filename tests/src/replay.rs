@@ -9,19 +9,22 @@ use grpo::{
     algorithm::{Clipped, Example},
     evaluate::{EncodedPrompt, Row},
     images::{Decode, Decoder},
-    loss_scale::LossScale,
-    noise::{Key, Purpose},
-    parameters::{Parameters, Trained},
-    rollout::Rollout,
+    rollout::{Rollout, RolloutKeys},
     trajectories::{KeptOn, Trajectories},
     update::{Batches, Differentiate, Others, Replay, ReplayOutcome, WholeGraph},
-    workers::Workers,
 };
 use models::{Dit, TokenIds};
 use tasks::{
     image::Image,
     prompts::Prompt,
-    reward::{Darkness, Reward, RewardError},
+    reward::{Darkness, Reward, Unjudged},
+};
+use training::{
+    loss_scale::LossScale,
+    noise::{Key, Purpose},
+    optimisation::NotFinite,
+    parameters::{Parameters, Trained},
+    workers::Workers,
 };
 
 use crate::{
@@ -65,7 +68,7 @@ impl Sampled {
             kept_on: KeptOn::Device,
             workers: &workers,
         };
-        let keys = [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(5, purpose));
+        let keys = RolloutKeys::new(5, 0);
         let trajectories = rollout
             .sample(&network, &prompts, &rows, keys, &Device::default())
             .expect("not stopped");
@@ -243,19 +246,13 @@ fn in_one_piece(
     query: Query<Plain, TokenIds>,
     loss: &mut dyn FnMut(Tensor<Training, 4>) -> Tensor<Training, 1>,
 ) -> Parameters<Plain> {
-    Differentiate::<Training, Dit<Training>, TokenIds>::gradient(
-        &WholeGraph,
-        network,
-        trained,
-        query,
-        loss,
-    )
+    Differentiate::<Training, Dit<Training>>::gradient(&WholeGraph, network, trained, query, loss)
 }
 
 /// A replay that goes through another network than the rollout.
 struct Drifting(f64);
 
-impl Differentiate<Training, Dit<Training>, TokenIds> for Drifting {
+impl Differentiate<Training, Dit<Training>> for Drifting {
     fn gradient(
         &self,
         network: Dit<Plain>,
@@ -288,13 +285,13 @@ fn a_replay_that_is_not_the_rollout_stops_the_run_beyond_a_limit_in_clip_ranges(
     assert!((ranges * objective(&config()).clip_range_low / max - 1.0).abs() < 1e-9, "{ranges}");
     assert!(with_limit(1.01 * ranges).iterate().is_ok());
     let mut stopped = with_limit(0.99 * ranges);
-    let before = stopped.state().weights.to_data();
+    let before = stopped.weights().to_data();
     let error = stopped.iterate().expect_err("another policy");
     let TrainError::OffPolicy { epoch, deviation, clip_ranges, .. } = error else {
         panic!("{error}")
     };
     assert_eq!((epoch, deviation, clip_ranges), (1, max, ranges));
-    assert_eq!(stopped.state().weights.to_data(), before);
+    assert_eq!(stopped.weights().to_data(), before);
 }
 
 #[test]
@@ -341,10 +338,7 @@ fn batches_of_the_rollout_train_every_row_that_has_something_to_learn_once() {
     /// Darkness, but a constant for the first prompt, which therefore has nothing to learn.
     struct Mostly;
     impl Reward for Mostly {
-        fn name(&self) -> &'static str {
-            "mostly"
-        }
-        fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+        fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
             let scores = Darkness.score(images, prompts)?;
             Ok(scores
                 .into_iter()
@@ -379,7 +373,7 @@ struct Broken {
     gradient: f64,
 }
 
-impl Differentiate<Training, Dit<Training>, TokenIds> for Broken {
+impl Differentiate<Training, Dit<Training>> for Broken {
     fn gradient(
         &self,
         network: Dit<Plain>,
@@ -410,15 +404,16 @@ fn broken(config: GrpoConfig, bad: usize, gradient: f64) -> TestTrainer {
 #[test]
 fn a_gradient_or_a_loss_that_is_not_a_number_stops_the_run_and_changes_nothing() {
     let refused = |mut trainer: TestTrainer| {
-        let before = trainer.state();
+        let before = trainer.state().optimisation;
         let error = trainer.iterate().expect_err("not a number");
-        let after = trainer.state();
+        let after = trainer.state().optimisation;
         assert_eq!(after.weights.to_data(), before.weights.to_data());
         assert_eq!(
             (after.average.to_data(), after.optimizer.updates),
             (before.average.to_data(), 0)
         );
-        let TrainError::NotFinite { epoch: 1, loss, gradient_norm } = error else {
+        let TrainError::NotFinite { epoch: 1, numbers: NotFinite { loss, gradient_norm } } = error
+        else {
             panic!("{error}")
         };
         (loss.is_finite(), gradient_norm.is_finite())
@@ -458,17 +453,21 @@ fn an_update_whose_scaled_gradient_overflows_is_skipped_counted_and_remembered()
             && metrics.transitions == 24
     );
     let state = trainer.state();
-    assert_eq!(state.loss_scale, Some(LossScale { factor: start.factor / 2.0, good: 1 }));
-    assert_eq!(state.optimizer.updates, 1, "the skipped one does not count");
+    assert_eq!(
+        state.optimisation.loss_scale,
+        Some(LossScale { factor: start.factor / 2.0, good: 1 })
+    );
+    assert_eq!(state.optimisation.optimizer.updates, 1, "the skipped one does not count");
     // A resumed trainer continues with the scale and its count.
     let mut resumed = broken(small(), 0, 0.0).scaling_loss(start);
     resumed.restore(state);
     for trainer in [&mut trainer, &mut resumed] {
         assert_eq!(trainer.iterate().expect("an epoch").metrics.skipped_updates, Some(0));
     }
-    assert_eq!(trainer.state().loss_scale, Some(LossScale { factor: start.factor / 2.0, good: 3 }));
-    assert_eq!(resumed.state().loss_scale, trainer.state().loss_scale);
-    assert_eq!(resumed.state().weights.to_data(), trainer.state().weights.to_data());
+    let scale = |trainer: &TestTrainer| trainer.state().optimisation.loss_scale;
+    assert_eq!(scale(&trainer), Some(LossScale { factor: start.factor / 2.0, good: 3 }));
+    assert_eq!(scale(&resumed), scale(&trainer));
+    assert_eq!(resumed.weights().to_data(), trainer.weights().to_data());
     // The scale cannot be halved any further.
     let mut hopeless =
         broken(small(), usize::MAX, f64::INFINITY).scaling_loss(LossScale { factor: 2.0, good: 0 });
@@ -481,10 +480,7 @@ fn a_group_is_one_prompt() {
     /// Scores every image with the number of its prompt.
     struct OfPrompt;
     impl Reward for OfPrompt {
-        fn name(&self) -> &'static str {
-            "of_prompt"
-        }
-        fn score(&self, _images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+        fn score(&self, _images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
             Ok(prompts
                 .iter()
                 .map(|prompt| prompt.text.trim_start_matches("prompt ").parse().expect("a number"))
@@ -534,11 +530,10 @@ fn an_epoch_is_sampled_from_its_own_prompts_and_noise() {
     };
     let mut drawn = Vec::new();
     for epoch in 0..6 {
-        let policy = trainer.state().weights.put_into(network(1));
+        let policy = trainer.weights().put_into(network(1));
         let prompts = trainer.prompts().to_vec();
         let iteration = trainer.iterate().expect("an epoch");
-        let keys =
-            [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(seed, purpose).epoch(epoch));
+        let keys = RolloutKeys::new(seed, epoch);
         let again = rollout
             .sample(&policy, &prompts, &iteration.rows, keys, &Device::default())
             .expect("not stopped");
@@ -570,7 +565,7 @@ fn x_1_and_the_noise_of_every_step_differ() {
         workers: &workers,
     };
     let prompts = [EncodedPrompt { prompt: Prompt::plain("a"), condition: () }];
-    let keys = [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(1, purpose));
+    let keys = RolloutKeys::new(1, 0);
     let field = Still::<Plain> {
         nothing: burn::module::Param::from_tensor(Tensor::zeros([1], &Device::default())),
     };
@@ -621,10 +616,7 @@ impl<B: burn::tensor::backend::Backend> VelocityField<B> for Still<B> {
 /// The same reward for everything.
 struct Indifferent;
 impl Reward for Indifferent {
-    fn name(&self) -> &'static str {
-        "indifferent"
-    }
-    fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+    fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
         Ok(vec![0.5; images.len()])
     }
 }
@@ -647,7 +639,7 @@ fn a_trainers_x_1_is_not_drawn_again_at_a_step() {
         nothing: burn::module::Param::from_tensor(Tensor::zeros([1], &Device::default())),
     };
     let workers = Workers::new(2).expect("threads");
-    let mut trainer = grpo::Trainer::<Training, Still<Training>, ()>::new(
+    let mut trainer = grpo::Trainer::<Training, Still<Training>>::new(
         config,
         1,
         1,
@@ -666,15 +658,15 @@ fn a_trainers_x_1_is_not_drawn_again_at_a_step() {
 #[test]
 fn a_trainer_taken_back_keeps_its_epoch_and_its_kl_weight() {
     let mut trainer = trainer(with_objective(config(), |objective| objective.kl_weight = 0.1), 1);
-    let start = trainer.state();
+    let start = trainer.state().optimisation;
     (0..2).for_each(|_| drop(trainer.iterate().expect("an epoch")));
     assert_eq!(trainer.epoch(), 2);
-    assert_ne!(trainer.state().weights.to_data(), start.weights.to_data());
+    assert_ne!(trainer.weights().to_data(), start.weights.to_data());
     trainer.set_kl_weight(0.7);
     trainer.roll_back(start.clone());
-    let back = trainer.state();
+    let back = trainer.state().optimisation;
     assert_eq!(
-        (trainer.epoch(), back.kl_weight, back.optimizer.updates),
+        (trainer.epoch(), trainer.kl_weight(), back.optimizer.updates),
         (2, 0.7, start.optimizer.updates)
     );
     assert_eq!(back.weights.to_data(), start.weights.to_data());
@@ -717,6 +709,7 @@ fn the_learning_rate_of_an_epoch_is_the_peak_times_the_schedule() {
     let rates: Vec<f64> = (0..10)
         .map(|_| trainer.iterate().expect("an epoch").metrics.learning_rate / 3e-3)
         .collect();
-    let expected: Vec<f64> = (0..10).map(|epoch| grpo::schedule::rate(epoch, 10, 2, 4)).collect();
+    let expected: Vec<f64> =
+        (0..10).map(|epoch| training::schedule::rate(epoch, 10, 2, 4)).collect();
     assert!(distance(&rates, &expected) < 1e-12 && rates[0] < 1.0 && rates[9] < 1.0, "{rates:?}");
 }

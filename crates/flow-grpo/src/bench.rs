@@ -12,26 +12,31 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use burn::prelude::*;
 use clap::Args;
+use files::write_atomically;
 use flow::{Reduction, Sampler, VelocityField, matching::flow_matching_loss};
 use grpo::{
     Objective,
     algorithm::{Clipped, Example},
     evaluate::{EncodedPrompt, Row},
     images::Decode,
-    noise::{Key, Purpose, normal},
-    optimizer::{AdamW, AdamWConfig, MuonConfig},
-    parameters::{self, Parameters, Trained},
-    rollout::Rollout,
+    rollout::{Rollout, RolloutKeys},
     trajectories::{KeptOn, Trajectories},
     update::{Batches, Others, Replay, WholeGraph},
-    workers::Workers,
 };
 use models::{
     Dit, TokenIds, Vocabulary,
-    weights::{StoredAs, write_atomically, write_tensors},
+    weights::{StoredAs, write_tensors},
 };
 use serde::{Deserialize, Serialize};
 use tasks::shapes::{self, Split};
+use training::{
+    ema::EmaConfig,
+    noise::{Key, Purpose, normal},
+    optimisation::Optimisation,
+    optimizer::{AdamWConfig, MuonConfig, Optimizer},
+    parameters::{self, Parameters, Trained},
+    workers::Workers,
+};
 
 use crate::{
     backend::{self, Device, Plain, Training},
@@ -171,8 +176,7 @@ pub fn bench(
     output::print(report.table())?;
     if let Some(path) = &args.output {
         let json = serde_json::to_string_pretty(&report)? + "\n";
-        write_atomically(path, json.as_bytes())
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        write_atomically(path, json.as_bytes())?;
     }
     Ok(())
 }
@@ -245,10 +249,11 @@ impl Bench {
     fn round(&self, repetitions: u32, times: &mut Times) {
         let gradient = self.loss_and_gradient().1;
         let weights = Parameters::of(&self.network);
-        let optimizer = AdamW::<Plain>::new(OPTIMIZER, &weights).with_muon(
+        let optimizer = Optimizer::new(OPTIMIZER, &weights).with_muon(
             MuonConfig { learning_rate: 1e-3, momentum: 0.9 },
-            self.trained.matrices(&self.network, "blocks."),
+            self.trained.matrices(&self.network, self.network.blocks()),
         );
+        let optimisation = Optimisation::new(weights, optimizer, EmaConfig::default());
         let images = self.card.pixels().decode(self.data.clone());
         let trajectories = self.rollout();
         let cases: [(&str, &dyn Fn()); 7] = [
@@ -258,18 +263,15 @@ impl Bench {
             ("sampler alone", &|| drop(read(self.sampler_alone()))),
             ("replay of a step", &|| drop(self.replay(&trajectories))),
             ("update", &|| {
-                std::hint::black_box(
-                    optimizer.clone().update(&weights, &gradient, 1.0).parameters.norm(),
-                );
+                let mut optimisation = optimisation.clone();
+                optimisation.take(0.0, &gradient, 1.0).expect("the gradient is finite");
+                std::hint::black_box(optimisation.weights().norm());
             }),
             ("verifier", &|| {
                 for (image, row) in images.iter().zip(&self.rows) {
-                    let metadata = self.prompts[row.prompt]
-                        .prompt
-                        .metadata
-                        .as_ref()
+                    let metadata = shapes::Metadata::of(&self.prompts[row.prompt].prompt)
                         .expect("training prompts have metadata");
-                    std::hint::black_box(shapes::verify(image, metadata));
+                    std::hint::black_box(shapes::verify(image, &metadata));
                 }
             }),
         ];
@@ -360,7 +362,7 @@ impl Bench {
             kept_on: KeptOn::Device,
             workers: &self.workers,
         };
-        let keys = [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(1, purpose));
+        let keys = RolloutKeys::new(1, 0);
         rollout
             .sample(&self.network, &self.prompts, &self.rows, keys, &self.device)
             .expect("nobody stops a measurement")

@@ -12,24 +12,27 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
+use files::write_atomically;
 use flow::{FlowSde, GridKind, Guidance, Reduction, Sampler, Trajectory, sampler::velocity_at};
 use grpo::{
     TrainedSteps,
     algorithm::{Clipped, Example},
-    noise::{Key, Purpose, normal},
     objective::ObjectiveConfig,
-    optimizer::AdamW,
-    parameters::Trained,
     trajectories::{KeptOn, Trajectories},
     update::{Batches, Checkpointing, Differentiate, Others, Replay, WholeGraph},
-    workers::Workers,
 };
 use models::{
     Adapter, lora,
     sd3::{Choices, Embedding, Features, ModelDirectory, PromptEmbedding, Transformer},
-    weights::write_atomically,
 };
 use serde::{Deserialize, Serialize};
+use training::{
+    noise::{Key, Purpose, normal},
+    optimisation::Optimisation,
+    optimizer::Optimizer,
+    parameters::Trained,
+    workers::Workers,
+};
 
 use crate::{
     backend::{self, Device, Plain, Training},
@@ -324,7 +327,7 @@ impl<'a> Bench<'a> {
         };
         let examples: Vec<Example> = (0..batch).map(|row| Example { step: STEP, row }).collect();
         let others = Others { reference: Some(self.base.clone()), old: None };
-        let differentiate: &dyn Differentiate<Training, Transformer<Training>, Embedding> =
+        let differentiate: &dyn Differentiate<Training, Transformer<Training>> =
             if self.args.recompute { &Checkpointing } else { &WholeGraph };
         let outcome = || {
             let outcome = replay.gradient(
@@ -338,15 +341,16 @@ impl<'a> Bench<'a> {
         };
         let gradient = outcome().gradient;
         let weights = trained.of(&self.policy);
-        let optimizer = AdamW::<Plain>::new(self.preset.grpo.optimizer, &weights);
+        let optimizer = Optimizer::new(self.preset.grpo.optimizer, &weights);
+        let optimisation = Optimisation::new(weights, optimizer, self.preset.grpo.ema);
         let decoder = self.pipeline.decoder()?;
         let run: [(&str, &dyn Fn()); CASES.len()] = [
             (CASES[0], &|| drop(self.denoise().1.into_data())),
             (CASES[1], &|| drop(outcome())),
             (CASES[2], &|| {
-                std::hint::black_box(
-                    optimizer.clone().update(&weights, &gradient, 1.0).parameters.norm(),
-                );
+                let mut optimisation = optimisation.clone();
+                optimisation.take(0.0, &gradient, 1.0).expect("the gradient is finite");
+                std::hint::black_box(optimisation.weights().norm());
             }),
             (CASES[3], &|| drop(decoder.decode(self.latents.clone()))),
         ];
@@ -375,8 +379,7 @@ impl Report {
     fn write(&self, output: Option<&Path>) -> Result<()> {
         let Some(path) = output else { return Ok(()) };
         let json = serde_json::to_string_pretty(self)? + "\n";
-        write_atomically(path, json.as_bytes())
-            .with_context(|| format!("cannot write {}", path.display()))
+        Ok(write_atomically(path, json.as_bytes())?)
     }
 
     fn table(&self, peak: Option<f64>) -> String {
@@ -446,5 +449,10 @@ impl Report {
 /// The preset whose adapter and optimiser are timed; its reward is not used.
 fn preset() -> Result<TrainConfig> {
     let text = include_str!("../../../assets/presets/sd35m-ocr.toml");
-    config::resolve(text, None, None, &["rewards={ jpeg_compressibility = 1 }".to_owned()])
+    config::resolve(
+        config::parse(text)?,
+        None,
+        None,
+        &["rewards={ jpeg_compressibility = 1 }".to_owned()],
+    )
 }

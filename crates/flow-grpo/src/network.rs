@@ -18,8 +18,12 @@ use models::{
     lora,
     weights::{self, StoredAs},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tasks::prompts::{Prompt, PromptSet};
+use tasks::{
+    prompts::{Prompt, PromptSet},
+    shapes::Metadata,
+};
 
 use crate::{
     backend::{self, Device, Plain},
@@ -27,7 +31,7 @@ use crate::{
 };
 
 /// The kind and sizes of a network.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Architecture {
     /// A diffusion transformer over pixels.
@@ -41,7 +45,7 @@ impl Architecture {
     pub fn problems(&self) -> Vec<String> {
         match self {
             Self::Dit(sizes) => sizes.problems(),
-            Self::Mlp(sizes) => sizes.problems(),
+            Self::Mlp(sizes) => settings::problems(sizes),
         }
     }
 
@@ -243,7 +247,7 @@ impl Pipeline for Card {
     }
 
     fn read_prompts(&self, path: &Path) -> Result<PromptSet> {
-        Ok(PromptSet::read(path)?)
+        Ok(PromptSet::read_checked(path, |prompt| Metadata::required(prompt).map(drop))?)
     }
 
     fn made_by(&self) -> &str {

@@ -6,24 +6,30 @@
 
 use std::{ops::Range, path::PathBuf, time::Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use burn::prelude::*;
-use flow::matching::{TimeDistribution, flow_matching_loss};
-use grpo::{
-    ema::EmaConfig,
-    loss_scale::LossScale,
-    noise::{Key, Purpose, normal},
-    optimizer::{AdamW, AdamWConfig, MuonConfig, Updated},
-    parameters::{Parameters, Trained},
-    ranges::{self, MOST},
-    schedule,
-    workers::Workers,
+use flow::{
+    VelocityField,
+    matching::{TimeDistribution, flow_matching_loss},
 };
 use models::{Dit, MlpField, TokenIds, Vocabulary, weights::StoredAs};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
+use run::{Expected, Recorded, RunDir, SampleSet};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tasks::{image::Image, shapes, toy};
+use training::{
+    ema::EmaConfig,
+    loss_scale::LossScale,
+    noise::{Key, Purpose, normal},
+    optimisation::{Optimisation, Update},
+    optimizer::{AdamWConfig, MuonConfig, Optimizer},
+    parameters::{Parameters, Trained},
+    ranges::MOST,
+    schedule::{self, Setting},
+    workers::Workers,
+};
 
 use crate::{
     backend::{self, Device, Plain, Training},
@@ -36,42 +42,50 @@ use crate::{
     outcome::BrokeRun,
     output,
     progress::{Progress, whole_seconds},
-    run_dir::{Recorded, RunDir},
-    training_state::{SavedState, TrainingState},
+    training_state::{self, SavedState},
 };
 
 /// Configuration of pre-training.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainConfig {
     /// Seed of the weights and of all random numbers.
     pub seed: u64,
     /// Number of optimiser updates.
+    #[schemars(range(min = 1, max = MOST))]
     pub steps: usize,
     /// Images per update.
+    #[schemars(range(min = 1, max = MOST))]
     pub batch_size: usize,
     /// Images per forward and backward pass.
+    #[schemars(range(min = 1, max = MOST))]
     pub micro_batch: usize,
     /// Updates over which the learning rate rises from 0.
     pub warm_up: usize,
     /// Updates at the end over which the learning rate falls to 0, as a share of `steps`.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub cool_down: f64,
     /// Updates between two checkpoints.
+    #[schemars(range(min = 1, max = MOST))]
     pub checkpoint_every: usize,
     /// Updates between two evaluations.
+    #[schemars(range(min = 1, max = MOST))]
     pub evaluate_every: usize,
     /// Images per kind of prompt in an evaluation.
+    #[schemars(range(min = 1, max = MOST))]
     pub evaluation_samples: usize,
-    /// The initial weights: the name of a built-in checkpoint or the path of one; empty for random
-    /// weights.
-    pub base: String,
+    /// The initial weights: the name of a built-in checkpoint or the path of one; random weights if
+    /// there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
     /// Kind and sizes of the network: a `dit` learns scenes of shapes, an `mlp` the points of the
     /// toy task.
     pub model: Architecture,
     /// The optimiser.
     pub optimizer: AdamWConfig,
-    /// The optimiser of the matrices of transformer blocks.
-    pub muon: MuonConfig,
+    /// The optimiser of the matrices of transformer blocks; AdamW takes them too if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub muon: Option<MuonConfig>,
     /// The distribution of times in the loss.
     pub times: TimeDistribution,
     /// The composition of the captions.
@@ -97,28 +111,12 @@ impl Checked for PretrainConfig {
         &["steps", "checkpoint_every", "evaluate_every", "evaluation_samples"];
 
     fn problems(&self) -> Vec<String> {
-        let mut problems: Vec<String> =
+        let mut problems = settings::problems(self);
+        // Relations between the sizes; their ranges are checked above.
+        let mut of_model: Vec<String> =
             self.model.problems().into_iter().map(|problem| format!("model.{problem}")).collect();
-        let counts = [
-            ("steps", self.steps),
-            ("batch_size", self.batch_size),
-            ("micro_batch", self.micro_batch),
-            ("checkpoint_every", self.checkpoint_every),
-            ("evaluate_every", self.evaluate_every),
-            ("evaluation_samples", self.evaluation_samples),
-        ];
-        problems
-            .extend(counts.into_iter().filter_map(|(key, value)| ranges::count(key, value, MOST)));
-        problems.extend(
-            self.optimizer.problems().into_iter().map(|problem| format!("optimizer.{problem}")),
-        );
-        problems.extend(self.muon.problems().into_iter().map(|problem| format!("muon.{problem}")));
-        problems.extend(self.ema.problems().into_iter().map(|problem| format!("ema.{problem}")));
-        problems.extend(
-            self.captions.problems().into_iter().map(|problem| format!("captions.{problem}")),
-        );
-        problems
-            .extend(self.times.problems().into_iter().map(|problem| format!("times.{problem}")));
+        of_model.retain(|problem| !problems.contains(problem));
+        problems.extend(of_model);
         match &self.model {
             Architecture::Dit(sizes) if sizes.image_size < shapes::SMALLEST_IMAGE => problems.push(format!(
                 "model.image_size ({}) must be at least {}: the objects of smaller scenes cannot be told apart",
@@ -136,12 +134,10 @@ impl Checked for PretrainConfig {
         if (0.0..=1.0).contains(&self.cool_down) {
             let cool_down = format!("cool_down ({}) of steps", self.cool_down);
             problems.extend(schedule::problem(
-                ("warm_up", self.warm_up),
-                (&cool_down, self.cooling()),
-                ("steps", self.steps),
+                Setting { key: "warm_up", value: self.warm_up },
+                Setting { key: &cool_down, value: self.cooling() },
+                Setting { key: "steps", value: self.steps },
             ));
-        } else {
-            problems.push(format!("cool_down ({}) must lie between 0 and 1", self.cool_down));
         }
         problems
     }
@@ -151,8 +147,6 @@ impl Checked for PretrainConfig {
 #[derive(Debug, Serialize, Deserialize)]
 struct Counters {
     step: usize,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    loss_scale: Option<LossScale>,
     config: PretrainConfig,
 }
 
@@ -204,11 +198,12 @@ pub fn pretrain(config: &PretrainConfig, run: &mut RunDir, device: &Device) -> R
     );
     let fresh =
         Card { architecture: config.model.clone(), vocabulary: Vocabulary::new(words), made_by };
-    let (card, network) = if config.base.is_empty() {
-        let network = AnyNetwork::init(&fresh, config.seed, device);
-        (fresh, network)
-    } else {
-        continued(fresh, &config.base, device)?
+    let (card, network) = match &config.base {
+        Some(base) => continued(fresh, base, device)?,
+        None => {
+            let network = AnyNetwork::init(&fresh, config.seed, device);
+            (fresh, network)
+        }
     };
     match network {
         AnyNetwork::Dit(network) => {
@@ -245,15 +240,6 @@ fn continued(card: Card, base: &str, device: &Device) -> Result<(Card, AnyNetwor
     Ok((Card { made_by, ..card }, network))
 }
 
-/// The result of one update.
-struct Update {
-    loss: f64,
-    gradient_norm: f64,
-    gradient_rms: f64,
-    /// Whether the weights were changed; not if the gradient of a scaled loss is not finite.
-    taken: bool,
-}
-
 /// The state of pre-training between two updates.
 struct Session<'a, N: Trainable<Training, TokenIds>> {
     config: &'a PretrainConfig,
@@ -262,9 +248,7 @@ struct Session<'a, N: Trainable<Training, TokenIds>> {
     held_out: Prompts<TokenIds>,
     workers: Workers,
     network: N::InnerModule,
-    average: Parameters<Plain>,
-    optimizer: AdamW<Plain>,
-    loss_scale: Option<LossScale>,
+    optimisation: Optimisation<Plain>,
     step: usize,
 }
 
@@ -279,6 +263,14 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
     ) -> Result<Self> {
         let trained = Trained::all(&network);
         let weights = trained.of(&network);
+        let optimizer = Optimizer::new(config.optimizer, &weights).with_muon(
+            config.muon.unwrap_or_default(),
+            trained.matrices(&network, network.blocks()),
+        );
+        let mut optimisation = Optimisation::new(weights, optimizer, config.ema);
+        if backend::SCALES_LOSS {
+            optimisation = optimisation.scaling_loss(LossScale::default());
+        }
         let held_out = match card.architecture {
             Architecture::Dit(_) => Prompts::open("shapes:validation", &card)?,
             Architecture::Mlp(_) => Prompts::open("toy", &card)?,
@@ -289,23 +281,21 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
             batches: Batches { config, device, examples: Examples::new(&card)?, card },
             held_out,
             workers: Workers::new(backend::workers()).context("cannot start worker threads")?,
-            average: weights.clone(),
-            optimizer: AdamW::new(config.optimizer, &weights)
-                .with_muon(config.muon, trained.matrices(&network, "blocks.")),
+            optimisation,
             network,
-            loss_scale: backend::SCALES_LOSS.then(LossScale::default),
             step: 0,
         };
         if let Some((saved, warning)) = SavedState::newest(run)? {
             warning.into_iter().for_each(output::log);
-            let Counters { step, loss_scale, config: begun } = saved.counters()?;
+            let Counters { step, config: begun } = saved.counters()?;
             saved.check_name(step)?;
             // Updates can be fewer than steps, because a scaled loss may have skipped some.
             let updates = saved.updates()?;
-            let fits = if loss_scale.is_some() { updates <= step } else { updates == step };
+            let fits =
+                if saved.loss_scale()?.is_some() { updates <= step } else { updates == step };
             ensure!(fits, "the checkpoint counts {updates} updates after {step} steps");
             config::check_unchanged(&begun, config)?;
-            let state = TrainingState::of(&session.network, &session.average, saved, device)?;
+            let state = saved.state(&session.network, session.optimisation.weights(), device)?;
             ensure!(
                 step <= config.steps,
                 "steps ({}) must be at least {step}: the run has done as many",
@@ -321,9 +311,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
                 config.cool_down
             );
             session.network = state.weights.put_into(session.network);
-            session.average = state.average;
-            session.optimizer.restore(state.optimizer);
-            session.loss_scale = backend::SCALES_LOSS.then(|| loss_scale.unwrap_or_default());
+            session.optimisation.restore(state);
             session.step = step;
         }
         session.needs().check()?;
@@ -332,7 +320,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
 
     /// Estimated memory: data and noise of a batch.
     fn needs(&self) -> Needs {
-        let (trained, rows) = (self.average.count(), self.config.batch_size);
+        let (trained, rows) = (self.optimisation.weights().count(), self.config.batch_size);
         let micro_batch = self.config.micro_batch.min(rows);
         let batches =
             memory::Batches { key: "micro_batch", micro_batch, rollout_batch: 0, rows: 1 };
@@ -340,12 +328,13 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
-        run.describe(self.config)?;
+        run.describe(self.config)?.iter().for_each(output::log);
         output::log(self.needs().line());
         let fresh = run.newest_checkpoints()?.is_empty();
         run.set_aside_after(self.step)?;
         let recorded = (!fresh).then_some(Recorded { done: self.step, evaluation_due: false });
-        run.record_after(recorded, ("step", REPORT_EVERY))?.iter().for_each(output::log);
+        let expected = Expected { event: "step", every: REPORT_EVERY };
+        run.record_after(recorded, expected)?.iter().for_each(output::log);
         // Save on resume, too: a kill may have come between a checkpoint and the files derived from
         // it.
         self.save(run)?;
@@ -398,7 +387,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
             gradient_norm: of_taken(|update| update.gradient_norm),
             gradient_rms: of_taken(|update| update.gradient_rms),
             learning_rate: self.config.optimizer.learning_rate * self.config.rate(self.step - 1),
-            loss_scale: self.loss_scale.map(|scale| scale.factor),
+            loss_scale: self.optimisation.loss_scale().map(|scale| scale.factor),
             images_per_second: n * self.config.batch_size as f64 / started.elapsed().as_secs_f64(),
         }
     }
@@ -411,7 +400,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         let trained = Trained::all(&self.network);
         let jobs = micro_batches.map(|rows| (self.network.clone(), rows)).collect();
         let (batches, step) = (&self.batches, self.step);
-        let scale = self.loss_scale.map_or(1.0, |scale| scale.factor);
+        let scale = self.optimisation.loss_factor();
         let results = self.workers.map(jobs, |(network, rows)| {
             batches.loss_and_gradient::<N>(network, &trained, step, rows, scale)
         })?;
@@ -419,23 +408,14 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         let gradient = results.into_iter().map(|(_, gradient)| gradient).reduce(|a, b| a.plus(&b));
         let gradient = gradient.context("a batch has at least one micro-batch")?;
         let rate = self.config.rate(self.step);
-        let Updated { parameters: weights, gradient_norm, gradient_rms } =
-            self.optimizer.update(&Parameters::of(&self.network), &gradient, rate);
-        let taken = gradient_norm.is_finite();
-        let loss_scale = self.loss_scale.and_then(|scale| scale.after(taken));
-        if !loss.is_finite() || (!taken && loss_scale.is_none()) {
-            bail!(
-                "step {}: loss {loss}, gradient norm {gradient_norm}: lower optimizer.learning_rate",
-                self.step
-            );
-        }
-        self.loss_scale = loss_scale;
+        let update = self.optimisation.take(loss, &gradient, rate).map_err(|numbers| {
+            anyhow!("step {}: {numbers}; lower optimizer.learning_rate", self.step)
+        })?;
         self.step += 1;
-        if taken {
-            self.network = weights.put_into(self.network.clone());
-            self.average = self.config.ema.follow(self.average.clone(), &weights, self.step);
+        if update.taken {
+            self.network = self.optimisation.weights().put_into(self.network.clone());
         }
-        Ok(Update { loss, gradient_norm, gradient_rms, taken })
+        Ok(update)
     }
 
     fn evaluate(&self, run: &mut RunDir) -> Result<Evaluation> {
@@ -450,33 +430,31 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
                 guidance: 1.0,
             },
         };
-        let network = self.average.put_into(self.network.clone());
+        let network = self.averaged();
         let rows = self.held_out.rows(self.config.evaluation_samples);
         let images = evaluator.generate(&network, &self.held_out, &rows)?;
-        self.held_out.write_images(&images, &rows, &run.samples("step", self.step))?;
-        run.append_image("step", self.step)?;
+        self.held_out.write_images(
+            &images,
+            &rows,
+            &run.samples(SampleSet::Pretraining, self.step),
+        )?;
+        run.append_image(SampleSet::Pretraining, self.step)?;
         self.held_out.evaluate(&images, &rows, None)
     }
 
     /// Writes the resumable state and the base checkpoint, each atomically.
     fn save(&self, run: &RunDir) -> Result<()> {
         run.sync_records()?;
-        let weights = Parameters::of(&self.network);
-        let state = TrainingState {
-            weights,
-            average: self.average.clone(),
-            old: None,
-            optimizer: self.optimizer.state().clone(),
-        };
-        let counters =
-            Counters { step: self.step, loss_scale: self.loss_scale, config: self.config.clone() };
-        state.write(&self.network, &counters, &run.checkpoint(self.step))?;
+        let counters = Counters { step: self.step, config: self.config.clone() };
+        let state = self.optimisation.state();
+        training_state::write(&state, &self.network, &counters, &run.checkpoint(self.step))?;
         run.retain_checkpoints(KEPT_CHECKPOINTS, None)?;
-        self.batches.card.write(
-            &self.average.put_into(self.network.clone()),
-            StoredAs::F16,
-            &run.base_checkpoint(),
-        )
+        self.batches.card.write(&self.averaged(), StoredAs::F16, &run.base_checkpoint())
+    }
+
+    /// The network with averaged weights, which is evaluated and saved.
+    fn averaged(&self) -> N::InnerModule {
+        self.optimisation.average().put_into(self.network.clone())
     }
 }
 

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use flow::GridKind;
-use grpo::{
-    noise::{Key, Purpose},
-    workers::Workers,
-};
 use models::{
     Adapter,
     sd3::{Choices, ModelDirectory},
 };
-use tasks::prompts::PromptSet;
+use run::png;
+use training::{
+    noise::{Key, Purpose},
+    workers::Workers,
+};
 
 use crate::{
     backend::{self, Device, Plain},
@@ -22,7 +22,6 @@ use crate::{
     memory,
     network::Pipeline,
     output::{log, print},
-    png,
     sd3::{self, Sd3, Sd3Config},
 };
 
@@ -130,7 +129,7 @@ pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
         save_latents,
         ..
     } = &args.directory;
-    let prompts = args.read_prompts(PromptSet::read_texts)?;
+    let prompts = args.read_prompts()?;
     let count = args.count.unwrap_or(1) as usize;
     let rows = cli::rows(prompts.len(), count)?;
     let output = &args.output;

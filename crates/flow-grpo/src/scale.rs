@@ -4,16 +4,19 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
-use grpo::{EpochTimes, Policy, Task, Trainer, groups::Mix, workers::Workers};
-use models::{Dit, weights::write_atomically};
+use files::write_atomically;
+use grpo::{EpochTimes, Policy, Task, Trainer, groups::Mix};
+use models::Dit;
+use run::curves::{Curve, Panel, curves};
 use tasks::shapes::{self, Split};
+use training::workers::Workers;
 
 use crate::{
     backend::{self, Device, Plain, Training},
-    evaluation, memory,
+    memory,
     network::{Card, Pipeline},
     output,
-    plot::{Curve, Panel, curves},
+    rewards::{self, Surroundings},
     train_config::TrainConfig,
 };
 
@@ -81,8 +84,7 @@ pub fn scale(
         config.grpo.rollout.steps = steps;
     })?;
     panels.extend(sweep("groups", &GROUPS, &|config, groups| config.grpo.groups = groups)?);
-    write_atomically(plot, curves(&panels)?.as_bytes())
-        .with_context(|| format!("cannot write {}", plot.display()))
+    Ok(write_atomically(plot, curves(&panels)?.as_bytes())?)
 }
 
 /// Measures one epoch, after a warm-up epoch.
@@ -91,7 +93,11 @@ fn epoch(config: &TrainConfig, card: &Card, network: &Dit<Plain>, device: &Devic
     let task = Task {
         mix: Mix::even(prompts.len()),
         prompts,
-        reward: evaluation::rewards(&config.rewards, card.image_shape(), device)?,
+        reward: rewards::open(
+            "rewards",
+            &config.rewards,
+            &Surroundings { image_shape: card.image_shape(), device },
+        )?,
         latent_shape: card.latent_shape(),
         decoder: Arc::new(card.pixels()),
         unconditional: card.condition("")?,
@@ -99,7 +105,7 @@ fn epoch(config: &TrainConfig, card: &Card, network: &Dit<Plain>, device: &Devic
     };
     let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
     let (grpo, policy) = (config.grpo.clone(), Policy::full(network.clone()));
-    let mut trainer: Trainer<Training, Dit<Training>, _> =
+    let mut trainer: Trainer<Training, Dit<Training>> =
         Trainer::new(grpo, config.epochs, config.seed, task, policy, workers);
     trainer.iterate()?;
     memory::forget_peak();

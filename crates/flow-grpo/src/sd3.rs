@@ -9,12 +9,14 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::{prelude::*, tensor::FloatDType, tensor::TensorData};
+use files::sha256;
 use grpo::images::{Decode, Decoder};
 use models::{
     WeightsFile,
     sd3::{Choices, Embedding, ModelDirectory, Transformer, Vae},
-    weights::{self, StoredAs, sha256},
+    weights::{self, StoredAs},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tasks::{image::Image, prompts::PromptSet};
 
@@ -27,12 +29,14 @@ use crate::{
 };
 
 /// Settings for a model directory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sd3Config {
     /// Height and width of the images, in pixels.
+    #[schemars(range(min = 1, max = MOST_PIXELS))]
     pub resolution: usize,
     /// Tokens of a prompt that T5 reads.
+    #[schemars(range(min = 1, max = MOST_TOKENS))]
     pub max_sequence_length: usize,
     /// Whether T5 reads prompts; without T5 its features are zeros.
     pub t5: bool,
@@ -50,18 +54,6 @@ const MOST_TOKENS: usize = 512;
 const MOST_PIXELS: usize = 8192;
 
 impl Sd3Config {
-    /// Lists all values that are out of range, one sentence each, beginning with the key.
-    pub fn problems(&self) -> Vec<String> {
-        let counts = [
-            ("resolution", self.resolution, MOST_PIXELS),
-            ("max_sequence_length", self.max_sequence_length, MOST_TOKENS),
-        ];
-        counts
-            .into_iter()
-            .filter_map(|(key, value, most)| grpo::ranges::count(key, value, most))
-            .collect()
-    }
-
     /// The parts of a directory that are used.
     pub fn choices(&self) -> Choices {
         let single_file = (!self.single_file.is_empty()).then(|| PathBuf::from(&self.single_file));
@@ -259,7 +251,7 @@ impl Pipeline for Sd3 {
     }
 
     fn read_prompts(&self, path: &Path) -> Result<PromptSet> {
-        Ok(PromptSet::read_texts(path)?)
+        Ok(PromptSet::read(path)?)
     }
 
     fn made_by(&self) -> &str {

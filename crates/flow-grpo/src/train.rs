@@ -12,21 +12,28 @@ use grpo::{
     Iteration, Task, TrainError, Trainer, TrainerState,
     evaluate::{EncodedPrompt, Row},
     groups::Mix,
-    loss_scale::LossScale,
-    noise::{Key, Purpose},
-    parameters::Parameters,
-    schedule,
     trajectories::KeptOn,
     update::{self, Checkpointing, Differentiate, WholeGraph},
-    workers::{Stopped, Workers},
 };
 use models::{
     Dit, MlpField,
-    sd3::{Embedding, ModelDirectory, Transformer},
+    sd3::{ModelDirectory, Transformer},
+};
+use run::{
+    Expected, Recorded, RunDir, SampleSet,
+    record::{ActionLine, EpochLine, EvaluationLine, number},
+    report::{self, Facts},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tasks::{image::Image, prompts::Prompt, reward::WeightedReward};
+use training::{
+    loss_scale::LossScale,
+    noise::{Key, Purpose},
+    parameters::Parameters,
+    schedule,
+    workers::{Stopped, Workers},
+};
 
 use crate::{
     backend::{self, Device, ON_CPU, Plain, Training},
@@ -40,13 +47,12 @@ use crate::{
     outcome::BrokeRun,
     output,
     progress::whole_seconds,
-    record::{ActionLine, Best, EpochLine, EvaluationLine, Inputs, Watched, number, numbers},
-    report,
+    record::{Best, Inputs, Watched, numbers},
+    rewards::{self, Surroundings},
     rules::{self, Action},
-    run_dir::{Recorded, RunDir},
     sd3::Sd3,
     train_config::{PromptsConfig, TrainConfig},
-    training_state::{SavedState, TrainingState},
+    training_state::{self, SavedState},
     tuning::{policy, write_policy},
     view::View,
     warnings::Warnings,
@@ -146,8 +152,9 @@ fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
     let read = |key: &'static str, set: &str| {
         Ok::<_, anyhow::Error>(evaluation::prompt_set(set, &pipeline).context(key)?.prompts)
     };
-    let optional =
-        |key: &'static str, set: &str| if set.is_empty() { Ok(Vec::new()) } else { read(key, set) };
+    let optional = |key: &'static str, set: &Option<String>| {
+        set.as_ref().map_or_else(|| Ok(Vec::new()), |set| read(key, set))
+    };
     let PromptsConfig { train, validation, test, unseen, .. } = &config.prompts;
     let (train, validation) =
         (read("prompts.train", train)?, read("prompts.validation", validation)?);
@@ -163,7 +170,7 @@ fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
     run.configure(config)?;
     pipeline.encode(&[vec![Prompt::plain("")], train, validation, test, unseen].concat())?;
     let transformer = pipeline.transformer()?;
-    let differentiate: Box<dyn Differentiate<Training, Transformer<Training>, Embedding>> =
+    let differentiate: Box<dyn Differentiate<Training, Transformer<Training>>> =
         if sd3.recompute { Box::new(Checkpointing) } else { Box::new(WholeGraph) };
     let session =
         Session::start(config, pipeline, transformer, digest, differentiate, run, live, device);
@@ -202,8 +209,6 @@ struct Counters {
     /// Whether the evaluation after this epoch is still due.
     evaluation_due: bool,
     kl_weight: f64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    loss_scale: Option<LossScale>,
     inputs: Inputs,
     watched: Watched,
     config: TrainConfig,
@@ -213,7 +218,7 @@ impl Counters {
     /// # Errors
     /// If a value is impossible for a run.
     fn check(&self, saved: &SavedState) -> Result<()> {
-        let Self { epoch, kl_weight, loss_scale, watched, config, .. } = self;
+        let Self { epoch, kl_weight, watched, config, .. } = self;
         saved.check_name(*epoch)?;
         let updates = saved.updates()?;
         let most = epoch.saturating_mul(config.grpo.updates_per_epoch);
@@ -225,8 +230,7 @@ impl Counters {
             *kl_weight >= 0.0 && kl_weight.is_finite(),
             "the checkpoint's KL weight is {kl_weight}"
         );
-        let scale = loss_scale.map_or(1.0, |scale| scale.factor);
-        ensure!(scale >= 1.0 && scale.is_finite(), "the checkpoint scales the loss by {scale}");
+        saved.loss_scale()?;
         if let Some(Best { epoch: best, value }) = watched.best {
             ensure!(
                 value.is_finite() && best <= *epoch,
@@ -241,7 +245,7 @@ struct Session<'a, N: Trainable<Training, P::Condition>, P: Pipeline> {
     config: &'a TrainConfig,
     device: &'a Device,
     pipeline: P,
-    trainer: Trainer<Training, N, P::Condition>,
+    trainer: Trainer<Training, N>,
     validation: Prompts<P::Condition>,
     test: Option<Prompts<P::Condition>>,
     unseen: Option<Prompts<P::Condition>>,
@@ -266,17 +270,23 @@ where
         pipeline: P,
         base: N::InnerModule,
         base_digest: String,
-        differentiate: Box<dyn Differentiate<Training, N, P::Condition>>,
+        differentiate: Box<dyn Differentiate<Training, N>>,
         run: &RunDir,
         live: bool,
         device: &'a Device,
     ) -> Result<Self> {
         let prompts = Prompts::open(&config.prompts.train, &pipeline).context("prompts.train")?.0;
         let mix = mix(prompts.iter().map(|prompt| &prompt.prompt), &config.prompts.mix)?;
+        let surroundings = Surroundings { image_shape: pipeline.image_shape(), device };
+        let reward = rewards::open("rewards", &config.rewards, &surroundings)?;
+        let gold = rewards::open("gold", &config.gold, &surroundings)?;
+        for reward in [&reward, &gold] {
+            reward.check(prompts.iter().map(|prompt| &prompt.prompt))?;
+        }
         let task = Task {
             prompts,
             mix,
-            reward: evaluation::rewards(&config.rewards, pipeline.image_shape(), device)?,
+            reward,
             latent_shape: pipeline.latent_shape(),
             decoder: pipeline.decoder()?,
             unconditional: pipeline.conditions(&[""])?.remove(0),
@@ -292,8 +302,9 @@ where
             trainer = trainer.scaling_loss(LossScale::default());
         }
         let open = |key: &'static str, source: &str| Prompts::open(source, &pipeline).context(key);
-        let optional =
-            |key, source: &String| (!source.is_empty()).then(|| open(key, source)).transpose();
+        let optional = |key, source: &Option<String>| {
+            source.as_ref().map(|source| open(key, source)).transpose()
+        };
         let validation = open("prompts.validation", &config.prompts.validation)?;
         let test = optional("prompts.test", &config.prompts.test)?;
         let unseen = optional("prompts.unseen", &config.prompts.unseen)?;
@@ -305,7 +316,6 @@ where
             let Counters {
                 epoch,
                 kl_weight,
-                loss_scale,
                 inputs: then,
                 watched: before,
                 evaluation_due: due,
@@ -313,26 +323,11 @@ where
             } = saved.counters()?;
             inputs.check(&then)?;
             (watched, evaluation_due) = (before, due);
-            let state = TrainingState::of(
-                &trainer.averaged_policy(),
-                &trainer.state().weights,
-                saved,
-                device,
-            )?;
-            trainer.restore(TrainerState {
-                weights: state.weights,
-                average: state.average,
-                old: state.old,
-                optimizer: state.optimizer,
-                kl_weight,
-                // A run that started in another precision starts with the initial scale.
-                loss_scale: backend::SCALES_LOSS.then(|| loss_scale.unwrap_or_default()),
-                epoch,
-            });
+            let optimisation =
+                saved.state(&trainer.averaged_policy(), trainer.weights(), device)?;
+            trainer.restore(TrainerState { optimisation, kl_weight, epoch });
         }
         check_numbers(config, &validation, pipeline.image_shape())?;
-        let gold = config.gold.iter().map(|name| (name.clone(), 1.0)).collect();
-        let gold = evaluation::rewards(&gold, pipeline.image_shape(), device).context("gold")?;
         let view = View::new(live, trainer.epoch(), config.epochs)?;
         let session = Self {
             config,
@@ -361,7 +356,7 @@ where
         let kept = grpo.kept_latents();
         let on_device = ON_CPU || grpo.rollout.trajectories == KeptOn::Device;
         let latents = if on_device { 2 * kept + 1 } else { 1 };
-        let weights = self.trainer.state().weights;
+        let weights = self.trainer.weights();
         let frozen = Parameters::of(&self.trainer.averaged_policy()).bytes() - weights.bytes();
         let rows = grpo.groups * grpo.group_size;
         let guided = rows_of(grpo.rollout.guidance);
@@ -384,12 +379,14 @@ where
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
-        run.describe(self.config)?;
+        if let Some(note) = run.describe(self.config)? {
+            self.view.say(&note);
+        }
         let done = self.trainer.epoch();
         let fresh = run.newest_checkpoints()?.is_empty();
         run.set_aside_after(done)?;
         let recorded = (!fresh).then_some(Recorded { done, evaluation_due: self.evaluation_due });
-        let hole = run.record_after(recorded, ("epoch", 1))?;
+        let hole = run.record_after(recorded, Expected { event: "epoch", every: 1 })?;
         self.view.say(&self.plan(run));
         if !fresh {
             self.view.say(&format!("resuming after epoch {done}"));
@@ -488,10 +485,22 @@ where
     /// Writes the report. A failure is no reason to lose a run.
     fn report(&mut self, run: &RunDir) {
         let started = Instant::now();
-        if let Err(error) = report::write(run, self.config, self.pipeline.made_by()) {
+        if let Err(error) = self.write_report(run) {
             self.view.say(&format!("warning: the report cannot be written: {error:#}"));
         }
         self.reported = Some((Instant::now(), started.elapsed()));
+    }
+
+    fn write_report(&self, run: &RunDir) -> Result<()> {
+        let facts = Facts {
+            epochs: self.config.epochs,
+            prompts: self.config.grpo.groups,
+            images: self.config.grpo.group_size,
+            base: &self.config.base,
+            made_by: self.pipeline.made_by(),
+            configuration: &toml::to_string(self.config)?,
+        };
+        Ok(report::write(run, &facts)?)
     }
 
     fn remaining(&self, done: usize, started: Instant) -> Duration {
@@ -513,7 +522,7 @@ where
             grpo.rollout.steps,
             grpo.transitions_per_epoch(),
             grpo.updates_per_epoch,
-            self.trainer.state().weights.count(),
+            self.trainer.weights().count(),
             backend::NAME,
             self.config.base,
             self.pipeline.made_by(),
@@ -574,23 +583,28 @@ where
         let epoch = self.trainer.epoch();
         let policy = self.trainer.averaged_policy();
         let rows = self.validation.rows(self.config.evaluation_samples);
-        let (validation, images) =
-            self.evaluate_on(&policy, &self.validation, &rows, &run.samples(VALIDATION, epoch))?;
+        let (validation, images) = self.evaluate_on(
+            &policy,
+            &self.validation,
+            &rows,
+            &run.samples(SampleSet::Validation, epoch),
+        )?;
         let gold = self.validation.means(&self.gold, &images, &rows)?;
         let monitors = self.monitors(&images, &rows)?;
         let drift = monitors.relative_to(&self.watched.base_monitors);
         self.view.say(&format!("epoch {epoch:>4}  validation: {}", validation.line()));
-        run.append_image(VALIDATION, epoch)?;
-        let test = self.evaluate_at_ends(&policy, self.test.as_ref(), TEST, run)?;
-        let unseen = self.evaluate_at_ends(&policy, self.unseen.as_ref(), UNSEEN, run)?;
-        for (name, evaluation) in [(TEST, &test), (UNSEEN, &unseen)] {
+        run.append_image(SampleSet::Validation, epoch)?;
+        let test = self.evaluate_at_ends(&policy, self.test.as_ref(), SampleSet::Test, run)?;
+        let unseen =
+            self.evaluate_at_ends(&policy, self.unseen.as_ref(), SampleSet::Unseen, run)?;
+        for (set, evaluation) in [(SampleSet::Test, &test), (SampleSet::Unseen, &unseen)] {
             if let Some(evaluation) = evaluation {
                 self.view.say(&format!(
                     "epoch {epoch:>4}  {:<11} {}",
-                    format!("{name}:"),
+                    format!("{}:", set.name()),
                     evaluation.line()
                 ));
-                run.append_image(name, epoch)?;
+                run.append_image(set, epoch)?;
             }
         }
         if epoch == self.config.epochs {
@@ -630,7 +644,7 @@ where
         &self,
         policy: &N::InnerModule,
         prompts: Option<&Prompts<P::Condition>>,
-        name: &str,
+        set: SampleSet,
         run: &RunDir,
     ) -> Result<Option<Evaluation>> {
         let epoch = self.trainer.epoch();
@@ -638,11 +652,14 @@ where
             return Ok(None);
         };
         let rows = prompts.rows(self.config.evaluation_samples);
-        Ok(Some(self.evaluate_on(policy, prompts, &rows, &run.samples(name, epoch))?.0))
+        Ok(Some(self.evaluate_on(policy, prompts, &rows, &run.samples(set, epoch))?.0))
     }
 
     /// The line of an epoch, with gold rewards and monitors of its images.
-    fn epoch_metrics(&self, iteration: &Iteration) -> Result<EpochLine> {
+    fn epoch_metrics(
+        &self,
+        iteration: &Iteration,
+    ) -> Result<EpochLine<grpo::EpochMetrics, Monitors>> {
         let prompts = self.trainer.prompts();
         let prompts: Vec<&Prompt> =
             iteration.rows.iter().map(|row| &prompts[row.prompt].prompt).collect();
@@ -670,7 +687,7 @@ where
             match rule.action {
                 Action::Stop {} => self.watched.stopped = true,
                 Action::RaiseKl { factor } => {
-                    let weight = self.trainer.state().kl_weight;
+                    let weight = self.trainer.kl_weight();
                     self.trainer.set_kl_weight(weight * factor);
                     reason += &format!("; the KL weight goes from {weight} to {}", weight * factor);
                 }
@@ -719,7 +736,7 @@ where
             }
         };
         let policy = self.trainer.averaged_policy();
-        let state = TrainingState::of(&policy, &self.trainer.state().weights, saved, self.device)?;
+        let state = saved.state(&policy, self.trainer.weights(), self.device)?;
         write_policy(
             self.config,
             &self.pipeline,
@@ -730,19 +747,8 @@ where
     }
 
     fn roll_back(&mut self, saved: SavedState) -> Result<()> {
-        let TrainerState { weights, epoch, kl_weight, loss_scale, .. } = self.trainer.state();
-        let state =
-            TrainingState::of(&self.trainer.averaged_policy(), &weights, saved, self.device)?;
-        let TrainingState { weights, average, old, optimizer } = state;
-        self.trainer.roll_back(TrainerState {
-            weights,
-            average,
-            old,
-            optimizer,
-            kl_weight,
-            loss_scale,
-            epoch,
-        });
+        let policy = self.trainer.averaged_policy();
+        self.trainer.roll_back(saved.state(&policy, self.trainer.weights(), self.device)?);
         Ok(())
     }
 
@@ -783,20 +789,17 @@ where
     /// Writes the resumable state and the policy, each atomically.
     fn save(&self, run: &RunDir) -> Result<()> {
         run.sync_records()?;
-        let TrainerState { weights, average, old, optimizer, kl_weight, loss_scale, epoch } =
-            self.trainer.state();
+        let TrainerState { optimisation, kl_weight, epoch } = self.trainer.state();
         let policy = self.trainer.averaged_policy();
-        let state = TrainingState { weights, average, old, optimizer };
         let counters = Counters {
             epoch,
             evaluation_due: self.evaluation_due,
             kl_weight,
-            loss_scale,
             inputs: self.inputs.clone(),
             watched: self.watched.clone(),
             config: self.config.clone(),
         };
-        state.write::<N::InnerModule>(&policy, &counters, &run.checkpoint(epoch))?;
+        training_state::write(&optimisation, &policy, &counters, &run.checkpoint(epoch))?;
         run.retain_checkpoints(
             self.config.keep_checkpoints,
             self.watched.best.map(|best| best.epoch),
@@ -816,13 +819,6 @@ pub fn sampling(config: &TrainConfig) -> Sampling {
         guidance: config.evaluation_guidance,
     }
 }
-
-/// Name of the sample grids of the validation prompts.
-pub const VALIDATION: &str = "validation";
-/// Name of the sample grids of the test prompts.
-pub const TEST: &str = "test";
-/// Name of the sample grids of the unseen prompts.
-pub const UNSEEN: &str = "unseen";
 
 /// Time between two reports during a run, in units of the duration of the last one, so that reports
 /// take at most 2 % of a run.

@@ -10,10 +10,11 @@ use std::{
 };
 
 use burn::tensor::{Bytes, DType, TensorData, bf16, f16};
+use files::sha256;
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
-use crate::weights::{WeightsError, sha256};
+use crate::weights::WeightsError;
 
 /// The tensors of a network, by name, on disk.
 #[derive(Clone, Debug, Default)]

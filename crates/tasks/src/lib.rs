@@ -9,5 +9,4 @@ pub mod pixels;
 pub mod prompts;
 pub mod reward;
 pub mod shapes;
-pub mod text_file;
 pub mod toy;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use burn::{prelude::*, tensor::bf16};
+use files::{replace_atomically, write_atomically};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
@@ -23,7 +24,7 @@ use super::{
     transformer::{Transformer, TransformerConfig},
     vae::{Vae, VaeConfig},
 };
-use crate::weights::{WeightsError, replace_atomically, write_atomically};
+use crate::weights::WeightsError;
 
 /// The sizes of all parts of a model.
 #[derive(Clone, Debug)]
@@ -155,8 +156,7 @@ pub fn write<B: Backend>(
             .map_err(|source| WeightsError::Io { path: place.clone(), source })?;
         write_json(&place.join("config.json"), &part.config)?;
         let file = place.join(format!("{}.safetensors", part.stem));
-        write_weights(part, seed, &file, &mut done)
-            .map_err(|source| WeightsError::Io { path: file, source })?;
+        write_weights(part, seed, &file, &mut done)?;
     }
     write_clip_tokenizer(&directory.join("tokenizer"), sizes.clip[0].vocab_size, END)?;
     write_clip_tokenizer(&directory.join("tokenizer_2"), sizes.clip[1].vocab_size, "!")?;
@@ -192,7 +192,7 @@ fn write_weights(
     seed: u64,
     path: &Path,
     done: &mut impl FnMut(usize),
-) -> std::io::Result<()> {
+) -> Result<(), WeightsError> {
     let mut header = BTreeMap::new();
     let mut end = 0;
     for (name, shape) in &part.tensors {
@@ -204,9 +204,9 @@ fn write_weights(
         );
     }
     header.insert("__metadata__", json!({ "format": "pt" }));
-    let mut header = serde_json::to_vec(&header)?;
+    let mut header = serde_json::to_vec(&header).expect("plain data");
     header.resize(header.len().next_multiple_of(8), b' ');
-    replace_atomically(path, |unfinished| {
+    let write = |unfinished: &Path| {
         let mut file = BufWriter::new(File::create(unfinished)?);
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
@@ -219,14 +219,15 @@ fn write_weights(
             done(values.len());
         }
         file.flush()
-    })
+    };
+    Ok(replace_atomically(path, write)?)
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Sd3Error> {
     let io = |source| WeightsError::Io { path: path.to_owned(), source };
     std::fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(io)?;
     let text = serde_json::to_string_pretty(value).expect("plain data") + "\n";
-    Ok(write_atomically(path, text.as_bytes()).map_err(io)?)
+    Ok(write_atomically(path, text.as_bytes()).map_err(WeightsError::from)?)
 }
 
 const START: &str = "<|startoftext|>";
@@ -249,8 +250,7 @@ fn write_clip_tokenizer(directory: &Path, vocabulary: usize, pad: &str) -> Resul
     ids.insert(END.to_owned(), vocabulary - 1);
     write_json(&directory.join("vocab.json"), &ids)?;
     let merges = directory.join("merges.txt");
-    write_atomically(&merges, b"#version: 0.2\n")
-        .map_err(|source| WeightsError::Io { path: merges, source })?;
+    write_atomically(&merges, b"#version: 0.2\n").map_err(WeightsError::from)?;
     let config = json!({
         "tokenizer_class": "CLIPTokenizer", "model_max_length": 77,
         "bos_token": START, "eos_token": END, "unk_token": END, "pad_token": pad,
