@@ -9,8 +9,8 @@ use flow::{
     analytic::{Component, MixtureField},
     sampler::velocity_at,
 };
-use grpo::noise::{Key, Purpose, normal};
 use run::curves::{Curve, Panel, curves};
+use training::noise::{Key, Purpose, normal};
 
 use crate::backend::{Device, Plain};
 

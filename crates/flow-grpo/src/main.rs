@@ -29,6 +29,7 @@ mod program;
 mod progress;
 mod proxy;
 mod record;
+mod rewards;
 mod rules;
 mod sample_sd3;
 mod scale;
