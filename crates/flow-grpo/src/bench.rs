@@ -19,7 +19,7 @@ use grpo::{
     algorithm::{Clipped, Example},
     evaluate::{EncodedPrompt, Row},
     images::Decode,
-    rollout::Rollout,
+    rollout::{Rollout, RolloutKeys},
     trajectories::{KeptOn, Trajectories},
     update::{Batches, Others, Replay, WholeGraph},
 };
@@ -251,7 +251,7 @@ impl Bench {
         let weights = Parameters::of(&self.network);
         let optimizer = Optimizer::new(OPTIMIZER, &weights).with_muon(
             MuonConfig { learning_rate: 1e-3, momentum: 0.9 },
-            self.trained.matrices(&self.network, "blocks."),
+            self.trained.matrices(&self.network, self.network.blocks()),
         );
         let optimisation = Optimisation::new(weights, optimizer, EmaConfig::default());
         let images = self.card.pixels().decode(self.data.clone());
@@ -362,7 +362,7 @@ impl Bench {
             kept_on: KeptOn::Device,
             workers: &self.workers,
         };
-        let keys = [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(1, purpose));
+        let keys = RolloutKeys::new(1, 0);
         rollout
             .sample(&self.network, &self.prompts, &self.rows, keys, &self.device)
             .expect("nobody stops a measurement")

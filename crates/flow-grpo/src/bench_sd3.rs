@@ -327,7 +327,7 @@ impl<'a> Bench<'a> {
         };
         let examples: Vec<Example> = (0..batch).map(|row| Example { step: STEP, row }).collect();
         let others = Others { reference: Some(self.base.clone()), old: None };
-        let differentiate: &dyn Differentiate<Training, Transformer<Training>, Embedding> =
+        let differentiate: &dyn Differentiate<Training, Transformer<Training>> =
             if self.args.recompute { &Checkpointing } else { &WholeGraph };
         let outcome = || {
             let outcome = replay.gradient(
@@ -449,5 +449,10 @@ impl Report {
 /// The preset whose adapter and optimiser are timed; its reward is not used.
 fn preset() -> Result<TrainConfig> {
     let text = include_str!("../../../assets/presets/sd35m-ocr.toml");
-    config::resolve(text, None, None, &["rewards={ jpeg_compressibility = 1 }".to_owned()])
+    config::resolve(
+        config::parse(text)?,
+        None,
+        None,
+        &["rewards={ jpeg_compressibility = 1 }".to_owned()],
+    )
 }

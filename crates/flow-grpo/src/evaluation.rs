@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, bail};
 use burn::tensor::Tensor;
 use flow::{GridKind, Guidance, Sampler};
-use grpo::evaluate::{EncodedPrompt, Generator, Row};
+use grpo::evaluate::{EncodedPrompt, Generator, Row, Start};
 use run::png;
 use serde::{Deserialize, Serialize};
 use tasks::{
@@ -262,19 +262,19 @@ impl<P: Pipeline> Evaluator<'_, P> {
             batch: self.pipeline.batch(),
             workers: self.workers,
         };
-        let initial = initial.as_ref();
         let Sampling { key, guidance, .. } = self.sampling;
+        let start = Start { key, initial: initial.as_ref() };
         let progress = Progress::new("sampling", rows.len(), "images");
         let finish = |latents: Tensor<Plain, 4>| {
             progress.advance(latents.dims()[0]);
             finish(latents)
         };
         let batches = if guidance == 1.0 {
-            generator.generate(network, &prompts.0, rows, (key, initial), self.device, finish)?
+            generator.generate(network, &prompts.0, rows, start, self.device, finish)?
         } else {
             let unconditional = self.pipeline.conditions(&[""])?.remove(0);
             let field = Guidance { unconditional, scale: guidance }.around(network.clone());
-            generator.generate(&field, &prompts.0, rows, (key, initial), self.device, finish)?
+            generator.generate(&field, &prompts.0, rows, start, self.device, finish)?
         };
         progress.finish();
         Ok(batches)

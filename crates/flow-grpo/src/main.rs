@@ -24,6 +24,7 @@ mod monitors;
 mod network;
 mod outcome;
 mod output;
+mod presets;
 mod pretrain;
 mod program;
 mod progress;
@@ -38,6 +39,7 @@ mod train;
 mod train_config;
 mod training_state;
 mod tuning;
+mod verbs;
 mod view;
 mod warnings;
 

@@ -105,7 +105,7 @@ fn epoch(config: &TrainConfig, card: &Card, network: &Dit<Plain>, device: &Devic
     };
     let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
     let (grpo, policy) = (config.grpo.clone(), Policy::full(network.clone()));
-    let mut trainer: Trainer<Training, Dit<Training>, _> =
+    let mut trainer: Trainer<Training, Dit<Training>> =
         Trainer::new(grpo, config.epochs, config.seed, task, policy, workers);
     trainer.iterate()?;
     memory::forget_peak();

@@ -17,7 +17,7 @@ use grpo::{
 };
 use models::{
     Dit, MlpField,
-    sd3::{Embedding, ModelDirectory, Transformer},
+    sd3::{ModelDirectory, Transformer},
 };
 use run::{
     Expected, Recorded, RunDir, SampleSet,
@@ -152,8 +152,9 @@ fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
     let read = |key: &'static str, set: &str| {
         Ok::<_, anyhow::Error>(evaluation::prompt_set(set, &pipeline).context(key)?.prompts)
     };
-    let optional =
-        |key: &'static str, set: &str| if set.is_empty() { Ok(Vec::new()) } else { read(key, set) };
+    let optional = |key: &'static str, set: &Option<String>| {
+        set.as_ref().map_or_else(|| Ok(Vec::new()), |set| read(key, set))
+    };
     let PromptsConfig { train, validation, test, unseen, .. } = &config.prompts;
     let (train, validation) =
         (read("prompts.train", train)?, read("prompts.validation", validation)?);
@@ -169,7 +170,7 @@ fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
     run.configure(config)?;
     pipeline.encode(&[vec![Prompt::plain("")], train, validation, test, unseen].concat())?;
     let transformer = pipeline.transformer()?;
-    let differentiate: Box<dyn Differentiate<Training, Transformer<Training>, Embedding>> =
+    let differentiate: Box<dyn Differentiate<Training, Transformer<Training>>> =
         if sd3.recompute { Box::new(Checkpointing) } else { Box::new(WholeGraph) };
     let session =
         Session::start(config, pipeline, transformer, digest, differentiate, run, live, device);
@@ -244,7 +245,7 @@ struct Session<'a, N: Trainable<Training, P::Condition>, P: Pipeline> {
     config: &'a TrainConfig,
     device: &'a Device,
     pipeline: P,
-    trainer: Trainer<Training, N, P::Condition>,
+    trainer: Trainer<Training, N>,
     validation: Prompts<P::Condition>,
     test: Option<Prompts<P::Condition>>,
     unseen: Option<Prompts<P::Condition>>,
@@ -269,7 +270,7 @@ where
         pipeline: P,
         base: N::InnerModule,
         base_digest: String,
-        differentiate: Box<dyn Differentiate<Training, N, P::Condition>>,
+        differentiate: Box<dyn Differentiate<Training, N>>,
         run: &RunDir,
         live: bool,
         device: &'a Device,
@@ -301,8 +302,9 @@ where
             trainer = trainer.scaling_loss(LossScale::default());
         }
         let open = |key: &'static str, source: &str| Prompts::open(source, &pipeline).context(key);
-        let optional =
-            |key, source: &String| (!source.is_empty()).then(|| open(key, source)).transpose();
+        let optional = |key, source: &Option<String>| {
+            source.as_ref().map(|source| open(key, source)).transpose()
+        };
         let validation = open("prompts.validation", &config.prompts.validation)?;
         let test = optional("prompts.test", &config.prompts.test)?;
         let unseen = optional("prompts.unseen", &config.prompts.unseen)?;

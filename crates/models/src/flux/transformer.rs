@@ -239,6 +239,10 @@ impl<B: Backend> VelocityField<B> for FluxTransformer<B> {
     ) -> Tensor<B, 4> {
         self.forward(latent, time, conditions)
     }
+
+    fn blocks(&self) -> &'static [&'static str] {
+        &["double_blocks.", "single_blocks."]
+    }
 }
 
 impl<B: Backend> Adaptable<B> for FluxTransformer<B> {

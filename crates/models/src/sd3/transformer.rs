@@ -262,6 +262,10 @@ impl<B: Backend> VelocityField<B> for Transformer<B> {
     ) -> Tensor<B, 4> {
         self.forward(latent, time, conditions)
     }
+
+    fn blocks(&self) -> &'static [&'static str] {
+        &["blocks."]
+    }
 }
 
 /// The distinct prompts of a batch on the device; neighbouring rows that share a prompt are one row
