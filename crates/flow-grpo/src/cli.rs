@@ -42,7 +42,7 @@ use crate::{
     train,
     train_config::TrainConfig,
     tuning::Tuning,
-    verbs::{self, config::ConfigArgs},
+    verbs::{self, config::ConfigArgs, score::ScoreArgs, serve::ServeArgs},
 };
 
 /// Train flow-matching image models by reinforcement learning.
@@ -78,6 +78,12 @@ enum Verb {
     /// Write a model directory of the published size with random weights, for measurements without
     /// the published weights.
     InitRandom(InitRandomArgs),
+    /// Score images on disk, or detections in them, by rewards.
+    #[command(after_help = format!("Rewards:\n{}", rewards::table()))]
+    Score(ScoreArgs),
+    /// Serve rewards to other programs over HTTP.
+    #[command(after_help = format!("Rewards:\n{}", rewards::table()))]
+    Serve(ServeArgs),
     /// Show a configuration, or explain its keys.
     Config(ConfigArgs),
     /// Draw the book's computed figure.
@@ -266,6 +272,8 @@ pub fn run() -> Result<()> {
         Verb::Compare(args) => compare::compare(&args),
         Verb::Bench(args) => bench(&args),
         Verb::InitRandom(args) => init_random(&args),
+        Verb::Score(args) => verbs::score::run(&args),
+        Verb::Serve(args) => verbs::serve::run(&args),
         Verb::Config(args) => verbs::config::run(&args),
         Verb::Figure { output } => figure::marginals(&output),
     }

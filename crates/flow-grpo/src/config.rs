@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use files::text_file;
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
@@ -290,6 +290,22 @@ fn parse_setting(setting: &str, table: &Table) -> Result<Table, String> {
         Err(_) => Value::String(value.trim().to_owned()),
     };
     Ok(nest(&path, value, table))
+}
+
+/// Sets one dotted key of a table of names, given as `NAME.KEY=VALUE`.
+///
+/// # Errors
+/// If the setting is malformed.
+pub fn set_within(table: &mut Table, setting: &str) -> Result<()> {
+    let parsed = parse_setting(
+        &format!("{}.{setting}", OPEN_TABLES[0]),
+        &Table::from_iter([(OPEN_TABLES[0].to_owned(), Value::Table(table.clone()))]),
+    );
+    let mut parsed = parsed.map_err(|problem| anyhow!(problem))?;
+    if let Some(Value::Table(set)) = parsed.remove(OPEN_TABLES[0]) {
+        *table = set;
+    }
+    Ok(())
 }
 
 /// Builds the table in which `value` is under `path`. A name in a table of names keeps the other
