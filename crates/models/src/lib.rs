@@ -3,12 +3,16 @@
 //! Knows nothing of reinforcement learning, tasks or the command line.
 
 pub mod classifier;
+pub mod clip;
 pub mod dit;
 pub mod flux;
 mod init;
 mod linear;
 pub mod lora;
 pub mod mlp;
+pub mod preference;
+pub mod resize;
+pub mod rgb8;
 pub mod sd3;
 pub mod tensor_files;
 mod time_embedding;
