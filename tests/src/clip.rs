@@ -124,7 +124,8 @@ fn pictures_are_padded_as_by_hpsv2() {
             };
             let got = (0..planes.len()).filter(kept).map(|at| f64::from(planes[at]));
             let far = distance(&got.collect::<Vec<_>>(), &wanted.wide(&name));
-            assert!(far < 1e-5, "{size:?} {side}: {far:e}");
+            // PyTorch computes the centres of the filter in f32.
+            assert!(far < 1e-4, "{size:?} {side}: {far:e}");
             compared += 1;
         }
     }

@@ -94,7 +94,7 @@ fn pixels<B: Backend>(images: &[Rgb8], preprocess: &Preprocess, device: &B::Devi
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-/// `CLIPScore`: the cosine between image and text.
+/// CLIPScore: the cosine between image and text.
 ///
 /// ```text
 /// score = ⟨v/|v|, t/|t|⟩
@@ -125,7 +125,7 @@ impl<B: Backend> ClipScore<B> {
     }
 }
 
-/// `PickScore`, trained on the choices of Pick-a-Pic's users.
+/// PickScore, trained on the choices of Pick-a-Pic's users.
 ///
 /// ```text
 /// score = exp(logit scale) · ⟨v/|v|, t/|t|⟩ / 26
@@ -139,7 +139,7 @@ pub struct PickScore<B: Backend> {
     scale: f32,
 }
 
-/// Divides `PickScore`'s logit, so that scores are about 1.
+/// Divides PickScore's logit, so that scores are about 1.
 const PICKSCORE_DIVISOR: f32 = 26.0;
 
 impl<B: Backend> PickScore<B> {
@@ -163,7 +163,7 @@ impl<B: Backend> PickScore<B> {
     }
 }
 
-/// `HPSv2` and 2.1, trained on the Human Preference Dataset.
+/// HPSv2 and 2.1, trained on the Human Preference Dataset.
 ///
 /// ```text
 /// score = ⟨v/|v|, t/|t|⟩            without the logit scale

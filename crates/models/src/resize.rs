@@ -56,7 +56,9 @@ fn taps(from: usize, to: usize, wanted: Range<usize>) -> Vec<Taps<f64>> {
         let at = |input: usize| bicubic((input as f64 - centre + 0.5) * (1.0 / widening));
         let mut weights: Vec<f64> = (first..end).map(at).collect();
         let sum: f64 = weights.iter().sum();
-        weights.iter_mut().for_each(|weight| *weight /= sum);
+        for weight in &mut weights {
+            *weight /= sum;
+        }
         Taps { first, weights }
     };
     wanted.map(of_position).collect()

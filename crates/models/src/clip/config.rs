@@ -145,7 +145,7 @@ impl ClipModelConfig {
         Self { text, vision: VisionConfig::vit_l_14(), logit_scale: LOGIT_SCALE }
     }
 
-    /// OpenCLIP's ViT-H/14, the network of `PickScore` and HPSv2.
+    /// OpenCLIP's ViT-H/14, the network of PickScore and HPSv2.
     pub fn vit_h_14() -> Self {
         let text = ClipConfig {
             hidden_size: 1024,
@@ -184,7 +184,7 @@ impl ClipModelConfig {
         text.architectures = vec![TEXT_CLASS.to_owned()];
         let tower = |defaults: Value, name: &str| {
             let mut all = defaults;
-            for (key, value) in entries(file, name) {
+            for (key, value) in entries(file, name).into_iter().flatten() {
                 // The class and the projection are those of the whole model.
                 if key != "architectures" && !value.is_null() {
                     all[key] = value.clone();

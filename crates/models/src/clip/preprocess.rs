@@ -15,7 +15,7 @@ use crate::{
 /// Mean of each channel in OpenAI's training data.
 pub const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// Standard deviation of each channel in OpenAI's training data.
-pub const STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+pub const STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 
 /// How an image becomes a square.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
