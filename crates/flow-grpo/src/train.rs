@@ -22,7 +22,8 @@ use grpo::{
 };
 use models::{
     Dit, MlpField,
-    sd3::{Embedding, ModelDirectory, Transformer},
+    sd3::{ModelDirectory, Transformer},
+    text::Embedding,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
     io::{Read, Seek, SeekFrom},
+    ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -13,6 +14,7 @@ use burn::tensor::{Bytes, DType, TensorData, bf16, f16};
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
+use super::index::is_plain_name;
 use crate::weights::{WeightsError, sha256};
 
 /// The tensors of a network, by name, on disk.
@@ -94,6 +96,10 @@ impl TensorFiles {
         let mut shards: Vec<&String> = weight_map.values().collect();
         shards.sort_unstable();
         shards.dedup();
+        if let Some(shard) = shards.iter().find(|shard| !is_plain_name(shard)) {
+            let problems = format!("`{shard}` is not the name of a file beside the index");
+            return Err(WeightsError::Mismatch { path: index.into(), problems });
+        }
         let mut all = Self::default();
         for shard in shards {
             let path = index.parent().unwrap_or(Path::new(".")).join(shard);
@@ -275,21 +281,21 @@ impl Stored {
         Ok(bytes)
     }
 
-    /// Part `index` of `count` equal parts of the first dimension.
-    pub(crate) fn nth_part(&self, index: usize, count: usize) -> Self {
+    /// The shares `range` of `all` equal shares of the first dimension.
+    pub(crate) fn rows(&self, range: Range<usize>, all: usize) -> Self {
         let (from, to) = self.parts[0];
-        let length = (to - from) / count as u64;
-        let begin = from + length * index as u64;
+        let share = (to - from) / all as u64;
+        let [begin, end] = [range.start, range.end].map(|index| from + share * index as u64);
         let mut shape = self.shape.clone();
         if let Some(first) = shape.first_mut() {
-            *first /= count;
+            *first = *first / all * range.len();
         }
-        Self { shape, parts: vec![(begin, begin + length)], ..self.clone() }
+        Self { shape, parts: vec![(begin, end)], ..self.clone() }
     }
 
     /// Swaps the two halves of the first dimension.
     pub(crate) fn halves_swapped(&self) -> Self {
-        let parts = [1, 0].into_iter().flat_map(|half| self.nth_part(half, 2).parts).collect();
+        let parts = [1..2, 0..1].into_iter().flat_map(|half| self.rows(half, 2).parts).collect();
         Self { parts, ..self.clone() }
     }
 

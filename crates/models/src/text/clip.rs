@@ -11,17 +11,17 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{
+use crate::{
+    files::{Source, TensorFiles},
     layers::{LayerNorm, join_heads, split_heads},
-    not_an_epsilon, out_of_range,
-    source::Source,
+    linear::Linear,
+    sizes::{not_an_epsilon, out_of_range},
 };
-use crate::linear::Linear;
 
-/// `config.json` of a `CLIPTextModelWithProjection`.
+/// `config.json` of a `CLIPTextModel` or a `CLIPTextModelWithProjection`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClipConfig {
-    /// `CLIPTextModelWithProjection`.
+    /// [`WITH_PROJECTION`] or [`PLAIN`].
     pub architectures: Vec<String>,
     /// Number of tokens in the vocabulary.
     pub vocab_size: usize,
@@ -35,7 +35,7 @@ pub struct ClipConfig {
     pub num_attention_heads: usize,
     /// Tokens per prompt, 77.
     pub max_position_embeddings: usize,
-    /// Features of the pooled output.
+    /// Features of the projected output; without a meaning if there is no projection.
     pub projection_dim: usize,
     /// The activation of the MLPs.
     pub hidden_act: Activation,
@@ -61,7 +61,10 @@ pub enum Activation {
     Gelu,
 }
 
-const CLASS: &str = "CLIPTextModelWithProjection";
+/// The class of an encoder whose pooled output is projected, as in SD3.
+pub const WITH_PROJECTION: &str = "CLIPTextModelWithProjection";
+/// The class of an encoder without a projection, as in FLUX.1.
+pub const PLAIN: &str = "CLIPTextModel";
 /// End-of-text id in older files, a placeholder for the highest id.
 const LEGACY_EOS: i64 = 2;
 
@@ -69,7 +72,7 @@ impl ClipConfig {
     /// The encoder of CLIP ViT-L/14, SD3's first.
     pub fn clip_l() -> Self {
         Self {
-            architectures: vec![CLASS.to_owned()],
+            architectures: vec![WITH_PROJECTION.to_owned()],
             vocab_size: 49408,
             hidden_size: 768,
             intermediate_size: 3072,
@@ -96,6 +99,16 @@ impl ClipConfig {
         }
     }
 
+    /// Whether the encoder is of this class.
+    pub fn is(&self, class: &str) -> bool {
+        self.architectures.iter().any(|of_file| of_file == class)
+    }
+
+    /// Features of the pooled output.
+    pub fn pooled_features(&self) -> usize {
+        if self.is(WITH_PROJECTION) { self.projection_dim } else { self.hidden_size }
+    }
+
     /// Lists everything that is out of range or that this code does not support, one sentence each.
     pub fn problems(&self) -> Vec<String> {
         let sizes = [
@@ -104,12 +117,15 @@ impl ClipConfig {
             ("intermediate_size", self.intermediate_size),
             ("num_attention_heads", self.num_attention_heads),
             ("max_position_embeddings", self.max_position_embeddings),
-            ("projection_dim", self.projection_dim),
+            ("projection_dim", self.pooled_features()),
         ];
         let mut problems = out_of_range(&sizes, ("num_hidden_layers", self.num_hidden_layers));
         problems.extend(not_an_epsilon("layer_norm_eps", self.layer_norm_eps));
-        if !self.architectures.iter().any(|class| class == CLASS) {
-            problems.push(format!("architectures is {:?}, not {CLASS}", self.architectures));
+        if !self.is(WITH_PROJECTION) && !self.is(PLAIN) {
+            problems.push(format!(
+                "architectures is {:?}, not {WITH_PROJECTION} or {PLAIN}",
+                self.architectures
+            ));
         }
         if self.num_hidden_layers == 1 {
             problems.push(
@@ -136,11 +152,27 @@ pub struct ClipText<B: Backend> {
     positions: Param<Tensor<B, 2>>,
     layers: Vec<Layer<B>>,
     final_norm: LayerNorm<B>,
-    projection: Linear<B>,
+    projection: Option<Linear<B>>,
     #[module(skip)]
     config: ClipConfig,
     #[module(skip)]
     precision: FloatDType,
+}
+
+/// The published names of an encoder's tensors: newer files of a `CLIPTextModel` leave the prefix
+/// `text_model.` out.
+pub(crate) fn published_names(files: TensorFiles) -> TensorFiles {
+    const PREFIX: &str = "text_model.";
+    if files.names().any(|name| name.starts_with(PREFIX)) {
+        return files;
+    }
+    let mut named = TensorFiles::default();
+    for name in files.names() {
+        let stored = files.stored(name).expect("it was just named");
+        let is_inside = !name.starts_with("text_projection");
+        named.insert(if is_inside { format!("{PREFIX}{name}") } else { name.to_owned() }, stored);
+    }
+    named
 }
 
 /// Prompts encoded by a CLIP text encoder.
@@ -148,7 +180,8 @@ pub struct ClipText<B: Backend> {
 pub struct Encoded<B: Backend> {
     /// The output of the second to last layer, `[B, 77, D]`.
     pub hidden: Tensor<B, 3>,
-    /// The projected output at the end of the text, `[B, projection_dim]`.
+    /// The output at the end of the text, projected if the encoder has a projection, `[B,
+    /// pooled_features]`.
     pub pooled: Tensor<B, 2>,
 }
 
@@ -168,7 +201,9 @@ impl<B: Backend> ClipText<B> {
                 .map(|index| Layer::load(config, index, source))
                 .collect(),
             final_norm: source.layer_norm("text_model.final_layer_norm", d, config.layer_norm_eps),
-            projection: source.linear_without_bias("text_projection", d, config.projection_dim),
+            projection: config
+                .is(WITH_PROJECTION)
+                .then(|| source.linear_without_bias("text_projection", d, config.projection_dim)),
             config: config.clone(),
             precision: source.precision(),
         }
@@ -194,7 +229,11 @@ impl<B: Backend> ClipText<B> {
             .enumerate()
             .map(|(row, ids)| last.clone().narrow(0, row, 1).narrow(1, self.end(ids), 1));
         let pooled = Tensor::cat(ends.collect(), 0).squeeze_dim::<2>(1);
-        Encoded { hidden: before_last, pooled: self.projection.forward(pooled) }
+        let pooled = match &self.projection {
+            Some(projection) => projection.forward(pooled),
+            None => pooled,
+        };
+        Encoded { hidden: before_last, pooled }
     }
 
     /// Position of the first end-of-text token.
