@@ -7,10 +7,7 @@ use std::{
 
 use burn::tensor::{FloatDType, Tensor, TensorData, backend::Backend};
 use flow::{GridKind, Sampler, VelocityField};
-use grpo::{
-    EncodedPrompt, GrpoConfig, Policy, Task, Trainer, images::Decoder, parameters::Trained,
-    workers::Workers,
-};
+use grpo::{EncodedPrompt, GrpoConfig, Policy, Task, Trainer, images::Decoder};
 use models::{
     Adaptable, Adapter, Choices, LoraConfig,
     directory::TransformerSizes,
@@ -19,6 +16,7 @@ use models::{
     text::{Embedding, Features, PromptEmbedding},
 };
 use tasks::{prompts::Prompt, reward::Darkness};
+use training::{parameters::Trained, workers::Workers};
 
 use crate::{
     backend::{Device, Plain, Training, distance, numbers},
@@ -190,14 +188,14 @@ fn a_lora_adapter_of_the_reference_codes_layers_is_trained() {
     let config = GrpoConfig { groups: 2, group_size: 4, ..config() };
     let mut trainer =
         Trainer::<Training, FluxTransformer<Training>, _>::new(config, 2, 1, task, policy, workers);
-    let before = trainer.state().weights.to_data();
+    let before = trainer.weights().to_data();
     let metrics = trainer.iterate().expect("an epoch").metrics;
     assert!(
         metrics.number("on_policy.max").expect("a comparison") < 1e-4
             && metrics.gradient_norm > 0.0,
         "{metrics:?}"
     );
-    assert_ne!(trainer.state().weights.to_data(), before);
+    assert_ne!(trainer.weights().to_data(), before);
 }
 
 #[test]

@@ -14,12 +14,9 @@ use flow::{
 use grpo::{
     TrainedSteps,
     algorithm::{Clipped, Example},
-    noise::{Key, Purpose},
     objective::{KlController, ObjectiveConfig, StepWeight},
-    parameters::{Parameters, Trained},
     trajectories::{KeptOn, Trajectories},
     update::{Batches, Checkpointing, Differentiate, Others, Replay, ReplayOutcome, WholeGraph},
-    workers::Workers,
 };
 use models::{
     Adaptable, Adapter, Choices, LoraConfig,
@@ -29,6 +26,11 @@ use models::{
     text::{Embedding, Features, tokenizer::PromptTokenizer},
 };
 use safetensors::SafeTensors;
+use training::{
+    noise::{Key, Purpose},
+    parameters::{Parameters, Trained},
+    workers::Workers,
+};
 
 use crate::backend::{Device, Plain, Training, distance, numbers};
 
@@ -735,7 +737,7 @@ fn a_single_file_with_a_second_attention_is_the_same_model_rounded() {
     let weights = |directory: &ModelDirectory| {
         let transformer: Transformer<Plain> =
             directory.transformer(FloatDType::F32, &Device::default()).expect("a transformer");
-        let names = grpo::parameters::names(&transformer);
+        let names = training::parameters::names(&transformer);
         Parameters::of(&transformer)
             .to_data()
             .into_iter()

@@ -16,13 +16,9 @@ use flow::{FlowSde, GridKind, Guidance, Reduction, Sampler, Trajectory, sampler:
 use grpo::{
     TrainedSteps,
     algorithm::{Clipped, Example},
-    noise::{Key, Purpose, normal},
     objective::ObjectiveConfig,
-    optimizer::AdamW,
-    parameters::Trained,
     trajectories::{KeptOn, Trajectories},
     update::{Batches, Checkpointing, Differentiate, Others, Replay, WholeGraph},
-    workers::Workers,
 };
 use models::{
     Adapter, Choices,
@@ -33,6 +29,13 @@ use models::{
     weights::write_atomically,
 };
 use serde::{Deserialize, Serialize};
+use training::{
+    noise::{Key, Purpose, normal},
+    optimisation::Optimisation,
+    optimizer::Optimizer,
+    parameters::Trained,
+    workers::Workers,
+};
 
 use crate::{
     backend::{self, Device, Plain, Training},
@@ -341,15 +344,16 @@ impl<'a> Bench<'a> {
         };
         let gradient = outcome().gradient;
         let weights = trained.of(&self.policy);
-        let optimizer = AdamW::<Plain>::new(self.preset.grpo.optimizer, &weights);
+        let optimizer = Optimizer::new(self.preset.grpo.optimizer, &weights);
+        let optimisation = Optimisation::new(weights, optimizer, self.preset.grpo.ema);
         let decoder = self.pipeline.decoder()?;
         let run: [(&str, &dyn Fn()); CASES.len()] = [
             (CASES[0], &|| drop(self.denoise().1.into_data())),
             (CASES[1], &|| drop(outcome())),
             (CASES[2], &|| {
-                std::hint::black_box(
-                    optimizer.clone().update(&weights, &gradient, 1.0).parameters.norm(),
-                );
+                let mut optimisation = optimisation.clone();
+                optimisation.take(0.0, &gradient, 1.0).expect("the gradient is finite");
+                std::hint::black_box(optimisation.weights().norm());
             }),
             (CASES[3], &|| drop(decoder.decode(self.latents.clone()))),
         ];

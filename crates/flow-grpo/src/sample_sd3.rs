@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use flow::GridKind;
-use grpo::{
-    noise::{Key, Purpose},
-    workers::Workers,
-};
 use models::{
     Adapter, Choices,
     sd3::ModelDirectory,
 };
-use tasks::prompts::PromptSet;
+use training::{
+    noise::{Key, Purpose},
+    workers::Workers,
+};
 
 use crate::{
     backend::{self, Device, Plain},
@@ -130,7 +129,7 @@ pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
         save_latents,
         ..
     } = &args.directory;
-    let prompts = args.read_prompts(PromptSet::read_texts)?;
+    let prompts = args.read_prompts()?;
     let count = args.count.unwrap_or(1) as usize;
     let rows = cli::rows(prompts.len(), count)?;
     let output = &args.output;

@@ -60,7 +60,7 @@ impl Sd3Config {
         ];
         counts
             .into_iter()
-            .filter_map(|(key, value, most)| grpo::ranges::count(key, value, most))
+            .filter_map(|(key, value, most)| training::ranges::count(key, value, most))
             .collect()
     }
 
@@ -253,7 +253,7 @@ impl Pipeline for Sd3 {
     }
 
     fn read_prompts(&self, path: &Path) -> Result<PromptSet> {
-        Ok(PromptSet::read_texts(path)?)
+        Ok(PromptSet::read(path)?)
     }
 
     fn made_by(&self) -> &str {
