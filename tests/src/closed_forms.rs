@@ -7,10 +7,8 @@ use flow::{
     analytic::{Component, GaussianField, MixtureField, score_from_velocity},
     matching::{TimeDistribution, flow_matching_loss},
 };
-use grpo::{
-    noise::{Key, Purpose, normal},
-    objective::{Clip, clipped_loss},
-};
+use grpo::objective::{Clip, clipped_loss};
+use training::noise::{Key, Purpose, normal};
 
 use crate::backend::{Device, Plain, Training, distance, numbers};
 

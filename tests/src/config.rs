@@ -4,8 +4,10 @@ use flow::{GridKind, matching::TimeDistribution};
 use grpo::{
     GrpoConfig, Objective, RolloutConfig, TrainedSteps,
     algorithm::nft::{NftConfig, OldPolicy},
-    ema::EmaConfig,
     objective::KlController,
+};
+use training::{
+    ema::EmaConfig,
     optimizer::{AdamWConfig, MuonConfig},
 };
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::TensorData;
-use grpo::{GrpoConfig, ema::EmaConfig, parameters::Parameters};
+use grpo::GrpoConfig;
+use training::{ema::EmaConfig, parameters::Parameters};
 
 use crate::{
     backend::{Device, Plain, distance},
@@ -81,7 +82,7 @@ fn the_trainer_moves_the_average_when_and_as_far_as_it_is_told() {
             .flat_map(|data| data.iter::<f64>().collect::<Vec<_>>())
             .collect::<Vec<f64>>()
     };
-    let mut average = flat(&trainer.state().weights);
+    let mut average = flat(&trainer.weights());
     for n in 1..=5 {
         trainer.iterate().expect("an epoch");
         let state = trainer.state();

@@ -6,13 +6,15 @@ use grpo::{
     EncodedPrompt, GrpoConfig, RolloutConfig, TrainedSteps,
     evaluate::{Generator, Row},
     images::{Decode, Decoder},
-    noise::{Key, Purpose, normal},
-    parameters::{Parameters, Trained},
     trajectories::KeptOn,
-    workers::Workers,
 };
 use models::TokenIds;
 use tasks::{image::Image, prompts::Prompt, reward::Darkness};
+use training::{
+    noise::{Key, Purpose, normal},
+    parameters::{Parameters, Trained},
+    workers::Workers,
+};
 
 use crate::{
     backend::{Device, Plain, distance, numbers},
@@ -33,8 +35,7 @@ fn record(trainer: &mut TestTrainer, epochs: usize) -> (Vec<String>, Vec<f64>) {
 
 fn weights(trainer: &TestTrainer) -> Vec<f64> {
     trainer
-        .state()
-        .weights
+        .weights()
         .to_data()
         .values()
         .flat_map(|data| data.iter::<f64>().collect::<Vec<_>>())
@@ -178,7 +179,7 @@ fn memory_threads_and_matrices_are_counted() {
         assert_eq!(Workers::new(count).expect("threads").count(), count);
     }
     let matrices = Trained::all(&network).matrices(&network, "blocks.");
-    let names = grpo::parameters::names(&network);
+    let names = training::parameters::names(&network);
     assert!(
         !matrices.is_empty() && matrices.keys().all(|id| names[id].starts_with("blocks.")),
         "{matrices:?}"

@@ -1,12 +1,13 @@
 //! Odd sizes and broken rewards: an epoch that adds up or a clear error, never a panic.
 
-use grpo::{GrpoConfig, TrainError, TrainedSteps, Trainer, groups::Mix, workers::Workers};
+use grpo::{GrpoConfig, TrainError, TrainedSteps, Trainer, groups::Mix};
 use proptest::{prelude::*, test_runner::Config};
 use tasks::{
     image::Image,
     prompts::Prompt,
-    reward::{Reward, RewardError},
+    reward::{Reward, RewardError, Unjudged},
 };
+use training::workers::Workers;
 
 use crate::{
     networks::network,
@@ -29,11 +30,7 @@ enum Gives {
 struct Odd(Gives);
 
 impl Reward for Odd {
-    fn name(&self) -> &'static str {
-        "odd"
-    }
-
-    fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+    fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
         let value = |index: usize| match self.0 {
             Gives::Spread => (index * 37 % 11) as f32 / 11.0,
             Gives::Constant(value) => value,
@@ -88,7 +85,7 @@ proptest! {
         let config = GrpoConfig { groups, group_size, micro_batch, rollout_batch, updates_per_epoch, trained_steps, ..config() };
         prop_assume!(config.problems().is_empty());
         let mut trainer = trainer(config.clone(), prompts, gives);
-        let before = trainer.state().weights.to_data();
+        let before = trainer.weights().to_data();
         match trainer.iterate() {
             Ok(iteration) => {
                 let metrics = iteration.metrics;
@@ -104,14 +101,14 @@ proptest! {
                 prop_assert_eq!(of_steps, metrics.transitions as u64);
                 if matches!(gives, Gives::Constant(_)) || group_size == 1 {
                     prop_assert_eq!(metrics.updates, 0);
-                    prop_assert_eq!(trainer.state().weights.to_data(), before);
+                    prop_assert_eq!(trainer.weights().to_data(), before);
                 }
-                let weights = trainer.state().weights.to_data();
+                let weights = trainer.weights().to_data();
                 prop_assert!(weights.values().all(|data| data.iter::<f32>().all(f32::is_finite)));
             }
             Err(TrainError::Reward(RewardError::NotFinite { reward, .. })) => {
-                prop_assert!(matches!(gives, Gives::Broken(_)) && reward == "odd");
-                prop_assert_eq!(trainer.state().weights.to_data(), before);
+                prop_assert!(matches!(gives, Gives::Broken(_)) && reward == "reward");
+                prop_assert_eq!(trainer.weights().to_data(), before);
             }
             Err(error) => prop_assert!(false, "{}", error),
         }

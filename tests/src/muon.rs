@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::TensorData;
-use grpo::{
-    optimizer::{AdamW, AdamWConfig, MuonConfig, Updated},
+use training::{
+    optimizer::{AdamWConfig, MuonConfig, Optimizer, Stepped},
     parameters::Parameters,
 };
 
@@ -58,7 +58,8 @@ fn muon_moves_every_singular_value_by_its_closed_form() {
         let shape = [u.len(), v.len()];
         let start: Vec<f64> = (0..18).map(|i| f64::from(i) * 0.1 - 0.8).collect();
         let mut ours = parameters(&start, 2.0);
-        let mut optimizer = AdamW::new(ADAM, &ours).with_muon(MUON, BTreeMap::from([(0, shape)]));
+        let mut optimizer =
+            Optimizer::new(ADAM, &ours).with_muon(MUON, BTreeMap::from([(0, shape)]));
         let (mut matrix, mut sum) = (start, vec![0.0; 3]);
         // A matrix with more outputs than inputs takes longer steps.
         let scale = (shape[1] as f64 / shape[0] as f64).max(1.0).sqrt();
@@ -68,7 +69,7 @@ fn muon_moves_every_singular_value_by_its_closed_form() {
             let gradient = parameters(&with_singular_values(&values, u, v), 0.3);
             let norm = (values.iter().map(|x| x * x).sum::<f64>() + 0.09).sqrt();
             let clip = (ADAM.max_gradient_norm / norm).min(1.0);
-            let Updated { parameters, gradient_norm, gradient_rms } =
+            let Stepped { parameters, gradient_norm, gradient_rms } =
                 optimizer.update(&ours, &gradient, rate);
             ours = parameters;
             assert!(

@@ -2,8 +2,8 @@
 
 use burn::tensor::Tensor;
 use flow::VelocityField;
-use grpo::parameters::{self, Parameters, Trained};
 use models::{Dit, DitConfig, TokenIds, WeightsFile, dit::Prediction, weights};
+use training::parameters::{self, Parameters, Trained};
 
 use crate::{
     backend::{Device, Plain, Training, distance, numbers},

@@ -9,10 +9,9 @@ use grpo::{
     EncodedPrompt, GrpoConfig, Objective, Policy, RolloutConfig, Task, Trainer,
     algorithm::nft::{Fixed, Nft, NftConfig, OldPolicy, nft_loss},
     images::Decoder,
-    optimizer::AdamWConfig,
-    workers::Workers,
 };
 use tasks::{prompts::Prompt, toy::FirstMode};
+use training::{optimizer::AdamWConfig, workers::Workers};
 
 use crate::{
     backend::{Device, Plain, Training, distance, numbers},

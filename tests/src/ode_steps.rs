@@ -7,15 +7,17 @@ use grpo::{
     GrpoConfig,
     algorithm::{Clipped, Example},
     evaluate::{EncodedPrompt, Row},
-    noise::{Key, Purpose},
-    parameters::{Parameters, Trained},
     rollout::Rollout,
     trajectories::{KeptOn, Trajectories},
     update::{Batches, Differentiate, Others, Replay, WholeGraph},
-    workers::Workers,
 };
 use models::{Dit, TokenIds};
 use tasks::prompts::Prompt;
+use training::{
+    noise::{Key, Purpose},
+    parameters::{Parameters, Trained},
+    workers::Workers,
+};
 
 use crate::{
     backend::{Device, Plain, Training, distance, numbers},

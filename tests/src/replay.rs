@@ -9,19 +9,21 @@ use grpo::{
     algorithm::{Clipped, Example},
     evaluate::{EncodedPrompt, Row},
     images::{Decode, Decoder},
-    loss_scale::LossScale,
-    noise::{Key, Purpose},
-    parameters::{Parameters, Trained},
     rollout::Rollout,
     trajectories::{KeptOn, Trajectories},
     update::{Batches, Differentiate, Others, Replay, ReplayOutcome, WholeGraph},
-    workers::Workers,
 };
 use models::{Dit, TokenIds};
 use tasks::{
     image::Image,
     prompts::Prompt,
-    reward::{Darkness, Reward, RewardError},
+    reward::{Darkness, Reward, Unjudged},
+};
+use training::{
+    loss_scale::LossScale,
+    noise::{Key, Purpose},
+    parameters::{Parameters, Trained},
+    workers::Workers,
 };
 
 use crate::{
@@ -288,13 +290,13 @@ fn a_replay_that_is_not_the_rollout_stops_the_run_beyond_a_limit_in_clip_ranges(
     assert!((ranges * objective(&config()).clip_range_low / max - 1.0).abs() < 1e-9, "{ranges}");
     assert!(with_limit(1.01 * ranges).iterate().is_ok());
     let mut stopped = with_limit(0.99 * ranges);
-    let before = stopped.state().weights.to_data();
+    let before = stopped.weights().to_data();
     let error = stopped.iterate().expect_err("another policy");
     let TrainError::OffPolicy { epoch, deviation, clip_ranges, .. } = error else {
         panic!("{error}")
     };
     assert_eq!((epoch, deviation, clip_ranges), (1, max, ranges));
-    assert_eq!(stopped.state().weights.to_data(), before);
+    assert_eq!(stopped.weights().to_data(), before);
 }
 
 #[test]
@@ -341,10 +343,7 @@ fn batches_of_the_rollout_train_every_row_that_has_something_to_learn_once() {
     /// Darkness, but a constant for the first prompt, which therefore has nothing to learn.
     struct Mostly;
     impl Reward for Mostly {
-        fn name(&self) -> &'static str {
-            "mostly"
-        }
-        fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+        fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
             let scores = Darkness.score(images, prompts)?;
             Ok(scores
                 .into_iter()
@@ -468,7 +467,7 @@ fn an_update_whose_scaled_gradient_overflows_is_skipped_counted_and_remembered()
     }
     assert_eq!(trainer.state().loss_scale, Some(LossScale { factor: start.factor / 2.0, good: 3 }));
     assert_eq!(resumed.state().loss_scale, trainer.state().loss_scale);
-    assert_eq!(resumed.state().weights.to_data(), trainer.state().weights.to_data());
+    assert_eq!(resumed.weights().to_data(), trainer.weights().to_data());
     // The scale cannot be halved any further.
     let mut hopeless =
         broken(small(), usize::MAX, f64::INFINITY).scaling_loss(LossScale { factor: 2.0, good: 0 });
@@ -481,10 +480,7 @@ fn a_group_is_one_prompt() {
     /// Scores every image with the number of its prompt.
     struct OfPrompt;
     impl Reward for OfPrompt {
-        fn name(&self) -> &'static str {
-            "of_prompt"
-        }
-        fn score(&self, _images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+        fn score(&self, _images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
             Ok(prompts
                 .iter()
                 .map(|prompt| prompt.text.trim_start_matches("prompt ").parse().expect("a number"))
@@ -534,7 +530,7 @@ fn an_epoch_is_sampled_from_its_own_prompts_and_noise() {
     };
     let mut drawn = Vec::new();
     for epoch in 0..6 {
-        let policy = trainer.state().weights.put_into(network(1));
+        let policy = trainer.weights().put_into(network(1));
         let prompts = trainer.prompts().to_vec();
         let iteration = trainer.iterate().expect("an epoch");
         let keys =
@@ -621,10 +617,7 @@ impl<B: burn::tensor::backend::Backend> VelocityField<B> for Still<B> {
 /// The same reward for everything.
 struct Indifferent;
 impl Reward for Indifferent {
-    fn name(&self) -> &'static str {
-        "indifferent"
-    }
-    fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+    fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
         Ok(vec![0.5; images.len()])
     }
 }
@@ -669,7 +662,7 @@ fn a_trainer_taken_back_keeps_its_epoch_and_its_kl_weight() {
     let start = trainer.state();
     (0..2).for_each(|_| drop(trainer.iterate().expect("an epoch")));
     assert_eq!(trainer.epoch(), 2);
-    assert_ne!(trainer.state().weights.to_data(), start.weights.to_data());
+    assert_ne!(trainer.weights().to_data(), start.weights.to_data());
     trainer.set_kl_weight(0.7);
     trainer.roll_back(start.clone());
     let back = trainer.state();
@@ -717,6 +710,7 @@ fn the_learning_rate_of_an_epoch_is_the_peak_times_the_schedule() {
     let rates: Vec<f64> = (0..10)
         .map(|_| trainer.iterate().expect("an epoch").metrics.learning_rate / 3e-3)
         .collect();
-    let expected: Vec<f64> = (0..10).map(|epoch| grpo::schedule::rate(epoch, 10, 2, 4)).collect();
+    let expected: Vec<f64> =
+        (0..10).map(|epoch| training::schedule::rate(epoch, 10, 2, 4)).collect();
     assert!(distance(&rates, &expected) < 1e-12 && rates[0] < 1.0 && rates[9] < 1.0, "{rates:?}");
 }

@@ -108,7 +108,7 @@ fn a_run_rolls_back_to_its_best_evaluation() {
 fn gold_rewards_are_measured_and_not_trained_on() {
     let directory = tempfile::tempdir().expect("a directory");
     let plain = train(&directory.path().join("plain"), &[]);
-    let gold = train(&directory.path().join("gold"), &[r#"gold=["toy_mode", "darkness"]"#]);
+    let gold = train(&directory.path().join("gold"), &["gold={ toy_mode = 1, darkness = 1 }"]);
     for (plain, gold) in of(&plain, "epoch").iter().zip(of(&gold, "epoch")) {
         assert_eq!(
             (&plain["reward"], &plain["gradient_norm"]),
@@ -165,7 +165,7 @@ fn rules_that_make_no_sense_are_refused() {
         refuse(&rule("x", r#"{kind="below", value=1.0}"#, r#"{kind="raise_kl", factor=2.0}"#))
             .contains("kl_weight, which is 0")
     );
-    assert!(refuse("gold=[\"beauty\"]").contains("gold: there is no reward `beauty`"));
+    assert!(refuse("gold.beauty=1").contains("gold.beauty: there is no reward `beauty`"));
     assert!(
         refuse("grpo.objective.kl_controller={kind=\"adaptive\", target=0.1, rate=0.1}").contains(
             "kl_weight, where an adaptive controller starts, (0) must be a positive number"

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use grpo::{
     GrpoConfig, Policy, RolloutConfig, Task, Trainer, evaluate::EncodedPrompt, groups::Mix,
-    images::Decoder, optimizer::AdamWConfig, workers::Workers,
+    images::Decoder,
 };
 use models::{Dit, DitConfig, TokenIds, Vocabulary, WeightsFile};
 use serde_json::Value;
@@ -14,6 +14,7 @@ use tasks::{
     prompts::Prompt,
     reward::{Darkness, WeightedReward},
 };
+use training::{optimizer::AdamWConfig, workers::Workers};
 
 use crate::{
     backend::{Device, Plain, Training},
@@ -56,7 +57,7 @@ fn a_dense_reward_rises_steadily_on_the_shipped_base() {
             .map(|text| EncodedPrompt { prompt: Prompt::plain(text), condition: encode(text) })
             .into(),
         mix: Mix::even(prompts.len()),
-        reward: WeightedReward::new(vec![(1.0, Box::new(Darkness))]),
+        reward: WeightedReward::only("darkness", Box::new(Darkness)),
         latent_shape: [sizes.channels, sizes.image_size, sizes.image_size],
         decoder: Arc::new(Decoder::Pixels),
         unconditional: encode(""),

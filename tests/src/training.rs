@@ -8,21 +8,23 @@ use grpo::{
     GrpoConfig, Objective, Policy, ReplayBatches, RolloutConfig, Task, TrainError, TrainedSteps,
     Trainer,
     advantage::{AdvantageConfig, Spread},
-    ema::EmaConfig,
     evaluate::EncodedPrompt,
     groups::Mix,
     images::Decoder,
     objective::{KlController, ObjectiveConfig, StepWeight},
-    optimizer::{AdamW, AdamWConfig, MuonConfig, Updated},
-    parameters::Parameters,
     trajectories::KeptOn,
-    workers::Workers,
 };
 use models::{Dit, TokenIds};
 use tasks::{
     image::Image,
     prompts::Prompt,
-    reward::{Darkness, Reward, RewardError, WeightedReward},
+    reward::{Darkness, Reward, RewardError, Unjudged, WeightedReward},
+};
+use training::{
+    ema::EmaConfig,
+    optimizer::{AdamWConfig, MuonConfig, Optimizer, Stepped},
+    parameters::Parameters,
+    workers::Workers,
 };
 
 use crate::{
@@ -121,7 +123,7 @@ pub fn task(reward: Box<dyn Reward>) -> Task<Plain, TokenIds> {
     Task {
         prompts: conditions(4).into_iter().enumerate().map(prompt).collect(),
         mix: Mix::even(4),
-        reward: WeightedReward::new(vec![(1.0, reward)]),
+        reward: WeightedReward::only("reward", reward),
         latent_shape: [3, 16, 16],
         decoder: Arc::new(Decoder::Pixels),
         unconditional: conditions(1).remove(0),
@@ -167,10 +169,7 @@ fn a_dense_reward_rises_with_muon_too() {
 fn the_opposite_reward_falls() {
     struct Brightness;
     impl Reward for Brightness {
-        fn name(&self) -> &'static str {
-            "brightness"
-        }
-        fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+        fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
             Ok(Darkness.score(images, prompts)?.into_iter().map(|score| -score).collect())
         }
     }
@@ -203,42 +202,33 @@ fn the_ratio_is_one_on_policy() {
 fn a_constant_reward_moves_nothing() {
     struct Constant;
     impl Reward for Constant {
-        fn name(&self) -> &'static str {
-            "constant"
-        }
-        fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+        fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
             Ok(vec![0.1; images.len()])
         }
     }
     let mut trainer = trainer_for(config(), 1, 2, Box::new(Constant));
-    let before = trainer.state().weights.to_data();
+    let before = trainer.weights().to_data();
     let metrics = trainer.iterate().expect("an epoch").metrics;
     assert_eq!((metrics.zero_spread, metrics.updates, metrics.transitions), (1.0, 0, 0));
-    assert_eq!(trainer.state().weights.to_data(), before);
+    assert_eq!(trainer.weights().to_data(), before);
 }
 
 #[test]
 fn a_reward_that_is_not_a_number_stops_the_run_and_is_named() {
     struct Broken;
     impl Reward for Broken {
-        fn name(&self) -> &'static str {
-            "broken"
-        }
-        fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+        fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
             Ok((0..images.len()).map(|i| if i == 7 { f32::NAN } else { 0.0 }).collect())
         }
     }
     let mut trainer = trainer_for(config(), 1, 2, Box::new(Broken));
-    let before = trainer.state().weights.to_data();
+    let before = trainer.weights().to_data();
     let error = trainer.iterate().expect_err("NaN");
     assert!(
-        matches!(
-            &error,
-            TrainError::Reward(RewardError::NotFinite { reward: "broken", index: 7, .. })
-        ),
+        matches!(&error, TrainError::Reward(RewardError::NotFinite { index: 7, .. })),
         "{error}"
     );
-    assert_eq!(trainer.state().weights.to_data(), before);
+    assert_eq!(trainer.weights().to_data(), before);
 }
 
 #[test]
@@ -248,7 +238,7 @@ fn kl_to_the_reference_changes_the_update_and_holds_the_policy() {
             trainer(with_objective(config(), |objective| objective.kl_weight = kl_weight), 2);
         (0..12).for_each(|_| drop(trainer.iterate().expect("an epoch")));
         let metrics = trainer.iterate().expect("an epoch").metrics;
-        (metrics.number("kl_reference").expect("a KL penalty"), trainer.state().weights)
+        (metrics.number("kl_reference").expect("a KL penalty"), trainer.weights())
     };
     let (_, free) = run(0.0);
     let (weak, _) = run(1e-9);
@@ -275,9 +265,9 @@ fn the_whole_gradient_is_clipped_not_each_tensor() {
             weight_decay: 0.0,
             max_gradient_norm,
         };
-        AdamW::new(config, &parameters)
+        Optimizer::new(config, &parameters)
     };
-    let Updated { parameters: moved, gradient_norm: norm, gradient_rms } =
+    let Stepped { parameters: moved, gradient_norm: norm, gradient_rms } =
         optimizer(1.0).update(&parameters, &gradient, 1.0);
     assert!((norm - count.sqrt()).abs() < 1e-3 * norm);
     assert!(
@@ -320,7 +310,7 @@ fn adamw_is_the_published_algorithm() {
         weight_decay: decay,
         max_gradient_norm: 1e9,
     };
-    let mut optimizer = AdamW::new(config, &like);
+    let mut optimizer = Optimizer::new(config, &like);
     let once = optimizer.update(&all(2.0), &all(0.5), 1.0).parameters;
     let twice = optimizer.update(&once, &all(-0.25), 1.0).parameters;
     for data in twice.to_data().values() {
@@ -334,9 +324,9 @@ fn adamw_is_the_published_algorithm() {
 fn the_schedule_reaches_the_weights() {
     let moved = |cool_down| {
         let mut trainer = trainer(GrpoConfig { cool_down, ..self::config() }, 1);
-        let before = trainer.state().weights;
+        let before = trainer.weights();
         trainer.iterate().expect("an epoch");
-        let after = trainer.state().weights;
+        let after = trainer.weights();
         before.zip(&after, |before, after| after - before).norm()
     };
     // Ten epochs, all in the cool-down: the first has 10/40 of the rate.
@@ -348,6 +338,6 @@ fn nothing_in_a_trajectory_carries_a_graph() {
     // By type: a rollout runs on the plain backend, which has no graph; this line compiles only
     // because of that.
     let trainer = trainer(config(), 1);
-    let weights: Parameters<Plain> = trainer.state().weights;
+    let weights: Parameters<Plain> = trainer.weights();
     let _: Tensor<Plain, 1> = Tensor::from_data([weights.norm() as f32], &Device::default());
 }

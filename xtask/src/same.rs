@@ -134,7 +134,7 @@ const RUNS: [Run; 12] = [
             "grpo.warm_up=0",
             "grpo.cool_down=0",
             "grpo.ema.every=2",
-            "gold=[\"shapes_strict\"]",
+            "gold={ shapes_strict = 1 }",
             "rewards={ jpeg_compressibility = 1.0 }",
             "rules=[{ watch = \"overall\", when = { kind = \"below\", value = 2.0 }, action = { kind = \"raise_kl\", factor = 2.0 } }]",
         ],

@@ -18,13 +18,9 @@ use grpo::{
     algorithm::{Clipped, Example},
     evaluate::{EncodedPrompt, Row},
     images::Decode,
-    noise::{Key, Purpose, normal},
-    optimizer::{AdamW, AdamWConfig, MuonConfig},
-    parameters::{self, Parameters, Trained},
     rollout::Rollout,
     trajectories::{KeptOn, Trajectories},
     update::{Batches, Others, Replay, WholeGraph},
-    workers::Workers,
 };
 use models::{
     Dit, TokenIds, Vocabulary,
@@ -32,6 +28,14 @@ use models::{
 };
 use serde::{Deserialize, Serialize};
 use tasks::shapes::{self, Split};
+use training::{
+    ema::EmaConfig,
+    noise::{Key, Purpose, normal},
+    optimisation::Optimisation,
+    optimizer::{AdamWConfig, MuonConfig, Optimizer},
+    parameters::{self, Parameters, Trained},
+    workers::Workers,
+};
 
 use crate::{
     backend::{self, Device, Plain, Training},
@@ -245,10 +249,11 @@ impl Bench {
     fn round(&self, repetitions: u32, times: &mut Times) {
         let gradient = self.loss_and_gradient().1;
         let weights = Parameters::of(&self.network);
-        let optimizer = AdamW::<Plain>::new(OPTIMIZER, &weights).with_muon(
+        let optimizer = Optimizer::new(OPTIMIZER, &weights).with_muon(
             MuonConfig { learning_rate: 1e-3, momentum: 0.9 },
             self.trained.matrices(&self.network, "blocks."),
         );
+        let optimisation = Optimisation::new(weights, optimizer, EmaConfig::default());
         let images = self.card.pixels().decode(self.data.clone());
         let trajectories = self.rollout();
         let cases: [(&str, &dyn Fn()); 7] = [
@@ -258,18 +263,15 @@ impl Bench {
             ("sampler alone", &|| drop(read(self.sampler_alone()))),
             ("replay of a step", &|| drop(self.replay(&trajectories))),
             ("update", &|| {
-                std::hint::black_box(
-                    optimizer.clone().update(&weights, &gradient, 1.0).parameters.norm(),
-                );
+                let mut optimisation = optimisation.clone();
+                optimisation.take(0.0, &gradient, 1.0).expect("the gradient is finite");
+                std::hint::black_box(optimisation.weights().norm());
             }),
             ("verifier", &|| {
                 for (image, row) in images.iter().zip(&self.rows) {
-                    let metadata = self.prompts[row.prompt]
-                        .prompt
-                        .metadata
-                        .as_ref()
+                    let metadata = shapes::Metadata::of(&self.prompts[row.prompt].prompt)
                         .expect("training prompts have metadata");
-                    std::hint::black_box(shapes::verify(image, metadata));
+                    std::hint::black_box(shapes::verify(image, &metadata));
                 }
             }),
         ];

@@ -16,20 +16,26 @@ use flow::{FlowSde, GridKind, Guidance, Reduction, Sampler, Trajectory, sampler:
 use grpo::{
     TrainedSteps,
     algorithm::{Clipped, Example},
-    noise::{Key, Purpose, normal},
     objective::ObjectiveConfig,
-    optimizer::AdamW,
-    parameters::Trained,
     trajectories::{KeptOn, Trajectories},
     update::{Batches, Checkpointing, Differentiate, Others, Replay, WholeGraph},
-    workers::Workers,
 };
 use models::{
-    Adapter, lora,
-    sd3::{Choices, Embedding, Features, ModelDirectory, PromptEmbedding, Transformer},
+    Adapter, Choices,
+    directory::TransformerSizes,
+    lora,
+    sd3::{ModelDirectory, Transformer},
+    text::{Embedding, Features, PromptEmbedding},
     weights::write_atomically,
 };
 use serde::{Deserialize, Serialize};
+use training::{
+    noise::{Key, Purpose, normal},
+    optimisation::Optimisation,
+    optimizer::Optimizer,
+    parameters::Trained,
+    workers::Workers,
+};
 
 use crate::{
     backend::{self, Device, Plain, Training},
@@ -254,7 +260,7 @@ impl<'a> Bench<'a> {
             };
             let text_shape = [args.text_length, sizes.joint_attention_dim];
             let [clip, pooled] = [features(&text_shape), features(&[sizes.pooled_projection_dim])];
-            Arc::new(PromptEmbedding { clip, pooled, t5: None, text_shape })
+            Arc::new(PromptEmbedding { clip: Some(clip), pooled, t5: None, text_shape })
         };
         let pipeline = Sd3::open(directory, [args.resolution; 2], 1, None, device)?;
         let mut base = pipeline.transformer()?;
@@ -338,15 +344,16 @@ impl<'a> Bench<'a> {
         };
         let gradient = outcome().gradient;
         let weights = trained.of(&self.policy);
-        let optimizer = AdamW::<Plain>::new(self.preset.grpo.optimizer, &weights);
+        let optimizer = Optimizer::new(self.preset.grpo.optimizer, &weights);
+        let optimisation = Optimisation::new(weights, optimizer, self.preset.grpo.ema);
         let decoder = self.pipeline.decoder()?;
         let run: [(&str, &dyn Fn()); CASES.len()] = [
             (CASES[0], &|| drop(self.denoise().1.into_data())),
             (CASES[1], &|| drop(outcome())),
             (CASES[2], &|| {
-                std::hint::black_box(
-                    optimizer.clone().update(&weights, &gradient, 1.0).parameters.norm(),
-                );
+                let mut optimisation = optimisation.clone();
+                optimisation.take(0.0, &gradient, 1.0).expect("the gradient is finite");
+                std::hint::black_box(optimisation.weights().norm());
             }),
             (CASES[3], &|| drop(decoder.decode(self.latents.clone()))),
         ];

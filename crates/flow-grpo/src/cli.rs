@@ -8,20 +8,20 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flow::GridKind;
-use grpo::{
-    evaluate::Row,
-    noise::{Key, Purpose},
-    ranges::MOST_GUIDANCE,
-    workers::Workers,
-};
+use grpo::evaluate::Row;
 use models::{
     TokenIds, lora,
     sd3::random::{self, Sizes},
     weights::{StoredAs, write_atomically},
 };
 use tasks::{
-    prompts::{Prompt, PromptError, PromptSet},
+    prompts::{Prompt, PromptSet},
     text_file,
+};
+use training::{
+    noise::{Key, Purpose},
+    ranges::MOST_GUIDANCE,
+    workers::Workers,
 };
 
 use crate::{
@@ -29,13 +29,14 @@ use crate::{
     bench::{self, BenchArgs},
     compare::{self, CompareArgs},
     config::{self, Checked, Preset},
-    evaluation::{self, Evaluator, Prompts, Sampling},
+    evaluation::{Evaluator, Prompts, Sampling},
     figure, interrupt, memory,
     network::{AnyNetwork, Card, Pipeline},
     output, png,
     pretrain::{self, PretrainConfig},
     progress::Progress,
     proxy::{self, ProxyArgs},
+    rewards::{self, Surroundings},
     run_dir::RunDir,
     sample_sd3::{self, DirectoryArgs},
     train,
@@ -56,6 +57,7 @@ enum Verb {
     /// Improve a base model by Flow-GRPO. Presets: shapes (default), shapes-64 (for a GPU), toy-2d;
     /// with --model, for Stable Diffusion 3.5 Medium: sd35m-geneval, sd35m-ocr, sd35m-ocr-1gpu,
     /// sd35m-pickscore.
+    #[command(after_help = format!("Rewards, for --set rewards.NAME=WEIGHT:\n{}", rewards::table()))]
     Train(TrainArgs),
     /// Train a base model by flow matching. Presets: shapes-base (default), shapes-64-base (for a
     /// GPU), toy-2d-base.
@@ -354,7 +356,7 @@ fn sample(args: &SampleArgs) -> Result<()> {
         );
     }
     png::check_directory_of(&args.output)?;
-    let prompts = args.read_prompts(PromptSet::read)?;
+    let prompts = args.read_prompts()?;
     let count = args.count.unwrap_or(6) as usize;
     let rows = rows(prompts.len(), count)?;
     let (card, network) = AnyNetwork::open(
@@ -389,14 +391,11 @@ impl SampleArgs {
     ///
     /// # Errors
     /// If no prompt is given, or the file cannot be read.
-    pub fn read_prompts(
-        &self,
-        read: impl Fn(&Path) -> Result<PromptSet, PromptError>,
-    ) -> Result<Vec<Prompt>> {
+    pub fn read_prompts(&self) -> Result<Vec<Prompt>> {
         let mut prompts: Vec<Prompt> =
             self.prompts.iter().map(|text| Prompt::plain(text)).collect();
         if let Some(file) = &self.prompt_file {
-            prompts.extend(read(file)?.prompts);
+            prompts.extend(PromptSet::read(file)?.prompts);
         }
         if prompts.is_empty() {
             bail!("give at least one --prompt \"…\" or a --prompt-file");
@@ -425,8 +424,8 @@ fn eval(args: &EvalArgs) -> Result<()> {
     let source = args.prompts.as_deref().unwrap_or(of_run);
     let prompts = Prompts::open(source, &card)?;
     let rows = prompts.rows(samples);
-    let rewards =
-        |run: &EvaluatedRun| evaluation::rewards(&run.config.rewards, card.image_shape(), &device);
+    let surroundings = Surroundings { image_shape: card.image_shape(), device: &device };
+    let rewards = |run: &EvaluatedRun| rewards::open("rewards", &run.config.rewards, &surroundings);
     let rewards = run.as_ref().map(rewards).transpose()?;
     let images = generate(&card, &network, sampling, &prompts, &rows)?;
     let evaluation = prompts.evaluate(&images, &rows, rewards.as_ref())?;

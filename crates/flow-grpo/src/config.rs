@@ -15,7 +15,7 @@ use toml::{Table, Value};
 
 /// Tables whose keys are names: a table replaces them as a whole, `--set` with a dotted key changes
 /// one name.
-const OPEN_TABLES: [&str; 2] = ["rewards", "mix"];
+const OPEN_TABLES: [&str; 3] = ["rewards", "gold", "mix"];
 
 /// A configuration that can validate itself.
 pub trait Checked: Serialize + DeserializeOwned {
@@ -216,21 +216,35 @@ fn parse_setting(setting: &str, table: &Table) -> Result<Table, String> {
 }
 
 /// Builds the table in which `value` is under `path`. A name in a table of names keeps the other
-/// names of `old`.
+/// names of `old`, and a setting of a name its other settings.
 fn nest(path: &[&str], value: Value, old: &Table) -> Table {
     let [key, rest @ ..] = path else { unreachable!("splitting gives at least one part") };
-    if rest.is_empty() {
-        return Table::from_iter([((*key).to_owned(), value)]);
-    }
-    let empty = Table::new();
-    let old = old.get(*key).and_then(Value::as_table).unwrap_or(&empty);
-    let named = nest(rest, value, old);
-    let inner = if OPEN_TABLES.contains(key) {
-        old.clone().into_iter().chain(named).collect()
-    } else {
-        named
+    let inner = match (rest, old.get(*key)) {
+        ([], _) => value,
+        (rest, Some(Value::Table(old))) if OPEN_TABLES.contains(key) => {
+            Value::Table(within(rest, value, old.clone()))
+        }
+        (rest, old) => {
+            let empty = Table::new();
+            Value::Table(nest(rest, value, old.and_then(Value::as_table).unwrap_or(&empty)))
+        }
     };
-    Table::from_iter([((*key).to_owned(), Value::Table(inner))])
+    Table::from_iter([((*key).to_owned(), inner)])
+}
+
+/// `old` with `value` under `path`. A bare number on the way is a weight.
+fn within(path: &[&str], value: Value, mut old: Table) -> Table {
+    let [key, rest @ ..] = path else { unreachable!("splitting gives at least one part") };
+    let inner = match (rest, old.remove(*key)) {
+        ([], _) => value,
+        (rest, Some(Value::Table(old))) => Value::Table(within(rest, value, old)),
+        (rest, Some(weight @ (Value::Float(_) | Value::Integer(_)))) => {
+            Value::Table(within(rest, value, Table::from_iter([("weight".to_owned(), weight)])))
+        }
+        (rest, _) => Value::Table(within(rest, value, Table::new())),
+    };
+    old.insert((*key).to_owned(), inner);
+    old
 }
 
 #[cfg(test)]
@@ -311,5 +325,10 @@ mod tests {
         );
         assert_eq!(settled(&["rewards={ green = 5.0 }"])["rewards"].to_string(), "{ green = 5.0 }");
         assert_eq!(settled(&["epochs=4"])["epochs"].as_integer(), Some(4));
+        let settings = ["rewards.red.kind=ruby", "rewards.red.size=3", "rewards.green.size=4"];
+        assert_eq!(
+            settled(&settings)["rewards"].to_string(),
+            "{ blue = 2.0, green = { size = 4 }, red = { kind = \"ruby\", size = 3, weight = 1.0 } }"
+        );
     }
 }

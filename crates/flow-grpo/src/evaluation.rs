@@ -5,23 +5,19 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use burn::tensor::Tensor;
 use flow::{GridKind, Guidance, Sampler};
-use grpo::{
-    evaluate::{EncodedPrompt, Generator, Row},
-    noise::Key,
-    workers::Workers,
-};
+use grpo::evaluate::{EncodedPrompt, Generator, Row};
 use serde::{Deserialize, Serialize};
 use tasks::{
     image::Image,
-    jpeg::JpegCompressibility,
     prompts::{Prompt, PromptSet},
     reward::WeightedReward,
     shapes::{self, Fault, Metadata, Split, Verdict},
     toy,
 };
+use training::{noise::Key, workers::Workers};
 
 use crate::{
     backend::{Device, Plain},
@@ -30,7 +26,6 @@ use crate::{
     network::{Network, Pipeline},
     plot, png,
     progress::Progress,
-    proxy::ShapesProxy,
 };
 
 /// A prompt set, encoded for a network.
@@ -78,7 +73,7 @@ impl<C> Prompts<C> {
 
     /// The names of the accuracies of an evaluation on these prompts.
     pub fn accuracies(&self) -> Vec<String> {
-        if self.0.iter().any(|prompt| prompt.prompt.metadata.is_none()) {
+        if self.0.iter().any(|prompt| Metadata::of(&prompt.prompt).is_none()) {
             return Vec::new();
         }
         let tags: BTreeSet<&str> = self.0.iter().map(|prompt| prompt.prompt.tag.as_str()).collect();
@@ -90,8 +85,8 @@ impl<C> Prompts<C> {
     pub fn leave_a_color_open(&self) -> bool {
         self.0
             .iter()
-            .filter_map(|prompt| prompt.prompt.metadata.as_ref())
-            .any(Metadata::leaves_a_color_open)
+            .filter_map(|prompt| Metadata::of(&prompt.prompt))
+            .any(|metadata| metadata.leaves_a_color_open())
     }
 
     /// Writes images as a captioned grid with one row per kind of prompt, or points as a scatter
@@ -147,11 +142,11 @@ impl<C> Prompts<C> {
         let mut by_tag: BTreeMap<String, Vec<Judged>> = BTreeMap::new();
         for (image, row) in images.iter().zip(rows) {
             let prompt = self.prompt(row);
-            let metadata = prompt.metadata.as_ref()?;
+            let metadata = Metadata::of(prompt)?;
             let judged = Judged {
                 prompt: row.prompt,
                 trained_on: metadata.is_trained_on(),
-                verdict: shapes::verify(image, metadata),
+                verdict: shapes::verify(image, &metadata),
             };
             by_tag.entry(prompt.tag.clone()).or_default().push(judged);
         }
@@ -173,7 +168,7 @@ pub fn prompt_set(source: &str, pipeline: &impl Pipeline) -> Result<PromptSet> {
         "toy" => toy::prompts(),
         path => pipeline.read_prompts(Path::new(path))?,
     };
-    let verified = set.prompts.iter().any(|prompt| prompt.metadata.is_some());
+    let verified = set.prompts.iter().any(|prompt| Metadata::of(prompt).is_some());
     let shape = pipeline.image_shape();
     if verified && !matches!(shape, [3, height, width] if height == width) {
         bail!(
@@ -457,48 +452,6 @@ fn row(name: &str, images: usize, share: f64, [low, high]: [f64; 2], note: &str)
         100.0 * high
     )
 }
-
-/// Builds the reward of a configuration from names and weights.
-pub fn rewards(
-    weights: &BTreeMap<String, f32>,
-    image_shape: [usize; 3],
-    device: &Device,
-) -> Result<WeightedReward> {
-    use tasks::reward::{Darkness, Reward};
-    let mut parts: Vec<(f32, Box<dyn Reward>)> = Vec::new();
-    for (name, &weight) in weights {
-        let reward: Box<dyn Reward> = match name.as_str() {
-            "shapes_partial" => Box::new(shapes::ShapesPartial),
-            "shapes_strict" => Box::new(shapes::ShapesStrict),
-            "shapes_proxy" => Box::new(
-                ShapesProxy::built_in(image_shape, device).context("rewards.shapes_proxy")?,
-            ),
-            "shapes_variety" => Box::new(shapes::ShapesVariety),
-            "darkness" => Box::new(Darkness),
-            "jpeg_compressibility" => Box::new(JpegCompressibility),
-            "toy_mode" => Box::new(toy::FirstMode),
-            _ => {
-                bail!("rewards.{name}: there is no such reward; there are: {}", REWARDS.join(", "))
-            }
-        };
-        parts.push((weight, reward));
-    }
-    Ok(WeightedReward::new(parts))
-}
-
-/// Rewards of the paper that this version cannot compute yet.
-pub const TO_COME: [&str; 3] = ["geneval", "ocr", "pickscore"];
-
-/// The names of all rewards.
-pub const REWARDS: [&str; 7] = [
-    "shapes_partial",
-    "shapes_strict",
-    "shapes_variety",
-    "shapes_proxy",
-    "darkness",
-    "jpeg_compressibility",
-    "toy_mode",
-];
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, anyhow};
 use models::TokenIds;
 use rand::{Rng, seq::IndexedRandom};
 use serde::{Deserialize, Serialize};
@@ -72,9 +72,8 @@ impl Examples {
             return Ok(Self::Points { caption: card.condition("a point")? });
         };
         let encode = |prompt: Prompt| -> Result<_> {
-            let metadata = prompt
-                .metadata
-                .with_context(|| format!("prompt \"{}\" has no metadata", prompt.text))?;
+            let metadata = Metadata::required(&prompt)
+                .map_err(|reason| anyhow!("prompt \"{}\": {reason}", prompt.text))?;
             Ok((metadata, card.condition(&prompt.text)?))
         };
         let mut by_tag: BTreeMap<String, Vec<_>> = BTreeMap::new();
@@ -130,7 +129,7 @@ fn named_from_left(metadata: &Metadata, scene: &Scene) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use grpo::noise::{Key, Purpose};
+    use training::noise::{Key, Purpose};
 
     use super::*;
 
@@ -138,7 +137,7 @@ mod tests {
     fn two_objects_are_named_from_the_left_in_the_asked_share_of_images() {
         let mut rng = Key::new(1, Purpose::Pretraining).rng();
         let pair = shapes::captions().prompts.into_iter().find_map(|prompt| {
-            prompt.metadata.filter(|metadata| metadata.tag == shapes::Tag::TwoObject)
+            Metadata::of(&prompt).filter(|metadata| metadata.tag == shapes::Tag::TwoObject)
         });
         let pair = pair.expect("there are prompts with two objects");
         let mut share = |reading_order: f64| {

@@ -8,8 +8,8 @@ use flow::{
     analytic::{Component, MixtureField},
     sampler::velocity_at,
 };
-use grpo::noise::{Key, Purpose, normal};
 use models::weights::write_atomically;
+use training::noise::{Key, Purpose, normal};
 
 use crate::{
     backend::{Device, Plain},

@@ -8,15 +8,19 @@ use std::{
 
 use burn::tensor::{FloatDType, Tensor};
 use flow::VelocityField;
-use grpo::parameters::Parameters;
 use models::{
     Adapter, LoraConfig, MlpField, WeightsFile,
     lora::LoraInit,
-    sd3::{Choices, Features, ModelDirectory, Sd3Error},
+    directory::TransformerSizes,
+    sd3::ModelDirectory,
+    text::Features,
 };
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
+use training::{
+    optimisation::OptimisationState, optimizer::OptimizerState, parameters::Parameters,
+};
 
 use crate::{
     backend::{Device, Plain},
@@ -24,7 +28,7 @@ use crate::{
     network::{AnyNetwork, open_checkpoint},
     pretrain::PretrainConfig,
     train_config::TrainConfig,
-    training_state::{SavedState, TrainingState},
+    training_state::{self, SavedState},
 };
 
 const CASES: usize = 10_000;
@@ -220,11 +224,15 @@ fn a_damaged_training_state_is_refused() {
     let directory = tempfile::tempdir().expect("a directory");
     let (network, path) = (toy(), directory.path().join("state.safetensors"));
     let weights = Parameters::of(&network);
-    let optimizer =
-        grpo::optimizer::AdamWState { updates: 3, first: weights.clone(), second: weights.clone() };
-    let state =
-        TrainingState { weights: weights.clone(), average: weights.clone(), old: None, optimizer };
-    state.write(&network, &7, &path).expect("written");
+    let optimizer = OptimizerState { updates: 3, first: weights.clone(), second: weights.clone() };
+    let state = OptimisationState {
+        weights: weights.clone(),
+        average: weights.clone(),
+        old: None,
+        optimizer,
+        loss_scale: None,
+    };
+    training_state::write(&state, &network, &7, &path).expect("written");
     let bytes = std::fs::read(&path).expect("read");
     // An accepted file equals the original: the digest covers every number, name and shape.
     let load = |file: WeightsFile| {
@@ -233,7 +241,7 @@ fn a_damaged_training_state_is_refused() {
             (saved.counters::<usize>().expect("a counter"), saved.updates().expect("a count")),
             (7, 3)
         );
-        let read = TrainingState::of(&network, &weights, saved, &Device::default()).expect("whole");
+        let read = saved.state(&network, &weights, &Device::default()).expect("whole");
         let parts = [read.weights, read.average, read.optimizer.first, read.optimizer.second];
         assert!(parts.iter().all(|part| part.to_data() == weights.to_data()));
         true
@@ -317,17 +325,18 @@ fn files_under(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// Uses every part of a model directory once.
-fn use_all_of(path: &Path) -> Result<(), Sd3Error> {
+fn use_all_of(path: &Path) -> Result<(), ModelError> {
     let device = Device::default();
     let directory = ModelDirectory::open::<Plain>(path, &Choices::default(), &device)?;
-    directory.grid_shift()?;
+    directory.grid_shift([4, 4, 4])?;
     let prompt = ["a cat that was seen at 12 o'clock, twice"];
     let clip = directory.clip_reader::<Plain>(FloatDType::F32, &device)?.encode(&prompt)?.remove(0);
     let t5 = match directory.t5_reader::<Plain>(4, FloatDType::F32, &device)? {
         Some(reader) => reader.encode(&prompt)?.pop().map(|[hidden]| Features::Held(hidden)),
         None => None,
     };
-    let embedding = directory.embedding(clip.map(Features::Held), t5, 4);
+    let [hidden, pooled] = clip.map(Features::Held);
+    let embedding = directory.embedding(Some(hidden), pooled, t5, 4);
     assert!(
         directory.transformer_config().sample_size * directory.vae_config().scale() > 0,
         "the usual size of an image"

@@ -1,8 +1,8 @@
 //! Intervals for accuracies by prompt, because the images of one prompt are not independent: a
 //! prompt that a model cannot draw fails every time.
 
-use grpo::noise::{Key, Purpose};
 use rand::Rng;
+use training::noise::{Key, Purpose};
 
 /// The numbers of correct and of all images of one prompt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

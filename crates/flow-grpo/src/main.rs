@@ -31,6 +31,7 @@ mod progress;
 mod proxy;
 mod record;
 mod report;
+mod rewards;
 mod rules;
 mod run_dir;
 mod sample_sd3;

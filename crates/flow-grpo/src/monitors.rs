@@ -209,8 +209,8 @@ fn features(image: &Image) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use grpo::noise::{Key, Purpose};
     use tasks::shapes;
+    use training::noise::{Key, Purpose};
 
     use super::*;
 
@@ -249,7 +249,7 @@ mod tests {
     fn every_name_is_that_of_a_number_and_drift_is_relative_to_the_base() {
         let prompt = shapes::prompts(shapes::Split::Train).prompts.remove(0);
         let scene = shapes::Scene::sample(
-            prompt.metadata.as_ref().expect("metadata"),
+            &shapes::Metadata::of(&prompt).expect("metadata"),
             24,
             &mut Key::new(1, Purpose::Order).rng(),
         );

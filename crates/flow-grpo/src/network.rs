@@ -19,7 +19,10 @@ use models::{
     weights::{self, StoredAs},
 };
 use serde::{Deserialize, Serialize};
-use tasks::prompts::{Prompt, PromptSet};
+use tasks::{
+    prompts::{Prompt, PromptSet},
+    shapes::Metadata,
+};
 
 use crate::{
     backend::{self, Device, Plain},
@@ -243,7 +246,7 @@ impl Pipeline for Card {
     }
 
     fn read_prompts(&self, path: &Path) -> Result<PromptSet> {
-        Ok(PromptSet::read(path)?)
+        Ok(PromptSet::read_checked(path, |prompt| Metadata::required(prompt).map(drop))?)
     }
 
     fn made_by(&self) -> &str {

@@ -6,24 +6,25 @@
 
 use std::{ops::Range, path::PathBuf, time::Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use burn::prelude::*;
 use flow::matching::{TimeDistribution, flow_matching_loss};
-use grpo::{
-    ema::EmaConfig,
-    loss_scale::LossScale,
-    noise::{Key, Purpose, normal},
-    optimizer::{AdamW, AdamWConfig, MuonConfig, Updated},
-    parameters::{Parameters, Trained},
-    ranges::{self, MOST},
-    schedule,
-    workers::Workers,
-};
 use models::{Dit, MlpField, TokenIds, Vocabulary, weights::StoredAs};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 use tasks::{image::Image, shapes, toy};
+use training::{
+    ema::EmaConfig,
+    loss_scale::LossScale,
+    noise::{Key, Purpose, normal},
+    optimisation::{Optimisation, Update},
+    optimizer::{AdamWConfig, MuonConfig, Optimizer},
+    parameters::{Parameters, Trained},
+    ranges::{self, MOST},
+    schedule,
+    workers::Workers,
+};
 
 use crate::{
     backend::{self, Device, Plain, Training},
@@ -37,7 +38,7 @@ use crate::{
     output,
     progress::{Progress, whole_seconds},
     run_dir::{Recorded, RunDir},
-    training_state::{SavedState, TrainingState},
+    training_state::{self, SavedState},
 };
 
 /// Configuration of pre-training.
@@ -151,8 +152,6 @@ impl Checked for PretrainConfig {
 #[derive(Debug, Serialize, Deserialize)]
 struct Counters {
     step: usize,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    loss_scale: Option<LossScale>,
     config: PretrainConfig,
 }
 
@@ -245,15 +244,6 @@ fn continued(card: Card, base: &str, device: &Device) -> Result<(Card, AnyNetwor
     Ok((Card { made_by, ..card }, network))
 }
 
-/// The result of one update.
-struct Update {
-    loss: f64,
-    gradient_norm: f64,
-    gradient_rms: f64,
-    /// Whether the weights were changed; not if the gradient of a scaled loss is not finite.
-    taken: bool,
-}
-
 /// The state of pre-training between two updates.
 struct Session<'a, N: Trainable<Training, TokenIds>> {
     config: &'a PretrainConfig,
@@ -262,9 +252,7 @@ struct Session<'a, N: Trainable<Training, TokenIds>> {
     held_out: Prompts<TokenIds>,
     workers: Workers,
     network: N::InnerModule,
-    average: Parameters<Plain>,
-    optimizer: AdamW<Plain>,
-    loss_scale: Option<LossScale>,
+    optimisation: Optimisation<Plain>,
     step: usize,
 }
 
@@ -279,6 +267,12 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
     ) -> Result<Self> {
         let trained = Trained::all(&network);
         let weights = trained.of(&network);
+        let optimizer = Optimizer::new(config.optimizer, &weights)
+            .with_muon(config.muon, trained.matrices(&network, "blocks."));
+        let mut optimisation = Optimisation::new(weights, optimizer, config.ema);
+        if backend::SCALES_LOSS {
+            optimisation = optimisation.scaling_loss(LossScale::default());
+        }
         let held_out = match card.architecture {
             Architecture::Dit(_) => Prompts::open("shapes:validation", &card)?,
             Architecture::Mlp(_) => Prompts::open("toy", &card)?,
@@ -289,23 +283,21 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
             batches: Batches { config, device, examples: Examples::new(&card)?, card },
             held_out,
             workers: Workers::new(backend::workers()).context("cannot start worker threads")?,
-            average: weights.clone(),
-            optimizer: AdamW::new(config.optimizer, &weights)
-                .with_muon(config.muon, trained.matrices(&network, "blocks.")),
+            optimisation,
             network,
-            loss_scale: backend::SCALES_LOSS.then(LossScale::default),
             step: 0,
         };
         if let Some((saved, warning)) = SavedState::newest(run)? {
             warning.into_iter().for_each(output::log);
-            let Counters { step, loss_scale, config: begun } = saved.counters()?;
+            let Counters { step, config: begun } = saved.counters()?;
             saved.check_name(step)?;
             // Updates can be fewer than steps, because a scaled loss may have skipped some.
             let updates = saved.updates()?;
-            let fits = if loss_scale.is_some() { updates <= step } else { updates == step };
+            let fits =
+                if saved.loss_scale()?.is_some() { updates <= step } else { updates == step };
             ensure!(fits, "the checkpoint counts {updates} updates after {step} steps");
             config::check_unchanged(&begun, config)?;
-            let state = TrainingState::of(&session.network, &session.average, saved, device)?;
+            let state = saved.state(&session.network, session.optimisation.weights(), device)?;
             ensure!(
                 step <= config.steps,
                 "steps ({}) must be at least {step}: the run has done as many",
@@ -321,9 +313,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
                 config.cool_down
             );
             session.network = state.weights.put_into(session.network);
-            session.average = state.average;
-            session.optimizer.restore(state.optimizer);
-            session.loss_scale = backend::SCALES_LOSS.then(|| loss_scale.unwrap_or_default());
+            session.optimisation.restore(state);
             session.step = step;
         }
         session.needs().check()?;
@@ -332,7 +322,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
 
     /// Estimated memory: data and noise of a batch.
     fn needs(&self) -> Needs {
-        let (trained, rows) = (self.average.count(), self.config.batch_size);
+        let (trained, rows) = (self.optimisation.weights().count(), self.config.batch_size);
         let micro_batch = self.config.micro_batch.min(rows);
         let batches =
             memory::Batches { key: "micro_batch", micro_batch, rollout_batch: 0, rows: 1 };
@@ -398,7 +388,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
             gradient_norm: of_taken(|update| update.gradient_norm),
             gradient_rms: of_taken(|update| update.gradient_rms),
             learning_rate: self.config.optimizer.learning_rate * self.config.rate(self.step - 1),
-            loss_scale: self.loss_scale.map(|scale| scale.factor),
+            loss_scale: self.optimisation.loss_scale().map(|scale| scale.factor),
             images_per_second: n * self.config.batch_size as f64 / started.elapsed().as_secs_f64(),
         }
     }
@@ -411,7 +401,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         let trained = Trained::all(&self.network);
         let jobs = micro_batches.map(|rows| (self.network.clone(), rows)).collect();
         let (batches, step) = (&self.batches, self.step);
-        let scale = self.loss_scale.map_or(1.0, |scale| scale.factor);
+        let scale = self.optimisation.loss_factor();
         let results = self.workers.map(jobs, |(network, rows)| {
             batches.loss_and_gradient::<N>(network, &trained, step, rows, scale)
         })?;
@@ -419,23 +409,14 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         let gradient = results.into_iter().map(|(_, gradient)| gradient).reduce(|a, b| a.plus(&b));
         let gradient = gradient.context("a batch has at least one micro-batch")?;
         let rate = self.config.rate(self.step);
-        let Updated { parameters: weights, gradient_norm, gradient_rms } =
-            self.optimizer.update(&Parameters::of(&self.network), &gradient, rate);
-        let taken = gradient_norm.is_finite();
-        let loss_scale = self.loss_scale.and_then(|scale| scale.after(taken));
-        if !loss.is_finite() || (!taken && loss_scale.is_none()) {
-            bail!(
-                "step {}: loss {loss}, gradient norm {gradient_norm}: lower optimizer.learning_rate",
-                self.step
-            );
-        }
-        self.loss_scale = loss_scale;
+        let update = self.optimisation.take(loss, &gradient, rate).map_err(|numbers| {
+            anyhow!("step {}: {numbers}; lower optimizer.learning_rate", self.step)
+        })?;
         self.step += 1;
-        if taken {
-            self.network = weights.put_into(self.network.clone());
-            self.average = self.config.ema.follow(self.average.clone(), &weights, self.step);
+        if update.taken {
+            self.network = self.optimisation.weights().put_into(self.network.clone());
         }
-        Ok(Update { loss, gradient_norm, gradient_rms, taken })
+        Ok(update)
     }
 
     fn evaluate(&self, run: &mut RunDir) -> Result<Evaluation> {
@@ -450,7 +431,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
                 guidance: 1.0,
             },
         };
-        let network = self.average.put_into(self.network.clone());
+        let network = self.averaged();
         let rows = self.held_out.rows(self.config.evaluation_samples);
         let images = evaluator.generate(&network, &self.held_out, &rows)?;
         self.held_out.write_images(&images, &rows, &run.samples("step", self.step))?;
@@ -461,22 +442,16 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
     /// Writes the resumable state and the base checkpoint, each atomically.
     fn save(&self, run: &RunDir) -> Result<()> {
         run.sync_records()?;
-        let weights = Parameters::of(&self.network);
-        let state = TrainingState {
-            weights,
-            average: self.average.clone(),
-            old: None,
-            optimizer: self.optimizer.state().clone(),
-        };
-        let counters =
-            Counters { step: self.step, loss_scale: self.loss_scale, config: self.config.clone() };
-        state.write(&self.network, &counters, &run.checkpoint(self.step))?;
+        let counters = Counters { step: self.step, config: self.config.clone() };
+        let state = self.optimisation.state();
+        training_state::write(&state, &self.network, &counters, &run.checkpoint(self.step))?;
         run.retain_checkpoints(KEPT_CHECKPOINTS, None)?;
-        self.batches.card.write(
-            &self.average.put_into(self.network.clone()),
-            StoredAs::F16,
-            &run.base_checkpoint(),
-        )
+        self.batches.card.write(&self.averaged(), StoredAs::F16, &run.base_checkpoint())
+    }
+
+    /// The network with averaged weights, which is evaluated and saved.
+    fn averaged(&self) -> N::InnerModule {
+        self.optimisation.average().put_into(self.network.clone())
     }
 }
 

@@ -12,13 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use burn::{prelude::*, tensor::activation};
 use clap::Args;
-use grpo::{
-    images::Decoder,
-    noise::{Key, Purpose},
-    optimizer::{AdamW, AdamWConfig, Updated},
-    parameters::Trained,
-    schedule,
-};
+use grpo::images::Decoder;
 use models::{
     Classifier, ClassifierConfig, WeightsFile,
     weights::{StoredAs, write_module},
@@ -27,8 +21,16 @@ use rand::{Rng, seq::IndexedRandom};
 use tasks::{
     image::Image,
     prompts::{Prompt, PromptSet},
-    reward::{Reward, RewardError},
+    reward::{Reward, Unjudged},
     shapes::{self, Metadata, Scene, Split},
+};
+use training::{
+    ema::EmaConfig,
+    noise::{Key, Purpose},
+    optimisation::Optimisation,
+    optimizer::{AdamWConfig, Optimizer},
+    parameters::Trained,
+    schedule,
 };
 
 use crate::{
@@ -65,6 +67,8 @@ const OPTIMIZER: AdamWConfig = AdamWConfig {
     weight_decay: 1e-2,
     max_gradient_norm: 1.0,
 };
+/// An average that equals the weights: the classifier has its last weights.
+const NO_AVERAGE: EmaConfig = EmaConfig { decay: 0.0, every: 1, repeat: 1 };
 /// The metadata key of the sizes.
 const CARD: &str = "flow_grpo_classifier";
 const BUILT_IN: &[u8] = include_bytes!("../../../assets/checkpoints/shapes-proxy.safetensors");
@@ -75,7 +79,9 @@ pub fn train(args: &ProxyArgs, device: &Device) -> Result<()> {
     let prompts = metadata(shapes::captions());
     let mut network = SIZES.init::<Plain>(args.seed, device);
     let trained = Trained::all(&network);
-    let mut optimizer = AdamW::new(OPTIMIZER, &trained.of(&network));
+    let weights = trained.of(&network);
+    let optimizer = Optimizer::new(OPTIMIZER, &weights);
+    let mut optimisation = Optimisation::new(weights, optimizer, NO_AVERAGE);
     let progress = Progress::new("classifier", args.steps as usize, "steps");
     let steps = args.steps as usize;
     let mut mean_loss = 0.0;
@@ -87,13 +93,8 @@ pub fn train(args: &ProxyArgs, device: &Device) -> Result<()> {
         let gradient = trained.gradients(&graph, loss.backward());
         let value: f64 = loss.into_scalar().elem();
         let rate = schedule::rate(step, steps, steps / 50, steps / 2);
-        let Updated { parameters: weights, gradient_norm: norm, .. } =
-            optimizer.update(&trained.of(&network), &gradient, rate);
-        ensure!(
-            value.is_finite() && norm.is_finite(),
-            "step {step}: loss {value}, gradient norm {norm}"
-        );
-        network = weights.put_into(network);
+        optimisation.take(value, &gradient, rate).with_context(|| format!("step {step}"))?;
+        network = optimisation.weights().put_into(network);
         mean_loss += (value - mean_loss) / (step % 200 + 1) as f64;
         if (step + 1).is_multiple_of(200) {
             progress.say(&format!("step {:>5}  loss {mean_loss:.4}", step + 1));
@@ -119,7 +120,7 @@ pub fn train(args: &ProxyArgs, device: &Device) -> Result<()> {
 }
 
 fn metadata(set: PromptSet) -> Vec<Metadata> {
-    set.prompts.into_iter().filter_map(|prompt| prompt.metadata).collect()
+    set.prompts.into_iter().filter_map(|prompt| Metadata::of(&prompt)).collect()
 }
 
 /// Draws scenes with their labels.
@@ -213,21 +214,20 @@ impl ShapesProxy {
 }
 
 impl Reward for ShapesProxy {
-    fn name(&self) -> &'static str {
-        "shapes_proxy"
+    fn check(&self, prompt: &Prompt) -> Result<(), String> {
+        Metadata::required(prompt).map(drop)
     }
 
-    fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+    fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
         let network = self.network.lock().expect("no thread panics while it holds the network");
         let mut scores = Vec::with_capacity(images.len());
         for (images, prompts) in images.chunks(BATCH).zip(prompts.chunks(BATCH)) {
             let sure = activation::sigmoid(network.logits(pixels(images, &self.device)));
             let sure: Vec<f32> = sure.into_data().iter().collect();
             for (sure, prompt) in sure.chunks_exact(shapes::FACTS).zip(prompts) {
-                let no_metadata =
-                    || RewardError::NoMetadata { reward: self.name(), prompt: prompt.text.clone() };
-                scores
-                    .push(shapes::belief(sure, prompt.metadata.as_ref().ok_or_else(no_metadata)?));
+                let metadata = Metadata::required(prompt)
+                    .map_err(|reason| Unjudged::image(scores.len(), reason))?;
+                scores.push(shapes::belief(sure, &metadata));
             }
         }
         Ok(scores)

@@ -136,7 +136,7 @@ pub fn numbers<C>(
     image_shape: [usize; 3],
 ) -> Vec<String> {
     let rewards = config.rewards.keys().map(|name| format!("rewards.{name}"));
-    let gold = config.gold.iter().map(|name| format!("gold.{name}"));
+    let gold = config.gold.keys().map(|name| format!("gold.{name}"));
     let accuracies = validation.accuracies();
     let watched = monitors::names(image_shape, validation.leave_a_color_open());
     let monitors = watched.iter().map(|name| format!("monitors.{name}"));

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use grpo::ranges;
 use serde::{Deserialize, Serialize};
+use training::ranges;
 
 /// One rule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

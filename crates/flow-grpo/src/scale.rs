@@ -4,16 +4,18 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::{Context, Result};
-use grpo::{EpochTimes, Policy, Task, Trainer, groups::Mix, workers::Workers};
+use grpo::{EpochTimes, Policy, Task, Trainer, groups::Mix};
 use models::{Dit, weights::write_atomically};
 use tasks::shapes::{self, Split};
+use training::workers::Workers;
 
 use crate::{
     backend::{self, Device, Plain, Training},
-    evaluation, memory,
+    memory,
     network::{Card, Pipeline},
     output,
     plot::{Curve, Panel, curves},
+    rewards::{self, Surroundings},
     train_config::TrainConfig,
 };
 
@@ -91,7 +93,11 @@ fn epoch(config: &TrainConfig, card: &Card, network: &Dit<Plain>, device: &Devic
     let task = Task {
         mix: Mix::even(prompts.len()),
         prompts,
-        reward: evaluation::rewards(&config.rewards, card.image_shape(), device)?,
+        reward: rewards::open(
+            "rewards",
+            &config.rewards,
+            &Surroundings { image_shape: card.image_shape(), device },
+        )?,
         latent_shape: card.latent_shape(),
         decoder: Arc::new(card.pixels()),
         unconditional: card.condition("")?,

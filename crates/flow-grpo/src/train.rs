@@ -12,21 +12,24 @@ use grpo::{
     Iteration, Task, TrainError, Trainer, TrainerState,
     evaluate::{EncodedPrompt, Row},
     groups::Mix,
-    loss_scale::LossScale,
-    noise::{Key, Purpose},
-    parameters::Parameters,
-    schedule,
     trajectories::KeptOn,
     update::{self, Checkpointing, Differentiate, WholeGraph},
-    workers::{Stopped, Workers},
 };
 use models::{
     Dit, MlpField,
-    sd3::{Embedding, ModelDirectory, Transformer},
+    sd3::{ModelDirectory, Transformer},
+    text::Embedding,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tasks::{image::Image, prompts::Prompt, reward::WeightedReward};
+use training::{
+    loss_scale::LossScale,
+    noise::{Key, Purpose},
+    parameters::Parameters,
+    schedule,
+    workers::{Stopped, Workers},
+};
 
 use crate::{
     backend::{self, Device, ON_CPU, Plain, Training},
@@ -42,11 +45,12 @@ use crate::{
     progress::whole_seconds,
     record::{ActionLine, Best, EpochLine, EvaluationLine, Inputs, Watched, number, numbers},
     report,
+    rewards::{self, Surroundings},
     rules::{self, Action},
     run_dir::{Recorded, RunDir},
     sd3::Sd3,
     train_config::{PromptsConfig, TrainConfig},
-    training_state::{SavedState, TrainingState},
+    training_state::{self, SavedState},
     tuning::{policy, write_policy},
     view::View,
     warnings::Warnings,
@@ -202,8 +206,6 @@ struct Counters {
     /// Whether the evaluation after this epoch is still due.
     evaluation_due: bool,
     kl_weight: f64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    loss_scale: Option<LossScale>,
     inputs: Inputs,
     watched: Watched,
     config: TrainConfig,
@@ -213,7 +215,7 @@ impl Counters {
     /// # Errors
     /// If a value is impossible for a run.
     fn check(&self, saved: &SavedState) -> Result<()> {
-        let Self { epoch, kl_weight, loss_scale, watched, config, .. } = self;
+        let Self { epoch, kl_weight, watched, config, .. } = self;
         saved.check_name(*epoch)?;
         let updates = saved.updates()?;
         let most = epoch.saturating_mul(config.grpo.updates_per_epoch);
@@ -225,8 +227,7 @@ impl Counters {
             *kl_weight >= 0.0 && kl_weight.is_finite(),
             "the checkpoint's KL weight is {kl_weight}"
         );
-        let scale = loss_scale.map_or(1.0, |scale| scale.factor);
-        ensure!(scale >= 1.0 && scale.is_finite(), "the checkpoint scales the loss by {scale}");
+        saved.loss_scale()?;
         if let Some(Best { epoch: best, value }) = watched.best {
             ensure!(
                 value.is_finite() && best <= *epoch,
@@ -273,10 +274,16 @@ where
     ) -> Result<Self> {
         let prompts = Prompts::open(&config.prompts.train, &pipeline).context("prompts.train")?.0;
         let mix = mix(prompts.iter().map(|prompt| &prompt.prompt), &config.prompts.mix)?;
+        let surroundings = Surroundings { image_shape: pipeline.image_shape(), device };
+        let reward = rewards::open("rewards", &config.rewards, &surroundings)?;
+        let gold = rewards::open("gold", &config.gold, &surroundings)?;
+        for reward in [&reward, &gold] {
+            reward.check(prompts.iter().map(|prompt| &prompt.prompt))?;
+        }
         let task = Task {
             prompts,
             mix,
-            reward: evaluation::rewards(&config.rewards, pipeline.image_shape(), device)?,
+            reward,
             latent_shape: pipeline.latent_shape(),
             decoder: pipeline.decoder()?,
             unconditional: pipeline.conditions(&[""])?.remove(0),
@@ -305,7 +312,6 @@ where
             let Counters {
                 epoch,
                 kl_weight,
-                loss_scale,
                 inputs: then,
                 watched: before,
                 evaluation_due: due,
@@ -313,26 +319,11 @@ where
             } = saved.counters()?;
             inputs.check(&then)?;
             (watched, evaluation_due) = (before, due);
-            let state = TrainingState::of(
-                &trainer.averaged_policy(),
-                &trainer.state().weights,
-                saved,
-                device,
-            )?;
-            trainer.restore(TrainerState {
-                weights: state.weights,
-                average: state.average,
-                old: state.old,
-                optimizer: state.optimizer,
-                kl_weight,
-                // A run that started in another precision starts with the initial scale.
-                loss_scale: backend::SCALES_LOSS.then(|| loss_scale.unwrap_or_default()),
-                epoch,
-            });
+            let optimisation =
+                saved.state(&trainer.averaged_policy(), trainer.weights(), device)?;
+            trainer.restore(TrainerState { optimisation, kl_weight, epoch });
         }
         check_numbers(config, &validation, pipeline.image_shape())?;
-        let gold = config.gold.iter().map(|name| (name.clone(), 1.0)).collect();
-        let gold = evaluation::rewards(&gold, pipeline.image_shape(), device).context("gold")?;
         let view = View::new(live, trainer.epoch(), config.epochs)?;
         let session = Self {
             config,
@@ -361,7 +352,7 @@ where
         let kept = grpo.kept_latents();
         let on_device = ON_CPU || grpo.rollout.trajectories == KeptOn::Device;
         let latents = if on_device { 2 * kept + 1 } else { 1 };
-        let weights = self.trainer.state().weights;
+        let weights = self.trainer.weights();
         let frozen = Parameters::of(&self.trainer.averaged_policy()).bytes() - weights.bytes();
         let rows = grpo.groups * grpo.group_size;
         let guided = rows_of(grpo.rollout.guidance);
@@ -513,7 +504,7 @@ where
             grpo.rollout.steps,
             grpo.transitions_per_epoch(),
             grpo.updates_per_epoch,
-            self.trainer.state().weights.count(),
+            self.trainer.weights().count(),
             backend::NAME,
             self.config.base,
             self.pipeline.made_by(),
@@ -670,7 +661,7 @@ where
             match rule.action {
                 Action::Stop {} => self.watched.stopped = true,
                 Action::RaiseKl { factor } => {
-                    let weight = self.trainer.state().kl_weight;
+                    let weight = self.trainer.kl_weight();
                     self.trainer.set_kl_weight(weight * factor);
                     reason += &format!("; the KL weight goes from {weight} to {}", weight * factor);
                 }
@@ -719,7 +710,7 @@ where
             }
         };
         let policy = self.trainer.averaged_policy();
-        let state = TrainingState::of(&policy, &self.trainer.state().weights, saved, self.device)?;
+        let state = saved.state(&policy, self.trainer.weights(), self.device)?;
         write_policy(
             self.config,
             &self.pipeline,
@@ -730,19 +721,8 @@ where
     }
 
     fn roll_back(&mut self, saved: SavedState) -> Result<()> {
-        let TrainerState { weights, epoch, kl_weight, loss_scale, .. } = self.trainer.state();
-        let state =
-            TrainingState::of(&self.trainer.averaged_policy(), &weights, saved, self.device)?;
-        let TrainingState { weights, average, old, optimizer } = state;
-        self.trainer.roll_back(TrainerState {
-            weights,
-            average,
-            old,
-            optimizer,
-            kl_weight,
-            loss_scale,
-            epoch,
-        });
+        let policy = self.trainer.averaged_policy();
+        self.trainer.roll_back(saved.state(&policy, self.trainer.weights(), self.device)?);
         Ok(())
     }
 
@@ -783,20 +763,17 @@ where
     /// Writes the resumable state and the policy, each atomically.
     fn save(&self, run: &RunDir) -> Result<()> {
         run.sync_records()?;
-        let TrainerState { weights, average, old, optimizer, kl_weight, loss_scale, epoch } =
-            self.trainer.state();
+        let TrainerState { optimisation, kl_weight, epoch } = self.trainer.state();
         let policy = self.trainer.averaged_policy();
-        let state = TrainingState { weights, average, old, optimizer };
         let counters = Counters {
             epoch,
             evaluation_due: self.evaluation_due,
             kl_weight,
-            loss_scale,
             inputs: self.inputs.clone(),
             watched: self.watched.clone(),
             config: self.config.clone(),
         };
-        state.write::<N::InnerModule>(&policy, &counters, &run.checkpoint(epoch))?;
+        training_state::write(&optimisation, &policy, &counters, &run.checkpoint(epoch))?;
         run.retain_checkpoints(
             self.config.keep_checkpoints,
             self.watched.best.map(|best| best.epoch),

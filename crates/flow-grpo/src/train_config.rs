@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use grpo::{
-    GrpoConfig,
+use grpo::GrpoConfig;
+use serde::{Deserialize, Serialize};
+use training::{
     ranges::{self, MOST},
     schedule,
 };
-use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Checked,
-    evaluation::{REWARDS, TO_COME},
+    rewards::{self, RewardConfig},
     rules::{Action, Rule},
     sd3::Sd3Config,
     tuning::Tuning,
@@ -49,11 +49,11 @@ pub struct TrainConfig {
     pub evaluation_guidance: f64,
     /// The prompts for training and evaluation.
     pub prompts: PromptsConfig,
-    /// Rewards by name, with their weights.
-    pub rewards: BTreeMap<String, f32>,
+    /// Rewards by name: a weight, or a table with kind, weight and settings.
+    pub rewards: BTreeMap<String, RewardConfig>,
     /// Gold rewards: measured on the same images but not trained on, they are the goal behind the
-    /// trained rewards.
-    pub gold: Vec<String>,
+    /// trained rewards. Written like `rewards`; weights mean nothing here.
+    pub gold: BTreeMap<String, RewardConfig>,
     /// Automatic actions when a number of an evaluation goes wrong.
     pub rules: Vec<Rule>,
     /// Settings for a model directory; absent for other base models.
@@ -129,29 +129,14 @@ impl Checked for TrainConfig {
             ("epochs", self.epochs),
         ));
         if self.rewards.is_empty() {
-            problems.push(format!("rewards must name at least one of {}", REWARDS.join(", ")));
+            problems
+                .push(format!("rewards must name at least one of {}", rewards::names().join(", ")));
         }
-        for (name, weight) in &self.rewards {
-            if TO_COME.contains(&name.as_str()) {
-                problems.push(format!(
-                    "rewards.{name}: this version cannot compute it yet; to try everything else, pass --set \"rewards={{ \
-                     jpeg_compressibility = 1 }}\" --set best_by=rewards.jpeg_compressibility"
-                ));
-            } else if !REWARDS.contains(&name.as_str()) {
-                problems.push(format!(
-                    "rewards.{name}: there is no such reward; there are: {}",
-                    REWARDS.join(", ")
-                ));
-            }
-            if !weight.is_finite() {
-                problems.push(format!("rewards.{name} ({weight}) must be a finite number"));
-            }
-        }
-        for name in self.gold.iter().filter(|name| !REWARDS.contains(&name.as_str())) {
-            problems.push(format!(
-                "gold: there is no reward `{name}`; there are: {}",
-                REWARDS.join(", ")
-            ));
+        for (key, rewards) in [("rewards", &self.rewards), ("gold", &self.gold)] {
+            problems.extend(rewards.iter().flat_map(|(name, config)| {
+                let of_this = |problem| format!("{key}.{name}: {problem}");
+                config.problems(name).into_iter().map(of_this).collect::<Vec<_>>()
+            }));
         }
         for (index, rule) in self.rules.iter().enumerate() {
             problems.extend(

@@ -1,8 +1,9 @@
 //! The state of an optimisation on disk: weights, average and moments by parameter name, with
 //! counters in the metadata.
 //!
-//! Shared by pre-training and Flow-GRPO. A state is one safetensors file in f32, written
-//! atomically, with a digest, so that the values read equal the values written, bit for bit.
+//! Shared by pre-training and Flow-GRPO; in memory it is an [`OptimisationState`]. The file is
+//! safetensors in f32, written atomically, with a digest, so that the values read equal the values
+//! written, bit for bit.
 
 use std::{
     collections::BTreeMap,
@@ -11,36 +12,25 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use burn::{module::Module, tensor::TensorData};
-use grpo::{
-    optimizer::AdamWState,
-    parameters::{self, Parameters},
-};
 use models::{
     WeightsFile,
-    weights::{self, sha256_of_tensors},
+    weights::{self, StoredAs, sha256_of_tensors},
 };
 use serde::{
     Deserialize, Serialize,
     de::{DeserializeOwned, IgnoredAny},
 };
-
-use crate::{
-    backend::{Device, Plain},
-    run_dir::RunDir,
+use training::{
+    loss_scale::LossScale,
+    optimisation::OptimisationState,
+    optimizer::OptimizerState,
+    parameters::{self, Parameters},
 };
 
-/// The state of an optimisation.
-#[derive(Clone, Debug)]
-pub struct TrainingState {
-    /// The weights.
-    pub weights: Parameters<Plain>,
-    /// The moving average of the weights.
-    pub average: Parameters<Plain>,
-    /// The weights of the old policy, for algorithms that have one.
-    pub old: Option<Parameters<Plain>>,
-    /// The optimiser's moments and count.
-    pub optimizer: AdamWState<Plain>,
-}
+use crate::{
+    backend::{self, Device, Plain},
+    run_dir::RunDir,
+};
 
 /// The parts of every state, and the extra part of algorithms with an old policy.
 const PARTS: [&str; 4] = ["weights", "average", "first", "second"];
@@ -52,6 +42,8 @@ const PROGRESS: &str = "progress";
 #[derive(Serialize, Deserialize)]
 struct Progress<C> {
     updates: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    loss_scale: Option<LossScale>,
     counters: C,
 }
 
@@ -141,6 +133,17 @@ impl SavedState {
         Ok(self.progress::<IgnoredAny>()?.updates)
     }
 
+    /// The loss scale, if the training had one.
+    ///
+    /// # Errors
+    /// If the scale is impossible.
+    pub fn loss_scale(&self) -> Result<Option<LossScale>> {
+        let scale = self.progress::<IgnoredAny>()?.loss_scale;
+        let factor = scale.map_or(1.0, |scale| scale.factor);
+        ensure!(factor >= 1.0 && factor.is_finite(), "the checkpoint scales the loss by {factor}");
+        Ok(scale)
+    }
+
     /// # Errors
     /// If the name of the file does not match the state after `done` epochs or steps.
     pub fn check_name(&self, done: usize) -> Result<()> {
@@ -153,53 +156,18 @@ impl SavedState {
         Ok(())
     }
 
-    fn progress<C: DeserializeOwned>(&self) -> Result<Progress<C>> {
-        toml::from_str(&self.progress).with_context(|| {
-            format!("{}: metadata entry `{PROGRESS}` does not parse", self.path.display())
-        })
-    }
-}
-
-impl TrainingState {
-    /// Writes the state of `network`'s training, with the caller's `counters`.
-    pub fn write<M: Module<Plain>>(
-        &self,
-        network: &M,
-        counters: &impl Serialize,
-        path: &Path,
-    ) -> Result<()> {
-        let names = parameters::names(network);
-        let parts = [&self.weights, &self.average, &self.optimizer.first, &self.optimizer.second];
-        let mut tensors = BTreeMap::new();
-        let old = self.old.iter().map(|old| (OLD, old));
-        for (part, values) in PARTS.into_iter().zip(parts).chain(old) {
-            for (id, data) in values.to_data() {
-                tensors.insert(format!("{part}.{}", names[&id]), data);
-            }
-        }
-        let progress = toml::to_string(&Progress { updates: self.optimizer.updates, counters })
-            .context("counters are plain data")?;
-        let digest = sha256_of_tensors(&tensors, &progress);
-        Ok(weights::write_tensors(
-            &tensors,
-            (PROGRESS, format!("{digest}\n{progress}")),
-            weights::StoredAs::F32,
-            path,
-        )?)
-    }
-
-    /// Restores the state of a network's training.
+    /// The state of the optimisation of `network`'s parameters `trained`.
     ///
     /// # Errors
-    /// If the state does not fit these parameters of `network`.
-    pub fn of<M: Module<Plain>>(
+    /// If the state does not fit these parameters, or its loss scale is impossible.
+    pub fn state<M: Module<Plain>>(
+        self,
         network: &M,
         trained: &Parameters<Plain>,
-        saved: SavedState,
         device: &Device,
-    ) -> Result<Self> {
-        let updates = saved.updates()?;
-        let SavedState { mut tensors, path, .. } = saved;
+    ) -> Result<OptimisationState<Plain>> {
+        let (updates, loss_scale) = (self.updates()?, self.loss_scale()?);
+        let Self { mut tensors, path, .. } = self;
         let names = parameters::names(network);
         let layout = trained.layout();
         let mut problems = Vec::new();
@@ -229,7 +197,51 @@ impl TrainingState {
             );
         }
         let load = |data| Parameters::from_data(data, device);
-        let optimizer = AdamWState { updates, first: load(first), second: load(second) };
-        Ok(Self { weights: load(weights), average: load(average), old: old.map(load), optimizer })
+        let optimizer = OptimizerState { updates, first: load(first), second: load(second) };
+        Ok(OptimisationState {
+            weights: load(weights),
+            average: load(average),
+            old: old.map(load),
+            optimizer,
+            // A run that started in another precision starts with the initial scale.
+            loss_scale: backend::SCALES_LOSS.then(|| loss_scale.unwrap_or_default()),
+        })
     }
+
+    fn progress<C: DeserializeOwned>(&self) -> Result<Progress<C>> {
+        toml::from_str(&self.progress).with_context(|| {
+            format!("{}: metadata entry `{PROGRESS}` does not parse", self.path.display())
+        })
+    }
+}
+
+/// Writes the state of `network`'s optimisation, with the caller's `counters`.
+///
+/// # Errors
+/// If the file cannot be written completely.
+pub fn write<M: Module<Plain>>(
+    state: &OptimisationState<Plain>,
+    network: &M,
+    counters: &impl Serialize,
+    path: &Path,
+) -> Result<()> {
+    let OptimisationState { weights, average, old, optimizer, loss_scale } = state;
+    let names = parameters::names(network);
+    let parts = [weights, average, &optimizer.first, &optimizer.second];
+    let mut tensors = BTreeMap::new();
+    let old = old.iter().map(|old| (OLD, old));
+    for (part, values) in PARTS.into_iter().zip(parts).chain(old) {
+        for (id, data) in values.to_data() {
+            tensors.insert(format!("{part}.{}", names[&id]), data);
+        }
+    }
+    let progress = Progress { updates: optimizer.updates, loss_scale: *loss_scale, counters };
+    let progress = toml::to_string(&progress).context("counters are plain data")?;
+    let digest = sha256_of_tensors(&tensors, &progress);
+    Ok(weights::write_tensors(
+        &tensors,
+        (PROGRESS, format!("{digest}\n{progress}")),
+        StoredAs::F32,
+        path,
+    )?)
 }

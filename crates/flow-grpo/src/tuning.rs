@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use grpo::{Policy, parameters::Trained};
+use grpo::Policy;
 use models::{Adapter, LoraConfig, lora, weights::StoredAs};
 use serde::{Deserialize, Serialize};
+use training::parameters::Trained;
 
 use crate::{
     backend::{Device, Plain},

@@ -4,14 +4,16 @@ use flow::{FlowSde, GridError, GridKind, Reduction, Sampler, Transition};
 use serde::{Deserialize, Serialize};
 
 use burn::tensor::backend::AutodiffBackend;
+use training::{
+    ema::EmaConfig,
+    optimizer::{AdamWConfig, MuonConfig},
+    ranges::{self, MOST},
+};
 
 use crate::{
     advantage::AdvantageConfig,
     algorithm::{Algorithm, Clipped, Nft, nft::NftConfig},
-    ema::EmaConfig,
     objective::ObjectiveConfig,
-    optimizer::{AdamWConfig, MuonConfig},
-    ranges::{self, MOST},
     trajectories::KeptOn,
     update::Batches,
 };

@@ -4,8 +4,7 @@
 use burn::prelude::*;
 use flow::{Sampler, VelocityField};
 use tasks::prompts::Prompt;
-
-use crate::{
+use training::{
     noise::{self, Key},
     workers::{Stopped, Workers},
 };

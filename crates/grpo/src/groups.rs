@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use rand::{Rng, distr::weighted::WeightedIndex, prelude::Distribution, seq::SliceRandom};
+use training::noise::Key;
 
-use crate::{evaluate::Row, noise::Key};
+use crate::evaluate::Row;
 
 /// The weight of each kind of prompt, and the prompts of the kind.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,7 +103,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::noise::Purpose;
+    use training::noise::Purpose;
 
     fn weights(weights: &[(&str, f64)]) -> BTreeMap<String, f64> {
         weights.iter().map(|&(name, weight)| (name.to_owned(), weight)).collect()

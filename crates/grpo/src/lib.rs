@@ -8,23 +8,15 @@
 pub mod advantage;
 pub mod algorithm;
 pub mod config;
-pub mod ema;
 pub mod evaluate;
 pub mod groups;
 pub mod images;
-pub mod loss_scale;
 pub mod metrics;
-pub mod noise;
 pub mod objective;
-pub mod optimizer;
-pub mod parameters;
-pub mod ranges;
 pub mod rollout;
-pub mod schedule;
 pub mod trainer;
 pub mod trajectories;
 pub mod update;
-pub mod workers;
 
 pub use config::{GrpoConfig, Objective, ReplayBatches, RolloutConfig, TrainedSteps};
 pub use evaluate::EncodedPrompt;

@@ -5,21 +5,18 @@ use std::{collections::BTreeMap, time::Instant};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tasks::reward::Scores;
+use training::optimisation::Update;
 
 use crate::{
     advantage::{Advantages, mean, std},
     algorithm::Outcome,
 };
 
-/// The result of one update.
+/// One update of an epoch.
 #[derive(Clone, Debug)]
-pub(crate) struct Update {
-    pub loss: f64,
-    pub gradient_norm: f64,
-    pub gradient_rms: f64,
-    /// Whether the weights were changed.
-    pub taken: bool,
-    pub loss_scale: Option<f64>,
+pub(crate) struct EpochUpdate {
+    /// The numbers of the optimisation.
+    pub update: Update,
     /// The outcome of each term of the loss.
     pub terms: Vec<Outcome>,
 }
@@ -34,7 +31,7 @@ pub struct EpochMetrics {
     /// Standard deviation of the total reward over the epoch.
     pub reward_std: f64,
     /// Mean of each reward.
-    pub rewards: BTreeMap<&'static str, f64>,
+    pub rewards: BTreeMap<String, f64>,
     /// Mean of the total reward for each kind of prompt that was drawn.
     pub kinds: BTreeMap<String, f64>,
     /// Share of groups whose rewards are all equal.
@@ -116,21 +113,26 @@ impl EpochMetrics {
         scores: &Scores,
         kinds: &[&str],
         advantages: &Advantages,
-        updates: &[Update],
+        updates: &[EpochUpdate],
     ) -> Self {
         let total: Vec<f64> = scores.total.iter().copied().map(f64::from).collect();
         let part =
             |scores: &[f32]| mean(&scores.iter().copied().map(f64::from).collect::<Vec<_>>());
-        let taken: Vec<&Update> = updates.iter().filter(|update| update.taken).collect();
+        let all = || updates.iter().map(|EpochUpdate { update, .. }| update);
+        let taken: Vec<&Update> = all().filter(|update| update.taken).collect();
         let of_taken = |number: fn(&Update) -> f64| {
             mean(&taken.iter().map(|update| number(update)).collect::<Vec<_>>())
         };
-        let loss_scale = updates.last().and_then(|update| update.loss_scale);
+        let loss_scale = all().last().and_then(|update| update.loss_scale);
         Self {
             epoch,
             reward: mean(&total),
             reward_std: std(&total),
-            rewards: scores.parts.iter().map(|(name, scores)| (*name, part(scores))).collect(),
+            rewards: scores
+                .parts
+                .iter()
+                .map(|(name, scores)| (name.clone(), part(scores)))
+                .collect(),
             kinds: by_kind(&total, kinds),
             zero_spread: mean(
                 &advantages
@@ -150,7 +152,7 @@ impl EpochMetrics {
                 .filter_map(|update| update.terms.first())
                 .map(|term| term.examples.len())
                 .sum(),
-            loss: mean(&updates.iter().map(|update| update.loss).collect::<Vec<_>>()),
+            loss: mean(&all().map(|update| update.loss).collect::<Vec<_>>()),
             gradient_norm: of_taken(|update| update.gradient_norm),
             gradient_rms: of_taken(|update| update.gradient_rms),
             ..Self::default()

@@ -3,8 +3,7 @@
 use burn::prelude::*;
 use flow::{GuidanceGradient, KlForm, Sampler};
 use serde::{Deserialize, Serialize};
-
-use crate::ranges;
+use training::ranges;
 
 /// The settings of the clipped objective.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

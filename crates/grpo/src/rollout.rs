@@ -2,12 +2,14 @@
 
 use burn::prelude::*;
 use flow::{Guidance, Reduction, Sampler, VelocityField};
+use training::{
+    noise::{self, Key},
+    workers::{Stopped, Workers},
+};
 
 use crate::{
     evaluate::{EncodedPrompt, Row},
-    noise::{self, Key},
     trajectories::{KeptOn, Trajectories},
-    workers::{Stopped, Workers},
 };
 
 /// The settings of an epoch's rollout.

@@ -15,6 +15,15 @@ use tasks::{
     reward::{Reward, RewardError, Scores, WeightedReward},
 };
 use thiserror::Error;
+use training::{
+    loss_scale::LossScale,
+    noise::{Key, Purpose},
+    optimisation::{NotFinite, Optimisation, OptimisationState},
+    optimizer::Optimizer,
+    parameters::{Parameters, Trained},
+    schedule,
+    workers::{Stopped, Workers},
+};
 
 use crate::{
     advantage::{Advantages, group_advantages},
@@ -23,16 +32,10 @@ use crate::{
     evaluate::{EncodedPrompt, Row},
     groups::{self, Mix},
     images::Decode,
-    loss_scale::LossScale,
-    metrics::{EpochMetrics, Update},
-    noise::{Key, Purpose},
-    optimizer::{AdamW, AdamWState, Updated},
-    parameters::{Parameters, Trained},
+    metrics::{EpochMetrics, EpochUpdate},
     rollout::Rollout,
-    schedule,
     trajectories::Trajectories,
     update::{AsReplayed, Differentiate, Others, Replay, ReplayOutcome, WholeGraph},
-    workers::{Stopped, Workers},
 };
 
 /// A training task: prompts, how often each kind is drawn, and the reward.
@@ -67,7 +70,7 @@ impl<B: Backend, C> Task<B, C> {
         Self {
             mix: Mix::even(prompts.len()),
             prompts,
-            reward: WeightedReward::new(vec![(1.0, Box::new(reward))]),
+            reward: WeightedReward::only("reward", Box::new(reward)),
             latent_shape,
             decoder: Arc::new(decoder),
             unconditional,
@@ -114,12 +117,9 @@ pub struct Trainer<B: AutodiffBackend, M: AutodiffModule<B>, C> {
     policy: M::InnerModule,
     reference: M::InnerModule,
     trained: Trained,
-    /// Weights of the old policy, if the algorithm samples with one.
-    old: Option<Parameters<B::InnerBackend>>,
-    average: Parameters<B::InnerBackend>,
-    optimizer: AdamW<B::InnerBackend>,
+    /// Weights, average and moments; the old policy if the algorithm samples with one.
+    optimisation: Optimisation<B::InnerBackend>,
     kl_weight: f64,
-    loss_scale: Option<LossScale>,
     epoch: usize,
     epochs: usize,
 }
@@ -127,18 +127,10 @@ pub struct Trainer<B: AutodiffBackend, M: AutodiffModule<B>, C> {
 /// The state of training that a checkpoint saves.
 #[derive(Clone, Debug)]
 pub struct TrainerState<B: Backend> {
-    /// The policy's trained weights.
-    pub weights: Parameters<B>,
-    /// The moving average of the weights.
-    pub average: Parameters<B>,
-    /// Weights of the old policy, if the algorithm samples with one.
-    pub old: Option<Parameters<B>>,
-    /// State of the optimiser.
-    pub optimizer: AdamWState<B>,
+    /// The state of the optimisation, with the old policy if the algorithm samples with one.
+    pub optimisation: OptimisationState<B>,
     /// The weight of the KL penalty, which a controller may have changed.
     pub kl_weight: f64,
-    /// The loss scale, if layers compute in f16.
-    pub loss_scale: Option<LossScale>,
     /// Number of finished epochs.
     pub epoch: usize,
 }
@@ -168,13 +160,16 @@ where
         let device = network.devices().into_iter().next().unwrap_or_default();
         let sampler = config.sampler().expect("checked above");
         let algorithm = config.objective.algorithm(&config, &sampler);
+        let optimizer = Optimizer::new(config.optimizer, &weights)
+            .with_muon(config.muon, trained.matrices(&network, "blocks."));
+        let mut optimisation = Optimisation::new(weights, optimizer, config.ema);
+        if algorithm.old_policy_decay(0).is_some() {
+            optimisation = optimisation.keeping_old();
+        }
         Self {
             sampler,
-            old: algorithm.old_policy_decay(0).map(|_| weights.clone()),
             algorithm,
-            optimizer: AdamW::new(config.optimizer, &weights)
-                .with_muon(config.muon, trained.matrices(&network, "blocks.")),
-            average: weights,
+            optimisation,
             policy: network,
             reference,
             trained,
@@ -184,7 +179,6 @@ where
             }),
             differentiate: Box::new(WholeGraph),
             kl_weight: config.objective.kl_weight(),
-            loss_scale: None,
             epoch: 0,
             epochs,
             config,
@@ -206,32 +200,30 @@ where
     /// not lost, and an update whose gradient overflows is skipped.
     #[must_use]
     pub fn scaling_loss(mut self, scale: LossScale) -> Self {
-        self.loss_scale = Some(scale);
+        self.optimisation = self.optimisation.scaling_loss(scale);
         self
     }
 
     /// Restores a saved state.
     pub fn restore(&mut self, state: TrainerState<B::InnerBackend>) {
-        self.policy = state.weights.put_into(self.policy.clone());
-        self.average = state.average;
-        self.old = state.old;
-        self.optimizer.restore(state.optimizer);
-        self.kl_weight = state.kl_weight;
-        self.loss_scale = state.loss_scale;
-        self.epoch = state.epoch;
+        let TrainerState { optimisation, kl_weight, epoch } = state;
+        self.policy = optimisation.weights.put_into(self.policy.clone());
+        self.optimisation.restore(optimisation);
+        (self.kl_weight, self.epoch) = (kl_weight, epoch);
     }
 
     /// The state to save.
     pub fn state(&self) -> TrainerState<B::InnerBackend> {
         TrainerState {
-            weights: self.trained.of(&self.policy),
-            average: self.average.clone(),
-            old: self.old.clone(),
-            optimizer: self.optimizer.state().clone(),
+            optimisation: self.optimisation.state(),
             kl_weight: self.kl_weight,
-            loss_scale: self.loss_scale,
             epoch: self.epoch,
         }
+    }
+
+    /// The trained weights.
+    pub fn weights(&self) -> &Parameters<B::InnerBackend> {
+        self.optimisation.weights()
     }
 
     /// Number of finished epochs.
@@ -251,9 +243,18 @@ where
 
     /// Restores weights, average, old policy and optimiser of a saved state; the epoch, the KL
     /// weight and the loss scale stay.
-    pub fn roll_back(&mut self, state: TrainerState<B::InnerBackend>) {
-        let (epoch, kl_weight, loss_scale) = (self.epoch, self.kl_weight, self.loss_scale);
-        self.restore(TrainerState { kl_weight, loss_scale, epoch, ..state });
+    pub fn roll_back(&mut self, state: OptimisationState<B::InnerBackend>) {
+        let loss_scale = self.optimisation.loss_scale();
+        self.restore(TrainerState {
+            optimisation: OptimisationState { loss_scale, ..state },
+            kl_weight: self.kl_weight,
+            epoch: self.epoch,
+        });
+    }
+
+    /// The weight of the KL penalty in the next epoch.
+    pub fn kl_weight(&self) -> f64 {
+        self.kl_weight
     }
 
     /// Sets the weight of the KL penalty from the next epoch on.
@@ -263,7 +264,7 @@ where
 
     /// The policy with averaged weights, which is evaluated and saved.
     pub fn averaged_policy(&self) -> M::InnerModule {
-        self.average.put_into(self.policy.clone())
+        self.optimisation.average().put_into(self.policy.clone())
     }
 
     /// The threads that do the work.
@@ -297,7 +298,7 @@ where
 
     /// Finishes an epoch: adds the algorithm's metrics, sets the next KL weight and moves the old
     /// policy towards the new one.
-    fn finish(&mut self, metrics: &mut EpochMetrics, updates: &[Update]) {
+    fn finish(&mut self, metrics: &mut EpochMetrics, updates: &[EpochUpdate]) {
         let terms: Vec<&[Outcome]> = updates.iter().map(|update| &update.terms[..]).collect();
         metrics.kl_weight = self.kl_weight;
         metrics.algorithm = self.algorithm.metrics(&terms);
@@ -305,18 +306,14 @@ where
         if metrics.transitions > 0 {
             self.kl_weight = self.algorithm.next_kl_weight(self.kl_weight, &metrics.algorithm);
         }
-        let decay = self.algorithm.old_policy_decay(self.optimizer.state().updates);
-        if let Some((old, decay)) = self.old.take().zip(decay) {
-            self.old =
-                Some(old.zip(&self.trained.of(&self.policy), |old, new| {
-                    old * decay + new * (1.0 - decay)
-                }));
+        if let Some(decay) = self.algorithm.old_policy_decay(self.optimisation.updates()) {
+            self.optimisation.move_old(decay);
         }
     }
 
     /// The old policy, if the algorithm samples with one.
     fn old_policy(&self) -> Option<M::InnerModule> {
-        self.old.as_ref().map(|old| old.put_into(self.policy.clone()))
+        self.optimisation.old().map(|old| old.put_into(self.policy.clone()))
     }
 
     fn draw_rows(&self) -> Vec<Row> {
@@ -362,7 +359,7 @@ where
         trajectories: &Trajectories<B::InnerBackend>,
         rows: &[Row],
         advantages: &Advantages,
-    ) -> Result<Vec<Update>, TrainError> {
+    ) -> Result<Vec<EpochUpdate>, TrainError> {
         let conditions: Vec<C> =
             rows.iter().map(|row| self.task.prompts[row.prompt].condition.clone()).collect();
         let mut updates = Vec::new();
@@ -377,7 +374,7 @@ where
                 noise: self.key(Purpose::Forward),
                 trained: &self.trained,
                 batches: self.config.batches(),
-                loss_scale: self.loss_scale.map_or(1.0, |scale| scale.factor),
+                loss_scale: self.optimisation.loss_factor(),
                 workers: &self.workers,
             };
             let reference = (self.kl_weight > 0.0).then(|| self.reference.clone());
@@ -401,40 +398,16 @@ where
     fn step(
         &mut self,
         ReplayOutcome { gradient, loss, terms }: ReplayOutcome<B::InnerBackend>,
-    ) -> Result<Update, TrainError> {
-        if !loss.is_finite() {
-            return Err(TrainError::NotFinite {
-                epoch: self.epoch + 1,
-                loss,
-                gradient_norm: gradient.norm(),
-            });
+    ) -> Result<EpochUpdate, TrainError> {
+        let (rate, epoch) = (self.rate(), self.epoch + 1);
+        let update = self
+            .optimisation
+            .take(loss, &gradient, rate)
+            .map_err(|numbers| TrainError::NotFinite { epoch, numbers })?;
+        if update.taken {
+            self.policy = self.weights().put_into(self.policy.clone());
         }
-        let rate = self.rate();
-        let updated = self.optimizer.update(&self.trained.of(&self.policy), &gradient, rate);
-        let Updated { parameters: weights, gradient_norm, gradient_rms } = updated;
-        let taken = gradient_norm.is_finite();
-        let loss_scale = self.loss_scale.and_then(|scale| scale.after(taken));
-        if !taken && loss_scale.is_none() {
-            return Err(TrainError::NotFinite { epoch: self.epoch + 1, loss, gradient_norm });
-        }
-        let update = Update {
-            loss,
-            gradient_norm,
-            gradient_rms,
-            taken,
-            loss_scale: self.loss_scale.map(|scale| scale.factor),
-            terms,
-        };
-        self.loss_scale = loss_scale;
-        if taken {
-            self.policy = weights.put_into(self.policy.clone());
-            self.average = self.config.ema.follow(
-                self.average.clone(),
-                &weights,
-                self.optimizer.state().updates,
-            );
-        }
-        Ok(update)
+        Ok(EpochUpdate { update, terms })
     }
 
     /// The learning rate of this epoch, relative to its peak.
@@ -507,16 +480,12 @@ pub enum TrainError {
     #[error(transparent)]
     Stopped(#[from] Stopped),
     /// The loss or the gradient is NaN or infinite.
-    #[error(
-        "epoch {epoch}: the loss is {loss} and the gradient norm {gradient_norm}; the weights were not changed"
-    )]
+    #[error("epoch {epoch}: {numbers}")]
     NotFinite {
         /// The epoch.
         epoch: usize,
-        /// The loss.
-        loss: f64,
-        /// The gradient norm.
-        gradient_norm: f64,
+        /// Loss and gradient norm.
+        numbers: NotFinite,
     },
     /// The replay does not reproduce the rollout.
     #[error(

@@ -6,13 +6,15 @@ use burn::{
     tensor::backend::AutodiffBackend,
 };
 use flow::{Checkpointed, Guidance, GuidanceGradient, Query, Sampler, Step, VelocityField};
+use training::{
+    noise::Key,
+    parameters::{Parameters, Trained},
+    workers::{Stopped, Workers},
+};
 
 use crate::{
     algorithm::{Algorithm, Batch, Example, Other, Outcome, Question},
-    noise::Key,
-    parameters::{Parameters, Trained},
     trajectories::Trajectories,
-    workers::{Stopped, Workers},
 };
 
 /// Computes the gradient of a loss with respect to the trained parameters.

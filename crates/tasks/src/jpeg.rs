@@ -16,7 +16,7 @@ use self::tables::{CHROMA, Codes, LUMA, Tables, ZIGZAG};
 use crate::{
     image::Image,
     prompts::Prompt,
-    reward::{Reward, RewardError},
+    reward::{Reward, Unjudged},
 };
 
 /// Reward for small JPEGs: the size of the image in kB, divided by −500. Dense and easy to raise:
@@ -27,19 +27,12 @@ use crate::{
 pub struct JpegCompressibility;
 
 impl Reward for JpegCompressibility {
-    fn name(&self) -> &'static str {
-        "jpeg_compressibility"
-    }
-
-    fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
-        let failed = |error: JpegError| RewardError::Failed {
-            reward: self.name(),
-            reason: error.to_string(),
+    fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
+        let score = |(index, image)| {
+            let kilobytes = jpeg_kilobytes(image).map_err(|error| Unjudged::image(index, error))?;
+            Ok(-kilobytes as f32 / 500.0)
         };
-        images
-            .iter()
-            .map(|image| Ok(-jpeg_kilobytes(image).map_err(failed)? as f32 / 500.0))
-            .collect()
+        images.iter().enumerate().map(score).collect()
     }
 }
 
@@ -312,10 +305,7 @@ mod tests {
             );
         }
         let refused = JpegCompressibility.score(&[drawn(1, 1, 1, |_| 0.0)], &[]).expect_err("grey");
-        assert_eq!(
-            refused.to_string(),
-            "reward `jpeg_compressibility` failed: only RGB images can be JPEGs, this one has 1 channels"
-        );
+        assert_eq!(refused.to_string(), "only RGB images can be JPEGs, this one has 1 channels");
     }
 
     #[test]

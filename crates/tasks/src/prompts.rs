@@ -1,10 +1,15 @@
 //! Prompts and prompt files.
+//!
+//! A prompt's metadata is free: a JSON object that rewards read. This file knows none of its keys
+//! but `prompt` and `tag`.
 
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+use serde_json::Value;
 use thiserror::Error;
 
-use crate::{shapes::Metadata, text_file};
+use crate::text_file;
 
 /// One prompt: a text, its kind, and metadata for a verifier.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,26 +18,33 @@ pub struct Prompt {
     pub text: String,
     /// The kind of prompt, by which scores are grouped.
     pub tag: String,
-    /// Metadata that a verifier needs to judge an image, if there is any.
-    pub metadata: Option<Metadata>,
+    /// The object of the prompt's line in a `.jsonl` file, for rewards to read; null if there is
+    /// none.
+    pub metadata: Value,
 }
 
 impl Prompt {
     /// Creates a prompt without metadata.
     pub fn plain(text: &str) -> Self {
-        Self { text: text.to_owned(), tag: "prompt".to_owned(), metadata: None }
+        Self { text: text.to_owned(), tag: PLAIN.to_owned(), metadata: Value::Null }
+    }
+
+    /// Reads one line of a `.jsonl` file.
+    fn from_json(line: &str) -> serde_json::Result<Self> {
+        #[derive(Deserialize)]
+        struct Known {
+            prompt: String,
+            #[serde(default)]
+            tag: Option<String>,
+        }
+        let metadata: Value = serde_json::from_str(line)?;
+        let Known { prompt, tag } = Known::deserialize(&metadata)?;
+        Ok(Self { text: prompt, tag: tag.unwrap_or_else(|| PLAIN.to_owned()), metadata })
     }
 }
 
-impl From<Metadata> for Prompt {
-    fn from(metadata: Metadata) -> Self {
-        Self {
-            text: metadata.prompt.clone(),
-            tag: metadata.tag.name().to_owned(),
-            metadata: Some(metadata),
-        }
-    }
-}
+/// The kind of prompts that name none.
+const PLAIN: &str = "prompt";
 
 /// A named list of prompts; a prompt's identity is its index.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,34 +56,42 @@ pub struct PromptSet {
 }
 
 impl PromptSet {
-    /// Reads a prompt file: GenEval metadata if its name ends in `.jsonl`, otherwise one prompt per
-    /// line; empty lines are skipped.
+    /// Reads a prompt file: JSON objects, one per line, if its name ends in `.jsonl`, otherwise one
+    /// prompt per line; empty lines are skipped. An object has a string `prompt`; its `tag` is the
+    /// kind of prompt, and all of it is the prompt's metadata.
     ///
     /// # Errors
     /// If the file cannot be read, has no prompt, or has malformed lines; all malformed lines are
     /// reported together.
     pub fn read(path: &Path) -> Result<Self, PromptError> {
-        Self::read_lines(path, |line| serde_json::from_str::<Metadata>(line).map(Prompt::from))
+        Self::read_checked(path, |_| Ok(()))
     }
 
-    fn read_lines(
+    /// Reads a prompt file whose objects `check` must accept.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_checked(
         path: &Path,
-        of_json: fn(&str) -> serde_json::Result<Prompt>,
+        check: impl Fn(&Prompt) -> Result<(), String>,
     ) -> Result<Self, PromptError> {
         let text = text_file::read(path)
             .map_err(|source| PromptError::Io { path: path.into(), source })?;
         let jsonl =
             path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl"));
-        let mut prompts = Vec::new();
-        let mut problems = Vec::new();
-        for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            if jsonl {
-                match of_json(line) {
-                    Ok(prompt) => prompts.push(prompt),
-                    Err(error) => problems.push(format!("line {}: {error}", index + 1)),
-                }
-            } else {
-                prompts.push(Prompt::plain(line.trim()));
+        let read = |line: &str| {
+            if !jsonl {
+                return Ok(Prompt::plain(line.trim()));
+            }
+            let prompt = Prompt::from_json(line).map_err(|error| error.to_string())?;
+            check(&prompt).map(|()| prompt)
+        };
+        let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+        let (mut prompts, mut problems) = (Vec::new(), Vec::new());
+        for (index, line) in lines {
+            match read(line) {
+                Ok(prompt) => prompts.push(prompt),
+                Err(problem) => problems.push(format!("line {}: {problem}", index + 1)),
             }
         }
         if !problems.is_empty() {
@@ -88,34 +108,10 @@ impl PromptSet {
         Ok(Self { name, prompts })
     }
 
-    /// Reads only texts and kinds of prompt: one prompt per line, or GenEval metadata (`.jsonl`),
-    /// of which only `prompt` and `tag` are used. Without the other metadata, images cannot be
-    /// verified.
-    ///
-    /// # Errors
-    /// If the file cannot be read, has no prompt, or has malformed lines; all malformed lines are
-    /// reported together.
-    pub fn read_texts(path: &Path) -> Result<Self, PromptError> {
-        #[derive(serde::Deserialize)]
-        struct Line {
-            prompt: String,
-            tag: String,
-        }
-        Self::read_lines(path, |line| {
-            serde_json::from_str(line).map(|Line { prompt, tag }| Prompt {
-                text: prompt,
-                tag,
-                metadata: None,
-            })
-        })
-    }
-
-    /// Formats the set as a GenEval metadata file; prompts without metadata are left out.
+    /// Formats the set as a `.jsonl` file; prompts without metadata are left out.
     pub fn to_jsonl(&self) -> String {
-        let lines = self.prompts.iter().filter_map(|prompt| prompt.metadata.as_ref());
-        lines
-            .map(|metadata| serde_json::to_string(metadata).expect("metadata is plain data") + "\n")
-            .collect()
+        let lines = self.prompts.iter().filter(|prompt| !prompt.metadata.is_null());
+        lines.map(|prompt| format!("{}\n", prompt.metadata)).collect()
     }
 }
 
@@ -130,8 +126,8 @@ pub enum PromptError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// Some lines are not GenEval metadata.
-    #[error("{} is not a GenEval metadata file that this model can use:\n  - {problems}", path.display())]
+    /// Some lines are no prompts.
+    #[error("{} has lines that this model cannot use:\n  - {problems}", path.display())]
     BadLines {
         /// The file.
         path: PathBuf,

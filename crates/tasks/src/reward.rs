@@ -5,17 +5,60 @@ use thiserror::Error;
 use crate::{image::Image, prompts::Prompt};
 
 /// A reward function: scores images against their prompts.
+///
+/// A reward may be slow and gets whole batches. It does not know its name: a run can have several
+/// instances of one kind, each with a name of its own.
 pub trait Reward: Send + Sync {
-    /// Name of the reward in configurations and metrics.
-    fn name(&self) -> &'static str;
+    /// Checks, before a run, that images for this prompt can be judged.
+    ///
+    /// # Errors
+    /// The reason why they cannot, for people.
+    fn check(&self, _prompt: &Prompt) -> Result<(), String> {
+        Ok(())
+    }
 
     /// Scores images, one number per image; image `i` belongs to prompt `i`.
-    fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError>;
+    ///
+    /// # Errors
+    /// The first image that cannot be judged, with the reason.
+    fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged>;
+}
+
+/// A reward could not judge an image.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{reason}")]
+pub struct Unjudged {
+    /// Index of the image in the batch, if one image is the cause.
+    pub image: Option<usize>,
+    /// The reason, for people.
+    pub reason: String,
+}
+
+impl Unjudged {
+    /// A reason that concerns one image.
+    pub fn image(index: usize, reason: impl ToString) -> Self {
+        Self { image: Some(index), reason: reason.to_string() }
+    }
+
+    /// A reason that concerns the whole batch.
+    pub fn batch(reason: impl ToString) -> Self {
+        Self { image: None, reason: reason.to_string() }
+    }
+}
+
+/// A reward with its name and weight.
+pub struct Weighted {
+    /// The name in configurations and metrics.
+    pub name: String,
+    /// The weight in the sum.
+    pub weight: f32,
+    /// The reward.
+    pub reward: Box<dyn Reward>,
 }
 
 /// A weighted sum of rewards that also reports each of them.
 pub struct WeightedReward {
-    parts: Vec<(f32, Box<dyn Reward>)>,
+    parts: Vec<Weighted>,
 }
 
 /// The scores of a batch of images.
@@ -24,45 +67,81 @@ pub struct Scores {
     /// The weighted sum, one per image.
     pub total: Vec<f32>,
     /// Every reward by name, unweighted, one score per image.
-    pub parts: Vec<(&'static str, Vec<f32>)>,
+    pub parts: Vec<(String, Vec<f32>)>,
 }
 
 impl WeightedReward {
     /// Creates a weighted sum of rewards.
-    pub fn new(parts: Vec<(f32, Box<dyn Reward>)>) -> Self {
+    pub fn new(parts: Vec<Weighted>) -> Self {
         Self { parts }
+    }
+
+    /// A single reward of weight 1.
+    pub fn only(name: &str, reward: Box<dyn Reward>) -> Self {
+        Self::new(vec![Weighted { name: name.to_owned(), weight: 1.0, reward }])
+    }
+
+    /// Checks, before a run, that every reward can judge images for these prompts.
+    ///
+    /// # Errors
+    /// The first prompt that a reward cannot judge.
+    pub fn check<'a>(
+        &self,
+        prompts: impl Iterator<Item = &'a Prompt> + Clone,
+    ) -> Result<(), RewardError> {
+        for Weighted { name, reward, .. } in &self.parts {
+            for prompt in prompts.clone() {
+                reward.check(prompt).map_err(|reason| RewardError::Prompt {
+                    reward: name.clone(),
+                    prompt: prompt.text.clone(),
+                    reason,
+                })?;
+            }
+        }
+        Ok(())
     }
 
     /// Scores a batch of images.
     ///
     /// # Errors
-    /// If a reward fails, or gives a number that is not finite.
+    /// If a reward fails, gives another number of scores than there are images, or gives a score
+    /// that is not finite.
     pub fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Scores, RewardError> {
         let mut total = vec![0.0; images.len()];
         let mut parts = Vec::with_capacity(self.parts.len());
-        for (weight, reward) in &self.parts {
-            let scores = reward.score(images, prompts)?;
-            assert_eq!(
-                scores.len(),
-                images.len(),
-                "{} must give one number per image",
-                reward.name()
-            );
-            if let Some(index) = scores.iter().position(|score| !score.is_finite()) {
-                let prompt = prompts[index].text.clone();
-                return Err(RewardError::NotFinite {
-                    reward: reward.name(),
-                    index,
-                    prompt,
-                    value: scores[index],
-                });
-            }
+        for part in &self.parts {
+            let scores = part.score(images, prompts)?;
             for (sum, score) in total.iter_mut().zip(&scores) {
-                *sum += weight * score;
+                *sum += part.weight * score;
             }
-            parts.push((reward.name(), scores));
+            parts.push((part.name.clone(), scores));
         }
         Ok(Scores { total, parts })
+    }
+}
+
+impl Weighted {
+    /// One finite score per image.
+    fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+        let failed = |Unjudged { image, reason }| RewardError::Failed {
+            reward: self.name.clone(),
+            image: image.map(|index| (index, prompts[index].text.clone())),
+            reason,
+        };
+        let scores = self.reward.score(images, prompts).map_err(failed)?;
+        if scores.len() != images.len() {
+            let (scores, images) = (scores.len(), images.len());
+            return Err(failed(Unjudged::batch(format!("{scores} scores for {images} images"))));
+        }
+        match scores.iter().position(|score| !score.is_finite()) {
+            None => Ok(scores),
+            Some(index) => Err(RewardError::NotFinite {
+                reward: self.name.clone(),
+                index,
+                prompt: prompts[index].text.clone(),
+                value: scores[index],
+            }),
+        }
     }
 }
 
@@ -72,11 +151,7 @@ impl WeightedReward {
 pub struct Darkness;
 
 impl Reward for Darkness {
-    fn name(&self) -> &'static str {
-        "darkness"
-    }
-
-    fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+    fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
         let mean = |image: &Image| image.pixels.iter().sum::<f32>() / image.pixels.len() as f32;
         Ok(images.iter().map(|image| 1.0 - 2.0 * mean(image)).collect())
     }
@@ -85,21 +160,23 @@ impl Reward for Darkness {
 /// Images could not be scored.
 #[derive(Debug, Error, PartialEq)]
 pub enum RewardError {
-    /// A verifier got a prompt without metadata.
-    #[error(
-        "reward `{reward}` cannot judge \"{prompt}\": the prompt has no metadata; use a GenEval .jsonl prompt file"
-    )]
-    NoMetadata {
+    /// A reward cannot judge images for a prompt.
+    #[error("reward `{reward}` cannot judge \"{prompt}\": {reason}")]
+    Prompt {
         /// The reward.
-        reward: &'static str,
+        reward: String,
         /// The prompt's text.
         prompt: String,
+        /// Description of the problem.
+        reason: String,
     },
     /// The reward could not be computed.
-    #[error("reward `{reward}` failed: {reason}")]
+    #[error("reward `{reward}` failed{}: {reason}", of_image(image.as_ref()))]
     Failed {
         /// The reward.
-        reward: &'static str,
+        reward: String,
+        /// Index of the image in the batch and its prompt's text, if one image is the cause.
+        image: Option<(usize, String)>,
         /// Description of the problem.
         reason: String,
     },
@@ -107,7 +184,7 @@ pub enum RewardError {
     #[error("reward `{reward}` gave {value} for image {index} (\"{prompt}\")")]
     NotFinite {
         /// The reward.
-        reward: &'static str,
+        reward: String,
         /// Index of the image in the batch.
         index: usize,
         /// The prompt's text.
@@ -115,4 +192,8 @@ pub enum RewardError {
         /// The score.
         value: f32,
     },
+}
+
+fn of_image(image: Option<&(usize, String)>) -> String {
+    image.map_or_else(String::new, |(index, prompt)| format!(" for image {index} (\"{prompt}\")"))
 }

@@ -9,7 +9,7 @@ use rand_distr::{Distribution, StandardNormal};
 use crate::{
     image::Image,
     prompts::{Prompt, PromptSet},
-    reward::{Reward, RewardError},
+    reward::{Reward, Unjudged},
 };
 
 /// The number of clusters.
@@ -50,11 +50,7 @@ pub fn prompts() -> PromptSet {
 pub struct FirstMode;
 
 impl Reward for FirstMode {
-    fn name(&self) -> &'static str {
-        "toy_mode"
-    }
-
-    fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
+    fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
         let [x, y] = center(0);
         let squared = |image: &Image| (image.pixels[0] - x).powi(2) + (image.pixels[1] - y).powi(2);
         Ok(images

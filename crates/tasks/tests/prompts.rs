@@ -13,7 +13,7 @@ fn metadata(split: Split) -> Vec<Metadata> {
     shapes::prompts(split)
         .prompts
         .into_iter()
-        .map(|prompt| prompt.metadata.expect("metadata"))
+        .map(|prompt| Metadata::of(&prompt).expect("metadata"))
         .collect()
 }
 
@@ -90,7 +90,7 @@ fn neither_training_nor_a_caption_mentions_an_unseen_pair() {
         })
     };
     let captions = [shapes::captions(), shapes::detailed()].into_iter().flat_map(|set| set.prompts);
-    let captions = captions.filter_map(|prompt| prompt.metadata);
+    let captions = captions.filter_map(|prompt| Metadata::of(&prompt));
     assert!(
         metadata(Split::Train).into_iter().chain(captions).all(|metadata| !mentions(&metadata))
     );

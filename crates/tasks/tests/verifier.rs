@@ -13,7 +13,7 @@ fn metadata(count: usize) -> Vec<Metadata> {
     let all = [Split::Train, Split::Validation, Split::Test, Split::Unseen]
         .into_iter()
         .flat_map(|split| shapes::prompts(split).prompts);
-    let all: Vec<Metadata> = all.filter_map(|prompt| prompt.metadata).collect();
+    let all: Vec<Metadata> = all.filter_map(|prompt| Metadata::of(&prompt)).collect();
     let of = |tag| all.iter().filter(move |metadata| metadata.tag == tag).cycle();
     let mut kinds: Vec<_> = shapes::Tag::ALL.into_iter().map(of).collect();
     (0..count).map(|i| kinds[i % 6].next().expect("every kind has prompts").clone()).collect()

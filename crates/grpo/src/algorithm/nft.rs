@@ -9,13 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Algorithm, Ask, Batch, Example, Loss, Other, Outcome, Question};
-use crate::{
-    advantage::mean,
-    config::TrainedSteps,
+use training::{
     noise::{self, Key},
     ranges,
-    update::Replay,
 };
+
+use crate::{advantage::mean, config::TrainedSteps, update::Replay};
 
 /// The settings of `DiffusionNFT`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -113,7 +113,8 @@ mod tests {
     fn a_scene_is_believed_to_show_what_it_was_made_for_and_nothing_similar() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         for split in [Split::Train, Split::Validation, Split::Test, Split::Unseen] {
-            for metadata in prompts(split).prompts.into_iter().filter_map(|prompt| prompt.metadata)
+            for metadata in
+                prompts(split).prompts.into_iter().filter_map(|prompt| Metadata::of(&prompt))
             {
                 let scene = Scene::sample(&metadata, 24, &mut rng);
                 let sure: Vec<f32> = facts(&scene)

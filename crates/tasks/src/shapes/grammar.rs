@@ -76,7 +76,7 @@ fn ranked_scenes(prompts: &[Metadata]) -> Vec<String> {
 /// The scenes of the training prompts.
 static TRAINED: LazyLock<HashSet<String>> = LazyLock::new(|| {
     let prompts = prompts(Split::Train).prompts;
-    prompts.iter().filter_map(|prompt| prompt.metadata.as_ref()).map(Metadata::scene).collect()
+    prompts.iter().filter_map(Metadata::of).map(|metadata| metadata.scene()).collect()
 });
 
 impl Metadata {
@@ -145,7 +145,7 @@ pub fn captions() -> PromptSet {
 /// [`UNSEEN`] pairs. An image teaches more if its caption says more about it (arXiv 2403.03206,
 /// section 5.2.2).
 pub fn detailed() -> PromptSet {
-    let placed = captions().prompts.into_iter().filter_map(|prompt| prompt.metadata);
+    let placed = captions().prompts.into_iter().filter_map(|prompt| Metadata::of(&prompt));
     let placed = placed.filter(|metadata| metadata.tag == Tag::Position);
     let colored =
         placed.flat_map(|metadata| color_pairs().map(move |colors| in_colors(&metadata, colors)));

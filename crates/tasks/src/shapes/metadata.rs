@@ -4,6 +4,7 @@ use rand::{Rng, seq::IndexedRandom};
 use serde::{Deserialize, Serialize};
 
 use super::{Color, Shape};
+use crate::prompts::Prompt;
 
 /// One line of a GenEval metadata file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,6 +143,22 @@ impl Relation {
 }
 
 impl Metadata {
+    /// Reads the metadata of a prompt; `None` if the prompt does not describe a scene of this task.
+    pub fn of(prompt: &Prompt) -> Option<Self> {
+        Self::required(prompt).ok()
+    }
+
+    /// Reads the metadata of a prompt whose images a verifier judges.
+    ///
+    /// # Errors
+    /// If the prompt does not describe a scene of this task.
+    pub fn required(prompt: &Prompt) -> Result<Self, String> {
+        if prompt.metadata.is_null() {
+            return Err("it has no metadata; use a GenEval .jsonl prompt file".to_owned());
+        }
+        Self::deserialize(&prompt.metadata).map_err(|error| error.to_string())
+    }
+
     /// Whether the prompt asks for an object without naming its colour.
     pub fn leaves_a_color_open(&self) -> bool {
         self.include.iter().any(|entry| entry.color.is_none())
@@ -226,6 +243,16 @@ impl Metadata {
     fn exchange_colors(&mut self) {
         if let [first, second, ..] = self.include.as_mut_slice() {
             std::mem::swap(&mut first.color, &mut second.color);
+        }
+    }
+}
+
+impl From<Metadata> for Prompt {
+    fn from(metadata: Metadata) -> Self {
+        Self {
+            text: metadata.prompt.clone(),
+            tag: metadata.tag.name().to_owned(),
+            metadata: serde_json::to_value(&metadata).expect("metadata is plain data"),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{Color, Metadata, Shape, detect, verify};
 use crate::{
     image::Image,
     prompts::Prompt,
-    reward::{Reward, RewardError},
+    reward::{Reward, Unjudged},
 };
 
 /// Counts of the chosen colours, by prompt and shape.
@@ -32,9 +32,9 @@ pub fn color_entropy(images: &[Image], prompts: &[&Prompt]) -> Option<f64> {
     let mut choices = Choices::new();
     let mut open = false;
     for (image, prompt) in images.iter().zip(prompts) {
-        let Some(metadata) = &prompt.metadata else { continue };
+        let Some(metadata) = Metadata::of(prompt) else { continue };
         open |= metadata.leaves_a_color_open();
-        for (shape, color) in free_colors(image, metadata) {
+        for (shape, color) in free_colors(image, &metadata) {
             choices.entry((&prompt.text, shape)).or_default()[color as usize] += 1;
         }
     }
@@ -85,20 +85,19 @@ fn free_colors(image: &Image, metadata: &Metadata) -> Vec<(Shape, Color)> {
 pub struct ShapesVariety;
 
 impl Reward for ShapesVariety {
-    fn name(&self) -> &'static str {
-        "shapes_variety"
+    fn check(&self, prompt: &Prompt) -> Result<(), String> {
+        Metadata::required(prompt).map(drop)
     }
 
-    fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
-        let chosen = |(image, prompt): (&Image, &&Prompt)| match &prompt.metadata {
-            Some(metadata) if verify(image, metadata).strict() => Ok(free_colors(image, metadata)),
-            Some(_) => Ok(Vec::new()),
-            None => {
-                Err(RewardError::NoMetadata { reward: self.name(), prompt: prompt.text.clone() })
-            }
+    fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
+        let chosen = |(index, (image, prompt)): (usize, (&Image, &&Prompt))| {
+            let metadata =
+                Metadata::required(prompt).map_err(|reason| Unjudged::image(index, reason))?;
+            let right = verify(image, &metadata).strict();
+            Ok(if right { free_colors(image, &metadata) } else { Vec::new() })
         };
         let chosen: Vec<Vec<(Shape, Color)>> =
-            images.iter().zip(prompts).map(chosen).collect::<Result<_, _>>()?;
+            images.iter().zip(prompts).enumerate().map(chosen).collect::<Result<_, _>>()?;
         let mut choices = Choices::new();
         for (colors, prompt) in chosen.iter().zip(prompts) {
             for &(shape, color) in colors {

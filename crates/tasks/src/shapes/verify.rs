@@ -6,7 +6,7 @@ use super::{Detection, Detections, Entry, Metadata, detect};
 use crate::{
     image::Image,
     prompts::Prompt,
-    reward::{Reward, RewardError},
+    reward::{Reward, Unjudged},
 };
 
 /// The verdict on one image.
@@ -155,36 +155,36 @@ pub struct ShapesPartial;
 pub struct ShapesStrict;
 
 impl Reward for ShapesPartial {
-    fn name(&self) -> &'static str {
-        "shapes_partial"
+    fn check(&self, prompt: &Prompt) -> Result<(), String> {
+        Metadata::required(prompt).map(drop)
     }
 
-    fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
-        verdicts(self.name(), images, prompts, |verdict| verdict.partial)
+    fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
+        verdicts(images, prompts, |verdict| verdict.partial)
     }
 }
 
 impl Reward for ShapesStrict {
-    fn name(&self) -> &'static str {
-        "shapes_strict"
+    fn check(&self, prompt: &Prompt) -> Result<(), String> {
+        Metadata::required(prompt).map(drop)
     }
 
-    fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
-        verdicts(self.name(), images, prompts, |verdict| if verdict.strict() { 1.0 } else { 0.0 })
+    fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
+        verdicts(images, prompts, |verdict| if verdict.strict() { 1.0 } else { 0.0 })
     }
 }
 
 fn verdicts(
-    reward: &'static str,
     images: &[Image],
     prompts: &[&Prompt],
     score: impl Fn(Verdict) -> f32,
-) -> Result<Vec<f32>, RewardError> {
-    let judge = |(image, prompt): (&Image, &&Prompt)| match &prompt.metadata {
-        Some(metadata) => Ok(score(verify(image, metadata))),
-        None => Err(RewardError::NoMetadata { reward, prompt: prompt.text.clone() }),
+) -> Result<Vec<f32>, Unjudged> {
+    let judge = |(index, (image, prompt)): (usize, (&Image, &&Prompt))| {
+        let metadata =
+            Metadata::required(prompt).map_err(|reason| Unjudged::image(index, reason))?;
+        Ok(score(verify(image, &metadata)))
     };
-    images.iter().zip(prompts).map(judge).collect()
+    images.iter().zip(prompts).enumerate().map(judge).collect()
 }
 
 #[cfg(test)]

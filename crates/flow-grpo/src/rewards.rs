@@ -1,0 +1,236 @@
+//! The registry of rewards: one line per kind.
+//!
+//! A configuration names instances: `rewards.NAME = 1.0` is an instance of the kind `NAME`, and
+//! `rewards.NAME = { kind = "…", weight = 1.0, … }` one with settings of its own.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, anyhow};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned, de::Error};
+use tasks::{
+    jpeg::JpegCompressibility,
+    reward::{Darkness, Reward, Weighted, WeightedReward},
+    shapes::{ShapesPartial, ShapesStrict, ShapesVariety},
+    toy::FirstMode,
+};
+use toml::{Table, Value};
+
+use crate::{backend::Device, proxy::ShapesProxy};
+
+/// A kind of reward.
+pub struct Kind {
+    /// The name in configurations.
+    pub name: &'static str,
+    /// One line for people: the quantity, its range, its settings.
+    pub about: &'static str,
+    /// Opens an instance.
+    open: fn(Table, &Surroundings<'_>) -> Result<Box<dyn Reward>>,
+}
+
+/// The run in which a reward judges.
+pub struct Surroundings<'a> {
+    /// `[C, H, W]` of its images.
+    pub image_shape: [usize; 3],
+    /// The device for rewards with a network.
+    pub device: &'a Device,
+}
+
+/// All kinds of reward.
+pub const REWARDS: &[Kind] = &[
+    Kind {
+        name: "shapes_partial",
+        about: "share of a shapes prompt that the image satisfies, 0 to 1",
+        open: |settings, _| plain(settings, ShapesPartial),
+    },
+    Kind {
+        name: "shapes_strict",
+        about: "1 if the image satisfies a shapes prompt, otherwise 0",
+        open: |settings, _| plain(settings, ShapesStrict),
+    },
+    Kind {
+        name: "shapes_variety",
+        about: "rarity of the colours that a shapes prompt leaves open, 0 to 1",
+        open: |settings, _| plain(settings, ShapesVariety),
+    },
+    Kind {
+        name: "shapes_proxy",
+        about: "a classifier's belief in a shapes prompt, 0 to 1; can be hacked",
+        open: |settings, run| plain(settings, ShapesProxy::built_in(run.image_shape, run.device)?),
+    },
+    Kind {
+        name: "darkness",
+        about: "1 - 2 x the mean of the image, -1 to 1",
+        open: |settings, _| plain(settings, Darkness),
+    },
+    Kind {
+        name: "jpeg_compressibility",
+        about: "-1/500 of the size as a JPEG in kB",
+        open: |settings, _| plain(settings, JpegCompressibility),
+    },
+    Kind {
+        name: "toy_mode",
+        about: "nearness of a point to the first cluster of the toy task, 0 to 1",
+        open: |settings, _| plain(settings, FirstMode),
+    },
+];
+
+/// Opens a kind that has no settings.
+fn plain(settings: Table, reward: impl Reward + 'static) -> Result<Box<dyn Reward>> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct NoSettings {}
+    parsed::<NoSettings>(settings)?;
+    Ok(Box::new(reward))
+}
+
+/// Parses the settings of a kind.
+fn parsed<T: DeserializeOwned>(settings: Table) -> Result<T> {
+    Value::Table(settings).try_into().map_err(|error| anyhow!("{}", error.message()))
+}
+
+/// An instance of a reward in a configuration: a bare weight, or a table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RewardConfig {
+    /// The weight in the sum.
+    pub weight: f32,
+    /// The kind; absent if the instance's name is the kind.
+    pub kind: Option<String>,
+    /// The settings of the kind.
+    pub settings: Table,
+}
+
+impl RewardConfig {
+    fn kind(&self, name: &str) -> Result<&'static Kind> {
+        let wanted = self.kind.as_deref().unwrap_or(name);
+        REWARDS.iter().find(|kind| kind.name == wanted).with_context(|| {
+            format!("there is no reward `{wanted}`; there are: {}", names().join(", "))
+        })
+    }
+
+    /// Lists everything that is wrong with an instance before it is opened.
+    pub fn problems(&self, name: &str) -> Vec<String> {
+        let kind = self.kind(name).err().map(|error| error.to_string());
+        let weight = (!self.weight.is_finite())
+            .then(|| format!("the weight ({}) must be a finite number", self.weight));
+        kind.into_iter().chain(weight).collect()
+    }
+}
+
+impl Serialize for RewardConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.kind.is_none() && self.settings.is_empty() {
+            return self.weight.serialize(serializer);
+        }
+        let mut table = self.settings.clone();
+        table.extend(self.kind.clone().map(|kind| (KIND.to_owned(), Value::String(kind))));
+        table.insert(WEIGHT.to_owned(), Value::Float(self.weight.into()));
+        table.serialize(serializer)
+    }
+}
+
+const KIND: &str = "kind";
+const WEIGHT: &str = "weight";
+
+impl<'de> Deserialize<'de> for RewardConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let weight = |value: Value| value.try_into::<f32>().map_err(D::Error::custom);
+        match Value::deserialize(deserializer)? {
+            Value::Table(mut settings) => Ok(Self {
+                weight: settings.remove(WEIGHT).map_or(Ok(1.0), weight)?,
+                kind: settings
+                    .remove(KIND)
+                    .map(|kind| kind.try_into().map_err(D::Error::custom))
+                    .transpose()?,
+                settings,
+            }),
+            value => Ok(Self { weight: weight(value)?, kind: None, settings: Table::new() }),
+        }
+    }
+}
+
+/// The names of all kinds.
+pub fn names() -> Vec<&'static str> {
+    REWARDS.iter().map(|kind| kind.name).collect()
+}
+
+/// A table of all kinds, for people.
+pub fn table() -> String {
+    REWARDS.iter().map(|kind| format!("  {:<22}{}\n", kind.name, kind.about)).collect()
+}
+
+/// Opens the rewards of a configuration; `key` is their place in it.
+///
+/// # Errors
+/// If a reward's settings are wrong, or it cannot be opened.
+pub fn open(
+    key: &str,
+    rewards: &BTreeMap<String, RewardConfig>,
+    surroundings: &Surroundings<'_>,
+) -> Result<WeightedReward> {
+    let open = |(name, config): (&String, &RewardConfig)| {
+        let reward = config
+            .kind(name)
+            .and_then(|kind| (kind.open)(config.settings.clone(), surroundings))
+            .with_context(|| format!("{key}.{name}"))?;
+        Ok(Weighted { name: name.clone(), weight: config.weight, reward })
+    };
+    Ok(WeightedReward::new(rewards.iter().map(open).collect::<Result<_>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> RewardConfig {
+        let mut table: Table = format!("it = {text}").parse().expect("TOML");
+        table.remove("it").expect("it").try_into().expect("a reward")
+    }
+
+    fn opened(name: &str, text: &str) -> Result<WeightedReward> {
+        let surroundings = Surroundings { image_shape: [3, 2, 2], device: &Device::default() };
+        open("rewards", &BTreeMap::from([(name.to_owned(), config(text))]), &surroundings)
+    }
+
+    #[test]
+    fn a_bare_number_is_a_weight_and_a_table_has_kind_weight_and_settings() {
+        for (text, weight, kind, written) in [
+            ("2", 2.0, None, "2.0"),
+            ("{}", 1.0, None, "1.0"),
+            ("{ weight = 0.5 }", 0.5, None, "0.5"),
+            (
+                "{ kind = \"darkness\" }",
+                1.0,
+                Some("darkness"),
+                "{ kind = \"darkness\", weight = 1.0 }",
+            ),
+        ] {
+            let config = config(text);
+            assert_eq!((config.weight, config.kind.as_deref()), (weight, kind), "{text}");
+            assert_eq!(Value::try_from(&config).expect("TOML").to_string(), written);
+        }
+    }
+
+    #[test]
+    fn an_instance_has_a_name_of_its_own() {
+        let black = tasks::image::Image { channels: 3, height: 1, width: 1, pixels: vec![0.0; 3] };
+        let reward = opened("night", "{ kind = \"darkness\", weight = 3 }").expect("a kind");
+        let prompt = tasks::prompts::Prompt::plain("night");
+        let scores = reward.score(&[black], &[&prompt]).expect("a score");
+        assert_eq!(
+            (scores.parts, scores.total),
+            (vec![("night".to_owned(), vec![1.0])], vec![3.0])
+        );
+    }
+
+    #[test]
+    fn unknown_kinds_settings_and_weights_are_refused() {
+        let problems = |text: &str| config(text).problems("beauty").join("; ");
+        assert!(problems("1").contains("there is no reward `beauty`; there are: shapes_partial"));
+        assert!(problems("{ kind = \"darknes\" }").contains("no reward `darknes`"));
+        assert!(problems("{ kind = \"darkness\", weight = nan }").contains("finite number"));
+        let refused = opened("darkness", "{ size = 3 }").err().expect("no settings");
+        assert!(format!("{refused:#}").contains("rewards.darkness: unknown field `size`"));
+        let refused = opened("shapes_proxy", "1").err().expect("another size");
+        assert!(format!("{refused:#}").contains("rewards.shapes_proxy: it judges images of"));
+    }
+}
