@@ -247,7 +247,10 @@ fn added_tokens_have_the_ids_of_their_files_or_are_refused() {
     added.last_mut().expect("pushed")["id"] = (words + 7).into();
     write(&file, &json);
     let refused = open(&t5).expect_err("a hole").to_string();
-    assert!(refused.contains("the vocabulary has holes") && refused.contains("`<new>`"), "{refused}");
+    assert!(
+        refused.contains("the vocabulary has holes") && refused.contains("`<new>`"),
+        "{refused}"
+    );
 
     // CLIP's vocabulary with one id for two words.
     let (_model, clip) = directory("tokenizer");

@@ -94,10 +94,7 @@ pub fn cosine<B: Backend>(images: Tensor<B, 2>, texts: Tensor<B, 2>) -> Tensor<B
 struct Trained;
 
 impl<B: Backend> ModuleMapper<B> for Trained {
-    fn map_float<const D: usize>(
-        &mut self,
-        param: Param<Tensor<B, D>>,
-    ) -> Param<Tensor<B, D>> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         param.map(|values| values.detach().require_grad())
     }
 }

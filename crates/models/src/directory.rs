@@ -104,8 +104,7 @@ pub trait Family: Clone + Copy + Debug + Default + Send + Sync + 'static {
     const SHIFT: Shift;
 
     /// Loads a transformer of these sizes from a source.
-    fn load<B: Backend>(config: &Self::Config, source: &mut Source<'_, B>)
-    -> Self::Transformer<B>;
+    fn load<B: Backend>(config: &Self::Config, source: &mut Source<'_, B>) -> Self::Transformer<B>;
 
     /// Opens single-file weights and translates their names into those of diffusers; reads only
     /// the header.
@@ -197,8 +196,7 @@ impl<F: Family> ModelDirectory<F> {
             clip.extend(part.map(|part| part.renamed(published_names)));
         }
         let has_t5 = !choices.without_t5 && (index.has(F::T5.network) || !F::READS_CLIP_TOKENS);
-        let t5 =
-            has_t5.then(|| Part::open(path, F::T5.network, TRANSFORMERS, None, &mut problems));
+        let t5 = has_t5.then(|| Part::open(path, F::T5.network, TRANSFORMERS, None, &mut problems));
         if matches!(t5, Some(None)) && F::READS_CLIP_TOKENS {
             problems.0.push(format!(
                 "{}: without T5, pass --without-t5: it is then read as zeros",
@@ -256,9 +254,8 @@ impl<F: Family> ModelDirectory<F> {
     pub fn latent_shape(&self, [height, width]: [usize; 2]) -> Result<[usize; 3], String> {
         let scale = self.vae.config.scale();
         let config = &self.transformer.config;
-        let says = |problem: String| {
-            format!("images of {height} x {width} pixels do not fit: {problem}")
-        };
+        let says =
+            |problem: String| format!("images of {height} x {width} pixels do not fit: {problem}");
         if !height.is_multiple_of(scale) || !width.is_multiple_of(scale) {
             let better = scale * config.patch_side();
             return Err(says(format!("both must be multiples of {scale}, better of {better}")));

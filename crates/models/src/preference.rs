@@ -88,7 +88,11 @@ impl<B: Backend> Matcher<B> {
 }
 
 /// The input of an image tower, `[B, 3, S, S]`.
-fn pixels<B: Backend>(images: &[Rgb8], preprocess: &Preprocess, device: &B::Device) -> Tensor<B, 4> {
+fn pixels<B: Backend>(
+    images: &[Rgb8],
+    preprocess: &Preprocess,
+    device: &B::Device,
+) -> Tensor<B, 4> {
     let values: Vec<f32> = images.iter().flat_map(|image| preprocess.apply(image)).collect();
     let shape = [images.len(), 3, preprocess.size, preprocess.size];
     Tensor::from_data(TensorData::new(values, shape), device)

@@ -160,9 +160,8 @@ fn pass<T: Copy, W>(
     for row in rows {
         for taps in columns {
             let begin = 3 * (row * width + taps.first);
-            result.extend(
-                [0, 1, 2].map(|channel| sum(&taps.weights, &pixels[begin + channel..], 3)),
-            );
+            result
+                .extend([0, 1, 2].map(|channel| sum(&taps.weights, &pixels[begin + channel..], 3)));
         }
     }
     result
@@ -180,9 +179,8 @@ fn down<T: Copy, W>(
     let mut result = Vec::with_capacity(line * rows.len());
     for taps in rows {
         let begin = (taps.first - first) * line;
-        result.extend(
-            (begin..begin + line).map(|index| sum(&taps.weights, &pixels[index..], line)),
-        );
+        result
+            .extend((begin..begin + line).map(|index| sum(&taps.weights, &pixels[index..], line)));
     }
     result
 }

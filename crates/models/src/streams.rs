@@ -144,4 +144,3 @@ impl<B: Backend> FeedForward<B> {
         ]
     }
 }
-

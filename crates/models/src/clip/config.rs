@@ -195,8 +195,10 @@ impl ClipModelConfig {
         };
         let json = |value| serde_json::to_value(value).expect("plain data");
         let text = tower(json(&text), "text_config");
-        let vision =
-            tower(serde_json::to_value(VisionConfig::default()).expect("plain data"), "vision_config");
+        let vision = tower(
+            serde_json::to_value(VisionConfig::default()).expect("plain data"),
+            "vision_config",
+        );
         let bad = |name: &str, error: serde_json::Error| format!("{name}: {error}");
         Ok(Self {
             text: serde_json::from_value(text).map_err(|error| bad("text_config", error))?,

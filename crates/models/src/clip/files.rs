@@ -166,13 +166,13 @@ pub(crate) fn weights(path: &Path, stems: &[&str]) -> Result<TensorFiles, ModelE
         refuse_pickle(path)?;
         return Ok(TensorFiles::open_file(path)?);
     }
-    let is_there = |stem: &&&str| {
-        ENDINGS.iter().any(|ending| path.join(format!("{stem}.{ending}")).exists())
-    };
+    let is_there =
+        |stem: &&&str| ENDINGS.iter().any(|ending| path.join(format!("{stem}.{ending}")).exists());
     if let Some(stem) = stems.iter().find(is_there) {
         return Ok(TensorFiles::open(path, stem)?);
     }
-    let pickles = stems.iter().flat_map(|stem| PICKLES.map(|end| path.join(format!("{stem}.{end}"))));
+    let pickles =
+        stems.iter().flat_map(|stem| PICKLES.map(|end| path.join(format!("{stem}.{end}"))));
     let pickles = pickles.chain([path.join("pytorch_model.bin")]);
     for pickle in pickles.filter(|pickle| pickle.exists()) {
         refuse_pickle(&pickle)?;
@@ -182,12 +182,8 @@ pub(crate) fn weights(path: &Path, stems: &[&str]) -> Result<TensorFiles, ModelE
 }
 
 /// Endings of files of weights, of their index, and of the variants in 16 bits.
-const ENDINGS: [&str; 4] = [
-    "safetensors",
-    "safetensors.index.json",
-    "fp16.safetensors",
-    "safetensors.index.fp16.json",
-];
+const ENDINGS: [&str; 4] =
+    ["safetensors", "safetensors.index.json", "fp16.safetensors", "safetensors.index.fp16.json"];
 
 /// Endings of PyTorch's pickles.
 const PICKLES: [&str; 4] = ["pt", "pth", "bin", "ckpt"];
@@ -213,16 +209,14 @@ fn refuse_pickle(path: &Path) -> Result<(), ModelError> {
 
 /// The sizes and the preprocessing that the configurations of a directory describe; `None` if it
 /// has no configuration.
-fn configured(
-    directory: &Path,
-) -> Result<Option<(ClipModelConfig, Preprocess)>, ModelError> {
+fn configured(directory: &Path) -> Result<Option<(ClipModelConfig, Preprocess)>, ModelError> {
     let open_clip = directory.join("open_clip_config.json");
     if open_clip.exists() {
         let file: Value = read_json(&open_clip)?;
         let bad = |reason: String| ModelError::unreadable(&open_clip, reason);
         let config = ClipModelConfig::open_clip(&file["model_cfg"]).map_err(bad)?;
-        let preprocess =
-            Preprocess::open_clip(&file["preprocess_cfg"], config.vision.image_size).map_err(bad)?;
+        let preprocess = Preprocess::open_clip(&file["preprocess_cfg"], config.vision.image_size)
+            .map_err(bad)?;
         return Ok(Some((config, preprocess)));
     }
     let transformers = directory.join("config.json");

@@ -99,8 +99,7 @@ impl Preprocess {
         let scale = self.size as f64 / from[0].max(from[1]) as f64;
         // A long thin image keeps one pixel; HPSv2 fails.
         let to = from.map(|side| ((side as f64 * scale).round_ties_even() as usize).max(1));
-        let values: Vec<f32> =
-            image.pixels().iter().map(|byte| f32::from(*byte) / 255.0).collect();
+        let values: Vec<f32> = image.pixels().iter().map(|byte| f32::from(*byte) / 255.0).collect();
         let inner = if to == from { values } else { resized_f32(&values, from, to) };
         let [top, left] = to.map(|side| (self.size - side) / 2);
         let mut square = vec![0.0; 3 * self.size * self.size];

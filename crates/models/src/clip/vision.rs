@@ -50,10 +50,8 @@ impl<B: Backend> ClipVision<B> {
                 &at("embeddings.patch_embedding.weight"),
                 [d, config.num_channels, patch, patch],
             ),
-            positions: source.tensor(
-                &at("embeddings.position_embedding.weight"),
-                [config.patches() + 1, d],
-            ),
+            positions: source
+                .tensor(&at("embeddings.position_embedding.weight"), [config.patches() + 1, d]),
             // Spelt so in the published files.
             first_norm: source.layer_norm(&at("pre_layrnorm"), d, config.layer_norm_eps),
             layers: (0..config.num_hidden_layers).map(|index| layer(index, source)).collect(),

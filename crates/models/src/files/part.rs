@@ -5,9 +5,7 @@ use std::path::Path;
 use burn::{prelude::*, tensor::FloatDType};
 use serde::de::DeserializeOwned;
 
-use super::{
-    ModelError, Problems, Source, TensorFiles, read_json, source::held_as, with_source,
-};
+use super::{ModelError, Problems, Source, TensorFiles, read_json, source::held_as, with_source};
 use crate::weights::WeightsError;
 
 /// One network of a model; no weights are loaded.

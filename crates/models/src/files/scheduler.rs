@@ -101,10 +101,7 @@ impl Scheduler {
     fn by_tokens(&self) -> ShiftByTokens {
         let ShiftByTokens { base, max } = ShiftByTokens::FLUX1;
         ShiftByTokens {
-            base: (
-                self.base_image_seq_len.unwrap_or(base.0),
-                self.base_shift.unwrap_or(base.1),
-            ),
+            base: (self.base_image_seq_len.unwrap_or(base.0), self.base_shift.unwrap_or(base.1)),
             max: (self.max_image_seq_len.unwrap_or(max.0), self.max_shift.unwrap_or(max.1)),
         }
     }

@@ -103,9 +103,10 @@ impl<B: Backend> FluxTransformer<B> {
         let [_, _, height, width] = latent.dims();
         let (tokens, conditioning) = self.embed(latent, time, conditions);
         let rope = self.rope(&tokens, [height, width]);
-        let tokens = self.double_blocks.iter().fold(tokens, |tokens, block| {
-            block.forward(tokens, conditioning.clone(), &rope)
-        });
+        let tokens = self
+            .double_blocks
+            .iter()
+            .fold(tokens, |tokens, block| block.forward(tokens, conditioning.clone(), &rope));
         let both = self
             .single_blocks
             .iter()
