@@ -453,5 +453,10 @@ impl Report {
 /// The preset whose adapter and optimiser are timed; its reward is not used.
 fn preset() -> Result<TrainConfig> {
     let text = include_str!("../../../assets/presets/sd35m-ocr.toml");
-    config::resolve(text, None, None, &["rewards={ jpeg_compressibility = 1 }".to_owned()])
+    config::resolve(
+        config::parse(text)?,
+        None,
+        None,
+        &["rewards={ jpeg_compressibility = 1 }".to_owned()],
+    )
 }

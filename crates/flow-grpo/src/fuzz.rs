@@ -92,8 +92,15 @@ fn resolve_damaged<C: Checked>(text: &str, seed: u64) -> usize {
     for _ in 0..CASES / 4 {
         let damaged = damaged_toml(text, &mut rng);
         std::fs::write(&file, &damaged).expect("written");
-        refused += usize::from(config::resolve::<C>(text, None, Some(&file), &[]).is_err());
-        refused += usize::from(config::resolve::<C>(&damaged, None, None, &[]).is_err());
+        refused += usize::from(
+            config::resolve::<C>(config::parse(text).expect("TOML"), None, Some(&file), &[])
+                .is_err(),
+        );
+        refused += usize::from(
+            config::parse(&damaged)
+                .and_then(|damaged| config::resolve::<C>(damaged, None, None, &[]))
+                .is_err(),
+        );
     }
     refused
 }

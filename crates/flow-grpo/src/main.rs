@@ -26,6 +26,7 @@ mod outcome;
 mod output;
 mod plot;
 mod png;
+mod presets;
 mod pretrain;
 mod progress;
 mod proxy;
@@ -42,6 +43,7 @@ mod train;
 mod train_config;
 mod training_state;
 mod tuning;
+mod verbs;
 mod view;
 mod warnings;
 

@@ -18,6 +18,7 @@ use models::{
     lora,
     weights::{self, StoredAs},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tasks::{
     prompts::{Prompt, PromptSet},
@@ -30,7 +31,7 @@ use crate::{
 };
 
 /// The kind and sizes of a network.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Architecture {
     /// A diffusion transformer over pixels.
@@ -44,7 +45,7 @@ impl Architecture {
     pub fn problems(&self) -> Vec<String> {
         match self {
             Self::Dit(sizes) => sizes.problems(),
-            Self::Mlp(sizes) => sizes.problems(),
+            Self::Mlp(sizes) => settings::problems(sizes),
         }
     }
 

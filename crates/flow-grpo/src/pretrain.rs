@@ -12,6 +12,7 @@ use flow::matching::{TimeDistribution, flow_matching_loss};
 use models::{Dit, MlpField, TokenIds, Vocabulary, weights::StoredAs};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tasks::{image::Image, shapes, toy};
 use training::{
@@ -21,7 +22,7 @@ use training::{
     optimisation::{Optimisation, Update},
     optimizer::{AdamWConfig, MuonConfig, Optimizer},
     parameters::{Parameters, Trained},
-    ranges::{self, MOST},
+    ranges::MOST,
     schedule,
     workers::Workers,
 };
@@ -42,37 +43,46 @@ use crate::{
 };
 
 /// Configuration of pre-training.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainConfig {
     /// Seed of the weights and of all random numbers.
     pub seed: u64,
     /// Number of optimiser updates.
+    #[schemars(range(min = 1, max = MOST))]
     pub steps: usize,
     /// Images per update.
+    #[schemars(range(min = 1, max = MOST))]
     pub batch_size: usize,
     /// Images per forward and backward pass.
+    #[schemars(range(min = 1, max = MOST))]
     pub micro_batch: usize,
     /// Updates over which the learning rate rises from 0.
     pub warm_up: usize,
     /// Updates at the end over which the learning rate falls to 0, as a share of `steps`.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub cool_down: f64,
     /// Updates between two checkpoints.
+    #[schemars(range(min = 1, max = MOST))]
     pub checkpoint_every: usize,
     /// Updates between two evaluations.
+    #[schemars(range(min = 1, max = MOST))]
     pub evaluate_every: usize,
     /// Images per kind of prompt in an evaluation.
+    #[schemars(range(min = 1, max = MOST))]
     pub evaluation_samples: usize,
-    /// The initial weights: the name of a built-in checkpoint or the path of one; empty for random
-    /// weights.
-    pub base: String,
+    /// The initial weights: the name of a built-in checkpoint or the path of one; random weights if
+    /// there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
     /// Kind and sizes of the network: a `dit` learns scenes of shapes, an `mlp` the points of the
     /// toy task.
     pub model: Architecture,
     /// The optimiser.
     pub optimizer: AdamWConfig,
-    /// The optimiser of the matrices of transformer blocks.
-    pub muon: MuonConfig,
+    /// The optimiser of the matrices of transformer blocks; AdamW takes them too if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub muon: Option<MuonConfig>,
     /// The distribution of times in the loss.
     pub times: TimeDistribution,
     /// The composition of the captions.
@@ -98,28 +108,12 @@ impl Checked for PretrainConfig {
         &["steps", "checkpoint_every", "evaluate_every", "evaluation_samples"];
 
     fn problems(&self) -> Vec<String> {
-        let mut problems: Vec<String> =
+        let mut problems = settings::problems(self);
+        // Relations between the sizes; their ranges are checked above.
+        let mut of_model: Vec<String> =
             self.model.problems().into_iter().map(|problem| format!("model.{problem}")).collect();
-        let counts = [
-            ("steps", self.steps),
-            ("batch_size", self.batch_size),
-            ("micro_batch", self.micro_batch),
-            ("checkpoint_every", self.checkpoint_every),
-            ("evaluate_every", self.evaluate_every),
-            ("evaluation_samples", self.evaluation_samples),
-        ];
-        problems
-            .extend(counts.into_iter().filter_map(|(key, value)| ranges::count(key, value, MOST)));
-        problems.extend(
-            self.optimizer.problems().into_iter().map(|problem| format!("optimizer.{problem}")),
-        );
-        problems.extend(self.muon.problems().into_iter().map(|problem| format!("muon.{problem}")));
-        problems.extend(self.ema.problems().into_iter().map(|problem| format!("ema.{problem}")));
-        problems.extend(
-            self.captions.problems().into_iter().map(|problem| format!("captions.{problem}")),
-        );
-        problems
-            .extend(self.times.problems().into_iter().map(|problem| format!("times.{problem}")));
+        of_model.retain(|problem| !problems.contains(problem));
+        problems.extend(of_model);
         match &self.model {
             Architecture::Dit(sizes) if sizes.image_size < shapes::SMALLEST_IMAGE => problems.push(format!(
                 "model.image_size ({}) must be at least {}: the objects of smaller scenes cannot be told apart",
@@ -141,8 +135,6 @@ impl Checked for PretrainConfig {
                 (&cool_down, self.cooling()),
                 ("steps", self.steps),
             ));
-        } else {
-            problems.push(format!("cool_down ({}) must lie between 0 and 1", self.cool_down));
         }
         problems
     }
@@ -203,11 +195,12 @@ pub fn pretrain(config: &PretrainConfig, run: &mut RunDir, device: &Device) -> R
     );
     let fresh =
         Card { architecture: config.model.clone(), vocabulary: Vocabulary::new(words), made_by };
-    let (card, network) = if config.base.is_empty() {
-        let network = AnyNetwork::init(&fresh, config.seed, device);
-        (fresh, network)
-    } else {
-        continued(fresh, &config.base, device)?
+    let (card, network) = match &config.base {
+        Some(base) => continued(fresh, base, device)?,
+        None => {
+            let network = AnyNetwork::init(&fresh, config.seed, device);
+            (fresh, network)
+        }
     };
     match network {
         AnyNetwork::Dit(network) => {
@@ -268,7 +261,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         let trained = Trained::all(&network);
         let weights = trained.of(&network);
         let optimizer = Optimizer::new(config.optimizer, &weights)
-            .with_muon(config.muon, trained.matrices(&network, "blocks."));
+            .with_muon(config.muon.unwrap_or_default(), trained.matrices(&network, "blocks."));
         let mut optimisation = Optimisation::new(weights, optimizer, config.ema);
         if backend::SCALES_LOSS {
             optimisation = optimisation.scaling_loss(LossScale::default());

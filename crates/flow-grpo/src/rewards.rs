@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, anyhow};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned, de::Error};
 use tasks::{
     jpeg::JpegCompressibility,
@@ -125,6 +126,19 @@ impl Serialize for RewardConfig {
         table.extend(self.kind.clone().map(|kind| (KIND.to_owned(), Value::String(kind))));
         table.insert(WEIGHT.to_owned(), Value::Float(self.weight.into()));
         table.serialize(serializer)
+    }
+}
+
+impl JsonSchema for RewardConfig {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RewardConfig".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A weight, or a table with `kind`, `weight` and the settings of the kind.",
+            "anyOf": [{ "type": "number" }, { "type": "object" }],
+        })
     }
 }
 

@@ -17,6 +17,7 @@ use models::{
     text::Embedding,
     weights::{self, StoredAs, sha256},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tasks::{image::Image, prompts::PromptSet};
 
@@ -29,12 +30,14 @@ use crate::{
 };
 
 /// Settings for a model directory.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sd3Config {
     /// Height and width of the images, in pixels.
+    #[schemars(range(min = 1, max = MOST_PIXELS))]
     pub resolution: usize,
     /// Tokens of a prompt that T5 reads.
+    #[schemars(range(min = 1, max = MOST_TOKENS))]
     pub max_sequence_length: usize,
     /// Whether T5 reads prompts; without T5 its features are zeros.
     pub t5: bool,
@@ -52,18 +55,6 @@ const MOST_TOKENS: usize = 512;
 const MOST_PIXELS: usize = 8192;
 
 impl Sd3Config {
-    /// Lists all values that are out of range, one sentence each, beginning with the key.
-    pub fn problems(&self) -> Vec<String> {
-        let counts = [
-            ("resolution", self.resolution, MOST_PIXELS),
-            ("max_sequence_length", self.max_sequence_length, MOST_TOKENS),
-        ];
-        counts
-            .into_iter()
-            .filter_map(|(key, value, most)| training::ranges::count(key, value, most))
-            .collect()
-    }
-
     /// The parts of a directory that are used.
     pub fn choices(&self) -> Choices {
         let single_file = (!self.single_file.is_empty()).then(|| PathBuf::from(&self.single_file));

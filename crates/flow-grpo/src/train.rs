@@ -150,8 +150,9 @@ fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
     let read = |key: &'static str, set: &str| {
         Ok::<_, anyhow::Error>(evaluation::prompt_set(set, &pipeline).context(key)?.prompts)
     };
-    let optional =
-        |key: &'static str, set: &str| if set.is_empty() { Ok(Vec::new()) } else { read(key, set) };
+    let optional = |key: &'static str, set: &Option<String>| {
+        set.as_ref().map_or_else(|| Ok(Vec::new()), |set| read(key, set))
+    };
     let PromptsConfig { train, validation, test, unseen, .. } = &config.prompts;
     let (train, validation) =
         (read("prompts.train", train)?, read("prompts.validation", validation)?);
@@ -299,8 +300,9 @@ where
             trainer = trainer.scaling_loss(LossScale::default());
         }
         let open = |key: &'static str, source: &str| Prompts::open(source, &pipeline).context(key);
-        let optional =
-            |key, source: &String| (!source.is_empty()).then(|| open(key, source)).transpose();
+        let optional = |key, source: &Option<String>| {
+            source.as_ref().map(|source| open(key, source)).transpose()
+        };
         let validation = open("prompts.validation", &config.prompts.validation)?;
         let test = optional("prompts.test", &config.prompts.test)?;
         let unseen = optional("prompts.unseen", &config.prompts.unseen)?;

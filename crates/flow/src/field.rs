@@ -1,6 +1,7 @@
 //! Velocity fields, the interface between networks and this crate, and classifier-free guidance.
 
 use burn::{module::AutodiffModule, prelude::*, tensor::backend::AutodiffBackend};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A velocity field `v(x, t, c)`: the velocity of a latent at a time, under a condition.
@@ -133,7 +134,7 @@ impl<C: Clone> Guidance<C> {
 }
 
 /// Which halves of a guided velocity have a gradient; without guidance there is only one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GuidanceGradient {
     /// Both halves: `g·∇v(x, t, c) − (g − 1)·∇v(x, t, ∅)`, as in the published code of May 2025 and

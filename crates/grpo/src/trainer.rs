@@ -161,7 +161,7 @@ where
         let sampler = config.sampler().expect("checked above");
         let algorithm = config.objective.algorithm(&config, &sampler);
         let optimizer = Optimizer::new(config.optimizer, &weights)
-            .with_muon(config.muon, trained.matrices(&network, "blocks."));
+            .with_muon(config.muon.unwrap_or_default(), trained.matrices(&network, "blocks."));
         let mut optimisation = Optimisation::new(weights, optimizer, config.ema);
         if algorithm.old_policy_decay(0).is_some() {
             optimisation = optimisation.keeping_old();

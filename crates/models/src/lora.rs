@@ -17,6 +17,7 @@ use burn::{
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal, Uniform};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -33,12 +34,14 @@ pub trait Adaptable<B: Backend> {
 }
 
 /// Configuration of a new adapter.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoraConfig {
     /// The rank `r`; 32 in the paper.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub rank: usize,
     /// `α`: the adapter's output is scaled by `α/r`; 64 in the paper.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub alpha: f64,
     /// Initialisation of `A`.
     pub init: LoraInit,
@@ -48,7 +51,7 @@ pub struct LoraConfig {
 }
 
 /// Initialisation of `A`; `B` starts at zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LoraInit {
     /// Normal with standard deviation `1/r`: PEFT's `gaussian`, the reference code's choice.
@@ -60,13 +63,7 @@ pub enum LoraInit {
 impl LoraConfig {
     /// Lists every value that is out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if self.rank == 0 {
-            problems.push("rank must be at least 1".to_owned());
-        }
-        if !(self.alpha > 0.0 && self.alpha.is_finite()) {
-            problems.push(format!("alpha ({}) must be a positive number", self.alpha));
-        }
+        let mut problems = settings::problems(self);
         if self.targets.is_empty() {
             problems.push(format!("targets must name at least one layer, or `{ALL_LINEAR}`"));
         }

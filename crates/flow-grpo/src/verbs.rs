@@ -1,0 +1,3 @@
+//! The verbs of the command line: arguments beside bodies, one file each.
+
+pub mod config;
