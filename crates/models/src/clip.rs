@@ -44,7 +44,12 @@ impl<B: Backend> Clip<B> {
     }
 
     /// Creates a model with weights drawn from `seed`, for training.
+    ///
+    /// # Panics
+    /// If the configuration has [problems](ClipModelConfig::problems).
     pub fn init(config: &ClipModelConfig, seed: u64, device: &B::Device) -> Self {
+        let problems = config.problems();
+        assert!(problems.is_empty(), "{problems:?}");
         let mut source = Source::random(seed, FloatDType::F32, device);
         let mut model = Self::load(config, &mut source);
         model.logit_scale = model.logit_scale.map(|zero| zero + config.logit_scale);

@@ -1,8 +1,8 @@
 //! Models of human preference that stand on CLIP: images and texts in, one number per image out.
 //!
-//! Each opens the files as they are published. Texts are tokenised by the tokenizer of transformers
-//! beside the weights, which leaves HTML entities such as `&amp;` as they are, where OpenCLIP
-//! replaces them.
+//! Each opens the files as they are published, and tokenises texts by the tokenizer of transformers
+//! beside the weights. PyTorch pickles are refused with the command that converts them: a reader
+//! would need fifty more crates, a C library among them.
 
 use std::{collections::HashMap, path::Path};
 
@@ -104,9 +104,10 @@ fn pixels<B: Backend>(
 /// score = ⟨v/|v|, t/|t|⟩
 /// ```
 ///
-/// Source: arXiv 2104.08718, without its factor 2.5 and its cut at 0. yifan123/flow_grpo divides
-/// CLIP's logit `100·score` by 30, and resizes bilinearly; this is the preprocessing of the model's
-/// own files.
+/// Source: arXiv 2104.08718, without its factor 2.5 and its cut at 0.
+///
+/// Deviation `clipscore-cosine`: `yifan123/flow_grpo` divides CLIP's logit `100·score` by 30, and
+/// resizes bilinearly; this is the preprocessing of the model's own files.
 #[derive(Debug)]
 pub struct ClipScore<B: Backend>(Matcher<B>);
 
@@ -135,7 +136,7 @@ impl<B: Backend> ClipScore<B> {
 /// score = exp(logit scale) · ⟨v/|v|, t/|t|⟩ / 26
 /// ```
 ///
-/// Source: arXiv 2305.01569; the divisor is that of yifan123/flow_grpo, `pickscore_scorer.py`.
+/// Source: arXiv 2305.01569; the divisor is that of `yifan123/flow_grpo`, `pickscore_scorer.py`.
 #[derive(Debug)]
 pub struct PickScore<B: Backend> {
     matcher: Matcher<B>,
@@ -173,8 +174,10 @@ impl<B: Backend> PickScore<B> {
 /// score = ⟨v/|v|, t/|t|⟩            without the logit scale
 /// ```
 ///
-/// Source: arXiv 2306.09341; tgxs002/HPSv2, `img_score.py`, which computes on a GPU in 16 bits, and
-/// this in f32.
+/// Source: arXiv 2306.09341; tgxs002/HPSv2, `img_score.py`.
+///
+/// Deviation `hpsv2-f32`: the published code computes in 16 bits on a GPU, replaces HTML entities in
+/// texts, and fails on images that it does not pad.
 #[derive(Debug)]
 pub struct Hpsv2<B: Backend>(Matcher<B>);
 

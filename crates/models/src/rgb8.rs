@@ -30,7 +30,7 @@ impl Rgb8 {
     /// byte = min(max(round(255·x), 0), 255)        in f32; halves go to the even number
     /// ```
     ///
-    /// Source: yifan123/flow_grpo, `rewards.py`; the rounding is PyTorch's.
+    /// Source: `yifan123/flow_grpo`, `rewards.py`; the rounding is PyTorch's.
     ///
     /// # Shapes
     /// `planes`: `[3, H, W]`, red, green, blue

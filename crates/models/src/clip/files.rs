@@ -154,7 +154,9 @@ pub(crate) fn directory_of(path: &Path) -> Result<PathBuf, ModelError> {
     if !path.exists() {
         return Err(ModelError::unreadable(path, "there is no such file or directory"));
     }
-    Ok(path.parent().unwrap_or(Path::new(".")).to_owned())
+    // The parent of a bare name is an empty path, which is no directory.
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    Ok(parent.unwrap_or(Path::new(".")).to_owned())
 }
 
 /// The tensors of a path: the file itself, or the first of the files called `stems` in a directory.
