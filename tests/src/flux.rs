@@ -9,10 +9,11 @@ use burn::tensor::{FloatDType, Tensor, TensorData, backend::Backend};
 use flow::{GridKind, Sampler, VelocityField};
 use grpo::{EncodedPrompt, GrpoConfig, Policy, Task, Trainer, images::Decoder};
 use models::{
-    Adaptable, Adapter, LoraConfig,
-    flux::{FluxCondition, FluxConfig, FluxEmbedding, FluxTransformer, grid_shift},
+    Adaptable, Adapter, Choices, LoraConfig,
+    directory::TransformerSizes,
+    flux::{FluxConfig, FluxDirectory, FluxTransformer},
     lora::{self, LoraInit},
-    sd3::Features,
+    text::{Embedding, Features, PromptEmbedding},
 };
 use tasks::{prompts::Prompt, reward::Darkness};
 use training::{
@@ -28,24 +29,31 @@ use crate::{
 };
 
 fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/flux-tiny/transformer")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/flux-tiny")
+}
+
+fn open() -> FluxDirectory {
+    FluxDirectory::open::<Plain>(&directory(), &Choices::default(), &Device::default())
+        .expect("a whole model")
 }
 
 pub fn transformer<B: Backend>(device: &B::Device) -> FluxTransformer<B> {
-    FluxTransformer::open(&directory(), FloatDType::F32, device).expect("a transformer")
+    open().transformer(FloatDType::F32, device).expect("a transformer")
 }
 
 /// A condition from rows of the golden's arrays.
-fn condition(text: &[f32], [length, width]: [usize; 2], pooled: &[f32]) -> FluxCondition {
+fn condition(text: &[f32], [length, width]: [usize; 2], pooled: &[f32]) -> Embedding {
     let text = Features::Held(TensorData::new(text.to_vec(), [length, width]));
-    Arc::new(FluxEmbedding {
-        text,
+    Arc::new(PromptEmbedding {
+        clip: None,
         pooled: Features::Held(TensorData::new(pooled.to_vec(), [pooled.len()])),
+        t5: Some(text),
+        text_shape: [length, width],
     })
 }
 
 /// The conditions of all rows.
-fn conditions(golden: &Golden, text: &str, pooled: &str) -> Vec<FluxCondition> {
+fn conditions(golden: &Golden, text: &str, pooled: &str) -> Vec<Embedding> {
     let (shape, text) = golden.values(text);
     let (pooled_shape, pooled) = golden.values(pooled);
     let rows = text.chunks(shape[1] * shape[2]).zip(pooled.chunks(pooled_shape[1]));
@@ -138,9 +146,10 @@ fn four_steps_of_the_ode_end_where_the_pipeline_of_diffusers_ends() {
     let golden = Golden::named("flux-tiny/golden");
     let conditions = conditions(&golden, "prompt_embeds", "pooled_prompt_embeds");
     let network = transformer::<Plain>(&Device::default()).with_guidance(3.5);
-    for (name, tokens) in [("wide", 60), ("tall", 96)] {
+    for (name, [height, width]) in [("wide", [12, 20]), ("tall", [24, 16])] {
         let key = |array: &str| format!("pipeline.{name}.{array}");
-        let grid = GridKind::Shifted { shift: grid_shift(tokens) }.grid(4).expect("a grid");
+        let shift = open().grid_shift([4, height, width]).expect("a shift");
+        let grid = GridKind::Shifted { shift }.grid(4).expect("a grid");
         assert!(distance(grid.times(), &golden.wide(&key("sigmas"))) < 1e-6, "{name}");
         let end = Sampler::ode(grid).sample(
             &network,
@@ -166,7 +175,7 @@ fn a_lora_adapter_of_the_reference_codes_layers_is_trained() {
         .attach(base.clone(), &Device::default());
     let network = network.expect("it fits");
     let conditions = conditions(&golden, "prompt_embeds", "pooled_prompt_embeds");
-    let prompt = |condition: &FluxCondition| EncodedPrompt {
+    let prompt = |condition: &Embedding| EncodedPrompt {
         prompt: Prompt::plain("a"),
         condition: condition.clone(),
     };
@@ -204,9 +213,9 @@ fn the_published_sizes_are_those_of_flux_1_dev_and_others_are_refused_by_name() 
     for (changed, says) in [
         (
             FluxConfig { class_name: "SD3Transformer2DModel".to_owned(), ..config.clone() },
-            "not the transformer of FLUX.1",
+            "not FluxTransformer2DModel",
         ),
-        (FluxConfig { axes_dims_rope: [16, 56, 54], ..config.clone() }, "126 features"),
+        (FluxConfig { axes_dims_rope: [16, 56, 54], ..config.clone() }, "axes_dims_rope is 126"),
         (FluxConfig { axes_dims_rope: [15, 57, 56], ..config.clone() }, "must be even"),
         (FluxConfig { in_channels: 66, ..config.clone() }, "multiple of 4"),
         (FluxConfig { num_layers: 0, ..config }, "num_layers (0)"),
@@ -214,7 +223,40 @@ fn the_published_sizes_are_those_of_flux_1_dev_and_others_are_refused_by_name() 
         let problems = changed.problems().join("; ");
         assert!(problems.contains(says), "{problems}");
     }
-    let missing =
-        FluxTransformer::<Plain>::open(Path::new("/nowhere"), FloatDType::F32, &Device::default());
-    assert!(missing.expect_err("no directory").to_string().contains("/nowhere/config.json"));
+    let missing = FluxDirectory::open::<Plain>(
+        Path::new("/nowhere"),
+        &Choices::default(),
+        &Device::default(),
+    );
+    assert!(missing.expect_err("no directory").to_string().contains("/nowhere has no model_index"));
+}
+
+#[test]
+fn prompts_are_encoded_as_the_pipeline_of_diffusers_encodes_them() {
+    let golden = Golden::named("flux-tiny/golden");
+    let (device, directory) = (Device::default(), open());
+    let prompts = golden.texts("prompts");
+    let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
+    let clip = directory.clip_reader::<Plain>(FloatDType::F32, &device).expect("CLIP");
+    let clip = clip.encode(&prompts).expect("prompts");
+    let pooled: Vec<f64> = clip.iter().flat_map(|[_, pooled]| pooled.iter::<f64>()).collect();
+    assert!(distance(&pooled, &golden.wide("pooled_prompt_embeds")) < 1e-5);
+    let t5 = directory.t5_reader::<Plain>(24, FloatDType::F32, &device).expect("T5");
+    let t5 = t5.expect("FLUX has T5").encode(&prompts).expect("prompts");
+    let hidden: Vec<f64> = t5.iter().flat_map(|[hidden]| hidden.iter::<f64>()).collect();
+    assert!(distance(&hidden, &golden.wide("prompt_embeds")) < 1e-5);
+}
+
+#[test]
+fn the_autoencoder_decodes_and_encodes_as_diffusers_does() {
+    let golden = Golden::named("flux-tiny/golden");
+    let vae = open().vae::<Plain>(FloatDType::F32, &Device::default()).expect("an autoencoder");
+    for name in ["wide", "tall"] {
+        let key = |array: &str| format!("pipeline.{name}.{array}");
+        let decoded = vae.decode(golden.tensor(&key("final_latents")));
+        assert!(distance(&numbers(decoded), &golden.wide(&key("decoded"))) < 1e-5, "{name}");
+    }
+    let posterior = vae.encode(golden.tensor("encode_input"));
+    assert!(distance(&numbers(posterior.mean), &golden.wide("encode_mean")) < 1e-5);
+    assert!(distance(&numbers(posterior.log_variance), &golden.wide("encode_logvar")) < 1e-5);
 }

@@ -7,6 +7,7 @@
 
 mod backend;
 mod cli;
+mod clip;
 mod closed_forms;
 mod config;
 mod durability;

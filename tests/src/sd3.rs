@@ -19,10 +19,11 @@ use grpo::{
     update::{Batches, Checkpointing, Differentiate, Others, Replay, ReplayOutcome, WholeGraph},
 };
 use models::{
-    Adaptable, Adapter, LoraConfig,
+    Adaptable, Adapter, Choices, LoraConfig,
+    files::TensorFiles,
     lora::{self, LoraInit},
-    sd3::{Choices, Embedding, Features, ModelDirectory, Transformer, tokenizer::PromptTokenizer},
-    tensor_files::TensorFiles,
+    sd3::{ModelDirectory, Transformer},
+    text::{Embedding, Features, tokenizer::PromptTokenizer},
 };
 use safetensors::SafeTensors;
 use training::{
@@ -149,7 +150,8 @@ fn encode(directory: &ModelDirectory, prompts: &[&str], length: usize) -> Vec<Em
     let t5 = t5.map(|reader| reader.encode(prompts).expect("prompts"));
     let of_row = |(row, clip): (usize, [TensorData; 2])| {
         let t5 = t5.as_ref().map(|t5| Features::Held(t5[row][0].clone()));
-        directory.embedding(clip.map(Features::Held), t5, length)
+        let [hidden, pooled] = clip.map(Features::Held);
+        directory.embedding(Some(hidden), pooled, t5, length)
     };
     clip.into_iter().enumerate().map(of_row).collect()
 }
@@ -206,6 +208,58 @@ fn a_tokenizer_of_another_encoder_is_refused() {
     let refused =
         tokenizer.encode("a cat").expect_err("the end of the text is a later token").to_string();
     assert!(refused.contains("`a cat`") && refused.contains("knows only 100 tokens"), "{refused}");
+}
+
+#[test]
+fn added_tokens_have_the_ids_of_their_files_or_are_refused() {
+    let directory = |name: &str| {
+        let model = copy("sd3-tiny");
+        let path = model.path().join(name);
+        (model, path)
+    };
+    let open = |path: &Path| PromptTokenizer::open(path, 77, usize::MAX);
+    let read = |path: &Path| -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(path).expect("a text")).expect("JSON")
+    };
+    let write = |path: &Path, value: &serde_json::Value| {
+        std::fs::write(path, value.to_string()).expect("written");
+    };
+    let prompt = "two <new> cats <other>";
+
+    // Tokens after the vocabulary, listed in another order than that of their ids.
+    let (_model, t5) = directory("tokenizer_3");
+    let file = t5.join("tokenizer.json");
+    let mut json = read(&file);
+    let words = json["model"]["vocab"].as_array().expect("a list of words").len() as u64;
+    let added = json["added_tokens"].as_array_mut().expect("a list");
+    let first = added[0].clone();
+    for (content, id) in [("<other>", words + 1), ("<new>", words)] {
+        let mut token = first.clone();
+        token["content"] = content.into();
+        token["id"] = id.into();
+        added.push(token);
+    }
+    write(&file, &json);
+    let ids = open(&t5).expect("sorted").encode(prompt).expect("a prompt");
+    assert!(ids.contains(&(words as u32)) && ids.contains(&(words as u32 + 1)), "{ids:?}");
+    // A hole between the vocabulary and an added token.
+    let added = json["added_tokens"].as_array_mut().expect("a list");
+    added.last_mut().expect("pushed")["id"] = (words + 7).into();
+    write(&file, &json);
+    let refused = open(&t5).expect_err("a hole").to_string();
+    assert!(
+        refused.contains("the vocabulary has holes") && refused.contains("`<new>`"),
+        "{refused}"
+    );
+
+    // CLIP's vocabulary with one id for two words.
+    let (_model, clip) = directory("tokenizer");
+    let file = clip.join("vocab.json");
+    let mut json = read(&file);
+    json["cat</w>"] = json["a</w>"].clone();
+    write(&file, &json);
+    let refused = open(&clip).expect_err("one id for two").to_string();
+    assert!(refused.contains("share the id"), "{refused}");
 }
 
 #[test]
@@ -803,6 +857,21 @@ fn what_is_no_such_model_is_named() {
 }
 
 #[test]
+fn parts_and_shards_outside_of_a_model_are_refused() {
+    let model = copy("sd3-plain");
+    let index = model.path().join("model_index.json");
+    replace(&index, "\"vae\"", "\"../vae\"");
+    let text = refusal(model.path(), &Choices::default());
+    assert!(text.contains("names a part `../vae`"), "{text}");
+    replace(&index, "\"../vae\"", "\"vae\"");
+    let shards = model.path().join("transformer/diffusion_pytorch_model.safetensors.index.json");
+    let shard = "diffusion_pytorch_model-00002-of-00004.safetensors";
+    replace(&shards, shard, &format!("../transformer/{shard}"));
+    let text = refusal(model.path(), &Choices::default());
+    assert!(text.contains("is not the name of a file beside the index"), "{text}");
+}
+
+#[test]
 fn a_model_without_t5_says_how_to_go_on_without_it() {
     let model = copy("sd3-tiny");
     std::fs::remove_dir_all(model.path().join("text_encoder_3")).expect("removed");
@@ -826,9 +895,9 @@ fn the_scheduler_says_how_the_grid_is_shifted() {
             .expect("a model")
     };
     let file = model.path().join("scheduler/scheduler_config.json");
-    assert_eq!(open().grid_shift().expect("a shift"), 3.0);
+    assert_eq!(open().grid_shift([4, 8, 8]).expect("a shift"), 3.0);
     replace(&file, "\"shift\": 3.0", "\"shift\": 1.5");
-    assert_eq!(open().grid_shift().expect("a shift"), 1.5);
+    assert_eq!(open().grid_shift([4, 8, 8]).expect("a shift"), 1.5);
     let whole = std::fs::read_to_string(&file).expect("a text");
     for (from, to) in [
         ("\"use_dynamic_shifting\": false", "\"use_dynamic_shifting\": true"),
@@ -839,12 +908,13 @@ fn the_scheduler_says_how_the_grid_is_shifted() {
         ("FlowMatchEuler", "DDIM"),
     ] {
         replace(&file, from, to);
-        let refused = open().grid_shift().expect_err(to).to_string();
+        let refused = open().grid_shift([4, 8, 8]).expect_err(to).to_string();
         assert!(refused.contains("only a static shift is"), "{refused}");
+        assert_eq!(refused.matches("scheduler_config.json").count(), 1, "{refused}");
         std::fs::write(&file, &whole).expect("written");
     }
     std::fs::remove_file(&file).expect("removed");
-    assert_eq!(open().grid_shift().expect("that of SD3"), 3.0);
+    assert_eq!(open().grid_shift([4, 8, 8]).expect("that of SD3"), 3.0);
 }
 
 #[test]

@@ -22,8 +22,11 @@ use grpo::{
     update::{Batches, Checkpointing, Differentiate, Others, Replay, WholeGraph},
 };
 use models::{
-    Adapter, lora,
-    sd3::{Choices, Embedding, Features, ModelDirectory, PromptEmbedding, Transformer},
+    Adapter, Choices,
+    directory::TransformerSizes,
+    lora,
+    sd3::{ModelDirectory, Transformer},
+    text::{Embedding, Features, PromptEmbedding},
 };
 use serde::{Deserialize, Serialize};
 use training::{
@@ -257,7 +260,7 @@ impl<'a> Bench<'a> {
             };
             let text_shape = [args.text_length, sizes.joint_attention_dim];
             let [clip, pooled] = [features(&text_shape), features(&[sizes.pooled_projection_dim])];
-            Arc::new(PromptEmbedding { clip, pooled, t5: None, text_shape })
+            Arc::new(PromptEmbedding { clip: Some(clip), pooled, t5: None, text_shape })
         };
         let pipeline = Sd3::open(directory, [args.resolution; 2], 1, None, device)?;
         let mut base = pipeline.transformer()?;

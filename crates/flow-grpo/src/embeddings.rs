@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{FloatDType, TensorData};
 use models::{
-    sd3::Features,
-    tensor_files::TensorFiles,
+    files::TensorFiles,
+    text::Features,
     weights::{self, StoredAs, WeightsError},
 };
 

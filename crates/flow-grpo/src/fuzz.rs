@@ -9,9 +9,8 @@ use std::{
 use burn::tensor::{FloatDType, Tensor};
 use flow::VelocityField;
 use models::{
-    Adapter, LoraConfig, MlpField, WeightsFile,
-    lora::LoraInit,
-    sd3::{Choices, Features, ModelDirectory, Sd3Error},
+    Adapter, LoraConfig, MlpField, WeightsFile, directory::TransformerSizes, lora::LoraInit,
+    sd3::ModelDirectory, text::Features,
 };
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
@@ -330,17 +329,18 @@ fn files_under(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// Uses every part of a model directory once.
-fn use_all_of(path: &Path) -> Result<(), Sd3Error> {
+fn use_all_of(path: &Path) -> Result<(), ModelError> {
     let device = Device::default();
     let directory = ModelDirectory::open::<Plain>(path, &Choices::default(), &device)?;
-    directory.grid_shift()?;
+    directory.grid_shift([4, 4, 4])?;
     let prompt = ["a cat that was seen at 12 o'clock, twice"];
     let clip = directory.clip_reader::<Plain>(FloatDType::F32, &device)?.encode(&prompt)?.remove(0);
     let t5 = match directory.t5_reader::<Plain>(4, FloatDType::F32, &device)? {
         Some(reader) => reader.encode(&prompt)?.pop().map(|[hidden]| Features::Held(hidden)),
         None => None,
     };
-    let embedding = directory.embedding(clip.map(Features::Held), t5, 4);
+    let [hidden, pooled] = clip.map(Features::Held);
+    let embedding = directory.embedding(Some(hidden), pooled, t5, 4);
     assert!(
         directory.transformer_config().sample_size * directory.vae_config().scale() > 0,
         "the usual size of an image"

@@ -5,10 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use flow::GridKind;
-use models::{
-    Adapter,
-    sd3::{Choices, ModelDirectory},
-};
+use models::{Adapter, Choices, sd3::ModelDirectory};
 use run::png;
 use training::{
     noise::{Key, Purpose},
@@ -143,13 +140,6 @@ pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
     let without_t5 = *without_t5 || trained.as_ref().is_some_and(|trained| !trained.t5);
     let choices = Choices { single_file: single_file.clone(), without_t5 };
     let directory = ModelDirectory::open::<Plain>(model, &choices, &device)?;
-    let grid = match grid {
-        Some(Grid::Linear) => GridKind::Linear {},
-        Some(Grid::SingleShift) => GridKind::Sd3SingleShift { shift: directory.grid_shift()? },
-        Some(Grid::DoubleShift) | None => {
-            GridKind::Sd3DoubleShift { shift: directory.grid_shift()? }
-        }
-    };
     let latents = latents.as_deref().map(|path| sd3::read_latents(path, &device)).transpose()?;
     let scale = directory.vae_config().scale();
     let size = if let Some(latents) = &latents {
@@ -163,6 +153,16 @@ pub fn sample(args: &SampleArgs, model: &Path) -> Result<()> {
     } else {
         let side = directory.transformer_config().sample_size * scale;
         [height.unwrap_or(side), width.unwrap_or(side)]
+    };
+    let latent_shape = directory.latent_shape(size).map_err(anyhow::Error::msg)?;
+    let grid = match grid {
+        Some(Grid::Linear) => GridKind::Linear {},
+        Some(Grid::SingleShift) => {
+            GridKind::Sd3SingleShift { shift: directory.grid_shift(latent_shape)? }
+        }
+        Some(Grid::DoubleShift) | None => {
+            GridKind::Sd3DoubleShift { shift: directory.grid_shift(latent_shape)? }
+        }
     };
     let of_run = trained.map(|trained| trained.max_sequence_length);
     if let (Some(length), None) = (of_run, max_sequence_length) {

@@ -12,8 +12,10 @@ use burn::{prelude::*, tensor::FloatDType, tensor::TensorData};
 use files::sha256;
 use grpo::images::{Decode, Decoder};
 use models::{
-    WeightsFile,
-    sd3::{Choices, Embedding, ModelDirectory, Transformer, Vae},
+    Choices, Vae, WeightsFile,
+    directory::TransformerSizes,
+    sd3::{ModelDirectory, Transformer},
+    text::Embedding,
     weights::{self, StoredAs},
 };
 use schemars::JsonSchema;
@@ -95,17 +97,7 @@ impl Sd3 {
         cache: Option<&Cache>,
         device: &Device,
     ) -> Result<Self> {
-        let scale = directory.vae_config().scale();
-        ensure!(
-            height.is_multiple_of(scale) && width.is_multiple_of(scale),
-            "images of {height} x {width} pixels do not fit: both must be multiples of {scale}, better of {}",
-            scale * directory.transformer_config().patch_size
-        );
-        let latent_shape =
-            [directory.transformer_config().in_channels, height / scale, width / scale];
-        if let Some(problem) = directory.transformer_config().problem_of(latent_shape) {
-            bail!("images of {height} x {width} pixels do not fit: {problem}");
-        }
+        let latent_shape = directory.latent_shape([height, width]).map_err(anyhow::Error::msg)?;
         if !directory.has_t5() {
             output::log("note: T5 does not read the prompts; its features are zeros");
         }
@@ -209,7 +201,8 @@ impl Sd3 {
     fn join(&self, Embeddings { clip, t5, joined }: &mut Embeddings, text: &str) -> Embedding {
         let embed = || {
             let t5 = t5.as_ref().map(|t5| t5.of(text)).map(|[hidden]| hidden);
-            self.directory.embedding(clip.of(text), t5, self.max_sequence_length)
+            let [hidden, pooled] = clip.of(text);
+            self.directory.embedding(Some(hidden), pooled, t5, self.max_sequence_length)
         };
         joined.entry(text.to_owned()).or_insert_with(embed).clone()
     }

@@ -16,15 +16,19 @@ use serde::Serialize;
 use serde_json::json;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
-use super::{
-    Sd3Error,
-    clip::{ClipConfig, ClipText},
-    source::{described, random_values},
-    t5::{T5Config, T5Encoder},
-    transformer::{Transformer, TransformerConfig},
+use super::{Transformer, TransformerConfig};
+use crate::{
+    files::{
+        DIFFUSERS, ModelError, TRANSFORMERS,
+        source::{described, random_values},
+    },
+    text::{
+        clip::{ClipConfig, ClipText},
+        t5::{T5Config, T5Encoder},
+    },
     vae::{Vae, VaeConfig},
+    weights::WeightsError,
 };
-use crate::weights::WeightsError;
 
 /// The sizes of all parts of a model.
 #[derive(Clone, Debug)]
@@ -93,8 +97,6 @@ impl Sizes {
     }
 
     fn parts<B: Backend>(&self, device: &B::Device) -> Vec<Part> {
-        const DIFFUSERS: &str = "diffusion_pytorch_model";
-        const TRANSFORMERS: &str = "model";
         let of_transformer =
             described::<B>(device, |source| drop(Transformer::load(&self.transformer, source)));
         let of_vae = described::<B>(device, |source| drop(Vae::load(&self.vae, source)));
@@ -148,7 +150,7 @@ pub fn write<B: Backend>(
     directory: &Path,
     device: &B::Device,
     mut done: impl FnMut(usize),
-) -> Result<(), Sd3Error> {
+) -> Result<(), ModelError> {
     let parts = sizes.parts::<B>(device);
     for part in &parts {
         let place = directory.join(part.name);
@@ -223,7 +225,7 @@ fn write_weights(
     Ok(replace_atomically(path, write)?)
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Sd3Error> {
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ModelError> {
     let io = |source| WeightsError::Io { path: path.to_owned(), source };
     std::fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(io)?;
     let text = serde_json::to_string_pretty(value).expect("plain data") + "\n";
@@ -240,7 +242,7 @@ fn bytes() -> Vec<String> {
     bytes
 }
 
-fn write_clip_tokenizer(directory: &Path, vocabulary: usize, pad: &str) -> Result<(), Sd3Error> {
+fn write_clip_tokenizer(directory: &Path, vocabulary: usize, pad: &str) -> Result<(), ModelError> {
     let mut ids: BTreeMap<String, usize> = BTreeMap::new();
     for (index, byte) in bytes().into_iter().enumerate() {
         ids.insert(format!("{byte}</w>"), index + 256);
@@ -258,7 +260,7 @@ fn write_clip_tokenizer(directory: &Path, vocabulary: usize, pad: &str) -> Resul
     write_json(&directory.join("tokenizer_config.json"), &config)
 }
 
-fn write_t5_tokenizer(directory: &Path, vocabulary: usize) -> Result<(), Sd3Error> {
+fn write_t5_tokenizer(directory: &Path, vocabulary: usize) -> Result<(), ModelError> {
     let specials = ["<pad>", "</s>", "<unk>"];
     let ids: BTreeMap<String, usize> = specials
         .map(str::to_owned)

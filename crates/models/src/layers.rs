@@ -1,5 +1,5 @@
-//! Layers that the networks of SD3 share. Normalisations compute in f32, whatever the precision of
-//! the network.
+//! Layers that the published networks share. Normalisations compute in f32, whatever the precision
+//! of the network.
 
 use burn::{
     module::{Module, Param},
@@ -7,6 +7,8 @@ use burn::{
     tensor::{DType, FloatDType, module::conv2d, ops::ConvOptions},
 };
 use kernels::product::attention;
+
+use crate::linear::Linear;
 
 /// Applies `f` to `x` in f32 and casts back.
 pub(crate) fn in_f32<B: Backend, const D: usize>(
@@ -141,4 +143,23 @@ pub(crate) fn gelu_tanh<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B
     let cube = x.clone() * x.clone() * x.clone();
     let inner = (x.clone() + cube * 0.044_715) * (2.0 / std::f64::consts::PI).sqrt();
     x * 0.5 * (inner.tanh() + 1.0)
+}
+
+/// Applies scale and shift: `x·(1 + scale) + shift`.
+pub(crate) fn modulated<B: Backend>(
+    x: Tensor<B, 3>,
+    shift: Tensor<B, 3>,
+    scale: Tensor<B, 3>,
+) -> Tensor<B, 3> {
+    x * (scale + 1.0) + shift
+}
+
+/// Computes the `N` modulations (shifts, scales, gates) of a layer, each `[B, 1, D]`.
+pub(crate) fn modulation<B: Backend, const N: usize>(
+    layer: &Linear<B>,
+    conditioning: Tensor<B, 2>,
+) -> [Tensor<B, 3>; N] {
+    let [rows, d] = conditioning.dims();
+    let all = layer.forward(conditioning).reshape([rows, N, d]);
+    std::array::from_fn(|i| all.clone().narrow(1, i, 1))
 }

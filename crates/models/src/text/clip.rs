@@ -11,17 +11,17 @@ use burn::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{
-    layers::{LayerNorm, join_heads, split_heads},
-    not_an_epsilon, out_of_range,
-    source::Source,
+use crate::{
+    files::{Source, TensorFiles},
+    layers::{LayerNorm, attend, join_heads, split_heads},
+    linear::Linear,
+    sizes::{not_an_epsilon, out_of_range},
 };
-use crate::linear::Linear;
 
-/// `config.json` of a `CLIPTextModelWithProjection`.
+/// `config.json` of a `CLIPTextModel` or a `CLIPTextModelWithProjection`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClipConfig {
-    /// `CLIPTextModelWithProjection`.
+    /// [`WITH_PROJECTION`] or [`PLAIN`].
     pub architectures: Vec<String>,
     /// Number of tokens in the vocabulary.
     pub vocab_size: usize,
@@ -35,7 +35,7 @@ pub struct ClipConfig {
     pub num_attention_heads: usize,
     /// Tokens per prompt, 77.
     pub max_position_embeddings: usize,
-    /// Features of the pooled output.
+    /// Features of the projected output; without a meaning if there is no projection.
     pub projection_dim: usize,
     /// The activation of the MLPs.
     pub hidden_act: Activation,
@@ -61,7 +61,10 @@ pub enum Activation {
     Gelu,
 }
 
-const CLASS: &str = "CLIPTextModelWithProjection";
+/// The class of an encoder whose pooled output is projected, as in SD3.
+pub const WITH_PROJECTION: &str = "CLIPTextModelWithProjection";
+/// The class of an encoder without a projection, as in FLUX.1.
+pub const PLAIN: &str = "CLIPTextModel";
 /// End-of-text id in older files, a placeholder for the highest id.
 const LEGACY_EOS: i64 = 2;
 
@@ -69,7 +72,7 @@ impl ClipConfig {
     /// The encoder of CLIP ViT-L/14, SD3's first.
     pub fn clip_l() -> Self {
         Self {
-            architectures: vec![CLASS.to_owned()],
+            architectures: vec![WITH_PROJECTION.to_owned()],
             vocab_size: 49408,
             hidden_size: 768,
             intermediate_size: 3072,
@@ -96,6 +99,26 @@ impl ClipConfig {
         }
     }
 
+    /// Whether the encoder is of this class.
+    pub fn is(&self, class: &str) -> bool {
+        self.architectures.iter().any(|of_file| of_file == class)
+    }
+
+    fn layer_sizes(&self) -> LayerSizes {
+        LayerSizes {
+            width: self.hidden_size,
+            inner: self.intermediate_size,
+            heads: self.num_attention_heads,
+            activation: self.hidden_act,
+            epsilon: self.layer_norm_eps,
+        }
+    }
+
+    /// Features of the pooled output.
+    pub fn pooled_features(&self) -> usize {
+        if self.is(WITH_PROJECTION) { self.projection_dim } else { self.hidden_size }
+    }
+
     /// Lists everything that is out of range or that this code does not support, one sentence each.
     pub fn problems(&self) -> Vec<String> {
         let sizes = [
@@ -104,12 +127,15 @@ impl ClipConfig {
             ("intermediate_size", self.intermediate_size),
             ("num_attention_heads", self.num_attention_heads),
             ("max_position_embeddings", self.max_position_embeddings),
-            ("projection_dim", self.projection_dim),
+            ("projection_dim", self.pooled_features()),
         ];
         let mut problems = out_of_range(&sizes, ("num_hidden_layers", self.num_hidden_layers));
         problems.extend(not_an_epsilon("layer_norm_eps", self.layer_norm_eps));
-        if !self.architectures.iter().any(|class| class == CLASS) {
-            problems.push(format!("architectures is {:?}, not {CLASS}", self.architectures));
+        if !self.is(WITH_PROJECTION) && !self.is(PLAIN) {
+            problems.push(format!(
+                "architectures is {:?}, not {WITH_PROJECTION} or {PLAIN}",
+                self.architectures
+            ));
         }
         if self.num_hidden_layers == 1 {
             problems.push(
@@ -136,11 +162,27 @@ pub struct ClipText<B: Backend> {
     positions: Param<Tensor<B, 2>>,
     layers: Vec<Layer<B>>,
     final_norm: LayerNorm<B>,
-    projection: Linear<B>,
+    projection: Option<Linear<B>>,
     #[module(skip)]
     config: ClipConfig,
     #[module(skip)]
     precision: FloatDType,
+}
+
+/// The published names of an encoder's tensors: newer files of a `CLIPTextModel` leave the prefix
+/// `text_model.` out.
+pub(crate) fn published_names(files: TensorFiles) -> TensorFiles {
+    const PREFIX: &str = "text_model.";
+    if files.names().any(|name| name.starts_with(PREFIX)) {
+        return files;
+    }
+    let mut named = TensorFiles::default();
+    for name in files.names() {
+        let stored = files.stored(name).expect("it was just named");
+        let is_inside = !name.starts_with("text_projection");
+        named.insert(if is_inside { format!("{PREFIX}{name}") } else { name.to_owned() }, stored);
+    }
+    named
 }
 
 /// Prompts encoded by a CLIP text encoder.
@@ -148,7 +190,8 @@ pub struct ClipText<B: Backend> {
 pub struct Encoded<B: Backend> {
     /// The output of the second to last layer, `[B, 77, D]`.
     pub hidden: Tensor<B, 3>,
-    /// The projected output at the end of the text, `[B, projection_dim]`.
+    /// The output at the end of the text, projected if the encoder has a projection, `[B,
+    /// pooled_features]`.
     pub pooled: Tensor<B, 2>,
 }
 
@@ -165,10 +208,15 @@ impl<B: Backend> ClipText<B> {
                 [config.max_position_embeddings, d],
             ),
             layers: (0..config.num_hidden_layers)
-                .map(|index| Layer::load(config, index, source))
+                .map(|index| {
+                    let name = format!("text_model.encoder.layers.{index}");
+                    Layer::load(&name, config.layer_sizes(), source)
+                })
                 .collect(),
             final_norm: source.layer_norm("text_model.final_layer_norm", d, config.layer_norm_eps),
-            projection: source.linear_without_bias("text_projection", d, config.projection_dim),
+            projection: config
+                .is(WITH_PROJECTION)
+                .then(|| source.linear_without_bias("text_projection", d, config.projection_dim)),
             config: config.clone(),
             precision: source.precision(),
         }
@@ -186,7 +234,7 @@ impl<B: Backend> ClipText<B> {
         let mut before_last = hidden.clone();
         for layer in &self.layers {
             before_last = hidden.clone();
-            hidden = layer.forward(hidden);
+            hidden = layer.forward(hidden, true);
         }
         let last = self.final_norm.forward(hidden);
         let ends = ids
@@ -194,7 +242,11 @@ impl<B: Backend> ClipText<B> {
             .enumerate()
             .map(|(row, ids)| last.clone().narrow(0, row, 1).narrow(1, self.end(ids), 1));
         let pooled = Tensor::cat(ends.collect(), 0).squeeze_dim::<2>(1);
-        Encoded { hidden: before_last, pooled: self.projection.forward(pooled) }
+        let pooled = match &self.projection {
+            Some(projection) => projection.forward(pooled),
+            None => pooled,
+        };
+        Encoded { hidden: before_last, pooled }
     }
 
     /// Position of the first end-of-text token.
@@ -207,8 +259,25 @@ impl<B: Backend> ClipText<B> {
     }
 }
 
+/// The sizes of a layer of either tower.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LayerSizes {
+    /// Features of a token.
+    pub width: usize,
+    /// Hidden features of the MLP.
+    pub inner: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// The activation of the MLP.
+    pub activation: Activation,
+    /// Added to a variance before the square root.
+    pub epsilon: f64,
+}
+
+/// A layer of either tower: attention and an MLP, each after a normalisation and added to its
+/// input.
 #[derive(Module, Debug)]
-struct Layer<B: Backend> {
+pub(crate) struct Layer<B: Backend> {
     norm1: LayerNorm<B>,
     query: Linear<B>,
     key: Linear<B>,
@@ -224,30 +293,40 @@ struct Layer<B: Backend> {
 }
 
 impl<B: Backend> Layer<B> {
-    fn load(config: &ClipConfig, index: usize, source: &mut Source<'_, B>) -> Self {
-        let (d, inner) = (config.hidden_size, config.intermediate_size);
-        let at = |name: &str| format!("text_model.encoder.layers.{index}.{name}");
+    /// Loads a layer whose tensors have names that begin with `name`.
+    pub(crate) fn load(name: &str, sizes: LayerSizes, source: &mut Source<'_, B>) -> Self {
+        let LayerSizes { width: d, inner, heads, activation, epsilon } = sizes;
+        let at = |part: &str| format!("{name}.{part}");
         Self {
-            norm1: source.layer_norm(&at("layer_norm1"), d, config.layer_norm_eps),
+            norm1: source.layer_norm(&at("layer_norm1"), d, epsilon),
             query: source.linear(&at("self_attn.q_proj"), d, d),
             key: source.linear(&at("self_attn.k_proj"), d, d),
             value: source.linear(&at("self_attn.v_proj"), d, d),
             output: source.linear(&at("self_attn.out_proj"), d, d),
-            norm2: source.layer_norm(&at("layer_norm2"), d, config.layer_norm_eps),
+            norm2: source.layer_norm(&at("layer_norm2"), d, epsilon),
             mlp_in: source.linear(&at("mlp.fc1"), d, inner),
             mlp_out: source.linear(&at("mlp.fc2"), inner, d),
-            heads: config.num_attention_heads,
-            activation: config.hidden_act,
+            heads,
+            activation,
         }
     }
 
-    fn forward(&self, tokens: Tensor<B, 3>) -> Tensor<B, 3> {
+    /// Applies the layer; in a causal one, a token sees itself and those before it.
+    ///
+    /// # Shapes
+    /// `tokens` and the result: `[B, L, D]`
+    pub(crate) fn forward(&self, tokens: Tensor<B, 3>, causal: bool) -> Tensor<B, 3> {
         let normed = self.norm1.forward(tokens.clone());
         let [query, key, value] = [&self.query, &self.key, &self.value]
             .map(|layer| split_heads(layer.forward(normed.clone()), self.heads));
-        let causal =
-            AttentionModuleOptions { is_causal: true, ..AttentionModuleOptions::default() };
-        let mixed = join_heads(attention(query, key, value, None, None, causal));
+        let mixed = if causal {
+            let options =
+                AttentionModuleOptions { is_causal: true, ..AttentionModuleOptions::default() };
+            attention(query, key, value, None, None, options)
+        } else {
+            attend([query, key, value])
+        };
+        let mixed = join_heads(mixed);
         let tokens = tokens + self.output.forward(mixed);
         let hidden = self.mlp_in.forward(self.norm2.forward(tokens.clone()));
         let hidden = match self.activation {

@@ -9,12 +9,12 @@ use burn::{
 use kernels::product::attention;
 use serde::{Deserialize, Serialize};
 
-use super::{
+use crate::{
+    files::Source,
     layers::{gelu_tanh, join_heads, rms_normalized, split_heads},
-    not_an_epsilon, out_of_range,
-    source::Source,
+    linear::Linear,
+    sizes::{not_an_epsilon, out_of_range},
 };
-use crate::linear::Linear;
 
 /// `config.json` of a `T5EncoderModel`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ const CLASS: &str = "T5EncoderModel";
 const GATED_GELU: &str = "gated-gelu";
 
 impl T5Config {
-    /// T5 v1.1 XXL, SD3's third encoder.
+    /// T5 v1.1 XXL, SD3's third encoder and FLUX.1's second.
     pub fn xxl() -> Self {
         Self {
             architectures: vec![CLASS.to_owned()],
@@ -143,13 +143,8 @@ impl<B: Backend> T5Encoder<B> {
         }
     }
 
-    /// Features of a token.
-    pub fn width(&self) -> usize {
-        self.config.d_model
-    }
-
     /// Encodes token ids, the same number for every prompt; padding is read like any token, as in
-    /// SD3.
+    /// SD3 and FLUX.1.
     ///
     /// # Shapes
     /// - the result: `[B, L, D]`

@@ -1,7 +1,7 @@
-//! Sources of a network's weights, one tensor at a time: files, or a generator of random numbers.
+//! Sources of a network's weights, one tensor at a time.
 //!
-//! Each network of SD3 has one constructor, which asks a [`Source`] for every tensor by its name in
-//! the published files. Missing tensors and wrong shapes are collected and reported together at the
+//! Each published network has one constructor, which asks a [`Source`] for every tensor by its name
+//! in the published files. Missing tensors and wrong shapes are collected and reported together at the
 //! end.
 
 use burn::{
@@ -13,10 +13,10 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 
-use super::layers::{Conv, GroupNorm, LayerNorm};
+use super::{Stored, TensorFiles};
 use crate::{
+    layers::{Conv, GroupNorm, LayerNorm},
     linear::Linear,
-    tensor_files::{Stored, TensorFiles},
 };
 
 /// Provides tensors by name.
@@ -51,8 +51,8 @@ impl<'a, B: Backend> Source<'a, B> {
         Self::new(Origin::Headers(files), FloatDType::F32, device)
     }
 
-    /// Makes random tensors: matrices with std `1/√inputs` (0.02 if `embed` is part of the name),
-    /// scales of 1, other vectors of 0.
+    /// Makes random tensors, of the distributions of [`random_values`]: equal seeds give equal
+    /// networks on every backend.
     pub fn random(seed: u64, precision: FloatDType, device: &'a B::Device) -> Self {
         Self::new(Origin::Random(Box::new(ChaCha8Rng::seed_from_u64(seed))), precision, device)
     }
@@ -64,11 +64,6 @@ impl<'a, B: Backend> Source<'a, B> {
     /// Precision in which the network computes.
     pub fn precision(&self) -> FloatDType {
         self.precision
-    }
-
-    /// The device of the network.
-    pub fn device(&self) -> &B::Device {
-        self.device
     }
 
     /// Lists all problems, one sentence each: tensors that are missing, of another shape,
@@ -222,7 +217,8 @@ pub fn described<B: Backend>(
     }
 }
 
-/// Draws random values for the tensor of this name.
+/// Draws random values for the tensor of this name: matrices with std `1/√inputs` (0.02 if `embed`
+/// is part of the name), scales of 1, other vectors of 0.
 pub(crate) fn random_values(rng: &mut ChaCha8Rng, name: &str, shape: &[usize]) -> Vec<f32> {
     let count = shape.iter().product();
     if shape.len() == 1 {

@@ -19,7 +19,7 @@ use tokenizers::{
     processors::roberta::RobertaProcessing,
 };
 
-use super::Sd3Error;
+use crate::files::{ModelError, read_json};
 
 /// Turns a prompt into the fixed number of token ids that its encoder reads.
 #[derive(Clone, Debug)]
@@ -45,23 +45,20 @@ impl PromptTokenizer {
     ///
     /// # Errors
     /// If neither is there, a file does not parse, or the padding token is unknown.
-    pub fn open(directory: &Path, length: usize, vocabulary: usize) -> Result<Self, Sd3Error> {
+    pub fn open(directory: &Path, length: usize, vocabulary: usize) -> Result<Self, ModelError> {
         let file = directory.join("tokenizer.json");
-        let mut tokenizer = unwound(|| {
-            if file.exists() {
-                Tokenizer::from_file(&file).map_err(|error| Sd3Error::unreadable(&file, error))
-            } else {
-                clip(directory)
-            }
-        })
-        .unwrap_or_else(|panic| {
-            Err(Sd3Error::unreadable(directory, format!("cannot be read: {panic}")))
-        })?;
+        let mut tokenizer =
+            unwound(|| if file.exists() { of_file(&file) } else { clip(directory) })
+                .unwrap_or_else(|panic| {
+                    Err(ModelError::unreadable(directory, format!("cannot be read: {panic}")))
+                })?;
         // Overrides the padding and truncation of the file: `encode` makes exactly `length` tokens.
         tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|error| Sd3Error::unreadable(directory, error))?;
+        tokenizer
+            .with_truncation(None)
+            .map_err(|error| ModelError::unreadable(directory, error))?;
         let special = SpecialTokens::read(directory)?;
-        let bad = |reason: String| Sd3Error::unreadable(directory, reason);
+        let bad = |reason: String| ModelError::unreadable(directory, reason);
         let Some(pad) = special.pad_token else {
             return Err(bad(
                 "neither tokenizer_config.json nor special_tokens_map.json names a pad_token"
@@ -79,8 +76,8 @@ impl PromptTokenizer {
     ///
     /// # Errors
     /// If the tokenizer fails on the text, or gives an id that the encoder does not know.
-    pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, Sd3Error> {
-        let failed = |reason: String| Sd3Error::Prompt { prompt: prompt.to_owned(), reason };
+    pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, ModelError> {
+        let failed = |reason: String| ModelError::Prompt { prompt: prompt.to_owned(), reason };
         let ids = unwound(|| self.tokens(prompt))
             .map_err(failed)?
             .map_err(|error| failed(error.to_string()))?;
@@ -127,8 +124,61 @@ fn unwound<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
+/// A token that a file adds to the vocabulary, with its id.
+#[derive(Debug, Deserialize)]
+struct AddedId {
+    id: u32,
+    content: String,
+}
+
+/// Reads `tokenizer.json`.
+fn of_file(path: &Path) -> Result<Tokenizer, ModelError> {
+    #[derive(Deserialize)]
+    struct File {
+        #[serde(default)]
+        added_tokens: Vec<AddedId>,
+    }
+    let mut file: serde_json::Value = read_json(path)?;
+    // The library numbers added tokens in the order of the file.
+    if let Some(added) = file.get_mut("added_tokens").and_then(serde_json::Value::as_array_mut) {
+        added.sort_by_key(|token| token["id"].as_u64());
+    }
+    let bad = |error: &dyn std::fmt::Display| ModelError::unreadable(path, error);
+    let bytes = serde_json::to_vec(&file).map_err(|error| bad(&error))?;
+    let tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| bad(&error))?;
+    let File { added_tokens } = serde_json::from_value(file).map_err(|error| bad(&error))?;
+    check_ids(&tokenizer, &added_tokens, path)?;
+    Ok(tokenizer)
+}
+
+/// # Errors
+/// If an added token has another id than its file says, or shares an id: with holes in the
+/// vocabulary, the library numbers added tokens differently.
+fn check_ids(tokenizer: &Tokenizer, added: &[AddedId], path: &Path) -> Result<(), ModelError> {
+    let advice = "the vocabulary has holes or its ids are not those of the tokens; save the \
+                  tokenizer again with transformers";
+    for AddedId { id, content } in added {
+        let has = tokenizer.token_to_id(content);
+        if has != Some(*id) {
+            let has = has.map_or("none".to_owned(), |id| id.to_string());
+            let reason = format!("the id of `{content}` is {id}, but read as {has}: {advice}");
+            return Err(ModelError::unreadable(path, reason));
+        }
+    }
+    let mut by_id = BTreeMap::new();
+    for (token, id) in tokenizer.get_vocab(true) {
+        if let Some(other) = by_id.insert(id, token.clone()) {
+            let mut both = [other, token];
+            both.sort_unstable();
+            let reason = format!("`{}` and `{}` share the id {id}: {advice}", both[0], both[1]);
+            return Err(ModelError::unreadable(path, reason));
+        }
+    }
+    Ok(())
+}
+
 /// Builds CLIP's tokenizer from `vocab.json` and `merges.txt`, as `transformers` does.
-fn clip(directory: &Path) -> Result<Tokenizer, Sd3Error> {
+fn clip(directory: &Path) -> Result<Tokenizer, ModelError> {
     let [vocabulary, merges] = ["vocab.json", "merges.txt"].map(|name| directory.join(name));
     for path in [&vocabulary, &merges] {
         if !path.exists() {
@@ -140,10 +190,10 @@ fn clip(directory: &Path) -> Result<Tokenizer, Sd3Error> {
             };
             let reason =
                 format!("neither tokenizer.json nor vocab.json and merges.txt are there{advice}");
-            return Err(Sd3Error::unreadable(directory, reason));
+            return Err(ModelError::unreadable(directory, reason));
         }
     }
-    let bad = |error: tokenizers::Error| Sd3Error::unreadable(directory, error);
+    let bad = |error: tokenizers::Error| ModelError::unreadable(directory, error);
     let model = BPE::from_file(&vocabulary.to_string_lossy(), &merges.to_string_lossy())
         .unk_token(END.to_owned())
         .continuing_subword_prefix(String::new())
@@ -153,7 +203,7 @@ fn clip(directory: &Path) -> Result<Tokenizer, Sd3Error> {
     let mut tokenizer = Tokenizer::new(model);
     let id = |token: &str| {
         let unknown = || {
-            Sd3Error::unreadable(
+            ModelError::unreadable(
                 &vocabulary,
                 format!("`{token}` is not in it: it is not CLIP's vocabulary"),
             )
@@ -188,6 +238,10 @@ fn clip(directory: &Path) -> Result<Tokenizer, Sd3Error> {
     added.extend(special.pad_token.iter().map(|pad| names(pad.content())));
     added.extend(special.added_tokens_decoder.values().map(Added::token));
     tokenizer.add_special_tokens(added).map_err(bad)?;
+    let decoder = special.added_tokens_decoder.into_iter();
+    let ids: Vec<AddedId> =
+        decoder.map(|(id, Added { content, .. })| AddedId { id, content }).collect();
+    check_ids(&tokenizer, &ids, directory)?;
     Ok(tokenizer)
 }
 
@@ -196,7 +250,8 @@ fn clip(directory: &Path) -> Result<Tokenizer, Sd3Error> {
 #[serde(default)]
 struct SpecialTokens {
     pad_token: Option<Named>,
-    added_tokens_decoder: BTreeMap<String, Added>,
+    /// By id, so that tokens are added in the order of their ids.
+    added_tokens_decoder: BTreeMap<u32, Added>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -242,13 +297,13 @@ impl Added {
 
 impl SpecialTokens {
     /// Reads `tokenizer_config.json`, completed by `special_tokens_map.json`.
-    fn read(directory: &Path) -> Result<Self, Sd3Error> {
+    fn read(directory: &Path) -> Result<Self, ModelError> {
         let mut all = Self::default();
         for name in ["tokenizer_config.json", "special_tokens_map.json"] {
             let path = directory.join(name);
             let Ok(text) = std::fs::read_to_string(&path) else { continue };
-            let read: Self =
-                serde_json::from_str(&text).map_err(|error| Sd3Error::unreadable(&path, error))?;
+            let read: Self = serde_json::from_str(&text)
+                .map_err(|error| ModelError::unreadable(&path, error))?;
             all.pad_token = all.pad_token.or(read.pad_token);
             all.added_tokens_decoder.extend(read.added_tokens_decoder);
         }

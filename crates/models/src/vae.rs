@@ -3,12 +3,15 @@
 use burn::{module::Module, prelude::*, tensor::FloatDType, tensor::activation};
 use serde::{Deserialize, Serialize};
 
-use super::{
+use crate::{
+    files::{
+        Source, TensorFiles,
+        layout::{Rule, keep, linear, renamed},
+    },
     layers::{Conv, GroupNorm, attend},
-    out_of_range,
-    source::Source,
+    linear::Linear,
+    sizes::{out_of_range, wrong_class},
 };
-use crate::linear::Linear;
 
 /// `vae/config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,10 +36,10 @@ pub struct VaeConfig {
     /// Offset subtracted from latents before scaling.
     #[serde(default)]
     pub shift_factor: Option<f64>,
-    /// Whether there is a convolution between encoder and latent; SD3 has none.
+    /// Whether there is a convolution between encoder and latent; SD3 and FLUX.1 have none.
     #[serde(default = "yes")]
     pub use_quant_conv: bool,
-    /// Whether there is a convolution between latent and decoder; SD3 has none.
+    /// Whether there is a convolution between latent and decoder; SD3 and FLUX.1 have none.
     #[serde(default = "yes")]
     pub use_post_quant_conv: bool,
     /// Whether the lowest resolution has an attention.
@@ -81,11 +84,9 @@ impl VaeConfig {
             .chain(self.block_out_channels.iter().map(|&channels| ("block_out_channels", channels)))
             .collect();
         let mut problems = out_of_range(&sizes, ("layers_per_block", self.layers_per_block));
-        if self.class_name != CLASS {
-            problems.push(format!("_class_name is {}, not {CLASS}", self.class_name));
-        }
+        problems.extend(wrong_class(&self.class_name, CLASS));
         if self.use_quant_conv || self.use_post_quant_conv {
-            problems.push("use_quant_conv and use_post_quant_conv must be false: this is not the autoencoder of SD3".to_owned());
+            problems.push("use_quant_conv and use_post_quant_conv must be false: this is not the autoencoder of SD3 or FLUX.1".to_owned());
         }
         if !self.mid_block_add_attention {
             problems.push("mid_block_add_attention must be true".to_owned());
@@ -114,7 +115,7 @@ impl VaeConfig {
     }
 }
 
-/// The autoencoder of SD3.
+/// The autoencoder of SD3 and FLUX.1.
 #[derive(Module, Debug)]
 pub struct Vae<B: Backend> {
     encoder: Encoder<B>,
@@ -408,3 +409,33 @@ impl<B: Backend> PixelAttention<B> {
         x + mixed.swap_dims(1, 2).reshape([rows, channels, height, width])
     }
 }
+
+/// The autoencoder of a single file in which its tensors have this prefix; `None` if there is none.
+pub(crate) fn in_single_file(files: &TensorFiles, prefix: &str) -> Option<TensorFiles> {
+    let is_there = files.names().any(|name| {
+        name.strip_prefix(prefix).is_some_and(|own| own.starts_with("decoder.conv_in"))
+    });
+    is_there.then(|| renamed(files, prefix, SINGLE_FILE))
+}
+
+/// The layout of the latent diffusion code (arXiv 2112.10752), in which the decoder's levels are
+/// numbered in the opposite order.
+#[rustfmt::skip]
+const SINGLE_FILE: &[Rule] = &[
+    keep("*.norm_out.*", "*.conv_norm_out.*"),
+    keep("*.mid.attn_1.norm.*", "*.mid_block.attentions.0.group_norm.*"),
+    linear("*.mid.attn_1.q.*", "*.mid_block.attentions.0.to_q.*"),
+    linear("*.mid.attn_1.k.*", "*.mid_block.attentions.0.to_k.*"),
+    linear("*.mid.attn_1.v.*", "*.mid_block.attentions.0.to_v.*"),
+    linear("*.mid.attn_1.proj_out.*", "*.mid_block.attentions.0.to_out.0.*"),
+    keep("*.mid.block_1.nin_shortcut.*", "*.mid_block.resnets.0.conv_shortcut.*"),
+    keep("*.mid.block_2.nin_shortcut.*", "*.mid_block.resnets.1.conv_shortcut.*"),
+    keep("*.mid.block_1.*.*", "*.mid_block.resnets.0.*.*"),
+    keep("*.mid.block_2.*.*", "*.mid_block.resnets.1.*.*"),
+    keep("encoder.down.*.downsample.conv.*", "encoder.down_blocks.*.downsamplers.0.conv.*"),
+    keep("encoder.down.*.block.*.nin_shortcut.*", "encoder.down_blocks.*.resnets.*.conv_shortcut.*"),
+    keep("encoder.down.*.block.*.*.*", "encoder.down_blocks.*.resnets.*.*.*"),
+    keep("decoder.up.*.upsample.conv.*", "decoder.up_blocks.~.upsamplers.0.conv.*"),
+    keep("decoder.up.*.block.*.nin_shortcut.*", "decoder.up_blocks.~.resnets.*.conv_shortcut.*"),
+    keep("decoder.up.*.block.*.*.*", "decoder.up_blocks.~.resnets.*.*.*"),
+];

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fs::File,
     io::{Read, Seek, SeekFrom},
+    ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -14,6 +15,7 @@ use files::sha256;
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
+use super::index::is_plain_name;
 use crate::weights::WeightsError;
 
 /// The tensors of a network, by name, on disk.
@@ -31,6 +33,8 @@ pub struct Stored {
     pub shape: Vec<usize>,
     /// Byte ranges in the file, in the order in which they form the tensor.
     parts: Vec<(u64, u64)>,
+    /// Whether the file holds the columns of a matrix where `shape` has its rows.
+    transposed: bool,
 }
 
 #[derive(Debug)]
@@ -95,6 +99,10 @@ impl TensorFiles {
         let mut shards: Vec<&String> = weight_map.values().collect();
         shards.sort_unstable();
         shards.dedup();
+        if let Some(shard) = shards.iter().find(|shard| !is_plain_name(shard)) {
+            let problems = format!("`{shard}` is not the name of a file beside the index");
+            return Err(WeightsError::Mismatch { path: index.into(), problems });
+        }
         let mut all = Self::default();
         for shard in shards {
             let path = index.parent().unwrap_or(Path::new(".")).join(shard);
@@ -159,6 +167,7 @@ impl TensorFiles {
                 dtype: info.dtype,
                 shape: info.shape.clone(),
                 parts: vec![(from, to)],
+                transposed: false,
             };
             tensors.insert(name, stored);
         }
@@ -166,6 +175,12 @@ impl TensorFiles {
             return Err(bad(safetensors::SafeTensorError::MetadataIncompleteBuffer));
         }
         Ok((Self { tensors }, metadata.metadata().clone().unwrap_or_default()))
+    }
+
+    /// The tensors whose names `keep` accepts.
+    pub(crate) fn only(&self, keep: impl Fn(&str) -> bool) -> Self {
+        let kept = self.tensors.iter().filter(|(name, _)| keep(name));
+        Self { tensors: kept.map(|(name, stored)| (name.clone(), stored.clone())).collect() }
     }
 
     /// Names of the tensors, sorted.
@@ -234,6 +249,7 @@ impl Stored {
         let bytes = self.bytes().map_err(|error| {
             format!("{name} cannot be read from {}: {error}", self.file.path.display())
         })?;
+        let bytes = if self.transposed { self.rows_first(&bytes, dtype.size()) } else { bytes };
         let data = TensorData::from_bytes(Bytes::from_bytes_vec(bytes), self.shape.clone(), dtype);
         let finite = match dtype {
             DType::F16 => data
@@ -247,6 +263,13 @@ impl Stored {
                 .is_ok_and(|values| values.iter().all(|value| value.is_finite())),
         };
         if finite { Ok(data) } else { Err(format!("{name} holds numbers that are not finite")) }
+    }
+
+    /// The bytes of a matrix that the file holds column by column, row by row.
+    fn rows_first(&self, bytes: &[u8], size: usize) -> Vec<u8> {
+        let [rows, columns] = [self.shape[0], self.shape[1]];
+        let places = (0..rows).flat_map(|row| (0..columns).map(move |column| column * rows + row));
+        places.flat_map(|place| &bytes[place * size..][..size]).copied().collect()
     }
 
     fn float(&self) -> Option<DType> {
@@ -276,22 +299,31 @@ impl Stored {
         Ok(bytes)
     }
 
-    /// Part `index` of `count` equal parts of the first dimension.
-    pub(crate) fn nth_part(&self, index: usize, count: usize) -> Self {
+    /// The shares `range` of `all` equal shares of the first dimension.
+    pub(crate) fn rows(&self, range: Range<usize>, all: usize) -> Self {
         let (from, to) = self.parts[0];
-        let length = (to - from) / count as u64;
-        let begin = from + length * index as u64;
+        let share = (to - from) / all as u64;
+        let [begin, end] = [range.start, range.end].map(|index| from + share * index as u64);
         let mut shape = self.shape.clone();
         if let Some(first) = shape.first_mut() {
-            *first /= count;
+            *first = *first / all * range.len();
         }
-        Self { shape, parts: vec![(begin, begin + length)], ..self.clone() }
+        Self { shape, parts: vec![(begin, end)], ..self.clone() }
     }
 
     /// Swaps the two halves of the first dimension.
     pub(crate) fn halves_swapped(&self) -> Self {
-        let parts = [1, 0].into_iter().flat_map(|half| self.nth_part(half, 2).parts).collect();
+        let parts = [1..2, 0..1].into_iter().flat_map(|half| self.rows(half, 2).parts).collect();
         Self { parts, ..self.clone() }
+    }
+
+    /// Makes the columns of a matrix its rows; leaves a tensor of another rank as it is.
+    pub(crate) fn transposed(mut self) -> Self {
+        if self.shape.len() == 2 {
+            self.shape.reverse();
+            self.transposed = !self.transposed;
+        }
+        self
     }
 
     /// Changes the shape; leaves the tensor as it is if the new shape has another number of
