@@ -142,7 +142,7 @@ fn write_caption(
     for word in text.split_whitespace() {
         match lines.last_mut() {
             Some(line) if measure(&format!("{line} {word}")) <= width as f32 => {
-                *line = format!("{line} {word}")
+                *line = format!("{line} {word}");
             }
             _ => lines.push(word.to_owned()),
         }
