@@ -77,11 +77,13 @@ pub const REWARDS: &[Kind] = &[
         about: "-1/500 of the size as a JPEG in kB",
         open: |settings, _| plain(settings, JpegCompressibility),
     },
+    // ANCHOR: ocr
     Kind {
         name: "ocr",
         about: "the text in the prompt's quotes, read from the image, 0 to 1; `model`, `swapped`",
         open: |settings, _| Ok(Box::new(TextRendering::open(settings)?)),
     },
+    // ANCHOR_END: ocr
     Kind {
         name: "clipscore",
         about: "the cosine of CLIP between image and prompt, -1 to 1; `model`",
@@ -272,6 +274,14 @@ mod tests {
             let config = config(text);
             assert_eq!((config.weight, config.kind.as_deref()), (weight, kind), "{text}");
             assert_eq!(Value::try_from(&config).expect("TOML").to_string(), written);
+        }
+    }
+
+    #[test]
+    fn the_book_lists_every_kind() {
+        let book = include_str!("../../../book/src/rewards.md");
+        for name in names() {
+            assert!(book.contains(&format!("`{name}`")), "{name}");
         }
     }
 
