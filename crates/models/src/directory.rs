@@ -11,6 +11,7 @@ use std::{
 };
 
 use burn::{prelude::*, tensor::FloatDType};
+use flow::GridKind;
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -102,6 +103,20 @@ pub trait Family: Clone + Copy + Debug + Default + Send + Sync + 'static {
     const READS_CLIP_TOKENS: bool;
     /// The shift of the time grid if the model has no scheduler.
     const SHIFT: Shift;
+    /// Tokens of a prompt that T5 reads in the pipeline of diffusers.
+    const SEQUENCE_LENGTH: usize;
+
+    /// The time grid of the pipeline of diffusers, under this shift.
+    fn grid(shift: f64) -> GridKind;
+
+    /// The usual guidance scale of a model.
+    fn guidance(config: &Self::Config) -> f64;
+
+    /// Whether a transformer of these sizes reads the guidance scale.
+    fn reads_guidance(config: &Self::Config) -> bool;
+
+    /// Gives a transformer the guidance scale, if it reads one.
+    fn guided<B: Backend>(transformer: Self::Transformer<B>, scale: f64) -> Self::Transformer<B>;
 
     /// Loads a transformer of these sizes from a source.
     fn load<B: Backend>(config: &Self::Config, source: &mut Source<'_, B>)
@@ -144,6 +159,8 @@ pub struct ModelDirectory<F: Family> {
     clip: Vec<Part<ClipConfig>>,
     t5: Option<Part<T5Config>>,
 }
+
+mod merge;
 
 /// Class of the diffusers pipeline that a model directory names.
 ///

@@ -254,6 +254,11 @@ impl Stored {
         if finite { Ok(data) } else { Err(format!("{name} holds numbers that are not finite")) }
     }
 
+    /// The stored type, if it is F32, F16 or BF16.
+    pub(crate) fn dtype(&self) -> Option<DType> {
+        self.float()
+    }
+
     fn float(&self) -> Option<DType> {
         match self.dtype {
             safetensors::Dtype::F32 => Some(DType::F32),

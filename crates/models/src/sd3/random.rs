@@ -1,14 +1,12 @@
 //! A model of the published size with random weights, in the layout of diffusers: for measuring
 //! speed and memory.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{BufWriter, Write},
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
-use burn::{prelude::*, tensor::bf16};
+use burn::{
+    prelude::*,
+    tensor::{DType, bf16},
+};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
@@ -20,13 +18,14 @@ use crate::{
     files::{
         DIFFUSERS, ModelError, TRANSFORMERS,
         source::{described, random_values},
+        streamed::{Place, write_streamed},
     },
     text::{
         clip::{ClipConfig, ClipText},
         t5::{T5Config, T5Encoder},
     },
     vae::{Vae, VaeConfig},
-    weights::{WeightsError, replace_atomically, write_atomically},
+    weights::{WeightsError, write_atomically},
 };
 
 /// The sizes of all parts of a model.
@@ -157,8 +156,7 @@ pub fn write<B: Backend>(
             .map_err(|source| WeightsError::Io { path: place.clone(), source })?;
         write_json(&place.join("config.json"), &part.config)?;
         let file = place.join(format!("{}.safetensors", part.stem));
-        write_weights(part, seed, &file, &mut done)
-            .map_err(|source| WeightsError::Io { path: file, source })?;
+        write_weights(part, seed, &file, &mut done)?;
     }
     write_clip_tokenizer(&directory.join("tokenizer"), sizes.clip[0].vocab_size, END)?;
     write_clip_tokenizer(&directory.join("tokenizer_2"), sizes.clip[1].vocab_size, "!")?;
@@ -194,33 +192,17 @@ fn write_weights(
     seed: u64,
     path: &Path,
     done: &mut impl FnMut(usize),
-) -> std::io::Result<()> {
-    let mut header = BTreeMap::new();
-    let mut end = 0;
-    for (name, shape) in &part.tensors {
-        let begin = end;
-        end += 2 * shape.iter().product::<usize>();
-        header.insert(
-            name.as_str(),
-            json!({ "dtype": "BF16", "shape": shape, "data_offsets": [begin, end] }),
-        );
-    }
-    header.insert("__metadata__", json!({ "format": "pt" }));
-    let mut header = serde_json::to_vec(&header)?;
-    header.resize(header.len().next_multiple_of(8), b' ');
-    replace_atomically(path, |unfinished| {
-        let mut file = BufWriter::new(File::create(unfinished)?);
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(&header)?;
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        for (name, shape) in &part.tensors {
-            let values = random_values(&mut rng, name, shape);
-            let bytes: Vec<u8> =
-                values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect();
-            file.write_all(&bytes)?;
-            done(values.len());
-        }
-        file.flush()
+) -> Result<(), ModelError> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let layout = part.tensors.iter().map(|(name, shape)| Place {
+        name: name.clone(),
+        shape: shape.clone(),
+        dtype: DType::BF16,
+    });
+    write_streamed(&layout.collect::<Vec<_>>(), path, |place| {
+        let values = random_values(&mut rng, &place.name, &place.shape);
+        done(values.len());
+        Ok(values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect())
     })
 }
 

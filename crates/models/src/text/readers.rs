@@ -12,6 +12,11 @@ use crate::files::ModelError;
 pub struct ClipReader<B: Backend>(pub(crate) Vec<(PromptTokenizer, ClipText<B>)>);
 
 impl<B: Backend> ClipReader<B> {
+    /// Number of tokens of a prompt that CLIP reads.
+    pub fn length(&self) -> usize {
+        self.0.iter().map(|(tokenizer, _)| tokenizer.length()).min().unwrap_or(0)
+    }
+
     /// Number of prompts that are longer than CLIP reads; the rest of such a prompt is ignored.
     pub fn cuts(&self, prompts: &[&str]) -> usize {
         prompts

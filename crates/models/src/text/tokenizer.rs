@@ -74,6 +74,11 @@ impl PromptTokenizer {
         Ok(Self { tokenizer, pad, length, vocabulary })
     }
 
+    /// Number of tokens that every prompt is truncated or padded to.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
     /// Encodes a prompt as the fixed number of ids that the encoder reads; a long text is truncated
     /// before its end token.
     ///
