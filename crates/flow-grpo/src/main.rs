@@ -7,21 +7,22 @@
 
 mod backend;
 mod bench;
-mod bench_sd3;
+mod bench_directory;
+mod checkpoints;
 mod cli;
 mod compare;
 mod config;
-mod embeddings;
 mod evaluation;
 mod examples;
 mod figure;
 #[cfg(test)]
 mod fuzz;
+mod host;
 mod interrupt;
 mod intervals;
 mod memory;
+mod model_config;
 mod monitors;
-mod network;
 mod outcome;
 mod output;
 mod plot;
@@ -34,9 +35,8 @@ mod report;
 mod rewards;
 mod rules;
 mod run_dir;
-mod sample_sd3;
+mod sample;
 mod scale;
-mod sd3;
 mod tensorboard;
 mod train;
 mod train_config;

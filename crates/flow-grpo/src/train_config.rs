@@ -11,9 +11,9 @@ use training::{
 
 use crate::{
     config::Checked,
+    model_config::ModelConfig,
     rewards::{self, RewardConfig},
     rules::{Action, Rule},
-    sd3::Sd3Config,
     tuning::Tuning,
 };
 
@@ -58,7 +58,7 @@ pub struct TrainConfig {
     pub rules: Vec<Rule>,
     /// Settings for a model directory; absent for other base models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sd3: Option<Sd3Config>,
+    pub model: Option<ModelConfig>,
     /// Settings of the reinforcement learning.
     pub grpo: GrpoConfig,
 }
@@ -90,7 +90,7 @@ impl Checked for TrainConfig {
         "grpo.micro_batch",
         "grpo.rollout_batch",
         "grpo.rollout.trajectories",
-        "sd3.recompute",
+        "model.recompute",
     ];
 
     fn problems(&self) -> Vec<String> {
@@ -106,9 +106,9 @@ impl Checked for TrainConfig {
             Tuning::Full {} => {}
         }
         problems.extend(
-            self.sd3.iter().flat_map(Sd3Config::problems).map(|problem| format!("sd3.{problem}")),
+            self.model.iter().flat_map(ModelConfig::problems).map(|problem| format!("model.{problem}")),
         );
-        if self.sd3.is_some() && matches!(self.tuning, Tuning::Full {}) {
+        if self.model.is_some() && matches!(self.tuning, Tuning::Full {}) {
             problems.push(
                 "tuning.kind must be \"lora\" for a model directory: its transformer is too large to be written whole".to_owned(),
             );

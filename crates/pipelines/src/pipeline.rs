@@ -17,12 +17,12 @@ use crate::{PipelineError, sampled::Sampled};
 
 /// The capabilities of every network: a velocity field that can be saved and adapted.
 pub trait Network<B: Backend>:
-    VelocityField<B> + Module<B> + ModuleSnapshot<B> + Adaptable<B>
+    VelocityField<B> + Module<B> + ModuleSnapshot<B> + Adaptable<B> + Sync
 {
 }
 
 impl<B: Backend, N> Network<B> for N where
-    N: VelocityField<B> + Module<B> + ModuleSnapshot<B> + Adaptable<B>
+    N: VelocityField<B> + Module<B> + ModuleSnapshot<B> + Adaptable<B> + Sync
 {
 }
 
@@ -134,6 +134,18 @@ pub trait Pipeline<B: AutodiffBackend>: Sized {
     /// If the network cannot be trained on a prompt of a file; the error says why.
     fn check_prompt(&self, _prompt: &Prompt) -> Result<(), String> {
         Ok(())
+    }
+
+    /// Floating-point operations of a forward pass on one row with a text of this length; `None` if
+    /// they are not counted.
+    fn flop_per_row(&self, _text_tokens: usize) -> Option<f64> {
+        None
+    }
+
+    /// A condition with made-up values for measurements, which needs no text encoder; `None` if the
+    /// pipeline has none.
+    fn made_up(&self, _seed: usize, _text_tokens: usize) -> Option<Self::Condition> {
+        None
     }
 
     /// Whether encoded prompts are kept in files, because encoding takes long.

@@ -20,7 +20,7 @@ use grpo::{
 use models::{
     Adapter, Choices, Family, ModelDirectory, Vae,
     directory::TransformerSizes,
-    text::Embedding,
+    text::{Embedding, Features, PromptEmbedding},
     weights::{StoredAs, sha256},
 };
 use tasks::image::Image;
@@ -344,6 +344,22 @@ where
 
     fn defaults(&self) -> Defaults {
         Defaults { guidance: F::guidance(self.directory.transformer_config()), images: 1 }
+    }
+
+    fn flop_per_row(&self, text_tokens: usize) -> Option<f64> {
+        Some(self.directory.transformer_config().flop_per_row(self.latent_shape, text_tokens))
+    }
+
+    fn made_up(&self, seed: usize, text_tokens: usize) -> Option<Embedding> {
+        let features = |shape: &[usize]| {
+            let numbers = (0..shape.iter().product())
+                .map(|i: usize| ((i * 31 + seed * 17) % 101) as f32 / 50.0 - 1.0);
+            Features::Held(TensorData::new(numbers.collect::<Vec<f32>>(), shape))
+        };
+        let config = self.directory.transformer_config();
+        let text_shape = [text_tokens, config.text_features()];
+        let (text, pooled) = (features(&text_shape), features(&[config.pooled_features()]));
+        Some(Arc::new(PromptEmbedding { clip: None, pooled, t5: Some(text), text_shape }))
     }
 
     fn keeps_conditions(&self) -> bool {
