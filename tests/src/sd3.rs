@@ -20,9 +20,9 @@ use grpo::{
 };
 use models::{
     Adaptable, Adapter, Choices, LoraConfig,
-    files::TensorFiles,
     lora::{self, LoraInit},
     sd3::{ModelDirectory, Transformer},
+    storage::TensorFiles,
     text::{Embedding, Features, tokenizer::PromptTokenizer},
 };
 use safetensors::SafeTensors;
@@ -247,7 +247,10 @@ fn added_tokens_have_the_ids_of_their_files_or_are_refused() {
     added.last_mut().expect("pushed")["id"] = (words + 7).into();
     write(&file, &json);
     let refused = open(&t5).expect_err("a hole").to_string();
-    assert!(refused.contains("the vocabulary has holes") && refused.contains("`<new>`"), "{refused}");
+    assert!(
+        refused.contains("the vocabulary has holes") && refused.contains("`<new>`"),
+        "{refused}"
+    );
 
     // CLIP's vocabulary with one id for two words.
     let (_model, clip) = directory("tokenizer");
@@ -391,7 +394,7 @@ fn an_adapter_beside_sixteen_bits_has_a_gradient_in_all_of_its_bits() {
         step.policy = adapter.attach(base.clone(), &device).expect("it fits");
         step.base = base;
         let [whole, parts] =
-            [&WholeGraph as &dyn Differentiate<_, _, _>, &Checkpointing].map(|differentiate| {
+            [&WholeGraph as &dyn Differentiate<_, _>, &Checkpointing].map(|differentiate| {
                 let outcome = step.gradient(differentiate, 1.0, &[0.0, 0.0]);
                 outcome.gradient.to_data().into_values().collect::<Vec<TensorData>>()
             });
@@ -469,7 +472,7 @@ impl ReplayedStep {
     /// The gradient of the loss with respect to the adapter.
     fn gradient(
         &self,
-        differentiate: &dyn Differentiate<Training, Transformer<Training>, Embedding>,
+        differentiate: &dyn Differentiate<Training, Transformer<Training>>,
         kl_weight: f64,
         advantages: &[f32],
     ) -> ReplayOutcome<Plain> {
@@ -480,7 +483,7 @@ impl ReplayedStep {
     fn gradient_through(
         &self,
         guidance_gradient: GuidanceGradient,
-        differentiate: &dyn Differentiate<Training, Transformer<Training>, Embedding>,
+        differentiate: &dyn Differentiate<Training, Transformer<Training>>,
         kl_weight: f64,
         advantages: &[f32],
     ) -> ReplayOutcome<Plain> {
@@ -567,7 +570,7 @@ impl ReplayedStep {
 #[test]
 fn a_replayed_step_has_the_gradient_of_the_reference_code_before_and_after_it_detached() {
     let step = ReplayedStep::read();
-    for differentiate in [&WholeGraph as &dyn Differentiate<_, _, _>, &Checkpointing] {
+    for differentiate in [&WholeGraph as &dyn Differentiate<_, _>, &Checkpointing] {
         let outcome = step.gradient(differentiate, step.fact("beta"), &step.advantages());
         assert!((outcome.loss - step.fact("loss")).abs() < 1e-5, "{}", outcome.loss);
         let [ratio, _, kl, _] = &outcome.terms[0].columns[..] else { panic!("four columns") };
@@ -584,7 +587,7 @@ fn a_replayed_step_has_the_gradient_of_the_reference_code_before_and_after_it_de
 /// second answer has a graph.
 struct ConditionalAlone;
 
-impl Differentiate<Training, Transformer<Training>, Embedding> for ConditionalAlone {
+impl Differentiate<Training, Transformer<Training>> for ConditionalAlone {
     fn gradient(
         &self,
         network: Transformer<Plain>,
@@ -624,7 +627,7 @@ fn without_the_unconditional_half_the_gradient_is_that_of_the_conditional_one() 
         step.named(&outcome.gradient).into_values().flatten().collect::<Vec<f64>>()
     };
     let alone = flat(step.gradient(&ConditionalAlone, beta, &advantages));
-    for differentiate in [&WholeGraph as &dyn Differentiate<_, _, _>, &Checkpointing] {
+    for differentiate in [&WholeGraph as &dyn Differentiate<_, _>, &Checkpointing] {
         let detached = flat(step.gradient_through(
             GuidanceGradient::Conditional,
             differentiate,
@@ -659,7 +662,7 @@ fn what_is_sampled_as_it_is_replayed_has_a_ratio_of_exactly_one() {
             .expect("it fits");
         step.base = base;
         for (name, differentiate) in [
-            ("in one piece", &WholeGraph as &dyn Differentiate<_, _, _>),
+            ("in one piece", &WholeGraph as &dyn Differentiate<_, _>),
             ("part by part", &Checkpointing),
         ] {
             let ratios = |sampled: &dyn Fn(Query<Plain, Embedding>) -> Tensor<Plain, 4>| {
@@ -690,7 +693,7 @@ fn a_gradient_found_part_by_part_is_the_same_in_every_layer() {
     let adapter = Adapter::new(&everywhere, &mut policy, 1).expect("an adapter");
     step.policy = adapter.attach(policy, &Device::default()).expect("it fits");
     let [whole, parts] =
-        [&WholeGraph as &dyn Differentiate<_, _, _>, &Checkpointing].map(|differentiate| {
+        [&WholeGraph as &dyn Differentiate<_, _>, &Checkpointing].map(|differentiate| {
             step.named(
                 &step.gradient(differentiate, step.fact("beta"), &step.advantages()).gradient,
             )

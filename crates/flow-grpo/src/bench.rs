@@ -12,23 +12,22 @@ use std::{
 use anyhow::{Context, Error, Result, bail, ensure};
 use burn::prelude::*;
 use clap::Args;
+use files::write_atomically;
 use flow::{Reduction, Sampler, VelocityField, matching::flow_matching_loss};
 use grpo::{
     Objective,
     algorithm::{Clipped, Example},
     evaluate::{EncodedPrompt, Row},
     images::Decode,
-    rollout::Rollout,
+    rollout::{Rollout, RolloutKeys},
     trajectories::{KeptOn, Trajectories},
     update::{Batches, Others, Replay, WholeGraph},
 };
 use models::{
     TokenIds, Vocabulary,
-    weights::{StoredAs, write_atomically, write_tensors},
+    weights::{StoredAs, write_tensors},
 };
-use pipelines::{
-    Architecture, Card, Own, OwnVisitor, Pipeline, Trainable, Weights, open_own,
-};
+use pipelines::{Architecture, Card, Own, OwnVisitor, Pipeline, Trainable, Weights, open_own};
 use serde::{Deserialize, Serialize};
 use tasks::shapes::{self, Split};
 use training::{
@@ -121,7 +120,14 @@ pub fn bench(
 ) -> Result<()> {
     if let Some(model) = &args.directory.model {
         let (peer, output) = (args.peer.as_deref(), args.output.as_deref());
-        return bench_directory::bench(&args.directory, model, args.repetitions, peer, output, device);
+        return bench_directory::bench(
+            &args.directory,
+            model,
+            args.repetitions,
+            peer,
+            output,
+            device,
+        );
     }
     let (card, weights) = match sizes {
         Some(architecture) => {
@@ -205,8 +211,7 @@ where
     output::print(report.table())?;
     if let Some(path) = &args.output {
         let json = serde_json::to_string_pretty(&report)? + "\n";
-        write_atomically(path, json.as_bytes())
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        write_atomically(path, json.as_bytes())?;
     }
     Ok(())
 }
@@ -284,7 +289,7 @@ where
         let weights = Parameters::of(&self.network);
         let optimizer = Optimizer::new(OPTIMIZER, &weights).with_muon(
             MuonConfig { learning_rate: 1e-3, momentum: 0.9 },
-            self.trained.matrices(&self.network, "blocks."),
+            self.trained.matrices(&self.network, self.network.blocks()),
         );
         let optimisation = Optimisation::new(weights, optimizer, EmaConfig::default());
         let images = self.own.card.architecture.decoder().decode(self.data.clone());
@@ -395,7 +400,7 @@ where
             kept_on: KeptOn::Device,
             workers: &self.workers,
         };
-        let keys = [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(1, purpose));
+        let keys = RolloutKeys::new(1, 0);
         rollout
             .sample(&self.network, &self.prompts, &self.rows, keys, &self.device)
             .expect("nobody stops a measurement")

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context, Error, Result, ensure};
 use burn::tensor::Tensor;
 use clap::Args;
+use files::write_atomically;
 use flow::{FlowSde, Guidance, Reduction, Sampler, Trajectory, sampler::velocity_at};
 use grpo::{
     TrainedSteps,
@@ -19,10 +20,7 @@ use grpo::{
     trajectories::{KeptOn, Trajectories},
     update::{Batches, Others, Replay},
 };
-use models::{
-    Adapter, Choices, lora,
-    weights::write_atomically,
-};
+use models::{Adapter, Choices, lora};
 use pipelines::{DirectorySettings, ModelSource, Pipeline, Size, Visitor};
 use serde::{Deserialize, Serialize};
 use training::{
@@ -411,8 +409,7 @@ impl Report {
     fn write(&self, output: Option<&Path>) -> Result<()> {
         let Some(path) = output else { return Ok(()) };
         let json = serde_json::to_string_pretty(self)? + "\n";
-        write_atomically(path, json.as_bytes())
-            .with_context(|| format!("cannot write {}", path.display()))
+        Ok(write_atomically(path, json.as_bytes())?)
     }
 
     fn table(&self, peak: Option<f64>) -> String {
@@ -482,5 +479,10 @@ impl Report {
 /// The preset whose adapter and optimiser are timed; its reward is not used.
 fn preset() -> Result<TrainConfig> {
     let text = include_str!("../../../assets/presets/sd35m-ocr.toml");
-    config::resolve(text, None, None, &["rewards={ jpeg_compressibility = 1 }".to_owned()])
+    config::resolve(
+        config::parse(text)?,
+        None,
+        None,
+        &["rewards={ jpeg_compressibility = 1 }".to_owned()],
+    )
 }

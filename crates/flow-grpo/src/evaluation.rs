@@ -8,9 +8,10 @@ use std::{
 use anyhow::{Result, bail};
 use burn::tensor::Tensor;
 use flow::{GridKind, Guidance, Sampler};
-use grpo::evaluate::{EncodedPrompt, Generator, Row};
-use serde::{Deserialize, Serialize};
+use grpo::evaluate::{EncodedPrompt, Generator, Row, Start};
 use pipelines::Pipeline;
+use run::png;
+use serde::{Deserialize, Serialize};
 use tasks::{
     image::Image,
     prompts::{Prompt, PromptSet},
@@ -24,7 +25,6 @@ use crate::{
     backend::{Device, Plain, Training},
     intervals::{self, Tally},
     monitors,
-    plot, png,
     progress::Progress,
 };
 
@@ -75,7 +75,7 @@ impl<C> Prompts<C> {
     /// plot.
     pub fn write_images(&self, images: &[Image], rows: &[Row], path: &Path) -> Result<()> {
         if images.first().is_some_and(|image| image.channels == 2) {
-            return plot::write_scatter(images, path);
+            return Ok(run::scatter::write_scatter(images, path)?);
         }
         let mut by_tag: BTreeMap<&str, Vec<png::Captioned<'_>>> = BTreeMap::new();
         for (image, row) in images.iter().zip(rows) {
@@ -89,7 +89,7 @@ impl<C> Prompts<C> {
             }
         }
         let cells: Vec<png::Captioned<'_>> = by_tag.into_values().flatten().collect();
-        png::write_grid(&cells, SHOWN, path)
+        Ok(png::write_grid(&cells, SHOWN, path)?)
     }
 
     /// Evaluates images: strict accuracy if all prompts have metadata, and the mean of every given
@@ -163,9 +163,7 @@ pub fn prompt_set(source: &str, pipeline: &impl Pipeline<Training>) -> Result<Pr
         "shapes:test" => shapes::prompts(Split::Test),
         "shapes:unseen" => shapes::prompts(Split::Unseen),
         "toy" => toy::prompts(),
-        path => {
-            PromptSet::read_checked(Path::new(path), |prompt| pipeline.check_prompt(prompt))?
-        }
+        path => PromptSet::read_checked(Path::new(path), |prompt| pipeline.check_prompt(prompt))?,
     };
     let verified = set.prompts.iter().any(|prompt| Metadata::of(prompt).is_some());
     let shape = pipeline.image_shape();
@@ -252,8 +250,7 @@ impl<P: Pipeline<Training>> Evaluator<'_, P> {
             batch: self.pipeline.footprint().rows_together,
             workers: self.workers,
         };
-        let initial = initial.as_ref();
-        let key = self.sampling.key;
+        let start = Start { key: self.sampling.key, initial: initial.as_ref() };
         let network = self.pipeline.guide(network, self.sampling.guidance);
         let scale = self.pipeline.classifier_free(self.sampling.guidance);
         let progress = Progress::new("sampling", rows.len(), "images");
@@ -262,11 +259,11 @@ impl<P: Pipeline<Training>> Evaluator<'_, P> {
             finish(latents)
         };
         let batches = if scale == 1.0 {
-            generator.generate(&network, &prompts.0, rows, (key, initial), self.device, finish)?
+            generator.generate(&network, &prompts.0, rows, start, self.device, finish)?
         } else {
             let unconditional = self.pipeline.conditions(&[""])?.remove(0);
             let field = Guidance { unconditional, scale }.around(network);
-            generator.generate(&field, &prompts.0, rows, (key, initial), self.device, finish)?
+            generator.generate(&field, &prompts.0, rows, start, self.device, finish)?
         };
         progress.finish();
         Ok(batches)

@@ -10,11 +10,8 @@ use anyhow::Error;
 use burn::tensor::{FloatDType, Tensor};
 use flow::VelocityField;
 use models::{
-    Adapter, Choices, LoraConfig, MlpField, ModelError, WeightsFile,
-    directory::TransformerSizes,
-    lora::LoraInit,
-    sd3::ModelDirectory,
-    text::Features,
+    Adapter, Choices, LoraConfig, MlpField, ModelError, WeightsFile, directory::TransformerSizes,
+    lora::LoraInit, sd3::ModelDirectory, text::Features,
 };
 use pipelines::{Architecture, Card, ModelSource, Pipeline, Visitor};
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
@@ -95,8 +92,15 @@ fn resolve_damaged<C: Checked>(text: &str, seed: u64) -> usize {
     for _ in 0..CASES / 4 {
         let damaged = damaged_toml(text, &mut rng);
         std::fs::write(&file, &damaged).expect("written");
-        refused += usize::from(config::resolve::<C>(text, None, Some(&file), &[]).is_err());
-        refused += usize::from(config::resolve::<C>(&damaged, None, None, &[]).is_err());
+        refused += usize::from(
+            config::resolve::<C>(config::parse(text).expect("TOML"), None, Some(&file), &[])
+                .is_err(),
+        );
+        refused += usize::from(
+            config::parse(&damaged)
+                .and_then(|damaged| config::resolve::<C>(damaged, None, None, &[]))
+                .is_err(),
+        );
     }
     refused
 }
@@ -184,8 +188,7 @@ fn load_damaged(bytes: &[u8], cases: usize, load: impl Fn(WeightsFile) -> bool) 
 #[test]
 fn a_damaged_checkpoint_is_refused_or_valid() {
     let bytes = include_bytes!("../../../assets/checkpoints/toy-2d-base.safetensors");
-    let refused =
-        load_damaged(bytes, CASES, |file| load(file).is_ok());
+    let refused = load_damaged(bytes, CASES, |file| load(file).is_ok());
     assert!(refused > CASES / 2 && refused < CASES, "{refused}");
 }
 

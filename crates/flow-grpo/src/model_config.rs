@@ -4,16 +4,18 @@ use std::path::PathBuf;
 
 use models::Choices;
 use pipelines::{Cache, DirectorySettings, Size};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use training::ranges;
 
 /// Settings of a model directory, of any family.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// Height and width of the images, in pixels.
+    #[schemars(range(min = 1, max = MOST_PIXELS))]
     pub resolution: usize,
     /// Tokens of a prompt that T5 reads.
+    #[schemars(range(min = 1, max = MOST_TOKENS))]
     pub max_sequence_length: usize,
     /// Whether T5 reads prompts; without T5 its features are zeros. FLUX.1 needs T5.
     pub t5: bool,
@@ -31,15 +33,6 @@ const MOST_TOKENS: usize = 512;
 const MOST_PIXELS: usize = 8192;
 
 impl ModelConfig {
-    /// Lists all values that are out of range, one sentence each, beginning with the key.
-    pub fn problems(&self) -> Vec<String> {
-        let counts = [
-            ("resolution", self.resolution, MOST_PIXELS),
-            ("max_sequence_length", self.max_sequence_length, MOST_TOKENS),
-        ];
-        counts.into_iter().filter_map(|(key, value, most)| ranges::count(key, value, most)).collect()
-    }
-
     /// How the directory is used; encoded prompts are kept in `cache`.
     pub fn settings(&self, cache: Cache) -> DirectorySettings {
         DirectorySettings { cache: Some(cache), ..self.settings_in_memory() }

@@ -13,11 +13,11 @@ use flow::{
     matching::{TimeDistribution, flow_matching_loss},
 };
 use models::{TokenIds, Vocabulary, weights::StoredAs};
-use pipelines::{
-    Architecture, Card, Own, OwnVisitor, Pipeline, Trainable, Weights, open_own,
-};
+use pipelines::{Architecture, Card, Own, OwnVisitor, Pipeline, Trainable, Weights, open_own};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
+use run::{Expected, Recorded, RunDir, SampleSet};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tasks::{image::Image, shapes, toy};
 use training::{
@@ -27,8 +27,8 @@ use training::{
     optimisation::{Optimisation, Update},
     optimizer::{AdamWConfig, MuonConfig, Optimizer},
     parameters::{Parameters, Trained},
-    ranges::{self, MOST},
-    schedule,
+    ranges::MOST,
+    schedule::{self, Setting},
     workers::Workers,
 };
 
@@ -43,42 +43,50 @@ use crate::{
     outcome::BrokeRun,
     output,
     progress::{Progress, whole_seconds},
-    run_dir::{Recorded, RunDir},
     training_state::{self, SavedState},
 };
 
 /// Configuration of pre-training.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainConfig {
     /// Seed of the weights and of all random numbers.
     pub seed: u64,
     /// Number of optimiser updates.
+    #[schemars(range(min = 1, max = MOST))]
     pub steps: usize,
     /// Images per update.
+    #[schemars(range(min = 1, max = MOST))]
     pub batch_size: usize,
     /// Images per forward and backward pass.
+    #[schemars(range(min = 1, max = MOST))]
     pub micro_batch: usize,
     /// Updates over which the learning rate rises from 0.
     pub warm_up: usize,
     /// Updates at the end over which the learning rate falls to 0, as a share of `steps`.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub cool_down: f64,
     /// Updates between two checkpoints.
+    #[schemars(range(min = 1, max = MOST))]
     pub checkpoint_every: usize,
     /// Updates between two evaluations.
+    #[schemars(range(min = 1, max = MOST))]
     pub evaluate_every: usize,
     /// Images per kind of prompt in an evaluation.
+    #[schemars(range(min = 1, max = MOST))]
     pub evaluation_samples: usize,
-    /// The initial weights: the name of a built-in checkpoint or the path of one; empty for random
-    /// weights.
-    pub base: String,
+    /// The initial weights: the name of a built-in checkpoint or the path of one; random weights if
+    /// there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
     /// Kind and sizes of the network: a `dit` learns scenes of shapes, an `mlp` the points of the
     /// toy task.
     pub model: Architecture,
     /// The optimiser.
     pub optimizer: AdamWConfig,
-    /// The optimiser of the matrices of transformer blocks.
-    pub muon: MuonConfig,
+    /// The optimiser of the matrices of transformer blocks; AdamW takes them too if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub muon: Option<MuonConfig>,
     /// The distribution of times in the loss.
     pub times: TimeDistribution,
     /// The composition of the captions.
@@ -104,28 +112,12 @@ impl Checked for PretrainConfig {
         &["steps", "checkpoint_every", "evaluate_every", "evaluation_samples"];
 
     fn problems(&self) -> Vec<String> {
-        let mut problems: Vec<String> =
+        let mut problems = settings::problems(self);
+        // Relations between the sizes; their ranges are checked above.
+        let mut of_model: Vec<String> =
             self.model.problems().into_iter().map(|problem| format!("model.{problem}")).collect();
-        let counts = [
-            ("steps", self.steps),
-            ("batch_size", self.batch_size),
-            ("micro_batch", self.micro_batch),
-            ("checkpoint_every", self.checkpoint_every),
-            ("evaluate_every", self.evaluate_every),
-            ("evaluation_samples", self.evaluation_samples),
-        ];
-        problems
-            .extend(counts.into_iter().filter_map(|(key, value)| ranges::count(key, value, MOST)));
-        problems.extend(
-            self.optimizer.problems().into_iter().map(|problem| format!("optimizer.{problem}")),
-        );
-        problems.extend(self.muon.problems().into_iter().map(|problem| format!("muon.{problem}")));
-        problems.extend(self.ema.problems().into_iter().map(|problem| format!("ema.{problem}")));
-        problems.extend(
-            self.captions.problems().into_iter().map(|problem| format!("captions.{problem}")),
-        );
-        problems
-            .extend(self.times.problems().into_iter().map(|problem| format!("times.{problem}")));
+        of_model.retain(|problem| !problems.contains(problem));
+        problems.extend(of_model);
         match &self.model {
             Architecture::Dit(sizes) if sizes.image_size < shapes::SMALLEST_IMAGE => problems.push(format!(
                 "model.image_size ({}) must be at least {}: the objects of smaller scenes cannot be told apart",
@@ -143,12 +135,10 @@ impl Checked for PretrainConfig {
         if (0.0..=1.0).contains(&self.cool_down) {
             let cool_down = format!("cool_down ({}) of steps", self.cool_down);
             problems.extend(schedule::problem(
-                ("warm_up", self.warm_up),
-                (&cool_down, self.cooling()),
-                ("steps", self.steps),
+                Setting { key: "warm_up", value: self.warm_up },
+                Setting { key: &cool_down, value: self.cooling() },
+                Setting { key: "steps", value: self.steps },
             ));
-        } else {
-            problems.push(format!("cool_down ({}) must lie between 0 and 1", self.cool_down));
         }
         problems
     }
@@ -209,10 +199,9 @@ pub fn pretrain(config: &PretrainConfig, run: &mut RunDir, device: &Device) -> R
     );
     let fresh =
         Card { architecture: config.model.clone(), vocabulary: Vocabulary::new(words), made_by };
-    let (card, weights) = if config.base.is_empty() {
-        (fresh, Weights::Random { seed: config.seed })
-    } else {
-        continued(fresh, &config.base)?
+    let (card, weights) = match &config.base {
+        Some(base) => continued(fresh, base)?,
+        None => (fresh, Weights::Random { seed: config.seed }),
     };
     open_own::<Training, _>(card, &weights, &host::machine(device), Work { config, run, device })
 }
@@ -286,8 +275,10 @@ where
         let (card, network) = (own.card.clone(), own.network()?);
         let trained = Trained::all(&network);
         let weights = trained.of(&network);
-        let optimizer = Optimizer::new(config.optimizer, &weights)
-            .with_muon(config.muon, trained.matrices(&network, "blocks."));
+        let optimizer = Optimizer::new(config.optimizer, &weights).with_muon(
+            config.muon.unwrap_or_default(),
+            trained.matrices(&network, network.blocks()),
+        );
         let mut optimisation = Optimisation::new(weights, optimizer, config.ema);
         if backend::SCALES_LOSS {
             optimisation = optimisation.scaling_loss(LossScale::default());
@@ -352,12 +343,13 @@ where
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
-        run.describe(self.config)?;
+        run.describe(self.config)?.iter().for_each(output::log);
         output::log(self.needs().line());
         let fresh = run.newest_checkpoints()?.is_empty();
         run.set_aside_after(self.step)?;
         let recorded = (!fresh).then_some(Recorded { done: self.step, evaluation_due: false });
-        run.record_after(recorded, ("step", REPORT_EVERY))?.iter().for_each(output::log);
+        let expected = Expected { event: "step", every: REPORT_EVERY };
+        run.record_after(recorded, expected)?.iter().for_each(output::log);
         // Save on resume, too: a kill may have come between a checkpoint and the files derived from
         // it.
         self.save(run)?;
@@ -456,8 +448,12 @@ where
         let network = self.averaged();
         let rows = self.held_out.rows(self.config.evaluation_samples);
         let images = evaluator.generate(network, &self.held_out, &rows)?;
-        self.held_out.write_images(&images, &rows, &run.samples("step", self.step))?;
-        run.append_image("step", self.step)?;
+        self.held_out.write_images(
+            &images,
+            &rows,
+            &run.samples(SampleSet::Pretraining, self.step),
+        )?;
+        run.append_image(SampleSet::Pretraining, self.step)?;
         self.held_out.evaluate(&images, &rows, None)
     }
 

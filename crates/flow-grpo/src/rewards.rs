@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, anyhow};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned, de::Error};
 use tasks::{
     jpeg::JpegCompressibility,
@@ -16,6 +17,10 @@ use tasks::{
 use toml::{Table, Value};
 
 use crate::{backend::Device, proxy::ShapesProxy};
+
+mod judge;
+
+use judge::Judge;
 
 /// A kind of reward.
 pub struct Kind {
@@ -35,6 +40,8 @@ pub struct Surroundings<'a> {
     pub device: &'a Device,
 }
 
+const SHAPES_PROXY: &str = "shapes_proxy";
+
 /// All kinds of reward.
 pub const REWARDS: &[Kind] = &[
     Kind {
@@ -53,7 +60,7 @@ pub const REWARDS: &[Kind] = &[
         open: |settings, _| plain(settings, ShapesVariety),
     },
     Kind {
-        name: "shapes_proxy",
+        name: SHAPES_PROXY,
         about: "a classifier's belief in a shapes prompt, 0 to 1; can be hacked",
         open: |settings, run| plain(settings, ShapesProxy::built_in(run.image_shape, run.device)?),
     },
@@ -66,6 +73,18 @@ pub const REWARDS: &[Kind] = &[
         name: "jpeg_compressibility",
         about: "-1/500 of the size as a JPEG in kB",
         open: |settings, _| plain(settings, JpegCompressibility),
+    },
+    Kind {
+        name: "geneval",
+        about: "GenEval's partial score, 0 to 1, from the reference code's server; \
+                `url`, `service`, and the settings of `judge`",
+        open: |settings, _| Ok(Box::new(Judge::geneval(settings)?)),
+    },
+    Kind {
+        name: "judge",
+        about: "a judge behind HTTP; `url`, `protocol`, `batch_size`, `concurrency`, \
+                `timeout_seconds`, `retries`, `token_variable`",
+        open: |settings, _| Ok(Box::new(Judge::open(settings)?)),
     },
     Kind {
         name: "toy_mode",
@@ -128,6 +147,19 @@ impl Serialize for RewardConfig {
     }
 }
 
+impl JsonSchema for RewardConfig {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RewardConfig".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A weight, or a table with `kind`, `weight` and the settings of the kind.",
+            "anyOf": [{ "type": "number" }, { "type": "object" }],
+        })
+    }
+}
+
 const KIND: &str = "kind";
 const WEIGHT: &str = "weight";
 
@@ -146,6 +178,11 @@ impl<'de> Deserialize<'de> for RewardConfig {
             value => Ok(Self { weight: weight(value)?, kind: None, settings: Table::new() }),
         }
     }
+}
+
+/// Whether one of these kinds judges images of one shape only.
+pub fn depend_on_shape(names: &[String]) -> bool {
+    names.iter().any(|name| name == SHAPES_PROXY)
 }
 
 /// The names of all kinds.

@@ -9,6 +9,7 @@ use flow::GridKind;
 use grpo::evaluate::Row;
 use models::{Adapter, Choices, lora};
 use pipelines::{DirectorySettings, ModelSource, Pipeline, Size, Visitor, sampled::read_latents};
+use run::png;
 use tasks::prompts::{Prompt, PromptSet};
 use training::{
     noise::{Key, Purpose},
@@ -23,7 +24,6 @@ use crate::{
     host, memory,
     model_config::ModelConfig,
     output::{log, print},
-    png,
 };
 
 /// Options of `sample`.
@@ -293,11 +293,7 @@ impl Visitor<Training> for Drawing<'_> {
 
 /// # Errors
 /// If initial latents are not one for every row, or of another shape than the model's.
-fn check_latents(
-    latents: Option<&Tensor<Plain, 4>>,
-    rows: usize,
-    shape: [usize; 3],
-) -> Result<()> {
+fn check_latents(latents: Option<&Tensor<Plain, 4>>, rows: usize, shape: [usize; 3]) -> Result<()> {
     let Some([found, channels, height, width]) = latents.map(|latents| latents.dims()) else {
         return Ok(());
     };

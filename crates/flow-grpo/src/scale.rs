@@ -4,18 +4,18 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use grpo::{EpochTimes, Policy, Task, Trainer, groups::Mix};
+use files::write_atomically;
 use flow::VelocityField;
-use models::{TokenIds, weights::write_atomically};
+use grpo::{EpochTimes, Policy, Task, Trainer, groups::Mix};
+use models::TokenIds;
 use pipelines::{Own, Pipeline, Trainable};
+use run::curves::{Curve, Panel, curves};
 use tasks::shapes::{self, Split};
 use training::workers::Workers;
 
 use crate::{
     backend::{self, Device, Training},
-    memory,
-    output,
-    plot::{Curve, Panel, curves},
+    memory, output,
     rewards::{self, Surroundings},
     train_config::TrainConfig,
 };
@@ -86,8 +86,7 @@ where
         config.grpo.rollout.steps = steps;
     })?;
     panels.extend(sweep("groups", &GROUPS, &|config, groups| config.grpo.groups = groups)?);
-    write_atomically(plot, curves(&panels)?.as_bytes())
-        .with_context(|| format!("cannot write {}", plot.display()))
+    Ok(write_atomically(plot, curves(&panels)?.as_bytes())?)
 }
 
 /// Measures one epoch, after a warm-up epoch.
@@ -111,7 +110,7 @@ where
     };
     let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
     let (grpo, policy) = (config.grpo.clone(), Policy::full(own.network()?));
-    let mut trainer: Trainer<Training, N, _> =
+    let mut trainer: Trainer<Training, N> =
         Trainer::new(grpo, config.epochs, config.seed, task, policy, workers);
     trainer.iterate()?;
     memory::forget_peak();

@@ -8,15 +8,17 @@ use std::{
 };
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
-use flow::{GridKind, VelocityField};
+use flow::GridKind;
 use grpo::{
-    Iteration, Task, TrainError, Trainer, TrainerState,
-    evaluate::Row,
-    groups::Mix,
-    trajectories::KeptOn,
-    update,
+    Iteration, Task, TrainError, Trainer, TrainerState, evaluate::Row, groups::Mix,
+    trajectories::KeptOn, update,
 };
 use pipelines::{Cache, DirectorySettings, Pipeline, Trainable, Visitor};
+use run::{
+    Expected, Recorded, RunDir, SampleSet,
+    record::{ActionLine, EpochLine, EvaluationLine, number},
+    report::{self, Facts},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tasks::{image::Image, prompts::Prompt, reward::WeightedReward};
@@ -38,11 +40,9 @@ use crate::{
     outcome::BrokeRun,
     output,
     progress::whole_seconds,
-    record::{ActionLine, Best, EpochLine, EvaluationLine, Inputs, Watched, number, numbers},
-    report,
+    record::{Best, Inputs, Watched, numbers},
     rewards::{self, Surroundings},
     rules::{self, Action},
-    run_dir::{Recorded, RunDir},
     train_config::{PromptsConfig, TrainConfig},
     training_state::{self, SavedState},
     tuning::{policy, write_policy},
@@ -88,7 +88,7 @@ impl Visitor<Training> for Work<'_> {
 
     fn visit<P: Pipeline<Training>>(self, pipeline: P) -> Result<()> {
         let Self { config, run, live, device } = self;
-        let config = &with_grid_of(config, &pipeline)?;
+        let config = &resolved(config, &pipeline)?;
         let sets = PromptSets::read(&config.prompts, &pipeline)?;
         // Report errors of the configuration before encoding, which takes time.
         mix(&sets.train, &config.prompts.mix)?;
@@ -111,9 +111,14 @@ impl Visitor<Training> for Work<'_> {
     }
 }
 
-/// The configuration with the model's own time grid, if it asks for that.
-fn with_grid_of<P: Pipeline<Training>>(config: &TrainConfig, pipeline: &P) -> Result<TrainConfig> {
+/// The configuration as the run keeps it: with the model's own time grid, if it asks for that, and
+/// an absolute path of the base, so that the run resumes from any directory.
+fn resolved<P: Pipeline<Training>>(config: &TrainConfig, pipeline: &P) -> Result<TrainConfig> {
     let mut config = config.clone();
+    if !checkpoints::is_built_in(&config.base) {
+        let path = std::path::absolute(&config.base).context("base")?;
+        config.base = path.to_string_lossy().into_owned();
+    }
     if config.grpo.rollout.grid == (GridKind::OfModel {}) {
         config.grpo.rollout.grid = pipeline.grid()?;
     }
@@ -133,7 +138,8 @@ impl PromptSets {
         let read = |key: &'static str, set: &str| {
             Ok::<_, Error>(evaluation::prompt_set(set, pipeline).context(key)?.prompts)
         };
-        let optional = |key, set: &str| (!set.is_empty()).then(|| read(key, set)).transpose();
+        let optional =
+            |key, set: &Option<String>| set.as_deref().map(|set| read(key, set)).transpose();
         Ok(Self {
             train: read("prompts.train", &config.train)?,
             validation: read("prompts.validation", &config.validation)?,
@@ -259,7 +265,7 @@ struct Session<'a, P: Pipeline<Training>> {
     config: &'a TrainConfig,
     device: &'a Device,
     pipeline: P,
-    trainer: Trainer<Training, P::Trained, P::Condition>,
+    trainer: Trainer<Training, P::Trained>,
     validation: Prompts<P::Condition>,
     test: Option<Prompts<P::Condition>>,
     unseen: Option<Prompts<P::Condition>>,
@@ -343,12 +349,14 @@ impl<'a, P: Pipeline<Training>> Session<'a, P> {
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
-        run.describe(self.config)?;
+        if let Some(note) = run.describe(self.config)? {
+            self.view.say(&note);
+        }
         let done = self.trainer.epoch();
         let fresh = run.newest_checkpoints()?.is_empty();
         run.set_aside_after(done)?;
         let recorded = (!fresh).then_some(Recorded { done, evaluation_due: self.evaluation_due });
-        let hole = run.record_after(recorded, ("epoch", 1))?;
+        let hole = run.record_after(recorded, Expected { event: "epoch", every: 1 })?;
         self.view.say(&self.plan(run));
         if !fresh {
             self.view.say(&format!("resuming after epoch {done}"));
@@ -447,10 +455,22 @@ impl<'a, P: Pipeline<Training>> Session<'a, P> {
     /// Writes the report. A failure is no reason to lose a run.
     fn report(&mut self, run: &RunDir) {
         let started = Instant::now();
-        if let Err(error) = report::write(run, self.config, &self.pipeline.made_by()) {
+        if let Err(error) = self.write_report(run) {
             self.view.say(&format!("warning: the report cannot be written: {error:#}"));
         }
         self.reported = Some((Instant::now(), started.elapsed()));
+    }
+
+    fn write_report(&self, run: &RunDir) -> Result<()> {
+        let facts = Facts {
+            epochs: self.config.epochs,
+            prompts: self.config.grpo.groups,
+            images: self.config.grpo.group_size,
+            base: &self.config.base,
+            made_by: &self.pipeline.made_by(),
+            configuration: &toml::to_string(self.config)?,
+        };
+        Ok(report::write(run, &facts)?)
     }
 
     fn remaining(&self, done: usize, started: Instant) -> Duration {
@@ -532,23 +552,28 @@ impl<'a, P: Pipeline<Training>> Session<'a, P> {
         let epoch = self.trainer.epoch();
         let policy = self.trainer.averaged_policy();
         let rows = self.validation.rows(self.config.evaluation_samples);
-        let (validation, images) =
-            self.evaluate_on(&policy, &self.validation, &rows, &run.samples(VALIDATION, epoch))?;
+        let (validation, images) = self.evaluate_on(
+            &policy,
+            &self.validation,
+            &rows,
+            &run.samples(SampleSet::Validation, epoch),
+        )?;
         let gold = self.validation.means(&self.gold, &images, &rows)?;
         let monitors = self.monitors(&images, &rows)?;
         let drift = monitors.relative_to(&self.watched.base_monitors);
         self.view.say(&format!("epoch {epoch:>4}  validation: {}", validation.line()));
-        run.append_image(VALIDATION, epoch)?;
-        let test = self.evaluate_at_ends(&policy, self.test.as_ref(), TEST, run)?;
-        let unseen = self.evaluate_at_ends(&policy, self.unseen.as_ref(), UNSEEN, run)?;
-        for (name, evaluation) in [(TEST, &test), (UNSEEN, &unseen)] {
+        run.append_image(SampleSet::Validation, epoch)?;
+        let test = self.evaluate_at_ends(&policy, self.test.as_ref(), SampleSet::Test, run)?;
+        let unseen =
+            self.evaluate_at_ends(&policy, self.unseen.as_ref(), SampleSet::Unseen, run)?;
+        for (set, evaluation) in [(SampleSet::Test, &test), (SampleSet::Unseen, &unseen)] {
             if let Some(evaluation) = evaluation {
                 self.view.say(&format!(
                     "epoch {epoch:>4}  {:<11} {}",
-                    format!("{name}:"),
+                    format!("{}:", set.name()),
                     evaluation.line()
                 ));
-                run.append_image(name, epoch)?;
+                run.append_image(set, epoch)?;
             }
         }
         if epoch == self.config.epochs {
@@ -588,7 +613,7 @@ impl<'a, P: Pipeline<Training>> Session<'a, P> {
         &self,
         policy: &P::Network,
         prompts: Option<&Prompts<P::Condition>>,
-        name: &str,
+        set: SampleSet,
         run: &RunDir,
     ) -> Result<Option<Evaluation>> {
         let epoch = self.trainer.epoch();
@@ -596,11 +621,14 @@ impl<'a, P: Pipeline<Training>> Session<'a, P> {
             return Ok(None);
         };
         let rows = prompts.rows(self.config.evaluation_samples);
-        Ok(Some(self.evaluate_on(policy, prompts, &rows, &run.samples(name, epoch))?.0))
+        Ok(Some(self.evaluate_on(policy, prompts, &rows, &run.samples(set, epoch))?.0))
     }
 
     /// The line of an epoch, with gold rewards and monitors of its images.
-    fn epoch_metrics(&self, iteration: &Iteration) -> Result<EpochLine> {
+    fn epoch_metrics(
+        &self,
+        iteration: &Iteration,
+    ) -> Result<EpochLine<grpo::EpochMetrics, Monitors>> {
         let prompts = self.trainer.prompts();
         let prompts: Vec<&Prompt> =
             iteration.rows.iter().map(|row| &prompts[row.prompt].prompt).collect();
@@ -755,7 +783,7 @@ fn trainer<P: Pipeline<Training>>(
     pipeline: &P,
     prompts: &[Prompt],
     device: &Device,
-) -> Result<Trainer<Training, P::Trained, P::Condition>> {
+) -> Result<Trainer<Training, P::Trained>> {
     let surroundings = Surroundings { image_shape: pipeline.image_shape(), device };
     let reward = rewards::open("rewards", &config.rewards, &surroundings)?;
     reward.check(prompts.iter())?;
@@ -786,16 +814,12 @@ struct Restored {
 }
 
 /// Restores the newest checkpoint of a run, if it has one.
-fn restore<N, C>(
-    trainer: &mut Trainer<Training, N, C>,
+fn restore<N: Trainable<Training>>(
+    trainer: &mut Trainer<Training, N>,
     run: &RunDir,
     now: &Inputs,
     device: &Device,
-) -> Result<Restored>
-where
-    N: Trainable<Training> + VelocityField<Training, Condition = C>,
-    C: Clone + Send + Sync,
-{
+) -> Result<Restored> {
     let Some((saved, _)) = SavedState::newest(run)? else {
         return Ok(Restored { watched: Watched::default(), evaluation_due: true });
     };
@@ -817,13 +841,6 @@ pub fn sampling(config: &TrainConfig) -> Sampling {
         guidance: config.evaluation_guidance,
     }
 }
-
-/// Name of the sample grids of the validation prompts.
-pub const VALIDATION: &str = "validation";
-/// Name of the sample grids of the test prompts.
-pub const TEST: &str = "test";
-/// Name of the sample grids of the unseen prompts.
-pub const UNSEEN: &str = "unseen";
 
 /// Time between two reports during a run, in units of the duration of the last one, so that reports
 /// take at most 2 % of a run.

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use grpo::Policy;
 use models::{Adapter, LoraConfig, lora, weights::StoredAs};
 use pipelines::{Network, Pipeline};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use training::parameters::Trained;
 
@@ -15,7 +16,7 @@ use crate::{
 };
 
 /// The parameters that are trained.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Tuning {
     /// All weights; the reference is a frozen copy of the base.
@@ -31,14 +32,12 @@ pub fn policy<N: Network<Plain>>(
     device: &Device,
 ) -> Result<Policy<N>> {
     let Tuning::Lora(lora) = &config.tuning else { return Ok(Policy::full(base)) };
-    let adapter = if config.adapter.is_empty() {
-        Adapter::new(lora, &mut base, config.seed).context("tuning")?
-    } else {
-        let adapter = Adapter::read(Path::new(&config.adapter)).context("adapter")?;
+    let adapter = if let Some(path) = &config.adapter {
+        let adapter = Adapter::read(Path::new(path)).context("adapter")?;
         ensure!(
             (adapter.rank(), adapter.alpha) == (lora.rank, lora.alpha),
             "adapter: {} has rank {} and alpha {}, tuning asks for {} and {}",
-            config.adapter,
+            path,
             adapter.rank(),
             adapter.alpha,
             lora.rank,
@@ -48,11 +47,13 @@ pub fn policy<N: Network<Plain>>(
         ensure!(
             adapter.layers().eq(layers.layers()),
             "adapter: {} adapts {}, tuning.targets means {}",
-            config.adapter,
+            path,
             adapter.layers().collect::<Vec<_>>().join(", "),
             layers.layers().collect::<Vec<_>>().join(", ")
         );
         adapter
+    } else {
+        Adapter::new(lora, &mut base, config.seed).context("tuning")?
     };
     let network = adapter.attach(base.clone(), device).context("adapter")?;
     Ok(Policy { trained: Trained::named(&network, lora::is_of_adapter), network, reference: base })

@@ -2,11 +2,12 @@
 //!
 //! A grid is validated once, when it is created, so the durations of a [`TimeGrid`] are positive.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// The distribution of the `N` steps of a grid over time.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum GridKind {
     /// The linear grid `t_i = 1 − i/N`; suits small pixel models.
@@ -18,11 +19,13 @@ pub enum GridKind {
     /// section 5.3.2).
     Shifted {
         /// The shift `k ≥ 1`; 1 is the linear grid.
+        #[schemars(range(min = 1.0))]
         shift: f64,
     },
     /// The grid intended for SD3: `N` points spread evenly from 1 to 1/1000, shifted once, then 0.
     Sd3SingleShift {
         /// The shift `k`; 3 for SD3 and SD3.5.
+        #[schemars(range(min = 1.0))]
         shift: f64,
     },
     /// The grid of diffusers' `FlowMatchEulerDiscreteScheduler`, which trained the released
@@ -32,6 +35,7 @@ pub enum GridKind {
     /// Deviation `double-shift` (diffusers issue 13243).
     Sd3DoubleShift {
         /// The shift `k`; 3 for SD3 and SD3.5.
+        #[schemars(range(min = 1.0))]
         shift: f64,
     },
 }

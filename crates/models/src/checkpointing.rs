@@ -12,7 +12,9 @@ pub(crate) fn pulled<B: AutodiffBackend, const D: usize>(
 }
 
 /// A leaf of the autodiff graph that requires a gradient.
-pub(crate) fn leaf<B: AutodiffBackend, const D: usize>(values: Tensor<B::InnerBackend, D>) -> Tensor<B, D> {
+pub(crate) fn leaf<B: AutodiffBackend, const D: usize>(
+    values: Tensor<B::InnerBackend, D>,
+) -> Tensor<B, D> {
     Tensor::from_inner(values).require_grad()
 }
 

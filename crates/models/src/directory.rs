@@ -15,13 +15,13 @@ use flow::GridKind;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    files::{
+    sizes::unequal,
+    storage::{
         DIFFUSERS, ModelError, Problems, Source, TRANSFORMERS, TensorFiles,
         index::ModelIndex,
         part::Part,
         scheduler::{self, Shift},
     },
-    sizes::unequal,
     text::{
         ClipReader, Embedding, Features, PromptEmbedding, T5Reader,
         clip::{ClipConfig, ClipText, published_names},
@@ -119,8 +119,7 @@ pub trait Family: Clone + Copy + Debug + Default + Send + Sync + 'static {
     fn guided<B: Backend>(transformer: Self::Transformer<B>, scale: f64) -> Self::Transformer<B>;
 
     /// Loads a transformer of these sizes from a source.
-    fn load<B: Backend>(config: &Self::Config, source: &mut Source<'_, B>)
-    -> Self::Transformer<B>;
+    fn load<B: Backend>(config: &Self::Config, source: &mut Source<'_, B>) -> Self::Transformer<B>;
 
     /// Opens single-file weights and translates their names into those of diffusers; reads only
     /// the header.
@@ -214,8 +213,7 @@ impl<F: Family> ModelDirectory<F> {
             clip.extend(part.map(|part| part.renamed(published_names)));
         }
         let has_t5 = !choices.without_t5 && (index.has(F::T5.network) || !F::READS_CLIP_TOKENS);
-        let t5 =
-            has_t5.then(|| Part::open(path, F::T5.network, TRANSFORMERS, None, &mut problems));
+        let t5 = has_t5.then(|| Part::open(path, F::T5.network, TRANSFORMERS, None, &mut problems));
         if matches!(t5, Some(None)) && F::READS_CLIP_TOKENS {
             problems.0.push(format!(
                 "{}: without T5, pass --without-t5: it is then read as zeros",
@@ -273,9 +271,8 @@ impl<F: Family> ModelDirectory<F> {
     pub fn latent_shape(&self, [height, width]: [usize; 2]) -> Result<[usize; 3], String> {
         let scale = self.vae.config.scale();
         let config = &self.transformer.config;
-        let says = |problem: String| {
-            format!("images of {height} x {width} pixels do not fit: {problem}")
-        };
+        let says =
+            |problem: String| format!("images of {height} x {width} pixels do not fit: {problem}");
         if !height.is_multiple_of(scale) || !width.is_multiple_of(scale) {
             let better = scale * config.patch_side();
             return Err(says(format!("both must be multiples of {scale}, better of {better}")));

@@ -19,7 +19,7 @@ pub use transformer::FluxTransformer;
 
 use crate::{
     directory::{EncoderPlace, Family, SingleFile},
-    files::{
+    storage::{
         ModelError, Source,
         scheduler::{Shift, ShiftByTokens},
     },

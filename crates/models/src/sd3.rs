@@ -16,7 +16,7 @@ pub use transformer::{Transformer, TransformerConfig};
 
 use crate::{
     directory::{EncoderPlace, Family, SingleFile},
-    files::{ModelError, Source, scheduler::Shift},
+    storage::{ModelError, Source, scheduler::Shift},
     text::clip,
 };
 

@@ -5,12 +5,13 @@
 
 use grpo::images::Decoder;
 use models::{DitConfig, MlpConfig, TokenIds, Vocabulary, WeightsFile};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::PipelineError;
 
 /// The kind and sizes of a network.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Architecture {
     /// A diffusion transformer over pixels.
@@ -24,7 +25,7 @@ impl Architecture {
     pub fn problems(&self) -> Vec<String> {
         match self {
             Self::Dit(sizes) => sizes.problems(),
-            Self::Mlp(sizes) => sizes.problems(),
+            Self::Mlp(sizes) => settings::problems(sizes),
         }
     }
 

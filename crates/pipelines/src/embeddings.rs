@@ -9,7 +9,7 @@ use std::{
 
 use burn::tensor::{FloatDType, TensorData};
 use models::{
-    files::TensorFiles,
+    storage::TensorFiles,
     text::Features,
     weights::{self, StoredAs, WeightsError},
 };
@@ -248,7 +248,8 @@ mod tests {
         let texts: Vec<String> = (0..2 * IN_FILE + 5).map(|length| "x".repeat(length)).collect();
         let prompts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let open = |digest, cache: Option<&Cache>| {
-            EmbeddingCache::open(("clip", ["hidden", "pooled"]), PRECISION, digest, cache).expect("a cache")
+            EmbeddingCache::open(("clip", ["hidden", "pooled"]), PRECISION, digest, cache)
+                .expect("a cache")
         };
         for cache in [None, Some(cache(directory.path()))] {
             let mut embeddings = open("a", cache.as_ref());
@@ -279,7 +280,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = cache(directory.path());
         let open = || {
-            EmbeddingCache::open(("t5", ["hidden", "pooled"]), PRECISION, "a", Some(&cache)).expect("a cache")
+            EmbeddingCache::open(("t5", ["hidden", "pooled"]), PRECISION, "a", Some(&cache))
+                .expect("a cache")
         };
         let mut embeddings = open();
         for prompt in ["one", "three", "seven more"] {
@@ -297,11 +299,16 @@ mod tests {
     #[test]
     fn numbers_that_are_none_are_refused_and_not_kept() {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut embeddings =
-            EmbeddingCache::open(("t5", ["hidden"]), PRECISION, "a", Some(&cache(directory.path())))
-                .expect("a cache");
+        let mut embeddings = EmbeddingCache::open(
+            ("t5", ["hidden"]),
+            PRECISION,
+            "a",
+            Some(&cache(directory.path())),
+        )
+        .expect("a cache");
         let nan = |_: &[&str]| Ok(vec![[TensorData::new(vec![1.0, f32::NAN], [2])]]);
-        let refused = embeddings.learn(&["a cat"], &Quiet, nan).expect_err("not a number").to_string();
+        let refused =
+            embeddings.learn(&["a cat"], &Quiet, nan).expect_err("not a number").to_string();
         assert!(
             refused.starts_with("t5 makes numbers that are not finite of the prompt `a cat`"),
             "{refused}"
@@ -315,23 +322,27 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = cache(directory.path());
         let mut embeddings =
-            EmbeddingCache::open(("t5", ["hidden", "pooled"]), PRECISION, "a", Some(&cache)).expect("a cache");
+            EmbeddingCache::open(("t5", ["hidden", "pooled"]), PRECISION, "a", Some(&cache))
+                .expect("a cache");
         embeddings.learn(&["one", "three"], &Quiet, |batch| Ok(encode(batch))).expect("learnt");
         let path = directory.path().join("t5-a/0000.safetensors");
         let bytes = fs::read(&path).expect("a file");
         fs::remove_file(&path).expect("removed");
         assert_eq!(embeddings.of("three")[1].numbers(), [-5.0]);
         fs::write(&path, &bytes[..bytes.len() - 1]).expect("written");
-        let refused = EmbeddingCache::open(("t5", ["hidden", "pooled"]), PRECISION, "a", Some(&cache))
-            .expect_err("cut short");
+        let refused =
+            EmbeddingCache::open(("t5", ["hidden", "pooled"]), PRECISION, "a", Some(&cache))
+                .expect_err("cut short");
         assert!(
-            refused.to_string()
+            refused
+                .to_string()
                 .contains("0000.safetensors cannot be used; if it is damaged, remove it"),
             "{refused}"
         );
         fs::write(&path, &bytes).expect("written");
-        let refused = EmbeddingCache::open(("t5", ["hidden", "other"]), PRECISION, "a", Some(&cache))
-            .expect_err("other names");
+        let refused =
+            EmbeddingCache::open(("t5", ["hidden", "other"]), PRECISION, "a", Some(&cache))
+                .expect_err("other names");
         assert!(refused.to_string().contains("000.other is missing"), "{refused}");
     }
 }

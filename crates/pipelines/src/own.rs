@@ -75,7 +75,7 @@ where
         Ok(self.network.clone())
     }
 
-    fn differentiate(&self) -> Box<dyn Differentiate<B, N, TokenIds>> {
+    fn differentiate(&self) -> Box<dyn Differentiate<B, N>> {
         Box::new(WholeGraph)
     }
 

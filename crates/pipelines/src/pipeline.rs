@@ -31,10 +31,7 @@ pub trait Trainable<B: AutodiffBackend>:
     Network<B>
     + AutodiffModule<
         B,
-        InnerModule: Network<
-            B::InnerBackend,
-            Condition = <Self as VelocityField<B>>::Condition,
-        >,
+        InnerModule: Network<B::InnerBackend, Condition = <Self as VelocityField<B>>::Condition>,
     >
 {
 }
@@ -110,7 +107,7 @@ pub trait Pipeline<B: AutodiffBackend>: Sized {
     }
 
     /// How gradients are computed.
-    fn differentiate(&self) -> Box<dyn Differentiate<B, Self::Trained, Self::Condition>>;
+    fn differentiate(&self) -> Box<dyn Differentiate<B, Self::Trained>>;
 
     /// The memory that the network and its decoder take.
     fn footprint(&self) -> Footprint;

@@ -12,6 +12,7 @@ use burn::{
     prelude::*,
     tensor::{FloatDType, TensorData, backend::AutodiffBackend},
 };
+use files::sha256;
 use flow::{Checkpointed, GridKind};
 use grpo::{
     images::{Decode, Decoder},
@@ -21,7 +22,7 @@ use models::{
     Adapter, Choices, Family, ModelDirectory, Vae,
     directory::TransformerSizes,
     text::{Embedding, Features, PromptEmbedding},
-    weights::{StoredAs, sha256},
+    weights::StoredAs,
 };
 use tasks::image::Image;
 
@@ -140,8 +141,7 @@ impl<F: Family, B: Backend> Published<F, B> {
         settings: &DirectorySettings,
         machine: &Machine<B>,
     ) -> Result<Self, PipelineError> {
-        let directory =
-            ModelDirectory::<F>::open::<B>(path, &settings.choices, &machine.device)?;
+        let directory = ModelDirectory::<F>::open::<B>(path, &settings.choices, &machine.device)?;
         let size = settings.size.pixels(&directory);
         let latent_shape = directory.latent_shape(size).map_err(PipelineError::Refused)?;
         if !directory.has_t5() {
@@ -314,7 +314,7 @@ where
         F::guided(network, scale)
     }
 
-    fn differentiate(&self) -> Box<dyn Differentiate<B, Self::Trained, Embedding>> {
+    fn differentiate(&self) -> Box<dyn Differentiate<B, Self::Trained>> {
         if self.recompute { Box::new(Checkpointing) } else { Box::new(WholeGraph) }
     }
 

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::backend::AutodiffBackend;
 use flow::VelocityField;
 use kernels::Kernels;
-use models::{
-    Dit, Family, MlpField, TokenIds, WeightsFile, directory, flux::Flux, sd3::Sd3,
-};
+use models::{Dit, Family, MlpField, TokenIds, WeightsFile, directory, flux::Flux, sd3::Sd3};
 
 use crate::{
     Architecture, Card, DirectorySettings, Machine, Own, Pipeline, PipelineError, Published,

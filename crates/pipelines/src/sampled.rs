@@ -43,8 +43,7 @@ pub fn read_latents<B: Backend>(
     path: &Path,
     device: &B::Device,
 ) -> Result<Tensor<B, 4>, PipelineError> {
-    let refused =
-        |reason: String| PipelineError::Refused(format!("{}{reason}", path.display()));
+    let refused = |reason: String| PipelineError::Refused(format!("{}{reason}", path.display()));
     let data = WeightsFile::read(path)?.tensors()?.remove("latents");
     let data = data.ok_or_else(|| refused(" has no tensor `latents`".to_owned()))?;
     let shape = data.shape.to_vec();

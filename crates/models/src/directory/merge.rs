@@ -9,11 +9,11 @@ use burn::{
 
 use super::{Family, ModelDirectory};
 use crate::{
-    files::{
+    lora::Adapter,
+    storage::{
         DIFFUSERS, ModelError, Problems, Stored,
         streamed::{Place, write_streamed},
     },
-    lora::Adapter,
     weights::WeightsError,
 };
 
@@ -90,10 +90,8 @@ fn merged<B: Backend>(
     device: &B::Device,
 ) -> Result<Vec<u8>, String> {
     let data = stored.read(&place.name)?;
-    let change = place
-        .name
-        .strip_suffix(".weight")
-        .and_then(|layer| adapter.change::<B>(layer, device));
+    let change =
+        place.name.strip_suffix(".weight").and_then(|layer| adapter.change::<B>(layer, device));
     let Some(change) = change else { return Ok(data.as_bytes().to_vec()) };
     let change = change.transpose().into_data(); // [outputs, inputs], as files have it.
     let values = data.iter::<f32>().zip(change.iter::<f32>()).map(|(w, change)| w + change);

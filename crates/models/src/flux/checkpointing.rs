@@ -65,8 +65,11 @@ impl<B: AutodiffBackend> Checkpointed<B> for FluxTransformer<B> {
         let mut of_conditioning = gradient_of(&conditioning, &mut gradients);
         take(gradients);
 
-        let (tokens, _) =
-            self.embed(leaf(query.latent.clone()), Tensor::from_inner(query.time.clone()), &query.conditions);
+        let (tokens, _) = self.embed(
+            leaf(query.latent.clone()),
+            Tensor::from_inner(query.time.clone()),
+            &query.conditions,
+        );
         let rope = self.rope(&tokens, [height, width]);
         let [words, patches] = [tokens.text.dims()[1], tokens.image.dims()[1]];
         for (block, both) in self.single_blocks.iter().zip(single_blocks).rev() {

@@ -143,7 +143,9 @@ impl TransformerSizes for FluxConfig {
     fn problem_of(&self, [channels, height, width]: [usize; 3]) -> Option<String> {
         let takes = self.latent_channels();
         if channels != takes {
-            return Some(format!("latents have {channels} channels, the transformer takes {takes}"));
+            return Some(format!(
+                "latents have {channels} channels, the transformer takes {takes}"
+            ));
         }
         let fits = |side: usize| side > 0 && side.is_multiple_of(2);
         (!(fits(height) && fits(width))).then(|| {
@@ -166,8 +168,7 @@ impl TransformerSizes for FluxConfig {
         // Query, key, value: 3; the MLP's input: 4; the output: 5.
         let single = 2.0 * 3.0 * d * d + 2.0 * 12.0 * tokens * d * d + attention;
         let output = 2.0 * 2.0 * d * d + 2.0 * image * channels * d;
-        let blocks =
-            self.num_layers as f64 * double + self.num_single_layers as f64 * single;
+        let blocks = self.num_layers as f64 * double + self.num_single_layers as f64 * single;
         embeddings + blocks + output
     }
 

@@ -17,10 +17,10 @@ use super::{
     rope::Rope,
 };
 use crate::{
-    files::Source,
     layers::{modulated, modulation, normalized},
     linear::Linear,
     lora::Adaptable,
+    storage::Source,
     streams::{EPSILON, Tokens},
     text::{Embedding, Texts},
 };
@@ -103,9 +103,10 @@ impl<B: Backend> FluxTransformer<B> {
         let [_, _, height, width] = latent.dims();
         let (tokens, conditioning) = self.embed(latent, time, conditions);
         let rope = self.rope(&tokens, [height, width]);
-        let tokens = self.double_blocks.iter().fold(tokens, |tokens, block| {
-            block.forward(tokens, conditioning.clone(), &rope)
-        });
+        let tokens = self
+            .double_blocks
+            .iter()
+            .fold(tokens, |tokens, block| block.forward(tokens, conditioning.clone(), &rope));
         let both = self
             .single_blocks
             .iter()
@@ -201,6 +202,10 @@ impl<B: Backend> VelocityField<B> for FluxTransformer<B> {
         conditions: &[Embedding],
     ) -> Tensor<B, 4> {
         self.forward(latent, time, conditions)
+    }
+
+    fn blocks(&self) -> &'static [&'static str] {
+        &["double_blocks.", "single_blocks."]
     }
 }
 

@@ -7,6 +7,7 @@ use burn::{
     prelude::*,
     tensor::{DType, bf16},
 };
+use files::write_atomically;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
@@ -15,7 +16,7 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use super::{Transformer, TransformerConfig};
 use crate::{
-    files::{
+    storage::{
         DIFFUSERS, ModelError, TRANSFORMERS,
         source::{described, random_values},
         streamed::{Place, write_streamed},
@@ -25,7 +26,7 @@ use crate::{
         t5::{T5Config, T5Encoder},
     },
     vae::{Vae, VaeConfig},
-    weights::{WeightsError, write_atomically},
+    weights::WeightsError,
 };
 
 /// The sizes of all parts of a model.
@@ -210,7 +211,7 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ModelError> {
     let io = |source| WeightsError::Io { path: path.to_owned(), source };
     std::fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(io)?;
     let text = serde_json::to_string_pretty(value).expect("plain data") + "\n";
-    Ok(write_atomically(path, text.as_bytes()).map_err(io)?)
+    Ok(write_atomically(path, text.as_bytes()).map_err(WeightsError::from)?)
 }
 
 const START: &str = "<|startoftext|>";
@@ -233,8 +234,7 @@ fn write_clip_tokenizer(directory: &Path, vocabulary: usize, pad: &str) -> Resul
     ids.insert(END.to_owned(), vocabulary - 1);
     write_json(&directory.join("vocab.json"), &ids)?;
     let merges = directory.join("merges.txt");
-    write_atomically(&merges, b"#version: 0.2\n")
-        .map_err(|source| WeightsError::Io { path: merges, source })?;
+    write_atomically(&merges, b"#version: 0.2\n").map_err(WeightsError::from)?;
     let config = json!({
         "tokenizer_class": "CLIPTokenizer", "model_max_length": 77,
         "bos_token": START, "eos_token": END, "unk_token": END, "pad_token": pad,

@@ -13,10 +13,10 @@ use burn::{
 use flow::VelocityField;
 
 use crate::{
-    files::Source,
     layers::{modulated, modulation, normalized},
     linear::Linear,
     lora::Adaptable,
+    storage::Source,
     streams::{EPSILON, Tokens},
     text::{Embedding, Texts},
     time_embedding::sinusoidal,
@@ -172,6 +172,10 @@ impl<B: Backend> VelocityField<B> for Transformer<B> {
         conditions: &[Embedding],
     ) -> Tensor<B, 4> {
         self.forward(latent, time, conditions)
+    }
+
+    fn blocks(&self) -> &'static [&'static str] {
+        &["blocks."]
     }
 }
 

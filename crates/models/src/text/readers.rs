@@ -5,7 +5,7 @@
 use burn::prelude::*;
 
 use super::{clip::ClipText, t5::T5Encoder, tokenizer::PromptTokenizer};
-use crate::files::ModelError;
+use crate::storage::ModelError;
 
 /// The CLIP encoders of a model with their tokenizers, one or several.
 #[derive(Debug)]

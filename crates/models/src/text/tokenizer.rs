@@ -19,7 +19,7 @@ use tokenizers::{
     processors::roberta::RobertaProcessing,
 };
 
-use crate::files::{ModelError, read_json};
+use crate::storage::{ModelError, read_json};
 
 /// Turns a prompt into the fixed number of token ids that its encoder reads.
 #[derive(Clone, Debug)]
@@ -47,19 +47,16 @@ impl PromptTokenizer {
     /// If neither is there, a file does not parse, or the padding token is unknown.
     pub fn open(directory: &Path, length: usize, vocabulary: usize) -> Result<Self, ModelError> {
         let file = directory.join("tokenizer.json");
-        let mut tokenizer = unwound(|| {
-            if file.exists() {
-                of_file(&file)
-            } else {
-                clip(directory)
-            }
-        })
-        .unwrap_or_else(|panic| {
-            Err(ModelError::unreadable(directory, format!("cannot be read: {panic}")))
-        })?;
+        let mut tokenizer =
+            unwound(|| if file.exists() { of_file(&file) } else { clip(directory) })
+                .unwrap_or_else(|panic| {
+                    Err(ModelError::unreadable(directory, format!("cannot be read: {panic}")))
+                })?;
         // Overrides the padding and truncation of the file: `encode` makes exactly `length` tokens.
         tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|error| ModelError::unreadable(directory, error))?;
+        tokenizer
+            .with_truncation(None)
+            .map_err(|error| ModelError::unreadable(directory, error))?;
         let special = SpecialTokens::read(directory)?;
         let bad = |reason: String| ModelError::unreadable(directory, reason);
         let Some(pad) = special.pad_token else {
@@ -310,8 +307,8 @@ impl SpecialTokens {
         for name in ["tokenizer_config.json", "special_tokens_map.json"] {
             let path = directory.join(name);
             let Ok(text) = std::fs::read_to_string(&path) else { continue };
-            let read: Self =
-                serde_json::from_str(&text).map_err(|error| ModelError::unreadable(&path, error))?;
+            let read: Self = serde_json::from_str(&text)
+                .map_err(|error| ModelError::unreadable(&path, error))?;
             all.pad_token = all.pad_token.or(read.pad_token);
             all.added_tokens_decoder.extend(read.added_tokens_decoder);
         }

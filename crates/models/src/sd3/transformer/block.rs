@@ -5,9 +5,9 @@ use burn::{module::Module, prelude::*};
 
 use super::TransformerConfig;
 use crate::{
-    files::Source,
     layers::{attend, join_heads, modulated, modulation, normalized},
     linear::Linear,
+    storage::Source,
     streams::{AttentionSizes, EPSILON, FeedForward, IMAGE, Projections, TEXT, Tokens},
 };
 
@@ -60,7 +60,11 @@ impl<B: Backend> Block<B> {
 
     // ANCHOR: block
     /// Runs the block; `conditioning` is the conditioning vector, `[B, D]`.
-    pub fn forward(&self, Tokens { image, text }: Tokens<B>, conditioning: Tensor<B, 2>) -> Tokens<B> {
+    pub fn forward(
+        &self,
+        Tokens { image, text }: Tokens<B>,
+        conditioning: Tensor<B, 2>,
+    ) -> Tokens<B> {
         let normed = normalized(image.clone(), EPSILON);
         let (first, second) = self.modulations(conditioning.clone());
         let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] = first;
