@@ -1,13 +1,18 @@
 //! FLUX.1's transformer against diffusers, on a small random model.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use burn::tensor::{FloatDType, Tensor, TensorData, backend::Backend};
-use flow::{GridKind, Sampler, VelocityField};
-use grpo::{EncodedPrompt, GrpoConfig, Policy, Task, Trainer, images::Decoder};
+use flow::{GridKind, Query, Sampler, VelocityField};
+use grpo::{
+    EncodedPrompt, GrpoConfig, Policy, Task, Trainer,
+    images::Decoder,
+    update::{Checkpointing, Differentiate, WholeGraph},
+};
 use models::{
     Adaptable, Adapter, Choices, LoraConfig,
     directory::TransformerSizes,
@@ -259,4 +264,156 @@ fn the_autoencoder_decodes_and_encodes_as_diffusers_does() {
     let posterior = vae.encode(golden.tensor("encode_input"));
     assert!(distance(&numbers(posterior.mean), &golden.wide("encode_mean")) < 1e-5);
     assert!(distance(&numbers(posterior.log_variance), &golden.wide("encode_logvar")) < 1e-5);
+}
+
+#[test]
+fn the_shift_grows_with_the_image_as_in_diffusers() {
+    let path = directory().join("shifts.json");
+    let text = std::fs::read_to_string(path).expect("the golden is committed");
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let table = json["table"].as_array().expect("a table");
+    for case in table {
+        let count = |key: &str| case[key].as_u64().expect("a count") as usize;
+        let times: Vec<f64> = case["sigmas"]
+            .as_array()
+            .expect("times")
+            .iter()
+            .filter_map(serde_json::Value::as_f64)
+            .collect();
+        // A latent of 2 x 2·tokens has one token for each of its patches.
+        let shift = open().grid_shift([4, 2, 2 * count("tokens")]).expect("a shift");
+        assert!((shift.ln() - case["mu"].as_f64().expect("mu")).abs() < 1e-6, "{case}");
+        let grid = GridKind::Shifted { shift }.grid(count("steps")).expect("a grid");
+        assert!(distance(grid.times(), &times) < 1e-6, "{case}");
+    }
+    assert!(table.len() > 10);
+}
+
+#[test]
+fn single_file_weights_have_the_velocity_and_the_pixels_of_the_directory() {
+    let golden = Golden::named("flux-tiny/golden");
+    let device = Device::default();
+    let choices = Choices {
+        single_file: Some(directory().join("single_file.safetensors")),
+        ..Choices::default()
+    };
+    // Only the file's weights are left.
+    let model = tempfile::tempdir().expect("a directory");
+    copy(&directory(), model.path());
+    for part in ["transformer", "vae"] {
+        let file = format!("{part}/diffusion_pytorch_model.safetensors");
+        std::fs::remove_file(model.path().join(file)).expect("removed");
+    }
+    let single = FluxDirectory::open::<Plain>(model.path(), &choices, &device).expect("a model");
+    let network = single.transformer::<Plain>(FloatDType::F32, &device).expect("a transformer");
+    let conditions = conditions(&golden, "prompt_embeds", "pooled_prompt_embeds");
+    let key = |array: &str| format!("pipeline.wide.{array}");
+    let velocity = network.with_guidance(3.5).velocity(
+        golden.tensor(&key("latents")),
+        Tensor::ones([2], &device),
+        &conditions,
+    );
+    let wanted = unpacked(golden.tensor::<3>(&key("velocity")), [6, 10]);
+    assert!(distance(&numbers(velocity), &numbers(wanted)) < 1e-4);
+    let vae = single.vae::<Plain>(FloatDType::F32, &device).expect("an autoencoder");
+    let decoded = vae.decode(golden.tensor(&key("final_latents")));
+    assert!(distance(&numbers(decoded), &golden.wide(&key("decoded"))) < 1e-5);
+    let sd3 = Choices {
+        single_file: Some(directory().join("../sd3-dual-single-file.safetensors")),
+        ..Choices::default()
+    };
+    let refused = FluxDirectory::open::<Plain>(&directory(), &sd3, &device).expect_err("SD3");
+    assert!(refused.to_string().contains("holds no transformer of FLUX.1"), "{refused}");
+}
+
+/// Copies a directory.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).expect("copied");
+        }
+    }
+}
+
+#[test]
+fn checkpointing_has_the_gradient_of_the_whole_graph() {
+    let golden = Golden::named("flux-tiny/golden");
+    let device = Device::default();
+    let conditions = conditions(&golden, "prompt_embeds", "pooled_prompt_embeds");
+    let mut base = transformer::<Plain>(&device);
+    let everywhere = LoraConfig {
+        rank: 2,
+        alpha: 4.0,
+        init: LoraInit::Gaussian,
+        targets: vec!["all-linear".to_owned()],
+    };
+    let network = Adapter::new(&everywhere, &mut base, 1).expect("an adapter");
+    let network = network.attach(base, &device).expect("it fits");
+    let trained = Trained::named(&network, lora::is_of_adapter);
+    let weights = golden.tensor::<4>("pipeline.wide.latents");
+    let mut loss = |velocity: Tensor<Training, 4>| {
+        (velocity * Tensor::from_inner(weights.clone())).powi_scalar(2).sum()
+    };
+    let gradient =
+        |how: &dyn Differentiate<Training, FluxTransformer<Training>>,
+         loss: &mut dyn FnMut(Tensor<Training, 4>) -> Tensor<Training, 1>| {
+            let query = Query::at(0.7, golden.tensor::<4>("pipeline.wide.latents"), &conditions);
+            how.gradient(network.clone(), &trained, query, loss).to_data()
+        };
+    let [whole, parts] = [gradient(&WholeGraph, &mut loss), gradient(&Checkpointing, &mut loss)];
+    assert!(whole.len() == parts.len() && whole.len() > 60, "{}", whole.len());
+    let all = |gradient: &BTreeMap<u64, TensorData>| {
+        gradient
+            .values()
+            .flat_map(|data| data.iter::<f64>().collect::<Vec<_>>())
+            .collect::<Vec<_>>()
+    };
+    let (whole, parts) = (all(&whole), all(&parts));
+    let largest = whole.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    assert!(largest > 0.0 && distance(&whole, &parts) < 1e-4, "{}", distance(&whole, &parts));
+}
+
+#[test]
+fn a_merged_transformer_has_the_velocity_of_its_adapter() {
+    let golden = Golden::named("flux-tiny/golden");
+    let device = Device::default();
+    let conditions = conditions(&golden, "prompt_embeds", "pooled_prompt_embeds");
+    let mut base = transformer::<Plain>(&device);
+    let lora = LoraConfig {
+        rank: 2,
+        alpha: 4.0,
+        init: LoraInit::Gaussian,
+        targets: ["attn.to_q", "attn.add_k_proj", "proj_out"].map(str::to_owned).to_vec(),
+    };
+    let adapter = Adapter::new(&lora, &mut base, 1).expect("an adapter");
+    let mut adapted = adapter.attach(base.clone(), &device).expect("it fits");
+    for (_, layer) in adapted.linears() {
+        if let Some(factors) = &mut layer.adapter {
+            factors.b = factors.b.clone().map(|b| b + 0.3); // A fresh adapter changes nothing.
+        }
+    }
+    let adapter = Adapter::of(&mut adapted);
+    let model = tempfile::tempdir().expect("a directory");
+    copy(&directory(), model.path());
+    let transformer_of = model.path().join("transformer");
+    std::fs::remove_dir_all(&transformer_of).expect("removed");
+    let mut tensors = 0;
+    open()
+        .write_merged::<Plain>(&adapter, &transformer_of, &device, || tensors += 1)
+        .expect("written");
+    assert_eq!(tensors, open().transformer_tensors());
+    let merged = FluxDirectory::open::<Plain>(model.path(), &Choices::default(), &device);
+    let merged = merged.expect("a model").transformer::<Plain>(FloatDType::F32, &device);
+    let velocity = |network: &FluxTransformer<Plain>| {
+        let latents = golden.tensor("pipeline.wide.latents");
+        numbers(network.velocity(latents, Tensor::full([2], 0.5, &device), &conditions))
+    };
+    let wanted = velocity(&adapted);
+    assert!(distance(&velocity(&merged.expect("a transformer")), &wanted) < 1e-4);
+    assert!(distance(&velocity(&base), &wanted) > 1e-2, "the adapter changes the velocity");
 }

@@ -20,9 +20,9 @@ use grpo::{
 };
 use models::{
     Adaptable, Adapter, Choices, LoraConfig,
-    files::TensorFiles,
     lora::{self, LoraInit},
     sd3::{ModelDirectory, Transformer},
+    storage::TensorFiles,
     text::{Embedding, Features, tokenizer::PromptTokenizer},
 };
 use safetensors::SafeTensors;

@@ -197,8 +197,8 @@ fn what_cannot_be_sampled_is_refused() {
 const SETTINGS: [&str; 14] = [
     "rewards={ jpeg_compressibility = 1 }",
     "best_by=rewards.jpeg_compressibility",
-    "sd3.resolution=32",
-    "sd3.max_sequence_length=16",
+    "model.resolution=32",
+    "model.max_sequence_length=16",
     "epochs=2",
     "checkpoint_every=1",
     "evaluate_every=2",
@@ -267,7 +267,7 @@ fn a_model_directory_is_trained_and_its_adapter_used_again() {
 
     // A refused command changes nothing, not even the written configuration.
     let written = std::fs::read_to_string(resumed.join("config.toml")).expect("a configuration");
-    for other in ["seed=7", "sd3.max_sequence_length=17", "epochs=1"] {
+    for other in ["seed=7", "model.max_sequence_length=17", "epochs=1"] {
         refused(&["train", "--resume", &run_directory, "--set", other]);
     }
     assert_eq!(
@@ -377,7 +377,7 @@ fn gradients_part_by_part_train_the_same() {
     let directory = tempfile::tempdir().expect("a directory");
     let [parts, whole] = ["parts", "whole"].map(|name| directory.path().join(name));
     train(directory.path(), &parts, &["epochs=1"]);
-    train(directory.path(), &whole, &["epochs=1", "sd3.recompute=false"]);
+    train(directory.path(), &whole, &["epochs=1", "model.recompute=false"]);
     let factor = |run: &Path| {
         let name = "base_model.model.transformer_blocks.0.attn.add_v_proj.lora_B.weight";
         tensor(&run.join("adapter/adapter_model.safetensors"), name)
@@ -408,7 +408,7 @@ fn a_model_directory_needs_its_own_presets_and_the_others_need_none() {
         "--set",
         "rewards={ jpeg_compressibility = 1 }",
         "--set",
-        "sd3.resolution=32",
+        "model.resolution=32",
     ];
     let refusal = |more: &[&str]| {
         let text = with("sd35m-ocr", &[&jpeg[..], more].concat());

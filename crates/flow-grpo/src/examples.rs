@@ -14,7 +14,7 @@ use tasks::{
     toy,
 };
 
-use crate::network::{Architecture, Card};
+use pipelines::{Architecture, Card};
 
 /// Composition of the captions in pre-training; each field is a share of images in `[0, 1]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

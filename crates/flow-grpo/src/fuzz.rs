@@ -6,12 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::Error;
 use burn::tensor::{FloatDType, Tensor};
 use flow::VelocityField;
 use models::{
-    Adapter, LoraConfig, MlpField, WeightsFile, directory::TransformerSizes, lora::LoraInit,
-    sd3::ModelDirectory, text::Features,
+    Adapter, Choices, LoraConfig, MlpField, ModelError, WeightsFile, directory::TransformerSizes,
+    lora::LoraInit, sd3::ModelDirectory, text::Features,
 };
+use pipelines::{Architecture, Card, ModelSource, Pipeline, Visitor};
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -20,9 +22,10 @@ use training::{
 };
 
 use crate::{
-    backend::{Device, Plain},
+    backend::{Device, Plain, Training},
+    checkpoints,
     config::{self, Checked},
-    network::{AnyNetwork, open_checkpoint},
+    host,
     pretrain::PretrainConfig,
     train_config::TrainConfig,
     training_state::{self, SavedState},
@@ -185,17 +188,31 @@ fn load_damaged(bytes: &[u8], cases: usize, load: impl Fn(WeightsFile) -> bool) 
 #[test]
 fn a_damaged_checkpoint_is_refused_or_valid() {
     let bytes = include_bytes!("../../../assets/checkpoints/toy-2d-base.safetensors");
-    let refused =
-        load_damaged(bytes, CASES, |file| AnyNetwork::load(&file, &Device::default()).is_ok());
+    let refused = load_damaged(bytes, CASES, |file| load(file).is_ok());
     assert!(refused > CASES / 2 && refused < CASES, "{refused}");
 }
 
+/// Loads a checkpoint.
+fn load(file: WeightsFile) -> Result<(), Error> {
+    struct Loading;
+    impl Visitor<Training> for Loading {
+        type Output = ();
+        type Error = Error;
+
+        fn visit<P: Pipeline<Training>>(self, pipeline: P) -> Result<(), Error> {
+            pipeline.network()?;
+            Ok(())
+        }
+    }
+    let machine = host::machine(&Device::default());
+    pipelines::open::<Training, _>(ModelSource::Checkpoint(file), &machine, Loading)
+}
+
 fn toy() -> MlpField<Plain> {
-    let (_, network) =
-        AnyNetwork::load(&open_checkpoint("toy-2d-base").expect("built in"), &Device::default())
-            .expect("a network");
-    let AnyNetwork::Mlp(network) = network else { panic!("the toy model is an MLP") };
-    *network
+    let file = checkpoints::open("toy-2d-base").expect("built in");
+    let card = Card::of(&file).expect("a card");
+    let Architecture::Mlp(sizes) = card.architecture else { panic!("the toy model is an MLP") };
+    file.load_into(sizes.init(0, &Device::default())).expect("a network")
 }
 
 #[test]

@@ -7,21 +7,22 @@
 
 mod backend;
 mod bench;
-mod bench_sd3;
+mod bench_directory;
+mod checkpoints;
 mod cli;
 mod compare;
 mod config;
-mod embeddings;
 mod evaluation;
 mod examples;
 mod figure;
 #[cfg(test)]
 mod fuzz;
+mod host;
 mod interrupt;
 mod intervals;
 mod memory;
+mod model_config;
 mod monitors;
-mod network;
 mod outcome;
 mod output;
 mod presets;
@@ -32,9 +33,8 @@ mod proxy;
 mod record;
 mod rewards;
 mod rules;
-mod sample_sd3;
+mod sample;
 mod scale;
-mod sd3;
 mod train;
 mod train_config;
 mod training_state;

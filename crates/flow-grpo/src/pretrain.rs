@@ -6,13 +6,14 @@
 
 use std::{ops::Range, path::PathBuf, time::Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 use burn::prelude::*;
 use flow::{
     VelocityField,
     matching::{TimeDistribution, flow_matching_loss},
 };
-use models::{Dit, MlpField, TokenIds, Vocabulary, weights::StoredAs};
+use models::{TokenIds, Vocabulary, weights::StoredAs};
+use pipelines::{Architecture, Card, Own, OwnVisitor, Pipeline, Trainable, Weights, open_own};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 use run::{Expected, Recorded, RunDir, SampleSet};
@@ -33,12 +34,12 @@ use training::{
 
 use crate::{
     backend::{self, Device, Plain, Training},
+    checkpoints,
     config::{self, Checked},
     evaluation::{Evaluation, Evaluator, Prompts, Sampling},
     examples::{CaptionConfig, Examples},
-    interrupt,
+    host, interrupt,
     memory::{self, Needs},
-    network::{AnyNetwork, Architecture, Card, Pipeline, Trainable, open_checkpoint},
     outcome::BrokeRun,
     output,
     progress::{Progress, whole_seconds},
@@ -198,34 +199,41 @@ pub fn pretrain(config: &PretrainConfig, run: &mut RunDir, device: &Device) -> R
     );
     let fresh =
         Card { architecture: config.model.clone(), vocabulary: Vocabulary::new(words), made_by };
-    let (card, network) = match &config.base {
-        Some(base) => continued(fresh, base, device)?,
-        None => {
-            let network = AnyNetwork::init(&fresh, config.seed, device);
-            (fresh, network)
-        }
+    let (card, weights) = match &config.base {
+        Some(base) => continued(fresh, base)?,
+        None => (fresh, Weights::Random { seed: config.seed }),
     };
-    match network {
-        AnyNetwork::Dit(network) => {
-            Session::<Dit<Training>>::start(config, card, *network, run, device)?
-                .run(run)
-                .context(BrokeRun)?;
-        }
-        AnyNetwork::Mlp(network) => {
-            Session::<MlpField<Training>>::start(config, card, *network, run, device)?
-                .run(run)
-                .context(BrokeRun)?;
-        }
+    open_own::<Training, _>(card, &weights, &host::machine(device), Work { config, run, device })
+}
+
+/// Pre-training of a network of either kind.
+struct Work<'a> {
+    config: &'a PretrainConfig,
+    run: &'a mut RunDir,
+    device: &'a Device,
+}
+
+impl OwnVisitor<Training> for Work<'_> {
+    type Output = PathBuf;
+    type Error = Error;
+
+    fn visit<N>(self, own: Own<Training, N>) -> Result<PathBuf>
+    where
+        N: Trainable<Training> + VelocityField<Training, Condition = TokenIds>,
+    {
+        let Self { config, run, device } = self;
+        Session::start(config, own, run, device)?.run(run).context(BrokeRun)?;
+        Ok(run.base_checkpoint())
     }
-    Ok(run.base_checkpoint())
 }
 
 /// Loads the weights of a checkpoint, with a card that names their origin.
 ///
 /// # Errors
 /// If the checkpoint cannot be read, or has another network or vocabulary than `card`.
-fn continued(card: Card, base: &str, device: &Device) -> Result<(Card, AnyNetwork)> {
-    let (from, network) = AnyNetwork::load(&open_checkpoint(base)?, device)?;
+fn continued(card: Card, base: &str) -> Result<(Card, Weights)> {
+    let file = checkpoints::open(base)?;
+    let from = Card::of(&file)?;
     ensure!(
         from.architecture == card.architecture,
         "base `{base}` is a network of other sizes than `model` asks for:\n  base:  {}\n  model: {}",
@@ -237,13 +245,14 @@ fn continued(card: Card, base: &str, device: &Device) -> Result<(Card, AnyNetwor
         "base `{base}` knows other words than the task's prompts have"
     );
     let made_by = format!("{}, from {base} ({})", card.made_by, from.made_by);
-    Ok((Card { made_by, ..card }, network))
+    Ok((Card { made_by, ..card }, Weights::File(file)))
 }
 
 /// The state of pre-training between two updates.
-struct Session<'a, N: Trainable<Training, TokenIds>> {
+struct Session<'a, N: Trainable<Training>> {
     config: &'a PretrainConfig,
     device: &'a Device,
+    own: Own<Training, N>,
     batches: Batches<'a>,
     held_out: Prompts<TokenIds>,
     workers: Workers,
@@ -252,15 +261,18 @@ struct Session<'a, N: Trainable<Training, TokenIds>> {
     step: usize,
 }
 
-impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
+impl<'a, N> Session<'a, N>
+where
+    N: Trainable<Training> + VelocityField<Training, Condition = TokenIds>,
+{
     /// Starts pre-training, or resumes it from the run directory.
     fn start(
         config: &'a PretrainConfig,
-        card: Card,
-        network: N::InnerModule,
+        own: Own<Training, N>,
         run: &RunDir,
         device: &'a Device,
     ) -> Result<Self> {
+        let (card, network) = (own.card.clone(), own.network()?);
         let trained = Trained::all(&network);
         let weights = trained.of(&network);
         let optimizer = Optimizer::new(config.optimizer, &weights).with_muon(
@@ -272,12 +284,13 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
             optimisation = optimisation.scaling_loss(LossScale::default());
         }
         let held_out = match card.architecture {
-            Architecture::Dit(_) => Prompts::open("shapes:validation", &card)?,
-            Architecture::Mlp(_) => Prompts::open("toy", &card)?,
+            Architecture::Dit(_) => Prompts::open("shapes:validation", &own)?,
+            Architecture::Mlp(_) => Prompts::open("toy", &own)?,
         };
         let mut session = Self {
             config,
             device,
+            own,
             batches: Batches { config, device, examples: Examples::new(&card)?, card },
             held_out,
             workers: Workers::new(backend::workers()).context("cannot start worker threads")?,
@@ -324,7 +337,9 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         let micro_batch = self.config.micro_batch.min(rows);
         let batches =
             memory::Batches { key: "micro_batch", micro_batch, rollout_batch: 0, rows: 1 };
-        Needs::new(&self.batches.card, memory::Network { trained, frozen: 0 }, 2 * rows, batches)
+        let (footprint, latent_shape) = (self.own.footprint(), self.own.latent_shape());
+        let network = memory::Network { footprint, latent_shape, trained, frozen: 0 };
+        Needs::new(network, 2 * rows, batches)
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
@@ -420,7 +435,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
 
     fn evaluate(&self, run: &mut RunDir) -> Result<Evaluation> {
         let evaluator = Evaluator {
-            pipeline: &self.batches.card,
+            pipeline: &self.own,
             workers: &self.workers,
             device: self.device,
             sampling: Sampling {
@@ -432,7 +447,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         };
         let network = self.averaged();
         let rows = self.held_out.rows(self.config.evaluation_samples);
-        let images = evaluator.generate(&network, &self.held_out, &rows)?;
+        let images = evaluator.generate(network, &self.held_out, &rows)?;
         self.held_out.write_images(
             &images,
             &rows,
@@ -449,7 +464,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         let state = self.optimisation.state();
         training_state::write(&state, &self.network, &counters, &run.checkpoint(self.step))?;
         run.retain_checkpoints(KEPT_CHECKPOINTS, None)?;
-        self.batches.card.write(&self.averaged(), StoredAs::F16, &run.base_checkpoint())
+        Ok(self.own.write(&self.averaged(), StoredAs::F16, &run.base_checkpoint())?)
     }
 
     /// The network with averaged weights, which is evaluated and saved.
@@ -469,14 +484,17 @@ struct Batches<'a> {
 impl Batches<'_> {
     /// The contribution of one micro-batch to the batch's mean loss and its gradient; `scale`
     /// multiplies the loss before the backward pass and is removed from the gradient.
-    fn loss_and_gradient<N: Trainable<Training, TokenIds>>(
+    fn loss_and_gradient<N>(
         &self,
         network: N::InnerModule,
         trained: &Trained,
         step: usize,
         rows: Range<usize>,
         scale: f64,
-    ) -> (f64, Parameters<Plain>) {
+    ) -> (f64, Parameters<Plain>)
+    where
+        N: Trainable<Training> + VelocityField<Training, Condition = TokenIds>,
+    {
         let (mut images, mut conditions, mut times, mut keys) =
             (Vec::<Image>::new(), Vec::<TokenIds>::new(), Vec::<f32>::new(), Vec::new());
         for row in rows {
@@ -489,8 +507,8 @@ impl Batches<'_> {
                 .push(self.config.times.time(rng.random(), StandardNormal.sample(&mut rng)) as f32);
             keys.push(key.step(1));
         }
-        let data = self.card.pixels().encode::<Plain>(&images, self.device);
-        let noise = normal::<Plain>(&keys, self.card.latent_shape(), self.device);
+        let data = self.card.architecture.decoder().encode::<Plain>(&images, self.device);
+        let noise = normal::<Plain>(&keys, self.card.architecture.latent_shape(), self.device);
         let time = Tensor::<Plain, 1>::from_floats(times.as_slice(), self.device);
         let network: N = trained.with_graph(network);
         let [data, noise] = [data, noise].map(Tensor::from_inner);

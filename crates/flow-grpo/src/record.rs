@@ -5,9 +5,10 @@ use anyhow::{Result, ensure};
 use files::sha256;
 use grpo::evaluate::EncodedPrompt;
 use serde::{Deserialize, Serialize};
+use tasks::prompts::Prompt;
 
 use crate::{
-    evaluation::Prompts,
+    evaluation,
     monitors::{self, BASE_DISTANCE, Features, Monitors},
     rules::Peaks,
     train_config::TrainConfig,
@@ -73,15 +74,15 @@ pub struct Best {
 }
 
 /// The names of the numbers in every evaluation of a run.
-pub fn numbers<C>(
+pub fn numbers(
     config: &TrainConfig,
-    validation: &Prompts<C>,
+    validation: &[Prompt],
     image_shape: [usize; 3],
 ) -> Vec<String> {
     let rewards = config.rewards.keys().map(|name| format!("rewards.{name}"));
     let gold = config.gold.keys().map(|name| format!("gold.{name}"));
-    let accuracies = validation.accuracies();
-    let watched = monitors::names(image_shape, validation.leave_a_color_open());
+    let accuracies = evaluation::accuracies(validation);
+    let watched = monitors::names(image_shape, evaluation::leave_a_color_open(validation));
     let monitors = watched.iter().map(|name| format!("monitors.{name}"));
     let drift =
         watched.iter().filter(|name| **name != BASE_DISTANCE).map(|name| format!("drift.{name}"));

@@ -7,18 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use flow::GridKind;
 use grpo::{
-    Iteration, Task, TrainError, Trainer, TrainerState,
-    evaluate::{EncodedPrompt, Row},
-    groups::Mix,
-    trajectories::KeptOn,
-    update::{self, Checkpointing, Differentiate, WholeGraph},
+    Iteration, Task, TrainError, Trainer, TrainerState, evaluate::Row, groups::Mix,
+    trajectories::KeptOn, update,
 };
-use models::{
-    Dit, MlpField,
-    sd3::{ModelDirectory, Transformer},
-};
+use pipelines::{Cache, DirectorySettings, Pipeline, Trainable, Visitor};
 use run::{
     Expected, Recorded, RunDir, SampleSet,
     record::{ActionLine, EpochLine, EvaluationLine, number},
@@ -36,21 +31,18 @@ use training::{
 };
 
 use crate::{
-    backend::{self, Device, ON_CPU, Plain, Training},
-    config,
-    embeddings::Cache,
+    backend::{self, Device, ON_CPU, Training},
+    checkpoints, config,
     evaluation::{self, Evaluation, Evaluator, Prompts, Sampling},
-    interrupt,
+    host, interrupt,
     memory::{self, Batches, Needs},
     monitors::{self, BASE_DISTANCE, Features, Monitors},
-    network::{AnyNetwork, Pipeline, Trainable, open_checkpoint},
     outcome::BrokeRun,
     output,
     progress::whole_seconds,
     record::{Best, Inputs, Watched, numbers},
     rewards::{self, Surroundings},
     rules::{self, Action},
-    sd3::Sd3,
     train_config::{PromptsConfig, TrainConfig},
     training_state::{self, SavedState},
     tuning::{policy, write_policy},
@@ -61,42 +53,106 @@ use crate::{
 /// Trains from the configured base model; `live` shows the full-screen view.
 pub fn train(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device) -> Result<()> {
     check_begun(config, run)?; // Before anything is written or takes its time.
-    if Path::new(&config.base).is_dir() {
-        return train_sd3(config, run, live, device);
+    let is_directory = Path::new(&config.base).is_dir();
+    let settings = match (&config.model, is_directory) {
+        (Some(model), true) => {
+            let directory = run.prompt_embeddings();
+            model.settings(Cache { directory, resume: run.resume_command("train") })
+        }
+        (None, false) => DirectorySettings::default(),
+        (Some(_), false) => bail!(
+            "base: `{}` is no directory; this preset trains a model in a directory of diffusers' layout: pass --model DIR",
+            config.base
+        ),
+        (None, true) => bail!(
+            "base: `{}` is a model directory, which the preset does not expect; use one of the presets sd35m-…",
+            config.base
+        ),
+    };
+    let source = checkpoints::source(&config.base, settings)?;
+    let work = Work { config, run, live, device };
+    pipelines::open::<Training, _>(source, &host::machine(device), work)
+}
+
+/// Training on a model, whatever its pipeline is.
+struct Work<'a> {
+    config: &'a TrainConfig,
+    run: &'a mut RunDir,
+    live: bool,
+    device: &'a Device,
+}
+
+impl Visitor<Training> for Work<'_> {
+    type Output = ();
+    type Error = Error;
+
+    fn visit<P: Pipeline<Training>>(self, pipeline: P) -> Result<()> {
+        let Self { config, run, live, device } = self;
+        let config = &resolved(config, &pipeline)?;
+        let sets = PromptSets::read(&config.prompts, &pipeline)?;
+        // Report errors of the configuration before encoding, which takes time.
+        mix(&sets.train, &config.prompts.mix)?;
+        check_numbers(config, &sets.validation, pipeline.image_shape())?;
+        pipeline.check_room()?;
+        if !pipeline.keeps_conditions() {
+            let setup = Setup { config, pipeline, sets, live, device };
+            return Session::start(setup, run)?.run(run).context(BrokeRun);
+        }
+        // From here on the run can be resumed. Encode all prompts at once and before the network is
+        // loaded: text encoders can be larger than it.
+        run.configure(config)?;
+        pipeline.encode(&sets.all())?;
+        let mend = format!(
+            "the prompts are read; fix this, then resume with {} --set …",
+            run.resume_command("train")
+        );
+        let setup = Setup { config, pipeline, sets, live, device };
+        Session::start(setup, run).context(mend)?.run(run).context(BrokeRun)
     }
-    ensure!(
-        config.sd3.is_none(),
-        "base: `{}` is no directory; this preset trains a model in a directory of diffusers' layout: pass --model DIR",
-        config.base
-    );
-    let file = open_checkpoint(&config.base)?;
-    let digest = file.digest();
-    let (card, network) = AnyNetwork::load(&file, device)?;
-    match network {
-        AnyNetwork::Dit(network) => Session::<Dit<Training>, _>::start(
-            config,
-            card,
-            *network,
-            digest,
-            Box::new(WholeGraph),
-            run,
-            live,
-            device,
-        )?
-        .run(run)
-        .context(BrokeRun),
-        AnyNetwork::Mlp(network) => Session::<MlpField<Training>, _>::start(
-            config,
-            card,
-            *network,
-            digest,
-            Box::new(WholeGraph),
-            run,
-            live,
-            device,
-        )?
-        .run(run)
-        .context(BrokeRun),
+}
+
+/// The configuration as the run keeps it: with the model's own time grid, if it asks for that, and
+/// an absolute path of the base, so that the run resumes from any directory.
+fn resolved<P: Pipeline<Training>>(config: &TrainConfig, pipeline: &P) -> Result<TrainConfig> {
+    let mut config = config.clone();
+    if !checkpoints::is_built_in(&config.base) {
+        let path = std::path::absolute(&config.base).context("base")?;
+        config.base = path.to_string_lossy().into_owned();
+    }
+    if config.grpo.rollout.grid == (GridKind::OfModel {}) {
+        config.grpo.rollout.grid = pipeline.grid()?;
+    }
+    Ok(config)
+}
+
+/// The prompts of a run, before they are encoded.
+struct PromptSets {
+    train: Vec<Prompt>,
+    validation: Vec<Prompt>,
+    test: Option<Vec<Prompt>>,
+    unseen: Option<Vec<Prompt>>,
+}
+
+impl PromptSets {
+    fn read<P: Pipeline<Training>>(config: &PromptsConfig, pipeline: &P) -> Result<Self> {
+        let read = |key: &'static str, set: &str| {
+            Ok::<_, Error>(evaluation::prompt_set(set, pipeline).context(key)?.prompts)
+        };
+        let optional =
+            |key, set: &Option<String>| set.as_deref().map(|set| read(key, set)).transpose();
+        Ok(Self {
+            train: read("prompts.train", &config.train)?,
+            validation: read("prompts.validation", &config.validation)?,
+            test: optional("prompts.test", &config.test)?,
+            unseen: optional("prompts.unseen", &config.unseen)?,
+        })
+    }
+
+    /// All prompts, and the empty one, which guidance needs.
+    fn all(&self) -> Vec<Prompt> {
+        let held_out = [&self.test, &self.unseen].into_iter().flatten();
+        let sets = [&self.train, &self.validation].into_iter().chain(held_out).flatten();
+        std::iter::once(Prompt::plain("")).chain(sets.cloned()).collect()
     }
 }
 
@@ -125,7 +181,7 @@ fn check_begun(config: &TrainConfig, run: &RunDir) -> Result<()> {
     };
     let differs = (0..epoch).find(|&epoch| rate(&begun, epoch) != rate(config, epoch));
     if let Some(first) = differs {
-        anyhow::bail!(
+        bail!(
             "epochs is {} in the run, {} now: with grpo.cool_down = {} the learning rate falls towards the last epoch, and epoch {} was trained at \
              another rate than a run of {1} epochs has there; resume with --set epochs={0}, or begin a new run from the weights of this one, \
              with --set base=CHECKPOINT",
@@ -138,56 +194,11 @@ fn check_begun(config: &TrainConfig, run: &RunDir) -> Result<()> {
     Ok(())
 }
 
-/// Trains from a model directory.
-fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device) -> Result<()> {
-    let sd3 = config.sd3.as_ref().with_context(|| {
-        format!("base: `{}` is a model directory, which the preset does not expect; use one of the presets sd35m-…", config.base)
-    })?;
-    let directory = ModelDirectory::open::<Plain>(Path::new(&config.base), &sd3.choices(), device)?;
-    let digest = directory.network_digest()?;
-    let cache = Cache { directory: run.prompt_embeddings(), resume: run.resume_command("train") };
-    let pipeline =
-        Sd3::open(directory, [sd3.resolution; 2], sd3.max_sequence_length, Some(&cache), device)?
-            .recomputing(sd3.recompute);
-    let read = |key: &'static str, set: &str| {
-        Ok::<_, anyhow::Error>(evaluation::prompt_set(set, &pipeline).context(key)?.prompts)
-    };
-    let optional = |key: &'static str, set: &Option<String>| {
-        set.as_ref().map_or_else(|| Ok(Vec::new()), |set| read(key, set))
-    };
-    let PromptsConfig { train, validation, test, unseen, .. } = &config.prompts;
-    let (train, validation) =
-        (read("prompts.train", train)?, read("prompts.validation", validation)?);
-    let (test, unseen) = (optional("prompts.test", test)?, optional("prompts.unseen", unseen)?);
-    // Report errors of the mix before encoding, which takes time.
-    mix(train.iter(), &config.prompts.mix)?;
-    let unread =
-        validation.iter().map(|prompt| EncodedPrompt { prompt: prompt.clone(), condition: () });
-    check_numbers(config, &Prompts(unread.collect()), pipeline.image_shape())?;
-    pipeline.check_room_for_transformer()?;
-    // From here on the run can be resumed. Encode all prompts at once and before the transformer is
-    // loaded: text encoders are larger than it.
-    run.configure(config)?;
-    pipeline.encode(&[vec![Prompt::plain("")], train, validation, test, unseen].concat())?;
-    let transformer = pipeline.transformer()?;
-    let differentiate: Box<dyn Differentiate<Training, Transformer<Training>>> =
-        if sd3.recompute { Box::new(Checkpointing) } else { Box::new(WholeGraph) };
-    let session =
-        Session::start(config, pipeline, transformer, digest, differentiate, run, live, device);
-    let mend = || {
-        format!(
-            "the prompts are read; fix this, then resume with {} --set …",
-            run.resume_command("train")
-        )
-    };
-    session.with_context(mend)?.run(run).context(BrokeRun)
-}
-
 /// # Errors
 /// If the configuration names a number that an evaluation does not have.
-fn check_numbers<C>(
+fn check_numbers(
     config: &TrainConfig,
-    validation: &Prompts<C>,
+    validation: &[Prompt],
     image_shape: [usize; 3],
 ) -> Result<()> {
     let numbers = numbers(config, validation, image_shape);
@@ -241,11 +252,20 @@ impl Counters {
     }
 }
 
-struct Session<'a, N: Trainable<Training, P::Condition>, P: Pipeline> {
+/// What a session starts from.
+struct Setup<'a, P> {
+    config: &'a TrainConfig,
+    pipeline: P,
+    sets: PromptSets,
+    live: bool,
+    device: &'a Device,
+}
+
+struct Session<'a, P: Pipeline<Training>> {
     config: &'a TrainConfig,
     device: &'a Device,
     pipeline: P,
-    trainer: Trainer<Training, N>,
+    trainer: Trainer<Training, P::Trained>,
     validation: Prompts<P::Condition>,
     test: Option<Prompts<P::Condition>>,
     unseen: Option<Prompts<P::Condition>>,
@@ -259,75 +279,24 @@ struct Session<'a, N: Trainable<Training, P::Condition>, P: Pipeline> {
     warnings: Warnings,
 }
 
-impl<'a, N, P> Session<'a, N, P>
-where
-    N: Trainable<Training, P::Condition>,
-    P: Pipeline,
-{
-    #[expect(clippy::too_many_arguments, reason = "a session is made of as many things")]
-    fn start(
-        config: &'a TrainConfig,
-        pipeline: P,
-        base: N::InnerModule,
-        base_digest: String,
-        differentiate: Box<dyn Differentiate<Training, N>>,
-        run: &RunDir,
-        live: bool,
-        device: &'a Device,
-    ) -> Result<Self> {
-        let prompts = Prompts::open(&config.prompts.train, &pipeline).context("prompts.train")?.0;
-        let mix = mix(prompts.iter().map(|prompt| &prompt.prompt), &config.prompts.mix)?;
+impl<'a, P: Pipeline<Training>> Session<'a, P> {
+    /// Starts training, or resumes it from the run directory.
+    fn start(setup: Setup<'a, P>, run: &RunDir) -> Result<Self> {
+        let Setup { config, pipeline, sets, live, device } = setup;
         let surroundings = Surroundings { image_shape: pipeline.image_shape(), device };
-        let reward = rewards::open("rewards", &config.rewards, &surroundings)?;
         let gold = rewards::open("gold", &config.gold, &surroundings)?;
-        for reward in [&reward, &gold] {
-            reward.check(prompts.iter().map(|prompt| &prompt.prompt))?;
-        }
-        let task = Task {
-            prompts,
-            mix,
-            reward,
-            latent_shape: pipeline.latent_shape(),
-            decoder: pipeline.decoder()?,
-            unconditional: pipeline.conditions(&[""])?.remove(0),
-            on_policy_limit: backend::ON_POLICY_LIMIT,
-        };
-        let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
-        let workers = workers.stopping_when(interrupt::requested);
-        let policy = policy(config, base, device)?;
-        let trainer =
-            Trainer::new(config.grpo.clone(), config.epochs, config.seed, task, policy, workers);
-        let mut trainer = trainer.differentiating(differentiate);
-        if backend::SCALES_LOSS {
-            trainer = trainer.scaling_loss(LossScale::default());
-        }
-        let open = |key: &'static str, source: &str| Prompts::open(source, &pipeline).context(key);
-        let optional = |key, source: &Option<String>| {
-            source.as_ref().map(|source| open(key, source)).transpose()
-        };
-        let validation = open("prompts.validation", &config.prompts.validation)?;
-        let test = optional("prompts.test", &config.prompts.test)?;
-        let unseen = optional("prompts.unseen", &config.prompts.unseen)?;
+        gold.check(sets.train.iter())?;
+        let encode = |prompts: &[Prompt]| Ok::<_, Error>(Prompts(pipeline.encode(prompts)?));
+        let validation = encode(&sets.validation).context("prompts.validation")?;
+        let optional = |set: &Option<Vec<Prompt>>| set.as_deref().map(encode).transpose();
+        let test = optional(&sets.test).context("prompts.test")?;
+        let unseen = optional(&sets.unseen).context("prompts.unseen")?;
+        let mut trainer = trainer(config, &pipeline, &sets.train, device)?;
         let held_out =
             std::iter::once(&validation).chain(&test).chain(&unseen).map(|prompts| &prompts.0[..]);
-        let inputs = Inputs::of(base_digest, std::iter::once(trainer.prompts()).chain(held_out));
-        let (mut watched, mut evaluation_due) = (Watched::default(), true);
-        if let Some((saved, _)) = SavedState::newest(run)? {
-            let Counters {
-                epoch,
-                kl_weight,
-                inputs: then,
-                watched: before,
-                evaluation_due: due,
-                ..
-            } = saved.counters()?;
-            inputs.check(&then)?;
-            (watched, evaluation_due) = (before, due);
-            let optimisation =
-                saved.state(&trainer.averaged_policy(), trainer.weights(), device)?;
-            trainer.restore(TrainerState { optimisation, kl_weight, epoch });
-        }
-        check_numbers(config, &validation, pipeline.image_shape())?;
+        let inputs =
+            Inputs::of(pipeline.digest()?, std::iter::once(trainer.prompts()).chain(held_out));
+        let Restored { watched, evaluation_due } = restore(&mut trainer, run, &inputs, device)?;
         let view = View::new(live, trainer.epoch(), config.epochs)?;
         let session = Self {
             config,
@@ -359,7 +328,7 @@ where
         let weights = self.trainer.weights();
         let frozen = Parameters::of(&self.trainer.averaged_policy()).bytes() - weights.bytes();
         let rows = grpo.groups * grpo.group_size;
-        let guided = rows_of(grpo.rollout.guidance);
+        let guided = rows_of(self.pipeline.classifier_free(grpo.rollout.guidance));
         let (key, replayed) = match grpo.batches() {
             update::Batches::Of(size) => ("grpo.micro_batch", size),
             update::Batches::AsSampled(size) => ("grpo.rollout_batch", size),
@@ -370,12 +339,13 @@ where
             rollout_batch: grpo.rollout_batch.min(rows),
             rows: guided,
         };
-        Needs::new(
-            &self.pipeline,
-            memory::Network { trained: weights.count(), frozen },
-            rows * latents,
-            batches,
-        )
+        let network = memory::Network {
+            footprint: self.pipeline.footprint(),
+            latent_shape: self.pipeline.latent_shape(),
+            trained: weights.count(),
+            frozen,
+        };
+        Needs::new(network, rows * latents, batches)
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
@@ -497,7 +467,7 @@ where
             prompts: self.config.grpo.groups,
             images: self.config.grpo.group_size,
             base: &self.config.base,
-            made_by: self.pipeline.made_by(),
+            made_by: &self.pipeline.made_by(),
             configuration: &toml::to_string(self.config)?,
         };
         Ok(report::write(run, &facts)?)
@@ -567,10 +537,9 @@ where
         let reference = usize::from(grpo.objective.kl_weight() > 0.0);
         let rollout = grpo.groups * grpo.group_size * grpo.rollout.steps;
         let epoch = rollout + grpo.transitions_per_epoch() * (TRANSITION_COST + reference);
-        let (trained, shown) = (
-            rows_of(grpo.rollout.guidance) * epoch,
-            rows_of(self.config.evaluation_guidance) * evaluated,
-        );
+        let [trained, shown] = [grpo.rollout.guidance, self.config.evaluation_guidance]
+            .map(|scale| rows_of(self.pipeline.classifier_free(scale)));
+        let (trained, shown) = (trained * epoch, shown * evaluated);
         let training = *epochs as f64 * trained as f64 / (shown * EVALUATION_STEPS) as f64;
         let seconds = evaluation.as_secs_f64() * (training + (epochs / evaluate_every) as f64);
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
@@ -642,7 +611,7 @@ where
     /// Evaluates on prompts, if there are any, before the first and after the last epoch.
     fn evaluate_at_ends(
         &self,
-        policy: &N::InnerModule,
+        policy: &P::Network,
         prompts: Option<&Prompts<P::Condition>>,
         set: SampleSet,
         run: &RunDir,
@@ -770,7 +739,7 @@ where
 
     fn evaluate_on(
         &self,
-        policy: &N::InnerModule,
+        policy: &P::Network,
         prompts: &Prompts<P::Condition>,
         rows: &[Row],
         image: &Path,
@@ -781,7 +750,7 @@ where
             device: self.device,
             sampling: sampling(self.config),
         };
-        let images = evaluator.generate(policy, prompts, rows)?;
+        let images = evaluator.generate(policy.clone(), prompts, rows)?;
         prompts.write_images(&images, rows, image)?;
         Ok((prompts.evaluate(&images, rows, Some(self.trainer.reward()))?, images))
     }
@@ -806,6 +775,59 @@ where
         )?;
         write_policy(self.config, &self.pipeline, policy, &run.policy_checkpoint(), &run.adapter())
     }
+}
+
+/// The trainer of a run, before its first epoch.
+fn trainer<P: Pipeline<Training>>(
+    config: &TrainConfig,
+    pipeline: &P,
+    prompts: &[Prompt],
+    device: &Device,
+) -> Result<Trainer<Training, P::Trained>> {
+    let surroundings = Surroundings { image_shape: pipeline.image_shape(), device };
+    let reward = rewards::open("rewards", &config.rewards, &surroundings)?;
+    reward.check(prompts.iter())?;
+    let task = Task {
+        mix: mix(prompts, &config.prompts.mix)?,
+        prompts: pipeline.encode(prompts).context("prompts.train")?,
+        reward,
+        latent_shape: pipeline.latent_shape(),
+        decoder: pipeline.decoder()?,
+        unconditional: pipeline.conditions(&[""])?.remove(0),
+        on_policy_limit: backend::ON_POLICY_LIMIT,
+    };
+    let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
+    let workers = workers.stopping_when(interrupt::requested);
+    let mut grpo = config.grpo.clone();
+    let base = pipeline.guide(pipeline.network()?, grpo.rollout.guidance);
+    grpo.rollout.guidance = pipeline.classifier_free(grpo.rollout.guidance);
+    let policy = policy(config, base, device)?;
+    let trainer = Trainer::new(grpo, config.epochs, config.seed, task, policy, workers);
+    let trainer = trainer.differentiating(pipeline.differentiate());
+    Ok(if backend::SCALES_LOSS { trainer.scaling_loss(LossScale::default()) } else { trainer })
+}
+
+/// The state of a run besides that of its trainer.
+struct Restored {
+    watched: Watched,
+    evaluation_due: bool,
+}
+
+/// Restores the newest checkpoint of a run, if it has one.
+fn restore<N: Trainable<Training>>(
+    trainer: &mut Trainer<Training, N>,
+    run: &RunDir,
+    now: &Inputs,
+    device: &Device,
+) -> Result<Restored> {
+    let Some((saved, _)) = SavedState::newest(run)? else {
+        return Ok(Restored { watched: Watched::default(), evaluation_due: true });
+    };
+    let Counters { epoch, kl_weight, inputs, watched, evaluation_due, .. } = saved.counters()?;
+    now.check(&inputs)?;
+    let optimisation = saved.state(&trainer.averaged_policy(), trainer.weights(), device)?;
+    trainer.restore(TrainerState { optimisation, kl_weight, epoch });
+    Ok(Restored { watched, evaluation_due })
 }
 
 /// Sampling settings of a run's evaluations.
@@ -839,14 +861,11 @@ fn rows_of(guidance: f64) -> usize {
 ///
 /// # Errors
 /// If the configured weights do not fit the prompts.
-fn mix<'a>(
-    prompts: impl ExactSizeIterator<Item = &'a Prompt>,
-    weights: &BTreeMap<String, f64>,
-) -> Result<Mix> {
+fn mix(prompts: &[Prompt], weights: &BTreeMap<String, f64>) -> Result<Mix> {
     if weights.is_empty() {
         return Ok(Mix::even(prompts.len()));
     }
-    let kinds: Vec<&str> = prompts.map(|prompt| prompt.tag.as_str()).collect();
+    let kinds: Vec<&str> = prompts.iter().map(|prompt| prompt.tag.as_str()).collect();
     Mix::by_kind(&kinds, weights).map_err(|problem| anyhow!("prompts.mix: {problem}"))
 }
 

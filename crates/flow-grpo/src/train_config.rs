@@ -12,9 +12,9 @@ use training::{
 
 use crate::{
     config::Checked,
+    model_config::ModelConfig,
     rewards::{self, RewardConfig},
     rules::{Action, Rule},
-    sd3::Sd3Config,
     tuning::Tuning,
 };
 
@@ -67,7 +67,7 @@ pub struct TrainConfig {
     pub rules: Vec<Rule>,
     /// Settings for a model directory; absent for other base models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sd3: Option<Sd3Config>,
+    pub model: Option<ModelConfig>,
     /// Settings of the reinforcement learning.
     pub grpo: GrpoConfig,
 }
@@ -100,7 +100,7 @@ impl Checked for TrainConfig {
         "grpo.micro_batch",
         "grpo.rollout_batch",
         "grpo.rollout.trajectories",
-        "sd3.recompute",
+        "model.recompute",
     ];
 
     fn problems(&self) -> Vec<String> {
@@ -119,7 +119,7 @@ impl Checked for TrainConfig {
                     .to_owned(),
             );
         }
-        if self.sd3.is_some() && matches!(self.tuning, Tuning::Full {}) {
+        if self.model.is_some() && matches!(self.tuning, Tuning::Full {}) {
             problems.push(
                 "tuning.kind must be \"lora\" for a model directory: its transformer is too large to be written whole".to_owned(),
             );

@@ -5,13 +5,13 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use grpo::Policy;
 use models::{Adapter, LoraConfig, lora, weights::StoredAs};
+use pipelines::{Network, Pipeline};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use training::parameters::Trained;
 
 use crate::{
-    backend::{Device, Plain},
-    network::{Network, Pipeline},
+    backend::{Device, Plain, Training},
     train_config::TrainConfig,
 };
 
@@ -26,7 +26,7 @@ pub enum Tuning {
 }
 
 /// The initial policy of a run: the base with all weights trained, or with an adapter.
-pub fn policy<C, N: Network<Plain, C>>(
+pub fn policy<N: Network<Plain>>(
     config: &TrainConfig,
     mut base: N,
     device: &Device,
@@ -61,15 +61,15 @@ pub fn policy<C, N: Network<Plain, C>>(
 
 /// Writes a policy for use: all weights to a file, or the adapter to a directory, in the files of
 /// PEFT and diffusers.
-pub fn write_policy<P: Pipeline, N: Network<Plain, P::Condition>>(
+pub fn write_policy<P: Pipeline<Training>>(
     config: &TrainConfig,
     pipeline: &P,
-    mut policy: N,
+    mut policy: P::Network,
     file: &Path,
     directory: &Path,
 ) -> Result<()> {
     match config.tuning {
-        Tuning::Full {} => pipeline.write(&policy, StoredAs::F32, file),
+        Tuning::Full {} => Ok(pipeline.write(&policy, StoredAs::F32, file)?),
         Tuning::Lora(_) => {
             let adapter = Adapter::of(&mut policy);
             adapter.write_peft(directory, &config.base)?;

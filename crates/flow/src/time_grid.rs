@@ -12,6 +12,9 @@ use thiserror::Error;
 pub enum GridKind {
     /// The linear grid `t_i = 1 − i/N`; suits small pixel models.
     Linear {},
+    /// The own grid of the model that is trained. A program replaces it with another kind when it
+    /// opens the model.
+    OfModel {},
     /// The linear grid under the static shift `t ↦ k·t / (1 + (k − 1)·t)` (arXiv 2403.03206,
     /// section 5.3.2).
     Shifted {
@@ -53,6 +56,7 @@ impl GridKind {
         }
         let linear = (0..steps).map(|i| 1.0 - i as f64 / steps as f64);
         let mut times: Vec<f64> = match self {
+            Self::OfModel {} => return Err(GridError::OfModel),
             Self::Linear {} => linear.collect(),
             Self::Shifted { shift: k } => linear.map(|t| shift(t, k)).collect(),
             Self::Sd3SingleShift { shift: k } => {
@@ -68,7 +72,7 @@ impl GridKind {
 
     fn shift(self) -> Option<f64> {
         match self {
-            Self::Linear {} => None,
+            Self::Linear {} | Self::OfModel {} => None,
             Self::Shifted { shift }
             | Self::Sd3SingleShift { shift }
             | Self::Sd3DoubleShift { shift } => Some(shift),
@@ -169,6 +173,9 @@ pub enum GridError {
     /// The grid has no step.
     #[error("a time grid needs at least one step")]
     NoSteps,
+    /// The grid is that of a model, which nobody has opened.
+    #[error("the grid of the model is known only when the model is opened")]
+    OfModel,
     /// The shift is below 1 or not a number.
     #[error("the shift of a time grid must be a finite number of at least 1, not {shift}")]
     BadShift {

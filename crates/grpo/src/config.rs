@@ -255,7 +255,12 @@ impl GrpoConfig {
         if !problems.is_empty() {
             return problems; // What follows builds the grid.
         }
-        match self.rollout.sampler() {
+        // The model's own grid is known only when the model is opened; it has as many steps.
+        let mut rollout = self.rollout.clone();
+        if rollout.grid == (GridKind::OfModel {}) {
+            rollout.grid = GridKind::Linear {};
+        }
+        match rollout.sampler() {
             Ok(sampler) => {
                 let trainable = self.objective.trainable_steps(&sampler);
                 if trainable == 0 {

@@ -20,7 +20,7 @@ pub(crate) use files::{directory_of, weights};
 pub use preprocess::{Fit, MEAN, Preprocess, STD};
 pub use vision::ClipVision;
 
-use crate::{files::Source, text::clip::ClipText};
+use crate::{storage::Source, text::clip::ClipText};
 
 /// A CLIP model.
 #[derive(Module, Debug)]

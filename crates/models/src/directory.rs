@@ -11,16 +11,17 @@ use std::{
 };
 
 use burn::{prelude::*, tensor::FloatDType};
+use flow::GridKind;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    files::{
+    sizes::unequal,
+    storage::{
         DIFFUSERS, ModelError, Problems, Source, TRANSFORMERS, TensorFiles,
         index::ModelIndex,
         part::Part,
         scheduler::{self, Shift},
     },
-    sizes::unequal,
     text::{
         ClipReader, Embedding, Features, PromptEmbedding, T5Reader,
         clip::{ClipConfig, ClipText, published_names},
@@ -102,6 +103,20 @@ pub trait Family: Clone + Copy + Debug + Default + Send + Sync + 'static {
     const READS_CLIP_TOKENS: bool;
     /// The shift of the time grid if the model has no scheduler.
     const SHIFT: Shift;
+    /// Tokens of a prompt that T5 reads in the pipeline of diffusers.
+    const SEQUENCE_LENGTH: usize;
+
+    /// The time grid of the pipeline of diffusers, under this shift.
+    fn grid(shift: f64) -> GridKind;
+
+    /// The usual guidance scale of a model.
+    fn guidance(config: &Self::Config) -> f64;
+
+    /// Whether a transformer of these sizes reads the guidance scale.
+    fn reads_guidance(config: &Self::Config) -> bool;
+
+    /// Gives a transformer the guidance scale, if it reads one.
+    fn guided<B: Backend>(transformer: Self::Transformer<B>, scale: f64) -> Self::Transformer<B>;
 
     /// Loads a transformer of these sizes from a source.
     fn load<B: Backend>(config: &Self::Config, source: &mut Source<'_, B>) -> Self::Transformer<B>;
@@ -143,6 +158,8 @@ pub struct ModelDirectory<F: Family> {
     clip: Vec<Part<ClipConfig>>,
     t5: Option<Part<T5Config>>,
 }
+
+mod merge;
 
 /// Class of the diffusers pipeline that a model directory names.
 ///

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use burn::prelude::*;
+use flow::GridKind;
 
 mod blocks;
 mod checkpointing;
@@ -18,7 +19,7 @@ pub use transformer::FluxTransformer;
 
 use crate::{
     directory::{EncoderPlace, Family, SingleFile},
-    files::{
+    storage::{
         ModelError, Source,
         scheduler::{Shift, ShiftByTokens},
     },
@@ -44,6 +45,24 @@ impl Family for Flux {
     const T5: EncoderPlace = EncoderPlace { network: "text_encoder_2", tokenizer: "tokenizer_2" };
     const READS_CLIP_TOKENS: bool = false;
     const SHIFT: Shift = Shift::ByTokens(ShiftByTokens::FLUX1);
+    const SEQUENCE_LENGTH: usize = 512;
+
+    fn grid(shift: f64) -> GridKind {
+        GridKind::Shifted { shift }
+    }
+
+    /// That of FLUX.1-dev; a model that reads no guidance scale (FLUX.1-schnell) takes none.
+    fn guidance(config: &FluxConfig) -> f64 {
+        if config.guidance_embeds { 3.5 } else { 1.0 }
+    }
+
+    fn reads_guidance(config: &FluxConfig) -> bool {
+        config.guidance_embeds
+    }
+
+    fn guided<B: Backend>(transformer: FluxTransformer<B>, scale: f64) -> FluxTransformer<B> {
+        transformer.with_guidance(scale)
+    }
 
     fn load<B: Backend>(config: &FluxConfig, source: &mut Source<'_, B>) -> FluxTransformer<B> {
         FluxTransformer::load(config, source)

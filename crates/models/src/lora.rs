@@ -15,6 +15,7 @@ use burn::{
     prelude::*,
 };
 use files::{read_whole, write_atomically};
+use kernels::product::matmul;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal, Uniform};
@@ -214,6 +215,22 @@ impl Adapter {
         } else {
             Err(AdapterError::Misfit { problems: problems.join("\n  - ") })
         }
+    }
+
+    /// Inputs and outputs of an adapted layer; `None` if the layer has no adapter.
+    pub fn size_of(&self, layer: &str) -> Option<[usize; 2]> {
+        let Factors { a, b } = self.layers.get(layer)?;
+        Some([a.shape[0], b.shape[1]])
+    }
+
+    /// The change of a layer's weight, `(α/r)·A·B`, `[inputs, outputs]`; `None` if the layer has no
+    /// adapter.
+    pub fn change<B: Backend>(&self, layer: &str, device: &B::Device) -> Option<Tensor<B, 2>> {
+        let factors = self.layers.get(layer)?;
+        let scale = self.alpha / factors.rank() as f64;
+        let [a, b] = [&factors.a, &factors.b]
+            .map(|factor| Tensor::<B, 2>::from_data(factor.clone(), device));
+        Some(matmul(a, b) * scale)
     }
 
     /// Reads an adapter in the format of PEFT or diffusers.

@@ -15,8 +15,8 @@ pub use aesthetic::Aesthetic;
 
 use crate::{
     clip::{Clip, ClipFiles, ClipModelConfig, Fit, Preprocess, cosine},
-    files::ModelError,
     rgb8::Rgb8,
+    storage::ModelError,
     text::tokenizer::PromptTokenizer,
 };
 

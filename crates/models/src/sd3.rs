@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use burn::prelude::*;
+use flow::GridKind;
 
 pub mod random;
 mod single_file;
@@ -15,7 +16,7 @@ pub use transformer::{Transformer, TransformerConfig};
 
 use crate::{
     directory::{EncoderPlace, Family, SingleFile},
-    files::{ModelError, Source, scheduler::Shift},
+    storage::{ModelError, Source, scheduler::Shift},
     text::clip,
 };
 
@@ -40,6 +41,24 @@ impl Family for Sd3 {
     const T5: EncoderPlace = EncoderPlace { network: "text_encoder_3", tokenizer: "tokenizer_3" };
     const READS_CLIP_TOKENS: bool = true;
     const SHIFT: Shift = Shift::Static(3.0);
+    const SEQUENCE_LENGTH: usize = 256;
+
+    fn grid(shift: f64) -> GridKind {
+        GridKind::Sd3DoubleShift { shift }
+    }
+
+    /// That of SD3.5-Medium.
+    fn guidance(_config: &TransformerConfig) -> f64 {
+        4.5
+    }
+
+    fn reads_guidance(_config: &TransformerConfig) -> bool {
+        false
+    }
+
+    fn guided<B: Backend>(transformer: Transformer<B>, _scale: f64) -> Transformer<B> {
+        transformer
+    }
 
     fn load<B: Backend>(config: &TransformerConfig, source: &mut Source<'_, B>) -> Transformer<B> {
         Transformer::load(config, source)

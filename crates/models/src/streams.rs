@@ -7,9 +7,9 @@ use burn::{
 };
 
 use crate::{
-    files::Source,
     layers::{attend, gelu_tanh, join_heads, rms_normalized, split_heads},
     linear::Linear,
+    storage::Source,
 };
 
 /// Added to a variance or a mean square before the square root.

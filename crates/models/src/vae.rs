@@ -4,13 +4,13 @@ use burn::{module::Module, prelude::*, tensor::FloatDType, tensor::activation};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    files::{
-        Source, TensorFiles,
-        layout::{Rule, keep, linear, renamed},
-    },
     layers::{Conv, GroupNorm, attend},
     linear::Linear,
     sizes::{out_of_range, wrong_class},
+    storage::{
+        Source, TensorFiles,
+        layout::{Rule, keep, linear, renamed},
+    },
 };
 
 /// `vae/config.json`.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Clip, ClipModelConfig, ClipVision, Fit, Preprocess};
 use crate::{
-    files::{
+    storage::{
         ModelError, Problems, Source, TRANSFORMERS, TensorFiles,
         layout::{Rule, keep, renamed, split, transposed},
         read_json,

@@ -7,9 +7,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    files::{ModelError, read_json},
     resize::{Window, resized, resized_f32},
     rgb8::Rgb8,
+    storage::{ModelError, read_json},
 };
 
 /// Mean of each channel in OpenAI's training data.

@@ -9,9 +9,9 @@ use kernels::product::linear;
 
 use super::VisionConfig;
 use crate::{
-    files::Source,
     layers::LayerNorm,
     linear::Linear,
+    storage::Source,
     text::clip::{Layer, LayerSizes},
 };
 

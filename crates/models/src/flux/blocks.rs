@@ -5,9 +5,9 @@ use burn::{module::Module, prelude::*, tensor::activation};
 
 use super::{FluxConfig, rope::Rope};
 use crate::{
-    files::Source,
     layers::{attend, gelu_tanh, join_heads, modulated, modulation, normalized},
     linear::Linear,
+    storage::Source,
     streams::{AttentionSizes, EPSILON, FeedForward, IMAGE, Names, Projections, TEXT, Tokens},
 };
 

@@ -17,10 +17,10 @@ use super::{
     rope::Rope,
 };
 use crate::{
-    files::Source,
     layers::{modulated, modulation, normalized},
     linear::Linear,
     lora::Adaptable,
+    storage::Source,
     streams::{EPSILON, Tokens},
     text::{Embedding, Texts},
 };

@@ -7,9 +7,9 @@ use burn::{module::Module, prelude::*, tensor::FloatDType};
 use super::{BATCH, PreferenceError, pixels};
 use crate::{
     clip::{ClipFiles, ClipModelConfig, ClipVision, Preprocess, directory_of, unit, weights},
-    files::{ModelError, Problems, Source, TensorFiles},
     linear::Linear,
     rgb8::Rgb8,
+    storage::{ModelError, Problems, Source, TensorFiles},
 };
 
 /// LAION's aesthetic predictor, about 1 to 10.

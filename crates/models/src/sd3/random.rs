@@ -1,15 +1,13 @@
 //! A model of the published size with random weights, in the layout of diffusers: for measuring
 //! speed and memory.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{BufWriter, Write},
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
-use burn::{prelude::*, tensor::bf16};
-use files::{replace_atomically, write_atomically};
+use burn::{
+    prelude::*,
+    tensor::{DType, bf16},
+};
+use files::write_atomically;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
@@ -18,9 +16,10 @@ use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use super::{Transformer, TransformerConfig};
 use crate::{
-    files::{
+    storage::{
         DIFFUSERS, ModelError, TRANSFORMERS,
         source::{described, random_values},
+        streamed::{Place, write_streamed},
     },
     text::{
         clip::{ClipConfig, ClipText},
@@ -194,35 +193,18 @@ fn write_weights(
     seed: u64,
     path: &Path,
     done: &mut impl FnMut(usize),
-) -> Result<(), WeightsError> {
-    let mut header = BTreeMap::new();
-    let mut end = 0;
-    for (name, shape) in &part.tensors {
-        let begin = end;
-        end += 2 * shape.iter().product::<usize>();
-        header.insert(
-            name.as_str(),
-            json!({ "dtype": "BF16", "shape": shape, "data_offsets": [begin, end] }),
-        );
-    }
-    header.insert("__metadata__", json!({ "format": "pt" }));
-    let mut header = serde_json::to_vec(&header).expect("plain data");
-    header.resize(header.len().next_multiple_of(8), b' ');
-    let write = |unfinished: &Path| {
-        let mut file = BufWriter::new(File::create(unfinished)?);
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(&header)?;
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        for (name, shape) in &part.tensors {
-            let values = random_values(&mut rng, name, shape);
-            let bytes: Vec<u8> =
-                values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect();
-            file.write_all(&bytes)?;
-            done(values.len());
-        }
-        file.flush()
-    };
-    Ok(replace_atomically(path, write)?)
+) -> Result<(), ModelError> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let layout = part.tensors.iter().map(|(name, shape)| Place {
+        name: name.clone(),
+        shape: shape.clone(),
+        dtype: DType::BF16,
+    });
+    write_streamed(&layout.collect::<Vec<_>>(), path, |place| {
+        let values = random_values(&mut rng, &place.name, &place.shape);
+        done(values.len());
+        Ok(values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect())
+    })
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ModelError> {

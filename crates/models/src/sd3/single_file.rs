@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::{
     directory::SingleFile,
-    files::{
+    storage::{
         ModelError, TensorFiles,
         layout::{Change, Rule, keep, renamed, split, swap},
     },

@@ -13,10 +13,10 @@ use burn::{
 use flow::VelocityField;
 
 use crate::{
-    files::Source,
     layers::{modulated, modulation, normalized},
     linear::Linear,
     lora::Adaptable,
+    storage::Source,
     streams::{EPSILON, Tokens},
     text::{Embedding, Texts},
     time_embedding::sinusoidal,

@@ -12,10 +12,10 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    files::{Source, TensorFiles},
     layers::{LayerNorm, attend, join_heads, split_heads},
     linear::Linear,
     sizes::{not_an_epsilon, out_of_range},
+    storage::{Source, TensorFiles},
 };
 
 /// `config.json` of a `CLIPTextModel` or a `CLIPTextModelWithProjection`.

@@ -7,7 +7,7 @@ use burn::{
     tensor::{DType, FloatDType},
 };
 
-use crate::files::Stored;
+use crate::storage::Stored;
 
 /// An encoded prompt, shared by the rows that use it.
 pub type Embedding = Arc<PromptEmbedding>;

@@ -5,13 +5,18 @@
 use burn::prelude::*;
 
 use super::{clip::ClipText, t5::T5Encoder, tokenizer::PromptTokenizer};
-use crate::files::ModelError;
+use crate::storage::ModelError;
 
 /// The CLIP encoders of a model with their tokenizers, one or several.
 #[derive(Debug)]
 pub struct ClipReader<B: Backend>(pub(crate) Vec<(PromptTokenizer, ClipText<B>)>);
 
 impl<B: Backend> ClipReader<B> {
+    /// Number of tokens of a prompt that CLIP reads.
+    pub fn length(&self) -> usize {
+        self.0.iter().map(|(tokenizer, _)| tokenizer.length()).min().unwrap_or(0)
+    }
+
     /// Number of prompts that are longer than CLIP reads; the rest of such a prompt is ignored.
     pub fn cuts(&self, prompts: &[&str]) -> usize {
         prompts

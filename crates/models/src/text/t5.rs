@@ -10,10 +10,10 @@ use kernels::product::attention;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    files::Source,
     layers::{gelu_tanh, join_heads, rms_normalized, split_heads},
     linear::Linear,
     sizes::{not_an_epsilon, out_of_range},
+    storage::Source,
 };
 
 /// `config.json` of a `T5EncoderModel`.

@@ -19,7 +19,7 @@ use tokenizers::{
     processors::roberta::RobertaProcessing,
 };
 
-use crate::files::{ModelError, read_json};
+use crate::storage::{ModelError, read_json};
 
 /// Turns a prompt into the fixed number of token ids that its encoder reads.
 #[derive(Clone, Debug)]
@@ -69,6 +69,11 @@ impl PromptTokenizer {
             bad(format!("pad_token `{}` is not in the vocabulary", pad.content()))
         })?;
         Ok(Self { tokenizer, pad, length, vocabulary })
+    }
+
+    /// Number of tokens that every prompt is truncated or padded to.
+    pub fn length(&self) -> usize {
+        self.length
     }
 
     /// Encodes a prompt as the fixed number of ids that the encoder reads; a long text is truncated

@@ -5,9 +5,9 @@ use burn::{module::Module, prelude::*};
 
 use super::TransformerConfig;
 use crate::{
-    files::Source,
     layers::{attend, join_heads, modulated, modulation, normalized},
     linear::Linear,
+    storage::Source,
     streams::{AttentionSizes, EPSILON, FeedForward, IMAGE, Projections, TEXT, Tokens},
 };
 

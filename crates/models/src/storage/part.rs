@@ -86,6 +86,11 @@ impl<C> Part<C> {
         self.files.digest()
     }
 
+    /// The tensors.
+    pub fn files(&self) -> &TensorFiles {
+        &self.files
+    }
+
     /// The part with its tensors under other names.
     pub fn renamed(self, rename: impl FnOnce(TensorFiles) -> TensorFiles) -> Self {
         Self { files: rename(self.files), ..self }

@@ -11,6 +11,7 @@ pub(crate) mod layout;
 pub(crate) mod part;
 pub mod scheduler;
 pub mod source;
+pub(crate) mod streamed;
 pub mod tensor_files;
 
 pub use source::Source;

@@ -272,6 +272,11 @@ impl Stored {
         places.flat_map(|place| &bytes[place * size..][..size]).copied().collect()
     }
 
+    /// The stored type, if it is F32, F16 or BF16.
+    pub(crate) fn dtype(&self) -> Option<DType> {
+        self.float()
+    }
+
     fn float(&self) -> Option<DType> {
         match self.dtype {
             safetensors::Dtype::F32 => Some(DType::F32),

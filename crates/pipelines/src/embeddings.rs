@@ -7,19 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail, ensure};
 use burn::tensor::{FloatDType, TensorData};
 use models::{
-    files::TensorFiles,
+    storage::TensorFiles,
     text::Features,
     weights::{self, StoredAs, WeightsError},
 };
 
-use crate::{
-    backend,
-    interrupt::{self, Interrupted},
-    progress::Progress,
-};
+use crate::{Host, PipelineError};
 
 /// Location of an embedding cache on disk.
 #[derive(Clone, Debug)]
@@ -35,6 +30,7 @@ pub struct Cache {
 pub struct EmbeddingCache<const N: usize> {
     encoder: &'static str,
     names: [&'static str; N],
+    stored_as: StoredAs,
     cache: Option<Cache>,
     known: BTreeMap<String, [Features; N]>,
     files: usize,
@@ -43,46 +39,44 @@ pub struct EmbeddingCache<const N: usize> {
 /// Prompts per batch of the encoder.
 const BATCH: usize = 8;
 /// Prompts per file; a killed process loses at most this number of prompts.
-pub const IN_FILE: usize = 256;
+pub(crate) const IN_FILE: usize = 256;
 /// The metadata key of a file with its prompts as JSON.
 const PROMPTS: &str = "prompts";
 /// The precision of stored features: exactly that of the encoder's output.
-const STORED_AS: StoredAs = match backend::PRECISION {
-    FloatDType::BF16 => StoredAs::Bf16,
-    _ => StoredAs::F32,
-};
+fn stored_as(precision: FloatDType) -> StoredAs {
+    match precision {
+        FloatDType::BF16 => StoredAs::Bf16,
+        _ => StoredAs::F32,
+    }
+}
 
 impl<const N: usize> EmbeddingCache<N> {
-    /// Opens the cached features of one encoder; each weights `digest` has its own directory.
+    /// Opens the cached features of one encoder that computes in `precision`; each `digest` has its
+    /// own directory.
     ///
     /// # Errors
     /// If a file of the cache cannot be read or is damaged.
     pub fn open(
-        encoder: &'static str,
-        names: [&'static str; N],
+        (encoder, names): (&'static str, [&'static str; N]),
+        precision: FloatDType,
         digest: &str,
         cache: Option<&Cache>,
-    ) -> Result<Self> {
+    ) -> Result<Self, PipelineError> {
         let cache = cache.map(|cache| Cache {
             directory: cache.directory.join(format!("{encoder}-{digest}")),
             ..cache.clone()
         });
-        let mut embeddings = Self { encoder, names, cache, known: BTreeMap::new(), files: 0 };
+        let (stored_as, known) = (stored_as(precision), BTreeMap::new());
+        let mut embeddings = Self { encoder, names, stored_as, cache, known, files: 0 };
         for (number, path) in embeddings.numbered_files()? {
-            let advice = || {
-                format!(
-                    "{} cannot be used; if it is damaged, remove it: its prompts are read again",
-                    path.display()
-                )
-            };
-            embeddings.read(&path).with_context(advice)?;
+            embeddings.read(&path)?;
             embeddings.files = number + 1;
         }
         Ok(embeddings)
     }
 
     /// The existing files, in the order of their numbers, which may have gaps.
-    fn numbered_files(&self) -> Result<BTreeMap<usize, PathBuf>> {
+    fn numbered_files(&self) -> Result<BTreeMap<usize, PathBuf>, PipelineError> {
         let Some(directory) = self
             .cache
             .as_ref()
@@ -91,13 +85,13 @@ impl<const N: usize> EmbeddingCache<N> {
         else {
             return Ok(BTreeMap::new());
         };
-        let unreadable = || format!("cannot read {}", directory.display());
+        let unreadable = |source| PipelineError::Io { path: directory.clone(), source };
         let paths = fs::read_dir(directory)
-            .with_context(unreadable)?
+            .map_err(unreadable)?
             .map(|entry| entry.map(|entry| entry.path()));
         let number =
             |path: &Path| path.file_name()?.to_str()?.strip_suffix(".safetensors")?.parse().ok();
-        let paths = paths.collect::<Result<Vec<_>, _>>().with_context(unreadable)?;
+        let paths = paths.collect::<Result<Vec<_>, _>>().map_err(unreadable)?;
         Ok(paths.into_iter().filter_map(|path| Some((number(&path)?, path))).collect())
     }
 
@@ -108,25 +102,24 @@ impl<const N: usize> EmbeddingCache<N> {
             .map(|cache| cache.directory.join(format!("{:04}.safetensors", self.files)))
     }
 
-    fn read(&mut self, path: &Path) -> Result<()> {
-        let (tensors, prompts) = TensorFiles::open_with_entry(path, PROMPTS)?;
+    fn read(&mut self, path: &Path) -> Result<(), PipelineError> {
+        let damaged = |reason: String| PipelineError::Cache { path: path.to_owned(), reason };
+        let (tensors, prompts) = TensorFiles::open_with_entry(path, PROMPTS)
+            .map_err(|error| damaged(error.to_string()))?;
         let missing =
             || WeightsError::NoMetadata { path: path.to_owned(), key: PROMPTS.to_owned() };
-        let prompts: Vec<String> = serde_json::from_str(&prompts.ok_or_else(missing)?)
-            .context("its prompts do not parse")?;
+        let prompts = prompts.ok_or_else(|| damaged(missing().to_string()))?;
+        let prompts: Vec<String> = serde_json::from_str(&prompts)
+            .map_err(|error| damaged(format!("its prompts do not parse: {error}")))?;
         for (index, prompt) in prompts.into_iter().enumerate() {
-            let stored = self
-                .names
-                .map(|name| tensors.stored(&tensor_name(index, name)).map(Features::Stored));
-            if let Some(name) = self
-                .names
-                .iter()
-                .zip(&stored)
-                .find_map(|(name, stored)| stored.is_none().then_some(name))
-            {
-                bail!("{} is missing", tensor_name(index, name));
+            let mut features = Vec::with_capacity(N);
+            for name in self.names.map(|name| tensor_name(index, name)) {
+                let stored = tensors.stored(&name);
+                let stored = stored.ok_or_else(|| damaged(format!("{name} is missing")))?;
+                features.push(Features::Stored(stored));
             }
-            self.known.insert(prompt, stored.map(|stored| stored.expect("none is missing")));
+            let features = features.try_into().expect("one for each name");
+            self.known.insert(prompt, features);
         }
         Ok(())
     }
@@ -146,41 +139,54 @@ impl<const N: usize> EmbeddingCache<N> {
     pub fn learn(
         &mut self,
         prompts: &[&str],
-        encode: impl Fn(&[&str]) -> Result<Vec<[TensorData; N]>>,
-    ) -> Result<()> {
-        let progress =
-            Progress::new(&format!("reading ({})", self.encoder), prompts.len(), "prompts");
+        host: &dyn Host,
+        encode: impl Fn(&[&str]) -> Result<Vec<[TensorData; N]>, PipelineError>,
+    ) -> Result<(), PipelineError> {
+        let name = format!("reading ({})", self.encoder);
+        let progress = host.progress(&name, prompts.len(), "prompts");
         for prompts in prompts.chunks(IN_FILE) {
             let mut features = Vec::with_capacity(prompts.len());
             for batch in prompts.chunks(BATCH) {
                 let of_batch = encode(batch)?;
-                for (prompt, features) in batch.iter().zip(&of_batch) {
-                    let finite =
-                        features.iter().all(|features| features.iter::<f32>().all(f32::is_finite));
-                    ensure!(
-                        finite,
-                        "{} makes numbers that are not finite of the prompt `{prompt}`: its weights are damaged",
-                        self.encoder
-                    );
-                }
+                self.check_finite(batch, &of_batch)?;
                 features.extend(of_batch);
                 progress.advance(batch.len());
-                if self.cache.is_some() && interrupt::requested() {
+                if self.cache.is_some() && host.interrupted() {
                     break;
                 }
             }
             self.keep(&prompts[..features.len()], features)?;
-            if let Some(Cache { resume, .. }) =
-                self.cache.as_ref().filter(|_| interrupt::requested())
-            {
-                return Err(Interrupted { resume: resume.clone() }.into());
+            if let Some(Cache { resume, .. }) = self.cache.as_ref().filter(|_| host.interrupted()) {
+                return Err(PipelineError::Interrupted { resume: resume.clone() });
             }
         }
         progress.finish();
         Ok(())
     }
 
-    fn keep(&mut self, prompts: &[&str], features: Vec<[TensorData; N]>) -> Result<()> {
+    /// # Errors
+    /// If a feature of a prompt is not a finite number.
+    fn check_finite(
+        &self,
+        prompts: &[&str],
+        features: &[[TensorData; N]],
+    ) -> Result<(), PipelineError> {
+        for (prompt, features) in prompts.iter().zip(features) {
+            if !features.iter().all(|features| features.iter::<f32>().all(f32::is_finite)) {
+                return Err(PipelineError::Refused(format!(
+                    "{} makes numbers that are not finite of the prompt `{prompt}`: its weights are damaged",
+                    self.encoder
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(
+        &mut self,
+        prompts: &[&str],
+        features: Vec<[TensorData; N]>,
+    ) -> Result<(), PipelineError> {
         let Some(path) = self.file() else {
             let held = features.into_iter().map(|features| features.map(Features::Held));
             self.known.extend(prompts.iter().map(|&prompt| prompt.to_owned()).zip(held));
@@ -188,15 +194,15 @@ impl<const N: usize> EmbeddingCache<N> {
         };
         let directory = path.parent().expect("the file is in the cache");
         fs::create_dir_all(directory)
-            .with_context(|| format!("cannot make {}", directory.display()))?;
+            .map_err(|source| PipelineError::Io { path: directory.to_owned(), source })?;
         let named = features.into_iter().enumerate().flat_map(|(index, features)| {
             self.names
                 .into_iter()
                 .zip(features)
                 .map(move |(name, features)| (tensor_name(index, name), features))
         });
-        let texts = serde_json::to_string(prompts).context("texts are plain data")?;
-        weights::write_tensors(&named.collect(), (PROMPTS, texts), STORED_AS, &path)?;
+        let texts = serde_json::to_string(prompts).expect("texts are plain data");
+        weights::write_tensors(&named.collect(), (PROMPTS, texts), self.stored_as, &path)?;
         self.read(&path)?;
         self.files += 1;
         Ok(())
@@ -218,6 +224,9 @@ fn tensor_name(index: usize, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Quiet;
+
+    const PRECISION: FloatDType = FloatDType::F32;
 
     fn cache(directory: &Path) -> Cache {
         Cache { directory: directory.to_owned(), resume: "again".to_owned() }
@@ -239,7 +248,8 @@ mod tests {
         let texts: Vec<String> = (0..2 * IN_FILE + 5).map(|length| "x".repeat(length)).collect();
         let prompts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let open = |digest, cache: Option<&Cache>| {
-            EmbeddingCache::open("clip", ["hidden", "pooled"], digest, cache).expect("a cache")
+            EmbeddingCache::open(("clip", ["hidden", "pooled"]), PRECISION, digest, cache)
+                .expect("a cache")
         };
         for cache in [None, Some(cache(directory.path()))] {
             let mut embeddings = open("a", cache.as_ref());
@@ -247,8 +257,8 @@ mod tests {
                 embeddings.unknown(&[prompts[3], prompts[1], prompts[3]]),
                 [prompts[1], prompts[3]]
             );
-            embeddings.learn(&prompts[..7], |batch| Ok(encode(batch))).expect("learnt");
-            embeddings.learn(&prompts[7..], |batch| Ok(encode(batch))).expect("learnt");
+            embeddings.learn(&prompts[..7], &Quiet, |batch| Ok(encode(batch))).expect("learnt");
+            embeddings.learn(&prompts[7..], &Quiet, |batch| Ok(encode(batch))).expect("learnt");
             let again = if cache.is_some() { open("a", cache.as_ref()) } else { embeddings };
             assert!(again.unknown(&prompts).is_empty());
             for prompt in prompts.iter().copied() {
@@ -270,17 +280,18 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = cache(directory.path());
         let open = || {
-            EmbeddingCache::open("t5", ["hidden", "pooled"], "a", Some(&cache)).expect("a cache")
+            EmbeddingCache::open(("t5", ["hidden", "pooled"]), PRECISION, "a", Some(&cache))
+                .expect("a cache")
         };
         let mut embeddings = open();
         for prompt in ["one", "three", "seven more"] {
-            embeddings.learn(&[prompt], |batch| Ok(encode(batch))).expect("learnt");
+            embeddings.learn(&[prompt], &Quiet, |batch| Ok(encode(batch))).expect("learnt");
         }
         let path = |number: usize| directory.path().join(format!("t5-a/{number:04}.safetensors"));
         fs::remove_file(path(1)).expect("removed");
         let mut embeddings = open();
         assert_eq!(embeddings.unknown(&["one", "three", "seven more"]), ["three"]);
-        embeddings.learn(&["three"], |batch| Ok(encode(batch))).expect("learnt");
+        embeddings.learn(&["three"], &Quiet, |batch| Ok(encode(batch))).expect("learnt");
         assert!(path(3).exists() && !path(1).exists());
         assert!(open().unknown(&["one", "three", "seven more"]).is_empty());
     }
@@ -288,11 +299,16 @@ mod tests {
     #[test]
     fn numbers_that_are_none_are_refused_and_not_kept() {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut embeddings =
-            EmbeddingCache::open("t5", ["hidden"], "a", Some(&cache(directory.path())))
-                .expect("a cache");
+        let mut embeddings = EmbeddingCache::open(
+            ("t5", ["hidden"]),
+            PRECISION,
+            "a",
+            Some(&cache(directory.path())),
+        )
+        .expect("a cache");
         let nan = |_: &[&str]| Ok(vec![[TensorData::new(vec![1.0, f32::NAN], [2])]]);
-        let refused = embeddings.learn(&["a cat"], nan).expect_err("not a number").to_string();
+        let refused =
+            embeddings.learn(&["a cat"], &Quiet, nan).expect_err("not a number").to_string();
         assert!(
             refused.starts_with("t5 makes numbers that are not finite of the prompt `a cat`"),
             "{refused}"
@@ -306,23 +322,27 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let cache = cache(directory.path());
         let mut embeddings =
-            EmbeddingCache::open("t5", ["hidden", "pooled"], "a", Some(&cache)).expect("a cache");
-        embeddings.learn(&["one", "three"], |batch| Ok(encode(batch))).expect("learnt");
+            EmbeddingCache::open(("t5", ["hidden", "pooled"]), PRECISION, "a", Some(&cache))
+                .expect("a cache");
+        embeddings.learn(&["one", "three"], &Quiet, |batch| Ok(encode(batch))).expect("learnt");
         let path = directory.path().join("t5-a/0000.safetensors");
         let bytes = fs::read(&path).expect("a file");
         fs::remove_file(&path).expect("removed");
         assert_eq!(embeddings.of("three")[1].numbers(), [-5.0]);
         fs::write(&path, &bytes[..bytes.len() - 1]).expect("written");
-        let refused = EmbeddingCache::open("t5", ["hidden", "pooled"], "a", Some(&cache))
-            .expect_err("cut short");
+        let refused =
+            EmbeddingCache::open(("t5", ["hidden", "pooled"]), PRECISION, "a", Some(&cache))
+                .expect_err("cut short");
         assert!(
-            format!("{refused:#}")
+            refused
+                .to_string()
                 .contains("0000.safetensors cannot be used; if it is damaged, remove it"),
-            "{refused:#}"
+            "{refused}"
         );
         fs::write(&path, &bytes).expect("written");
-        let refused = EmbeddingCache::open("t5", ["hidden", "other"], "a", Some(&cache))
-            .expect_err("other names");
-        assert!(format!("{refused:#}").contains("000.other is missing"), "{refused:#}");
+        let refused =
+            EmbeddingCache::open(("t5", ["hidden", "other"]), PRECISION, "a", Some(&cache))
+                .expect_err("other names");
+        assert!(refused.to_string().contains("000.other is missing"), "{refused}");
     }
 }

@@ -5,29 +5,23 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::Arc,
     time::Instant,
 };
 
-use anyhow::{Context, Result, ensure};
-use burn::tensor::{Tensor, TensorData};
+use anyhow::{Context, Error, Result, ensure};
+use burn::tensor::Tensor;
 use clap::Args;
 use files::write_atomically;
-use flow::{FlowSde, GridKind, Guidance, Reduction, Sampler, Trajectory, sampler::velocity_at};
+use flow::{FlowSde, Guidance, Reduction, Sampler, Trajectory, sampler::velocity_at};
 use grpo::{
     TrainedSteps,
     algorithm::{Clipped, Example},
     objective::ObjectiveConfig,
     trajectories::{KeptOn, Trajectories},
-    update::{Batches, Checkpointing, Differentiate, Others, Replay, WholeGraph},
+    update::{Batches, Others, Replay},
 };
-use models::{
-    Adapter, Choices,
-    directory::TransformerSizes,
-    lora,
-    sd3::{ModelDirectory, Transformer},
-    text::{Embedding, Features, PromptEmbedding},
-};
+use models::{Adapter, Choices, lora};
+use pipelines::{DirectorySettings, ModelSource, Pipeline, Size, Visitor};
 use serde::{Deserialize, Serialize};
 use training::{
     noise::{Key, Purpose, normal},
@@ -40,10 +34,8 @@ use training::{
 use crate::{
     backend::{self, Device, Plain, Training},
     bench::{machine, spread},
-    config, memory,
-    network::Pipeline,
+    config, host, memory,
     output::{log, print},
-    sd3::Sd3,
     train_config::TrainConfig,
     tuning::Tuning,
 };
@@ -121,38 +113,10 @@ pub fn bench(
     output: Option<&Path>,
     device: &Device,
 ) -> Result<()> {
-    let directory = ModelDirectory::open::<Plain>(
-        model,
-        &Choices { without_t5: true, single_file: None },
-        device,
-    )?;
-    let scale = directory.vae_config().scale();
-    let side = args.resolution / scale;
-    let flop_per_row = directory
-        .transformer_config()
-        .flop_per_row([directory.transformer_config().in_channels, side, side], args.text_length);
-    let mut report = Report {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        backend: backend::NAME.to_owned(),
-        precision: backend::PRECISION_NAME.to_owned(),
-        machine: memory::gpu_name().unwrap_or_else(machine),
-        resolution: args.resolution,
-        text_length: args.text_length,
-        recompute: args.recompute,
-        flop_per_row,
-        cases: BTreeMap::new(),
-        peer: None,
+    let mut report = match args.batch[..] {
+        [batch] => of_batch(args, model, batch, repetitions, device)?,
+        _ => in_processes(args, model, repetitions)?,
     };
-    if let [batch] = args.batch[..] {
-        report.cases.insert(
-            batch,
-            Some(Bench::new(args, directory, &preset()?, batch, device)?.cases(repetitions)?),
-        );
-    } else {
-        for &batch in &args.batch {
-            report.cases.insert(batch, in_a_process(args, model, batch, repetitions)?);
-        }
-    }
     if let Some(python) = peer {
         // Measured results must not be lost if the peer fails.
         report.write(output)?;
@@ -162,13 +126,70 @@ pub fn bench(
     report.write(output)
 }
 
+/// Times one batch size in this process.
+fn of_batch(
+    args: &DirectoryBenchArgs,
+    model: &Path,
+    batch: usize,
+    repetitions: u32,
+    device: &Device,
+) -> Result<Report> {
+    let size = Some(args.resolution);
+    let settings = DirectorySettings {
+        size: Size::Pixels { height: size, width: size },
+        max_sequence_length: Some(1),
+        // No prompt is read; the model's T5 need not be there, if it can do without.
+        choices: Choices::default(),
+        recompute: args.recompute,
+        cache: None,
+    };
+    let source = ModelSource::Directory { path: model.to_owned(), settings };
+    let timing = Timing { args, batch, repetitions, device };
+    pipelines::open::<Training, _>(source, &host::machine(device), timing)
+}
+
+/// Timing of a batch size on a model, whatever its family is.
+struct Timing<'a> {
+    args: &'a DirectoryBenchArgs,
+    batch: usize,
+    repetitions: u32,
+    device: &'a Device,
+}
+
+impl Visitor<Training> for Timing<'_> {
+    type Output = Report;
+    type Error = Error;
+
+    fn visit<P: Pipeline<Training>>(self, pipeline: P) -> Result<Report> {
+        let Self { args, batch, repetitions, device } = self;
+        let flop_per_row = pipeline.flop_per_row(args.text_length).unwrap_or(0.0);
+        let bench = Bench::new(args, pipeline, &preset()?, batch, device)?.cases(repetitions)?;
+        let mut report = Report::new(args, flop_per_row);
+        report.cases.insert(batch, Some(bench));
+        Ok(report)
+    }
+}
+
+/// Times every batch size in its own process.
+fn in_processes(args: &DirectoryBenchArgs, model: &Path, repetitions: u32) -> Result<Report> {
+    let mut report = Report::new(args, 0.0);
+    for &batch in &args.batch {
+        let cases = in_a_process(args, model, batch, repetitions)?.map(|of_batch| {
+            report.flop_per_row = of_batch.flop_per_row;
+            of_batch.cases.into_values().next().flatten()
+        });
+        report.cases.insert(batch, cases.flatten());
+    }
+    Ok(report)
+}
+
 /// Times one batch size in its own process, so that running out of memory ends only that process.
 fn in_a_process(
     args: &DirectoryBenchArgs,
     model: &Path,
     batch: usize,
     repetitions: u32,
-) -> Result<Option<Cases>> {
+) -> Result<Option<Report>> {
     let output =
         std::env::temp_dir().join(format!("flow-grpo-bench-{}-{batch}.json", std::process::id()));
     let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
@@ -189,8 +210,7 @@ fn in_a_process(
     let text = std::fs::read_to_string(&output)
         .with_context(|| format!("cannot read {}", output.display()))?;
     std::fs::remove_file(&output).with_context(|| format!("cannot remove {}", output.display()))?;
-    let mut report: Report = serde_json::from_str(&text)?;
-    Ok(report.cases.remove(&batch).flatten())
+    Ok(Some(serde_json::from_str(&text)?))
 }
 
 fn run_peer(
@@ -228,42 +248,33 @@ fn run_peer(
 }
 
 /// The data that the cases share.
-struct Bench<'a> {
-    args: &'a DirectoryBenchArgs,
-    pipeline: Sd3,
-    base: Transformer<Plain>,
-    policy: Transformer<Plain>,
+struct Bench<'a, P: Pipeline<Training>> {
+    pipeline: P,
+    base: P::Network,
+    policy: P::Network,
     preset: &'a TrainConfig,
-    conditions: Vec<Embedding>,
-    guidance: Guidance<Embedding>,
+    conditions: Vec<P::Condition>,
+    /// Classifier-free guidance, unless the network reads its scale.
+    guidance: Option<Guidance<P::Condition>>,
     sampler: Sampler,
     latents: Tensor<Plain, 4>,
     noise: Tensor<Plain, 4>,
     workers: Workers,
 }
 
-impl<'a> Bench<'a> {
+impl<'a, P: Pipeline<Training>> Bench<'a, P> {
     fn new(
-        args: &'a DirectoryBenchArgs,
-        directory: ModelDirectory,
+        args: &DirectoryBenchArgs,
+        pipeline: P,
         preset: &'a TrainConfig,
         batch: usize,
         device: &Device,
     ) -> Result<Self> {
-        let sizes = directory.transformer_config().clone();
         let prompt = |seed: usize| {
-            // The values of the features do not change the times.
-            let features = |shape: &[usize]| {
-                let numbers = (0..shape.iter().product())
-                    .map(|i: usize| ((i * 31 + seed * 17) % 101) as f32 / 50.0 - 1.0);
-                Features::Held(TensorData::new(numbers.collect::<Vec<f32>>(), shape))
-            };
-            let text_shape = [args.text_length, sizes.joint_attention_dim];
-            let [clip, pooled] = [features(&text_shape), features(&[sizes.pooled_projection_dim])];
-            Arc::new(PromptEmbedding { clip: Some(clip), pooled, t5: None, text_shape })
+            let prompt = pipeline.made_up(seed, args.text_length);
+            prompt.context("this model has no conditions for measurements")
         };
-        let pipeline = Sd3::open(directory, [args.resolution; 2], 1, None, device)?;
-        let mut base = pipeline.transformer()?;
+        let mut base = pipeline.network()?;
         let Tuning::Lora(lora) = &preset.tuning else {
             unreachable!("the presets of a model directory train adapters")
         };
@@ -272,16 +283,14 @@ impl<'a> Bench<'a> {
         let keys =
             |purpose| (0..batch).map(|row| Key::new(1, purpose).row(row, 0)).collect::<Vec<Key>>();
         Ok(Self {
-            args,
             base,
             policy,
             preset,
-            conditions: (1..=batch).map(prompt).collect(),
-            guidance: Guidance { unconditional: prompt(0), scale: GUIDANCE },
-            sampler: Sampler::new(
-                GridKind::Sd3DoubleShift { shift: 3.0 }.grid(10)?,
-                FlowSde::default(),
-            ),
+            conditions: (1..=batch).map(prompt).collect::<Result<_>>()?,
+            guidance: (!pipeline.reads_guidance())
+                .then(|| Ok::<_, Error>(Guidance { unconditional: prompt(0)?, scale: GUIDANCE }))
+                .transpose()?,
+            sampler: Sampler::new(pipeline.grid()?.grid(10)?, FlowSde::default()),
             latents: normal::<Plain>(&keys(Purpose::Initial), shape, device),
             noise: normal::<Plain>(&keys(Purpose::Step), shape, device),
             workers: Workers::new(1)?,
@@ -292,12 +301,15 @@ impl<'a> Bench<'a> {
     /// A step with guidance: the next latents and the log-probabilities.
     fn denoise(&self) -> (Tensor<Plain, 4>, Tensor<Plain, 1>) {
         let (step, transition) = self.sampler.step(STEP);
-        let field = self.guidance.around(self.policy.clone());
-        let policy = transition.gaussian(
-            self.latents.clone(),
-            velocity_at(&field, self.latents.clone(), step, &self.conditions),
-            step,
-        );
+        let latents = self.latents.clone();
+        let velocity = match &self.guidance {
+            Some(guidance) => {
+                let field = guidance.around(self.policy.clone());
+                velocity_at(&field, latents.clone(), step, &self.conditions)
+            }
+            None => velocity_at(&self.policy, latents.clone(), step, &self.conditions),
+        };
+        let policy = transition.gaussian(latents, velocity, step);
         let next = policy.sample(self.noise.clone());
         let log_prob = policy.log_prob(next.clone(), Reduction::Mean);
         (next, log_prob)
@@ -317,7 +329,7 @@ impl<'a> Bench<'a> {
         let batch = self.conditions.len();
         let replay = Replay {
             sampler: &self.sampler,
-            guidance: Some(&self.guidance),
+            guidance: self.guidance.as_ref(),
             trajectories: &Trajectories::keep(trajectory, KeptOn::Device),
             conditions: &self.conditions,
             advantages: &vec![1.0; batch],
@@ -330,12 +342,11 @@ impl<'a> Bench<'a> {
         };
         let examples: Vec<Example> = (0..batch).map(|row| Example { step: STEP, row }).collect();
         let others = Others { reference: Some(self.base.clone()), old: None };
-        let differentiate: &dyn Differentiate<Training, Transformer<Training>> =
-            if self.args.recompute { &Checkpointing } else { &WholeGraph };
+        let differentiate = self.pipeline.differentiate();
         let outcome = || {
             let outcome = replay.gradient(
                 &algorithm,
-                differentiate,
+                &*differentiate,
                 &self.policy,
                 &others,
                 std::slice::from_ref(&examples),
@@ -379,6 +390,22 @@ impl<'a> Bench<'a> {
 }
 
 impl Report {
+    /// A report without measurements.
+    fn new(args: &DirectoryBenchArgs, flop_per_row: f64) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            backend: backend::NAME.to_owned(),
+            precision: backend::PRECISION_NAME.to_owned(),
+            machine: memory::gpu_name().unwrap_or_else(machine),
+            resolution: args.resolution,
+            text_length: args.text_length,
+            recompute: args.recompute,
+            flop_per_row,
+            cases: BTreeMap::new(),
+            peer: None,
+        }
+    }
+
     fn write(&self, output: Option<&Path>) -> Result<()> {
         let Some(path) = output else { return Ok(()) };
         let json = serde_json::to_string_pretty(self)? + "\n";
