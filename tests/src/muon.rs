@@ -11,10 +11,7 @@ use burn::{
     tensor::{FloatDType, TensorData},
 };
 use flow::VelocityField;
-use models::{
-    MlpConfig,
-    sd3::{Choices, ModelDirectory},
-};
+use models::{Choices, MlpConfig, sd3::ModelDirectory};
 use training::{
     optimizer::{AdamWConfig, MuonConfig, Optimizer, Stepped},
     parameters::{Parameters, Trained, names},
