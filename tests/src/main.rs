@@ -7,6 +7,7 @@
 
 mod backend;
 mod cli;
+mod clip;
 mod closed_forms;
 mod config;
 mod durability;
@@ -32,6 +33,7 @@ mod replay;
 mod rules;
 mod run_directory;
 mod schedule;
+mod score;
 mod sd3;
 mod sd3_program;
 mod shipped;

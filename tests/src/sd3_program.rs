@@ -398,8 +398,6 @@ fn a_model_directory_needs_its_own_presets_and_the_others_need_none() {
         refused(&[&["train", "--preset", preset, "--out", &out][..], more].concat())
     };
     assert!(with("shapes", &["--model", &model]).contains("use one of the presets sd35m-"));
-    let text = with("sd35m-ocr", &["--model", &model]);
-    assert!(text.contains("rewards.ocr: there is no reward `ocr`"), "{text}");
     // A run that is refused before its prompts are encoded leaves nothing behind.
     let prompts = directory.path().join("prompts.txt");
     std::fs::write(&prompts, "a cat\n").expect("written");

@@ -38,8 +38,7 @@ pub fn replace_atomically(
 }
 
 fn replace(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
-    let directory =
-        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = directory_of(path);
     let mut builder = tempfile::Builder::new();
     builder.prefix(UNFINISHED[0]).rand_bytes(RANDOM).suffix(UNFINISHED[1]);
     #[cfg(unix)]
@@ -49,6 +48,11 @@ fn replace(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Resu
     file.as_file().sync_all()?;
     file.persist(path)?;
     sync(directory)
+}
+
+/// The directory of a path; `.` for a name alone.
+pub fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Flushes the names in a directory to disk; without this, a power loss may bring an old file back.
@@ -89,6 +93,12 @@ mod tests {
         assert_eq!(names(directory.path()), ["a.txt"]);
         write_atomically(&path, b"new").expect("written");
         assert_eq!(fs::read(&path).expect("it is there"), b"new");
+    }
+
+    #[test]
+    fn a_name_alone_lies_in_the_current_directory() {
+        let of = |path| directory_of(Path::new(path)).to_string_lossy().into_owned();
+        assert_eq!(["a", "a/b", "/a"].map(of), [".", "a", "/"]);
     }
 
     #[test]

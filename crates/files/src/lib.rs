@@ -9,7 +9,9 @@ mod error;
 mod read;
 pub mod text_file;
 
-pub use atomic::{is_unfinished, replace_atomically, sync_directory, write_atomically};
+pub use atomic::{
+    directory_of, is_unfinished, replace_atomically, sync_directory, write_atomically,
+};
 pub use digest::{Digest, sha256};
 pub use error::{Action, FileError};
 pub use read::read_whole;

@@ -26,3 +26,19 @@ fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     }
     fs::read(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_and_files_beyond_the_limit_are_refused_with_the_reason() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("a");
+        fs::write(&path, "abcd").expect("written");
+        assert_eq!(read_whole(&path, 4).expect("read"), b"abcd");
+        let reason = |path: &Path| read_whole(path, 3).expect_err("refused").source.to_string();
+        assert_eq!(reason(&path), "it is larger than 0 MiB");
+        assert_eq!(reason(directory.path()), "it is a directory, not a file");
+    }
+}

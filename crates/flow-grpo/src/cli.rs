@@ -569,16 +569,10 @@ mod tests {
 
     #[test]
     fn every_preset_is_valid() {
-        // Some rewards are not part of the program yet; everything else in those presets must be
-        // valid.
-        let settings =
-            ["rewards={ jpeg_compressibility = 1 }", "best_by=rewards.jpeg_compressibility"]
-                .map(str::to_owned);
         for preset in TRAIN_PRESETS {
-            let settings = if preset.name.starts_with("sd35m") { &settings[..] } else { &[] };
-            let config =
-                config::resolve::<TrainConfig>(preset.table(&TRAIN_PRESETS), None, None, settings);
-            config.unwrap_or_else(|error| panic!("{}: {error:#}", preset.name));
+            let table = preset.table(&TRAIN_PRESETS);
+            config::resolve::<TrainConfig>(table, None, None, &[])
+                .unwrap_or_else(|error| panic!("{}: {error:#}", preset.name));
         }
         for preset in PRETRAIN_PRESETS {
             config::resolve::<PretrainConfig>(preset.table(&PRETRAIN_PRESETS), None, None, &[])
@@ -600,10 +594,8 @@ mod tests {
     #[test]
     fn a_preset_names_every_key_that_can_be_set() {
         for preset in TRAIN_PRESETS {
-            let settings = ["rewards={ jpeg_compressibility = 1 }".to_owned()];
             let config: TrainConfig =
-                config::resolve(preset.table(&TRAIN_PRESETS), None, None, &settings)
-                    .expect("valid");
+                config::resolve(preset.table(&TRAIN_PRESETS), None, None, &[]).expect("valid");
             let whole = toml::Table::try_from(&config).expect("plain data");
             let named = keys("", &preset.table(&TRAIN_PRESETS));
             for key in keys("", &whole) {
@@ -728,15 +720,13 @@ mod tests {
 
     #[test]
     fn presets_and_profile_have_the_numbers_of_the_reference_code() {
-        let settings = ["rewards={ jpeg_compressibility = 1 }".to_owned()];
         let profile: toml::Table = PROFILES[0].text.parse().expect("TOML");
         let presets: Vec<Preset> =
             TRAIN_PRESETS.into_iter().filter(|preset| preset.name.starts_with("sd35m")).collect();
         assert_eq!(presets.len(), 4);
         for preset in presets {
             let config: TrainConfig =
-                config::resolve(preset.table(&TRAIN_PRESETS), None, None, &settings)
-                    .expect("valid");
+                config::resolve(preset.table(&TRAIN_PRESETS), None, None, &[]).expect("valid");
             let config = toml::Table::try_from(&config).expect("plain data");
             for (key, _, source) in REFERENCE {
                 let key = key.strip_prefix(preset.name).map_or(key, str::trim_start);
@@ -777,14 +767,13 @@ mod tests {
             (0, 0, 3e-4)
         );
         assert_eq!(changed.tuning, crate::tuning::Tuning::Full {}, "it trains all weights still");
-        let settings = ["rewards={ jpeg_compressibility = 1 }".to_owned()];
         for preset in TRAIN_PRESETS.iter().filter(|preset| preset.name.starts_with("sd35m")) {
             let own = preset.table(&TRAIN_PRESETS);
             let mut other = own.clone();
             other["tuning"]["rank"] = 8.into();
             other["grpo"]["optimizer"]["learning_rate"] = 1e-5.into();
             let resolve = |table: toml::Table, layer| {
-                config::resolve::<TrainConfig>(table, layer, None, &settings).expect("valid")
+                config::resolve::<TrainConfig>(table, layer, None, &[]).expect("valid")
             };
             let (own, mut changed) = (resolve(own, None), resolve(other, profile));
             // The task and the machine decide these.

@@ -19,8 +19,11 @@ use toml::{Table, Value};
 use crate::{backend::Device, proxy::ShapesProxy};
 
 mod judge;
+mod preference;
+mod text_rendering;
 
 use judge::Judge;
+use text_rendering::TextRendering;
 
 /// A kind of reward.
 pub struct Kind {
@@ -73,6 +76,33 @@ pub const REWARDS: &[Kind] = &[
         name: "jpeg_compressibility",
         about: "-1/500 of the size as a JPEG in kB",
         open: |settings, _| plain(settings, JpegCompressibility),
+    },
+    // ANCHOR: ocr
+    Kind {
+        name: "ocr",
+        about: "the text in the prompt's quotes, read from the image, 0 to 1; `model`, `swapped`",
+        open: |settings, _| Ok(Box::new(TextRendering::open(settings)?)),
+    },
+    // ANCHOR_END: ocr
+    Kind {
+        name: "clipscore",
+        about: "the cosine of CLIP between image and prompt, -1 to 1; `model`",
+        open: |settings, run| Ok(Box::new(preference::clip_score(settings, run.device)?)),
+    },
+    Kind {
+        name: "pickscore",
+        about: "PickScore / 26, about 0.8; `model`",
+        open: |settings, run| Ok(Box::new(preference::pick_score(settings, run.device)?)),
+    },
+    Kind {
+        name: "hpsv2",
+        about: "HPSv2 or HPSv2.1, -1 to 1; `model`",
+        open: |settings, run| Ok(Box::new(preference::hpsv2(settings, run.device)?)),
+    },
+    Kind {
+        name: "aesthetic",
+        about: "LAION's aesthetic predictor, about 1 to 10, whatever the prompt; `model`",
+        open: |settings, run| Ok(Box::new(preference::aesthetic(settings, run.device)?)),
     },
     Kind {
         name: "geneval",
@@ -244,6 +274,14 @@ mod tests {
             let config = config(text);
             assert_eq!((config.weight, config.kind.as_deref()), (weight, kind), "{text}");
             assert_eq!(Value::try_from(&config).expect("TOML").to_string(), written);
+        }
+    }
+
+    #[test]
+    fn the_book_lists_every_kind() {
+        let book = include_str!("../../../book/src/rewards.md");
+        for name in names() {
+            assert!(book.contains(&format!("`{name}`")), "{name}");
         }
     }
 

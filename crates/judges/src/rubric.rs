@@ -1,11 +1,12 @@
 //! Questions to vision-language models, and the grammar of their answers.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{Fault, end_of};
 
 /// A question about an image and the rule that reads a score from the answer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Rubric {
     /// UnifiedReward 1.5: one score from 1 to 5 after `Final Score:`, divided by 5.
@@ -27,7 +28,7 @@ pub enum Rubric {
 }
 
 /// A question of one's own.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
     /// The question; `{prompt}` stands for the prompt.

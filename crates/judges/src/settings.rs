@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use ureq::http::Uri;
@@ -23,7 +24,7 @@ use crate::{Rubric, TokenError};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Address of the judge, without the path that the protocol adds: `http://host:port`, or
@@ -77,7 +78,7 @@ mod defaults {
 }
 
 /// How a judge is spoken to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Protocol {
     /// JSON over `POST /score`: the protocol of [`serve`](crate::serve) and of UniRL's reward
@@ -120,7 +121,7 @@ impl Protocol {
 }
 
 /// Format of an image on the wire.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageFormat {
     /// PNG: lossless.
@@ -131,7 +132,7 @@ pub enum ImageFormat {
 }
 
 /// A reward server of the reference code, and the list of its answer that is the score.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Service {
     /// GenEval with partial credit, in `[0, 1]`: the list `scores`. The reference trains on it.

@@ -4,6 +4,7 @@
 
 mod checkpointing;
 pub mod classifier;
+pub mod clip;
 pub mod directory;
 pub mod dit;
 pub mod flux;
@@ -12,6 +13,9 @@ pub mod layers;
 mod linear;
 pub mod lora;
 pub mod mlp;
+pub mod preference;
+pub mod resize;
+pub mod rgb8;
 pub mod sd3;
 mod sizes;
 pub mod storage;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     RunError,
     curves::{Curve, Panel, curves},
-    lines::Lines,
+    lines::{self, Lines, of_event},
     recorder::METRICS,
 };
 
@@ -40,10 +40,8 @@ impl NamedRun {
     fn points(&self, number: &str) -> Vec<(f64, f64)> {
         let (event, number) =
             number.strip_prefix("epoch.").map_or(("eval", number), |number| ("epoch", number));
-        let pointer = format!("/{}", number.replace('.', "/"));
-        let of_event = self.lines.iter().filter(|line| line["event"] == event);
-        of_event
-            .filter_map(|line| Some((line["epoch"].as_f64()?, line.pointer(&pointer)?.as_f64()?)))
+        of_event(&self.lines, event)
+            .filter_map(|line| Some((line["epoch"].as_f64()?, lines::number(line, number)?)))
             .collect()
     }
 }

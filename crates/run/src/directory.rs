@@ -272,3 +272,55 @@ impl RunDir {
         self.path.join("samples").join(format!("{}-{step:06}.png", set.name()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn program(backend: &str) -> Program {
+        Program {
+            version: "1".to_owned(),
+            revision: "a".to_owned(),
+            backend: backend.to_owned(),
+            precision: "f32".to_owned(),
+            command: vec!["flow-grpo".to_owned()],
+            by_xtask: false,
+        }
+    }
+
+    #[test]
+    fn every_program_is_remembered_and_a_change_of_the_backend_is_noted() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("run");
+        let config = json!({"seed": 1});
+        let run = RunDir::create(&path, program("flex")).expect("created");
+        assert_eq!(run.begun_with(), "another version");
+        assert_eq!(run.describe(&config).expect("written"), None);
+        drop(run);
+        let (run, text) = RunDir::open(&path, program("wgpu")).expect("opened");
+        assert_eq!(text, "seed = 1\n");
+        let note = run.describe(&config).expect("written").expect("a note");
+        assert!(note.contains("was on flex in f32 and resumes on wgpu in f32"), "{note}");
+        assert_eq!(run.begun_with(), "version 1 (a)");
+        assert_eq!(run.programs().expect("read").len(), 2);
+    }
+
+    #[test]
+    fn a_run_that_progressed_and_has_no_checkpoint_is_refused() {
+        let home = tempfile::tempdir().expect("a directory");
+        let mut run = RunDir::create(&home.path().join("run"), program("flex")).expect("created");
+        assert!(run.append(&json!({})).is_err(), "not open for recording");
+        run.record_after(None, Expected { event: "epoch", every: 1 }).expect("opened");
+        run.append(&json!({"event": "eval", "epoch": 0})).expect("appended");
+        assert!(run.newest_checkpoints().expect("none yet").is_empty());
+        run.append(&json!({"event": "epoch", "epoch": 3})).expect("appended");
+        let error = run.newest_checkpoints().expect_err("vanished").to_string();
+        assert!(error.contains("metrics.jsonl goes up to 3"), "{error}");
+        std::fs::write(run.checkpoint(2), "").expect("written");
+        std::fs::write(run.checkpoint(3), "").expect("written");
+        let newest = run.newest_checkpoints().expect("a list");
+        assert_eq!(newest, [run.checkpoint(3), run.checkpoint(2)]);
+    }
+}

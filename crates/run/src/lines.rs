@@ -56,6 +56,16 @@ pub(crate) fn position(line: &Value) -> Option<usize> {
     line["epoch"].as_u64().or_else(|| line["step"].as_u64()).map(|position| position as usize)
 }
 
+/// The lines of one kind of event.
+pub(crate) fn of_event<'a>(lines: &'a [Value], event: &'a str) -> impl Iterator<Item = &'a Value> {
+    lines.iter().filter(move |line| line["event"] == event)
+}
+
+/// The number with a dotted name in a line, `rewards.darkness`.
+pub(crate) fn number(line: &Value, name: &str) -> Option<f64> {
+    line.pointer(&format!("/{}", name.replace('.', "/")))?.as_f64()
+}
+
 /// An intact line.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {

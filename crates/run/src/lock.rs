@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use files::{Action, FileError, is_unfinished, sync_directory};
+use files::{Action, FileError, directory_of, is_unfinished, sync_directory};
 
 use crate::RunError;
 
@@ -39,9 +39,9 @@ impl Locked {
         for name in FRESH {
             make(&path.join(name))?;
         }
-        let parent =
-            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        sync_directory(path).and_then(|()| sync_directory(parent)).map_err(unmakable)?;
+        sync_directory(path)
+            .and_then(|()| sync_directory(directory_of(path)))
+            .map_err(unmakable)?;
         Ok(locked)
     }
 

@@ -3,7 +3,7 @@
 use std::{io::Cursor, path::Path};
 
 use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
-use files::{Action, write_atomically};
+use files::{Action, directory_of, write_atomically};
 use image::{ImageFormat, Rgb, RgbImage};
 use tasks::image::Image;
 
@@ -63,8 +63,7 @@ pub fn check_directory_of(path: &Path) -> Result<(), RunError> {
     if path.extension().is_none() {
         return Ok(()); // A directory, which is made with all above it.
     }
-    let directory =
-        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = directory_of(path);
     if directory.is_dir() {
         return Ok(());
     }
@@ -143,7 +142,7 @@ fn write_caption(
     for word in text.split_whitespace() {
         match lines.last_mut() {
             Some(line) if measure(&format!("{line} {word}")) <= width as f32 => {
-                *line = format!("{line} {word}")
+                *line = format!("{line} {word}");
             }
             _ => lines.push(word.to_owned()),
         }
@@ -176,5 +175,39 @@ fn write_line(
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grid_has_rows_of_columns_with_room_for_captions_in_ink() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("grid.png");
+        let image = Image { channels: 3, height: 40, width: 40, pixels: vec![1.0; 3 * 1600] };
+        let cell = Captioned { image: &image, caption: "a red circle left of a blue square" };
+        write_grid(&[cell; 3], 2, &path).expect("written");
+        let grid = image::open(&path).expect("a PNG file").to_rgb8();
+        assert_eq!(grid.dimensions(), (2 * (120 + GAP) + GAP, 2 * (120 + GAP + 28) + GAP));
+        let dark = |from: u32| {
+            let rows = from..from + CAPTION_LINES * LINE;
+            let columns = GAP..GAP + 120;
+            rows.flat_map(|y| columns.clone().map(move |x| (x, y)))
+                .filter(|&(x, y)| grid.get_pixel(x, y).0[0] < 128)
+                .count()
+        };
+        assert!(dark(GAP + 120) > 100, "a caption below the image");
+        assert_eq!(dark(GAP + 60), 0, "no ink on the image");
+    }
+
+    #[test]
+    fn a_file_needs_its_directory_before_the_work_begins() {
+        let home = tempfile::tempdir().expect("a directory");
+        check_directory_of(&home.path().join("a.png")).expect("it is there");
+        check_directory_of(&home.path().join("new/deep")).expect("a directory is made");
+        let error = check_directory_of(&home.path().join("new/a.png")).expect_err("missing");
+        assert!(error.to_string().contains("there is no directory"), "{error}");
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::RunError;
+use crate::{RunError, lines};
 
 /// The line of an evaluation.
 #[derive(Debug, Serialize)]
@@ -69,8 +69,8 @@ pub struct ActionLine<Action> {
 /// # Errors
 /// If the evaluation has no such number.
 pub fn number(evaluation: &Value, name: &str) -> Result<f64, RunError> {
-    let value = evaluation.pointer(&format!("/{}", name.replace('.', "/"))).and_then(Value::as_f64);
-    value.ok_or_else(|| RunError::NoSuchNumber { name: name.to_owned() })
+    let number = lines::number(evaluation, name);
+    number.ok_or_else(|| RunError::NoSuchNumber { name: name.to_owned() })
 }
 
 #[cfg(test)]

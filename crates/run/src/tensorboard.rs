@@ -153,7 +153,7 @@ fn collect(path: &str, value: &Value, into: &mut Vec<SummaryValue>) {
             into.push(SummaryValue { tag: path.to_owned(), simple_value, image: None });
         }
         Value::Object(fields) => {
-            fields.iter().for_each(|(name, value)| collect(&join(name), value, into))
+            fields.iter().for_each(|(name, value)| collect(&join(name), value, into));
         }
         Value::Array(entries) => {
             for (index, entry) in entries.iter().enumerate() {

@@ -32,6 +32,8 @@ pub(crate) enum Change {
     Split(&'static [(&'static str, usize)]),
     /// A convolution of one pixel becomes a linear layer.
     Linear,
+    /// Rows become columns: one layout stores a matrix as `[inputs, outputs]`.
+    Transpose,
 }
 
 /// A rule that keeps the values.
@@ -56,6 +58,11 @@ pub(crate) const fn split(
 /// A rule that makes a linear layer of a convolution.
 pub(crate) const fn linear(from: &'static str, to: &'static str) -> Rule {
     Rule { from, to, change: Change::Linear }
+}
+
+/// A rule that transposes a matrix.
+pub(crate) const fn transposed(from: &'static str, to: &'static str) -> Rule {
+    Rule { from, to, change: Change::Transpose }
 }
 
 /// Renames the tensors whose names begin with `prefix` by the first rule that matches. A tensor
@@ -124,6 +131,7 @@ impl Renaming<'_> {
                 let shape = stored.shape.iter().take(2).copied().collect();
                 vec![(to, stored.reshaped(shape))]
             }
+            Change::Transpose => vec![(to, stored.transposed())],
         })
     }
 

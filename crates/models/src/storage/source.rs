@@ -7,8 +7,9 @@
 use burn::{
     module::{Param, ParamId},
     prelude::*,
-    tensor::{DType, FloatDType},
+    tensor::{DType, FloatDType, TensorData},
 };
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 
@@ -31,6 +32,7 @@ enum Origin {
     Files(TensorFiles),
     /// Files of which only names and shapes are read.
     Headers(TensorFiles),
+    Random(Box<ChaCha8Rng>),
     /// Records the names and shapes that are asked for, and makes no tensors.
     Described(Vec<(String, Vec<usize>)>),
 }
@@ -47,6 +49,12 @@ impl<'a, B: Backend> Source<'a, B> {
     /// [`Self::problems`] is of use.
     pub fn headers(files: TensorFiles, device: &'a B::Device) -> Self {
         Self::new(Origin::Headers(files), FloatDType::F32, device)
+    }
+
+    /// Makes random tensors, of the distributions of [`random_values`]: equal seeds give equal
+    /// networks on every backend.
+    pub fn random(seed: u64, precision: FloatDType, device: &'a B::Device) -> Self {
+        Self::new(Origin::Random(Box::new(ChaCha8Rng::seed_from_u64(seed))), precision, device)
     }
 
     fn new(origin: Origin, precision: FloatDType, device: &'a B::Device) -> Self {
@@ -154,6 +162,7 @@ impl<'a, B: Backend> Source<'a, B> {
                 found.push((name.to_owned(), shape.to_vec()));
                 return Tensor::zeros([1; D], self.device);
             }
+            Origin::Random(rng) => Ok(TensorData::new(random_values(rng, name, &shape), shape)),
             Origin::Headers(files) => match take(files, name, &shape) {
                 Ok(_) => return Tensor::zeros([1; D], self.device),
                 Err(problem) => Err(problem),

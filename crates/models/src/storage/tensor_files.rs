@@ -33,6 +33,8 @@ pub struct Stored {
     pub shape: Vec<usize>,
     /// Byte ranges in the file, in the order in which they form the tensor.
     parts: Vec<(u64, u64)>,
+    /// Whether the file holds the columns of a matrix where `shape` has its rows.
+    transposed: bool,
 }
 
 #[derive(Debug)]
@@ -165,6 +167,7 @@ impl TensorFiles {
                 dtype: info.dtype,
                 shape: info.shape.clone(),
                 parts: vec![(from, to)],
+                transposed: false,
             };
             tensors.insert(name, stored);
         }
@@ -172,6 +175,12 @@ impl TensorFiles {
             return Err(bad(safetensors::SafeTensorError::MetadataIncompleteBuffer));
         }
         Ok((Self { tensors }, metadata.metadata().clone().unwrap_or_default()))
+    }
+
+    /// The tensors whose names `keep` accepts.
+    pub(crate) fn only(&self, keep: impl Fn(&str) -> bool) -> Self {
+        let kept = self.tensors.iter().filter(|(name, _)| keep(name));
+        Self { tensors: kept.map(|(name, stored)| (name.clone(), stored.clone())).collect() }
     }
 
     /// Names of the tensors, sorted.
@@ -240,6 +249,7 @@ impl Stored {
         let bytes = self.bytes().map_err(|error| {
             format!("{name} cannot be read from {}: {error}", self.file.path.display())
         })?;
+        let bytes = if self.transposed { self.rows_first(&bytes, dtype.size()) } else { bytes };
         let data = TensorData::from_bytes(Bytes::from_bytes_vec(bytes), self.shape.clone(), dtype);
         let finite = match dtype {
             DType::F16 => data
@@ -253,6 +263,13 @@ impl Stored {
                 .is_ok_and(|values| values.iter().all(|value| value.is_finite())),
         };
         if finite { Ok(data) } else { Err(format!("{name} holds numbers that are not finite")) }
+    }
+
+    /// The bytes of a matrix that the file holds column by column, row by row.
+    fn rows_first(&self, bytes: &[u8], size: usize) -> Vec<u8> {
+        let [rows, columns] = [self.shape[0], self.shape[1]];
+        let places = (0..rows).flat_map(|row| (0..columns).map(move |column| column * rows + row));
+        places.flat_map(|place| &bytes[place * size..][..size]).copied().collect()
     }
 
     /// The stored type, if it is F32, F16 or BF16.
@@ -303,6 +320,15 @@ impl Stored {
     pub(crate) fn halves_swapped(&self) -> Self {
         let parts = [1..2, 0..1].into_iter().flat_map(|half| self.rows(half, 2).parts).collect();
         Self { parts, ..self.clone() }
+    }
+
+    /// Makes the columns of a matrix its rows; leaves a tensor of another rank as it is.
+    pub(crate) fn transposed(mut self) -> Self {
+        if self.shape.len() == 2 {
+            self.shape.reverse();
+            self.transposed = !self.transposed;
+        }
+        self
     }
 
     /// Changes the shape; leaves the tensor as it is if the new shape has another number of

@@ -12,7 +12,7 @@ use burn::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    layers::{LayerNorm, join_heads, split_heads},
+    layers::{LayerNorm, attend, join_heads, split_heads},
     linear::Linear,
     sizes::{not_an_epsilon, out_of_range},
     storage::{Source, TensorFiles},
@@ -102,6 +102,16 @@ impl ClipConfig {
     /// Whether the encoder is of this class.
     pub fn is(&self, class: &str) -> bool {
         self.architectures.iter().any(|of_file| of_file == class)
+    }
+
+    fn layer_sizes(&self) -> LayerSizes {
+        LayerSizes {
+            width: self.hidden_size,
+            inner: self.intermediate_size,
+            heads: self.num_attention_heads,
+            activation: self.hidden_act,
+            epsilon: self.layer_norm_eps,
+        }
     }
 
     /// Features of the pooled output.
@@ -198,7 +208,10 @@ impl<B: Backend> ClipText<B> {
                 [config.max_position_embeddings, d],
             ),
             layers: (0..config.num_hidden_layers)
-                .map(|index| Layer::load(config, index, source))
+                .map(|index| {
+                    let name = format!("text_model.encoder.layers.{index}");
+                    Layer::load(&name, config.layer_sizes(), source)
+                })
                 .collect(),
             final_norm: source.layer_norm("text_model.final_layer_norm", d, config.layer_norm_eps),
             projection: config
@@ -221,7 +234,7 @@ impl<B: Backend> ClipText<B> {
         let mut before_last = hidden.clone();
         for layer in &self.layers {
             before_last = hidden.clone();
-            hidden = layer.forward(hidden);
+            hidden = layer.forward(hidden, true);
         }
         let last = self.final_norm.forward(hidden);
         let ends = ids
@@ -246,8 +259,25 @@ impl<B: Backend> ClipText<B> {
     }
 }
 
+/// The sizes of a layer of either tower.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LayerSizes {
+    /// Features of a token.
+    pub width: usize,
+    /// Hidden features of the MLP.
+    pub inner: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// The activation of the MLP.
+    pub activation: Activation,
+    /// Added to a variance before the square root.
+    pub epsilon: f64,
+}
+
+/// A layer of either tower: attention and an MLP, each after a normalisation and added to its
+/// input.
 #[derive(Module, Debug)]
-struct Layer<B: Backend> {
+pub(crate) struct Layer<B: Backend> {
     norm1: LayerNorm<B>,
     query: Linear<B>,
     key: Linear<B>,
@@ -263,30 +293,40 @@ struct Layer<B: Backend> {
 }
 
 impl<B: Backend> Layer<B> {
-    fn load(config: &ClipConfig, index: usize, source: &mut Source<'_, B>) -> Self {
-        let (d, inner) = (config.hidden_size, config.intermediate_size);
-        let at = |name: &str| format!("text_model.encoder.layers.{index}.{name}");
+    /// Loads a layer whose tensors have names that begin with `name`.
+    pub(crate) fn load(name: &str, sizes: LayerSizes, source: &mut Source<'_, B>) -> Self {
+        let LayerSizes { width: d, inner, heads, activation, epsilon } = sizes;
+        let at = |part: &str| format!("{name}.{part}");
         Self {
-            norm1: source.layer_norm(&at("layer_norm1"), d, config.layer_norm_eps),
+            norm1: source.layer_norm(&at("layer_norm1"), d, epsilon),
             query: source.linear(&at("self_attn.q_proj"), d, d),
             key: source.linear(&at("self_attn.k_proj"), d, d),
             value: source.linear(&at("self_attn.v_proj"), d, d),
             output: source.linear(&at("self_attn.out_proj"), d, d),
-            norm2: source.layer_norm(&at("layer_norm2"), d, config.layer_norm_eps),
+            norm2: source.layer_norm(&at("layer_norm2"), d, epsilon),
             mlp_in: source.linear(&at("mlp.fc1"), d, inner),
             mlp_out: source.linear(&at("mlp.fc2"), inner, d),
-            heads: config.num_attention_heads,
-            activation: config.hidden_act,
+            heads,
+            activation,
         }
     }
 
-    fn forward(&self, tokens: Tensor<B, 3>) -> Tensor<B, 3> {
+    /// Applies the layer; in a causal one, a token sees itself and those before it.
+    ///
+    /// # Shapes
+    /// `tokens` and the result: `[B, L, D]`
+    pub(crate) fn forward(&self, tokens: Tensor<B, 3>, causal: bool) -> Tensor<B, 3> {
         let normed = self.norm1.forward(tokens.clone());
         let [query, key, value] = [&self.query, &self.key, &self.value]
             .map(|layer| split_heads(layer.forward(normed.clone()), self.heads));
-        let causal =
-            AttentionModuleOptions { is_causal: true, ..AttentionModuleOptions::default() };
-        let mixed = join_heads(attention(query, key, value, None, None, causal));
+        let mixed = if causal {
+            let options =
+                AttentionModuleOptions { is_causal: true, ..AttentionModuleOptions::default() };
+            attention(query, key, value, None, None, options)
+        } else {
+            attend([query, key, value])
+        };
+        let mixed = join_heads(mixed);
         let tokens = tokens + self.output.forward(mixed);
         let hidden = self.mlp_in.forward(self.norm2.forward(tokens.clone()));
         let hidden = match self.activation {

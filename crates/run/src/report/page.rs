@@ -4,8 +4,24 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
 
-use super::{Facts, of, pointer};
-use crate::{RunDir, SampleSet};
+use crate::{RunDir, SampleSet, lines::of_event};
+
+/// The facts of a run that its records do not tell.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// Number of epochs of the whole run.
+    pub epochs: usize,
+    /// Number of prompts of an epoch.
+    pub prompts: usize,
+    /// Number of images of a prompt.
+    pub images: usize,
+    /// The base model, as configured.
+    pub base: &'a str,
+    /// Origin of the base model.
+    pub made_by: &'a str,
+    /// The configuration, as TOML.
+    pub configuration: &'a str,
+}
 
 /// Sets that choose nothing, with their headings.
 const HELD_OUT: [(SampleSet, &str); 2] = [
@@ -15,7 +31,7 @@ const HELD_OUT: [(SampleSet, &str); 2] = [
 
 /// The page of a run with these metrics and curves.
 pub(super) fn of_run(run: &RunDir, facts: &Facts<'_>, lines: &[Value], svg: &str) -> String {
-    let evaluations: Vec<&Value> = of(lines, "eval").collect();
+    let evaluations: Vec<&Value> = of_event(lines, "eval").collect();
     let (Some(first), Some(last)) = (evaluations.first(), evaluations.last()) else {
         return page(run, &html! { p { "Nothing has been evaluated yet." } });
     };
@@ -74,19 +90,17 @@ fn held_out(run: &RunDir, set: SampleSet, title: &str, evaluations: &[&Value]) -
 
 /// A table of accuracies and rewards before and after training.
 fn results(before: &Value, after: &Value) -> Markup {
+    let shown = |value: &Value| value.as_f64().map_or("-".to_owned(), |x| format!("{x:.3}"));
     let fields = |object: &'static str| {
-        let keys = after[object].as_object().into_iter().flat_map(|object| object.keys());
-        keys.map(move |key| (key.as_str(), format!("/{object}/{}", pointer(key))))
+        let found = after[object].as_object().into_iter().flatten();
+        found.map(move |(name, value)| (name.as_str(), &before[object][name], value))
     };
-    let overall = after.get("overall").map(|_| ("overall", "/overall".to_owned()));
-    let number = |line: &Value, at: &str| {
-        line.pointer(at).and_then(Value::as_f64).map_or("-".to_owned(), |x| format!("{x:.3}"))
-    };
+    let overall = after.get("overall").map(|value| ("overall", &before["overall"], value));
     html! {
         table {
             tr { th {} th { "before" } th { "after" } }
-            @for (name, at) in fields("tags").chain(fields("rewards")).chain(overall) {
-                tr { td { (name) } td { (number(before, &at)) } td { (number(after, &at)) } }
+            @for (name, before, after) in fields("tags").chain(fields("rewards")).chain(overall) {
+                tr { td { (name) } td { (shown(before)) } td { (shown(after)) } }
             }
         }
     }
@@ -114,7 +128,7 @@ fn drift(before: &Value, after: &Value) -> Markup {
 
 /// The actions of the rules, if there were any.
 fn actions(lines: &[Value]) -> Markup {
-    let actions: Vec<&Value> = of(lines, "action").collect();
+    let actions: Vec<&Value> = of_event(lines, "action").collect();
     html! {
         @if !actions.is_empty() {
             h2 { "What the rules did" }
@@ -177,7 +191,71 @@ fn spread(epochs: &[u64], count: usize) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::Program;
+
+    /// The page of an evaluated run, whose texts are those of somebody who knows HTML.
+    fn report() -> String {
+        let home = tempfile::tempdir().expect("a directory");
+        let program: Program =
+            serde_json::from_str(r#"{"version":"1","revision":"a","backend":"flex","command":[]}"#)
+                .expect("a program");
+        let run = RunDir::create(&home.path().join("a<b"), program).expect("created");
+        for epoch in [0, 2] {
+            std::fs::write(run.samples(SampleSet::Validation, epoch), "png").expect("written");
+        }
+        let evaluation = |epoch: usize, overall: f64| {
+            json!({"event": "eval", "epoch": epoch, "overall": overall,
+                   "tags": {"a & \"b\"/c": overall}, "rewards": {"<x>": 1.0},
+                   "monitors": {"diversity": 0.5}, "drift": {"diversity": 0.25}})
+        };
+        let lines = [
+            evaluation(0, 0.25),
+            json!({"event": "action", "epoch": 1, "reason": "x < 3"}),
+            evaluation(2, 0.75),
+            evaluation(4, 0.5),
+        ];
+        let facts = Facts {
+            epochs: 4,
+            prompts: 2,
+            images: 3,
+            base: "<script>",
+            made_by: "me",
+            configuration: "a = \"<b>\"",
+        };
+        of_run(&run, &facts, &lines, "<svg></svg>")
+    }
+
+    #[test]
+    fn texts_are_escaped_and_numbers_stand_in_their_tables() {
+        let report = report();
+        for part in [
+            "4 epochs of 2 prompts with 3 images each, from <code>&lt;script&gt;</code> (me).",
+            "<td>a &amp; &quot;b&quot;/c</td><td>0.250</td><td>0.500</td>",
+            "<td>&lt;x&gt;</td><td>1.000</td><td>1.000</td>",
+            "<td>overall</td><td>0.250</td><td>0.500</td>",
+            "<td>diversity</td><td>5.000e-1</td><td>5.000e-1</td><td>0.25</td>",
+            "<li>epoch 1: x &lt; 3</li>",
+            "<svg></svg>",
+            "<pre>a = &quot;&lt;b&gt;&quot;</pre>",
+            "a&lt;b</title>",
+        ] {
+            assert!(report.contains(part), "`{part}` is missing in:\n{report}");
+        }
+        assert_eq!(report.matches("<script>").count(), 1, "only the slider's");
+    }
+
+    #[test]
+    fn the_page_needs_no_network_and_says_which_image_is_missing() {
+        let report = report();
+        assert_eq!(report.matches(" src=\"data:image/png;base64,").count(), 2);
+        assert_eq!(report.matches(" src=").count(), 2);
+        assert!(!report.contains("http") && !report.contains("@import"), "{report}");
+        assert!(report.contains("epoch 4: the image cannot be read ("), "{report}");
+        assert!(report.contains("data-name=\"epoch 4\"") && report.contains("max=\"1\""));
+    }
 
     #[test]
     fn the_images_of_a_long_run_are_few_and_evenly_spread() {

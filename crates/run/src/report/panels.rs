@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{of, pointer};
-use crate::curves::{Curve, Panel};
+use crate::{
+    curves::{Curve, Panel},
+    lines::of_event,
+};
 
 /// A panel: its title, and where its curves come from.
 struct Spec {
@@ -100,7 +102,7 @@ impl Source {
             Self::Number { event, name, at } => vec![curve(name, lines, event, at)],
             Self::Each { event, object } => fields(lines, event, object)
                 .iter()
-                .map(|name| curve(name, lines, event, &format!("{object}/{}", pointer(name))))
+                .map(|name| curve(name, lines, event, &format!("{object}/{}", escaped(name))))
                 .collect(),
             Self::ByStep { at } => trained_steps(lines)
                 .into_iter()
@@ -113,21 +115,26 @@ impl Source {
     }
 }
 
+/// A name as a part of a JSON pointer.
+fn escaped(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
 /// One number over the epochs.
 fn curve(name: &str, lines: &[Value], event: &str, at: &str) -> Curve {
     let point = |line: &Value| Some((line["epoch"].as_f64()?, line.pointer(at)?.as_f64()?));
-    Curve { name: name.to_owned(), points: of(lines, event).filter_map(point).collect() }
+    Curve { name: name.to_owned(), points: of_event(lines, event).filter_map(point).collect() }
 }
 
 /// The field names of an object in the first line that has it.
 fn fields(lines: &[Value], event: &str, object: &str) -> Vec<String> {
-    let found = of(lines, event).find_map(|line| line.pointer(object)?.as_object());
+    let found = of_event(lines, event).find_map(|line| line.pointer(object)?.as_object());
     found.map(|object| object.keys().cloned().collect()).unwrap_or_default()
 }
 
 /// The denoising steps that were trained in some epoch.
 fn trained_steps(lines: &[Value]) -> BTreeSet<u64> {
-    of(lines, "epoch")
+    of_event(lines, "epoch")
         .filter_map(|line| line["steps"].as_array())
         .flatten()
         .filter_map(|step| step["step"].as_u64())
@@ -141,7 +148,7 @@ fn step_points(lines: &[Value], step: u64, at: &str) -> Vec<(f64, f64)> {
             line["steps"].as_array()?.iter().find(|entry| entry["step"].as_u64() == Some(step))?;
         Some((line["epoch"].as_f64()?, of_step.pointer(at)?.as_f64()?))
     };
-    of(lines, "epoch").filter_map(point).collect()
+    of_event(lines, "epoch").filter_map(point).collect()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::{Detection, Metadata, ScoreError, Scores, Table, score};
 
-/// Longest accepted line, in bytes.
+/// No accepted line is this long, in bytes.
 const LONGEST: u64 = 16 << 20;
 
 /// One line of a file of detections.
@@ -101,7 +101,7 @@ impl<R: BufRead> Lines<R> {
             if text.is_empty() {
                 return Ok(None);
             }
-            if text.len() as u64 == LONGEST && !text.ends_with(b"\n") {
+            if text.len() as u64 == LONGEST {
                 return Err(LinesError::TooLong { line });
             }
             if line == 1 && text.starts_with("\u{feff}".as_bytes()) {
@@ -125,8 +125,8 @@ pub enum LinesError {
         /// The system's error.
         source: io::Error,
     },
-    /// A line is longer than any line of these files.
-    #[error("line {line} is longer than {} MB; is this a text file?", LONGEST >> 20)]
+    /// A line is too long for these files.
+    #[error("line {line} has more than {} MB; is this a text file?", LONGEST >> 20)]
     TooLong {
         /// Number of the line.
         line: usize,

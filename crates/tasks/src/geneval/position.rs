@@ -99,6 +99,18 @@ mod tests {
     }
 
     #[test]
+    fn a_direction_of_exactly_one_half_is_not_enough() {
+        // Centres 4 and 3 apart, widths 8 and 7: (4 − 1.5) / 5.
+        let (a, b) = ([0.0, 3.0, 8.0, 3.0], [-3.5, 0.0, 3.5, 0.0]);
+        assert_eq!(direction(a, b), Some((0.5, 0.6)));
+        assert_eq!(relations(a, b), ["below"]);
+        assert_eq!(relations(b, a), ["above"]);
+        let turned = |[x0, y0, x1, y1]: [f32; 4]| [y0, x0, y1, x1];
+        assert_eq!(relations(turned(a), turned(b)), ["right of"]);
+        assert_eq!(relations(turned(b), turned(a)), ["left of"]);
+    }
+
+    #[test]
     fn huge_boxes_do_not_panic() {
         let huge = [f32::MIN, f32::MIN, f32::MAX, f32::MAX];
         assert_eq!(relations(huge, [0.0; 4]), [""; 0]);
