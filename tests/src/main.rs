@@ -15,6 +15,7 @@ mod ema;
 mod equivalence;
 mod faults;
 mod flux;
+mod flux_program;
 mod geneval;
 mod golden;
 mod hardening;
