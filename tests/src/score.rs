@@ -114,3 +114,56 @@ fn detections_are_scored_by_genevals_rules() {
     std::fs::write(&file, text + "{\"metadata\": 3}\n").expect("written");
     assert!(refused(&[&arguments[..], &["--json"]].concat()).contains("line 3"));
 }
+
+fn golden(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(name);
+    path.to_string_lossy().into_owned()
+}
+
+#[test]
+fn text_in_images_is_read_and_compared_with_the_prompts_quotes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let sheet = image::open(golden("ocr/sheet.png")).expect("the golden is committed").to_rgb8();
+    let path = directory.path().join("word.png").to_string_lossy().into_owned();
+    // The third image of the golden shows "garde".
+    image::imageops::crop_imm(&sheet, 64, 0, 32, 32).to_image().save(&path).expect("written");
+    let reward = ["score", "--reward", "ocr", "--json", &path, "--prompt"];
+    for (prompt, score) in [
+        (r#"a sign that says "garde""#, 1.0),
+        (r#"a sign that says "GAR DE""#, 1.0),
+        (r#"a sign that says "garden""#, 1.0 - 1.0 / 6.0),
+        (r#"a sign that says "STOP""#, 0.0),
+    ] {
+        let line = lines(&[&reward[..], &[prompt]].concat()).remove(0);
+        let got = line["scores"]["ocr"].as_f64().expect("a score");
+        assert!((got - score).abs() < 1e-6 && line["text"] == "garde", "{line}");
+    }
+    let unquoted = refused(&[&reward[..], &["a sign"]].concat());
+    assert!(unquoted.contains("reward `ocr` cannot judge"), "{unquoted}");
+}
+
+#[test]
+fn preference_models_score_from_their_directories() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("grey.png").to_string_lossy().into_owned();
+    grey(Path::new(&path), 90);
+    let [clip, open_clip] =
+        ["transformers", "open_clip"].map(|name| golden(&format!("clip-tiny/{name}")));
+    for (name, model) in
+        [("clipscore", &clip), ("pickscore", &clip), ("hpsv2", &open_clip), ("aesthetic", &clip)]
+    {
+        let score = |more: &[&str]| {
+            lines(
+                &[&["score", "--reward", name, "--prompt", "a cat", "--json", &path], more]
+                    .concat(),
+            )
+            .remove(0)["scores"][name]
+                .as_f64()
+                .expect("a score")
+        };
+        let set = format!("model={model}");
+        assert_eq!(score(&["--model", model]), score(&["--set", &set]), "{name}");
+        let missing = refused(&["score", "--reward", name, &path]);
+        assert!(missing.contains(&format!("{name}: `model` is missing")), "{missing}");
+    }
+}

@@ -241,6 +241,52 @@ fn train(directory: &Path, out: &Path, more: &[&str]) -> String {
 }
 
 #[test]
+fn the_papers_rewards_train_a_model_directory() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let quoted = directory.path().join("quoted.txt");
+    std::fs::write(&quoted, "a sign that says \"STOP\"\na note with \"hi\"\n").expect("written");
+    let sets = ["train", "validation"].map(|set| format!("prompts.{set}={}", quoted.display()));
+    let pickscore =
+        format!("rewards={{ pickscore = {{ model = \"{}\" }} }}", golden("clip-tiny/transformers"));
+    for (name, rewards) in [("ocr", "rewards={ ocr = 1 }"), ("pickscore", pickscore.as_str())] {
+        let out = directory.path().join(name);
+        let best = format!("best_by=rewards.{name}");
+        train(
+            directory.path(),
+            &out,
+            &[rewards, &best, &sets[0], &sets[1], "epochs=1", "evaluate_every=1"],
+        );
+        let epochs: Vec<_> =
+            metrics(&out).into_iter().filter(|line| line["event"] == "epoch").collect();
+        let score = epochs[0]["rewards"][name].as_f64().expect("a score");
+        assert!(score.is_finite() && (name != "ocr" || (0.0..=1.0).contains(&score)), "{score}");
+    }
+    // A prompt without quotes is refused before anything is encoded.
+    let out = directory.path().join("unquoted").to_string_lossy().into_owned();
+    let unquoted = directory.path().join("train.txt");
+    let set = format!("prompts.train={}", unquoted.display());
+    let validation = &sets[1];
+    let model = golden("sd3-tiny");
+    let text = refused(&[
+        "train",
+        "--preset",
+        "sd35m-ocr-1gpu",
+        "--model",
+        &model,
+        "--out",
+        &out,
+        "--set",
+        &set,
+        "--set",
+        validation,
+        "--set",
+        "model.resolution=32",
+    ]);
+    assert!(text.contains("reward `ocr` cannot judge \"a photo of a cat\""), "{text}");
+    assert!(!directory.path().join("unquoted/prompts").exists());
+}
+
+#[test]
 fn a_model_directory_is_trained_and_its_adapter_used_again() {
     let directory = tempfile::tempdir().expect("a directory");
     let [whole, resumed] = ["whole", "resumed"].map(|name| directory.path().join(name));

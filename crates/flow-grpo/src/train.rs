@@ -94,8 +94,9 @@ impl Visitor<Training> for Work<'_> {
         mix(&sets.train, &config.prompts.mix)?;
         check_numbers(config, &sets.validation, pipeline.image_shape())?;
         pipeline.check_room()?;
+        let rewards = Rewards::open(config, pipeline.image_shape(), &sets, device)?;
         if !pipeline.keeps_conditions() {
-            let setup = Setup { config, pipeline, sets, live, device };
+            let setup = Setup { config, pipeline, sets, rewards, live, device };
             return Session::start(setup, run)?.run(run).context(BrokeRun);
         }
         // From here on the run can be resumed. Encode all prompts at once and before the network is
@@ -106,7 +107,7 @@ impl Visitor<Training> for Work<'_> {
             "the prompts are read; fix this, then resume with {} --set …",
             run.resume_command("train")
         );
-        let setup = Setup { config, pipeline, sets, live, device };
+        let setup = Setup { config, pipeline, sets, rewards, live, device };
         Session::start(setup, run).context(mend)?.run(run).context(BrokeRun)
     }
 }
@@ -123,6 +124,29 @@ fn resolved<P: Pipeline<Training>>(config: &TrainConfig, pipeline: &P) -> Result
         config.grpo.rollout.grid = pipeline.grid()?;
     }
     Ok(config)
+}
+
+/// The rewards of a run.
+struct Rewards {
+    trained: WeightedReward,
+    gold: WeightedReward,
+}
+
+impl Rewards {
+    /// Opens the rewards and shows them every prompt.
+    fn open(
+        config: &TrainConfig,
+        image_shape: [usize; 3],
+        sets: &PromptSets,
+        device: &Device,
+    ) -> Result<Self> {
+        let surroundings = Surroundings { image_shape, device };
+        let trained = rewards::open("rewards", &config.rewards, &surroundings)?;
+        let gold = rewards::open("gold", &config.gold, &surroundings)?;
+        trained.check(sets.prompts())?;
+        gold.check(sets.train.iter().chain(&sets.validation))?;
+        Ok(Self { trained, gold })
+    }
 }
 
 /// The prompts of a run, before they are encoded.
@@ -148,11 +172,15 @@ impl PromptSets {
         })
     }
 
+    /// The prompts of all sets.
+    fn prompts(&self) -> impl Iterator<Item = &Prompt> + Clone {
+        let held_out = [&self.test, &self.unseen].into_iter().flatten();
+        [&self.train, &self.validation].into_iter().chain(held_out).flatten()
+    }
+
     /// All prompts, and the empty one, which guidance needs.
     fn all(&self) -> Vec<Prompt> {
-        let held_out = [&self.test, &self.unseen].into_iter().flatten();
-        let sets = [&self.train, &self.validation].into_iter().chain(held_out).flatten();
-        std::iter::once(Prompt::plain("")).chain(sets.cloned()).collect()
+        std::iter::once(Prompt::plain("")).chain(self.prompts().cloned()).collect()
     }
 }
 
@@ -257,6 +285,7 @@ struct Setup<'a, P> {
     config: &'a TrainConfig,
     pipeline: P,
     sets: PromptSets,
+    rewards: Rewards,
     live: bool,
     device: &'a Device,
 }
@@ -282,16 +311,14 @@ struct Session<'a, P: Pipeline<Training>> {
 impl<'a, P: Pipeline<Training>> Session<'a, P> {
     /// Starts training, or resumes it from the run directory.
     fn start(setup: Setup<'a, P>, run: &RunDir) -> Result<Self> {
-        let Setup { config, pipeline, sets, live, device } = setup;
-        let surroundings = Surroundings { image_shape: pipeline.image_shape(), device };
-        let gold = rewards::open("gold", &config.gold, &surroundings)?;
-        gold.check(sets.train.iter())?;
+        let Setup { config, pipeline, sets, rewards, live, device } = setup;
+        let Rewards { trained: reward, gold } = rewards;
         let encode = |prompts: &[Prompt]| Ok::<_, Error>(Prompts(pipeline.encode(prompts)?));
         let validation = encode(&sets.validation).context("prompts.validation")?;
         let optional = |set: &Option<Vec<Prompt>>| set.as_deref().map(encode).transpose();
         let test = optional(&sets.test).context("prompts.test")?;
         let unseen = optional(&sets.unseen).context("prompts.unseen")?;
-        let mut trainer = trainer(config, &pipeline, &sets.train, device)?;
+        let mut trainer = trainer(config, &pipeline, &sets.train, reward, device)?;
         let held_out =
             std::iter::once(&validation).chain(&test).chain(&unseen).map(|prompts| &prompts.0[..]);
         let inputs =
@@ -782,11 +809,9 @@ fn trainer<P: Pipeline<Training>>(
     config: &TrainConfig,
     pipeline: &P,
     prompts: &[Prompt],
+    reward: WeightedReward,
     device: &Device,
 ) -> Result<Trainer<Training, P::Trained>> {
-    let surroundings = Surroundings { image_shape: pipeline.image_shape(), device };
-    let reward = rewards::open("rewards", &config.rewards, &surroundings)?;
-    reward.check(prompts.iter())?;
     let task = Task {
         mix: mix(prompts, &config.prompts.mix)?,
         prompts: pipeline.encode(prompts).context("prompts.train")?,

@@ -5,7 +5,7 @@ use std::{
     sync::Mutex,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use models::{
     preference::{Aesthetic, ClipScore, Hpsv2, PickScore, PreferenceError},
     rgb8::Rgb8,
@@ -34,7 +34,7 @@ pub struct Preference(Mutex<Score>);
 #[serde(deny_unknown_fields)]
 struct Settings {
     /// The directory or file of the weights.
-    model: PathBuf,
+    model: Option<PathBuf>,
 }
 
 /// The cosine of CLIP.
@@ -71,6 +71,10 @@ pub fn aesthetic(settings: Table, device: &Device) -> Result<Preference> {
 
 fn open(settings: Table, device: &Device, open: Open) -> Result<Preference> {
     let Settings { model } = parsed(settings)?;
+    let model = model.context(
+        "`model` is missing, the directory or file of the published weights: `score --model PATH`, or \
+         `train --set rewards.NAME.model=PATH`",
+    )?;
     Ok(Preference(Mutex::new(open(&model, device)?)))
 }
 
