@@ -352,20 +352,20 @@ const DAMAGES: [(Damage, &str); 17] = [
     (
         |path| {
             edit(&path.join("config.json"), |file| {
-                file["text_config"]["hidden_act"] = json!("relu")
-            })
+                file["text_config"]["hidden_act"] = json!("relu");
+            });
         },
         "text_config: unknown variant `relu`",
     ),
     (
         |path| {
-            edit(&path.join("config.json"), |file| file["vision_config"]["patch_size"] = json!(7))
+            edit(&path.join("config.json"), |file| file["vision_config"]["patch_size"] = json!(7));
         },
         "vision: image_size (32) must be a multiple of patch_size (7)",
     ),
     (
         |path| {
-            edit(&path.join("config.json"), |file| file["vision_config"]["image_size"] = json!(64))
+            edit(&path.join("config.json"), |file| file["vision_config"]["image_size"] = json!(64));
         },
         "makes images of 32 pixels, the image tower reads 64",
     ),
@@ -373,7 +373,7 @@ const DAMAGES: [(Damage, &str); 17] = [
         |path| {
             edit(&path.join("config.json"), |file| {
                 file["vision_config"]["num_attention_heads"] = json!(0);
-            })
+            });
         },
         "num_attention_heads (0)",
     ),
@@ -388,8 +388,8 @@ const DAMAGES: [(Damage, &str); 17] = [
     (
         |path| {
             edit(&path.join("preprocessor_config.json"), |file| {
-                file["do_center_crop"] = json!(false)
-            })
+                file["do_center_crop"] = json!(false);
+            });
         },
         "do_center_crop is false",
     ),

@@ -75,7 +75,7 @@ fn every_number_out_of_range_is_refused_by_its_key() {
     );
     let clipped = |change: fn(&mut grpo::objective::ObjectiveConfig, f64)| {
         move |c: &mut GrpoConfig, x: f64| {
-            *c = with_objective(c.clone(), |objective| change(objective, x))
+            *c = with_objective(c.clone(), |objective| change(objective, x));
         }
     };
     bounds(
@@ -135,7 +135,7 @@ fn the_sizes_of_an_epoch_follow_from_its_configuration() {
     // Three groups of eight; of four steps the first three draw noise, and all three are trained.
     let with = |kl_ode_steps: usize, trained_steps| {
         let config = with_objective(config(), |objective| {
-            (objective.kl_weight, objective.kl_ode_steps) = (0.1, kl_ode_steps)
+            (objective.kl_weight, objective.kl_ode_steps) = (0.1, kl_ode_steps);
         });
         GrpoConfig { trained_steps, ..config }
     };

@@ -208,7 +208,7 @@ fn only_adapters_are_trained_and_optimised() {
     for (id, values) in Parameters::of(&after).to_data() {
         match before.get(&id) {
             Some(base) => {
-                assert_eq!(&values, base, "{} is not part of an adapter and has moved", names[&id])
+                assert_eq!(&values, base, "{} is not part of an adapter and has moved", names[&id]);
             }
             None => assert!(lora::is_of_adapter(&names[&id]), "{}", names[&id]),
         }
@@ -388,7 +388,7 @@ fn a_lora_run_leaves_an_adapter_that_samples_merges_and_is_gone_on_from() {
     let file = "pytorch_lora_weights.safetensors";
     std::fs::copy(path("run/adapter").join(file), path("handed").join(file)).expect("copied");
     let merge = |output: &str| {
-        run(&["merge", "--adapter", &handed, "--checkpoint", "toy-2d-base", "--output", output])
+        run(&["merge", "--adapter", &handed, "--checkpoint", "toy-2d-base", "--output", output]);
     };
     merge(&text("handed.safetensors"));
     assert!(sample("handed.png", ["--checkpoint", &text("handed.safetensors")]) == applied);

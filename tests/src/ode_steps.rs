@@ -34,7 +34,7 @@ fn holding(kl_ode_steps: usize, kl_weight: f64) -> GrpoConfig {
     let mut config = config();
     config.rollout.random_steps = RANDOM;
     with_objective(config, |objective| {
-        (objective.kl_ode_steps, objective.kl_weight) = (kl_ode_steps, kl_weight)
+        (objective.kl_ode_steps, objective.kl_weight) = (kl_ode_steps, kl_weight);
     })
 }
 

@@ -129,19 +129,16 @@ pub fn bench(
             device,
         );
     }
-    let (card, weights) = match sizes {
-        Some(architecture) => {
-            let card = Card {
-                architecture,
-                vocabulary: Vocabulary::new(shapes::vocabulary()),
-                made_by: String::new(),
-            };
-            (card, Weights::Random { seed: 1 })
-        }
-        None => {
-            let file = checkpoints::open(&args.checkpoint)?;
-            (Card::of(&file)?, Weights::File(file))
-        }
+    let (card, weights) = if let Some(architecture) = sizes {
+        let card = Card {
+            architecture,
+            vocabulary: Vocabulary::new(shapes::vocabulary()),
+            made_by: String::new(),
+        };
+        (card, Weights::Random { seed: 1 })
+    } else {
+        let file = checkpoints::open(&args.checkpoint)?;
+        (Card::of(&file)?, Weights::File(file))
     };
     if !matches!(card.architecture, Architecture::Dit(_)) {
         bail!("it is not a transformer, and only that is timed")

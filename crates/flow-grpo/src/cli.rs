@@ -761,7 +761,7 @@ mod tests {
         let changed: TrainConfig =
             config::resolve(TRAIN_PRESETS[0].table(&TRAIN_PRESETS), profile, None, &[])
                 .expect("valid");
-        assert_eq!(changed.grpo.rollout.grid, GridKind::Sd3DoubleShift { shift: 3.0 });
+        assert_eq!(changed.grpo.rollout.grid, flow::GridKind::Sd3DoubleShift { shift: 3.0 });
         assert_eq!(
             (changed.grpo.warm_up, changed.grpo.cool_down, changed.grpo.optimizer.learning_rate),
             (0, 0, 3e-4)

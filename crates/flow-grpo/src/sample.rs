@@ -111,7 +111,7 @@ impl DirectoryArgs {
         trained: Option<&ModelConfig>,
         latents: Option<&Tensor<Plain, 4>>,
     ) -> DirectorySettings {
-        let size = match latents.map(|latents| latents.dims()) {
+        let size = match latents.map(burn::Tensor::dims) {
             Some([_, _, height, width]) => Size::Latents([height, width]),
             None => Size::Pixels { height: self.height, width: self.width },
         };
@@ -294,7 +294,7 @@ impl Visitor<Training> for Drawing<'_> {
 /// # Errors
 /// If initial latents are not one for every row, or of another shape than the model's.
 fn check_latents(latents: Option<&Tensor<Plain, 4>>, rows: usize, shape: [usize; 3]) -> Result<()> {
-    let Some([found, channels, height, width]) = latents.map(|latents| latents.dims()) else {
+    let Some([found, channels, height, width]) = latents.map(burn::Tensor::dims) else {
         return Ok(());
     };
     ensure!(found == rows, "--latents holds {found} rows, {rows} images are asked for");

@@ -177,7 +177,7 @@ impl SavedState {
                 match tensors.remove(&name) {
                     Some(data) if data.shape[..] == [*length] => drop(found.insert(*id, data)),
                     Some(data) => {
-                        problems.push(format!("{name} has shape {:?}, not [{length}]", data.shape))
+                        problems.push(format!("{name} has shape {:?}, not [{length}]", data.shape));
                     }
                     None => problems.push(format!("{name} is missing")),
                 }

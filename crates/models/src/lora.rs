@@ -470,7 +470,7 @@ fn layers(file: &WeightsFile, prefix: &str) -> Result<BTreeMap<String, Factors>,
             None => problems
                 .push(format!("{name} is not named {prefix}LAYER.lora_A.weight or .lora_B.weight")),
             Some(_) if data.shape.num_dims() != 2 => {
-                problems.push(format!("{name} has shape {:?}: not a matrix", data.shape))
+                problems.push(format!("{name} has shape {:?}: not a matrix", data.shape));
             }
             Some((layer, half)) => {
                 if !data.iter::<f32>().all(f32::is_finite) {

@@ -106,7 +106,7 @@ impl WeightsFile {
         for (name, view) in file.tensors() {
             match numbers(&view) {
                 Some(values) => {
-                    drop(tensors.insert(name, TensorData::new(values, view.shape().to_vec())))
+                    drop(tensors.insert(name, TensorData::new(values, view.shape().to_vec())));
                 }
                 None => problems.push(format!(
                     "{name} is stored as {:?}, which is not F32, F16 or BF16",

@@ -146,9 +146,9 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
             facts: of_shape.facts(&image, prompt).with_context(in_file)?,
         };
         if args.json {
-            output::print_json(&line)?
+            output::print_json(&line)?;
         } else {
-            output::print(line.text())?
+            output::print(line.text())?;
         }
         reward = Some((shape, of_shape));
     }
