@@ -515,13 +515,13 @@ fn images_and_texts_are_scored_in_any_number() {
 }
 
 /// Counts the parameters, and those with a gradient that is not zero.
-struct Gradients<'a, B: AutodiffBackend> {
+struct Counted<'a, B: AutodiffBackend> {
     gradients: &'a B::Gradients,
     all: usize,
     trained: usize,
 }
 
-impl<B: AutodiffBackend> ModuleVisitor<B> for Gradients<'_, B> {
+impl<B: AutodiffBackend> ModuleVisitor<B> for Counted<'_, B> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
         let gradient = param.val().grad(self.gradients);
         let largest =
@@ -565,7 +565,7 @@ fn gradients_reach_every_parameter_of_new_towers() {
     let ids = vec![vec![28, 3, 4, 5, 6, 7, 29]];
     let similarity = cosine(clip.embed_images(pixels.clone()), clip.embed_texts(&ids));
     let gradients = (similarity * clip.scale()).sum().backward();
-    let mut seen = Gradients { gradients: &gradients, all: 0, trained: 0 };
+    let mut seen = Counted { gradients: &gradients, all: 0, trained: 0 };
     clip.visit(&mut seen);
     // The bias of the keys moves no attention weight: 2 layers in either tower.
     assert!(seen.trained >= seen.all - 4, "{} of {}", seen.trained, seen.all);

@@ -158,7 +158,7 @@ fn shuffle(tensors: &mut Value, names: &[String], rng: &mut impl Rng) {
         2 => tensors[&one]["shape"] = json!([u64::MAX, 2]),
         3 => {
             tensors[&one]["dtype"] =
-                json!(["F64", "BF16", "F16", "F32", "I8", "nonsense"][rng.random_range(0..6)])
+                json!(["F64", "BF16", "F16", "F32", "I8", "nonsense"][rng.random_range(0..6)]);
         }
         4 => tensors[&one]["data_offsets"] = json!([0, rng.random_range(0..1_u64 << 40)]),
         _ => {
