@@ -20,8 +20,9 @@ pub struct ModelConfig {
     /// Whether T5 reads prompts; without T5 its features are zeros. FLUX.1 needs T5.
     pub t5: bool,
     /// A file in the publisher's own layout, as ComfyUI reads it, whose transformer (and
-    /// autoencoder) replace the directory's; empty for none.
-    pub single_file: String,
+    /// autoencoder) replace the directory's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub single_file: Option<PathBuf>,
     /// Activation checkpointing: the backward pass recomputes every block instead of keeping its
     /// activations. Less memory, more time, the same gradients.
     pub recompute: bool,
@@ -40,11 +41,10 @@ impl ModelConfig {
 
     /// How the directory is used, without files of encoded prompts.
     pub fn settings_in_memory(&self) -> DirectorySettings {
-        let single_file = (!self.single_file.is_empty()).then(|| PathBuf::from(&self.single_file));
         DirectorySettings {
             size: Size::Pixels { height: Some(self.resolution), width: Some(self.resolution) },
             max_sequence_length: Some(self.max_sequence_length),
-            choices: Choices { single_file, without_t5: !self.t5 },
+            choices: Choices { single_file: self.single_file.clone(), without_t5: !self.t5 },
             recompute: self.recompute,
             cache: None,
         }
