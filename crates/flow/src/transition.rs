@@ -110,7 +110,8 @@ impl Transition {
 /// The noise level of a transition, at least 0; at 0 every transition is the ODE.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "f64", into = "f64")]
-pub struct NoiseLevel(#[schemars(range(min = 0.0))] f64);
+#[schemars(extend("minimum" = 0))]
+pub struct NoiseLevel(f64);
 
 impl NoiseLevel {
     /// Creates a noise level; `None` if `level` is negative or not finite.
