@@ -55,11 +55,16 @@ fn every_number_out_of_range_is_refused_by_its_key() {
     bounds("optimizer.beta1", |c, x| c.optimizer.beta1 = x, &[0.0, 0.9], &NOT_A_DECAY);
     bounds(
         "muon.learning_rate",
-        |c, x| c.muon = MuonConfig { learning_rate: x, ..c.muon },
+        |c, x| c.muon = Some(MuonConfig { learning_rate: x, ..MuonConfig::default() }),
         &[0.0, 0.1],
         &NOT_POSITIVE[1..],
     );
-    bounds("muon.momentum", |c, x| c.muon.momentum = x, &[0.0, 0.9], &NOT_A_DECAY);
+    bounds(
+        "muon.momentum",
+        |c, x| c.muon = Some(MuonConfig { momentum: x, ..MuonConfig::default() }),
+        &[0.0, 0.9],
+        &NOT_A_DECAY,
+    );
     bounds("ema.decay", |c, x| c.ema = EmaConfig { decay: x, ..c.ema }, &[0.0, 0.9], &NOT_A_DECAY);
     bounds("advantage.clip", |c, x| c.advantage.clip = x, &[5.0], &NOT_POSITIVE);
     bounds(
@@ -70,7 +75,7 @@ fn every_number_out_of_range_is_refused_by_its_key() {
     );
     let clipped = |change: fn(&mut grpo::objective::ObjectiveConfig, f64)| {
         move |c: &mut GrpoConfig, x: f64| {
-            *c = with_objective(c.clone(), |objective| change(objective, x))
+            *c = with_objective(c.clone(), |objective| change(objective, x));
         }
     };
     bounds(
@@ -130,7 +135,7 @@ fn the_sizes_of_an_epoch_follow_from_its_configuration() {
     // Three groups of eight; of four steps the first three draw noise, and all three are trained.
     let with = |kl_ode_steps: usize, trained_steps| {
         let config = with_objective(config(), |objective| {
-            (objective.kl_weight, objective.kl_ode_steps) = (0.1, kl_ode_steps)
+            (objective.kl_weight, objective.kl_ode_steps) = (0.1, kl_ode_steps);
         });
         GrpoConfig { trained_steps, ..config }
     };
@@ -177,7 +182,7 @@ fn a_rollout_that_says_nothing_of_guidance_has_none() {
 fn times_of_pre_training_are_checked_and_computed() {
     let normal = |mean, std| TimeDistribution::LogitNormal { mean, std };
     for good in [TimeDistribution::Uniform {}, normal(0.0, 0.0), normal(-1.0, 2.0)] {
-        assert_eq!(good.problems(), Vec::<String>::new());
+        assert_eq!(settings::problems(&good), Vec::<String>::new());
     }
     for (bad, key) in [
         (normal(f64::NAN, 1.0), "mean"),
@@ -186,7 +191,7 @@ fn times_of_pre_training_are_checked_and_computed() {
         (normal(0.0, f64::NAN), "std"),
         (normal(0.0, f64::INFINITY), "std"),
     ] {
-        let problems = bad.problems();
+        let problems = settings::problems(&bad);
         assert!(problems.len() == 1 && problems[0].starts_with(key), "{problems:?}");
     }
     assert_eq!(TimeDistribution::Uniform {}.time(0.3, 9.0), 0.3);

@@ -82,10 +82,10 @@ fn the_trainer_moves_the_average_when_and_as_far_as_it_is_told() {
             .flat_map(|data| data.iter::<f64>().collect::<Vec<_>>())
             .collect::<Vec<f64>>()
     };
-    let mut average = flat(&trainer.weights());
+    let mut average = flat(trainer.weights());
     for n in 1..=5 {
         trainer.iterate().expect("an epoch");
-        let state = trainer.state();
+        let state = trainer.state().optimisation;
         let weights = flat(&state.weights);
         if n % 2 == 1 {
             let decay = ((1.0 + f64::from(n)) / (10.0 + f64::from(n))).min(0.3).powi(2);

@@ -1,10 +1,10 @@
 //! Runs with different settings that must give the same result.
 
 use burn::tensor::Tensor;
-use flow::{FlowSde, GridKind, Sampler};
+use flow::{FlowSde, GridKind, Sampler, VelocityField};
 use grpo::{
     EncodedPrompt, GrpoConfig, RolloutConfig, TrainedSteps,
-    evaluate::{Generator, Row},
+    evaluate::{Generator, Row, Start},
     images::{Decode, Decoder},
     trajectories::KeptOn,
 };
@@ -130,7 +130,7 @@ fn generation_depends_on_rows_and_keys_and_not_on_batches() {
             Generator { sampler: sampler.clone(), shape: [3, 16, 16], batch, workers: &workers };
         let device = Device::default();
         let parts = generator
-            .generate(&network, &prompts, &rows, (key, initial), &device, numbers)
+            .generate(&network, &prompts, &rows, Start { key, initial }, &device, numbers)
             .expect("not stopped");
         parts.concat()
     };
@@ -178,14 +178,14 @@ fn memory_threads_and_matrices_are_counted() {
     for count in [1, 3] {
         assert_eq!(Workers::new(count).expect("threads").count(), count);
     }
-    let matrices = Trained::all(&network).matrices(&network, "blocks.");
+    let matrices = Trained::all(&network).matrices(&network, network.blocks());
     let names = training::parameters::names(&network);
     assert!(
         !matrices.is_empty() && matrices.keys().all(|id| names[id].starts_with("blocks.")),
         "{matrices:?}"
     );
     let some = Trained::named(&network, |name| name.starts_with("blocks.0."));
-    let chosen = some.matrices(&network, "blocks.");
+    let chosen = some.matrices(&network, network.blocks());
     assert!(
         chosen.len() < matrices.len() && chosen.keys().all(|id| names[id].starts_with("blocks.0.")),
         "{chosen:?}"

@@ -1,21 +1,31 @@
 //! FLUX.1's transformer against diffusers, on a small random model.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use burn::tensor::{FloatDType, Tensor, TensorData, backend::Backend};
-use flow::{GridKind, Sampler, VelocityField};
-use grpo::{EncodedPrompt, GrpoConfig, Policy, Task, Trainer, images::Decoder};
+use flow::{GridKind, Query, Sampler, VelocityField};
+use grpo::{
+    EncodedPrompt, GrpoConfig, Policy, Task, Trainer,
+    images::Decoder,
+    update::{Checkpointing, Differentiate, WholeGraph},
+};
 use models::{
-    Adaptable, Adapter, LoraConfig,
-    flux::{FluxCondition, FluxConfig, FluxEmbedding, FluxTransformer, grid_shift},
+    Adaptable, Adapter, Choices, LoraConfig,
+    directory::TransformerSizes,
+    flux::{FluxConfig, FluxDirectory, FluxTransformer},
     lora::{self, LoraInit},
-    sd3::Features,
+    text::{Embedding, Features, PromptEmbedding},
 };
 use tasks::{prompts::Prompt, reward::Darkness};
-use training::{parameters::Trained, workers::Workers};
+use training::{
+    optimizer::{AdamWConfig, MuonConfig},
+    parameters::Trained,
+    workers::Workers,
+};
 
 use crate::{
     backend::{Device, Plain, Training, distance, numbers},
@@ -24,24 +34,31 @@ use crate::{
 };
 
 fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/flux-tiny/transformer")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/flux-tiny")
 }
 
-fn transformer<B: Backend>(device: &B::Device) -> FluxTransformer<B> {
-    FluxTransformer::open(&directory(), FloatDType::F32, device).expect("a transformer")
+fn open() -> FluxDirectory {
+    FluxDirectory::open::<Plain>(&directory(), &Choices::default(), &Device::default())
+        .expect("a whole model")
+}
+
+pub fn transformer<B: Backend>(device: &B::Device) -> FluxTransformer<B> {
+    open().transformer(FloatDType::F32, device).expect("a transformer")
 }
 
 /// A condition from rows of the golden's arrays.
-fn condition(text: &[f32], [length, width]: [usize; 2], pooled: &[f32]) -> FluxCondition {
+fn condition(text: &[f32], [length, width]: [usize; 2], pooled: &[f32]) -> Embedding {
     let text = Features::Held(TensorData::new(text.to_vec(), [length, width]));
-    Arc::new(FluxEmbedding {
-        text,
+    Arc::new(PromptEmbedding {
+        clip: None,
         pooled: Features::Held(TensorData::new(pooled.to_vec(), [pooled.len()])),
+        t5: Some(text),
+        text_shape: [length, width],
     })
 }
 
 /// The conditions of all rows.
-fn conditions(golden: &Golden, text: &str, pooled: &str) -> Vec<FluxCondition> {
+fn conditions(golden: &Golden, text: &str, pooled: &str) -> Vec<Embedding> {
     let (shape, text) = golden.values(text);
     let (pooled_shape, pooled) = golden.values(pooled);
     let rows = text.chunks(shape[1] * shape[2]).zip(pooled.chunks(pooled_shape[1]));
@@ -134,9 +151,10 @@ fn four_steps_of_the_ode_end_where_the_pipeline_of_diffusers_ends() {
     let golden = Golden::named("flux-tiny/golden");
     let conditions = conditions(&golden, "prompt_embeds", "pooled_prompt_embeds");
     let network = transformer::<Plain>(&Device::default()).with_guidance(3.5);
-    for (name, tokens) in [("wide", 60), ("tall", 96)] {
+    for (name, [height, width]) in [("wide", [12, 20]), ("tall", [24, 16])] {
         let key = |array: &str| format!("pipeline.{name}.{array}");
-        let grid = GridKind::Shifted { shift: grid_shift(tokens) }.grid(4).expect("a grid");
+        let shift = open().grid_shift([4, height, width]).expect("a shift");
+        let grid = GridKind::Shifted { shift }.grid(4).expect("a grid");
         assert!(distance(grid.times(), &golden.wide(&key("sigmas"))) < 1e-6, "{name}");
         let end = Sampler::ode(grid).sample(
             &network,
@@ -162,7 +180,7 @@ fn a_lora_adapter_of_the_reference_codes_layers_is_trained() {
         .attach(base.clone(), &Device::default());
     let network = network.expect("it fits");
     let conditions = conditions(&golden, "prompt_embeds", "pooled_prompt_embeds");
-    let prompt = |condition: &FluxCondition| EncodedPrompt {
+    let prompt = |condition: &Embedding| EncodedPrompt {
         prompt: Prompt::plain("a"),
         condition: condition.clone(),
     };
@@ -176,17 +194,21 @@ fn a_lora_adapter_of_the_reference_codes_layers_is_trained() {
     let policy =
         Policy { trained: Trained::named(&network, lora::is_of_adapter), network, reference: base };
     let workers = Workers::new(2).expect("threads");
-    let config = GrpoConfig { groups: 2, group_size: 4, ..config() };
+    // AdamW moves nothing: what moves is what Muon takes.
+    let optimizer = AdamWConfig { learning_rate: 1e-12, ..AdamWConfig::default() };
+    let muon = MuonConfig { learning_rate: 0.01, ..MuonConfig::default() };
+    let config = GrpoConfig { groups: 2, group_size: 4, optimizer, muon: Some(muon), ..config() };
     let mut trainer =
-        Trainer::<Training, FluxTransformer<Training>, _>::new(config, 2, 1, task, policy, workers);
-    let before = trainer.weights().to_data();
+        Trainer::<Training, FluxTransformer<Training>>::new(config, 2, 1, task, policy, workers);
+    let before = trainer.weights().clone();
     let metrics = trainer.iterate().expect("an epoch").metrics;
     assert!(
         metrics.number("on_policy.max").expect("a comparison") < 1e-4
             && metrics.gradient_norm > 0.0,
         "{metrics:?}"
     );
-    assert_ne!(trainer.weights().to_data(), before);
+    let moved = before.zip(trainer.weights(), |before, after| after - before);
+    assert!(moved.norm() > 1e-3, "{}", moved.norm());
 }
 
 #[test]
@@ -196,9 +218,9 @@ fn the_published_sizes_are_those_of_flux_1_dev_and_others_are_refused_by_name() 
     for (changed, says) in [
         (
             FluxConfig { class_name: "SD3Transformer2DModel".to_owned(), ..config.clone() },
-            "not the transformer of FLUX.1",
+            "not FluxTransformer2DModel",
         ),
-        (FluxConfig { axes_dims_rope: [16, 56, 54], ..config.clone() }, "126 features"),
+        (FluxConfig { axes_dims_rope: [16, 56, 54], ..config.clone() }, "axes_dims_rope is 126"),
         (FluxConfig { axes_dims_rope: [15, 57, 56], ..config.clone() }, "must be even"),
         (FluxConfig { in_channels: 66, ..config.clone() }, "multiple of 4"),
         (FluxConfig { num_layers: 0, ..config }, "num_layers (0)"),
@@ -206,7 +228,192 @@ fn the_published_sizes_are_those_of_flux_1_dev_and_others_are_refused_by_name() 
         let problems = changed.problems().join("; ");
         assert!(problems.contains(says), "{problems}");
     }
-    let missing =
-        FluxTransformer::<Plain>::open(Path::new("/nowhere"), FloatDType::F32, &Device::default());
-    assert!(missing.expect_err("no directory").to_string().contains("/nowhere/config.json"));
+    let missing = FluxDirectory::open::<Plain>(
+        Path::new("/nowhere"),
+        &Choices::default(),
+        &Device::default(),
+    );
+    assert!(missing.expect_err("no directory").to_string().contains("/nowhere has no model_index"));
+}
+
+#[test]
+fn prompts_are_encoded_as_the_pipeline_of_diffusers_encodes_them() {
+    let golden = Golden::named("flux-tiny/golden");
+    let (device, directory) = (Device::default(), open());
+    let prompts = golden.texts("prompts");
+    let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
+    let clip = directory.clip_reader::<Plain>(FloatDType::F32, &device).expect("CLIP");
+    let clip = clip.encode(&prompts).expect("prompts");
+    let pooled: Vec<f64> = clip.iter().flat_map(|[_, pooled]| pooled.iter::<f64>()).collect();
+    assert!(distance(&pooled, &golden.wide("pooled_prompt_embeds")) < 1e-5);
+    let t5 = directory.t5_reader::<Plain>(24, FloatDType::F32, &device).expect("T5");
+    let t5 = t5.expect("FLUX has T5").encode(&prompts).expect("prompts");
+    let hidden: Vec<f64> = t5.iter().flat_map(|[hidden]| hidden.iter::<f64>()).collect();
+    assert!(distance(&hidden, &golden.wide("prompt_embeds")) < 1e-5);
+}
+
+#[test]
+fn the_autoencoder_decodes_and_encodes_as_diffusers_does() {
+    let golden = Golden::named("flux-tiny/golden");
+    let vae = open().vae::<Plain>(FloatDType::F32, &Device::default()).expect("an autoencoder");
+    for name in ["wide", "tall"] {
+        let key = |array: &str| format!("pipeline.{name}.{array}");
+        let decoded = vae.decode(golden.tensor(&key("final_latents")));
+        assert!(distance(&numbers(decoded), &golden.wide(&key("decoded"))) < 1e-5, "{name}");
+    }
+    let posterior = vae.encode(golden.tensor("encode_input"));
+    assert!(distance(&numbers(posterior.mean), &golden.wide("encode_mean")) < 1e-5);
+    assert!(distance(&numbers(posterior.log_variance), &golden.wide("encode_logvar")) < 1e-5);
+}
+
+#[test]
+fn the_shift_grows_with_the_image_as_in_diffusers() {
+    let path = directory().join("shifts.json");
+    let text = std::fs::read_to_string(path).expect("the golden is committed");
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let table = json["table"].as_array().expect("a table");
+    for case in table {
+        let count = |key: &str| case[key].as_u64().expect("a count") as usize;
+        let times: Vec<f64> = case["sigmas"]
+            .as_array()
+            .expect("times")
+            .iter()
+            .filter_map(serde_json::Value::as_f64)
+            .collect();
+        // A latent of 2 x 2·tokens has one token for each of its patches.
+        let shift = open().grid_shift([4, 2, 2 * count("tokens")]).expect("a shift");
+        assert!((shift.ln() - case["mu"].as_f64().expect("mu")).abs() < 1e-6, "{case}");
+        let grid = GridKind::Shifted { shift }.grid(count("steps")).expect("a grid");
+        assert!(distance(grid.times(), &times) < 1e-6, "{case}");
+    }
+    assert!(table.len() > 10);
+}
+
+#[test]
+fn single_file_weights_have_the_velocity_and_the_pixels_of_the_directory() {
+    let golden = Golden::named("flux-tiny/golden");
+    let device = Device::default();
+    let choices = Choices {
+        single_file: Some(directory().join("single_file.safetensors")),
+        ..Choices::default()
+    };
+    // Only the file's weights are left.
+    let model = tempfile::tempdir().expect("a directory");
+    copy(&directory(), model.path());
+    for part in ["transformer", "vae"] {
+        let file = format!("{part}/diffusion_pytorch_model.safetensors");
+        std::fs::remove_file(model.path().join(file)).expect("removed");
+    }
+    let single = FluxDirectory::open::<Plain>(model.path(), &choices, &device).expect("a model");
+    let network = single.transformer::<Plain>(FloatDType::F32, &device).expect("a transformer");
+    let conditions = conditions(&golden, "prompt_embeds", "pooled_prompt_embeds");
+    let key = |array: &str| format!("pipeline.wide.{array}");
+    let velocity = network.with_guidance(3.5).velocity(
+        golden.tensor(&key("latents")),
+        Tensor::ones([2], &device),
+        &conditions,
+    );
+    let wanted = unpacked(golden.tensor::<3>(&key("velocity")), [6, 10]);
+    assert!(distance(&numbers(velocity), &numbers(wanted)) < 1e-4);
+    let vae = single.vae::<Plain>(FloatDType::F32, &device).expect("an autoencoder");
+    let decoded = vae.decode(golden.tensor(&key("final_latents")));
+    assert!(distance(&numbers(decoded), &golden.wide(&key("decoded"))) < 1e-5);
+    let sd3 = Choices {
+        single_file: Some(directory().join("../sd3-dual-single-file.safetensors")),
+        ..Choices::default()
+    };
+    let refused = FluxDirectory::open::<Plain>(&directory(), &sd3, &device).expect_err("SD3");
+    assert!(refused.to_string().contains("holds no transformer of FLUX.1"), "{refused}");
+}
+
+/// Copies a directory.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        let target = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).expect("copied");
+        }
+    }
+}
+
+#[test]
+fn checkpointing_has_the_gradient_of_the_whole_graph() {
+    let golden = Golden::named("flux-tiny/golden");
+    let device = Device::default();
+    let conditions = conditions(&golden, "prompt_embeds", "pooled_prompt_embeds");
+    let mut base = transformer::<Plain>(&device);
+    let everywhere = LoraConfig {
+        rank: 2,
+        alpha: 4.0,
+        init: LoraInit::Gaussian,
+        targets: vec!["all-linear".to_owned()],
+    };
+    let network = Adapter::new(&everywhere, &mut base, 1).expect("an adapter");
+    let network = network.attach(base, &device).expect("it fits");
+    let trained = Trained::named(&network, lora::is_of_adapter);
+    let weights = golden.tensor::<4>("pipeline.wide.latents");
+    let mut loss = |velocity: Tensor<Training, 4>| {
+        (velocity * Tensor::from_inner(weights.clone())).powi_scalar(2).sum()
+    };
+    let gradient =
+        |how: &dyn Differentiate<Training, FluxTransformer<Training>>,
+         loss: &mut dyn FnMut(Tensor<Training, 4>) -> Tensor<Training, 1>| {
+            let query = Query::at(0.7, golden.tensor::<4>("pipeline.wide.latents"), &conditions);
+            how.gradient(network.clone(), &trained, query, loss).to_data()
+        };
+    let [whole, parts] = [gradient(&WholeGraph, &mut loss), gradient(&Checkpointing, &mut loss)];
+    assert!(whole.len() == parts.len() && whole.len() > 60, "{}", whole.len());
+    let all = |gradient: &BTreeMap<u64, TensorData>| {
+        gradient
+            .values()
+            .flat_map(|data| data.iter::<f64>().collect::<Vec<_>>())
+            .collect::<Vec<_>>()
+    };
+    let (whole, parts) = (all(&whole), all(&parts));
+    let largest = whole.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    assert!(largest > 0.0 && distance(&whole, &parts) < 1e-4, "{}", distance(&whole, &parts));
+}
+
+#[test]
+fn a_merged_transformer_has_the_velocity_of_its_adapter() {
+    let golden = Golden::named("flux-tiny/golden");
+    let device = Device::default();
+    let conditions = conditions(&golden, "prompt_embeds", "pooled_prompt_embeds");
+    let mut base = transformer::<Plain>(&device);
+    let lora = LoraConfig {
+        rank: 2,
+        alpha: 4.0,
+        init: LoraInit::Gaussian,
+        targets: ["attn.to_q", "attn.add_k_proj", "proj_out"].map(str::to_owned).to_vec(),
+    };
+    let adapter = Adapter::new(&lora, &mut base, 1).expect("an adapter");
+    let mut adapted = adapter.attach(base.clone(), &device).expect("it fits");
+    for (_, layer) in adapted.linears() {
+        if let Some(factors) = &mut layer.adapter {
+            factors.b = factors.b.clone().map(|b| b + 0.3); // A fresh adapter changes nothing.
+        }
+    }
+    let adapter = Adapter::of(&mut adapted);
+    let model = tempfile::tempdir().expect("a directory");
+    copy(&directory(), model.path());
+    let transformer_of = model.path().join("transformer");
+    std::fs::remove_dir_all(&transformer_of).expect("removed");
+    let mut tensors = 0;
+    open()
+        .write_merged::<Plain>(&adapter, &transformer_of, &device, || tensors += 1)
+        .expect("written");
+    assert_eq!(tensors, open().transformer_tensors());
+    let merged = FluxDirectory::open::<Plain>(model.path(), &Choices::default(), &device);
+    let merged = merged.expect("a model").transformer::<Plain>(FloatDType::F32, &device);
+    let velocity = |network: &FluxTransformer<Plain>| {
+        let latents = golden.tensor("pipeline.wide.latents");
+        numbers(network.velocity(latents, Tensor::full([2], 0.5, &device), &conditions))
+    };
+    let wanted = velocity(&adapted);
+    assert!(distance(&velocity(&merged.expect("a transformer")), &wanted) < 1e-4);
+    assert!(distance(&velocity(&base), &wanted) > 1e-2, "the adapter changes the velocity");
 }

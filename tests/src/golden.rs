@@ -18,6 +18,7 @@ use crate::backend::{Device, Plain, distance, numbers};
 pub struct Golden {
     bytes: Vec<u8>,
     pub cases: Vec<serde_json::Value>,
+    facts: serde_json::Value,
 }
 
 impl Golden {
@@ -33,7 +34,7 @@ impl Golden {
         let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         let bytes =
             std::fs::read(path.with_extension("safetensors")).expect("the golden is committed");
-        Self { bytes, cases: json["cases"].as_array().cloned().unwrap_or_default() }
+        Self { bytes, cases: json["cases"].as_array().cloned().unwrap_or_default(), facts: json }
     }
 
     /// Whether there is an array of this name.
@@ -55,6 +56,12 @@ impl Golden {
     pub fn tensor<const D: usize>(&self, name: &str) -> Tensor<Plain, D> {
         let (shape, values) = self.values(name);
         Tensor::from_data(TensorData::new(values, shape), &Device::default())
+    }
+
+    /// The texts of an entry of the JSON file.
+    pub fn texts(&self, name: &str) -> Vec<String> {
+        let texts = self.facts[name].as_array().unwrap_or_else(|| panic!("no {name}"));
+        texts.iter().filter_map(|text| text.as_str().map(str::to_owned)).collect()
     }
 
     pub fn wide(&self, name: &str) -> Vec<f64> {

@@ -1,15 +1,26 @@
 //! Muon in closed form: for gradients that share their singular vectors, each singular value
 //! follows its own recursion.
 
-use std::collections::BTreeMap;
-
-use burn::tensor::TensorData;
-use training::{
-    optimizer::{AdamWConfig, MuonConfig, Optimizer, Stepped},
-    parameters::Parameters,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
 };
 
-use crate::backend::{Device, Plain, distance};
+use burn::{
+    module::Module,
+    tensor::{FloatDType, TensorData},
+};
+use flow::VelocityField;
+use models::{Choices, MlpConfig, sd3::ModelDirectory};
+use training::{
+    optimizer::{AdamWConfig, MuonConfig, Optimizer, Stepped},
+    parameters::{Parameters, Trained, names},
+};
+
+use crate::{
+    backend::{Device, Plain, distance},
+    flux, networks,
+};
 
 /// A reflection `I − 2·w·wᵀ/‖w‖²`: an orthogonal matrix, `[n, n]`.
 fn reflection(w: &[f64]) -> Vec<Vec<f64>> {
@@ -112,4 +123,31 @@ fn newton_schulz_brings_singular_values_near_1() {
             newton_schulz(&values)
         );
     }
+}
+
+/// Asserts that the matrices of a network's blocks are all those under the lists of the network
+/// that are called blocks, of which there are `lists`.
+fn assert_takes_blocks<M: VelocityField<Plain> + Module<Plain>>(network: &M, lists: usize) {
+    let trained = Trained::all(network);
+    let taken = trained.matrices(network, network.blocks());
+    let names = names(network);
+    let list = |id: &u64| names[id].split('.').next().expect("a field").to_owned();
+    let all = trained.matrices(network, &[""]);
+    let in_blocks: BTreeMap<u64, [usize; 2]> =
+        all.into_iter().filter(|(id, _)| list(id).ends_with("blocks")).collect();
+    assert_eq!(taken, in_blocks);
+    assert_eq!(taken.keys().map(list).collect::<BTreeSet<_>>().len(), lists);
+}
+
+#[test]
+fn every_network_names_the_blocks_whose_matrices_muon_takes() {
+    let device = Device::default();
+    assert_takes_blocks(&networks::network(1), 1);
+    assert_takes_blocks(&flux::transformer::<Plain>(&device), 2);
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/sd3-tiny");
+    let directory = ModelDirectory::open::<Plain>(&directory, &Choices::default(), &device);
+    let sd3 = directory.expect("a whole model").transformer(FloatDType::F32, &device);
+    assert_takes_blocks(&sd3.expect("a transformer"), 1);
+    let mlp = MlpConfig { elements: 2, width: 8, depth: 2 }.init::<Plain>(1, &device);
+    assert_takes_blocks(&mlp, 0);
 }

@@ -137,7 +137,7 @@ fn toy(nft: NftConfig, epochs: usize) -> (Vec<f64>, Vec<f64>) {
         ..batches
     };
     let workers = Workers::new(1).expect("a thread");
-    let mut trainer = Trainer::<Training, Moved<Training>, ()>::new(
+    let mut trainer = Trainer::<Training, Moved<Training>>::new(
         with_nft(config, nft),
         epochs,
         1,

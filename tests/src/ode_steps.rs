@@ -7,7 +7,7 @@ use grpo::{
     GrpoConfig,
     algorithm::{Clipped, Example},
     evaluate::{EncodedPrompt, Row},
-    rollout::Rollout,
+    rollout::{Rollout, RolloutKeys},
     trajectories::{KeptOn, Trajectories},
     update::{Batches, Differentiate, Others, Replay, WholeGraph},
 };
@@ -34,7 +34,7 @@ fn holding(kl_ode_steps: usize, kl_weight: f64) -> GrpoConfig {
     let mut config = config();
     config.rollout.random_steps = RANDOM;
     with_objective(config, |objective| {
-        (objective.kl_ode_steps, objective.kl_weight) = (kl_ode_steps, kl_weight)
+        (objective.kl_ode_steps, objective.kl_weight) = (kl_ode_steps, kl_weight);
     })
 }
 
@@ -54,13 +54,7 @@ fn sampled(sampler: &Sampler, policy: &Dit<Plain>, workers: &Workers) -> Traject
         workers,
     };
     rollout
-        .sample(
-            policy,
-            &prompts,
-            &rows,
-            [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(5, purpose)),
-            &Device::default(),
-        )
+        .sample(policy, &prompts, &rows, RolloutKeys::new(5, 0), &Device::default())
         .expect("not stopped")
 }
 
@@ -133,7 +127,7 @@ fn an_ode_step_is_held_by_the_kl_that_it_would_have_with_noise() {
             kl = numbers(each.clone().inner());
             each.sum() * (share * 0.3)
         };
-        let gradient = Differentiate::<Training, Dit<Training>, _>::gradient(
+        let gradient = Differentiate::<Training, Dit<Training>>::gradient(
             &WholeGraph,
             policy.clone(),
             &parameters,

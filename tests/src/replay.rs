@@ -9,7 +9,7 @@ use grpo::{
     algorithm::{Clipped, Example},
     evaluate::{EncodedPrompt, Row},
     images::{Decode, Decoder},
-    rollout::Rollout,
+    rollout::{Rollout, RolloutKeys},
     trajectories::{KeptOn, Trajectories},
     update::{Batches, Differentiate, Others, Replay, ReplayOutcome, WholeGraph},
 };
@@ -22,6 +22,7 @@ use tasks::{
 use training::{
     loss_scale::LossScale,
     noise::{Key, Purpose},
+    optimisation::NotFinite,
     parameters::{Parameters, Trained},
     workers::Workers,
 };
@@ -67,7 +68,7 @@ impl Sampled {
             kept_on: KeptOn::Device,
             workers: &workers,
         };
-        let keys = [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(5, purpose));
+        let keys = RolloutKeys::new(5, 0);
         let trajectories = rollout
             .sample(&network, &prompts, &rows, keys, &Device::default())
             .expect("not stopped");
@@ -245,19 +246,13 @@ fn in_one_piece(
     query: Query<Plain, TokenIds>,
     loss: &mut dyn FnMut(Tensor<Training, 4>) -> Tensor<Training, 1>,
 ) -> Parameters<Plain> {
-    Differentiate::<Training, Dit<Training>, TokenIds>::gradient(
-        &WholeGraph,
-        network,
-        trained,
-        query,
-        loss,
-    )
+    Differentiate::<Training, Dit<Training>>::gradient(&WholeGraph, network, trained, query, loss)
 }
 
 /// A replay that goes through another network than the rollout.
 struct Drifting(f64);
 
-impl Differentiate<Training, Dit<Training>, TokenIds> for Drifting {
+impl Differentiate<Training, Dit<Training>> for Drifting {
     fn gradient(
         &self,
         network: Dit<Plain>,
@@ -378,7 +373,7 @@ struct Broken {
     gradient: f64,
 }
 
-impl Differentiate<Training, Dit<Training>, TokenIds> for Broken {
+impl Differentiate<Training, Dit<Training>> for Broken {
     fn gradient(
         &self,
         network: Dit<Plain>,
@@ -409,15 +404,16 @@ fn broken(config: GrpoConfig, bad: usize, gradient: f64) -> TestTrainer {
 #[test]
 fn a_gradient_or_a_loss_that_is_not_a_number_stops_the_run_and_changes_nothing() {
     let refused = |mut trainer: TestTrainer| {
-        let before = trainer.state();
+        let before = trainer.state().optimisation;
         let error = trainer.iterate().expect_err("not a number");
-        let after = trainer.state();
+        let after = trainer.state().optimisation;
         assert_eq!(after.weights.to_data(), before.weights.to_data());
         assert_eq!(
             (after.average.to_data(), after.optimizer.updates),
             (before.average.to_data(), 0)
         );
-        let TrainError::NotFinite { epoch: 1, loss, gradient_norm } = error else {
+        let TrainError::NotFinite { epoch: 1, numbers: NotFinite { loss, gradient_norm } } = error
+        else {
             panic!("{error}")
         };
         (loss.is_finite(), gradient_norm.is_finite())
@@ -457,16 +453,20 @@ fn an_update_whose_scaled_gradient_overflows_is_skipped_counted_and_remembered()
             && metrics.transitions == 24
     );
     let state = trainer.state();
-    assert_eq!(state.loss_scale, Some(LossScale { factor: start.factor / 2.0, good: 1 }));
-    assert_eq!(state.optimizer.updates, 1, "the skipped one does not count");
+    assert_eq!(
+        state.optimisation.loss_scale,
+        Some(LossScale { factor: start.factor / 2.0, good: 1 })
+    );
+    assert_eq!(state.optimisation.optimizer.updates, 1, "the skipped one does not count");
     // A resumed trainer continues with the scale and its count.
     let mut resumed = broken(small(), 0, 0.0).scaling_loss(start);
     resumed.restore(state);
     for trainer in [&mut trainer, &mut resumed] {
         assert_eq!(trainer.iterate().expect("an epoch").metrics.skipped_updates, Some(0));
     }
-    assert_eq!(trainer.state().loss_scale, Some(LossScale { factor: start.factor / 2.0, good: 3 }));
-    assert_eq!(resumed.state().loss_scale, trainer.state().loss_scale);
+    let scale = |trainer: &TestTrainer| trainer.state().optimisation.loss_scale;
+    assert_eq!(scale(&trainer), Some(LossScale { factor: start.factor / 2.0, good: 3 }));
+    assert_eq!(scale(&resumed), scale(&trainer));
     assert_eq!(resumed.weights().to_data(), trainer.weights().to_data());
     // The scale cannot be halved any further.
     let mut hopeless =
@@ -533,8 +533,7 @@ fn an_epoch_is_sampled_from_its_own_prompts_and_noise() {
         let policy = trainer.weights().put_into(network(1));
         let prompts = trainer.prompts().to_vec();
         let iteration = trainer.iterate().expect("an epoch");
-        let keys =
-            [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(seed, purpose).epoch(epoch));
+        let keys = RolloutKeys::new(seed, epoch);
         let again = rollout
             .sample(&policy, &prompts, &iteration.rows, keys, &Device::default())
             .expect("not stopped");
@@ -566,7 +565,7 @@ fn x_1_and_the_noise_of_every_step_differ() {
         workers: &workers,
     };
     let prompts = [EncodedPrompt { prompt: Prompt::plain("a"), condition: () }];
-    let keys = [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(1, purpose));
+    let keys = RolloutKeys::new(1, 0);
     let field = Still::<Plain> {
         nothing: burn::module::Param::from_tensor(Tensor::zeros([1], &Device::default())),
     };
@@ -640,7 +639,7 @@ fn a_trainers_x_1_is_not_drawn_again_at_a_step() {
         nothing: burn::module::Param::from_tensor(Tensor::zeros([1], &Device::default())),
     };
     let workers = Workers::new(2).expect("threads");
-    let mut trainer = grpo::Trainer::<Training, Still<Training>, ()>::new(
+    let mut trainer = grpo::Trainer::<Training, Still<Training>>::new(
         config,
         1,
         1,
@@ -659,15 +658,15 @@ fn a_trainers_x_1_is_not_drawn_again_at_a_step() {
 #[test]
 fn a_trainer_taken_back_keeps_its_epoch_and_its_kl_weight() {
     let mut trainer = trainer(with_objective(config(), |objective| objective.kl_weight = 0.1), 1);
-    let start = trainer.state();
+    let start = trainer.state().optimisation;
     (0..2).for_each(|_| drop(trainer.iterate().expect("an epoch")));
     assert_eq!(trainer.epoch(), 2);
     assert_ne!(trainer.weights().to_data(), start.weights.to_data());
     trainer.set_kl_weight(0.7);
     trainer.roll_back(start.clone());
-    let back = trainer.state();
+    let back = trainer.state().optimisation;
     assert_eq!(
-        (trainer.epoch(), back.kl_weight, back.optimizer.updates),
+        (trainer.epoch(), trainer.kl_weight(), back.optimizer.updates),
         (2, 0.7, start.optimizer.updates)
     );
     assert_eq!(back.weights.to_data(), start.weights.to_data());

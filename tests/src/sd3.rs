@@ -19,10 +19,11 @@ use grpo::{
     update::{Batches, Checkpointing, Differentiate, Others, Replay, ReplayOutcome, WholeGraph},
 };
 use models::{
-    Adaptable, Adapter, LoraConfig,
+    Adaptable, Adapter, Choices, LoraConfig,
     lora::{self, LoraInit},
-    sd3::{Choices, Embedding, Features, ModelDirectory, Transformer, tokenizer::PromptTokenizer},
-    tensor_files::TensorFiles,
+    sd3::{ModelDirectory, Transformer},
+    storage::TensorFiles,
+    text::{Embedding, Features, tokenizer::PromptTokenizer},
 };
 use safetensors::SafeTensors;
 use training::{
@@ -149,7 +150,8 @@ fn encode(directory: &ModelDirectory, prompts: &[&str], length: usize) -> Vec<Em
     let t5 = t5.map(|reader| reader.encode(prompts).expect("prompts"));
     let of_row = |(row, clip): (usize, [TensorData; 2])| {
         let t5 = t5.as_ref().map(|t5| Features::Held(t5[row][0].clone()));
-        directory.embedding(clip.map(Features::Held), t5, length)
+        let [hidden, pooled] = clip.map(Features::Held);
+        directory.embedding(Some(hidden), pooled, t5, length)
     };
     clip.into_iter().enumerate().map(of_row).collect()
 }
@@ -206,6 +208,58 @@ fn a_tokenizer_of_another_encoder_is_refused() {
     let refused =
         tokenizer.encode("a cat").expect_err("the end of the text is a later token").to_string();
     assert!(refused.contains("`a cat`") && refused.contains("knows only 100 tokens"), "{refused}");
+}
+
+#[test]
+fn added_tokens_have_the_ids_of_their_files_or_are_refused() {
+    let directory = |name: &str| {
+        let model = copy("sd3-tiny");
+        let path = model.path().join(name);
+        (model, path)
+    };
+    let open = |path: &Path| PromptTokenizer::open(path, 77, usize::MAX);
+    let read = |path: &Path| -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(path).expect("a text")).expect("JSON")
+    };
+    let write = |path: &Path, value: &serde_json::Value| {
+        std::fs::write(path, value.to_string()).expect("written");
+    };
+    let prompt = "two <new> cats <other>";
+
+    // Tokens after the vocabulary, listed in another order than that of their ids.
+    let (_model, t5) = directory("tokenizer_3");
+    let file = t5.join("tokenizer.json");
+    let mut json = read(&file);
+    let words = json["model"]["vocab"].as_array().expect("a list of words").len() as u64;
+    let added = json["added_tokens"].as_array_mut().expect("a list");
+    let first = added[0].clone();
+    for (content, id) in [("<other>", words + 1), ("<new>", words)] {
+        let mut token = first.clone();
+        token["content"] = content.into();
+        token["id"] = id.into();
+        added.push(token);
+    }
+    write(&file, &json);
+    let ids = open(&t5).expect("sorted").encode(prompt).expect("a prompt");
+    assert!(ids.contains(&(words as u32)) && ids.contains(&(words as u32 + 1)), "{ids:?}");
+    // A hole between the vocabulary and an added token.
+    let added = json["added_tokens"].as_array_mut().expect("a list");
+    added.last_mut().expect("pushed")["id"] = (words + 7).into();
+    write(&file, &json);
+    let refused = open(&t5).expect_err("a hole").to_string();
+    assert!(
+        refused.contains("the vocabulary has holes") && refused.contains("`<new>`"),
+        "{refused}"
+    );
+
+    // CLIP's vocabulary with one id for two words.
+    let (_model, clip) = directory("tokenizer");
+    let file = clip.join("vocab.json");
+    let mut json = read(&file);
+    json["cat</w>"] = json["a</w>"].clone();
+    write(&file, &json);
+    let refused = open(&clip).expect_err("one id for two").to_string();
+    assert!(refused.contains("share the id"), "{refused}");
 }
 
 #[test]
@@ -340,7 +394,7 @@ fn an_adapter_beside_sixteen_bits_has_a_gradient_in_all_of_its_bits() {
         step.policy = adapter.attach(base.clone(), &device).expect("it fits");
         step.base = base;
         let [whole, parts] =
-            [&WholeGraph as &dyn Differentiate<_, _, _>, &Checkpointing].map(|differentiate| {
+            [&WholeGraph as &dyn Differentiate<_, _>, &Checkpointing].map(|differentiate| {
                 let outcome = step.gradient(differentiate, 1.0, &[0.0, 0.0]);
                 outcome.gradient.to_data().into_values().collect::<Vec<TensorData>>()
             });
@@ -418,7 +472,7 @@ impl ReplayedStep {
     /// The gradient of the loss with respect to the adapter.
     fn gradient(
         &self,
-        differentiate: &dyn Differentiate<Training, Transformer<Training>, Embedding>,
+        differentiate: &dyn Differentiate<Training, Transformer<Training>>,
         kl_weight: f64,
         advantages: &[f32],
     ) -> ReplayOutcome<Plain> {
@@ -429,7 +483,7 @@ impl ReplayedStep {
     fn gradient_through(
         &self,
         guidance_gradient: GuidanceGradient,
-        differentiate: &dyn Differentiate<Training, Transformer<Training>, Embedding>,
+        differentiate: &dyn Differentiate<Training, Transformer<Training>>,
         kl_weight: f64,
         advantages: &[f32],
     ) -> ReplayOutcome<Plain> {
@@ -516,7 +570,7 @@ impl ReplayedStep {
 #[test]
 fn a_replayed_step_has_the_gradient_of_the_reference_code_before_and_after_it_detached() {
     let step = ReplayedStep::read();
-    for differentiate in [&WholeGraph as &dyn Differentiate<_, _, _>, &Checkpointing] {
+    for differentiate in [&WholeGraph as &dyn Differentiate<_, _>, &Checkpointing] {
         let outcome = step.gradient(differentiate, step.fact("beta"), &step.advantages());
         assert!((outcome.loss - step.fact("loss")).abs() < 1e-5, "{}", outcome.loss);
         let [ratio, _, kl, _] = &outcome.terms[0].columns[..] else { panic!("four columns") };
@@ -533,7 +587,7 @@ fn a_replayed_step_has_the_gradient_of_the_reference_code_before_and_after_it_de
 /// second answer has a graph.
 struct ConditionalAlone;
 
-impl Differentiate<Training, Transformer<Training>, Embedding> for ConditionalAlone {
+impl Differentiate<Training, Transformer<Training>> for ConditionalAlone {
     fn gradient(
         &self,
         network: Transformer<Plain>,
@@ -573,7 +627,7 @@ fn without_the_unconditional_half_the_gradient_is_that_of_the_conditional_one() 
         step.named(&outcome.gradient).into_values().flatten().collect::<Vec<f64>>()
     };
     let alone = flat(step.gradient(&ConditionalAlone, beta, &advantages));
-    for differentiate in [&WholeGraph as &dyn Differentiate<_, _, _>, &Checkpointing] {
+    for differentiate in [&WholeGraph as &dyn Differentiate<_, _>, &Checkpointing] {
         let detached = flat(step.gradient_through(
             GuidanceGradient::Conditional,
             differentiate,
@@ -608,7 +662,7 @@ fn what_is_sampled_as_it_is_replayed_has_a_ratio_of_exactly_one() {
             .expect("it fits");
         step.base = base;
         for (name, differentiate) in [
-            ("in one piece", &WholeGraph as &dyn Differentiate<_, _, _>),
+            ("in one piece", &WholeGraph as &dyn Differentiate<_, _>),
             ("part by part", &Checkpointing),
         ] {
             let ratios = |sampled: &dyn Fn(Query<Plain, Embedding>) -> Tensor<Plain, 4>| {
@@ -639,7 +693,7 @@ fn a_gradient_found_part_by_part_is_the_same_in_every_layer() {
     let adapter = Adapter::new(&everywhere, &mut policy, 1).expect("an adapter");
     step.policy = adapter.attach(policy, &Device::default()).expect("it fits");
     let [whole, parts] =
-        [&WholeGraph as &dyn Differentiate<_, _, _>, &Checkpointing].map(|differentiate| {
+        [&WholeGraph as &dyn Differentiate<_, _>, &Checkpointing].map(|differentiate| {
             step.named(
                 &step.gradient(differentiate, step.fact("beta"), &step.advantages()).gradient,
             )
@@ -803,6 +857,21 @@ fn what_is_no_such_model_is_named() {
 }
 
 #[test]
+fn parts_and_shards_outside_of_a_model_are_refused() {
+    let model = copy("sd3-plain");
+    let index = model.path().join("model_index.json");
+    replace(&index, "\"vae\"", "\"../vae\"");
+    let text = refusal(model.path(), &Choices::default());
+    assert!(text.contains("names a part `../vae`"), "{text}");
+    replace(&index, "\"../vae\"", "\"vae\"");
+    let shards = model.path().join("transformer/diffusion_pytorch_model.safetensors.index.json");
+    let shard = "diffusion_pytorch_model-00002-of-00004.safetensors";
+    replace(&shards, shard, &format!("../transformer/{shard}"));
+    let text = refusal(model.path(), &Choices::default());
+    assert!(text.contains("is not the name of a file beside the index"), "{text}");
+}
+
+#[test]
 fn a_model_without_t5_says_how_to_go_on_without_it() {
     let model = copy("sd3-tiny");
     std::fs::remove_dir_all(model.path().join("text_encoder_3")).expect("removed");
@@ -826,9 +895,9 @@ fn the_scheduler_says_how_the_grid_is_shifted() {
             .expect("a model")
     };
     let file = model.path().join("scheduler/scheduler_config.json");
-    assert_eq!(open().grid_shift().expect("a shift"), 3.0);
+    assert_eq!(open().grid_shift([4, 8, 8]).expect("a shift"), 3.0);
     replace(&file, "\"shift\": 3.0", "\"shift\": 1.5");
-    assert_eq!(open().grid_shift().expect("a shift"), 1.5);
+    assert_eq!(open().grid_shift([4, 8, 8]).expect("a shift"), 1.5);
     let whole = std::fs::read_to_string(&file).expect("a text");
     for (from, to) in [
         ("\"use_dynamic_shifting\": false", "\"use_dynamic_shifting\": true"),
@@ -839,12 +908,13 @@ fn the_scheduler_says_how_the_grid_is_shifted() {
         ("FlowMatchEuler", "DDIM"),
     ] {
         replace(&file, from, to);
-        let refused = open().grid_shift().expect_err(to).to_string();
+        let refused = open().grid_shift([4, 8, 8]).expect_err(to).to_string();
         assert!(refused.contains("only a static shift is"), "{refused}");
+        assert_eq!(refused.matches("scheduler_config.json").count(), 1, "{refused}");
         std::fs::write(&file, &whole).expect("written");
     }
     std::fs::remove_file(&file).expect("removed");
-    assert_eq!(open().grid_shift().expect("that of SD3"), 3.0);
+    assert_eq!(open().grid_shift([4, 8, 8]).expect("that of SD3"), 3.0);
 }
 
 #[test]

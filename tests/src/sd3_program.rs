@@ -197,8 +197,8 @@ fn what_cannot_be_sampled_is_refused() {
 const SETTINGS: [&str; 14] = [
     "rewards={ jpeg_compressibility = 1 }",
     "best_by=rewards.jpeg_compressibility",
-    "sd3.resolution=32",
-    "sd3.max_sequence_length=16",
+    "model.resolution=32",
+    "model.max_sequence_length=16",
     "epochs=2",
     "checkpoint_every=1",
     "evaluate_every=2",
@@ -241,6 +241,52 @@ fn train(directory: &Path, out: &Path, more: &[&str]) -> String {
 }
 
 #[test]
+fn the_papers_rewards_train_a_model_directory() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let quoted = directory.path().join("quoted.txt");
+    std::fs::write(&quoted, "a sign that says \"STOP\"\na note with \"hi\"\n").expect("written");
+    let sets = ["train", "validation"].map(|set| format!("prompts.{set}={}", quoted.display()));
+    let pickscore =
+        format!("rewards={{ pickscore = {{ model = \"{}\" }} }}", golden("clip-tiny/transformers"));
+    for (name, rewards) in [("ocr", "rewards={ ocr = 1 }"), ("pickscore", pickscore.as_str())] {
+        let out = directory.path().join(name);
+        let best = format!("best_by=rewards.{name}");
+        train(
+            directory.path(),
+            &out,
+            &[rewards, &best, &sets[0], &sets[1], "epochs=1", "evaluate_every=1"],
+        );
+        let epochs: Vec<_> =
+            metrics(&out).into_iter().filter(|line| line["event"] == "epoch").collect();
+        let score = epochs[0]["rewards"][name].as_f64().expect("a score");
+        assert!(score.is_finite() && (name != "ocr" || (0.0..=1.0).contains(&score)), "{score}");
+    }
+    // A prompt without quotes is refused before anything is encoded.
+    let out = directory.path().join("unquoted").to_string_lossy().into_owned();
+    let unquoted = directory.path().join("train.txt");
+    let set = format!("prompts.train={}", unquoted.display());
+    let validation = &sets[1];
+    let model = golden("sd3-tiny");
+    let text = refused(&[
+        "train",
+        "--preset",
+        "sd35m-ocr-1gpu",
+        "--model",
+        &model,
+        "--out",
+        &out,
+        "--set",
+        &set,
+        "--set",
+        validation,
+        "--set",
+        "model.resolution=32",
+    ]);
+    assert!(text.contains("reward `ocr` cannot judge \"a photo of a cat\""), "{text}");
+    assert!(!directory.path().join("unquoted/prompts").exists());
+}
+
+#[test]
 fn a_model_directory_is_trained_and_its_adapter_used_again() {
     let directory = tempfile::tempdir().expect("a directory");
     let [whole, resumed] = ["whole", "resumed"].map(|name| directory.path().join(name));
@@ -267,7 +313,7 @@ fn a_model_directory_is_trained_and_its_adapter_used_again() {
 
     // A refused command changes nothing, not even the written configuration.
     let written = std::fs::read_to_string(resumed.join("config.toml")).expect("a configuration");
-    for other in ["seed=7", "sd3.max_sequence_length=17", "epochs=1"] {
+    for other in ["seed=7", "model.max_sequence_length=17", "epochs=1"] {
         refused(&["train", "--resume", &run_directory, "--set", other]);
     }
     assert_eq!(
@@ -377,7 +423,7 @@ fn gradients_part_by_part_train_the_same() {
     let directory = tempfile::tempdir().expect("a directory");
     let [parts, whole] = ["parts", "whole"].map(|name| directory.path().join(name));
     train(directory.path(), &parts, &["epochs=1"]);
-    train(directory.path(), &whole, &["epochs=1", "sd3.recompute=false"]);
+    train(directory.path(), &whole, &["epochs=1", "model.recompute=false"]);
     let factor = |run: &Path| {
         let name = "base_model.model.transformer_blocks.0.attn.add_v_proj.lora_B.weight";
         tensor(&run.join("adapter/adapter_model.safetensors"), name)
@@ -398,8 +444,6 @@ fn a_model_directory_needs_its_own_presets_and_the_others_need_none() {
         refused(&[&["train", "--preset", preset, "--out", &out][..], more].concat())
     };
     assert!(with("shapes", &["--model", &model]).contains("use one of the presets sd35m-"));
-    let text = with("sd35m-ocr", &["--model", &model]);
-    assert!(text.contains("rewards.ocr: there is no reward `ocr`"), "{text}");
     // A run that is refused before its prompts are encoded leaves nothing behind.
     let prompts = directory.path().join("prompts.txt");
     std::fs::write(&prompts, "a cat\n").expect("written");
@@ -410,7 +454,7 @@ fn a_model_directory_needs_its_own_presets_and_the_others_need_none() {
         "--set",
         "rewards={ jpeg_compressibility = 1 }",
         "--set",
-        "sd3.resolution=32",
+        "model.resolution=32",
     ];
     let refusal = |more: &[&str]| {
         let text = with("sd35m-ocr", &[&jpeg[..], more].concat());

@@ -72,7 +72,7 @@ fn a_dense_reward_rises_steadily_on_the_shipped_base() {
         ..small
     };
     let workers = Workers::new(2).expect("threads");
-    let mut trainer = Trainer::<Training, Dit<Training>, TokenIds>::new(
+    let mut trainer = Trainer::<Training, Dit<Training>>::new(
         config,
         15,
         1,

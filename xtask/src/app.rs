@@ -118,7 +118,7 @@ pub struct AppArgs {
     /// Options of `flow-grpo`, --backend flex|ndarray|wgpu|cuda, --precision f32|bf16|fp16 and
     /// --without fusion|autotune.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<String>,
+    pub args: Vec<String>,
 }
 
 /// Arguments split into xtask's own options and the application's.
@@ -170,8 +170,8 @@ fn choose<T: ValueEnum>(option: &str, value: &str) -> Result<T> {
 }
 
 /// Builds the application and runs one of its verbs; returns its exit code.
-pub fn run(verb: &str, args: &AppArgs) -> Result<ExitCode> {
-    let Split { build: how, app } = split(&args.args)?;
+pub fn run(verb: &str, args: &[String]) -> Result<ExitCode> {
+    let Split { build: how, app } = split(args)?;
     if app.iter().any(|arg| arg == "--help" || arg == "-h") {
         println!(
             "cargo xtask {verb} [--backend flex|ndarray|wgpu|cuda] [--precision f32|bf16|fp16] [--without fusion|autotune]"

@@ -24,33 +24,6 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Improve a base model by Flow-GRPO.
-    #[command(disable_help_flag = true)]
-    Train(AppArgs),
-    /// Train a base model by flow matching.
-    #[command(disable_help_flag = true)]
-    Pretrain(AppArgs),
-    /// Sample images for prompts.
-    #[command(disable_help_flag = true)]
-    Sample(AppArgs),
-    /// Measure strict accuracy on held-out prompts.
-    #[command(disable_help_flag = true)]
-    Eval(AppArgs),
-    /// Add a LoRA adapter to the weights of its base model.
-    #[command(disable_help_flag = true)]
-    Merge(AppArgs),
-    /// Train the classifier of the reward `shapes_proxy`, which can be hacked.
-    #[command(disable_help_flag = true)]
-    Proxy(AppArgs),
-    /// Plot a metric of several runs side by side.
-    #[command(disable_help_flag = true)]
-    Compare(AppArgs),
-    /// Time the parts, optionally beside the same network in PyTorch.
-    #[command(disable_help_flag = true)]
-    Bench(AppArgs),
-    /// Draw the book's computed figure.
-    #[command(disable_help_flag = true)]
-    Figure(AppArgs),
     /// Measure a machine: the parts, how an epoch grows, the main jobs from start to end. For a
     /// GPU: --backend cuda.
     Measure(measure::MeasureArgs),
@@ -65,6 +38,10 @@ enum Verb {
     Book,
     /// Run check and a smoke run of the application, as continuous integration does.
     Ci,
+    /// List the verbs of the program: train, sample, eval, ….
+    Verbs(AppArgs),
+    #[command(external_subcommand)]
+    Program(Vec<String>),
 }
 
 fn main() -> ExitCode {
@@ -83,21 +60,17 @@ fn run() -> Result<ExitCode> {
         std::env::set_current_dir(root())?;
     }
     match Cli::parse().verb {
-        Verb::Train(args) => app::run("train", &args),
-        Verb::Pretrain(args) => app::run("pretrain", &args),
-        Verb::Sample(args) => app::run("sample", &args),
-        Verb::Eval(args) => app::run("eval", &args),
-        Verb::Merge(args) => app::run("merge", &args),
-        Verb::Proxy(args) => app::run("proxy", &args),
-        Verb::Compare(args) => app::run("compare", &args),
-        Verb::Bench(args) => app::run("bench", &args),
-        Verb::Figure(args) => app::run("figure", &args),
         Verb::Measure(args) => measure::measure(&args),
         Verb::Same(args) => same::same(&args).map(|()| ExitCode::SUCCESS),
         Verb::Test(args) => test::test(&args).map(|()| ExitCode::SUCCESS),
         Verb::Check => check::check().map(|()| ExitCode::SUCCESS),
         Verb::Book => book::build().map(|()| ExitCode::SUCCESS),
         Verb::Ci => check::ci().map(|()| ExitCode::SUCCESS),
+        Verb::Verbs(args) => app::run("help", &args.args),
+        Verb::Program(args) => match args.split_first() {
+            Some((verb, args)) => app::run(verb, args),
+            None => unreachable!("an external subcommand has a name"),
+        },
     }
 }
 

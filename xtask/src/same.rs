@@ -1,4 +1,4 @@
-//! Whether two builds of the program compute the same: a dozen small runs by both, their metrics
+//! Whether two builds of the program compute the same: small runs by both, their metrics
 //! and weights compared.
 //!
 //! For a change that is to change no number: `cargo xtask same OLD NEW` with the program built
@@ -22,24 +22,47 @@ pub struct SameArgs {
     after: PathBuf,
 }
 
-/// A run: its name, its verb and preset, and what is set beside it.
+/// A run: its name, its verb and preset, and what is set beside it. Of two settings of one key the
+/// later one holds.
 struct Run {
     name: &'static str,
     verb: &'static str,
     preset: &'static str,
-    settings: &'static [&'static str],
+    size: Settings,
+    settings: Settings,
 }
 
-const fn train(name: &'static str, preset: &'static str, settings: &'static [&'static str]) -> Run {
-    Run { name, verb: "train", preset, settings }
+type Settings = &'static [&'static str];
+
+/// A training run of the toy task.
+const fn toy(name: &'static str, settings: Settings) -> Run {
+    Run { name, verb: "train", preset: "toy-2d", size: &[], settings }
 }
+
+/// A training run of the shapes task, made [`SMALL`].
+const fn shapes(name: &'static str, settings: Settings) -> Run {
+    Run { name, verb: "train", preset: "shapes", size: SMALL, settings }
+}
+
+const fn pretrain(name: &'static str, preset: &'static str, settings: Settings) -> Run {
+    Run { name, verb: "pretrain", preset, size: &[], settings }
+}
+
+/// The sizes of a shapes run of seconds, at a constant learning rate.
+const SMALL: Settings = &[
+    "epochs=2",
+    "evaluation_samples=4",
+    "grpo.groups=4",
+    "grpo.group_size=4",
+    "grpo.warm_up=0",
+    "grpo.cool_down=0",
+];
 
 /// Every part that has a say in the numbers of a run, in seconds each.
-const RUNS: [Run; 12] = [
-    train("toy", "toy-2d", &["epochs=6"]),
-    train(
+const RUNS: [Run; 13] = [
+    toy("toy", &["epochs=6"]),
+    toy(
         "toy, groups, KL of the paper",
-        "toy-2d",
         &[
             "epochs=4",
             "grpo.groups=8",
@@ -49,9 +72,8 @@ const RUNS: [Run; 12] = [
             "grpo.objective.kl_form=paper",
         ],
     ),
-    train(
+    toy(
         "toy, latents on the host, guided",
-        "toy-2d",
         &[
             "epochs=3",
             "grpo.rollout.trajectories=host",
@@ -59,44 +81,22 @@ const RUNS: [Run; 12] = [
             "evaluation_guidance=1.5",
         ],
     ),
-    train("shapes", "shapes", SMALL),
-    train(
+    shapes("shapes", &[]),
+    shapes(
         "shapes, no KL, all steps",
-        "shapes",
         &[
-            "epochs=2",
-            "evaluation_samples=4",
-            "grpo.groups=4",
-            "grpo.group_size=4",
-            "grpo.warm_up=0",
-            "grpo.cool_down=0",
             "grpo.objective.kl_weight=0.0",
             "grpo.objective.kl_ode_steps=0",
             "grpo.trained_steps={ kind = \"all_but_last\" }",
         ],
     ),
-    train(
+    shapes(
         "shapes, replay in the rollout's batches",
-        "shapes",
-        &[
-            "epochs=2",
-            "evaluation_samples=4",
-            "grpo.groups=4",
-            "grpo.group_size=4",
-            "grpo.warm_up=0",
-            "grpo.cool_down=0",
-            "grpo.rollout_batch=6",
-            "grpo.replay_batches=rollout",
-        ],
+        &["grpo.rollout_batch=6", "grpo.replay_batches=rollout"],
     ),
-    train(
+    shapes(
         "shapes, adapter, adaptive KL, AdamW",
-        "shapes",
         &[
-            "epochs=2",
-            "evaluation_samples=4",
-            "grpo.groups=4",
-            "grpo.group_size=4",
             "grpo.warm_up=1",
             "grpo.cool_down=1",
             "grpo.muon.learning_rate=0.0",
@@ -105,16 +105,9 @@ const RUNS: [Run; 12] = [
             "tuning={ kind = \"lora\", rank = 4, alpha = 8.0, targets = [\"all-linear\"], init = \"gaussian\" }",
         ],
     ),
-    train(
+    shapes(
         "shapes, spread of a group, sum",
-        "shapes",
         &[
-            "epochs=2",
-            "evaluation_samples=4",
-            "grpo.groups=4",
-            "grpo.group_size=4",
-            "grpo.warm_up=0",
-            "grpo.cool_down=0",
             "grpo.advantage.spread=group",
             "grpo.rollout.log_prob=sum",
             "grpo.objective.step_weight=equal",
@@ -122,58 +115,36 @@ const RUNS: [Run; 12] = [
             "grpo.objective.clip_range_low=0.2",
         ],
     ),
-    train(
+    shapes(
         "shapes, gold reward, rules, ema",
-        "shapes",
         &[
-            "epochs=2",
             "evaluate_every=1",
-            "evaluation_samples=4",
-            "grpo.groups=4",
-            "grpo.group_size=4",
-            "grpo.warm_up=0",
-            "grpo.cool_down=0",
             "grpo.ema.every=2",
             "gold={ shapes_strict = 1 }",
             "rewards={ jpeg_compressibility = 1.0 }",
             "rules=[{ watch = \"overall\", when = { kind = \"below\", value = 2.0 }, action = { kind = \"raise_kl\", factor = 2.0 } }]",
         ],
     ),
-    train(
+    shapes(
         "shapes, 3 micro-batches of other sizes",
-        "shapes",
         &[
             "epochs=1",
-            "evaluation_samples=4",
             "grpo.groups=3",
             "grpo.group_size=5",
             "grpo.micro_batch=7",
             "grpo.rollout_batch=4",
-            "grpo.warm_up=0",
-            "grpo.cool_down=0",
         ],
     ),
-    Run {
-        name: "pre-training, plane",
-        verb: "pretrain",
-        preset: "toy-2d-base",
-        settings: &["steps=30", "warm_up=2"],
-    },
-    Run {
-        name: "pre-training, shapes",
-        verb: "pretrain",
-        preset: "shapes-base",
-        settings: &["steps=3", "batch_size=16", "evaluation_samples=4", "warm_up=1"],
-    },
-];
-
-const SMALL: &[&str] = &[
-    "epochs=2",
-    "evaluation_samples=4",
-    "grpo.groups=4",
-    "grpo.group_size=4",
-    "grpo.warm_up=0",
-    "grpo.cool_down=0",
+    toy(
+        "toy, DiffusionNFT",
+        &["epochs=3", "grpo.updates_per_epoch=2", "grpo.objective={ kind = \"nft\" }"],
+    ),
+    pretrain("pre-training, plane", "toy-2d-base", &["steps=30", "warm_up=2"]),
+    pretrain(
+        "pre-training, shapes",
+        "shapes-base",
+        &["steps=3", "batch_size=16", "evaluation_samples=4", "warm_up=1"],
+    ),
 ];
 
 /// What says when, where and how fast, and so differs between runs that compute the same.
@@ -217,7 +188,8 @@ impl Run {
     fn by(&self, program: &Path, out: &Path) -> Result<()> {
         let mut command = Command::new(program);
         command.args([self.verb, "--preset", self.preset]).arg("--out").arg(out);
-        command.args(self.settings.iter().flat_map(|setting| ["--set", setting]));
+        let settings = self.size.iter().chain(self.settings);
+        command.args(settings.flat_map(|setting| ["--set", setting]));
         let output =
             command.output().with_context(|| format!("cannot run {}", program.display()))?;
         if !output.status.success() {

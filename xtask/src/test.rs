@@ -20,6 +20,22 @@ pub fn test(args: &TestArgs) -> Result<()> {
     run(args.backend, args.filter.as_deref())
 }
 
+/// The packages that choose no backend: those without tensors, and those that test on ndarray.
+const LIBRARIES: [&str; 12] = [
+    "files",
+    "run",
+    "settings",
+    "flow",
+    "training",
+    "models",
+    "tasks",
+    "grpo",
+    "judges",
+    "ocr",
+    "pipelines",
+    "xtask",
+];
+
 /// Runs the tests on a backend.
 ///
 /// Packages are grouped by the backend they need: cargo unifies the features of the packages of one
@@ -42,7 +58,7 @@ pub fn run(backend: Backend, filter: Option<&str>) -> Result<()> {
         ensure!(status.success(), "tests of {} failed", packages.join(", "));
         Ok(())
     };
-    call(&["flow", "models", "tasks", "grpo", "xtask"], &[])?;
+    call(&LIBRARIES, &[])?;
     call(&["kernels", "flow-grpo"], &on_backend)?;
     call(&["tests"], &on_backend)
 }

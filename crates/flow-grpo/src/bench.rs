@@ -9,23 +9,25 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use burn::prelude::*;
 use clap::Args;
+use files::write_atomically;
 use flow::{Reduction, Sampler, VelocityField, matching::flow_matching_loss};
 use grpo::{
     Objective,
     algorithm::{Clipped, Example},
     evaluate::{EncodedPrompt, Row},
     images::Decode,
-    rollout::Rollout,
+    rollout::{Rollout, RolloutKeys},
     trajectories::{KeptOn, Trajectories},
     update::{Batches, Others, Replay, WholeGraph},
 };
 use models::{
-    Dit, TokenIds, Vocabulary,
-    weights::{StoredAs, write_atomically, write_tensors},
+    TokenIds, Vocabulary,
+    weights::{StoredAs, write_tensors},
 };
+use pipelines::{Architecture, Card, Own, OwnVisitor, Pipeline, Trainable, Weights, open_own};
 use serde::{Deserialize, Serialize};
 use tasks::shapes::{self, Split};
 use training::{
@@ -39,10 +41,8 @@ use training::{
 
 use crate::{
     backend::{self, Device, Plain, Training},
-    bench_sd3::{self, DirectoryBenchArgs},
-    memory,
-    network::{AnyNetwork, Architecture, Card, Pipeline, open_checkpoint},
-    output,
+    bench_directory::{self, DirectoryBenchArgs},
+    checkpoints, host, memory, output,
     scale::scale,
     train_config::TrainConfig,
 };
@@ -120,27 +120,60 @@ pub fn bench(
 ) -> Result<()> {
     if let Some(model) = &args.directory.model {
         let (peer, output) = (args.peer.as_deref(), args.output.as_deref());
-        return bench_sd3::bench(&args.directory, model, args.repetitions, peer, output, device);
+        return bench_directory::bench(
+            &args.directory,
+            model,
+            args.repetitions,
+            peer,
+            output,
+            device,
+        );
     }
-    let (card, network) = match sizes {
-        Some(architecture) => {
-            let card = Card {
-                architecture,
-                vocabulary: Vocabulary::new(shapes::vocabulary()),
-                made_by: String::new(),
-            };
-            let network = AnyNetwork::init(&card, 1, device);
-            (card, network)
-        }
-        None => AnyNetwork::load(&open_checkpoint(&args.checkpoint)?, device)?,
+    let (card, weights) = if let Some(architecture) = sizes {
+        let card = Card {
+            architecture,
+            vocabulary: Vocabulary::new(shapes::vocabulary()),
+            made_by: String::new(),
+        };
+        (card, Weights::Random { seed: 1 })
+    } else {
+        let file = checkpoints::open(&args.checkpoint)?;
+        (Card::of(&file)?, Weights::File(file))
     };
-    let AnyNetwork::Dit(network) = network else {
+    if !matches!(card.architecture, Architecture::Dit(_)) {
         bail!("it is not a transformer, and only that is timed")
-    };
-    if let Some(plot) = &args.scale {
-        return scale(epoch, &card, &network, plot, device);
     }
-    let bench = Bench::new(card, *network, epoch, args.images as usize, device)?;
+    open_own::<Training, _>(card, &weights, &host::machine(device), Timing { args, epoch, device })
+}
+
+/// Timing of one of the program's own networks.
+struct Timing<'a> {
+    args: &'a BenchArgs,
+    epoch: &'a TrainConfig,
+    device: &'a Device,
+}
+
+impl OwnVisitor<Training> for Timing<'_> {
+    type Output = ();
+    type Error = Error;
+
+    fn visit<N>(self, own: Own<Training, N>) -> Result<()>
+    where
+        N: Trainable<Training> + VelocityField<Training, Condition = TokenIds>,
+    {
+        let Self { args, epoch, device } = self;
+        match &args.scale {
+            Some(plot) => scale(epoch, &own, plot, device),
+            None => rounds(args, &Bench::new(own, epoch, args.images as usize, device)?),
+        }
+    }
+}
+
+/// Times all rounds, prints a table and optionally writes JSON.
+fn rounds<N>(args: &BenchArgs, bench: &Bench<N>) -> Result<()>
+where
+    N: Trainable<Training> + VelocityField<Training, Condition = TokenIds>,
+{
     let exchange =
         std::env::temp_dir().join(format!("flow-grpo-bench-{}.safetensors", std::process::id()));
     let (mut ours, mut peer) = (Times::new(), None);
@@ -175,16 +208,15 @@ pub fn bench(
     output::print(report.table())?;
     if let Some(path) = &args.output {
         let json = serde_json::to_string_pretty(&report)? + "\n";
-        write_atomically(path, json.as_bytes())
-            .with_context(|| format!("cannot write {}", path.display()))?;
+        write_atomically(path, json.as_bytes())?;
     }
     Ok(())
 }
 
 /// The data that all cases share.
-struct Bench {
-    card: Card,
-    network: Dit<Plain>,
+struct Bench<N: Trainable<Training>> {
+    own: Own<Training, N>,
+    network: N::InnerModule,
     trained: Trained,
     workers: Workers,
     device: Device,
@@ -203,15 +235,18 @@ struct Bench {
 const FORWARD_BATCH: usize = 16;
 const TRAIN_BATCH: usize = 8;
 
-impl Bench {
+impl<N> Bench<N>
+where
+    N: Trainable<Training> + VelocityField<Training, Condition = TokenIds>,
+{
     fn new(
-        card: Card,
-        network: Dit<Plain>,
+        own: Own<Training, N>,
         epoch: &TrainConfig,
         images: usize,
         device: &Device,
     ) -> Result<Self> {
-        let prompts = card.encode(&shapes::prompts(Split::Train).prompts)?;
+        let network = own.network()?;
+        let prompts = own.encode(&shapes::prompts(Split::Train).prompts)?;
         let rows: Vec<Row> =
             (0..images).map(|i| Row { prompt: i * 7 % prompts.len(), sample: i }).collect();
         let keys = |purpose| {
@@ -224,8 +259,8 @@ impl Bench {
         };
         let sampler = epoch.grpo.rollout.sampler()?;
         Ok(Self {
-            data: normal::<Plain>(&keys(Purpose::Pretraining), card.latent_shape(), device),
-            noise: normal::<Plain>(&keys(Purpose::Initial), card.latent_shape(), device),
+            data: normal::<Plain>(&keys(Purpose::Pretraining), own.latent_shape(), device),
+            noise: normal::<Plain>(&keys(Purpose::Initial), own.latent_shape(), device),
             times: (0..images).map(|i| (i as f32 + 0.5) / images as f32).collect(),
             workers: Workers::new(backend::workers()).context("cannot start worker threads")?,
             device: device.clone(),
@@ -237,7 +272,7 @@ impl Bench {
             ),
             kl_weight: objective.kl_weight,
             sampler,
-            card,
+            own,
             trained: Trained::all(&network),
             network,
             prompts,
@@ -251,10 +286,10 @@ impl Bench {
         let weights = Parameters::of(&self.network);
         let optimizer = Optimizer::new(OPTIMIZER, &weights).with_muon(
             MuonConfig { learning_rate: 1e-3, momentum: 0.9 },
-            self.trained.matrices(&self.network, "blocks."),
+            self.trained.matrices(&self.network, self.network.blocks()),
         );
         let optimisation = Optimisation::new(weights, optimizer, EmaConfig::default());
-        let images = self.card.pixels().decode(self.data.clone());
+        let images = self.own.card.architecture.decoder().decode(self.data.clone());
         let trajectories = self.rollout();
         let cases: [(&str, &dyn Fn()); 7] = [
             ("forward", &|| drop(read(self.velocity()))),
@@ -317,7 +352,7 @@ impl Bench {
             .into_iter()
             .map(|range| (self.network.clone(), range))
             .collect();
-        let part = |(network, range): (Dit<Plain>, std::ops::Range<usize>)| {
+        let part = |(network, range): (N::InnerModule, std::ops::Range<usize>)| {
             network.velocity(
                 self.noise.clone().slice([range.clone()]),
                 self.time(&range),
@@ -335,7 +370,7 @@ impl Bench {
             .map(|range| (self.network.clone(), range))
             .collect();
         let parts = self.workers.map(jobs, |(network, range)| {
-            let network: Dit<Training> = self.trained.with_graph(network);
+            let network: N = self.trained.with_graph(network);
             let [data, noise] = [&self.data, &self.noise]
                 .map(|x| Tensor::from_inner(x.clone().slice([range.clone()])));
             let time = Tensor::from_inner(self.time(&range));
@@ -357,12 +392,12 @@ impl Bench {
             sampler: &self.sampler,
             reduction: Reduction::Mean,
             guidance: None,
-            shape: self.card.latent_shape(),
+            shape: self.own.latent_shape(),
             batch: self.batch(FORWARD_BATCH),
             kept_on: KeptOn::Device,
             workers: &self.workers,
         };
-        let keys = [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(1, purpose));
+        let keys = RolloutKeys::new(1, 0);
         rollout
             .sample(&self.network, &self.prompts, &self.rows, keys, &self.device)
             .expect("nobody stops a measurement")
@@ -375,7 +410,7 @@ impl Bench {
             let key = Key::new(1, Purpose::Step).step(step.index);
             let keys: Vec<Key> =
                 self.rows.iter().map(|row| key.row(row.prompt, row.sample)).collect();
-            normal(&keys, self.card.latent_shape(), &self.device)
+            normal(&keys, self.own.latent_shape(), &self.device)
         };
         self.sampler
             .trajectory(&Still, &[], self.noise.clone(), noise, Reduction::Mean)
@@ -400,7 +435,7 @@ impl Bench {
         let examples = (0..self.rows.len()).map(|row| Example { step: 0, row }).collect();
         let others =
             Others { reference: (self.kl_weight > 0.0).then(|| self.network.clone()), old: None };
-        let outcome = replay.gradient::<Training, Dit<Training>>(
+        let outcome = replay.gradient::<Training, N>(
             &self.algorithm,
             &WholeGraph,
             &self.network,
@@ -435,7 +470,7 @@ impl Bench {
         tensors.insert("noise".to_owned(), self.noise.to_data());
         tensors.insert("velocity".to_owned(), self.velocity().to_data());
         tensors.insert("loss".to_owned(), TensorData::from([loss as f32]));
-        let Architecture::Dit(sizes) = &self.card.architecture else {
+        let Architecture::Dit(sizes) = &self.own.card.architecture else {
             bail!("only a transformer is timed")
         };
         write_tensors(&tensors, ("sizes", serde_json::to_string(sizes)?), StoredAs::F32, path)?;

@@ -1,16 +1,19 @@
 //! Configurations: a preset, overridden by a profile, a file and `--set key=value`, in this order.
 //!
-//! A preset contains every key, so it lists everything that can be set. Unknown keys, wrong types
-//! and values out of range are refused together, each by name.
+//! A preset is whole, by itself or with the preset that it `extends`; settings that may be absent are
+//! known by the schema of the configuration. Unknown keys, wrong types and values out of range are
+//! refused together, each by name.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use files::text_file;
+use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
-use tasks::text_file;
+use serde_json::Value as Json;
 use toml::{Table, Value};
 
 /// Tables whose keys are names: a table replaces them as a whole, `--set` with a dotted key changes
@@ -18,7 +21,7 @@ use toml::{Table, Value};
 const OPEN_TABLES: [&str; 3] = ["rewards", "gold", "mix"];
 
 /// A configuration that can validate itself.
-pub trait Checked: Serialize + DeserializeOwned {
+pub trait Checked: Serialize + DeserializeOwned + JsonSchema {
     /// Keys that may change on resume: length, output and memory of a run. They do not change its
     /// results, except for the order in which sums are rounded.
     const MAY_CHANGE: &'static [&'static str];
@@ -36,6 +39,63 @@ pub struct Preset {
     pub text: &'static str,
 }
 
+/// The key by which a preset names the preset that it changes.
+const EXTENDS: &str = "extends";
+
+impl Preset {
+    /// The whole preset, with the values of the preset that it extends.
+    ///
+    /// # Panics
+    /// If a preset of the program is not TOML, or extends one that is not there.
+    pub fn table(&self, presets: &[Self]) -> Table {
+        let mut own: Table = self.text.parse().expect("a preset is TOML");
+        let Some(base) = own.remove(EXTENDS) else { return own };
+        let base = base.as_str().expect("`extends` names a preset");
+        let mut table = preset(presets, base).expect("`extends` names a preset").table(presets);
+        let mut problems = Vec::new();
+        merge(&mut table, own, None, "", &mut problems);
+        assert!(problems.is_empty(), "{}: {problems:?}", self.name);
+        table
+    }
+}
+
+impl Preset {
+    /// The preset's comment on a dotted key: the lines above it, in this preset or in the one that
+    /// it extends.
+    pub fn comment(&self, presets: &[Self], key: &str) -> Option<String> {
+        let (mut section, mut comment) = (String::new(), Vec::new());
+        for line in self.text.lines().map(str::trim) {
+            if let Some(text) = line.strip_prefix('#') {
+                comment.push(text.trim());
+                continue;
+            }
+            let header = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+            let name = match (header, line.split_once('=')) {
+                (Some(name), _) => {
+                    section = format!("{name}.");
+                    name.to_owned()
+                }
+                (None, Some((name, _))) => format!("{section}{}", name.trim()),
+                (None, None) => String::new(),
+            };
+            if name == key && !comment.is_empty() {
+                return Some(comment.join(" "));
+            }
+            comment.clear();
+        }
+        let own: Table = self.text.parse().ok()?;
+        preset(presets, own.get(EXTENDS)?.as_str()?).ok()?.comment(presets, key)
+    }
+}
+
+/// Parses TOML.
+///
+/// # Errors
+/// If the text is not TOML.
+pub fn parse(text: &str) -> Result<Table> {
+    text.parse().context("not TOML")
+}
+
 /// Finds a preset by name.
 pub fn preset(presets: &[Preset], name: &str) -> Result<Preset> {
     let names = || presets.iter().map(|preset| preset.name).collect::<Vec<_>>().join(", ");
@@ -46,34 +106,35 @@ pub fn preset(presets: &[Preset], name: &str) -> Result<Preset> {
         .with_context(|| format!("there is no preset `{name}`; there are: {}", names()))
 }
 
-/// Resolves a configuration from `text`, the TOML of a preset or of a resumed run, and a profile's
-/// `layer`, a file and settings on top.
+/// Resolves a configuration from `table`, a preset or the configuration of a resumed run, and a
+/// profile's `layer`, a file and settings on top.
 ///
 /// # Errors
-/// If the text or the file cannot be read or parsed, or if a key is unknown or a value has the
+/// If the file cannot be read or parsed, or if a key is unknown or a value has the
 /// wrong type or is out of range; the error lists all of these problems.
 pub fn resolve<C: Checked>(
-    text: &str,
+    mut table: Table,
     layer: Option<&str>,
     file: Option<&Path>,
     settings: &[String],
 ) -> Result<C> {
-    let mut table: Table = text.parse().context("not TOML")?;
-    let mut problems = Vec::new();
+    let (schema, mut problems) = (settings::schema::<C>(), Vec::new());
+    let merge = |table: &mut Table, given: Table, problems: &mut Vec<String>| {
+        merge(table, given, Some(&schema), "", problems);
+    };
     if let Some(layer) = layer {
         let layer = applicable(layer.parse().context("a profile is TOML")?, &table);
-        merge(&mut table, layer, "", &mut problems);
+        merge(&mut table, layer, &mut problems);
     }
     if let Some(path) = file {
-        let text =
-            text_file::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = text_file::read(path)?;
         let given: Table =
             text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
-        merge(&mut table, given, "", &mut problems);
+        merge(&mut table, given, &mut problems);
     }
     for setting in settings {
         match parse_setting(setting, &table) {
-            Ok(given) => merge(&mut table, given, "", &mut problems),
+            Ok(given) => merge(&mut table, given, &mut problems),
             Err(problem) => problems.push(problem),
         }
     }
@@ -145,27 +206,43 @@ fn flatten(prefix: &str, value: Value, into: &mut BTreeMap<String, Value>) {
     }
 }
 
+/// The value that removes a setting that may be absent.
+const NONE: &str = "none";
+
 /// Merges `given` into `table`, key by key; unknown keys and wrong types become problems.
-fn merge(table: &mut Table, given: Table, prefix: &str, problems: &mut Vec<String>) {
+fn merge(
+    table: &mut Table,
+    given: Table,
+    schema: Option<&Json>,
+    prefix: &str,
+    problems: &mut Vec<String>,
+) {
     for (key, value) in given {
         let name = format!("{prefix}{key}");
+        let schema = schema.and_then(|schema| settings::field(schema, &key));
+        if schema.is_some_and(settings::is_optional) {
+            if value.as_str() == Some(NONE) {
+                table.remove(&key);
+                continue;
+            }
+            let absent = if value.is_table() { Value::Table(Table::new()) } else { value.clone() };
+            table.entry(&key).or_insert(absent);
+        }
         let Some(old) = table.get_mut(&key) else {
             problems.push(unknown(&name, &key, table));
             continue;
         };
+        let (open, new_table) =
+            (OPEN_TABLES.contains(&key.as_str()), old.as_table().is_some_and(Table::is_empty));
         match (old, value) {
             // Tables of names: any name is accepted here and checked where the table is used.
-            (old @ Value::Table(_), new @ Value::Table(_))
-                if OPEN_TABLES.contains(&key.as_str()) =>
-            {
-                *old = new
-            }
+            (old @ Value::Table(_), new @ Value::Table(_)) if open || new_table => *old = new,
             // A choice with its own fields is replaced as a whole, because its fields depend on the
             // kind.
             (Value::Table(old), Value::Table(new))
                 if !old.contains_key("kind") || !new.contains_key("kind") =>
             {
-                merge(old, new, &format!("{name}."), problems);
+                merge(old, new, schema, &format!("{name}."), problems);
             }
             (old @ Value::Float(_), Value::Integer(number)) => *old = Value::Float(number as f64),
             (old, new) if old.same_type(&new) => *old = new,
@@ -215,6 +292,22 @@ fn parse_setting(setting: &str, table: &Table) -> Result<Table, String> {
     Ok(nest(&path, value, table))
 }
 
+/// Sets one dotted key of a table of names, given as `NAME.KEY=VALUE`.
+///
+/// # Errors
+/// If the setting is malformed.
+pub fn set_within(table: &mut Table, setting: &str) -> Result<()> {
+    let parsed = parse_setting(
+        &format!("{}.{setting}", OPEN_TABLES[0]),
+        &Table::from_iter([(OPEN_TABLES[0].to_owned(), Value::Table(table.clone()))]),
+    );
+    let mut parsed = parsed.map_err(|problem| anyhow!(problem))?;
+    if let Some(Value::Table(set)) = parsed.remove(OPEN_TABLES[0]) {
+        *table = set;
+    }
+    Ok(())
+}
+
 /// Builds the table in which `value` is under `path`. A name in a table of names keeps the other
 /// names of `old`, and a setting of a name its other settings.
 fn nest(path: &[&str], value: Value, old: &Table) -> Table {
@@ -251,7 +344,7 @@ fn within(path: &[&str], value: Value, mut old: Table) -> Table {
 mod tests {
     use super::*;
 
-    #[derive(Clone, Serialize, serde::Deserialize)]
+    #[derive(Clone, Serialize, serde::Deserialize, JsonSchema)]
     struct Small {
         epochs: u32,
         rewards: BTreeMap<String, f64>,
@@ -287,7 +380,7 @@ mod tests {
         let mut problems = Vec::new();
         for setting in settings {
             let given = parse_setting(setting, &table).expect("key=value");
-            merge(&mut table, given, "", &mut problems);
+            merge(&mut table, given, None, "", &mut problems);
         }
         assert!(problems.is_empty(), "{problems:?}");
         table

@@ -8,7 +8,9 @@ use std::{
 use anyhow::{Result, bail};
 use burn::tensor::Tensor;
 use flow::{GridKind, Guidance, Sampler};
-use grpo::evaluate::{EncodedPrompt, Generator, Row};
+use grpo::evaluate::{EncodedPrompt, Generator, Row, Start};
+use pipelines::Pipeline;
+use run::png;
 use serde::{Deserialize, Serialize};
 use tasks::{
     image::Image,
@@ -20,11 +22,9 @@ use tasks::{
 use training::{noise::Key, workers::Workers};
 
 use crate::{
-    backend::{Device, Plain},
+    backend::{Device, Plain, Training},
     intervals::{self, Tally},
     monitors,
-    network::{Network, Pipeline},
-    plot, png,
     progress::Progress,
 };
 
@@ -38,7 +38,7 @@ impl<C> Prompts<C> {
     /// # Errors
     /// If the file cannot be read, a word is unknown, or images must be verified and the network
     /// makes none.
-    pub fn open<P: Pipeline<Condition = C>>(source: &str, pipeline: &P) -> Result<Self> {
+    pub fn open<P: Pipeline<Training, Condition = C>>(source: &str, pipeline: &P) -> Result<Self> {
         Ok(Self(pipeline.encode(&prompt_set(source, pipeline)?.prompts)?))
     }
 
@@ -71,29 +71,11 @@ impl<C> Prompts<C> {
         &self.0[row.prompt].prompt
     }
 
-    /// The names of the accuracies of an evaluation on these prompts.
-    pub fn accuracies(&self) -> Vec<String> {
-        if self.0.iter().any(|prompt| Metadata::of(&prompt.prompt).is_none()) {
-            return Vec::new();
-        }
-        let tags: BTreeSet<&str> = self.0.iter().map(|prompt| prompt.prompt.tag.as_str()).collect();
-        let tags = tags.into_iter().map(|tag| format!("tags.{tag}"));
-        ["overall", "partial"].map(str::to_owned).into_iter().chain(tags).collect()
-    }
-
-    /// Whether a prompt asks for an object without naming its colour.
-    pub fn leave_a_color_open(&self) -> bool {
-        self.0
-            .iter()
-            .filter_map(|prompt| Metadata::of(&prompt.prompt))
-            .any(|metadata| metadata.leaves_a_color_open())
-    }
-
     /// Writes images as a captioned grid with one row per kind of prompt, or points as a scatter
     /// plot.
     pub fn write_images(&self, images: &[Image], rows: &[Row], path: &Path) -> Result<()> {
         if images.first().is_some_and(|image| image.channels == 2) {
-            return plot::write_scatter(images, path);
+            return Ok(run::scatter::write_scatter(images, path)?);
         }
         let mut by_tag: BTreeMap<&str, Vec<png::Captioned<'_>>> = BTreeMap::new();
         for (image, row) in images.iter().zip(rows) {
@@ -107,7 +89,7 @@ impl<C> Prompts<C> {
             }
         }
         let cells: Vec<png::Captioned<'_>> = by_tag.into_values().flatten().collect();
-        png::write_grid(&cells, SHOWN, path)
+        Ok(png::write_grid(&cells, SHOWN, path)?)
     }
 
     /// Evaluates images: strict accuracy if all prompts have metadata, and the mean of every given
@@ -154,19 +136,34 @@ impl<C> Prompts<C> {
     }
 }
 
+/// The names of the accuracies of an evaluation on prompts.
+pub fn accuracies(prompts: &[Prompt]) -> Vec<String> {
+    if prompts.iter().any(|prompt| Metadata::of(prompt).is_none()) {
+        return Vec::new();
+    }
+    let tags: BTreeSet<&str> = prompts.iter().map(|prompt| prompt.tag.as_str()).collect();
+    let tags = tags.into_iter().map(|tag| format!("tags.{tag}"));
+    ["overall", "partial"].map(str::to_owned).into_iter().chain(tags).collect()
+}
+
+/// Whether a prompt asks for an object without naming its colour.
+pub fn leave_a_color_open(prompts: &[Prompt]) -> bool {
+    prompts.iter().filter_map(Metadata::of).any(|metadata| metadata.leaves_a_color_open())
+}
+
 /// Opens a built-in set of prompts (`shapes:train`, `shapes:validation`, `shapes:test`,
 /// `shapes:unseen`, `toy`) or a prompt file.
 ///
 /// # Errors
 /// If the file cannot be read, or images must be verified and the network makes none.
-pub fn prompt_set(source: &str, pipeline: &impl Pipeline) -> Result<PromptSet> {
+pub fn prompt_set(source: &str, pipeline: &impl Pipeline<Training>) -> Result<PromptSet> {
     let set = match source {
         "shapes:train" => shapes::prompts(Split::Train),
         "shapes:validation" => shapes::prompts(Split::Validation),
         "shapes:test" => shapes::prompts(Split::Test),
         "shapes:unseen" => shapes::prompts(Split::Unseen),
         "toy" => toy::prompts(),
-        path => pipeline.read_prompts(Path::new(path))?,
+        path => PromptSet::read_checked(Path::new(path), |prompt| pipeline.check_prompt(prompt))?,
     };
     let verified = set.prompts.iter().any(|prompt| Metadata::of(prompt).is_some());
     let shape = pipeline.image_shape();
@@ -206,21 +203,18 @@ pub struct Evaluator<'a, P> {
     pub sampling: Sampling,
 }
 
-impl<P: Pipeline> Evaluator<'_, P> {
+impl<P: Pipeline<Training>> Evaluator<'_, P> {
     /// Generates an image for every row.
     ///
     /// # Errors
     /// If the empty prompt, which guidance needs, cannot be encoded, the grid is invalid, or the
     /// work was stopped.
-    pub fn generate<N>(
+    pub fn generate(
         &self,
-        network: &N,
+        network: P::Network,
         prompts: &Prompts<P::Condition>,
         rows: &[Row],
-    ) -> Result<Vec<Image>>
-    where
-        N: Network<Plain, P::Condition>,
-    {
+    ) -> Result<Vec<Image>> {
         let decoder = self.pipeline.decoder()?;
         self.sample(network, prompts, rows, None, |latents| decoder.decode(latents))
             .map(|batches| batches.into_iter().flatten().collect())
@@ -230,51 +224,46 @@ impl<P: Pipeline> Evaluator<'_, P> {
     ///
     /// # Errors
     /// As [`Self::generate`].
-    pub fn latents<N>(
+    pub fn latents(
         &self,
-        network: &N,
+        network: P::Network,
         prompts: &Prompts<P::Condition>,
         rows: &[Row],
         initial: Option<Tensor<Plain, 4>>,
-    ) -> Result<Tensor<Plain, 4>>
-    where
-        N: Network<Plain, P::Condition>,
-    {
+    ) -> Result<Tensor<Plain, 4>> {
         Ok(Tensor::cat(self.sample(network, prompts, rows, initial, |latents| latents)?, 0))
     }
 
     /// Samples the rows in batches and returns the results of `finish`, which gets the final
     /// latents of a batch.
-    fn sample<N, R: Send>(
+    fn sample<R: Send>(
         &self,
-        network: &N,
+        network: P::Network,
         prompts: &Prompts<P::Condition>,
         rows: &[Row],
         initial: Option<Tensor<Plain, 4>>,
         finish: impl Fn(Tensor<Plain, 4>) -> R + Sync,
-    ) -> Result<Vec<R>>
-    where
-        N: Network<Plain, P::Condition>,
-    {
+    ) -> Result<Vec<R>> {
         let generator = Generator {
             sampler: Sampler::ode(self.sampling.grid.grid(self.sampling.steps)?),
             shape: self.pipeline.latent_shape(),
-            batch: self.pipeline.batch(),
+            batch: self.pipeline.footprint().rows_together,
             workers: self.workers,
         };
-        let initial = initial.as_ref();
-        let Sampling { key, guidance, .. } = self.sampling;
+        let start = Start { key: self.sampling.key, initial: initial.as_ref() };
+        let network = self.pipeline.guide(network, self.sampling.guidance);
+        let scale = self.pipeline.classifier_free(self.sampling.guidance);
         let progress = Progress::new("sampling", rows.len(), "images");
         let finish = |latents: Tensor<Plain, 4>| {
             progress.advance(latents.dims()[0]);
             finish(latents)
         };
-        let batches = if guidance == 1.0 {
-            generator.generate(network, &prompts.0, rows, (key, initial), self.device, finish)?
+        let batches = if scale == 1.0 {
+            generator.generate(&network, &prompts.0, rows, start, self.device, finish)?
         } else {
             let unconditional = self.pipeline.conditions(&[""])?.remove(0);
-            let field = Guidance { unconditional, scale: guidance }.around(network.clone());
-            generator.generate(&field, &prompts.0, rows, (key, initial), self.device, finish)?
+            let field = Guidance { unconditional, scale }.around(network);
+            generator.generate(&field, &prompts.0, rows, start, self.device, finish)?
         };
         progress.finish();
         Ok(batches)

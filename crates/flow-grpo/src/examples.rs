@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, anyhow};
 use models::TokenIds;
 use rand::{Rng, seq::IndexedRandom};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tasks::{
     image::Image,
@@ -13,36 +14,25 @@ use tasks::{
     toy,
 };
 
-use crate::network::{Architecture, Card};
+use pipelines::{Architecture, Card};
 
 /// Composition of the captions in pre-training; each field is a share of images in `[0, 1]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CaptionConfig {
     /// Images with a detailed caption: shapes, colours and places ([`shapes::detailed`]).
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub detailed: f64,
     /// Images with the caption of a similar but different scene.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub wrong: f64,
     /// Images without a caption, for classifier-free guidance.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub dropped: f64,
     /// Of the scenes with two objects and no relation between them: named from left to right, as
     /// people do; the others in any order.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub reading_order: f64,
-}
-
-impl CaptionConfig {
-    /// Lists everything that is wrong with these shares, one sentence each.
-    pub fn problems(&self) -> Vec<String> {
-        let Self { detailed, wrong, dropped, reading_order } = *self;
-        let shares = [
-            ("detailed", detailed),
-            ("wrong", wrong),
-            ("dropped", dropped),
-            ("reading_order", reading_order),
-        ];
-        let outside = shares.into_iter().filter(|(_, share)| !(0.0..=1.0).contains(share));
-        outside.map(|(name, share)| format!("{name} ({share}) must lie between 0 and 1")).collect()
-    }
 }
 
 /// An endless source of images with captions.

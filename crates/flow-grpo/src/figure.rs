@@ -2,19 +2,17 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use files::write_atomically;
 use flow::{
     FlowSde, GridKind, Ode, Step, Transition,
     analytic::{Component, MixtureField},
     sampler::velocity_at,
 };
-use models::weights::write_atomically;
+use run::curves::{Curve, Panel, curves};
 use training::noise::{Key, Purpose, normal};
 
-use crate::{
-    backend::{Device, Plain},
-    plot::{Curve, Panel, curves},
-};
+use crate::backend::{Device, Plain};
 
 /// Number of particles.
 const PARTICLES: usize = 20_000;
@@ -56,8 +54,7 @@ pub fn marginals(path: &Path) -> Result<()> {
         })
         .collect();
     let svg = curves(&panels)?;
-    write_atomically(path, svg.as_bytes())
-        .with_context(|| format!("cannot write {}", path.display()))
+    Ok(write_atomically(path, svg.as_bytes())?)
 }
 
 /// The particles at the times shown.

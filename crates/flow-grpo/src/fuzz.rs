@@ -6,13 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::Error;
 use burn::tensor::{FloatDType, Tensor};
 use flow::VelocityField;
 use models::{
-    Adapter, LoraConfig, MlpField, WeightsFile,
-    lora::LoraInit,
-    sd3::{Choices, Features, ModelDirectory, Sd3Error},
+    Adapter, Choices, LoraConfig, MlpField, ModelError, WeightsFile, directory::TransformerSizes,
+    lora::LoraInit, sd3::ModelDirectory, text::Features,
 };
+use pipelines::{Architecture, Card, ModelSource, Pipeline, Visitor};
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
@@ -21,9 +22,10 @@ use training::{
 };
 
 use crate::{
-    backend::{Device, Plain},
+    backend::{Device, Plain, Training},
+    checkpoints,
     config::{self, Checked},
-    network::{AnyNetwork, open_checkpoint},
+    host,
     pretrain::PretrainConfig,
     train_config::TrainConfig,
     training_state::{self, SavedState},
@@ -90,8 +92,15 @@ fn resolve_damaged<C: Checked>(text: &str, seed: u64) -> usize {
     for _ in 0..CASES / 4 {
         let damaged = damaged_toml(text, &mut rng);
         std::fs::write(&file, &damaged).expect("written");
-        refused += usize::from(config::resolve::<C>(text, None, Some(&file), &[]).is_err());
-        refused += usize::from(config::resolve::<C>(&damaged, None, None, &[]).is_err());
+        refused += usize::from(
+            config::resolve::<C>(config::parse(text).expect("TOML"), None, Some(&file), &[])
+                .is_err(),
+        );
+        refused += usize::from(
+            config::parse(&damaged)
+                .and_then(|damaged| config::resolve::<C>(damaged, None, None, &[]))
+                .is_err(),
+        );
     }
     refused
 }
@@ -149,7 +158,7 @@ fn shuffle(tensors: &mut Value, names: &[String], rng: &mut impl Rng) {
         2 => tensors[&one]["shape"] = json!([u64::MAX, 2]),
         3 => {
             tensors[&one]["dtype"] =
-                json!(["F64", "BF16", "F16", "F32", "I8", "nonsense"][rng.random_range(0..6)])
+                json!(["F64", "BF16", "F16", "F32", "I8", "nonsense"][rng.random_range(0..6)]);
         }
         4 => tensors[&one]["data_offsets"] = json!([0, rng.random_range(0..1_u64 << 40)]),
         _ => {
@@ -179,17 +188,31 @@ fn load_damaged(bytes: &[u8], cases: usize, load: impl Fn(WeightsFile) -> bool) 
 #[test]
 fn a_damaged_checkpoint_is_refused_or_valid() {
     let bytes = include_bytes!("../../../assets/checkpoints/toy-2d-base.safetensors");
-    let refused =
-        load_damaged(bytes, CASES, |file| AnyNetwork::load(&file, &Device::default()).is_ok());
+    let refused = load_damaged(bytes, CASES, |file| load(file).is_ok());
     assert!(refused > CASES / 2 && refused < CASES, "{refused}");
 }
 
+/// Loads a checkpoint.
+fn load(file: WeightsFile) -> Result<(), Error> {
+    struct Loading;
+    impl Visitor<Training> for Loading {
+        type Output = ();
+        type Error = Error;
+
+        fn visit<P: Pipeline<Training>>(self, pipeline: P) -> Result<(), Error> {
+            pipeline.network()?;
+            Ok(())
+        }
+    }
+    let machine = host::machine(&Device::default());
+    pipelines::open::<Training, _>(ModelSource::Checkpoint(file), &machine, Loading)
+}
+
 fn toy() -> MlpField<Plain> {
-    let (_, network) =
-        AnyNetwork::load(&open_checkpoint("toy-2d-base").expect("built in"), &Device::default())
-            .expect("a network");
-    let AnyNetwork::Mlp(network) = network else { panic!("the toy model is an MLP") };
-    *network
+    let file = checkpoints::open("toy-2d-base").expect("built in");
+    let card = Card::of(&file).expect("a card");
+    let Architecture::Mlp(sizes) = card.architecture else { panic!("the toy model is an MLP") };
+    file.load_into(sizes.init(0, &Device::default())).expect("a network")
 }
 
 #[test]
@@ -323,17 +346,18 @@ fn files_under(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// Uses every part of a model directory once.
-fn use_all_of(path: &Path) -> Result<(), Sd3Error> {
+fn use_all_of(path: &Path) -> Result<(), ModelError> {
     let device = Device::default();
     let directory = ModelDirectory::open::<Plain>(path, &Choices::default(), &device)?;
-    directory.grid_shift()?;
+    directory.grid_shift([4, 4, 4])?;
     let prompt = ["a cat that was seen at 12 o'clock, twice"];
     let clip = directory.clip_reader::<Plain>(FloatDType::F32, &device)?.encode(&prompt)?.remove(0);
     let t5 = match directory.t5_reader::<Plain>(4, FloatDType::F32, &device)? {
         Some(reader) => reader.encode(&prompt)?.pop().map(|[hidden]| Features::Held(hidden)),
         None => None,
     };
-    let embedding = directory.embedding(clip.map(Features::Held), t5, 4);
+    let [hidden, pooled] = clip.map(Features::Held);
+    let embedding = directory.embedding(Some(hidden), pooled, t5, 4);
     assert!(
         directory.transformer_config().sample_size * directory.vae_config().scale() > 0,
         "the usual size of an image"

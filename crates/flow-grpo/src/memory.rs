@@ -8,11 +8,9 @@ use std::{path::Path, process::Command};
 
 use anyhow::{Result, ensure};
 use burn::tensor::DType;
+use pipelines::Footprint;
 
-use crate::{
-    backend::{self, ON_CPU, PRECISION},
-    network::Pipeline,
-};
+use crate::backend::{self, ON_CPU, PRECISION};
 
 /// Memory needs of a run, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,9 +30,13 @@ pub struct Needs {
     pub batches: Batches,
 }
 
-/// The sizes of a run's network.
+/// The sizes of a run's network and what surrounds it.
 #[derive(Clone, Copy, Debug)]
 pub struct Network {
+    /// The memory of activations and decoder.
+    pub footprint: Footprint,
+    /// `[C, H, W]` of a latent.
+    pub latent_shape: [usize; 3],
     /// Number of trained parameters, in f32.
     pub trained: usize,
     /// Bytes of the frozen parameters.
@@ -68,12 +70,9 @@ const COPIES_OF_WEIGHTS: usize = 11;
 
 impl Needs {
     /// Estimates the needs of a network with `latents` latents alive at the same time.
-    pub fn new(
-        pipeline: &impl Pipeline,
-        network: Network,
-        latents: usize,
-        batches: Batches,
-    ) -> Self {
+    pub fn new(network: Network, latents: usize, batches: Batches) -> Self {
+        let Footprint { kept_per_row, alive_per_row, decoder_bytes, decoding, .. } =
+            network.footprint;
         let workers = backend::workers();
         let product = |factors: &[usize]| {
             factors.iter().fold(1, |product: u64, &factor| product.saturating_mul(factor as u64))
@@ -82,13 +81,13 @@ impl Needs {
         let computed = |per_row: usize| {
             product(&[workers, batches.rows, per_row, DType::from(PRECISION).size()])
         };
-        let weights = network.frozen.saturating_add(pipeline.decoder_bytes());
+        let weights = network.frozen.saturating_add(decoder_bytes);
         Self {
             weights: weights.saturating_add(bytes(&[network.trained, COPIES_OF_WEIGHTS + workers])),
-            samples: bytes(&[&[latents], &pipeline.latent_shape()[..]].concat()),
-            kept: computed(pipeline.kept_per_row()),
-            alive: computed(pipeline.alive_per_row()),
-            decoding: bytes(&[workers, pipeline.decoding()]),
+            samples: bytes(&[&[latents], &network.latent_shape[..]].concat()),
+            kept: computed(kept_per_row),
+            alive: computed(alive_per_row),
+            decoding: bytes(&[workers, decoding]),
             batches,
         }
     }
@@ -163,7 +162,7 @@ impl Needs {
             return format!("{least}: {host}lower the number of images of an epoch");
         }
         let recompute =
-            if self.alive == 0 { "" } else { "set sd3.recompute = true where it is not, " };
+            if self.alive == 0 { "" } else { "set model.recompute = true where it is not, " };
         format!("{least}: {recompute}make smaller images or use a smaller model")
     }
 }
@@ -313,10 +312,6 @@ fn kibibytes(file: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        backend::Device,
-        network::{AnyNetwork, open_checkpoint},
-    };
 
     fn batches(micro_batch: usize, rollout_batch: usize, rows: usize) -> Batches {
         Batches { key: "grpo.micro_batch", micro_batch, rollout_batch, rows }
@@ -324,20 +319,20 @@ mod tests {
 
     #[test]
     fn every_part_of_an_estimate_counts() {
-        let (card, _) = AnyNetwork::load(
-            &open_checkpoint("toy-2d-base").expect("built in"),
-            &Device::default(),
-        )
-        .expect("a network");
-        let needs = |latents, batches| {
-            Needs::new(&card, Network { trained: 10, frozen: 3 }, latents, batches)
+        let footprint = Footprint {
+            kept_per_row: 700,
+            alive_per_row: 0,
+            rows_together: 16,
+            decoder_bytes: 0,
+            decoding: 0,
         };
+        let network = Network { footprint, latent_shape: [2, 3, 1], trained: 10, frozen: 3 };
+        let needs = |latents, batches| Needs::new(network, latents, batches);
         let workers = backend::workers();
         let one = needs(5, batches(4, 2, 1));
-        let elements: usize = card.latent_shape().iter().product();
         assert_eq!(one.weights, 3 + 4 * 10 * (11 + workers as u64));
-        assert_eq!(one.samples, (4 * 5 * elements) as u64);
-        assert_eq!(one.work(), ((4 * 4 * workers * card.kept_per_row()) as u64, "backward passes"));
+        assert_eq!(one.samples, 4 * 5 * 6);
+        assert_eq!(one.work(), ((4 * 4 * workers * 700) as u64, "backward passes"));
         assert_eq!(needs(5, batches(4, 2, 2)).work().0, 2 * one.work().0);
         assert_eq!(
             needs(usize::MAX, batches(usize::MAX, 2, 2)).total(),

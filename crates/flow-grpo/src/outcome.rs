@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use pipelines::PipelineError;
 
 use crate::{interrupt::Interrupted, output};
 
@@ -21,6 +22,10 @@ impl std::fmt::Display for BrokeRun {
 pub fn report(result: Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
+        output::log(interrupted);
+        return ExitCode::from(crate::interrupt::EXIT_CODE);
+    }
+    if let Some(interrupted @ PipelineError::Interrupted { .. }) = error.downcast_ref() {
         output::log(interrupted);
         return ExitCode::from(crate::interrupt::EXIT_CODE);
     }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use serde::Serialize;
 
 /// Writes a line to the log; if nobody reads it or the disk is full, only the line is lost.
 pub fn log(line: impl Display) {
@@ -24,6 +25,30 @@ pub fn log(line: impl Display) {
 pub fn print(text: impl Display) -> Result<()> {
     let mut out = stdout().lock();
     match out.write_all(shown(&text.to_string()).as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a result as one line of JSON, in which every character is visible.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json(value: &impl Serialize) -> Result<()> {
+    let mut line = String::new();
+    for c in serde_json::to_string(value)?.chars() {
+        if !is_invisible(c) && !c.is_control() {
+            line.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                line += &format!("\\u{unit:04x}");
+            }
+        }
+    }
+    let mut out = stdout().lock();
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to standard output")
         }

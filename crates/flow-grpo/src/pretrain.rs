@@ -6,12 +6,18 @@
 
 use std::{ops::Range, path::PathBuf, time::Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Error, Result, anyhow, ensure};
 use burn::prelude::*;
-use flow::matching::{TimeDistribution, flow_matching_loss};
-use models::{Dit, MlpField, TokenIds, Vocabulary, weights::StoredAs};
+use flow::{
+    VelocityField,
+    matching::{TimeDistribution, flow_matching_loss},
+};
+use models::{TokenIds, Vocabulary, weights::StoredAs};
+use pipelines::{Architecture, Card, Own, OwnVisitor, Pipeline, Trainable, Weights, open_own};
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
+use run::{Expected, Recorded, RunDir, SampleSet};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tasks::{image::Image, shapes, toy};
 use training::{
@@ -21,58 +27,66 @@ use training::{
     optimisation::{Optimisation, Update},
     optimizer::{AdamWConfig, MuonConfig, Optimizer},
     parameters::{Parameters, Trained},
-    ranges::{self, MOST},
-    schedule,
+    ranges::MOST,
+    schedule::{self, Setting},
     workers::Workers,
 };
 
 use crate::{
     backend::{self, Device, Plain, Training},
+    checkpoints,
     config::{self, Checked},
     evaluation::{Evaluation, Evaluator, Prompts, Sampling},
     examples::{CaptionConfig, Examples},
-    interrupt,
+    host, interrupt,
     memory::{self, Needs},
-    network::{AnyNetwork, Architecture, Card, Pipeline, Trainable, open_checkpoint},
     outcome::BrokeRun,
     output,
     progress::{Progress, whole_seconds},
-    run_dir::{Recorded, RunDir},
     training_state::{self, SavedState},
 };
 
 /// Configuration of pre-training.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainConfig {
     /// Seed of the weights and of all random numbers.
     pub seed: u64,
     /// Number of optimiser updates.
+    #[schemars(range(min = 1, max = MOST))]
     pub steps: usize,
     /// Images per update.
+    #[schemars(range(min = 1, max = MOST))]
     pub batch_size: usize,
     /// Images per forward and backward pass.
+    #[schemars(range(min = 1, max = MOST))]
     pub micro_batch: usize,
     /// Updates over which the learning rate rises from 0.
     pub warm_up: usize,
     /// Updates at the end over which the learning rate falls to 0, as a share of `steps`.
+    #[schemars(range(min = 0.0, max = 1.0))]
     pub cool_down: f64,
     /// Updates between two checkpoints.
+    #[schemars(range(min = 1, max = MOST))]
     pub checkpoint_every: usize,
     /// Updates between two evaluations.
+    #[schemars(range(min = 1, max = MOST))]
     pub evaluate_every: usize,
     /// Images per kind of prompt in an evaluation.
+    #[schemars(range(min = 1, max = MOST))]
     pub evaluation_samples: usize,
-    /// The initial weights: the name of a built-in checkpoint or the path of one; empty for random
-    /// weights.
-    pub base: String,
+    /// The initial weights: the name of a built-in checkpoint or the path of one; random weights if
+    /// there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
     /// Kind and sizes of the network: a `dit` learns scenes of shapes, an `mlp` the points of the
     /// toy task.
     pub model: Architecture,
     /// The optimiser.
     pub optimizer: AdamWConfig,
-    /// The optimiser of the matrices of transformer blocks.
-    pub muon: MuonConfig,
+    /// The optimiser of the matrices of transformer blocks; AdamW takes them too if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub muon: Option<MuonConfig>,
     /// The distribution of times in the loss.
     pub times: TimeDistribution,
     /// The composition of the captions.
@@ -98,28 +112,12 @@ impl Checked for PretrainConfig {
         &["steps", "checkpoint_every", "evaluate_every", "evaluation_samples"];
 
     fn problems(&self) -> Vec<String> {
-        let mut problems: Vec<String> =
+        let mut problems = settings::problems(self);
+        // Relations between the sizes; their ranges are checked above.
+        let mut of_model: Vec<String> =
             self.model.problems().into_iter().map(|problem| format!("model.{problem}")).collect();
-        let counts = [
-            ("steps", self.steps),
-            ("batch_size", self.batch_size),
-            ("micro_batch", self.micro_batch),
-            ("checkpoint_every", self.checkpoint_every),
-            ("evaluate_every", self.evaluate_every),
-            ("evaluation_samples", self.evaluation_samples),
-        ];
-        problems
-            .extend(counts.into_iter().filter_map(|(key, value)| ranges::count(key, value, MOST)));
-        problems.extend(
-            self.optimizer.problems().into_iter().map(|problem| format!("optimizer.{problem}")),
-        );
-        problems.extend(self.muon.problems().into_iter().map(|problem| format!("muon.{problem}")));
-        problems.extend(self.ema.problems().into_iter().map(|problem| format!("ema.{problem}")));
-        problems.extend(
-            self.captions.problems().into_iter().map(|problem| format!("captions.{problem}")),
-        );
-        problems
-            .extend(self.times.problems().into_iter().map(|problem| format!("times.{problem}")));
+        of_model.retain(|problem| !problems.contains(problem));
+        problems.extend(of_model);
         match &self.model {
             Architecture::Dit(sizes) if sizes.image_size < shapes::SMALLEST_IMAGE => problems.push(format!(
                 "model.image_size ({}) must be at least {}: the objects of smaller scenes cannot be told apart",
@@ -137,12 +135,10 @@ impl Checked for PretrainConfig {
         if (0.0..=1.0).contains(&self.cool_down) {
             let cool_down = format!("cool_down ({}) of steps", self.cool_down);
             problems.extend(schedule::problem(
-                ("warm_up", self.warm_up),
-                (&cool_down, self.cooling()),
-                ("steps", self.steps),
+                Setting { key: "warm_up", value: self.warm_up },
+                Setting { key: &cool_down, value: self.cooling() },
+                Setting { key: "steps", value: self.steps },
             ));
-        } else {
-            problems.push(format!("cool_down ({}) must lie between 0 and 1", self.cool_down));
         }
         problems
     }
@@ -203,33 +199,41 @@ pub fn pretrain(config: &PretrainConfig, run: &mut RunDir, device: &Device) -> R
     );
     let fresh =
         Card { architecture: config.model.clone(), vocabulary: Vocabulary::new(words), made_by };
-    let (card, network) = if config.base.is_empty() {
-        let network = AnyNetwork::init(&fresh, config.seed, device);
-        (fresh, network)
-    } else {
-        continued(fresh, &config.base, device)?
+    let (card, weights) = match &config.base {
+        Some(base) => continued(fresh, base)?,
+        None => (fresh, Weights::Random { seed: config.seed }),
     };
-    match network {
-        AnyNetwork::Dit(network) => {
-            Session::<Dit<Training>>::start(config, card, *network, run, device)?
-                .run(run)
-                .context(BrokeRun)?;
-        }
-        AnyNetwork::Mlp(network) => {
-            Session::<MlpField<Training>>::start(config, card, *network, run, device)?
-                .run(run)
-                .context(BrokeRun)?;
-        }
+    open_own::<Training, _>(card, &weights, &host::machine(device), Work { config, run, device })
+}
+
+/// Pre-training of a network of either kind.
+struct Work<'a> {
+    config: &'a PretrainConfig,
+    run: &'a mut RunDir,
+    device: &'a Device,
+}
+
+impl OwnVisitor<Training> for Work<'_> {
+    type Output = PathBuf;
+    type Error = Error;
+
+    fn visit<N>(self, own: Own<Training, N>) -> Result<PathBuf>
+    where
+        N: Trainable<Training> + VelocityField<Training, Condition = TokenIds>,
+    {
+        let Self { config, run, device } = self;
+        Session::start(config, own, run, device)?.run(run).context(BrokeRun)?;
+        Ok(run.base_checkpoint())
     }
-    Ok(run.base_checkpoint())
 }
 
 /// Loads the weights of a checkpoint, with a card that names their origin.
 ///
 /// # Errors
 /// If the checkpoint cannot be read, or has another network or vocabulary than `card`.
-fn continued(card: Card, base: &str, device: &Device) -> Result<(Card, AnyNetwork)> {
-    let (from, network) = AnyNetwork::load(&open_checkpoint(base)?, device)?;
+fn continued(card: Card, base: &str) -> Result<(Card, Weights)> {
+    let file = checkpoints::open(base)?;
+    let from = Card::of(&file)?;
     ensure!(
         from.architecture == card.architecture,
         "base `{base}` is a network of other sizes than `model` asks for:\n  base:  {}\n  model: {}",
@@ -241,13 +245,14 @@ fn continued(card: Card, base: &str, device: &Device) -> Result<(Card, AnyNetwor
         "base `{base}` knows other words than the task's prompts have"
     );
     let made_by = format!("{}, from {base} ({})", card.made_by, from.made_by);
-    Ok((Card { made_by, ..card }, network))
+    Ok((Card { made_by, ..card }, Weights::File(file)))
 }
 
 /// The state of pre-training between two updates.
-struct Session<'a, N: Trainable<Training, TokenIds>> {
+struct Session<'a, N: Trainable<Training>> {
     config: &'a PretrainConfig,
     device: &'a Device,
+    own: Own<Training, N>,
     batches: Batches<'a>,
     held_out: Prompts<TokenIds>,
     workers: Workers,
@@ -256,30 +261,36 @@ struct Session<'a, N: Trainable<Training, TokenIds>> {
     step: usize,
 }
 
-impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
+impl<'a, N> Session<'a, N>
+where
+    N: Trainable<Training> + VelocityField<Training, Condition = TokenIds>,
+{
     /// Starts pre-training, or resumes it from the run directory.
     fn start(
         config: &'a PretrainConfig,
-        card: Card,
-        network: N::InnerModule,
+        own: Own<Training, N>,
         run: &RunDir,
         device: &'a Device,
     ) -> Result<Self> {
+        let (card, network) = (own.card.clone(), own.network()?);
         let trained = Trained::all(&network);
         let weights = trained.of(&network);
-        let optimizer = Optimizer::new(config.optimizer, &weights)
-            .with_muon(config.muon, trained.matrices(&network, "blocks."));
+        let optimizer = Optimizer::new(config.optimizer, &weights).with_muon(
+            config.muon.unwrap_or_default(),
+            trained.matrices(&network, network.blocks()),
+        );
         let mut optimisation = Optimisation::new(weights, optimizer, config.ema);
         if backend::SCALES_LOSS {
             optimisation = optimisation.scaling_loss(LossScale::default());
         }
         let held_out = match card.architecture {
-            Architecture::Dit(_) => Prompts::open("shapes:validation", &card)?,
-            Architecture::Mlp(_) => Prompts::open("toy", &card)?,
+            Architecture::Dit(_) => Prompts::open("shapes:validation", &own)?,
+            Architecture::Mlp(_) => Prompts::open("toy", &own)?,
         };
         let mut session = Self {
             config,
             device,
+            own,
             batches: Batches { config, device, examples: Examples::new(&card)?, card },
             held_out,
             workers: Workers::new(backend::workers()).context("cannot start worker threads")?,
@@ -326,16 +337,19 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         let micro_batch = self.config.micro_batch.min(rows);
         let batches =
             memory::Batches { key: "micro_batch", micro_batch, rollout_batch: 0, rows: 1 };
-        Needs::new(&self.batches.card, memory::Network { trained, frozen: 0 }, 2 * rows, batches)
+        let (footprint, latent_shape) = (self.own.footprint(), self.own.latent_shape());
+        let network = memory::Network { footprint, latent_shape, trained, frozen: 0 };
+        Needs::new(network, 2 * rows, batches)
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
-        run.describe(self.config)?;
+        run.describe(self.config)?.iter().for_each(output::log);
         output::log(self.needs().line());
         let fresh = run.newest_checkpoints()?.is_empty();
         run.set_aside_after(self.step)?;
         let recorded = (!fresh).then_some(Recorded { done: self.step, evaluation_due: false });
-        run.record_after(recorded, ("step", REPORT_EVERY))?.iter().for_each(output::log);
+        let expected = Expected { event: "step", every: REPORT_EVERY };
+        run.record_after(recorded, expected)?.iter().for_each(output::log);
         // Save on resume, too: a kill may have come between a checkpoint and the files derived from
         // it.
         self.save(run)?;
@@ -421,7 +435,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
 
     fn evaluate(&self, run: &mut RunDir) -> Result<Evaluation> {
         let evaluator = Evaluator {
-            pipeline: &self.batches.card,
+            pipeline: &self.own,
             workers: &self.workers,
             device: self.device,
             sampling: Sampling {
@@ -433,9 +447,13 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         };
         let network = self.averaged();
         let rows = self.held_out.rows(self.config.evaluation_samples);
-        let images = evaluator.generate(&network, &self.held_out, &rows)?;
-        self.held_out.write_images(&images, &rows, &run.samples("step", self.step))?;
-        run.append_image("step", self.step)?;
+        let images = evaluator.generate(network, &self.held_out, &rows)?;
+        self.held_out.write_images(
+            &images,
+            &rows,
+            &run.samples(SampleSet::Pretraining, self.step),
+        )?;
+        run.append_image(SampleSet::Pretraining, self.step)?;
         self.held_out.evaluate(&images, &rows, None)
     }
 
@@ -446,7 +464,7 @@ impl<'a, N: Trainable<Training, TokenIds>> Session<'a, N> {
         let state = self.optimisation.state();
         training_state::write(&state, &self.network, &counters, &run.checkpoint(self.step))?;
         run.retain_checkpoints(KEPT_CHECKPOINTS, None)?;
-        self.batches.card.write(&self.averaged(), StoredAs::F16, &run.base_checkpoint())
+        Ok(self.own.write(&self.averaged(), StoredAs::F16, &run.base_checkpoint())?)
     }
 
     /// The network with averaged weights, which is evaluated and saved.
@@ -466,14 +484,17 @@ struct Batches<'a> {
 impl Batches<'_> {
     /// The contribution of one micro-batch to the batch's mean loss and its gradient; `scale`
     /// multiplies the loss before the backward pass and is removed from the gradient.
-    fn loss_and_gradient<N: Trainable<Training, TokenIds>>(
+    fn loss_and_gradient<N>(
         &self,
         network: N::InnerModule,
         trained: &Trained,
         step: usize,
         rows: Range<usize>,
         scale: f64,
-    ) -> (f64, Parameters<Plain>) {
+    ) -> (f64, Parameters<Plain>)
+    where
+        N: Trainable<Training> + VelocityField<Training, Condition = TokenIds>,
+    {
         let (mut images, mut conditions, mut times, mut keys) =
             (Vec::<Image>::new(), Vec::<TokenIds>::new(), Vec::<f32>::new(), Vec::new());
         for row in rows {
@@ -486,8 +507,8 @@ impl Batches<'_> {
                 .push(self.config.times.time(rng.random(), StandardNormal.sample(&mut rng)) as f32);
             keys.push(key.step(1));
         }
-        let data = self.card.pixels().encode::<Plain>(&images, self.device);
-        let noise = normal::<Plain>(&keys, self.card.latent_shape(), self.device);
+        let data = self.card.architecture.decoder().encode::<Plain>(&images, self.device);
+        let noise = normal::<Plain>(&keys, self.card.architecture.latent_shape(), self.device);
         let time = Tensor::<Plain, 1>::from_floats(times.as_slice(), self.device);
         let network: N = trained.with_graph(network);
         let [data, noise] = [data, noise].map(Tensor::from_inner);

@@ -18,6 +18,7 @@ use models::{
     weights::{StoredAs, write_module},
 };
 use rand::{Rng, seq::IndexedRandom};
+use run::png;
 use tasks::{
     image::Image,
     prompts::{Prompt, PromptSet},
@@ -35,7 +36,7 @@ use training::{
 
 use crate::{
     backend::{Device, Plain, Training},
-    interrupt, output, png,
+    interrupt, output,
     progress::Progress,
 };
 

@@ -1,74 +1,18 @@
-//! The lines of a training run's `metrics.jsonl`, and the state that evaluations leave.
+//! The state that evaluations leave for later ones, and the digests of a run's inputs: parts of a
+//! checkpoint.
 
-use std::collections::BTreeMap;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use files::sha256;
 use grpo::evaluate::EncodedPrompt;
-use models::weights::sha256;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use tasks::prompts::Prompt;
 
 use crate::{
-    evaluation::{Evaluation, Prompts},
+    evaluation,
     monitors::{self, BASE_DISTANCE, Features, Monitors},
-    rules::{Action, Peaks},
+    rules::Peaks,
     train_config::TrainConfig,
 };
-
-/// The line of an evaluation.
-#[derive(Debug, Serialize)]
-pub struct EvaluationLine {
-    /// `eval`, `epoch` or `action`.
-    pub event: &'static str,
-    /// Number of finished epochs.
-    pub epoch: usize,
-    /// Results on the validation prompts.
-    #[serde(flatten)]
-    pub validation: Evaluation,
-    /// The mean of every gold reward.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub gold: BTreeMap<String, f64>,
-    /// The monitors of the images.
-    pub monitors: Monitors,
-    /// Monitors relative to those of the base model's images for the same prompts from the same
-    /// noise.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub drift: BTreeMap<String, f64>,
-    /// Results on the test prompts, before the first and after the last epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub test: Option<Evaluation>,
-    /// Results on the unseen prompts, before the first and after the last epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub unseen: Option<Evaluation>,
-}
-
-/// The line of an epoch.
-#[derive(Debug, Serialize)]
-pub struct EpochLine {
-    /// `eval`, `epoch` or `action`.
-    pub event: &'static str,
-    /// The metrics of training.
-    #[serde(flatten)]
-    pub metrics: grpo::EpochMetrics,
-    /// The mean of every gold reward.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub gold: BTreeMap<String, f64>,
-    /// The monitors of the images.
-    pub monitors: Monitors,
-}
-
-/// The line of a rule's action.
-#[derive(Debug, Serialize)]
-pub struct ActionLine {
-    /// `eval`, `epoch` or `action`.
-    pub event: &'static str,
-    /// Number of finished epochs.
-    pub epoch: usize,
-    /// The action.
-    pub action: Action,
-    /// The reason, with numbers.
-    pub reason: String,
-}
 
 /// Digests of a run's inputs, checked on resume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,23 +74,17 @@ pub struct Best {
 }
 
 /// The names of the numbers in every evaluation of a run.
-pub fn numbers<C>(
+pub fn numbers(
     config: &TrainConfig,
-    validation: &Prompts<C>,
+    validation: &[Prompt],
     image_shape: [usize; 3],
 ) -> Vec<String> {
     let rewards = config.rewards.keys().map(|name| format!("rewards.{name}"));
     let gold = config.gold.keys().map(|name| format!("gold.{name}"));
-    let accuracies = validation.accuracies();
-    let watched = monitors::names(image_shape, validation.leave_a_color_open());
+    let accuracies = evaluation::accuracies(validation);
+    let watched = monitors::names(image_shape, evaluation::leave_a_color_open(validation));
     let monitors = watched.iter().map(|name| format!("monitors.{name}"));
     let drift =
         watched.iter().filter(|name| **name != BASE_DISTANCE).map(|name| format!("drift.{name}"));
     accuracies.into_iter().chain(rewards).chain(gold).chain(monitors).chain(drift).collect()
-}
-
-/// Looks up a number of an evaluation by its dotted name.
-pub fn number(evaluation: &Value, name: &str) -> Result<f64> {
-    let value = evaluation.pointer(&format!("/{}", name.replace('.', "/"))).and_then(Value::as_f64);
-    value.with_context(|| format!("the evaluation has no number `{name}`"))
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result, anyhow};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned, de::Error};
 use tasks::{
     jpeg::JpegCompressibility,
@@ -16,6 +17,13 @@ use tasks::{
 use toml::{Table, Value};
 
 use crate::{backend::Device, proxy::ShapesProxy};
+
+mod judge;
+mod preference;
+mod text_rendering;
+
+use judge::Judge;
+use text_rendering::TextRendering;
 
 /// A kind of reward.
 pub struct Kind {
@@ -35,6 +43,8 @@ pub struct Surroundings<'a> {
     pub device: &'a Device,
 }
 
+const SHAPES_PROXY: &str = "shapes_proxy";
+
 /// All kinds of reward.
 pub const REWARDS: &[Kind] = &[
     Kind {
@@ -53,7 +63,7 @@ pub const REWARDS: &[Kind] = &[
         open: |settings, _| plain(settings, ShapesVariety),
     },
     Kind {
-        name: "shapes_proxy",
+        name: SHAPES_PROXY,
         about: "a classifier's belief in a shapes prompt, 0 to 1; can be hacked",
         open: |settings, run| plain(settings, ShapesProxy::built_in(run.image_shape, run.device)?),
     },
@@ -66,6 +76,45 @@ pub const REWARDS: &[Kind] = &[
         name: "jpeg_compressibility",
         about: "-1/500 of the size as a JPEG in kB",
         open: |settings, _| plain(settings, JpegCompressibility),
+    },
+    // ANCHOR: ocr
+    Kind {
+        name: "ocr",
+        about: "the text in the prompt's quotes, read from the image, 0 to 1; `model`, `swapped`",
+        open: |settings, _| Ok(Box::new(TextRendering::open(settings)?)),
+    },
+    // ANCHOR_END: ocr
+    Kind {
+        name: "clipscore",
+        about: "the cosine of CLIP between image and prompt, -1 to 1; `model`",
+        open: |settings, run| Ok(Box::new(preference::clip_score(settings, run.device)?)),
+    },
+    Kind {
+        name: "pickscore",
+        about: "PickScore / 26, about 0.8; `model`",
+        open: |settings, run| Ok(Box::new(preference::pick_score(settings, run.device)?)),
+    },
+    Kind {
+        name: "hpsv2",
+        about: "HPSv2 or HPSv2.1, -1 to 1; `model`",
+        open: |settings, run| Ok(Box::new(preference::hpsv2(settings, run.device)?)),
+    },
+    Kind {
+        name: "aesthetic",
+        about: "LAION's aesthetic predictor, about 1 to 10, whatever the prompt; `model`",
+        open: |settings, run| Ok(Box::new(preference::aesthetic(settings, run.device)?)),
+    },
+    Kind {
+        name: "geneval",
+        about: "GenEval's partial score, 0 to 1, from the reference code's server; \
+                `url`, `service`, and the settings of `judge`",
+        open: |settings, _| Ok(Box::new(Judge::geneval(settings)?)),
+    },
+    Kind {
+        name: "judge",
+        about: "a judge behind HTTP; `url`, `protocol`, `batch_size`, `concurrency`, \
+                `timeout_seconds`, `retries`, `token_variable`",
+        open: |settings, _| Ok(Box::new(Judge::open(settings)?)),
     },
     Kind {
         name: "toy_mode",
@@ -128,6 +177,19 @@ impl Serialize for RewardConfig {
     }
 }
 
+impl JsonSchema for RewardConfig {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RewardConfig".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A weight, or a table with `kind`, `weight` and the settings of the kind.",
+            "anyOf": [{ "type": "number" }, { "type": "object" }],
+        })
+    }
+}
+
 const KIND: &str = "kind";
 const WEIGHT: &str = "weight";
 
@@ -146,6 +208,11 @@ impl<'de> Deserialize<'de> for RewardConfig {
             value => Ok(Self { weight: weight(value)?, kind: None, settings: Table::new() }),
         }
     }
+}
+
+/// Whether one of these kinds judges images of one shape only.
+pub fn depend_on_shape(names: &[String]) -> bool {
+    names.iter().any(|name| name == SHAPES_PROXY)
 }
 
 /// The names of all kinds.
@@ -207,6 +274,14 @@ mod tests {
             let config = config(text);
             assert_eq!((config.weight, config.kind.as_deref()), (weight, kind), "{text}");
             assert_eq!(Value::try_from(&config).expect("TOML").to_string(), written);
+        }
+    }
+
+    #[test]
+    fn the_book_lists_every_kind() {
+        let book = include_str!("../../../book/src/rewards.md");
+        for name in names() {
+            assert!(book.contains(&format!("`{name}`")), "{name}");
         }
     }
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use training::ranges;
 
 /// One rule.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// The watched number of an evaluation, named as in `best_by`.
@@ -18,7 +18,7 @@ pub struct Rule {
 }
 
 /// The condition of a rule on its watched number.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Condition {
     /// The number is below a value.
@@ -34,12 +34,13 @@ pub enum Condition {
     /// The number is lower than its peak by more than a threshold.
     Fallen {
         /// The threshold.
+        #[schemars(extend("exclusiveMinimum" = 0))]
         by: f64,
     },
 }
 
 /// The action of a rule.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
     /// Ends the run.
@@ -49,28 +50,9 @@ pub enum Action {
     /// Multiplies the weight `β` of the KL penalty.
     RaiseKl {
         /// The factor, above 1.
+        #[schemars(extend("exclusiveMinimum" = 1))]
         factor: f64,
     },
-}
-
-impl Rule {
-    /// Lists all values that are out of range, one sentence each, beginning with the key.
-    pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if let Action::RaiseKl { factor } = self.action
-            && !(factor > 1.0 && factor.is_finite())
-        {
-            problems.push(format!("action.factor ({factor}) must be above 1"));
-        }
-        match self.when {
-            Condition::Fallen { by } => problems.extend(ranges::positive("when.by", by)),
-            Condition::Below { value } | Condition::Above { value } if !value.is_finite() => {
-                problems.push(format!("when.value ({value}) must be a finite number"));
-            }
-            Condition::Below { .. } | Condition::Above { .. } => {}
-        }
-        problems
-    }
 }
 
 /// The highest value so far of every watched number.

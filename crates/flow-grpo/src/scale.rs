@@ -1,20 +1,21 @@
 //! Growth of an epoch's time and memory with its groups and with its denoising steps, as a table
 //! and a plot.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use anyhow::{Context, Result};
+use files::write_atomically;
+use flow::VelocityField;
 use grpo::{EpochTimes, Policy, Task, Trainer, groups::Mix};
-use models::{Dit, weights::write_atomically};
+use models::TokenIds;
+use pipelines::{Own, Pipeline, Trainable};
+use run::curves::{Curve, Panel, curves};
 use tasks::shapes::{self, Split};
 use training::workers::Workers;
 
 use crate::{
-    backend::{self, Device, Plain, Training},
-    memory,
-    network::{Card, Pipeline},
-    output,
-    plot::{Curve, Panel, curves},
+    backend::{self, Device, Training},
+    memory, output,
     rewards::{self, Surroundings},
     train_config::TrainConfig,
 };
@@ -33,13 +34,15 @@ struct Cost {
 
 /// Times one epoch of `config` for each number of groups and of steps, prints a table and draws the
 /// plot.
-pub fn scale(
+pub fn scale<N>(
     config: &TrainConfig,
-    card: &Card,
-    network: &Dit<Plain>,
+    own: &Own<Training, N>,
     plot: &Path,
     device: &Device,
-) -> Result<()> {
+) -> Result<()>
+where
+    N: Trainable<Training> + VelocityField<Training, Condition = TokenIds>,
+{
     output::print(format!("{} with {} threads\n\n", backend::NAME, backend::workers()))?;
     output::print(format!(
         "{:<12} {:>9} {:>10} {:>15} {:>12}\n",
@@ -53,7 +56,7 @@ pub fn scale(
         for &value in values {
             let mut config = config.clone();
             set(&mut config, value);
-            let cost = epoch(&config, card, network, device)?;
+            let cost = epoch(&config, own, device)?;
             let peak = cost.peak_mib.map_or("-".to_owned(), |peak| format!("{peak} MiB"));
             let EpochTimes { seconds, images_per_second, transitions_per_second, .. } = cost.time;
             let what = format!("{value} {name}");
@@ -83,29 +86,31 @@ pub fn scale(
         config.grpo.rollout.steps = steps;
     })?;
     panels.extend(sweep("groups", &GROUPS, &|config, groups| config.grpo.groups = groups)?);
-    write_atomically(plot, curves(&panels)?.as_bytes())
-        .with_context(|| format!("cannot write {}", plot.display()))
+    Ok(write_atomically(plot, curves(&panels)?.as_bytes())?)
 }
 
 /// Measures one epoch, after a warm-up epoch.
-fn epoch(config: &TrainConfig, card: &Card, network: &Dit<Plain>, device: &Device) -> Result<Cost> {
-    let prompts = card.encode(&shapes::prompts(Split::Train).prompts)?;
+fn epoch<N>(config: &TrainConfig, own: &Own<Training, N>, device: &Device) -> Result<Cost>
+where
+    N: Trainable<Training> + VelocityField<Training, Condition = TokenIds>,
+{
+    let prompts = own.encode(&shapes::prompts(Split::Train).prompts)?;
     let task = Task {
         mix: Mix::even(prompts.len()),
         prompts,
         reward: rewards::open(
             "rewards",
             &config.rewards,
-            &Surroundings { image_shape: card.image_shape(), device },
+            &Surroundings { image_shape: own.image_shape(), device },
         )?,
-        latent_shape: card.latent_shape(),
-        decoder: Arc::new(card.pixels()),
-        unconditional: card.condition("")?,
+        latent_shape: own.latent_shape(),
+        decoder: own.decoder()?,
+        unconditional: own.card.condition("")?,
         on_policy_limit: backend::ON_POLICY_LIMIT,
     };
     let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
-    let (grpo, policy) = (config.grpo.clone(), Policy::full(network.clone()));
-    let mut trainer: Trainer<Training, Dit<Training>, _> =
+    let (grpo, policy) = (config.grpo.clone(), Policy::full(own.network()?));
+    let mut trainer: Trainer<Training, N> =
         Trainer::new(grpo, config.epochs, config.seed, task, policy, workers);
     trainer.iterate()?;
     memory::forget_peak();

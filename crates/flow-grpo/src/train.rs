@@ -7,17 +7,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
+use flow::GridKind;
 use grpo::{
-    Iteration, Task, TrainError, Trainer, TrainerState,
-    evaluate::{EncodedPrompt, Row},
-    groups::Mix,
-    trajectories::KeptOn,
-    update::{self, Checkpointing, Differentiate, WholeGraph},
+    Iteration, Task, TrainError, Trainer, TrainerState, evaluate::Row, groups::Mix,
+    trajectories::KeptOn, update,
 };
-use models::{
-    Dit, MlpField,
-    sd3::{Embedding, ModelDirectory, Transformer},
+use pipelines::{Cache, DirectorySettings, Pipeline, Trainable, Visitor};
+use run::{
+    Expected, Recorded, RunDir, SampleSet,
+    record::{ActionLine, EpochLine, EvaluationLine, number},
+    report::{self, Facts},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -31,23 +31,18 @@ use training::{
 };
 
 use crate::{
-    backend::{self, Device, ON_CPU, Plain, Training},
-    config,
-    embeddings::Cache,
+    backend::{self, Device, ON_CPU, Training},
+    checkpoints, config,
     evaluation::{self, Evaluation, Evaluator, Prompts, Sampling},
-    interrupt,
+    host, interrupt,
     memory::{self, Batches, Needs},
     monitors::{self, BASE_DISTANCE, Features, Monitors},
-    network::{AnyNetwork, Pipeline, Trainable, open_checkpoint},
     outcome::BrokeRun,
     output,
     progress::whole_seconds,
-    record::{ActionLine, Best, EpochLine, EvaluationLine, Inputs, Watched, number, numbers},
-    report,
+    record::{Best, Inputs, Watched, numbers},
     rewards::{self, Surroundings},
     rules::{self, Action},
-    run_dir::{Recorded, RunDir},
-    sd3::Sd3,
     train_config::{PromptsConfig, TrainConfig},
     training_state::{self, SavedState},
     tuning::{policy, write_policy},
@@ -58,42 +53,134 @@ use crate::{
 /// Trains from the configured base model; `live` shows the full-screen view.
 pub fn train(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device) -> Result<()> {
     check_begun(config, run)?; // Before anything is written or takes its time.
-    if Path::new(&config.base).is_dir() {
-        return train_sd3(config, run, live, device);
+    let is_directory = Path::new(&config.base).is_dir();
+    let settings = match (&config.model, is_directory) {
+        (Some(model), true) => {
+            let directory = run.prompt_embeddings();
+            model.settings(Cache { directory, resume: run.resume_command("train") })
+        }
+        (None, false) => DirectorySettings::default(),
+        (Some(_), false) => bail!(
+            "base: `{}` is no directory; this preset trains a model in a directory of diffusers' layout: pass --model DIR",
+            config.base
+        ),
+        (None, true) => bail!(
+            "base: `{}` is a model directory, which the preset does not expect; use one of the presets sd35m-…",
+            config.base
+        ),
+    };
+    let source = checkpoints::source(&config.base, settings)?;
+    let work = Work { config, run, live, device };
+    pipelines::open::<Training, _>(source, &host::machine(device), work)
+}
+
+/// Training on a model, whatever its pipeline is.
+struct Work<'a> {
+    config: &'a TrainConfig,
+    run: &'a mut RunDir,
+    live: bool,
+    device: &'a Device,
+}
+
+impl Visitor<Training> for Work<'_> {
+    type Output = ();
+    type Error = Error;
+
+    fn visit<P: Pipeline<Training>>(self, pipeline: P) -> Result<()> {
+        let Self { config, run, live, device } = self;
+        let config = &resolved(config, &pipeline)?;
+        let sets = PromptSets::read(&config.prompts, &pipeline)?;
+        // Report errors of the configuration before encoding, which takes time.
+        mix(&sets.train, &config.prompts.mix)?;
+        check_numbers(config, &sets.validation, pipeline.image_shape())?;
+        pipeline.check_room()?;
+        let rewards = Rewards::open(config, pipeline.image_shape(), &sets, device)?;
+        if !pipeline.keeps_conditions() {
+            let setup = Setup { config, pipeline, sets, rewards, live, device };
+            return Session::start(setup, run)?.run(run).context(BrokeRun);
+        }
+        // From here on the run can be resumed. Encode all prompts at once and before the network is
+        // loaded: text encoders can be larger than it.
+        run.configure(config)?;
+        pipeline.encode(&sets.all())?;
+        let mend = format!(
+            "the prompts are read; fix this, then resume with {} --set …",
+            run.resume_command("train")
+        );
+        let setup = Setup { config, pipeline, sets, rewards, live, device };
+        Session::start(setup, run).context(mend)?.run(run).context(BrokeRun)
     }
-    ensure!(
-        config.sd3.is_none(),
-        "base: `{}` is no directory; this preset trains a model in a directory of diffusers' layout: pass --model DIR",
-        config.base
-    );
-    let file = open_checkpoint(&config.base)?;
-    let digest = file.digest();
-    let (card, network) = AnyNetwork::load(&file, device)?;
-    match network {
-        AnyNetwork::Dit(network) => Session::<Dit<Training>, _>::start(
-            config,
-            card,
-            *network,
-            digest,
-            Box::new(WholeGraph),
-            run,
-            live,
-            device,
-        )?
-        .run(run)
-        .context(BrokeRun),
-        AnyNetwork::Mlp(network) => Session::<MlpField<Training>, _>::start(
-            config,
-            card,
-            *network,
-            digest,
-            Box::new(WholeGraph),
-            run,
-            live,
-            device,
-        )?
-        .run(run)
-        .context(BrokeRun),
+}
+
+/// The configuration as the run keeps it: with the model's own time grid, if it asks for that, and
+/// an absolute path of the base, so that the run resumes from any directory.
+fn resolved<P: Pipeline<Training>>(config: &TrainConfig, pipeline: &P) -> Result<TrainConfig> {
+    let mut config = config.clone();
+    if !checkpoints::is_built_in(&config.base) {
+        let path = std::path::absolute(&config.base).context("base")?;
+        config.base = path.to_string_lossy().into_owned();
+    }
+    if config.grpo.rollout.grid == (GridKind::OfModel {}) {
+        config.grpo.rollout.grid = pipeline.grid()?;
+    }
+    Ok(config)
+}
+
+/// The rewards of a run.
+struct Rewards {
+    trained: WeightedReward,
+    gold: WeightedReward,
+}
+
+impl Rewards {
+    /// Opens the rewards and shows them every prompt.
+    fn open(
+        config: &TrainConfig,
+        image_shape: [usize; 3],
+        sets: &PromptSets,
+        device: &Device,
+    ) -> Result<Self> {
+        let surroundings = Surroundings { image_shape, device };
+        let trained = rewards::open("rewards", &config.rewards, &surroundings)?;
+        let gold = rewards::open("gold", &config.gold, &surroundings)?;
+        trained.check(sets.prompts())?;
+        gold.check(sets.train.iter().chain(&sets.validation))?;
+        Ok(Self { trained, gold })
+    }
+}
+
+/// The prompts of a run, before they are encoded.
+struct PromptSets {
+    train: Vec<Prompt>,
+    validation: Vec<Prompt>,
+    test: Option<Vec<Prompt>>,
+    unseen: Option<Vec<Prompt>>,
+}
+
+impl PromptSets {
+    fn read<P: Pipeline<Training>>(config: &PromptsConfig, pipeline: &P) -> Result<Self> {
+        let read = |key: &'static str, set: &str| {
+            Ok::<_, Error>(evaluation::prompt_set(set, pipeline).context(key)?.prompts)
+        };
+        let optional =
+            |key, set: &Option<String>| set.as_deref().map(|set| read(key, set)).transpose();
+        Ok(Self {
+            train: read("prompts.train", &config.train)?,
+            validation: read("prompts.validation", &config.validation)?,
+            test: optional("prompts.test", &config.test)?,
+            unseen: optional("prompts.unseen", &config.unseen)?,
+        })
+    }
+
+    /// The prompts of all sets.
+    fn prompts(&self) -> impl Iterator<Item = &Prompt> + Clone {
+        let held_out = [&self.test, &self.unseen].into_iter().flatten();
+        [&self.train, &self.validation].into_iter().chain(held_out).flatten()
+    }
+
+    /// All prompts, and the empty one, which guidance needs.
+    fn all(&self) -> Vec<Prompt> {
+        std::iter::once(Prompt::plain("")).chain(self.prompts().cloned()).collect()
     }
 }
 
@@ -122,7 +209,7 @@ fn check_begun(config: &TrainConfig, run: &RunDir) -> Result<()> {
     };
     let differs = (0..epoch).find(|&epoch| rate(&begun, epoch) != rate(config, epoch));
     if let Some(first) = differs {
-        anyhow::bail!(
+        bail!(
             "epochs is {} in the run, {} now: with grpo.cool_down = {} the learning rate falls towards the last epoch, and epoch {} was trained at \
              another rate than a run of {1} epochs has there; resume with --set epochs={0}, or begin a new run from the weights of this one, \
              with --set base=CHECKPOINT",
@@ -135,55 +222,11 @@ fn check_begun(config: &TrainConfig, run: &RunDir) -> Result<()> {
     Ok(())
 }
 
-/// Trains from a model directory.
-fn train_sd3(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device) -> Result<()> {
-    let sd3 = config.sd3.as_ref().with_context(|| {
-        format!("base: `{}` is a model directory, which the preset does not expect; use one of the presets sd35m-…", config.base)
-    })?;
-    let directory = ModelDirectory::open::<Plain>(Path::new(&config.base), &sd3.choices(), device)?;
-    let digest = directory.network_digest()?;
-    let cache = Cache { directory: run.prompt_embeddings(), resume: run.resume_command("train") };
-    let pipeline =
-        Sd3::open(directory, [sd3.resolution; 2], sd3.max_sequence_length, Some(&cache), device)?
-            .recomputing(sd3.recompute);
-    let read = |key: &'static str, set: &str| {
-        Ok::<_, anyhow::Error>(evaluation::prompt_set(set, &pipeline).context(key)?.prompts)
-    };
-    let optional =
-        |key: &'static str, set: &str| if set.is_empty() { Ok(Vec::new()) } else { read(key, set) };
-    let PromptsConfig { train, validation, test, unseen, .. } = &config.prompts;
-    let (train, validation) =
-        (read("prompts.train", train)?, read("prompts.validation", validation)?);
-    let (test, unseen) = (optional("prompts.test", test)?, optional("prompts.unseen", unseen)?);
-    // Report errors of the mix before encoding, which takes time.
-    mix(train.iter(), &config.prompts.mix)?;
-    let unread =
-        validation.iter().map(|prompt| EncodedPrompt { prompt: prompt.clone(), condition: () });
-    check_numbers(config, &Prompts(unread.collect()), pipeline.image_shape())?;
-    pipeline.check_room_for_transformer()?;
-    // From here on the run can be resumed. Encode all prompts at once and before the transformer is
-    // loaded: text encoders are larger than it.
-    run.configure(config)?;
-    pipeline.encode(&[vec![Prompt::plain("")], train, validation, test, unseen].concat())?;
-    let transformer = pipeline.transformer()?;
-    let differentiate: Box<dyn Differentiate<Training, Transformer<Training>, Embedding>> =
-        if sd3.recompute { Box::new(Checkpointing) } else { Box::new(WholeGraph) };
-    let session =
-        Session::start(config, pipeline, transformer, digest, differentiate, run, live, device);
-    let mend = || {
-        format!(
-            "the prompts are read; fix this, then resume with {} --set …",
-            run.resume_command("train")
-        )
-    };
-    session.with_context(mend)?.run(run).context(BrokeRun)
-}
-
 /// # Errors
 /// If the configuration names a number that an evaluation does not have.
-fn check_numbers<C>(
+fn check_numbers(
     config: &TrainConfig,
-    validation: &Prompts<C>,
+    validation: &[Prompt],
     image_shape: [usize; 3],
 ) -> Result<()> {
     let numbers = numbers(config, validation, image_shape);
@@ -237,11 +280,21 @@ impl Counters {
     }
 }
 
-struct Session<'a, N: Trainable<Training, P::Condition>, P: Pipeline> {
+/// What a session starts from.
+struct Setup<'a, P> {
+    config: &'a TrainConfig,
+    pipeline: P,
+    sets: PromptSets,
+    rewards: Rewards,
+    live: bool,
+    device: &'a Device,
+}
+
+struct Session<'a, P: Pipeline<Training>> {
     config: &'a TrainConfig,
     device: &'a Device,
     pipeline: P,
-    trainer: Trainer<Training, N, P::Condition>,
+    trainer: Trainer<Training, P::Trained>,
     validation: Prompts<P::Condition>,
     test: Option<Prompts<P::Condition>>,
     unseen: Option<Prompts<P::Condition>>,
@@ -255,74 +308,22 @@ struct Session<'a, N: Trainable<Training, P::Condition>, P: Pipeline> {
     warnings: Warnings,
 }
 
-impl<'a, N, P> Session<'a, N, P>
-where
-    N: Trainable<Training, P::Condition>,
-    P: Pipeline,
-{
-    #[expect(clippy::too_many_arguments, reason = "a session is made of as many things")]
-    fn start(
-        config: &'a TrainConfig,
-        pipeline: P,
-        base: N::InnerModule,
-        base_digest: String,
-        differentiate: Box<dyn Differentiate<Training, N, P::Condition>>,
-        run: &RunDir,
-        live: bool,
-        device: &'a Device,
-    ) -> Result<Self> {
-        let prompts = Prompts::open(&config.prompts.train, &pipeline).context("prompts.train")?.0;
-        let mix = mix(prompts.iter().map(|prompt| &prompt.prompt), &config.prompts.mix)?;
-        let surroundings = Surroundings { image_shape: pipeline.image_shape(), device };
-        let reward = rewards::open("rewards", &config.rewards, &surroundings)?;
-        let gold = rewards::open("gold", &config.gold, &surroundings)?;
-        for reward in [&reward, &gold] {
-            reward.check(prompts.iter().map(|prompt| &prompt.prompt))?;
-        }
-        let task = Task {
-            prompts,
-            mix,
-            reward,
-            latent_shape: pipeline.latent_shape(),
-            decoder: pipeline.decoder()?,
-            unconditional: pipeline.conditions(&[""])?.remove(0),
-            on_policy_limit: backend::ON_POLICY_LIMIT,
-        };
-        let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
-        let workers = workers.stopping_when(interrupt::requested);
-        let policy = policy(config, base, device)?;
-        let trainer =
-            Trainer::new(config.grpo.clone(), config.epochs, config.seed, task, policy, workers);
-        let mut trainer = trainer.differentiating(differentiate);
-        if backend::SCALES_LOSS {
-            trainer = trainer.scaling_loss(LossScale::default());
-        }
-        let open = |key: &'static str, source: &str| Prompts::open(source, &pipeline).context(key);
-        let optional =
-            |key, source: &String| (!source.is_empty()).then(|| open(key, source)).transpose();
-        let validation = open("prompts.validation", &config.prompts.validation)?;
-        let test = optional("prompts.test", &config.prompts.test)?;
-        let unseen = optional("prompts.unseen", &config.prompts.unseen)?;
+impl<'a, P: Pipeline<Training>> Session<'a, P> {
+    /// Starts training, or resumes it from the run directory.
+    fn start(setup: Setup<'a, P>, run: &RunDir) -> Result<Self> {
+        let Setup { config, pipeline, sets, rewards, live, device } = setup;
+        let Rewards { trained: reward, gold } = rewards;
+        let encode = |prompts: &[Prompt]| Ok::<_, Error>(Prompts(pipeline.encode(prompts)?));
+        let validation = encode(&sets.validation).context("prompts.validation")?;
+        let optional = |set: &Option<Vec<Prompt>>| set.as_deref().map(encode).transpose();
+        let test = optional(&sets.test).context("prompts.test")?;
+        let unseen = optional(&sets.unseen).context("prompts.unseen")?;
+        let mut trainer = trainer(config, &pipeline, &sets.train, reward, device)?;
         let held_out =
             std::iter::once(&validation).chain(&test).chain(&unseen).map(|prompts| &prompts.0[..]);
-        let inputs = Inputs::of(base_digest, std::iter::once(trainer.prompts()).chain(held_out));
-        let (mut watched, mut evaluation_due) = (Watched::default(), true);
-        if let Some((saved, _)) = SavedState::newest(run)? {
-            let Counters {
-                epoch,
-                kl_weight,
-                inputs: then,
-                watched: before,
-                evaluation_due: due,
-                ..
-            } = saved.counters()?;
-            inputs.check(&then)?;
-            (watched, evaluation_due) = (before, due);
-            let optimisation =
-                saved.state(&trainer.averaged_policy(), trainer.weights(), device)?;
-            trainer.restore(TrainerState { optimisation, kl_weight, epoch });
-        }
-        check_numbers(config, &validation, pipeline.image_shape())?;
+        let inputs =
+            Inputs::of(pipeline.digest()?, std::iter::once(trainer.prompts()).chain(held_out));
+        let Restored { watched, evaluation_due } = restore(&mut trainer, run, &inputs, device)?;
         let view = View::new(live, trainer.epoch(), config.epochs)?;
         let session = Self {
             config,
@@ -354,7 +355,7 @@ where
         let weights = self.trainer.weights();
         let frozen = Parameters::of(&self.trainer.averaged_policy()).bytes() - weights.bytes();
         let rows = grpo.groups * grpo.group_size;
-        let guided = rows_of(grpo.rollout.guidance);
+        let guided = rows_of(self.pipeline.classifier_free(grpo.rollout.guidance));
         let (key, replayed) = match grpo.batches() {
             update::Batches::Of(size) => ("grpo.micro_batch", size),
             update::Batches::AsSampled(size) => ("grpo.rollout_batch", size),
@@ -365,21 +366,24 @@ where
             rollout_batch: grpo.rollout_batch.min(rows),
             rows: guided,
         };
-        Needs::new(
-            &self.pipeline,
-            memory::Network { trained: weights.count(), frozen },
-            rows * latents,
-            batches,
-        )
+        let network = memory::Network {
+            footprint: self.pipeline.footprint(),
+            latent_shape: self.pipeline.latent_shape(),
+            trained: weights.count(),
+            frozen,
+        };
+        Needs::new(network, rows * latents, batches)
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
-        run.describe(self.config)?;
+        if let Some(note) = run.describe(self.config)? {
+            self.view.say(&note);
+        }
         let done = self.trainer.epoch();
         let fresh = run.newest_checkpoints()?.is_empty();
         run.set_aside_after(done)?;
         let recorded = (!fresh).then_some(Recorded { done, evaluation_due: self.evaluation_due });
-        let hole = run.record_after(recorded, ("epoch", 1))?;
+        let hole = run.record_after(recorded, Expected { event: "epoch", every: 1 })?;
         self.view.say(&self.plan(run));
         if !fresh {
             self.view.say(&format!("resuming after epoch {done}"));
@@ -478,10 +482,22 @@ where
     /// Writes the report. A failure is no reason to lose a run.
     fn report(&mut self, run: &RunDir) {
         let started = Instant::now();
-        if let Err(error) = report::write(run, self.config, self.pipeline.made_by()) {
+        if let Err(error) = self.write_report(run) {
             self.view.say(&format!("warning: the report cannot be written: {error:#}"));
         }
         self.reported = Some((Instant::now(), started.elapsed()));
+    }
+
+    fn write_report(&self, run: &RunDir) -> Result<()> {
+        let facts = Facts {
+            epochs: self.config.epochs,
+            prompts: self.config.grpo.groups,
+            images: self.config.grpo.group_size,
+            base: &self.config.base,
+            made_by: &self.pipeline.made_by(),
+            configuration: &toml::to_string(self.config)?,
+        };
+        Ok(report::write(run, &facts)?)
     }
 
     fn remaining(&self, done: usize, started: Instant) -> Duration {
@@ -548,10 +564,9 @@ where
         let reference = usize::from(grpo.objective.kl_weight() > 0.0);
         let rollout = grpo.groups * grpo.group_size * grpo.rollout.steps;
         let epoch = rollout + grpo.transitions_per_epoch() * (TRANSITION_COST + reference);
-        let (trained, shown) = (
-            rows_of(grpo.rollout.guidance) * epoch,
-            rows_of(self.config.evaluation_guidance) * evaluated,
-        );
+        let [trained, shown] = [grpo.rollout.guidance, self.config.evaluation_guidance]
+            .map(|scale| rows_of(self.pipeline.classifier_free(scale)));
+        let (trained, shown) = (trained * epoch, shown * evaluated);
         let training = *epochs as f64 * trained as f64 / (shown * EVALUATION_STEPS) as f64;
         let seconds = evaluation.as_secs_f64() * (training + (epochs / evaluate_every) as f64);
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
@@ -564,23 +579,28 @@ where
         let epoch = self.trainer.epoch();
         let policy = self.trainer.averaged_policy();
         let rows = self.validation.rows(self.config.evaluation_samples);
-        let (validation, images) =
-            self.evaluate_on(&policy, &self.validation, &rows, &run.samples(VALIDATION, epoch))?;
+        let (validation, images) = self.evaluate_on(
+            &policy,
+            &self.validation,
+            &rows,
+            &run.samples(SampleSet::Validation, epoch),
+        )?;
         let gold = self.validation.means(&self.gold, &images, &rows)?;
         let monitors = self.monitors(&images, &rows)?;
         let drift = monitors.relative_to(&self.watched.base_monitors);
         self.view.say(&format!("epoch {epoch:>4}  validation: {}", validation.line()));
-        run.append_image(VALIDATION, epoch)?;
-        let test = self.evaluate_at_ends(&policy, self.test.as_ref(), TEST, run)?;
-        let unseen = self.evaluate_at_ends(&policy, self.unseen.as_ref(), UNSEEN, run)?;
-        for (name, evaluation) in [(TEST, &test), (UNSEEN, &unseen)] {
+        run.append_image(SampleSet::Validation, epoch)?;
+        let test = self.evaluate_at_ends(&policy, self.test.as_ref(), SampleSet::Test, run)?;
+        let unseen =
+            self.evaluate_at_ends(&policy, self.unseen.as_ref(), SampleSet::Unseen, run)?;
+        for (set, evaluation) in [(SampleSet::Test, &test), (SampleSet::Unseen, &unseen)] {
             if let Some(evaluation) = evaluation {
                 self.view.say(&format!(
                     "epoch {epoch:>4}  {:<11} {}",
-                    format!("{name}:"),
+                    format!("{}:", set.name()),
                     evaluation.line()
                 ));
-                run.append_image(name, epoch)?;
+                run.append_image(set, epoch)?;
             }
         }
         if epoch == self.config.epochs {
@@ -618,9 +638,9 @@ where
     /// Evaluates on prompts, if there are any, before the first and after the last epoch.
     fn evaluate_at_ends(
         &self,
-        policy: &N::InnerModule,
+        policy: &P::Network,
         prompts: Option<&Prompts<P::Condition>>,
-        name: &str,
+        set: SampleSet,
         run: &RunDir,
     ) -> Result<Option<Evaluation>> {
         let epoch = self.trainer.epoch();
@@ -628,11 +648,14 @@ where
             return Ok(None);
         };
         let rows = prompts.rows(self.config.evaluation_samples);
-        Ok(Some(self.evaluate_on(policy, prompts, &rows, &run.samples(name, epoch))?.0))
+        Ok(Some(self.evaluate_on(policy, prompts, &rows, &run.samples(set, epoch))?.0))
     }
 
     /// The line of an epoch, with gold rewards and monitors of its images.
-    fn epoch_metrics(&self, iteration: &Iteration) -> Result<EpochLine> {
+    fn epoch_metrics(
+        &self,
+        iteration: &Iteration,
+    ) -> Result<EpochLine<grpo::EpochMetrics, Monitors>> {
         let prompts = self.trainer.prompts();
         let prompts: Vec<&Prompt> =
             iteration.rows.iter().map(|row| &prompts[row.prompt].prompt).collect();
@@ -743,7 +766,7 @@ where
 
     fn evaluate_on(
         &self,
-        policy: &N::InnerModule,
+        policy: &P::Network,
         prompts: &Prompts<P::Condition>,
         rows: &[Row],
         image: &Path,
@@ -754,7 +777,7 @@ where
             device: self.device,
             sampling: sampling(self.config),
         };
-        let images = evaluator.generate(policy, prompts, rows)?;
+        let images = evaluator.generate(policy.clone(), prompts, rows)?;
         prompts.write_images(&images, rows, image)?;
         Ok((prompts.evaluate(&images, rows, Some(self.trainer.reward()))?, images))
     }
@@ -781,6 +804,57 @@ where
     }
 }
 
+/// The trainer of a run, before its first epoch.
+fn trainer<P: Pipeline<Training>>(
+    config: &TrainConfig,
+    pipeline: &P,
+    prompts: &[Prompt],
+    reward: WeightedReward,
+    device: &Device,
+) -> Result<Trainer<Training, P::Trained>> {
+    let task = Task {
+        mix: mix(prompts, &config.prompts.mix)?,
+        prompts: pipeline.encode(prompts).context("prompts.train")?,
+        reward,
+        latent_shape: pipeline.latent_shape(),
+        decoder: pipeline.decoder()?,
+        unconditional: pipeline.conditions(&[""])?.remove(0),
+        on_policy_limit: backend::ON_POLICY_LIMIT,
+    };
+    let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
+    let workers = workers.stopping_when(interrupt::requested);
+    let mut grpo = config.grpo.clone();
+    let base = pipeline.guide(pipeline.network()?, grpo.rollout.guidance);
+    grpo.rollout.guidance = pipeline.classifier_free(grpo.rollout.guidance);
+    let policy = policy(config, base, device)?;
+    let trainer = Trainer::new(grpo, config.epochs, config.seed, task, policy, workers);
+    let trainer = trainer.differentiating(pipeline.differentiate());
+    Ok(if backend::SCALES_LOSS { trainer.scaling_loss(LossScale::default()) } else { trainer })
+}
+
+/// The state of a run besides that of its trainer.
+struct Restored {
+    watched: Watched,
+    evaluation_due: bool,
+}
+
+/// Restores the newest checkpoint of a run, if it has one.
+fn restore<N: Trainable<Training>>(
+    trainer: &mut Trainer<Training, N>,
+    run: &RunDir,
+    now: &Inputs,
+    device: &Device,
+) -> Result<Restored> {
+    let Some((saved, _)) = SavedState::newest(run)? else {
+        return Ok(Restored { watched: Watched::default(), evaluation_due: true });
+    };
+    let Counters { epoch, kl_weight, inputs, watched, evaluation_due, .. } = saved.counters()?;
+    now.check(&inputs)?;
+    let optimisation = saved.state(&trainer.averaged_policy(), trainer.weights(), device)?;
+    trainer.restore(TrainerState { optimisation, kl_weight, epoch });
+    Ok(Restored { watched, evaluation_due })
+}
+
 /// Sampling settings of a run's evaluations.
 pub fn sampling(config: &TrainConfig) -> Sampling {
     let rollout = &config.grpo.rollout;
@@ -792,13 +866,6 @@ pub fn sampling(config: &TrainConfig) -> Sampling {
         guidance: config.evaluation_guidance,
     }
 }
-
-/// Name of the sample grids of the validation prompts.
-pub const VALIDATION: &str = "validation";
-/// Name of the sample grids of the test prompts.
-pub const TEST: &str = "test";
-/// Name of the sample grids of the unseen prompts.
-pub const UNSEEN: &str = "unseen";
 
 /// Time between two reports during a run, in units of the duration of the last one, so that reports
 /// take at most 2 % of a run.
@@ -819,14 +886,11 @@ fn rows_of(guidance: f64) -> usize {
 ///
 /// # Errors
 /// If the configured weights do not fit the prompts.
-fn mix<'a>(
-    prompts: impl ExactSizeIterator<Item = &'a Prompt>,
-    weights: &BTreeMap<String, f64>,
-) -> Result<Mix> {
+fn mix(prompts: &[Prompt], weights: &BTreeMap<String, f64>) -> Result<Mix> {
     if weights.is_empty() {
         return Ok(Mix::even(prompts.len()));
     }
-    let kinds: Vec<&str> = prompts.map(|prompt| prompt.tag.as_str()).collect();
+    let kinds: Vec<&str> = prompts.iter().map(|prompt| prompt.tag.as_str()).collect();
     Mix::by_kind(&kinds, weights).map_err(|problem| anyhow!("prompts.mix: {problem}"))
 }
 

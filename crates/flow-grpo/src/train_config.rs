@@ -3,49 +3,58 @@
 use std::collections::BTreeMap;
 
 use grpo::GrpoConfig;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use training::{
-    ranges::{self, MOST},
-    schedule,
+    ranges::{MOST, MOST_GUIDANCE},
+    schedule::{self, Setting},
 };
 
 use crate::{
     config::Checked,
+    model_config::ModelConfig,
     rewards::{self, RewardConfig},
     rules::{Action, Rule},
-    sd3::Sd3Config,
     tuning::Tuning,
 };
 
 /// A training run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
     /// Seed of every random draw.
     pub seed: u64,
     /// Number of epochs.
+    #[schemars(range(min = 1, max = MOST))]
     pub epochs: usize,
     /// The base model: the name of a built-in checkpoint, the path of one, or a model directory in
     /// the layout of diffusers.
     pub base: String,
     /// The trained parameters: all weights or an adapter.
     pub tuning: Tuning,
-    /// An adapter to start from, a directory of PEFT or a file of diffusers; empty for a new one.
-    pub adapter: String,
+    /// An adapter to start from, a directory of PEFT or a file of diffusers; a new one if there is
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
     /// Epochs between two checkpoints.
+    #[schemars(range(min = 1, max = MOST))]
     pub checkpoint_every: usize,
     /// Number of newest checkpoints that are kept, besides the checkpoint of the best evaluation.
+    #[schemars(range(min = 1, max = MOST))]
     pub keep_checkpoints: usize,
     /// The number of an evaluation that chooses the best one: `overall`, `tags.KIND`,
     /// `rewards.NAME`, ….
     pub best_by: String,
     /// Epochs between two evaluations; the first comes before the first epoch, the last after the
     /// last epoch.
+    #[schemars(range(min = 1, max = MOST))]
     pub evaluate_every: usize,
     /// Images per kind of prompt in an evaluation, spread evenly over the prompts of the kind; 0
     /// takes every prompt once.
+    #[schemars(range(max = MOST))]
     pub evaluation_samples: usize,
     /// Scale of classifier-free guidance in evaluations; 1 turns guidance off.
+    #[schemars(range(max = MOST_GUIDANCE), extend("exclusiveMinimum" = 0))]
     pub evaluation_guidance: f64,
     /// The prompts for training and evaluation.
     pub prompts: PromptsConfig,
@@ -58,13 +67,13 @@ pub struct TrainConfig {
     pub rules: Vec<Rule>,
     /// Settings for a model directory; absent for other base models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sd3: Option<Sd3Config>,
+    pub model: Option<ModelConfig>,
     /// Settings of the reinforcement learning.
     pub grpo: GrpoConfig,
 }
 
 /// The prompts of a run: built-in sets (`shapes:train`, …) or prompt files.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromptsConfig {
     /// Prompts for training.
@@ -72,11 +81,12 @@ pub struct PromptsConfig {
     /// Prompts for evaluation during training, which chooses the best checkpoint; people choose
     /// settings by it, too.
     pub validation: String,
-    /// Prompts for evaluation before the first and after the last epoch, which chooses nothing;
-    /// empty for none.
-    pub test: String,
-    /// Prompts of another sort, evaluated like the test prompts; empty for none.
-    pub unseen: String,
+    /// Prompts for evaluation before the first and after the last epoch, which chooses nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<String>,
+    /// Prompts of another sort, evaluated like the test prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen: Option<String>,
     /// Relative weights of the kinds of prompt; empty draws every prompt equally often.
     pub mix: BTreeMap<String, f64>,
 }
@@ -90,43 +100,34 @@ impl Checked for TrainConfig {
         "grpo.micro_batch",
         "grpo.rollout_batch",
         "grpo.rollout.trajectories",
-        "sd3.recompute",
+        "model.recompute",
     ];
 
     fn problems(&self) -> Vec<String> {
-        let mut problems: Vec<String> =
+        let mut problems = settings::problems(self);
+        // Relations between settings; their ranges are checked above.
+        let mut parts: Vec<String> =
             self.grpo.problems().into_iter().map(|problem| format!("grpo.{problem}")).collect();
-        match &self.tuning {
-            Tuning::Lora(lora) => problems
-                .extend(lora.problems().into_iter().map(|problem| format!("tuning.{problem}"))),
-            Tuning::Full {} if !self.adapter.is_empty() => {
-                problems
-                    .push("adapter is for tuning.kind = \"lora\"; merge it into the base model to train all weights".to_owned());
-            }
-            Tuning::Full {} => {}
+        if let Tuning::Lora(lora) = &self.tuning {
+            parts.extend(lora.problems().into_iter().map(|problem| format!("tuning.{problem}")));
         }
-        problems.extend(
-            self.sd3.iter().flat_map(Sd3Config::problems).map(|problem| format!("sd3.{problem}")),
-        );
-        if self.sd3.is_some() && matches!(self.tuning, Tuning::Full {}) {
+        parts.retain(|problem| !problems.contains(problem));
+        problems.extend(parts);
+        if self.adapter.is_some() && matches!(self.tuning, Tuning::Full {}) {
+            problems.push(
+                "adapter is for tuning.kind = \"lora\"; merge it into the base model to train all weights"
+                    .to_owned(),
+            );
+        }
+        if self.model.is_some() && matches!(self.tuning, Tuning::Full {}) {
             problems.push(
                 "tuning.kind must be \"lora\" for a model directory: its transformer is too large to be written whole".to_owned(),
             );
         }
-        let counts = [
-            ("epochs", self.epochs),
-            ("checkpoint_every", self.checkpoint_every),
-            ("keep_checkpoints", self.keep_checkpoints),
-            ("evaluate_every", self.evaluate_every),
-            ("evaluation_samples", self.evaluation_samples.max(1)),
-        ];
-        problems
-            .extend(counts.into_iter().filter_map(|(key, value)| ranges::count(key, value, MOST)));
-        problems.extend(ranges::guidance("evaluation_guidance", self.evaluation_guidance));
         problems.extend(schedule::problem(
-            ("grpo.warm_up", self.grpo.warm_up),
-            ("grpo.cool_down", self.grpo.cool_down),
-            ("epochs", self.epochs),
+            Setting { key: "grpo.warm_up", value: self.grpo.warm_up },
+            Setting { key: "grpo.cool_down", value: self.grpo.cool_down },
+            Setting { key: "epochs", value: self.epochs },
         ));
         if self.rewards.is_empty() {
             problems
@@ -139,9 +140,6 @@ impl Checked for TrainConfig {
             }));
         }
         for (index, rule) in self.rules.iter().enumerate() {
-            problems.extend(
-                rule.problems().into_iter().map(|problem| format!("rules[{index}].{problem}")),
-            );
             if matches!(rule.action, Action::RaiseKl { .. })
                 && self.grpo.objective.kl_weight() == 0.0
             {
@@ -150,7 +148,8 @@ impl Checked for TrainConfig {
         }
         let mix = self.prompts.mix.iter();
         problems.extend(mix.filter_map(|(tag, &weight)| {
-            ranges::not_negative(&format!("prompts.mix.{tag}"), weight)
+            let allowed = weight >= 0.0 && weight.is_finite();
+            (!allowed).then(|| format!("prompts.mix.{tag} ({weight}) must be at least 0"))
         }));
         problems
     }

@@ -16,6 +16,7 @@ use models::{
     WeightsFile,
     weights::{self, StoredAs, sha256_of_tensors},
 };
+use run::RunDir;
 use serde::{
     Deserialize, Serialize,
     de::{DeserializeOwned, IgnoredAny},
@@ -27,10 +28,7 @@ use training::{
     parameters::{self, Parameters},
 };
 
-use crate::{
-    backend::{self, Device, Plain},
-    run_dir::RunDir,
-};
+use crate::backend::{self, Device, Plain};
 
 /// The parts of every state, and the extra part of algorithms with an old policy.
 const PARTS: [&str; 4] = ["weights", "average", "first", "second"];
@@ -179,7 +177,7 @@ impl SavedState {
                 match tensors.remove(&name) {
                     Some(data) if data.shape[..] == [*length] => drop(found.insert(*id, data)),
                     Some(data) => {
-                        problems.push(format!("{name} has shape {:?}, not [{length}]", data.shape))
+                        problems.push(format!("{name} has shape {:?}, not [{length}]", data.shape));
                     }
                     None => problems.push(format!("{name} is missing")),
                 }

@@ -1,12 +1,13 @@
 //! Velocity fields, the interface between networks and this crate, and classifier-free guidance.
 
 use burn::{module::AutodiffModule, prelude::*, tensor::backend::AutodiffBackend};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A velocity field `v(x, t, c)`: the velocity of a latent at a time, under a condition.
 pub trait VelocityField<B: Backend> {
     /// The input of the field besides latent and time; one value per row, held on the host.
-    type Condition: Clone;
+    type Condition: Clone + Send + Sync;
 
     /// The velocity of every row.
     ///
@@ -19,11 +20,40 @@ pub trait VelocityField<B: Backend> {
         time: Tensor<B, 1>,
         conditions: &[Self::Condition],
     ) -> Tensor<B, 4>;
+
+    /// Prefixes of the paths of the parameters inside the field's repeated blocks; none by default.
+    /// An optimiser may treat the matrices of blocks apart from those before and after them, as
+    /// Muon does.
+    fn blocks(&self) -> &'static [&'static str] {
+        &[]
+    }
+}
+
+/// A field that can be trained: a module on the autodiff backend whose plain form is a field with
+/// the same condition. Implemented for every such module.
+pub trait TrainableField<B: AutodiffBackend>:
+    VelocityField<B>
+    + AutodiffModule<
+        B,
+        InnerModule: VelocityField<
+            B::InnerBackend,
+            Condition = <Self as VelocityField<B>>::Condition,
+        >,
+    >
+{
+}
+
+impl<B, F> TrainableField<B> for F
+where
+    B: AutodiffBackend,
+    F: VelocityField<B> + AutodiffModule<B>,
+    F::InnerModule: VelocityField<B::InnerBackend, Condition = <F as VelocityField<B>>::Condition>,
+{
 }
 
 /// A field that supports activation checkpointing: each block is recomputed in the backward pass,
 /// so only one block's activations are in memory (arXiv 1604.06174).
-pub trait Checkpointed<B: AutodiffBackend>: VelocityField<B> + AutodiffModule<B> {
+pub trait Checkpointed<B: AutodiffBackend>: TrainableField<B> {
     /// The values that the forward pass keeps: the inputs of every block.
     type Kept;
 
@@ -133,7 +163,7 @@ impl<C: Clone> Guidance<C> {
 }
 
 /// Which halves of a guided velocity have a gradient; without guidance there is only one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GuidanceGradient {
     /// Both halves: `g·∇v(x, t, c) − (g − 1)·∇v(x, t, ∅)`, as in the published code of May 2025 and

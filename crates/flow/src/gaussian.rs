@@ -1,6 +1,7 @@
 //! The isotropic Gaussian that a denoising step draws from: the policy `π(x' | x, c)`.
 
 use burn::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The Gaussian `N(mean, std²·I)`, with one mean per row and one standard deviation for all.
@@ -58,7 +59,7 @@ impl<B: Backend> IsotropicGaussian<B> {
 }
 
 /// How a log-probability is reduced over the elements of a latent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reduction {
     /// The mean, as in the reference code, whose clip range is therefore 1e-4 and not 0.2

@@ -2,13 +2,14 @@
 //! papers and codes.
 
 use burn::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{gaussian::row_mean, time_grid::Step, transition::Transition};
 
 /// The form of a KL divergence; see [`Transition::kl`]. The forms differ in scale, so a weight `β`
 /// belongs to one form.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KlForm {
     /// The paper's form: the divergence of the whole latent.

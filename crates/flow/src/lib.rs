@@ -16,7 +16,9 @@ pub mod sampler;
 pub mod time_grid;
 pub mod transition;
 
-pub use field::{Checkpointed, Guidance, GuidanceGradient, Guided, Query, VelocityField};
+pub use field::{
+    Checkpointed, Guidance, GuidanceGradient, Guided, Query, TrainableField, VelocityField,
+};
 pub use gaussian::{IsotropicGaussian, Reduction};
 pub use kl::KlForm;
 pub use sampler::{Sampler, Trajectory};

@@ -1,6 +1,7 @@
 //! The supervised flow-matching loss, and the distributions of its times.
 
 use burn::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{field::VelocityField, gaussian::row_mean};
@@ -32,7 +33,7 @@ pub fn flow_matching_loss<B: Backend, F: VelocityField<B>>(
 // ANCHOR_END: loss
 
 /// The distribution of the times in the loss.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TimeDistribution {
     /// The uniform distribution `t ~ U(0, 1)`.
@@ -43,24 +44,12 @@ pub enum TimeDistribution {
         /// Mean of the logit; positive favours noise.
         mean: f64,
         /// Standard deviation of the logit.
+        #[schemars(range(min = 0.0))]
         std: f64,
     },
 }
 
 impl TimeDistribution {
-    /// Lists all values that are out of range, one sentence each, beginning with the key.
-    pub fn problems(self) -> Vec<String> {
-        let Self::LogitNormal { mean, std } = self else { return Vec::new() };
-        let mut problems = Vec::new();
-        if !mean.is_finite() {
-            problems.push(format!("mean ({mean}) must be a finite number"));
-        }
-        if !(std >= 0.0 && std.is_finite()) {
-            problems.push(format!("std ({std}) must be at least 0"));
-        }
-        problems
-    }
-
     /// Computes a time from draws of `U(0, 1)` and `N(0, 1)`, of which one is used.
     pub fn time(self, uniform: f64, normal: f64) -> f64 {
         match self {

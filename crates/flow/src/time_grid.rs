@@ -2,24 +2,30 @@
 //!
 //! A grid is validated once, when it is created, so the durations of a [`TimeGrid`] are positive.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// The distribution of the `N` steps of a grid over time.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum GridKind {
     /// The linear grid `t_i = 1 − i/N`; suits small pixel models.
     Linear {},
+    /// The own grid of the model that is trained. A program replaces it with another kind when it
+    /// opens the model.
+    OfModel {},
     /// The linear grid under the static shift `t ↦ k·t / (1 + (k − 1)·t)` (arXiv 2403.03206,
     /// section 5.3.2).
     Shifted {
         /// The shift `k ≥ 1`; 1 is the linear grid.
+        #[schemars(range(min = 1.0))]
         shift: f64,
     },
     /// The grid intended for SD3: `N` points spread evenly from 1 to 1/1000, shifted once, then 0.
     Sd3SingleShift {
         /// The shift `k`; 3 for SD3 and SD3.5.
+        #[schemars(range(min = 1.0))]
         shift: f64,
     },
     /// The grid of diffusers' `FlowMatchEulerDiscreteScheduler`, which trained the released
@@ -29,6 +35,7 @@ pub enum GridKind {
     /// Deviation `double-shift` (diffusers issue 13243).
     Sd3DoubleShift {
         /// The shift `k`; 3 for SD3 and SD3.5.
+        #[schemars(range(min = 1.0))]
         shift: f64,
     },
 }
@@ -49,6 +56,7 @@ impl GridKind {
         }
         let linear = (0..steps).map(|i| 1.0 - i as f64 / steps as f64);
         let mut times: Vec<f64> = match self {
+            Self::OfModel {} => return Err(GridError::OfModel),
             Self::Linear {} => linear.collect(),
             Self::Shifted { shift: k } => linear.map(|t| shift(t, k)).collect(),
             Self::Sd3SingleShift { shift: k } => {
@@ -64,7 +72,7 @@ impl GridKind {
 
     fn shift(self) -> Option<f64> {
         match self {
-            Self::Linear {} => None,
+            Self::Linear {} | Self::OfModel {} => None,
             Self::Shifted { shift }
             | Self::Sd3SingleShift { shift }
             | Self::Sd3DoubleShift { shift } => Some(shift),
@@ -165,6 +173,9 @@ pub enum GridError {
     /// The grid has no step.
     #[error("a time grid needs at least one step")]
     NoSteps,
+    /// The grid is that of a model, which nobody has opened.
+    #[error("the grid of the model is known only when the model is opened")]
+    OfModel,
     /// The shift is below 1 or not a number.
     #[error("the shift of a time grid must be a finite number of at least 1, not {shift}")]
     BadShift {

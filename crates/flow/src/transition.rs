@@ -12,6 +12,7 @@ mod flow_sde;
 mod ode;
 
 use burn::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use dance::Dance;
@@ -44,7 +45,7 @@ macro_rules! transitions {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// The transition rules, as a configuration names them:
         /// `transition = { kind = "flow_sde", noise_level = 0.7 }`.
-        #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(tag = "kind", rename_all = "snake_case")]
         pub enum Transition {
             $($(#[$doc])* $name($name),)*
@@ -107,8 +108,9 @@ impl Transition {
 }
 
 /// The noise level of a transition, at least 0; at 0 every transition is the ODE.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "f64", into = "f64")]
+#[schemars(extend("minimum" = 0))]
 pub struct NoiseLevel(f64);
 
 impl NoiseLevel {

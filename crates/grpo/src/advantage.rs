@@ -2,17 +2,20 @@
 //!
 //! Pure arithmetic. Does not know about trajectories, prompts or devices.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How rewards become advantages.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdvantageConfig {
     /// The rewards that the standard deviation is taken over.
     pub spread: Spread,
     /// Added to the standard deviation.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub epsilon: f64,
     /// The largest absolute advantage; larger ones are clipped.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub clip: f64,
 }
 
@@ -24,7 +27,7 @@ impl Default for AdvantageConfig {
 }
 
 /// The rewards that a standard deviation is taken over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Spread {
     /// All rewards of the epoch: the reference code's `global_std`, its default for SD3.5

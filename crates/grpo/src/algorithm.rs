@@ -145,6 +145,30 @@ pub struct Loss<B: AutodiffBackend> {
     pub numbers: Tensor<B::InnerBackend, 1>,
 }
 
+/// The numbers of one term, sorted out of those that its batches concatenate: some of a batch
+/// itself, then columns with one number per example.
+struct Numbers {
+    of_batches: Vec<f64>,
+    columns: Vec<Vec<f64>>,
+}
+
+impl Numbers {
+    /// Sorts `numbers`, of which every batch has `of_batch` of its own and `columns` columns.
+    fn sorted(batches: &[Batch], of_batch: usize, columns: usize, mut numbers: &[f64]) -> Self {
+        let mut sorted = Self { of_batches: Vec::new(), columns: vec![Vec::new(); columns] };
+        for batch in batches {
+            let count = batch.trained.len();
+            let (own, rest) = numbers.split_at(of_batch + columns * count);
+            numbers = rest;
+            sorted.of_batches.extend(&own[..of_batch]);
+            for (column, values) in sorted.columns.iter_mut().zip(own[of_batch..].chunks(count)) {
+                column.extend(values);
+            }
+        }
+        sorted
+    }
+}
+
 /// The results of the examples of one term.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {

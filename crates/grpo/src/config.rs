@@ -1,13 +1,14 @@
 //! The configuration of a Flow-GRPO run and its validation.
 
 use flow::{FlowSde, GridError, GridKind, Reduction, Sampler, Transition};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use burn::tensor::backend::AutodiffBackend;
 use training::{
     ema::EmaConfig,
     optimizer::{AdamWConfig, MuonConfig},
-    ranges::{self, MOST},
+    ranges::{MOST, MOST_GUIDANCE},
 };
 
 use crate::{
@@ -19,18 +20,23 @@ use crate::{
 };
 
 /// The settings of Flow-GRPO.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GrpoConfig {
     /// Groups per epoch; each has one prompt.
+    #[schemars(range(min = 1, max = MOST))]
     pub groups: usize,
     /// Samples per prompt.
+    #[schemars(range(min = 1, max = MOST))]
     pub group_size: usize,
     /// Optimiser updates per epoch; only the first is on-policy.
+    #[schemars(range(min = 1, max = MOST))]
     pub updates_per_epoch: usize,
     /// Examples per forward and backward pass; changes the speed, and the update only by rounding.
+    #[schemars(range(min = 1, max = MOST))]
     pub micro_batch: usize,
     /// Rows sampled together; changes the speed, and the samples only by rounding.
+    #[schemars(range(min = 1, max = MOST))]
     pub rollout_batch: usize,
     /// Which rows share a forward pass in the replay.
     pub replay_batches: ReplayBatches,
@@ -48,9 +54,9 @@ pub struct GrpoConfig {
     pub objective: Objective,
     /// The optimiser.
     pub optimizer: AdamWConfig,
-    /// The optimiser of the matrices of transformer blocks; AdamW takes them too if its learning
-    /// rate is 0.
-    pub muon: MuonConfig,
+    /// The optimiser of the matrices of transformer blocks; AdamW takes them too if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub muon: Option<MuonConfig>,
     /// The exponential moving average of the weights; the averaged policy is evaluated and saved.
     pub ema: EmaConfig,
 }
@@ -73,17 +79,18 @@ impl Default for GrpoConfig {
             advantage: AdvantageConfig::default(),
             objective: Objective::Clipped(ObjectiveConfig::default()),
             optimizer: AdamWConfig::default(),
-            muon: MuonConfig::default(),
+            muon: None,
             ema: EmaConfig::default(),
         }
     }
 }
 
 /// How trajectories are sampled in training.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RolloutConfig {
     /// Denoising steps `N`.
+    #[schemars(range(min = 1, max = MOST_STEPS))]
     pub steps: usize,
     /// The time grid.
     pub grid: GridKind,
@@ -95,6 +102,7 @@ pub struct RolloutConfig {
     /// How log-probabilities are reduced over the elements of a latent.
     pub log_prob: Reduction,
     /// Scale of classifier-free guidance in training; 1 turns guidance off.
+    #[schemars(range(max = MOST_GUIDANCE), extend("exclusiveMinimum" = 0))]
     #[serde(default = "unguided")]
     pub guidance: f64,
     /// Where latents are stored until the updates.
@@ -130,7 +138,7 @@ impl RolloutConfig {
 }
 
 /// Which rows share a forward pass in the replay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplayBatches {
     /// Any examples of one step, `micro_batch` at a time. Matrix products of another shape round
@@ -146,7 +154,7 @@ pub enum ReplayBatches {
 /// Which random steps of a trajectory are trained. The last step of the grid is excluded, because
 /// it is nearly deterministic. `DiffusionNFT` takes only the number of steps from here: it draws
 /// that many start times of the grid's `N` steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TrainedSteps {
     /// All but the last, as in the reference code.
@@ -170,7 +178,7 @@ impl TrainedSteps {
 }
 
 /// The algorithms, as a configuration names them: `objective = { kind = "clipped", … }`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Objective {
     /// Flow-GRPO: the clipped policy gradient of the sampled transitions.
@@ -197,11 +205,11 @@ impl Objective {
         }
     }
 
-    /// Lists all values that are out of range, one sentence each, beginning with the key.
+    /// Lists all settings that contradict each other, one sentence each, beginning with the key.
     pub fn problems(self) -> Vec<String> {
         match self {
             Self::Clipped(objective) => objective.problems(),
-            Self::Nft(nft) => nft.problems(),
+            Self::Nft(_) => Vec::new(),
         }
     }
 
@@ -236,37 +244,23 @@ const MOST_STEPS: usize = 10_000;
 impl GrpoConfig {
     /// Lists all values that are out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {
-        let counts = [
-            ranges::count("groups", self.groups, MOST),
-            ranges::count("group_size", self.group_size, MOST),
-            ranges::count("updates_per_epoch", self.updates_per_epoch, MOST),
-            ranges::count("micro_batch", self.micro_batch, MOST),
-            ranges::count("rollout_batch", self.rollout_batch, MOST),
-            ranges::count(
-                "groups x group_size",
-                self.groups.max(1).saturating_mul(self.group_size.max(1)),
-                MOST,
-            ),
-            ranges::count("rollout.steps", self.rollout.steps, MOST_STEPS),
-        ];
-        let numbers = [
-            ranges::guidance("rollout.guidance", self.rollout.guidance),
-            ranges::positive("advantage.clip", self.advantage.clip),
-            ranges::positive("advantage.epsilon", self.advantage.epsilon),
-        ];
-        let mut problems: Vec<String> = counts.into_iter().chain(numbers).flatten().collect();
-        problems.extend(
-            self.optimizer.problems().into_iter().map(|problem| format!("optimizer.{problem}")),
-        );
-        problems.extend(self.muon.problems().into_iter().map(|problem| format!("muon.{problem}")));
-        problems.extend(self.ema.problems().into_iter().map(|problem| format!("ema.{problem}")));
+        let mut problems = settings::problems(self);
+        let rows = self.groups.max(1).saturating_mul(self.group_size.max(1));
+        if rows > MOST {
+            problems.push(format!("groups x group_size ({rows}) must be at most {MOST}"));
+        }
         problems.extend(
             self.objective.problems().into_iter().map(|problem| format!("objective.{problem}")),
         );
         if !problems.is_empty() {
             return problems; // What follows builds the grid.
         }
-        match self.rollout.sampler() {
+        // The model's own grid is known only when the model is opened; it has as many steps.
+        let mut rollout = self.rollout.clone();
+        if rollout.grid == (GridKind::OfModel {}) {
+            rollout.grid = GridKind::Linear {};
+        }
+        match rollout.sampler() {
             Ok(sampler) => {
                 let trainable = self.objective.trainable_steps(&sampler);
                 if trainable == 0 {

@@ -49,10 +49,18 @@ pub struct Generator<'a> {
     pub workers: &'a Workers,
 }
 
+/// The start of the rows of a [`Generator`].
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a, B: Backend> {
+    /// The key of the noise; each row has its own stream.
+    pub key: Key,
+    /// Initial latents in place of noise, one per row, `[B, C, H, W]`.
+    pub initial: Option<&'a Tensor<B, 4>>,
+}
+
 impl Generator<'_> {
     /// Samples final latents for `rows` batch by batch and returns the results of `finish`, in the
-    /// order of the rows. Each row starts from its own noise under the key, or from its row of the
-    /// initial latents, `[B, C, H, W]`, if some are given.
+    /// order of the rows.
     ///
     /// # Errors
     /// If the work was stopped.
@@ -61,13 +69,12 @@ impl Generator<'_> {
         field: &F,
         prompts: &[EncodedPrompt<F::Condition>],
         rows: &[Row],
-        (key, initial): (Key, Option<&Tensor<B, 4>>),
+        Start { key, initial }: Start<'_, B>,
         device: &B::Device,
         finish: impl Fn(Tensor<B, 4>) -> R + Sync,
     ) -> Result<Vec<R>, Stopped>
     where
         F: VelocityField<B> + Clone + Send,
-        F::Condition: Sync,
     {
         let jobs: Vec<_> = rows
             .chunks(self.batch.max(1))

@@ -123,7 +123,7 @@ impl EpochMetrics {
         let of_taken = |number: fn(&Update) -> f64| {
             mean(&taken.iter().map(|update| number(update)).collect::<Vec<_>>())
         };
-        let loss_scale = all().last().and_then(|update| update.loss_scale);
+        let loss_scale = all().next_back().and_then(|update| update.loss_scale);
         Self {
             epoch,
             reward: mean(&total),

@@ -3,7 +3,7 @@
 use burn::prelude::*;
 use flow::{Guidance, Reduction, Sampler, VelocityField};
 use training::{
-    noise::{self, Key},
+    noise::{self, Key, Purpose},
     workers::{Stopped, Workers},
 };
 
@@ -11,6 +11,24 @@ use crate::{
     evaluate::{EncodedPrompt, Row},
     trajectories::{KeptOn, Trajectories},
 };
+
+/// The keys of a rollout's noise.
+#[derive(Clone, Copy, Debug)]
+pub struct RolloutKeys {
+    /// The key of the initial noise.
+    pub initial: Key,
+    /// The key of the noise of the steps.
+    pub step: Key,
+}
+
+impl RolloutKeys {
+    /// The keys of an epoch.
+    pub fn new(seed: u64, epoch: usize) -> Self {
+        let [initial, step] =
+            [Purpose::Initial, Purpose::Step].map(|purpose| Key::new(seed, purpose).epoch(epoch));
+        Self { initial, step }
+    }
+}
 
 /// The settings of an epoch's rollout.
 #[derive(Clone, Debug)]
@@ -31,12 +49,11 @@ pub struct Rollout<'a, C> {
     pub workers: &'a Workers,
 }
 
-impl<C: Clone + Sync> Rollout<'_, C> {
+impl<C: Clone + Send + Sync> Rollout<'_, C> {
     /// Samples the trajectories of all rows, in their order.
     ///
-    /// Row `r` draws its initial noise under the key `initial` and the noise of its steps under
-    /// `step`: the members of a group differ in both, and no row's noise depends on how rows are
-    /// batched.
+    /// The members of a group differ in initial noise and in the noise of their steps, and no row's
+    /// noise depends on how rows are batched.
     ///
     /// # Errors
     /// If the work was stopped.
@@ -45,7 +62,7 @@ impl<C: Clone + Sync> Rollout<'_, C> {
         field: &F,
         prompts: &[EncodedPrompt<C>],
         rows: &[Row],
-        [initial, step]: [Key; 2],
+        RolloutKeys { initial, step }: RolloutKeys,
         device: &B::Device,
     ) -> Result<Trajectories<B>, Stopped>
     where

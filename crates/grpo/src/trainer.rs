@@ -2,12 +2,8 @@
 
 use std::{sync::Arc, time::Instant};
 
-use burn::{
-    module::{AutodiffModule, Module},
-    prelude::*,
-    tensor::backend::AutodiffBackend,
-};
-use flow::{Guidance, Sampler, VelocityField};
+use burn::{module::Module, prelude::*, tensor::backend::AutodiffBackend};
+use flow::{Guidance, Sampler, TrainableField, VelocityField};
 use rand::seq::SliceRandom;
 use tasks::{
     image::Image,
@@ -33,7 +29,7 @@ use crate::{
     groups::{self, Mix},
     images::Decode,
     metrics::{EpochMetrics, EpochUpdate},
-    rollout::Rollout,
+    rollout::{Rollout, RolloutKeys},
     trajectories::Trajectories,
     update::{AsReplayed, Differentiate, Others, Replay, ReplayOutcome, WholeGraph},
 };
@@ -104,13 +100,13 @@ impl<N> Policy<N> {
 }
 
 /// Trains a policy, one epoch at a time.
-pub struct Trainer<B: AutodiffBackend, M: AutodiffModule<B>, C> {
+pub struct Trainer<B: AutodiffBackend, M: TrainableField<B>> {
     config: GrpoConfig,
     seed: u64,
-    task: Task<B::InnerBackend, C>,
-    guidance: Option<Guidance<C>>,
-    algorithm: Box<dyn Algorithm<B, C>>,
-    differentiate: Box<dyn Differentiate<B, M, C>>,
+    task: Task<B::InnerBackend, M::Condition>,
+    guidance: Option<Guidance<M::Condition>>,
+    algorithm: Box<dyn Algorithm<B, M::Condition>>,
+    differentiate: Box<dyn Differentiate<B, M>>,
     sampler: Sampler,
     workers: Workers,
     device: B::Device,
@@ -135,13 +131,7 @@ pub struct TrainerState<B: Backend> {
     pub epoch: usize,
 }
 
-impl<B, M, C> Trainer<B, M, C>
-where
-    B: AutodiffBackend,
-    M: AutodiffModule<B> + VelocityField<B, Condition = C>,
-    M::InnerModule: VelocityField<B::InnerBackend, Condition = C> + Module<B::InnerBackend>,
-    C: Clone + Sync + Send,
-{
+impl<B: AutodiffBackend, M: TrainableField<B>> Trainer<B, M> {
     /// Creates a trainer for a run of `epochs` epochs, on the device of the policy's weights.
     ///
     /// # Panics
@@ -150,7 +140,7 @@ where
         config: GrpoConfig,
         epochs: usize,
         seed: u64,
-        task: Task<B::InnerBackend, C>,
+        task: Task<B::InnerBackend, M::Condition>,
         policy: Policy<M::InnerModule>,
         workers: Workers,
     ) -> Self {
@@ -160,8 +150,10 @@ where
         let device = network.devices().into_iter().next().unwrap_or_default();
         let sampler = config.sampler().expect("checked above");
         let algorithm = config.objective.algorithm(&config, &sampler);
-        let optimizer = Optimizer::new(config.optimizer, &weights)
-            .with_muon(config.muon, trained.matrices(&network, "blocks."));
+        let optimizer = Optimizer::new(config.optimizer, &weights).with_muon(
+            config.muon.unwrap_or_default(),
+            trained.matrices(&network, network.blocks()),
+        );
         let mut optimisation = Optimisation::new(weights, optimizer, config.ema);
         if algorithm.old_policy_decay(0).is_some() {
             optimisation = optimisation.keeping_old();
@@ -191,7 +183,7 @@ where
 
     /// Sets how gradients are computed, for example with activation checkpointing.
     #[must_use]
-    pub fn differentiating(mut self, differentiate: Box<dyn Differentiate<B, M, C>>) -> Self {
+    pub fn differentiating(mut self, differentiate: Box<dyn Differentiate<B, M>>) -> Self {
         self.differentiate = differentiate;
         self
     }
@@ -232,7 +224,7 @@ where
     }
 
     /// The prompts that are trained on.
-    pub fn prompts(&self) -> &[EncodedPrompt<C>] {
+    pub fn prompts(&self) -> &[EncodedPrompt<M::Condition>] {
         &self.task.prompts
     }
 
@@ -335,7 +327,7 @@ where
             kept_on: self.config.rollout.trajectories,
             workers: &self.workers,
         };
-        let keys = [self.key(Purpose::Initial), self.key(Purpose::Step)];
+        let keys = RolloutKeys::new(self.seed, self.epoch);
         let (policy, prompts) =
             (self.old_policy().unwrap_or_else(|| self.policy.clone()), &self.task.prompts);
         match self.config.replay_batches {
@@ -360,7 +352,7 @@ where
         rows: &[Row],
         advantages: &Advantages,
     ) -> Result<Vec<EpochUpdate>, TrainError> {
-        let conditions: Vec<C> =
+        let conditions: Vec<M::Condition> =
             rows.iter().map(|row| self.task.prompts[row.prompt].condition.clone()).collect();
         let mut updates = Vec::new();
         for examples in self.plan(advantages) {

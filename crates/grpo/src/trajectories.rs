@@ -3,10 +3,11 @@
 
 use burn::prelude::*;
 use flow::Trajectory;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Where latents wait for the updates; changes memory and speed, not a number.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeptOn {
     /// In the memory of the device.

@@ -1,11 +1,9 @@
 //! The replay: the gradient of an algorithm's loss over the examples of an update.
 
-use burn::{
-    module::{AutodiffModule, Module},
-    prelude::*,
-    tensor::backend::AutodiffBackend,
+use burn::{prelude::*, tensor::backend::AutodiffBackend};
+use flow::{
+    Checkpointed, Guidance, GuidanceGradient, Query, Sampler, Step, TrainableField, VelocityField,
 };
-use flow::{Checkpointed, Guidance, GuidanceGradient, Query, Sampler, Step, VelocityField};
 use training::{
     noise::Key,
     parameters::{Parameters, Trained},
@@ -18,13 +16,13 @@ use crate::{
 };
 
 /// Computes the gradient of a loss with respect to the trained parameters.
-pub trait Differentiate<B: AutodiffBackend, M: AutodiffModule<B>, C>: Send + Sync {
+pub trait Differentiate<B: AutodiffBackend, M: TrainableField<B>>: Send + Sync {
     /// The gradient of `loss(v)`, where `v` is the network's answer to the query.
     fn gradient(
         &self,
         network: M::InnerModule,
         trained: &Trained,
-        query: Query<B::InnerBackend, C>,
+        query: Query<B::InnerBackend, M::Condition>,
         loss: &mut dyn FnMut(Tensor<B, 4>) -> Tensor<B, 1>,
     ) -> Parameters<B::InnerBackend>;
 
@@ -34,35 +32,35 @@ pub trait Differentiate<B: AutodiffBackend, M: AutodiffModule<B>, C>: Send + Syn
     fn velocity(
         &self,
         network: &M::InnerModule,
-        query: Query<B::InnerBackend, C>,
+        query: Query<B::InnerBackend, M::Condition>,
     ) -> Tensor<B::InnerBackend, 4>;
 }
 
 /// A network that answers with [`Differentiate::velocity`], so that a replay in the same batches
 /// repeats a rollout to the last bit.
-pub struct AsReplayed<'a, B: AutodiffBackend, M: AutodiffModule<B>, C> {
+pub struct AsReplayed<'a, B: AutodiffBackend, M: TrainableField<B>> {
     /// The network.
     pub network: M::InnerModule,
     /// The computation of gradients whose forward pass is used.
-    pub differentiate: &'a dyn Differentiate<B, M, C>,
+    pub differentiate: &'a dyn Differentiate<B, M>,
 }
 
-impl<B: AutodiffBackend, M: AutodiffModule<B>, C> Clone for AsReplayed<'_, B, M, C> {
+impl<B: AutodiffBackend, M: TrainableField<B>> Clone for AsReplayed<'_, B, M> {
     fn clone(&self) -> Self {
         Self { network: self.network.clone(), differentiate: self.differentiate }
     }
 }
 
-impl<B: AutodiffBackend, M: AutodiffModule<B>, C: Clone> VelocityField<B::InnerBackend>
-    for AsReplayed<'_, B, M, C>
+impl<B: AutodiffBackend, M: TrainableField<B>> VelocityField<B::InnerBackend>
+    for AsReplayed<'_, B, M>
 {
-    type Condition = C;
+    type Condition = M::Condition;
 
     fn velocity(
         &self,
         latent: Tensor<B::InnerBackend, 4>,
         time: Tensor<B::InnerBackend, 1>,
-        conditions: &[C],
+        conditions: &[M::Condition],
     ) -> Tensor<B::InnerBackend, 4> {
         self.differentiate
             .velocity(&self.network, Query { latent, time, conditions: conditions.to_vec() })
@@ -73,17 +71,12 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>, C: Clone> VelocityField<B::InnerB
 #[derive(Clone, Copy, Debug)]
 pub struct WholeGraph;
 
-impl<B, M, C> Differentiate<B, M, C> for WholeGraph
-where
-    B: AutodiffBackend,
-    M: AutodiffModule<B> + VelocityField<B, Condition = C>,
-    C: Clone,
-{
+impl<B: AutodiffBackend, M: TrainableField<B>> Differentiate<B, M> for WholeGraph {
     fn gradient(
         &self,
         network: M::InnerModule,
         trained: &Trained,
-        query: Query<B::InnerBackend, C>,
+        query: Query<B::InnerBackend, M::Condition>,
         loss: &mut dyn FnMut(Tensor<B, 4>) -> Tensor<B, 1>,
     ) -> Parameters<B::InnerBackend> {
         let network: M = trained.with_graph(network);
@@ -94,7 +87,7 @@ where
     fn velocity(
         &self,
         network: &M::InnerModule,
-        query: Query<B::InnerBackend, C>,
+        query: Query<B::InnerBackend, M::Condition>,
     ) -> Tensor<B::InnerBackend, 4> {
         let network: M = Trained::none().with_graph(network.clone());
         query.onto_autodiff::<B>().ask(&network).inner()
@@ -106,17 +99,12 @@ where
 #[derive(Clone, Copy, Debug)]
 pub struct Checkpointing;
 
-impl<B, M, C> Differentiate<B, M, C> for Checkpointing
-where
-    B: AutodiffBackend,
-    M: Checkpointed<B> + VelocityField<B, Condition = C>,
-    C: Clone,
-{
+impl<B: AutodiffBackend, M: Checkpointed<B>> Differentiate<B, M> for Checkpointing {
     fn gradient(
         &self,
         network: M::InnerModule,
         trained: &Trained,
-        query: Query<B::InnerBackend, C>,
+        query: Query<B::InnerBackend, M::Condition>,
         loss: &mut dyn FnMut(Tensor<B, 4>) -> Tensor<B, 1>,
     ) -> Parameters<B::InnerBackend> {
         let (velocity, kept) = M::forward_keeping(&network, query);
@@ -139,7 +127,7 @@ where
     fn velocity(
         &self,
         network: &M::InnerModule,
-        query: Query<B::InnerBackend, C>,
+        query: Query<B::InnerBackend, M::Condition>,
     ) -> Tensor<B::InnerBackend, 4> {
         M::forward_keeping(network, query).0
     }
@@ -228,7 +216,7 @@ impl<B: Backend, C: Clone> Replay<'_, B, C> {
     }
 }
 
-impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
+impl<B: Backend, C: Clone + Send + Sync> Replay<'_, B, C> {
     /// Computes the gradient of an algorithm's mean loss over the examples of an update, term by
     /// term.
     ///
@@ -244,15 +232,14 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
     pub fn gradient<AB, M>(
         &self,
         algorithm: &dyn Algorithm<AB, C>,
-        differentiate: &dyn Differentiate<AB, M, C>,
+        differentiate: &dyn Differentiate<AB, M>,
         policy: &M::InnerModule,
         others: &Others<M::InnerModule>,
         update: &[Vec<Example>],
     ) -> Result<ReplayOutcome<B>, Stopped>
     where
         AB: AutodiffBackend<InnerBackend = B>,
-        M: AutodiffModule<AB> + VelocityField<AB, Condition = C>,
-        M::InnerModule: VelocityField<B, Condition = C> + Module<B>,
+        M: TrainableField<AB, Condition = C>,
     {
         let share = 1.0 / update[0].len() as f64;
         let (mut sum, mut loss, mut terms) = (None, 0.0, Vec::with_capacity(update.len()));
@@ -282,15 +269,14 @@ impl<B: Backend, C: Clone + Sync> Replay<'_, B, C> {
     fn micro_batch<AB, M>(
         &self,
         algorithm: &dyn Algorithm<AB, C>,
-        differentiate: &dyn Differentiate<AB, M, C>,
+        differentiate: &dyn Differentiate<AB, M>,
         policy: M::InnerModule,
         others: &Others<M::InnerModule>,
         batch: &Batch,
     ) -> MicroBatch<B>
     where
         AB: AutodiffBackend<InnerBackend = B>,
-        M: AutodiffModule<AB> + VelocityField<AB, Condition = C>,
-        M::InnerModule: VelocityField<B, Condition = C>,
+        M: TrainableField<AB, Condition = C>,
     {
         let ask = |other: Other, query: Query<B, C>| {
             let network = match other {

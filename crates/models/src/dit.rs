@@ -13,6 +13,7 @@ use burn::{
 };
 use flow::VelocityField;
 use kernels::Kernels;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -21,24 +22,32 @@ use crate::{
 };
 
 /// The sizes of a [`Dit`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DitConfig {
     /// Colour channels of an image.
+    #[schemars(range(min = 1, max = LARGEST))]
     pub channels: usize,
     /// Height and width of an image in pixels, a multiple of `patch`.
+    #[schemars(range(min = 1, max = LARGEST))]
     pub image_size: usize,
     /// Height and width of a patch in pixels; one patch is one token.
+    #[schemars(range(min = 1, max = LARGEST))]
     pub patch: usize,
     /// Features of a token, a multiple of `heads`.
+    #[schemars(range(min = 1, max = LARGEST))]
     pub width: usize,
     /// Number of transformer blocks.
+    #[schemars(range(min = 1, max = LARGEST))]
     pub depth: usize,
     /// Attention heads.
+    #[schemars(range(min = 1, max = LARGEST))]
     pub heads: usize,
     /// Hidden features of a block's MLP, in multiples of `width`.
+    #[schemars(range(min = 1, max = LARGEST))]
     pub mlp_ratio: usize,
     /// Text tokens read from a prompt.
+    #[schemars(range(min = 1, max = LARGEST))]
     pub text_length: usize,
     /// Number of neighbouring words, itself included, that a text token combines before any
     /// attention: an odd number; 1 means the word alone.
@@ -49,7 +58,7 @@ pub struct DitConfig {
 }
 
 /// Prediction target of the network; the field returns a velocity in either case.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Prediction {
     /// The velocity itself.
@@ -72,21 +81,7 @@ pub enum Prediction {
 impl DitConfig {
     /// Lists everything that is wrong with these sizes, one sentence each.
     pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        for (name, value) in [
-            ("channels", self.channels),
-            ("image_size", self.image_size),
-            ("patch", self.patch),
-            ("width", self.width),
-            ("depth", self.depth),
-            ("heads", self.heads),
-            ("mlp_ratio", self.mlp_ratio),
-            ("text_length", self.text_length),
-        ] {
-            if !(1..=LARGEST).contains(&value) {
-                problems.push(format!("{name} ({value}) must lie between 1 and {LARGEST}"));
-            }
-        }
+        let mut problems = settings::problems(self);
         if self.patch != 0 && !self.image_size.is_multiple_of(self.patch) {
             problems.push(format!(
                 "image_size ({}) must be a multiple of patch ({})",
@@ -380,6 +375,10 @@ impl<B: Kernels> VelocityField<B> for Dit<B> {
                 latent * of_latent - output * of_output
             }
         }
+    }
+
+    fn blocks(&self) -> &'static [&'static str] {
+        &["blocks."]
     }
 }
 

@@ -1,21 +1,74 @@
-//! FLUX.1: the transformer, and the time grid that belongs to it.
+//! FLUX.1: the transformer, and what its model directories contain.
 //!
 //! `tests/src/flux.rs` compares it with diffusers number by number.
 
+use std::path::Path;
+
+use burn::prelude::*;
+use flow::GridKind;
+
 mod blocks;
+mod checkpointing;
 mod config;
 mod rope;
+mod single_file;
 mod transformer;
 
 pub use config::FluxConfig;
-pub use transformer::{FluxCondition, FluxEmbedding, FluxTransformer};
+pub use transformer::FluxTransformer;
 
-/// The shift `e^μ` of the time grid for an image of `tokens` tokens; μ is linear in the tokens, 0.5
-/// at 256 and 1.15 at 4096.
-///
-/// Source: diffusers' `FluxPipeline.calculate_shift` with the configuration of FLUX.1-dev. The grid
-/// is `GridKind::Shifted` of the crate `flow` with this shift.
-pub fn grid_shift(tokens: usize) -> f64 {
-    let slope = (1.15 - 0.5) / (4096.0 - 256.0);
-    (0.5 + slope * (tokens as f64 - 256.0)).exp()
+use crate::{
+    directory::{EncoderPlace, Family, SingleFile},
+    storage::{
+        ModelError, Source,
+        scheduler::{Shift, ShiftByTokens},
+    },
+    text::clip,
+};
+
+/// FLUX.1.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flux;
+
+/// A model of this family on disk.
+pub type FluxDirectory = crate::directory::ModelDirectory<Flux>;
+
+impl Family for Flux {
+    type Config = FluxConfig;
+    type Transformer<B: Backend> = FluxTransformer<B>;
+
+    const CLASS: &'static str = "FluxPipeline";
+    const NAME: &'static str = "flux";
+    const CLIP: &'static [EncoderPlace] =
+        &[EncoderPlace { network: "text_encoder", tokenizer: "tokenizer" }];
+    const CLIP_CLASS: &'static str = clip::PLAIN;
+    const T5: EncoderPlace = EncoderPlace { network: "text_encoder_2", tokenizer: "tokenizer_2" };
+    const READS_CLIP_TOKENS: bool = false;
+    const SHIFT: Shift = Shift::ByTokens(ShiftByTokens::FLUX1);
+    const SEQUENCE_LENGTH: usize = 512;
+
+    fn grid(shift: f64) -> GridKind {
+        GridKind::Shifted { shift }
+    }
+
+    /// That of FLUX.1-dev; a model that reads no guidance scale (FLUX.1-schnell) takes none.
+    fn guidance(config: &FluxConfig) -> f64 {
+        if config.guidance_embeds { 3.5 } else { 1.0 }
+    }
+
+    fn reads_guidance(config: &FluxConfig) -> bool {
+        config.guidance_embeds
+    }
+
+    fn guided<B: Backend>(transformer: FluxTransformer<B>, scale: f64) -> FluxTransformer<B> {
+        transformer.with_guidance(scale)
+    }
+
+    fn load<B: Backend>(config: &FluxConfig, source: &mut Source<'_, B>) -> FluxTransformer<B> {
+        FluxTransformer::load(config, source)
+    }
+
+    fn single_file(path: &Path) -> Result<SingleFile, ModelError> {
+        single_file::open(path)
+    }
 }

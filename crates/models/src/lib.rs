@@ -2,23 +2,37 @@
 //!
 //! Knows nothing of reinforcement learning, tasks or the command line.
 
+mod checkpointing;
 pub mod classifier;
+pub mod clip;
+pub mod directory;
 pub mod dit;
 pub mod flux;
 mod init;
+pub mod layers;
 mod linear;
 pub mod lora;
 pub mod mlp;
+pub mod preference;
+pub mod resize;
+pub mod rgb8;
 pub mod sd3;
-pub mod tensor_files;
+mod sizes;
+pub mod storage;
+mod streams;
+pub mod text;
 mod time_embedding;
+pub mod vae;
 pub mod vocabulary;
 pub mod weights;
 
 pub use classifier::{Classifier, ClassifierConfig};
+pub use directory::{Choices, Family, ModelDirectory};
 pub use dit::{Dit, DitConfig};
 pub use linear::{Linear, LowRank};
 pub use lora::{Adaptable, Adapter, LoraConfig};
 pub use mlp::{MlpConfig, MlpField};
+pub use storage::ModelError;
+pub use vae::{Vae, VaeConfig};
 pub use vocabulary::{TokenIds, Vocabulary, VocabularyError};
 pub use weights::{WeightsError, WeightsFile};

@@ -14,15 +14,18 @@ use burn::{
     module::{Param, ParamId},
     prelude::*,
 };
+use files::{read_whole, write_atomically};
+use kernels::product::matmul;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal, Uniform};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
     linear::{Linear, LowRank},
-    weights::{StoredAs, WeightsError, WeightsFile, read_whole, write_atomically, write_tensors},
+    weights::{StoredAs, WeightsError, WeightsFile, write_tensors},
 };
 
 /// A network whose linear layers can carry adapters.
@@ -33,12 +36,14 @@ pub trait Adaptable<B: Backend> {
 }
 
 /// Configuration of a new adapter.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoraConfig {
     /// The rank `r`; 32 in the paper.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub rank: usize,
     /// `α`: the adapter's output is scaled by `α/r`; 64 in the paper.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub alpha: f64,
     /// Initialisation of `A`.
     pub init: LoraInit,
@@ -48,7 +53,7 @@ pub struct LoraConfig {
 }
 
 /// Initialisation of `A`; `B` starts at zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LoraInit {
     /// Normal with standard deviation `1/r`: PEFT's `gaussian`, the reference code's choice.
@@ -60,13 +65,7 @@ pub enum LoraInit {
 impl LoraConfig {
     /// Lists every value that is out of range, one sentence each, beginning with the key.
     pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if self.rank == 0 {
-            problems.push("rank must be at least 1".to_owned());
-        }
-        if !(self.alpha > 0.0 && self.alpha.is_finite()) {
-            problems.push(format!("alpha ({}) must be a positive number", self.alpha));
-        }
+        let mut problems = settings::problems(self);
         if self.targets.is_empty() {
             problems.push(format!("targets must name at least one layer, or `{ALL_LINEAR}`"));
         }
@@ -218,6 +217,22 @@ impl Adapter {
         }
     }
 
+    /// Inputs and outputs of an adapted layer; `None` if the layer has no adapter.
+    pub fn size_of(&self, layer: &str) -> Option<[usize; 2]> {
+        let Factors { a, b } = self.layers.get(layer)?;
+        Some([a.shape[0], b.shape[1]])
+    }
+
+    /// The change of a layer's weight, `(α/r)·A·B`, `[inputs, outputs]`; `None` if the layer has no
+    /// adapter.
+    pub fn change<B: Backend>(&self, layer: &str, device: &B::Device) -> Option<Tensor<B, 2>> {
+        let factors = self.layers.get(layer)?;
+        let scale = self.alpha / factors.rank() as f64;
+        let [a, b] = [&factors.a, &factors.b]
+            .map(|factor| Tensor::<B, 2>::from_data(factor.clone(), device));
+        Some(matmul(a, b) * scale)
+    }
+
     /// Reads an adapter in the format of PEFT or diffusers.
     ///
     /// - PEFT: a directory with `adapter_config.json` and `adapter_model.safetensors`.
@@ -290,7 +305,8 @@ impl Adapter {
         };
         let text =
             serde_json::to_string_pretty(&config).expect("a configuration is plain data") + "\n";
-        write_atomically(&directory.join(PEFT_CONFIG), text.as_bytes()).map_err(io)?;
+        write_atomically(&directory.join(PEFT_CONFIG), text.as_bytes())
+            .map_err(WeightsError::from)?;
         Ok(self.write(PEFT_PREFIX, 1.0, &directory.join(PEFT_WEIGHTS))?)
     }
 
@@ -384,8 +400,7 @@ struct PeftConfig {
 impl PeftConfig {
     fn read(directory: &Path) -> Result<Self, AdapterError> {
         let path = directory.join(PEFT_CONFIG);
-        let text = read_whole(&path, LARGEST_CONFIG)
-            .map_err(|source| WeightsError::Io { path: path.clone(), source })?;
+        let text = read_whole(&path, LARGEST_CONFIG).map_err(WeightsError::from)?;
         let bad = |reason: String| AdapterError::BadConfig { path: path.clone(), reason };
         let config: Self = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
         let unsupported = [
@@ -455,7 +470,7 @@ fn layers(file: &WeightsFile, prefix: &str) -> Result<BTreeMap<String, Factors>,
             None => problems
                 .push(format!("{name} is not named {prefix}LAYER.lora_A.weight or .lora_B.weight")),
             Some(_) if data.shape.num_dims() != 2 => {
-                problems.push(format!("{name} has shape {:?}: not a matrix", data.shape))
+                problems.push(format!("{name} has shape {:?}: not a matrix", data.shape));
             }
             Some((layer, half)) => {
                 if !data.iter::<f32>().all(f32::is_finite) {

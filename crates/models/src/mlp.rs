@@ -2,6 +2,7 @@
 
 use burn::{prelude::*, tensor::activation};
 use flow::VelocityField;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -10,27 +11,21 @@ use crate::{
 };
 
 /// The sizes of an [`MlpField`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MlpConfig {
     /// The number of elements of a latent.
+    #[schemars(range(min = 1, max = LARGEST))]
     pub elements: usize,
     /// The width of the hidden layers.
+    #[schemars(range(min = 1, max = LARGEST))]
     pub width: usize,
     /// The number of hidden layers.
+    #[schemars(range(min = 1, max = LARGEST))]
     pub depth: usize,
 }
 
 impl MlpConfig {
-    /// Lists everything that is wrong with these sizes, one sentence each.
-    pub fn problems(&self) -> Vec<String> {
-        let sizes = [("elements", self.elements), ("width", self.width), ("depth", self.depth)];
-        let outside = sizes.into_iter().filter(|(_, size)| !(1..=LARGEST).contains(size));
-        outside
-            .map(|(name, size)| format!("{name} ({size}) must lie between 1 and {LARGEST}"))
-            .collect()
-    }
-
     /// Number of values per row that a forward pass keeps for its backward pass: two per hidden
     /// feature, before and after the activation.
     pub fn kept_per_row(&self) -> usize {

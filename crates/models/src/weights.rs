@@ -12,8 +12,8 @@ use burn::{
     tensor::{DType, bf16, f16},
 };
 use burn_store::{ModuleSnapshot, TensorSnapshot};
+use files::{Digest, FileError, read_whole, replace_atomically, sha256};
 use safetensors::{SafeTensors, tensor::TensorView};
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 /// Number type of stored tensors.
@@ -38,9 +38,7 @@ pub struct WeightsFile {
 impl WeightsFile {
     /// Reads a file and checks that it is safetensors.
     pub fn read(path: &Path) -> Result<Self, WeightsError> {
-        let bytes = read_whole(path, LARGEST_WHOLE)
-            .map_err(|source| WeightsError::Io { path: path.into(), source })?;
-        Self::from_bytes(bytes, path)
+        Self::from_bytes(read_whole(path, LARGEST_WHOLE)?, path)
     }
 
     /// Checks that bytes in memory are safetensors; errors call them `path`.
@@ -108,7 +106,7 @@ impl WeightsFile {
         for (name, view) in file.tensors() {
             match numbers(&view) {
                 Some(values) => {
-                    drop(tensors.insert(name, TensorData::new(values, view.shape().to_vec())))
+                    drop(tensors.insert(name, TensorData::new(values, view.shape().to_vec())));
                 }
                 None => problems.push(format!(
                     "{name} is stored as {:?}, which is not F32, F16 or BF16",
@@ -205,7 +203,7 @@ pub fn write_tensors(
             }
         })
     };
-    replace_atomically(path, write).map_err(|source| WeightsError::Io { path: path.into(), source })
+    Ok(replace_atomically(path, write)?)
 }
 
 /// A tensor that is encoded only when it is written, so that one encoded tensor is in memory at a
@@ -237,89 +235,19 @@ impl safetensors::View for Encoded<'_> {
     }
 }
 
-/// Prefix and suffix of the six random characters in the name of a temporary file.
-const UNFINISHED: [&str; 2] = [".tmp", ".tmp"];
-
-/// Whether a name belongs to a temporary file of [`write_atomically`]. A killed process may leave
-/// such a file behind; it is of no use.
-pub fn is_unfinished(name: &str) -> bool {
-    let random = name.strip_prefix(UNFINISHED[0]).and_then(|name| name.strip_suffix(UNFINISHED[1]));
-    random.is_some_and(|random| {
-        random.len() == RANDOM && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
-    })
-}
-
-const RANDOM: usize = 6;
-
-/// Replaces a file atomically: a kill at any moment leaves either the old content or the new.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    replace_atomically(path, |unfinished| std::fs::write(unfinished, bytes))
-}
-
-/// Atomically replaces a file with the content that `write` puts into a temporary file.
-pub(crate) fn replace_atomically(
-    path: &Path,
-    write: impl FnOnce(&Path) -> std::io::Result<()>,
-) -> std::io::Result<()> {
-    let directory =
-        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(UNFINISHED[0]).rand_bytes(RANDOM).suffix(UNFINISHED[1]);
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    let file = builder.tempfile_in(directory)?;
-    write(file.path())?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    sync_directory(directory)
-}
-
-/// Flushes the names in a directory to disk; without this, a power loss may bring an old file back.
-pub fn sync_directory(directory: &Path) -> std::io::Result<()> {
-    if cfg!(unix) { std::fs::File::open(directory)?.sync_all() } else { Ok(()) }
-}
-
 /// Largest weights file that is read into memory, in bytes.
 const LARGEST_WHOLE: u64 = 16 << 30;
-
-/// Reads a regular file of at most `most` bytes.
-///
-/// # Errors
-/// If the file cannot be read, is larger, or is not a regular file but a directory or an endless
-/// device.
-pub(crate) fn read_whole(path: &Path, most: u64) -> std::io::Result<Vec<u8>> {
-    let metadata = std::fs::metadata(path)?;
-    if metadata.is_dir() {
-        return Err(std::io::Error::other("it is a directory, not a file"));
-    }
-    if !metadata.is_file() {
-        return Err(std::io::Error::other("it is no ordinary file"));
-    }
-    if metadata.len() > most {
-        return Err(std::io::Error::other(format!("it is larger than {} MiB", most >> 20)));
-    }
-    std::fs::read(path)
-}
-
-/// SHA-256 of bytes, in hexadecimal.
-pub fn sha256(bytes: &[u8]) -> String {
-    hexadecimal(&Sha256::digest(bytes))
-}
 
 /// SHA-256 of named tensors (names, shapes and f32 values) and an accompanying text, in
 /// hexadecimal.
 pub fn sha256_of_tensors(tensors: &BTreeMap<String, TensorData>, text: &str) -> String {
-    let mut hash = Sha256::new();
+    let mut digest = Digest::default();
     for (name, data) in tensors {
-        hash.update(format!("{name} {:?}\n", data.shape));
-        hash.update(encode(data, StoredAs::F32));
+        digest.update(format!("{name} {:?}\n", data.shape));
+        digest.update(encode(data, StoredAs::F32));
     }
-    hash.update(text);
-    hexadecimal(&hash.finalize())
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.update(text);
+    digest.hexadecimal()
 }
 
 fn encode(data: &TensorData, stored_as: StoredAs) -> Vec<u8> {
@@ -396,4 +324,10 @@ pub enum WeightsError {
         /// One problem per line.
         problems: String,
     },
+}
+
+impl From<FileError> for WeightsError {
+    fn from(FileError { path, source, .. }: FileError) -> Self {
+        Self::Io { path, source }
+    }
 }

@@ -14,6 +14,31 @@ pub struct Image {
 }
 
 impl Image {
+    /// Creates an image from 8-bit RGB values, row by row, three bytes per pixel.
+    ///
+    /// # Panics
+    /// If `rgb` has another length than `3 · width · height`.
+    pub fn from_rgb8(rgb: &[u8], width: usize, height: usize) -> Self {
+        assert_eq!(rgb.len(), 3 * width * height, "three bytes per pixel");
+        let plane = |channel: usize| rgb.iter().skip(channel).step_by(3);
+        let pixels = (0..3).flat_map(plane).map(|&byte| f32::from(byte) / 255.0).collect();
+        Self { channels: 3, height, width, pixels }
+    }
+
+    /// The 8-bit RGB values, row by row, three bytes per pixel: clamped to `[0, 1]`, times 255,
+    /// rounded to the nearest integer, halves to even, as the reference code does.
+    ///
+    /// # Panics
+    /// If the image does not have three channels.
+    pub fn rgb8(&self) -> Vec<u8> {
+        assert_eq!(self.channels, 3, "an RGB image");
+        let byte = |value: f32| (value.clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
+        let plane = self.height * self.width;
+        (0..plane)
+            .flat_map(|pixel| [0, 1, 2].map(|channel| byte(self.pixels[channel * plane + pixel])))
+            .collect()
+    }
+
     /// The colour of a pixel of a three-channel image, clamped to `[0, 1]`.
     ///
     /// # Panics

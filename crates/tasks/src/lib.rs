@@ -2,11 +2,11 @@
 //!
 //! Works on images in host memory. Knows no network, no tensor library and no training loop.
 
+pub mod geneval;
 pub mod image;
 pub mod jpeg;
 pub mod pixels;
 pub mod prompts;
 pub mod reward;
 pub mod shapes;
-pub mod text_file;
 pub mod toy;

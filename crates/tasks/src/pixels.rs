@@ -172,7 +172,9 @@ mod tests {
     fn dark_pixels_are_counted_and_colour_is_saturation() {
         let mut image = plain(0.2);
         (0..144).for_each(|index| {
-            [0, 576, 1152].into_iter().for_each(|plane| image.pixels[plane + index] = 0.01)
+            for plane in [0, 576, 1152] {
+                image.pixels[plane + index] = 0.01;
+            }
         });
         assert_eq!(dark_pixels(&image), 0.25);
         let mut red = plain(0.0);

@@ -5,11 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
+use files::{FileError, text_file};
 use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
-
-use crate::text_file;
 
 /// One prompt: a text, its kind, and metadata for a verifier.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,8 +74,7 @@ impl PromptSet {
         path: &Path,
         check: impl Fn(&Prompt) -> Result<(), String>,
     ) -> Result<Self, PromptError> {
-        let text = text_file::read(path)
-            .map_err(|source| PromptError::Io { path: path.into(), source })?;
+        let text = text_file::read(path)?;
         let jsonl =
             path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("jsonl"));
         let read = |line: &str| {
@@ -119,13 +117,8 @@ impl PromptSet {
 #[derive(Debug, Error)]
 pub enum PromptError {
     /// The file could not be read.
-    #[error("cannot read {}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// Some lines are no prompts.
     #[error("{} has lines that this model cannot use:\n  - {problems}", path.display())]
     BadLines {

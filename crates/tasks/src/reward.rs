@@ -22,7 +22,19 @@ pub trait Reward: Send + Sync {
     /// # Errors
     /// The first image that cannot be judged, with the reason.
     fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged>;
+
+    /// Facts about an image besides its score, for people: the text that was read, the fault that
+    /// was found.
+    ///
+    /// # Errors
+    /// As [`Self::score`].
+    fn facts(&self, _image: &Image, _prompt: &Prompt) -> Result<Facts, Unjudged> {
+        Ok(Facts::new())
+    }
 }
+
+/// Named facts about an image.
+pub type Facts = serde_json::Map<String, serde_json::Value>;
 
 /// A reward could not judge an image.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -101,6 +113,19 @@ impl WeightedReward {
         Ok(())
     }
 
+    /// The facts that the rewards know about an image.
+    ///
+    /// # Errors
+    /// If a reward fails.
+    pub fn facts(&self, image: &Image, prompt: &Prompt) -> Result<Facts, RewardError> {
+        let mut facts = Facts::new();
+        for part in &self.parts {
+            let failed = |unjudged| part.failed(unjudged, &[prompt]);
+            facts.extend(part.reward.facts(image, prompt).map_err(failed)?);
+        }
+        Ok(facts)
+    }
+
     /// Scores a batch of images.
     ///
     /// # Errors
@@ -121,13 +146,14 @@ impl WeightedReward {
 }
 
 impl Weighted {
+    fn failed(&self, Unjudged { image, reason }: Unjudged, prompts: &[&Prompt]) -> RewardError {
+        let image = image.map(|index| (index, prompts[index].text.clone()));
+        RewardError::Failed { reward: self.name.clone(), image, reason }
+    }
+
     /// One finite score per image.
     fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, RewardError> {
-        let failed = |Unjudged { image, reason }| RewardError::Failed {
-            reward: self.name.clone(),
-            image: image.map(|index| (index, prompts[index].text.clone())),
-            reason,
-        };
+        let failed = |unjudged| self.failed(unjudged, prompts);
         let scores = self.reward.score(images, prompts).map_err(failed)?;
         if scores.len() != images.len() {
             let (scores, images) = (scores.len(), images.len());

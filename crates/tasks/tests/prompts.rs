@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use tasks::{
-    prompts::PromptSet,
+    prompts::{Prompt, PromptSet},
     shapes::{self, Metadata, Split, Tag, UNSEEN},
 };
 
@@ -120,7 +120,22 @@ fn a_line_of_geneval_is_read_and_written_as_it_was() {
     std::fs::write(&path, lines).expect("written");
     let set = PromptSet::read(&path).expect("two prompts");
     assert_eq!(set.prompts[1].tag, "position");
-    assert_eq!(set.to_jsonl(), lines);
+    let values = |text: &str| {
+        text.lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect::<Vec<serde_json::Value>>()
+    };
+    assert_eq!(values(&set.to_jsonl()), values(lines));
+    let scene = Metadata::of(&set.prompts[0]).expect("a scene");
+    assert_eq!(serde_json::to_string(&scene).expect("JSON"), lines.lines().next().expect("a line"));
+    // Metadata is free: other keys are there for a reward, and make no scene of this task.
+    std::fs::write(&path, r#"{"prompt":"a dog","answer":42}"#).expect("written");
+    let set = PromptSet::read(&path).expect("a prompt");
+    assert_eq!(
+        (&set.prompts[0].metadata["answer"], set.prompts[0].tag.as_str()),
+        (&42.into(), "prompt")
+    );
+    assert_eq!(Metadata::of(&set.prompts[0]), None);
 }
 
 #[test]
@@ -137,7 +152,8 @@ fn every_bad_line_is_named() {
         ),
     )
     .expect("written");
-    let text = PromptSet::read(&path).expect_err("two bad lines").to_string();
+    let of_the_task = |prompt: &Prompt| Metadata::required(prompt).map(drop);
+    let text = PromptSet::read_checked(&path, of_the_task).expect_err("two bad lines").to_string();
     assert!(
         text.contains("line 2")
             && text.contains("`dog`")

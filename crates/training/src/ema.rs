@@ -2,24 +2,25 @@
 //! saved.
 
 use burn::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    parameters::Parameters,
-    ranges::{self, MOST},
-};
+use crate::{parameters::Parameters, ranges::MOST};
 
 /// Configuration of the moving average.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EmaConfig {
     /// The largest decay, in `[0, 1)`; with 0 the average equals the weights.
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1))]
     pub decay: f64,
     /// Optimiser updates per update of the average, at least 1.
+    #[schemars(range(min = 1, max = MOST))]
     pub every: usize,
     /// Moves of the average per update of the average, at least 1 (deviation `ema-repeat`). The
     /// reference code moves the average once for each sampled batch while the number of updates
     /// qualifies: twice per update on 32 GPUs, four times on 4 GPUs or one.
+    #[schemars(range(min = 1, max = MOST))]
     pub repeat: usize,
 }
 
@@ -31,13 +32,6 @@ impl Default for EmaConfig {
 }
 
 impl EmaConfig {
-    /// Lists all values that are out of range, one sentence each, beginning with the key.
-    pub fn problems(&self) -> Vec<String> {
-        let counts = [("every", self.every), ("repeat", self.repeat)];
-        let counts = counts.into_iter().filter_map(|(key, value)| ranges::count(key, value, MOST));
-        ranges::decay("decay", self.decay).into_iter().chain(counts).collect()
-    }
-
     /// The share of the average that remains, after `updates` updates of the weights.
     ///
     /// ```text

@@ -1,7 +1,7 @@
 //! Training by gradients, without reinforcement learning: keyed noise, parameters as flat vectors,
 //! the optimiser with its schedule, the moving average, loss scaling and worker threads.
 //!
-//! Knows tensors; nothing of fields, networks, rewards or files. Start at [`Optimisation`].
+//! Knows tensors; nothing of fields, networks, rewards or files. Start at [`optimisation::Optimisation`].
 
 pub mod ema;
 pub mod loss_scale;
@@ -12,5 +12,3 @@ pub mod parameters;
 pub mod ranges;
 pub mod schedule;
 pub mod workers;
-
-pub use optimisation::Optimisation;

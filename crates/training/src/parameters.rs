@@ -175,16 +175,18 @@ impl Trained {
         Parameters(collect.found)
     }
 
-    /// The trained matrices whose path begins with `prefix`, by identity, with their shapes.
+    /// The trained matrices whose path begins with one of `prefixes`, by identity, with their
+    /// shapes.
     pub fn matrices<B: Backend, M: Module<B>>(
         &self,
         network: &M,
-        prefix: &str,
+        prefixes: &[&str],
     ) -> BTreeMap<u64, [usize; 2]> {
         let names = names(network);
         let mut collect = Matrices(BTreeMap::new());
         network.visit(&mut collect);
-        collect.0.retain(|id, _| self.0.contains(id) && names[id].starts_with(prefix));
+        let wanted = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
+        collect.0.retain(|id, _| self.0.contains(id) && wanted(&names[id]));
         collect.0
     }
 }

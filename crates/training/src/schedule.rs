@@ -1,5 +1,7 @@
 //! The learning rate over a run.
 
+use std::fmt;
+
 /// The learning rate of a step, counted from 0, relative to its peak: linear warm-up, constant,
 /// linear cool-down.
 ///
@@ -16,31 +18,46 @@ pub fn rate(step: usize, steps: usize, warm_up: usize, cool_down: usize) -> f64 
     warm.min(cool).min(1.0)
 }
 
+/// A number of steps with its key in the configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting<'a> {
+    /// The key.
+    pub key: &'a str,
+    /// The number of steps.
+    pub value: usize,
+}
+
+impl fmt::Display for Setting<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.key, self.value)
+    }
+}
+
 /// Describes the problem of a schedule whose warm-up and cool-down are longer than the run, so that
-/// the rate never reaches its peak; each number comes with its key. Without a cool-down a short run
-/// equals the beginning of a longer one, which is no problem.
-pub fn problem(
-    warm_up: (&str, usize),
-    cool_down: (&str, usize),
-    steps: (&str, usize),
-) -> Option<String> {
-    let ((warm_up, rising), (cool_down, falling), (name, steps)) = (warm_up, cool_down, steps);
-    (falling > 0 && rising.saturating_add(falling) > steps).then(|| {
+/// the rate never reaches its peak. Without a cool-down a short run equals the beginning of a
+/// longer one, which is no problem.
+pub fn problem(warm_up: Setting, cool_down: Setting, steps: Setting) -> Option<String> {
+    let varying = warm_up.value.saturating_add(cool_down.value);
+    (cool_down.value > 0 && varying > steps.value).then(|| {
         format!(
-            "{cool_down} ({falling}) and {warm_up} ({rising}) take more than {name} ({steps}): the learning rate would never reach its peak; \
-             lower them as well"
+            "{cool_down} and {warm_up} take more than {steps}: the learning rate would never \
+             reach its peak; lower them as well"
         )
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{problem, rate};
+    use super::{Setting, problem, rate};
 
     #[test]
     fn a_schedule_that_never_reaches_its_peak_is_a_problem() {
         let of = |warm_up, cool_down, steps| {
-            problem(("warm_up", warm_up), ("cool_down", cool_down), ("epochs", steps))
+            problem(
+                Setting { key: "warm_up", value: warm_up },
+                Setting { key: "cool_down", value: cool_down },
+                Setting { key: "epochs", value: steps },
+            )
         };
         for (warm_up, cool_down, steps) in
             [(0, 0, 1), (3, 0, 1), (3, 160, 163), (3, 160, 200), (1, 1, 2), (0, 5, 5)]

@@ -1,5 +1,6 @@
 //! The Euler-Maruyama step of `DanceGRPO`'s SDE, with the same diffusion at all times.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Affine, NoiseLevel, Rule, flow_sde::euler_maruyama};
@@ -12,7 +13,7 @@ use crate::time_grid::Step;
 /// ```
 ///
 /// Source: arXiv 2505.07818, section 3. Equals the Flow-GRPO SDE with `σ = η`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dance {
     /// The diffusion `η`; 0.3 in the paper.

@@ -2,6 +2,7 @@
 
 use std::f64::consts::FRAC_PI_2;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Affine, NoiseLevel, Rule};
@@ -19,7 +20,7 @@ use crate::time_grid::Step;
 /// this is no discretisation of an SDE: `x̂_0` and `x̂_1` are means, and `x'` lacks the part of the
 /// spread of `x_0` and `x_1` that they lack. At η = 1 all noise is new; beyond 1 the share
 /// decreases again. The last step, to t' = 0, draws none.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FlowCps {
     /// The noise level `η`; 0.8 in the paper, sensible up to 1.

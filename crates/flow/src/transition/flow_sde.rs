@@ -1,5 +1,6 @@
 //! The Euler-Maruyama step of the Flow-GRPO SDE, which has the marginals of the ODE.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Affine, NoiseLevel, Rule};
@@ -16,7 +17,7 @@ use crate::time_grid::Step;
 ///
 /// Deviation `sigma-at-one`: at t = 1 the denominator 1 − t is taken at the next grid point; the
 /// formula is singular there.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FlowSde {
     /// The noise level `a`; 0.7 in the paper.

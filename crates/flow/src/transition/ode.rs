@@ -1,5 +1,6 @@
 //! The Euler step of the probability-flow ODE `dx = v(x, t) dt`.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Affine, Rule};
@@ -12,7 +13,7 @@ use crate::time_grid::Step;
 /// ```
 ///
 /// Source: arXiv 2210.02747, section 2; diffusers' `FlowMatchEulerDiscreteScheduler.step`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Ode {}
 

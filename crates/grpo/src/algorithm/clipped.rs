@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 pub use metrics::{ClippedMetrics, DenoisingStep, OnPolicy, PolicyMetrics};
 
-use super::{Algorithm, Ask, Batch, Example, Loss, Other, Outcome, Question};
+use super::{Algorithm, Ask, Batch, Example, Loss, Numbers, Other, Outcome, Question};
 use crate::{
     config::{TrainedSteps, holdable_steps, trainable_steps},
     objective::{ObjectiveConfig, clipped_loss},
@@ -185,23 +185,15 @@ impl<B: AutodiffBackend, C: Clone> Algorithm<B, C> for Clipped {
         &self,
         replay: &Replay<'_, B::InnerBackend, C>,
         batches: &[Batch],
-        mut numbers: &[f64],
+        numbers: &[f64],
     ) -> Outcome {
         let examples: Vec<Example> = batches.iter().flat_map(Batch::examples).collect();
         if batches.first().is_some_and(|batch| batch.term == HELD) {
             let loss = batches[0].share * replay.kl_weight * numbers.iter().sum::<f64>();
             return Outcome { loss, examples, columns: vec![numbers.to_vec()] };
         }
-        let (mut loss, mut columns) = (0.0, vec![Vec::new(); 3]);
-        for batch in batches {
-            let count = batch.trained.len();
-            let (own, rest) = numbers.split_at(1 + 3 * count);
-            numbers = rest;
-            loss += own[0];
-            for (column, values) in columns.iter_mut().zip(own[1..].chunks(count)) {
-                column.extend(values);
-            }
-        }
+        let Numbers { of_batches, mut columns } = Numbers::sorted(batches, 1, 3, numbers);
+        let loss = of_batches.iter().fold(0.0, |sum, loss| sum + loss);
         columns
             .push(examples.iter().map(|example| replay.advantages[example.row].into()).collect());
         Outcome { loss, examples, columns }

@@ -5,29 +5,31 @@ use burn::{prelude::*, tensor::backend::AutodiffBackend};
 use flow::{Sampler, gaussian::row_mean};
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{Algorithm, Ask, Batch, Example, Loss, Other, Outcome, Question};
-use training::{
-    noise::{self, Key},
-    ranges,
-};
+use super::{Algorithm, Ask, Batch, Example, Loss, Numbers, Other, Outcome, Question};
+use training::noise::{self, Key};
 
 use crate::{advantage::mean, config::TrainedSteps, update::Replay};
 
 /// The settings of `DiffusionNFT`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NftConfig {
     /// Distance `β` of the compared policies `v±` from the old policy; 1 in the paper, 0.1 for
     /// text rendering.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub beta: f64,
     /// Bound on advantages and factor of the loss.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub advantage_clip: f64,
     /// Lower bound on the weight `w` that divides a row's loss.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub smallest_weight: f64,
     /// The weight of `mean((v − v_ref)²)`; at 0 the reference is not evaluated.
+    #[schemars(range(min = 0.0))]
     pub kl_weight: f64,
     /// How the old policy, which samples, follows the new one.
     pub old_policy: OldPolicy,
@@ -38,14 +40,16 @@ pub struct NftConfig {
 /// ```text
 /// d(n) = min(max(n − flat, 0)·rate, most)        after n updates of the optimiser
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OldPolicy {
     /// Updates during which the old policy equals the new one.
     pub flat: usize,
     /// Growth of the share per update.
+    #[schemars(range(min = 0.0))]
     pub rate: f64,
     /// The largest share.
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1))]
     pub most: f64,
 }
 
@@ -54,21 +58,6 @@ impl Default for NftConfig {
     fn default() -> Self {
         let old_policy = OldPolicy { flat: 0, rate: 0.001, most: 0.5 };
         Self { beta: 1.0, advantage_clip: 5.0, smallest_weight: 1e-5, kl_weight: 1e-4, old_policy }
-    }
-}
-
-impl NftConfig {
-    /// Lists all values that are out of range, one sentence each, beginning with the key.
-    pub fn problems(&self) -> Vec<String> {
-        let numbers = [
-            ranges::positive("beta", self.beta),
-            ranges::positive("advantage_clip", self.advantage_clip),
-            ranges::positive("smallest_weight", self.smallest_weight),
-            ranges::not_negative("kl_weight", self.kl_weight),
-            ranges::not_negative("old_policy.rate", self.old_policy.rate),
-            ranges::decay("old_policy.most", self.old_policy.most),
-        ];
-        numbers.into_iter().flatten().collect()
     }
 }
 
@@ -230,16 +219,9 @@ impl<B: AutodiffBackend, C: Clone> Algorithm<B, C> for Nft {
         &self,
         replay: &Replay<'_, B::InnerBackend, C>,
         batches: &[Batch],
-        mut numbers: &[f64],
+        numbers: &[f64],
     ) -> Outcome {
-        let mut columns = vec![Vec::new(); 2];
-        for batch in batches {
-            let (own, rest) = numbers.split_at(2 * batch.trained.len());
-            numbers = rest;
-            for (column, values) in columns.iter_mut().zip(own.chunks(batch.trained.len())) {
-                column.extend(values);
-            }
-        }
+        let Numbers { columns, .. } = Numbers::sorted(batches, 0, 2, numbers);
         let total: f64 = columns[LOSS]
             .iter()
             .zip(&columns[KL])

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::sd3::out_of_range;
+use super::transformer::TIME_HALF;
+use crate::{
+    directory::TransformerSizes,
+    sizes::{out_of_range, unequal, wrong_class},
+};
 
 const CLASS: &str = "FluxTransformer2DModel";
 
@@ -60,8 +64,25 @@ impl FluxConfig {
         self.attention_head_dim * self.num_attention_heads
     }
 
-    /// Lists everything that is out of range or that this code does not support, one sentence each.
-    pub fn problems(&self) -> Vec<String> {
+    /// Elements of a latent's channel in a token: a patch of 2 × 2.
+    const PATCH: usize = 4;
+    /// Height and width of the published model's latents: 1024 pixels.
+    const USUAL_SIDE: usize = 128;
+
+    /// Number of values per row that a double block keeps, and number that a single block keeps.
+    fn kept_of_blocks(&self, tokens: usize) -> [usize; 2] {
+        let attention = self.num_attention_heads * tokens.pow(2) * 3;
+        // Both norms, q, k, v before and after their norms and rotations, the attention output, both
+        // projections, two MLPs of four widths, the sums.
+        let double = tokens * self.width() * 30 + attention;
+        // One norm; the MLP has one layer of four widths, and its output joins the attention's.
+        let single = tokens * self.width() * 28 + attention;
+        [double, single]
+    }
+}
+
+impl TransformerSizes for FluxConfig {
+    fn problems(&self) -> Vec<String> {
         let sizes = [
             ("in_channels", self.in_channels),
             ("num_single_layers", self.num_single_layers),
@@ -71,12 +92,10 @@ impl FluxConfig {
             ("pooled_projection_dim", self.pooled_projection_dim),
         ];
         let mut problems = out_of_range(&sizes, ("num_layers", self.num_layers));
-        if self.class_name != CLASS {
-            problems.push(format!(
-                "_class_name is {}, which is not the transformer of FLUX.1 ({CLASS})",
-                self.class_name
-            ));
+        if !problems.is_empty() {
+            return problems; // The checks below multiply them.
         }
+        problems.extend(wrong_class(&self.class_name, CLASS));
         if !self.in_channels.is_multiple_of(4) {
             problems.push(format!(
                 "in_channels ({}) must be a multiple of 4: a token is a patch of 2 x 2",
@@ -90,12 +109,82 @@ impl FluxConfig {
             ));
         }
         let axes = self.axes_dims_rope.iter().fold(0_usize, |sum, axis| sum.saturating_add(*axis));
-        if axes != self.attention_head_dim {
-            problems.push(format!(
-                "axes_dims_rope has {axes} features, attention_head_dim {}",
-                self.attention_head_dim
+        problems.extend(unequal(
+            ("the sum of axes_dims_rope", axes),
+            ("attention_head_dim", self.attention_head_dim),
+        ));
+        problems
+    }
+
+    fn latent_channels(&self) -> usize {
+        self.in_channels / Self::PATCH
+    }
+
+    fn patch_side(&self) -> usize {
+        2
+    }
+
+    fn usual_side(&self) -> usize {
+        Self::USUAL_SIDE
+    }
+
+    fn text_features(&self) -> usize {
+        self.joint_attention_dim
+    }
+
+    fn pooled_features(&self) -> usize {
+        self.pooled_projection_dim
+    }
+
+    fn image_tokens(&self, [_, height, width]: [usize; 3]) -> usize {
+        height * width / Self::PATCH
+    }
+
+    fn problem_of(&self, [channels, height, width]: [usize; 3]) -> Option<String> {
+        let takes = self.latent_channels();
+        if channels != takes {
+            return Some(format!(
+                "latents have {channels} channels, the transformer takes {takes}"
             ));
         }
-        problems
+        let fits = |side: usize| side > 0 && side.is_multiple_of(2);
+        (!(fits(height) && fits(width))).then(|| {
+            format!("latents of {height} x {width} do not fit: both must be multiples of 2")
+        })
+    }
+
+    fn flop_per_row(&self, latent: [usize; 3], text_tokens: usize) -> f64 {
+        let (d, text) = (self.width() as f64, text_tokens as f64);
+        let image = self.image_tokens(latent) as f64;
+        let (channels, tokens) = (self.in_channels as f64, image + text);
+        let times = if self.guidance_embeds { 2.0 } else { 1.0 };
+        let embeddings = 2.0 * image * channels * d
+            + 2.0 * text * self.joint_attention_dim as f64 * d
+            + times * 2.0 * (2.0 * TIME_HALF as f64 * d + d * d)
+            + 2.0 * (self.pooled_projection_dim as f64 * d + d * d);
+        let attention = 4.0 * tokens * tokens * d;
+        // Query, key, value and output: 4 matrices of d × d; the MLP: 8.
+        let double = 2.0 * 12.0 * d * d + 2.0 * 12.0 * tokens * d * d + attention;
+        // Query, key, value: 3; the MLP's input: 4; the output: 5.
+        let single = 2.0 * 3.0 * d * d + 2.0 * 12.0 * tokens * d * d + attention;
+        let output = 2.0 * 2.0 * d * d + 2.0 * image * channels * d;
+        let blocks = self.num_layers as f64 * double + self.num_single_layers as f64 * single;
+        embeddings + blocks + output
+    }
+
+    fn kept_per_row(&self, latent: [usize; 3], text_tokens: usize, in_parts: bool) -> usize {
+        let tokens = self.image_tokens(latent) + text_tokens;
+        if in_parts {
+            let (inputs, gradients) = (tokens * self.width(), tokens * self.width() * 8);
+            let blocks = self.num_layers + self.num_single_layers;
+            return blocks * inputs + self.alive_per_row(latent, text_tokens) + gradients;
+        }
+        let [double, single] = self.kept_of_blocks(tokens);
+        self.num_layers * double + self.num_single_layers * single
+    }
+
+    fn alive_per_row(&self, latent: [usize; 3], text_tokens: usize) -> usize {
+        let [double, single] = self.kept_of_blocks(self.image_tokens(latent) + text_tokens);
+        double.max(single)
     }
 }

@@ -3,7 +3,7 @@
 use burn::{prelude::*, tensor::FloatDType};
 
 use super::FluxConfig;
-use crate::sd3::layers::in_f32;
+use crate::layers::in_f32;
 
 /// Cosines and sines of every token's angles, `[1, 1, L, w/2]`, f32.
 ///

@@ -3,8 +3,6 @@
 //!
 //! Layers have the paths of diffusers' `FluxTransformer2DModel`, so that adapters carry over.
 
-use std::{path::Path, sync::Arc};
-
 use burn::{
     module::Module,
     prelude::*,
@@ -14,33 +12,23 @@ use flow::VelocityField;
 
 use super::{
     FluxConfig,
-    blocks::{DoubleBlock, EPSILON, Embedder, SingleBlock, Tokens, modulated, modulation},
+    blocks::{DoubleBlock, Embedder, SingleBlock},
+    checkpointing::joined,
     rope::Rope,
 };
 use crate::{
+    layers::{modulated, modulation, normalized},
     linear::Linear,
     lora::Adaptable,
-    sd3::{Features, Sd3Error, layers::normalized, source::Source},
-    tensor_files::TensorFiles,
-    weights::WeightsError,
+    storage::Source,
+    streams::{EPSILON, Tokens},
+    text::{Embedding, Texts},
 };
 
 /// Half the number of time features.
-const TIME_HALF: usize = 128;
+pub(super) const TIME_HALF: usize = 128;
 /// Times and guidance scales are multiplied by this before their sines are taken.
 const TIME_SCALE: f64 = 1000.0;
-
-/// An encoded prompt, shared by the rows that use it.
-pub type FluxCondition = Arc<FluxEmbedding>;
-
-/// An encoded prompt.
-#[derive(Clone, Debug)]
-pub struct FluxEmbedding {
-    /// Token features of T5, `[T, joint_attention_dim]`.
-    pub text: Features,
-    /// Pooled features of CLIP, `[pooled_projection_dim]`.
-    pub pooled: Features,
-}
 
 /// The transformer of FLUX.1.
 ///
@@ -52,8 +40,8 @@ pub struct FluxTransformer<B: Backend> {
     time: Embedder<B>,
     guidance: Option<Embedder<B>>,
     pooled: Embedder<B>,
-    double_blocks: Vec<DoubleBlock<B>>,
-    single_blocks: Vec<SingleBlock<B>>,
+    pub(super) double_blocks: Vec<DoubleBlock<B>>,
+    pub(super) single_blocks: Vec<SingleBlock<B>>,
     modulation: Linear<B>,
     output: Linear<B>,
     #[module(skip)]
@@ -93,36 +81,6 @@ impl<B: Backend> FluxTransformer<B> {
         }
     }
 
-    /// Opens the directory `transformer` of a model in the layout of diffusers.
-    ///
-    /// # Errors
-    /// If a file is missing or damaged, or with everything that does not fit.
-    pub fn open(
-        directory: &Path,
-        precision: FloatDType,
-        device: &B::Device,
-    ) -> Result<Self, Sd3Error> {
-        let path = directory.join("config.json");
-        let unreadable = |reason: String| Sd3Error::Unreadable { path: path.clone(), reason };
-        let bytes = std::fs::read(&path).map_err(|error| unreadable(error.to_string()))?;
-        let config: FluxConfig =
-            serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
-        let refused = |problems: Vec<String>| Sd3Error::Problems {
-            path: directory.to_owned(),
-            problems: problems.join("\n  - "),
-        };
-        let problems = config.problems();
-        if !problems.is_empty() {
-            return Err(refused(problems));
-        }
-        let files = TensorFiles::open(directory, "diffusion_pytorch_model")
-            .map_err(|error: WeightsError| Sd3Error::Weights(error))?;
-        let mut source = Source::files(files, precision, device);
-        let network = Self::load(&config, &mut source);
-        let problems = source.problems();
-        if problems.is_empty() { Ok(network) } else { Err(refused(problems)) }
-    }
-
     /// Sets the guidance scale that the network reads, if it reads one.
     #[must_use]
     pub fn with_guidance(self, guidance_scale: f64) -> Self {
@@ -140,37 +98,62 @@ impl<B: Backend> FluxTransformer<B> {
         &self,
         latent: Tensor<B, 4>,
         time: Tensor<B, 1>,
-        conditions: &[FluxCondition],
+        conditions: &[Embedding],
     ) -> Tensor<B, 4> {
-        let [_, channels, height, width] = latent.dims();
-        let device = latent.device();
-        let image = self.tokens.forward(packed(latent.cast(self.precision)));
-        let (text, pooled) = self.texts(conditions, &device);
-        let conditioning = activation::silu(self.conditioning(time, pooled));
-        let text = self.context.forward(text);
-        let rope = Rope::new(&self.config, text.dims()[1], [height / 2, width / 2], &device);
-
-        let tokens = self.double_blocks.iter().fold(Tokens { image, text }, |tokens, block| {
-            block.forward(tokens, conditioning.clone(), &rope)
-        });
-        let words = tokens.text.dims()[1];
-        let both = Tensor::cat(vec![tokens.text, tokens.image], 1);
+        let [_, _, height, width] = latent.dims();
+        let (tokens, conditioning) = self.embed(latent, time, conditions);
+        let rope = self.rope(&tokens, [height, width]);
+        let tokens = self
+            .double_blocks
+            .iter()
+            .fold(tokens, |tokens, block| block.forward(tokens, conditioning.clone(), &rope));
         let both = self
             .single_blocks
             .iter()
-            .fold(both, |both, block| block.forward(both, conditioning.clone(), &rope));
-        let image = both.narrow(1, words, height * width / 4);
-
-        let [scale, shift] = modulation(&self.modulation, conditioning);
-        let patches = self.output.forward(modulated(normalized(image, EPSILON), shift, scale));
-        unpacked(patches, [channels, height, width]).cast(FloatDType::F32)
+            .fold(joined(tokens), |both, block| block.forward(both, conditioning.clone(), &rope));
+        self.finish(both, conditioning, [height, width])
     }
     // ANCHOR_END: forward
 
-    /// The vector that conditions every block, `[B, D]`: time, guidance and pooled text.
-    fn conditioning(&self, time: Tensor<B, 1>, pooled: Tensor<B, 2>) -> Tensor<B, 2> {
+    /// Tokens of both streams, and the vector that conditions every block, `[B, D]`.
+    pub(super) fn embed(
+        &self,
+        latent: Tensor<B, 4>,
+        time: Tensor<B, 1>,
+        conditions: &[Embedding],
+    ) -> (Tokens<B>, Tensor<B, 2>) {
+        let texts = Texts::new(conditions, self.precision, &latent.device());
+        let image = self.tokens.forward(packed(latent.cast(self.precision)));
+        let text = texts.spread(self.context.forward(texts.text.clone()));
+        let pooled = texts.spread(self.pooled.forward(texts.pooled.clone()));
+        (Tokens { image, text }, activation::silu(self.conditioning(time, pooled)))
+    }
+
+    /// The positions of the tokens of a latent.
+    pub(super) fn rope(&self, tokens: &Tokens<B>, [height, width]: [usize; 2]) -> Rope<B> {
+        let words = tokens.text.dims()[1];
+        Rope::new(&self.config, words, [height / 2, width / 2], &tokens.text.device())
+    }
+
+    /// Computes the velocity, `[B, C, H, W]`, from the tokens after the last block.
+    pub(super) fn finish(
+        &self,
+        both: Tensor<B, 3>,
+        conditioning: Tensor<B, 2>,
+        [height, width]: [usize; 2],
+    ) -> Tensor<B, 4> {
+        let [_, tokens, _] = both.dims();
+        let patches = height * width / 4;
+        let image = both.narrow(1, tokens - patches, patches);
+        let [scale, shift] = modulation(&self.modulation, conditioning);
+        let patches = self.output.forward(modulated(normalized(image, EPSILON), shift, scale));
+        let channels = self.config.in_channels / 4;
+        unpacked(patches, [channels, height, width]).cast(FloatDType::F32)
+    }
+
+    /// The sum of the embeddings of time, guidance scale and pooled text, `[B, D]`.
+    fn conditioning(&self, time: Tensor<B, 1>, of_pooled: Tensor<B, 2>) -> Tensor<B, 2> {
         let of_time = self.time.forward(sinusoidal(time.clone()).cast(self.precision));
-        let of_pooled = self.pooled.forward(pooled);
         match &self.guidance {
             None => of_time + of_pooled,
             Some(embedder) => {
@@ -178,25 +161,6 @@ impl<B: Backend> FluxTransformer<B> {
                 of_time + embedder.forward(scale.cast(self.precision)) + of_pooled
             }
         }
-    }
-
-    /// The texts of a batch, `[B, T, joint_attention_dim]`, and their pooled features, `[B,
-    /// pooled_projection_dim]`.
-    fn texts(
-        &self,
-        conditions: &[FluxCondition],
-        device: &B::Device,
-    ) -> (Tensor<B, 3>, Tensor<B, 2>) {
-        let rows = conditions.len();
-        let [length, width] = [conditions[0].text.shape()[0], conditions[0].text.shape()[1]];
-        let text: Vec<f32> =
-            conditions.iter().flat_map(|condition| condition.text.numbers()).collect();
-        let pooled: Vec<f32> =
-            conditions.iter().flat_map(|condition| condition.pooled.numbers()).collect();
-        let features = pooled.len() / rows;
-        let text = Tensor::<B, 3>::from_data(TensorData::new(text, [rows, length, width]), device);
-        let pooled = Tensor::<B, 2>::from_data(TensorData::new(pooled, [rows, features]), device);
-        (text.cast(self.precision), pooled.cast(self.precision))
     }
 }
 
@@ -229,15 +193,19 @@ fn sinusoidal<B: Backend>(time: Tensor<B, 1>) -> Tensor<B, 2> {
 }
 
 impl<B: Backend> VelocityField<B> for FluxTransformer<B> {
-    type Condition = FluxCondition;
+    type Condition = Embedding;
 
     fn velocity(
         &self,
         latent: Tensor<B, 4>,
         time: Tensor<B, 1>,
-        conditions: &[FluxCondition],
+        conditions: &[Embedding],
     ) -> Tensor<B, 4> {
         self.forward(latent, time, conditions)
+    }
+
+    fn blocks(&self) -> &'static [&'static str] {
+        &["double_blocks.", "single_blocks."]
     }
 }
 

@@ -1,29 +1,33 @@
 //! A model of the published size with random weights, in the layout of diffusers: for measuring
 //! speed and memory.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    io::{BufWriter, Write},
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
-use burn::{prelude::*, tensor::bf16};
+use burn::{
+    prelude::*,
+    tensor::{DType, bf16},
+};
+use files::write_atomically;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use serde_json::json;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
-use super::{
-    Sd3Error,
-    clip::{ClipConfig, ClipText},
-    source::{described, random_values},
-    t5::{T5Config, T5Encoder},
-    transformer::{Transformer, TransformerConfig},
+use super::{Transformer, TransformerConfig};
+use crate::{
+    storage::{
+        DIFFUSERS, ModelError, TRANSFORMERS,
+        source::{described, random_values},
+        streamed::{Place, write_streamed},
+    },
+    text::{
+        clip::{ClipConfig, ClipText},
+        t5::{T5Config, T5Encoder},
+    },
     vae::{Vae, VaeConfig},
+    weights::WeightsError,
 };
-use crate::weights::{WeightsError, replace_atomically, write_atomically};
 
 /// The sizes of all parts of a model.
 #[derive(Clone, Debug)]
@@ -92,8 +96,6 @@ impl Sizes {
     }
 
     fn parts<B: Backend>(&self, device: &B::Device) -> Vec<Part> {
-        const DIFFUSERS: &str = "diffusion_pytorch_model";
-        const TRANSFORMERS: &str = "model";
         let of_transformer =
             described::<B>(device, |source| drop(Transformer::load(&self.transformer, source)));
         let of_vae = described::<B>(device, |source| drop(Vae::load(&self.vae, source)));
@@ -147,7 +149,7 @@ pub fn write<B: Backend>(
     directory: &Path,
     device: &B::Device,
     mut done: impl FnMut(usize),
-) -> Result<(), Sd3Error> {
+) -> Result<(), ModelError> {
     let parts = sizes.parts::<B>(device);
     for part in &parts {
         let place = directory.join(part.name);
@@ -155,8 +157,7 @@ pub fn write<B: Backend>(
             .map_err(|source| WeightsError::Io { path: place.clone(), source })?;
         write_json(&place.join("config.json"), &part.config)?;
         let file = place.join(format!("{}.safetensors", part.stem));
-        write_weights(part, seed, &file, &mut done)
-            .map_err(|source| WeightsError::Io { path: file, source })?;
+        write_weights(part, seed, &file, &mut done)?;
     }
     write_clip_tokenizer(&directory.join("tokenizer"), sizes.clip[0].vocab_size, END)?;
     write_clip_tokenizer(&directory.join("tokenizer_2"), sizes.clip[1].vocab_size, "!")?;
@@ -192,41 +193,25 @@ fn write_weights(
     seed: u64,
     path: &Path,
     done: &mut impl FnMut(usize),
-) -> std::io::Result<()> {
-    let mut header = BTreeMap::new();
-    let mut end = 0;
-    for (name, shape) in &part.tensors {
-        let begin = end;
-        end += 2 * shape.iter().product::<usize>();
-        header.insert(
-            name.as_str(),
-            json!({ "dtype": "BF16", "shape": shape, "data_offsets": [begin, end] }),
-        );
-    }
-    header.insert("__metadata__", json!({ "format": "pt" }));
-    let mut header = serde_json::to_vec(&header)?;
-    header.resize(header.len().next_multiple_of(8), b' ');
-    replace_atomically(path, |unfinished| {
-        let mut file = BufWriter::new(File::create(unfinished)?);
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(&header)?;
-        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        for (name, shape) in &part.tensors {
-            let values = random_values(&mut rng, name, shape);
-            let bytes: Vec<u8> =
-                values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect();
-            file.write_all(&bytes)?;
-            done(values.len());
-        }
-        file.flush()
+) -> Result<(), ModelError> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let layout = part.tensors.iter().map(|(name, shape)| Place {
+        name: name.clone(),
+        shape: shape.clone(),
+        dtype: DType::BF16,
+    });
+    write_streamed(&layout.collect::<Vec<_>>(), path, |place| {
+        let values = random_values(&mut rng, &place.name, &place.shape);
+        done(values.len());
+        Ok(values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect())
     })
 }
 
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Sd3Error> {
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), ModelError> {
     let io = |source| WeightsError::Io { path: path.to_owned(), source };
     std::fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(io)?;
     let text = serde_json::to_string_pretty(value).expect("plain data") + "\n";
-    Ok(write_atomically(path, text.as_bytes()).map_err(io)?)
+    Ok(write_atomically(path, text.as_bytes()).map_err(WeightsError::from)?)
 }
 
 const START: &str = "<|startoftext|>";
@@ -239,7 +224,7 @@ fn bytes() -> Vec<String> {
     bytes
 }
 
-fn write_clip_tokenizer(directory: &Path, vocabulary: usize, pad: &str) -> Result<(), Sd3Error> {
+fn write_clip_tokenizer(directory: &Path, vocabulary: usize, pad: &str) -> Result<(), ModelError> {
     let mut ids: BTreeMap<String, usize> = BTreeMap::new();
     for (index, byte) in bytes().into_iter().enumerate() {
         ids.insert(format!("{byte}</w>"), index + 256);
@@ -249,8 +234,7 @@ fn write_clip_tokenizer(directory: &Path, vocabulary: usize, pad: &str) -> Resul
     ids.insert(END.to_owned(), vocabulary - 1);
     write_json(&directory.join("vocab.json"), &ids)?;
     let merges = directory.join("merges.txt");
-    write_atomically(&merges, b"#version: 0.2\n")
-        .map_err(|source| WeightsError::Io { path: merges, source })?;
+    write_atomically(&merges, b"#version: 0.2\n").map_err(WeightsError::from)?;
     let config = json!({
         "tokenizer_class": "CLIPTokenizer", "model_max_length": 77,
         "bos_token": START, "eos_token": END, "unk_token": END, "pad_token": pad,
@@ -258,7 +242,7 @@ fn write_clip_tokenizer(directory: &Path, vocabulary: usize, pad: &str) -> Resul
     write_json(&directory.join("tokenizer_config.json"), &config)
 }
 
-fn write_t5_tokenizer(directory: &Path, vocabulary: usize) -> Result<(), Sd3Error> {
+fn write_t5_tokenizer(directory: &Path, vocabulary: usize) -> Result<(), ModelError> {
     let specials = ["<pad>", "</s>", "<unk>"];
     let ids: BTreeMap<String, usize> = specials
         .map(str::to_owned)

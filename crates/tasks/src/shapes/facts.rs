@@ -40,7 +40,7 @@ pub fn facts(scene: &Scene) -> Vec<Option<bool>> {
     for shape in Shape::ALL {
         let there = of(shape).count();
         (0..COUNTS).for_each(|count| {
-            facts[counted(shape, count)] = Some(counted(shape, count) == counted(shape, there))
+            facts[counted(shape, count)] = Some(counted(shape, count) == counted(shape, there));
         });
         if there > 0 {
             for color in Color::ALL {

@@ -185,7 +185,7 @@ impl Metadata {
             Tag::Position => match rng.random_range(0..3) {
                 0 => other.change_shape(rng),
                 1 if other.include.iter().all(|entry| entry.color.is_some()) => {
-                    other.exchange_colors()
+                    other.exchange_colors();
                 }
                 _ => other.turn_relation_round(),
             },

@@ -1,26 +1,33 @@
 //! AdamW: a step by the mean of gradients, divided by the root of the mean of their squares.
 
 use burn::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::OptimizerState;
-use crate::{parameters::Parameters, ranges};
+use crate::parameters::Parameters;
 
 /// The hyperparameters of AdamW, all of them, because libraries disagree on defaults.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdamWConfig {
     /// Peak learning rate.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub learning_rate: f64,
     /// Decay of the first moment, the mean of gradients.
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1))]
     pub beta1: f64,
     /// Decay of the second moment, the mean of squared gradients.
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1))]
     pub beta2: f64,
     /// Added to the root of the second moment.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub epsilon: f64,
     /// Decoupled weight decay, multiplied by the learning rate.
+    #[schemars(range(min = 0.0))]
     pub weight_decay: f64,
     /// The largest global gradient norm; longer gradients are scaled down to it.
+    #[schemars(extend("exclusiveMinimum" = 0))]
     pub max_gradient_norm: f64,
 }
 
@@ -39,19 +46,6 @@ impl Default for AdamWConfig {
 }
 
 impl AdamWConfig {
-    /// Lists all values that are out of range, one sentence each, beginning with the key.
-    pub fn problems(&self) -> Vec<String> {
-        let numbers = [
-            ranges::positive("learning_rate", self.learning_rate),
-            ranges::positive("epsilon", self.epsilon),
-            ranges::positive("max_gradient_norm", self.max_gradient_norm),
-            ranges::decay("beta1", self.beta1),
-            ranges::decay("beta2", self.beta2),
-            ranges::not_negative("weight_decay", self.weight_decay),
-        ];
-        numbers.into_iter().flatten().collect()
-    }
-
     /// The factor that clips a gradient with this global norm.
     pub(super) fn clip(&self, norm: f64) -> f64 {
         (self.max_gradient_norm / (norm + 1e-6)).min(1.0)

@@ -4,18 +4,21 @@ use std::collections::BTreeMap;
 
 use burn::prelude::*;
 use kernels::product::matmul;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::OptimizerState;
-use crate::{parameters::Parameters, ranges};
+use crate::parameters::Parameters;
 
 /// The hyperparameters of Muon.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MuonConfig {
     /// Peak learning rate of the matrices; 0 leaves them to AdamW.
+    #[schemars(range(min = 0.0))]
     pub learning_rate: f64,
     /// Decay of the sum of gradients.
+    #[schemars(range(min = 0.0), extend("exclusiveMaximum" = 1))]
     pub momentum: f64,
 }
 
@@ -23,17 +26,6 @@ impl Default for MuonConfig {
     /// AdamW for all parameters.
     fn default() -> Self {
         Self { learning_rate: 0.0, momentum: 0.95 }
-    }
-}
-
-impl MuonConfig {
-    /// Lists all values that are out of range, one sentence each, beginning with the key.
-    pub fn problems(&self) -> Vec<String> {
-        let numbers = [
-            ranges::not_negative("learning_rate", self.learning_rate),
-            ranges::decay("momentum", self.momentum),
-        ];
-        numbers.into_iter().flatten().collect()
     }
 }
 

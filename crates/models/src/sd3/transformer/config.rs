@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::TIME_HALF;
-use crate::sd3::out_of_range;
+use crate::{
+    directory::TransformerSizes,
+    sizes::{out_of_range, unequal, wrong_class},
+};
 
 const CLASS: &str = "SD3Transformer2DModel";
 const RMS_NORM: &str = "rms_norm";
@@ -70,8 +73,18 @@ impl TransformerConfig {
         self.attention_head_dim * self.num_attention_heads
     }
 
-    /// Lists everything that is out of range or that this code does not support, one sentence each.
-    pub fn problems(&self) -> Vec<String> {
+    /// Number of values per row that a block keeps, and number that its second attention keeps.
+    fn kept_of_block(&self, image: usize, text: usize) -> [usize; 2] {
+        // Both norms, q, k, v before and after their norms, the attention output, both projections,
+        // two MLPs of four widths, the sums.
+        let block = (image + text) * self.width() * 26
+            + self.num_attention_heads * (image + text).pow(2) * 3;
+        [block, self.num_attention_heads * image.pow(2) * 3 + image * self.width() * 10]
+    }
+}
+
+impl TransformerSizes for TransformerConfig {
+    fn problems(&self) -> Vec<String> {
         let sizes = [
             ("sample_size", self.sample_size),
             ("patch_size", self.patch_size),
@@ -86,30 +99,46 @@ impl TransformerConfig {
         if !problems.is_empty() {
             return problems; // The checks below multiply them.
         }
-        if self.class_name != CLASS {
-            problems.push(format!(
-                "_class_name is {}, which is not the transformer of SD3 ({CLASS})",
-                self.class_name
-            ));
-        }
-        if self.out_channels != self.in_channels {
-            problems.push(format!(
-                "out_channels ({}) must be in_channels ({})",
-                self.out_channels, self.in_channels
-            ));
-        }
-        if self.caption_projection_dim != self.width() {
-            let (dim, width) = (self.caption_projection_dim, self.width());
-            problems.push(format!("caption_projection_dim ({dim}) must be num_attention_heads x attention_head_dim ({width})"));
-        }
+        problems.extend(wrong_class(&self.class_name, CLASS));
+        problems.extend(unequal(
+            ("out_channels", self.out_channels),
+            ("in_channels", self.in_channels),
+        ));
+        problems.extend(unequal(
+            ("caption_projection_dim", self.caption_projection_dim),
+            ("num_attention_heads x attention_head_dim", self.width()),
+        ));
         if let Some(norm) = self.qk_norm.as_deref().filter(|norm| *norm != RMS_NORM) {
             problems.push(format!("qk_norm is {norm}; only {RMS_NORM} and none are known"));
         }
         problems
     }
 
-    /// Explains why latents `[C, H, W]` do not fit; `None` if they do.
-    pub fn problem_of(&self, [channels, height, width]: [usize; 3]) -> Option<String> {
+    fn latent_channels(&self) -> usize {
+        self.in_channels
+    }
+
+    fn patch_side(&self) -> usize {
+        self.patch_size
+    }
+
+    fn usual_side(&self) -> usize {
+        self.sample_size
+    }
+
+    fn text_features(&self) -> usize {
+        self.joint_attention_dim
+    }
+
+    fn pooled_features(&self) -> usize {
+        self.pooled_projection_dim
+    }
+
+    fn image_tokens(&self, [_, height, width]: [usize; 3]) -> usize {
+        height * width / (self.patch_size * self.patch_size)
+    }
+
+    fn problem_of(&self, [channels, height, width]: [usize; 3]) -> Option<String> {
         let Self { patch_size, in_channels, pos_embed_max_size, .. } = *self;
         let largest = patch_size * pos_embed_max_size;
         if channels != in_channels {
@@ -123,10 +152,7 @@ impl TransformerConfig {
         })
     }
 
-    /// Floating-point operations of a forward pass on one row, without adapters. Counts matrix
-    /// products and attention, two operations per multiplication and addition; norms and
-    /// activations count nothing.
-    pub fn flop_per_row(&self, [channels, height, width]: [usize; 3], text_tokens: usize) -> f64 {
+    fn flop_per_row(&self, [channels, height, width]: [usize; 3], text_tokens: usize) -> f64 {
         let (patch, d, text) = (self.patch_size as f64, self.width() as f64, text_tokens as f64);
         let [channels, height, width] = [channels, height, width].map(|size| size as f64);
         let image = height * width / (patch * patch);
@@ -152,11 +178,8 @@ impl TransformerConfig {
         embeddings + (0..self.num_layers).map(block).sum::<f64>() + 2.0 * 2.0 * d * d + patches
     }
 
-    /// Approximate number of values per row that a forward pass keeps for its backward pass. With
-    /// `in_parts` (activation checkpointing) these are the inputs of every block and the
-    /// activations of one.
-    pub fn kept_per_row(&self, latent: [usize; 3], text_tokens: usize, in_parts: bool) -> usize {
-        let image = latent[1] * latent[2] / (self.patch_size * self.patch_size);
+    fn kept_per_row(&self, latent: [usize; 3], text_tokens: usize, in_parts: bool) -> usize {
+        let image = self.image_tokens(latent);
         let tokens = (image + text_tokens) * self.width();
         if in_parts {
             let gradients = tokens * 8;
@@ -166,21 +189,10 @@ impl TransformerConfig {
         self.num_layers * block + self.dual_attention_layers.len() * second
     }
 
-    /// Number of values per row that are alive in a forward pass without a backward pass: at most
-    /// the activations of one block.
-    pub fn alive_per_row(&self, latent: [usize; 3], text_tokens: usize) -> usize {
-        let image = latent[1] * latent[2] / (self.patch_size * self.patch_size);
+    fn alive_per_row(&self, latent: [usize; 3], text_tokens: usize) -> usize {
+        let image = self.image_tokens(latent);
         let [block, second] = self.kept_of_block(image, text_tokens);
         if self.dual_attention_layers.is_empty() { block } else { block + second }
-    }
-
-    /// Number of values per row that a block keeps, and number that its second attention keeps.
-    fn kept_of_block(&self, image: usize, text: usize) -> [usize; 2] {
-        // Both norms, q, k, v before and after their norms, the attention output, both projections,
-        // two MLPs of four widths, the sums.
-        let block = (image + text) * self.width() * 26
-            + self.num_attention_heads * (image + text).pow(2) * 3;
-        [block, self.num_attention_heads * image.pow(2) * 3 + image * self.width() * 10]
     }
 }
 

@@ -1,0 +1,70 @@
+//! The text-rendering reward: a text is read from the image and compared with the text that the
+//! prompt puts in quotes.
+
+use anyhow::Result;
+use ocr::{Channels, OcrError, Options, Reader};
+use rayon::prelude::*;
+use serde::Deserialize;
+use std::path::PathBuf;
+use tasks::{
+    image::Image,
+    prompts::Prompt,
+    reward::{Facts, Reward, Unjudged},
+};
+use toml::Table;
+
+use super::parsed;
+
+/// Text rendering, judged by a reader in this process.
+pub struct TextRendering(Reader);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    /// A directory of models; the built-in ones if absent.
+    model: Option<PathBuf>,
+    /// Whether the reader gets red and blue exchanged, as in the reference code.
+    #[serde(default)]
+    swapped: bool,
+}
+
+impl TextRendering {
+    /// Opens the reader.
+    ///
+    /// # Errors
+    /// If a setting is unknown, or the models cannot be opened.
+    pub fn open(settings: Table) -> Result<Self> {
+        let Settings { model, swapped } = parsed(settings)?;
+        let channels = if swapped { Channels::Rgb } else { Channels::Bgr };
+        let options = Options { channels, ..Options::default() };
+        Ok(Self(match model {
+            Some(directory) => Reader::open(&directory, options)?,
+            None => Reader::built_in(options)?,
+        }))
+    }
+
+    fn text(&self, image: &Image) -> Result<String, OcrError> {
+        Ok(ocr::text(&self.0.read(&image.rgb8(), image.width, image.height)?))
+    }
+}
+
+impl Reward for TextRendering {
+    fn check(&self, prompt: &Prompt) -> Result<(), String> {
+        ocr::target(&prompt.text).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
+        let score = |(index, (image, prompt)): (usize, (&Image, &&Prompt))| {
+            let target =
+                ocr::target(&prompt.text).map_err(|error| Unjudged::image(index, error))?;
+            let text = self.text(image).map_err(|error| Unjudged::image(index, error))?;
+            Ok(ocr::reward(&text, target))
+        };
+        images.par_iter().zip(prompts).enumerate().map(score).collect()
+    }
+
+    fn facts(&self, image: &Image, _prompt: &Prompt) -> Result<Facts, Unjudged> {
+        let text = self.text(image).map_err(Unjudged::batch)?;
+        Ok(Facts::from_iter([("text".to_owned(), text.into())]))
+    }
+}

@@ -1,0 +1,5 @@
+//! The verbs of the command line: arguments beside bodies, one file each.
+
+pub mod config;
+pub mod score;
+pub mod serve;

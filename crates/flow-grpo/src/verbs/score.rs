@@ -1,0 +1,251 @@
+//! `score`: scores images on disk, or detections in them, by rewards.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::BufReader,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use image::{DynamicImage, ImageDecoder, ImageReader};
+use serde::Serialize;
+use tasks::{
+    geneval,
+    image::Image,
+    prompts::{Prompt, PromptSet},
+    reward::{Facts, WeightedReward},
+};
+use toml::{Table, Value};
+
+use crate::{
+    backend::Device,
+    config, output,
+    rewards::{self, RewardConfig, Surroundings},
+};
+
+/// Options of `score`.
+#[derive(Args, Debug)]
+pub struct ScoreArgs {
+    #[command(flatten)]
+    pub rewards: RewardArgs,
+    /// Images (PNG, JPEG or WebP), or directories of them, whose images are taken by name.
+    #[arg(value_name = "IMAGE", required_unless_present = "detections")]
+    images: Vec<PathBuf>,
+    /// The prompt of all images.
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_file")]
+    prompt: Option<String>,
+    /// One prompt per image, in the order of the images: one per line, or GenEval metadata (.jsonl).
+    /// If there are n times as many images as prompts, each prompt has n images in a row.
+    #[arg(long, value_name = "FILE")]
+    prompt_file: Option<PathBuf>,
+    /// For `--reward geneval`: a .jsonl file, a line for each image, {"metadata": …, "detections":
+    /// […]}.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["images", "prompt", "prompt_file"])]
+    detections: Option<PathBuf>,
+    /// Prints one JSON object per line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Rewards by the command line.
+#[derive(Args, Clone, Debug)]
+pub struct RewardArgs {
+    /// A reward by its kind; may be repeated.
+    #[arg(long = "reward", value_name = "NAME", required = true)]
+    names: Vec<String>,
+    /// The directory or file of the model of the reward.
+    #[arg(long, value_name = "PATH")]
+    model: Option<PathBuf>,
+    /// A setting of the rewards, e.g. `--set url=http://127.0.0.1:18085`; may be repeated. With
+    /// several rewards, `--set NAME.KEY=VALUE`.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl RewardArgs {
+    /// The names of the rewards.
+    pub fn names(&self) -> Vec<String> {
+        self.names.clone()
+    }
+
+    /// Opens the rewards for images of a shape.
+    ///
+    /// # Errors
+    /// If a setting is malformed, or a reward cannot be opened.
+    pub fn open(&self, image_shape: [usize; 3], device: &Device) -> Result<WeightedReward> {
+        let mut table: Table =
+            self.names.iter().map(|name| (name.clone(), Value::Table(Table::new()))).collect();
+        let mut sets = self.set.clone();
+        // Quote the path: it is data, not TOML.
+        sets.extend(
+            self.model
+                .iter()
+                .map(|path| format!("model={}", Value::String(path.display().to_string()))),
+        );
+        for setting in &sets {
+            let named = self.names.iter().any(|name| setting.starts_with(&format!("{name}.")));
+            let one = match &self.names[..] {
+                [name] if !named => format!("{name}.{setting}"),
+                _ if named => setting.clone(),
+                _ => bail!("--set {setting}: with several rewards write --set NAME.{setting}"),
+            };
+            config::set_within(&mut table, &one)?;
+        }
+        let configs: BTreeMap<String, RewardConfig> = Value::Table(table).try_into()?;
+        let problems: Vec<String> =
+            configs.iter().flat_map(|(name, config)| config.problems(name)).collect();
+        ensure!(problems.is_empty(), "--reward: {}", problems.join("\n  - "));
+        rewards::open("--reward", &configs, &Surroundings { image_shape, device })
+    }
+}
+
+/// One line of the output.
+#[derive(Serialize)]
+struct Scored<'a> {
+    image: String,
+    prompt: &'a str,
+    scores: BTreeMap<&'a str, f32>,
+    #[serde(flatten)]
+    facts: Facts,
+}
+
+/// Scores images and prints a line for each.
+///
+/// # Errors
+/// If an image or the prompts cannot be read, or a reward fails.
+pub fn run(args: &ScoreArgs) -> Result<()> {
+    if let Some(path) = &args.detections {
+        ensure!(
+            args.rewards.names == ["geneval"],
+            "--detections is for --reward geneval, alone: other rewards look at images"
+        );
+        return score_detections(path, args.json);
+    }
+    let paths = images_of(&args.images)?;
+    let prompts = args.prompts(paths.len())?;
+    let mut reward: Option<([usize; 3], WeightedReward)> = None;
+    for (path, prompt) in paths.iter().zip(&prompts) {
+        let image = read(path)?;
+        let shape = [image.channels, image.height, image.width];
+        let of_shape = match reward.take() {
+            Some((of, opened)) if of == shape || !rewards::depend_on_shape(&args.rewards.names) => {
+                opened
+            }
+            _ => args.rewards.open(shape, &Device::default())?,
+        };
+        of_shape.check(std::iter::once(prompt))?;
+        let in_file = || path.display().to_string();
+        let images = std::slice::from_ref(&image);
+        let scores = of_shape.score(images, &[prompt]).with_context(in_file)?;
+        let line = Scored {
+            image: path.display().to_string(),
+            prompt: &prompt.text,
+            scores: scores.parts.iter().map(|(name, of)| (name.as_str(), of[0])).collect(),
+            facts: of_shape.facts(&image, prompt).with_context(in_file)?,
+        };
+        if args.json {
+            output::print_json(&line)?;
+        } else {
+            output::print(line.text())?;
+        }
+        reward = Some((shape, of_shape));
+    }
+    Ok(())
+}
+
+impl Scored<'_> {
+    fn text(&self) -> String {
+        let scores = self.scores.iter().map(|(name, score)| format!("  {name} {score:.4}"));
+        let facts = self.facts.iter().map(|(name, fact)| format!("  {name} {fact}"));
+        format!("{}{}\n", self.image, scores.chain(facts).collect::<String>())
+    }
+}
+
+/// Scores a file of detections by GenEval's rules: a line for each image, or a table.
+fn score_detections(path: &Path, json: bool) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let in_file = || path.display().to_string();
+    let mut lines = Vec::new();
+    let scored = geneval::score_lines(BufReader::new(file), &mut lines);
+    if json {
+        // The answers above a bad line are right.
+        output::print(String::from_utf8_lossy(&lines))?;
+    }
+    let table = scored.with_context(in_file)?;
+    match table.summary() {
+        Some(summary) if !json => output::print(summary.to_string()),
+        _ => Ok(()),
+    }
+}
+
+impl ScoreArgs {
+    /// One prompt per image.
+    fn prompts(&self, images: usize) -> Result<Vec<Prompt>> {
+        let Some(file) = &self.prompt_file else {
+            let prompt = Prompt::plain(self.prompt.as_deref().unwrap_or_default());
+            return Ok(vec![prompt; images]);
+        };
+        let prompts = PromptSet::read(file)?.prompts;
+        ensure!(
+            images.is_multiple_of(prompts.len()),
+            "{} images for the {} prompts of {}: give as many, or a multiple",
+            images,
+            prompts.len(),
+            file.display()
+        );
+        let each = images / prompts.len();
+        Ok(prompts.into_iter().flat_map(|prompt| vec![prompt; each]).collect())
+    }
+}
+
+/// The endings of image files in a directory.
+const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
+
+/// The images of files and directories, those of a directory by name.
+///
+/// # Errors
+/// If a directory cannot be read or holds no image.
+fn images_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut images = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            images.push(path.clone());
+            continue;
+        }
+        let cannot = || format!("cannot read {}", path.display());
+        let entries = fs::read_dir(path).with_context(cannot)?;
+        let mut found = Vec::new();
+        for entry in entries {
+            let file = entry.with_context(cannot)?.path();
+            let ending = file.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+            if ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str())) {
+                found.push(file);
+            }
+        }
+        ensure!(!found.is_empty(), "{} holds no {} file", path.display(), ENDINGS.join(", "));
+        found.sort();
+        images.extend(found);
+    }
+    Ok(images)
+}
+
+/// Reads an image as RGB, upright by its EXIF orientation; transparency is dropped, as Pillow's
+/// `convert("RGB")` does.
+///
+/// # Errors
+/// If the file is no image.
+pub fn read(path: &Path) -> Result<Image> {
+    let open = || -> Result<DynamicImage> {
+        let mut decoder = ImageReader::open(path)?.with_guessed_format()?.into_decoder()?;
+        let orientation = decoder.orientation()?;
+        let mut image = DynamicImage::from_decoder(decoder)?;
+        image.apply_orientation(orientation);
+        Ok(image)
+    };
+    let image = open().with_context(|| format!("cannot read the image {}", path.display()))?;
+    let image = image.to_rgb8();
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    Ok(Image::from_rgb8(image.as_raw(), width, height))
+}

@@ -1,0 +1,11 @@
+//! Text encoders, their tokenizers, and the encoded prompts that transformers read.
+
+pub mod clip;
+mod prompt;
+mod readers;
+pub mod t5;
+pub mod tokenizer;
+
+pub(crate) use prompt::Texts;
+pub use prompt::{Embedding, Features, PromptEmbedding};
+pub use readers::{ClipReader, T5Reader};

@@ -1,0 +1,150 @@
+//! Comparison of runs: one panel per number, one curve per run.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use files::Action;
+use serde_json::Value;
+
+use crate::{
+    RunError,
+    curves::{Curve, Panel, curves},
+    lines::{self, Lines, of_event},
+    recorder::METRICS,
+};
+
+/// The metrics of a run, and the name of its curves.
+#[derive(Clone, Debug)]
+pub struct NamedRun {
+    /// The name.
+    pub name: String,
+    /// The lines of its metrics.
+    pub lines: Vec<Value>,
+}
+
+impl NamedRun {
+    /// Reads the metrics of `RUN` or `NAME=RUN`; the name of a directory may contain `=`.
+    ///
+    /// # Errors
+    /// If the metrics cannot be read.
+    pub fn read(run: &str) -> Result<Self, RunError> {
+        let (name, path) =
+            run.split_once('=').filter(|_| !Path::new(run).is_dir()).unwrap_or((run, run));
+        let path = Path::new(path).join(METRICS);
+        let bytes = fs::read(&path).map_err(Action::Read.failed_on(&path))?;
+        // A running run may end with an incomplete line.
+        let lines = Lines::of(&bytes).whole.into_iter().map(|line| line.value).collect();
+        Ok(Self { name: name.to_owned(), lines })
+    }
+
+    /// A number over the epochs.
+    fn points(&self, number: &str) -> Vec<(f64, f64)> {
+        let (event, number) =
+            number.strip_prefix("epoch.").map_or(("eval", number), |number| ("epoch", number));
+        of_event(&self.lines, event)
+            .filter_map(|line| Some((line["epoch"].as_f64()?, lines::number(line, number)?)))
+            .collect()
+    }
+}
+
+/// A comparison of runs.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// The panels.
+    pub svg: String,
+    /// The first and last value of every curve, one per line.
+    pub table: String,
+    /// Curves that are missing, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Compares numbers of runs: those of evaluations as in `best_by`, those of epochs as `epoch.NAME`.
+///
+/// # Errors
+/// If no run has one of the numbers.
+pub fn compare(runs: &[NamedRun], numbers: &[String]) -> Result<Comparison, RunError> {
+    let (mut panels, mut table, mut notes) = (Vec::new(), String::new(), Vec::new());
+    for number in numbers {
+        let curve = |run: &NamedRun| Curve { name: run.name.clone(), points: run.points(number) };
+        let of_runs: Vec<Curve> = runs.iter().map(curve).collect();
+        if of_runs.iter().all(|curve| curve.points.is_empty()) {
+            let numbers = numbers_of(runs);
+            return Err(RunError::NumberOfNoRun { number: number.clone(), numbers });
+        }
+        for Curve { name, points } in &of_runs {
+            match (points.first(), points.last()) {
+                (Some(first), Some(last)) => {
+                    let (first, last, epochs) = (first.1, last.1, last.0);
+                    table += &format!(
+                        "{number:<28} {name:<24} {first:.3} -> {last:.3} after {epochs} epochs\n"
+                    );
+                }
+                _ => notes.push(format!("note: {name} has no `{number}` and no curve")),
+            }
+        }
+        panels.push(Panel { title: number.clone(), curves: of_runs });
+    }
+    Ok(Comparison { svg: curves(&panels)?, table, notes })
+}
+
+/// The numbers in the metrics of any run, as they are asked for.
+fn numbers_of(runs: &[NamedRun]) -> String {
+    let mut names = BTreeSet::new();
+    for line in runs.iter().flat_map(|run| &run.lines) {
+        let prefix = if line["event"] == "epoch" { "epoch." } else { "" };
+        if line["event"] == "epoch" || line["event"] == "eval" {
+            collect(prefix, line, &mut names);
+        }
+    }
+    names.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// Collects the dotted names of the numbers in an object and in nested objects.
+fn collect(prefix: &str, value: &Value, into: &mut BTreeSet<String>) {
+    for (name, value) in value.as_object().into_iter().flatten() {
+        match value {
+            Value::Number(_) if name != "epoch" => drop(into.insert(format!("{prefix}{name}"))),
+            Value::Object(_) => collect(&format!("{prefix}{name}."), value, into),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn run(name: &str, lines: &[Value]) -> NamedRun {
+        NamedRun { name: name.to_owned(), lines: lines.to_vec() }
+    }
+
+    #[test]
+    fn a_number_is_compared_where_runs_have_it_and_others_are_named() {
+        let runs = [
+            run(
+                "a",
+                &[
+                    json!({"event": "eval", "epoch": 0, "rewards": {"x": 0.25}}),
+                    json!({"event": "eval", "epoch": 8, "rewards": {"x": 0.75}}),
+                ],
+            ),
+            run("b", &[json!({"event": "epoch", "epoch": 1, "reward": 0.5})]),
+        ];
+        let numbers = ["rewards.x", "epoch.reward"].map(str::to_owned);
+        let Comparison { table, notes, .. } = compare(&runs, &numbers).expect("compared");
+        assert!(table.contains("0.250 -> 0.750 after 8 epochs"), "{table}");
+        assert_eq!(
+            notes,
+            [
+                "note: b has no `rewards.x` and no curve",
+                "note: a has no `epoch.reward` and no curve"
+            ]
+        );
+        let error = compare(&runs, &["overall".to_owned()]).expect_err("no run has it");
+        assert_eq!(
+            error.to_string(),
+            "--number overall: no run has it; there are: epoch.reward, rewards.x"
+        );
+    }
+}
