@@ -35,7 +35,7 @@ pub fn print(text: impl Display) -> Result<()> {
 /// Writes a result as one line of JSON, in which every character is visible.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(value: &impl Serialize) -> Result<()> {
     let mut line = String::new();
     for c in serde_json::to_string(value)?.chars() {
