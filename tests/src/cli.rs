@@ -182,7 +182,7 @@ fn pre_training_goes_on_from_a_base_that_fits() {
     // Pre-training from a trained network has a low loss in its first 50 updates.
     let loss =
         |name: &str| metrics(&directory.path().join(name))[0]["loss"].as_f64().expect("a loss");
-    for (name, base) in [("fresh", "base="), ("continued", "base=toy-2d-base")] {
+    for (name, base) in [("fresh", "base=none"), ("continued", "base=toy-2d-base")] {
         let (code, text) = pretrain(name, &[base]);
         assert_eq!(code, Some(0), "{text}");
     }

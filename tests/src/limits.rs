@@ -82,7 +82,7 @@ fn files_without_an_end_are_refused() {
             "{text}"
         );
     }
-    assert!(refused(&["eval", "--checkpoint", "/tmp"]).contains("it is a directory"));
+    assert!(refused(&["eval", "--checkpoint", "/tmp"]).contains("no model_index.json"));
 }
 
 #[cfg(all(target_os = "linux", any(feature = "flex", feature = "ndarray")))]

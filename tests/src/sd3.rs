@@ -248,7 +248,7 @@ fn added_tokens_have_the_ids_of_their_files_or_are_refused() {
     write(&file, &json);
     let refused = open(&t5).expect_err("a hole").to_string();
     assert!(
-        refused.contains("the vocabulary has holes") && refused.contains("`<new>`"),
+        refused.contains("the vocabulary has holes") && refused.contains("`<other>`"),
         "{refused}"
     );
 

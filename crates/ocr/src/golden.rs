@@ -16,7 +16,7 @@ struct Steps {
     resizes: Vec<Resizing>,
     crop_from: Vec<u8>,
     crops: Vec<Crop>,
-    boxes: Vec<Field>,
+    boxes: Vec<Boxed>,
 }
 
 #[derive(Deserialize)]
@@ -35,7 +35,7 @@ struct Crop {
 }
 
 #[derive(Deserialize)]
-struct Field {
+struct Boxed {
     threshold: f64,
     field: Vec<u8>,
     outlines: Vec<Outline>,
@@ -68,7 +68,7 @@ struct Place {
 #[derive(Deserialize)]
 struct Networks {
     maps: Vec<Probabilities>,
-    labels: Vec<Labels>,
+    labels: Vec<Reading>,
 }
 
 #[derive(Deserialize)]
@@ -78,7 +78,7 @@ struct Probabilities {
 }
 
 #[derive(Deserialize)]
-struct Labels {
+struct Reading {
     image: usize,
     labels: Vec<Vec<usize>>,
     numbers: Vec<Vec<f32>>,
