@@ -248,17 +248,20 @@ fn added_tokens_have_the_ids_of_their_files_or_are_refused() {
     write(&file, &json);
     let refused = open(&t5).expect_err("a hole").to_string();
     assert!(
-        refused.contains("the vocabulary has holes") && refused.contains("`<other>`"),
+        refused.contains("the vocabulary has holes")
+            && (refused.contains("`<other>`") || refused.contains("`<new>`")),
         "{refused}"
     );
 
     // CLIP's vocabulary with one id for two words.
-    let (_model, clip) = directory("tokenizer");
+    let copied = copy("clip-tiny/transformers");
+    let clip = copied.path();
     let file = clip.join("vocab.json");
     let mut json = read(&file);
-    json["cat</w>"] = json["a</w>"].clone();
+    let words: Vec<String> = json.as_object().expect("words").keys().take(2).cloned().collect();
+    json[words[0].as_str()] = json[words[1].as_str()].clone();
     write(&file, &json);
-    let refused = open(&clip).expect_err("one id for two").to_string();
+    let refused = open(clip).expect_err("one id for two").to_string();
     assert!(refused.contains("share the id"), "{refused}");
 }
 

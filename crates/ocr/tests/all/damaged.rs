@@ -106,10 +106,13 @@ fn a_copy_of_the_files_reads_as_the_built_in_networks_do() {
 #[test]
 fn cut_and_damaged_files_are_errors_or_readable() {
     let (detector, recogniser) = (asset(DETECTOR), asset(RECOGNISER));
-    for length in [0, 1, 2, 10, 100, 5_000, 900_000, detector.len() - 1000] {
+    // The reader of the format accepts a file whose last weights are cut: that must not panic.
+    let _ = open(&detector[..detector.len() - 1000], &recogniser);
+    let _ = open(&detector, &recogniser[..recogniser.len() - 1000]);
+    for length in [0, 1, 2, 10, 100, 5_000, 900_000] {
         assert!(open(&detector[..length], &recogniser).is_err(), "{length}");
     }
-    for length in [0, 3, 20, 1_000, 600_000, recogniser.len() - 1000] {
+    for length in [0, 3, 20, 1_000, 600_000] {
         assert!(open(&detector, &recogniser[..length]).is_err(), "{length}");
     }
     let mut random = ChaCha8Rng::seed_from_u64(7);
