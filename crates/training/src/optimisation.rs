@@ -33,7 +33,7 @@ pub struct OptimisationState<B: Backend> {
     pub weights: Parameters<B>,
     /// The moving average of the weights.
     pub average: Parameters<B>,
-    /// The second, slower copy of the weights, if one is kept: see [`Optimisation::keep_old`].
+    /// The second, slower copy of the weights, if one is kept: see [`Optimisation::keeping_old`].
     pub old: Option<Parameters<B>>,
     /// The optimiser's moments and number of updates.
     pub optimizer: OptimizerState<B>,

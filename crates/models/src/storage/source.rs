@@ -51,7 +51,7 @@ impl<'a, B: Backend> Source<'a, B> {
         Self::new(Origin::Headers(files), FloatDType::F32, device)
     }
 
-    /// Makes random tensors, of the distributions of [`random_values`]: equal seeds give equal
+    /// Makes random tensors, of the distributions of `random_values`: equal seeds give equal
     /// networks on every backend.
     pub fn random(seed: u64, precision: FloatDType, device: &'a B::Device) -> Self {
         Self::new(Origin::Random(Box::new(ChaCha8Rng::seed_from_u64(seed))), precision, device)
