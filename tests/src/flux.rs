@@ -30,6 +30,7 @@ use training::{
 use crate::{
     backend::{Device, Plain, Training, distance, numbers},
     golden::Golden,
+    sd3::copy_into,
     training::config,
 };
 
@@ -299,7 +300,7 @@ fn single_file_weights_have_the_velocity_and_the_pixels_of_the_directory() {
     };
     // Only the file's weights are left.
     let model = tempfile::tempdir().expect("a directory");
-    copy(&directory(), model.path());
+    copy_into(&directory(), model.path());
     for part in ["transformer", "vae"] {
         let file = format!("{part}/diffusion_pytorch_model.safetensors");
         std::fs::remove_file(model.path().join(file)).expect("removed");
@@ -324,20 +325,6 @@ fn single_file_weights_have_the_velocity_and_the_pixels_of_the_directory() {
     };
     let refused = FluxDirectory::open::<Plain>(&directory(), &sd3, &device).expect_err("SD3");
     assert!(refused.to_string().contains("holds no transformer of FLUX.1"), "{refused}");
-}
-
-/// Copies a directory.
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a directory");
-    for entry in std::fs::read_dir(from).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        let target = to.join(path.file_name().expect("a name"));
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            std::fs::copy(&path, &target).expect("copied");
-        }
-    }
 }
 
 #[test]
@@ -399,7 +386,7 @@ fn a_merged_transformer_has_the_velocity_of_its_adapter() {
     }
     let adapter = Adapter::of(&mut adapted);
     let model = tempfile::tempdir().expect("a directory");
-    copy(&directory(), model.path());
+    copy_into(&directory(), model.path());
     let transformer_of = model.path().join("transformer");
     std::fs::remove_dir_all(&transformer_of).expect("removed");
     let mut tensors = 0;

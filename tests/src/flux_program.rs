@@ -12,6 +12,7 @@ use crate::{
     backend::distance,
     cli::{metrics, refused, run},
     golden::Golden,
+    sd3::copy_into,
 };
 
 fn model() -> String {
@@ -156,7 +157,7 @@ fn a_directory_is_trained_resumed_and_its_adapter_sampled_and_merged() {
     assert!(with != drawn(&[&["--model", &model][..], &length].concat()), "the adapter moved");
     // A merged transformer in the model's place draws what the adapter draws, within rounding.
     let merged = directory.path().join("merged");
-    copy(Path::new(&model), &merged);
+    copy_into(Path::new(&model), &merged);
     std::fs::remove_dir_all(merged.join("transformer")).expect("removed");
     ok(&["merge", "--adapter", &adapter, "--output", &text(&merged.join("transformer"))]);
     drawn(&[&["--model", &text(&merged)][..], &length].concat());
@@ -164,19 +165,6 @@ fn a_directory_is_trained_resumed_and_its_adapter_sampled_and_merged() {
         refused(&["merge", "--adapter", &adapter, "--output", &text(&merged.join("transformer"))])
             .contains("is there already")
     );
-}
-
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a directory");
-    for entry in std::fs::read_dir(from).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        let target = to.join(path.file_name().expect("a name"));
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            std::fs::copy(&path, &target).expect("copied");
-        }
-    }
 }
 
 #[test]

@@ -769,7 +769,8 @@ fn copy(name: &str) -> tempfile::TempDir {
     directory
 }
 
-fn copy_into(from: &Path, to: &Path) {
+/// Copies a directory with all that is in it.
+pub fn copy_into(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory");
     for entry in std::fs::read_dir(from).expect("a directory") {
         let path = entry.expect("an entry").path();
