@@ -26,6 +26,7 @@ mod kernels;
 mod limits;
 mod lora;
 mod marginals;
+mod mixture;
 mod muon;
 mod networks;
 mod nft;

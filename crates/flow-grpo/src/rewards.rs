@@ -246,6 +246,8 @@ pub fn open(
 
 #[cfg(test)]
 mod tests {
+    use tasks::reward::Part;
+
     use super::*;
 
     fn config(text: &str) -> RewardConfig {
@@ -293,7 +295,7 @@ mod tests {
         let scores = reward.score(&[black], &[&prompt]).expect("a score");
         assert_eq!(
             (scores.parts, scores.total),
-            (vec![("night".to_owned(), vec![1.0])], vec![3.0])
+            (vec![Part { name: "night".to_owned(), weight: 3.0, scores: vec![1.0] }], vec![3.0])
         );
     }
 

@@ -14,6 +14,7 @@ pub mod images;
 pub mod metrics;
 pub mod objective;
 pub mod rollout;
+mod scoring;
 pub mod trainer;
 pub mod trajectories;
 pub mod update;

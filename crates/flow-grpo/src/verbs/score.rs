@@ -142,7 +142,7 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
         let line = Scored {
             image: path.display().to_string(),
             prompt: &prompt.text,
-            scores: scores.parts.iter().map(|(name, of)| (name.as_str(), of[0])).collect(),
+            scores: scores.parts.iter().map(|part| (&part.name[..], part.scores[0])).collect(),
             facts: of_shape.facts(&image, prompt).with_context(in_file)?,
         };
         if args.json {

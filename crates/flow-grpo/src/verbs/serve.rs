@@ -62,7 +62,8 @@ impl Scorer for BuiltIn {
             },
             reason: error.to_string(),
         };
-        Ok(self.reward.score(&images, &prompts).map_err(failed)?.parts.into_iter().collect())
+        let parts = self.reward.score(&images, &prompts).map_err(failed)?.parts;
+        Ok(parts.into_iter().map(|part| (part.name, part.scores)).collect())
     }
 }
 
