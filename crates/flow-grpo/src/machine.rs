@@ -2,6 +2,7 @@
 
 pub mod host;
 pub mod memory;
+pub mod needs;
 
 /// The name of the processor, if known.
 pub fn processor() -> String {

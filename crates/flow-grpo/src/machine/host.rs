@@ -6,7 +6,7 @@ use pipelines::{Host, Machine, host};
 
 use crate::{
     backend::{self, Device, Plain},
-    machine::memory,
+    machine::needs,
     terminal::{interrupt, output, progress::Progress},
 };
 
@@ -27,7 +27,7 @@ impl Host for Program {
     }
 
     fn check_room(&self, what: &str, bytes: u64, advice: &str) -> Result<(), String> {
-        memory::check_room(what, bytes, advice).map_err(|error| format!("{error:#}"))
+        needs::check_room(what, bytes, advice).map_err(|error| format!("{error:#}"))
     }
 }
 

@@ -23,7 +23,7 @@ use training::{
 use crate::{
     backend::{self, Device, Plain, Training},
     evaluation::{Evaluation, Evaluator, Prompts, Sampling},
-    machine::memory::{self, Needs},
+    machine::needs::{self, Needs},
     pretrain::{batches::Batches, config::PretrainConfig, examples::Examples},
     terminal::{
         interrupt, output,
@@ -121,10 +121,9 @@ where
     fn needs(&self) -> Needs {
         let (trained, rows) = (self.optimisation.weights().count(), self.config.batch_size);
         let micro_batch = self.config.micro_batch.min(rows);
-        let batches =
-            memory::Batches { key: "micro_batch", micro_batch, rollout_batch: 0, rows: 1 };
+        let batches = needs::Batches { key: "micro_batch", micro_batch, rollout_batch: 0, rows: 1 };
         let (footprint, latent_shape) = (self.own.footprint(), self.own.latent_shape());
-        let network = memory::Network { footprint, latent_shape, trained, frozen: 0 };
+        let network = needs::Network { footprint, latent_shape, trained, frozen: 0 };
         Needs::new(network, 2 * rows, batches)
     }
 

@@ -15,7 +15,7 @@ use crate::{
     backend::{self, Device, Training},
     config,
     evaluation::{Evaluation, Evaluator, Prompts},
-    machine::{host, memory},
+    machine::{host, needs},
     rewards::{self, Surroundings},
     terminal::output,
     train::{self, config::TrainConfig, tuning::Tuning},
@@ -87,7 +87,7 @@ impl Visitor<Training> for Evaluating<'_> {
         let source = args.prompts.as_deref().unwrap_or(of_run);
         let prompts = Prompts::open(source, &pipeline)?;
         let rows = prompts.rows(samples);
-        memory::check_images(rows.len(), pipeline.image_shape())?;
+        needs::check_images(rows.len(), pipeline.image_shape())?;
         let surroundings = Surroundings { image_shape: pipeline.image_shape(), device };
         let rewards =
             |run: &EvaluatedRun| rewards::open("rewards", &run.config.rewards, &surroundings);

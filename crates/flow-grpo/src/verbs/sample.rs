@@ -21,7 +21,7 @@ use crate::{
     backend::{self, Device, Plain, Training},
     checkpoints,
     evaluation::{Evaluator, Prompts, Sampling},
-    machine::{host, memory},
+    machine::{host, needs},
     terminal::output::{log, print},
     train::model_config::ModelConfig,
 };
@@ -163,7 +163,7 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     png::check_directory_of(&args.output)?;
     let device = Device::default();
     let prompts = args.read_prompts()?;
-    memory::check_images(prompts.len().saturating_mul(args.count.unwrap_or(1) as usize), SMALLEST)?;
+    needs::check_images(prompts.len().saturating_mul(args.count.unwrap_or(1) as usize), SMALLEST)?;
     ensure!(
         !args.directory.save_latents || !png::is_grid(&args.output),
         "--save-latents needs --output DIR, where the tensors go beside the images"
@@ -253,7 +253,7 @@ impl Visitor<Training> for Drawing<'_> {
         let count = args.count.map_or(pipeline.defaults().images, |count| count as usize);
         let rows = Row::all(asked.len(), count);
         check_latents(latents.as_ref(), rows.len(), pipeline.latent_shape())?;
-        memory::check_images(rows.len(), pipeline.image_shape())?;
+        needs::check_images(rows.len(), pipeline.image_shape())?;
         let sampling = Sampling {
             key: Key::new(args.model.seed, Purpose::Sampling),
             grid: args.directory.grid(&pipeline)?,

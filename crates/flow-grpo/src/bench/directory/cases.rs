@@ -55,6 +55,10 @@ pub struct Bench<'a, P: Pipeline<Training>> {
 }
 
 impl<'a, P: Pipeline<Training>> Bench<'a, P> {
+    /// The data of a batch, and the network with a new adapter.
+    ///
+    /// # Errors
+    /// If the model cannot be loaded.
     pub fn new(
         args: &DirectoryArgs,
         pipeline: P,
@@ -107,14 +111,12 @@ impl<'a, P: Pipeline<Training>> Bench<'a, P> {
         (next, log_prob)
     }
 
+    /// Times all cases.
+    ///
+    /// # Errors
+    /// If the decoder cannot be loaded.
     pub fn cases(&self, repetitions: u32) -> Result<Cases> {
         let trained = Trained::named(&self.policy, lora::is_of_adapter);
-        let (next, log_prob) = self.denoise();
-        let mut trajectory = Trajectory { latents: vec![None; 11], log_probs: vec![None; 10] };
-        trajectory.latents[STEP] = Some(self.latents.clone());
-        trajectory.latents[STEP + 1] = Some(next.clone());
-        trajectory.latents[10] = Some(next);
-        trajectory.log_probs[STEP] = Some(log_prob);
         let objective = ObjectiveConfig::default();
         let algorithm =
             Clipped::new(objective, Reduction::Mean, TrainedSteps::AllButLast {}, &self.sampler);
@@ -122,7 +124,7 @@ impl<'a, P: Pipeline<Training>> Bench<'a, P> {
         let replay = Replay {
             sampler: &self.sampler,
             guidance: self.guidance.as_ref(),
-            trajectories: &Trajectories::keep(trajectory, KeptOn::Device),
+            trajectories: &self.trajectories(),
             conditions: &self.conditions,
             advantages: &vec![1.0; batch],
             kl_weight: objective.kl_weight,
@@ -162,21 +164,37 @@ impl<'a, P: Pipeline<Training>> Bench<'a, P> {
         ];
         let mut cases = Cases::new();
         for (name, case) in run {
-            case();
-            memory::forget_peak();
-            let seconds: Vec<f64> = (0..repetitions)
-                .map(|_| {
-                    let started = Instant::now();
-                    case();
-                    started.elapsed().as_secs_f64()
-                })
-                .collect();
-            let [min, median, max] = spread(&seconds);
-            log(format!("batch {batch}: {name} {median:.3} s"));
-            let peak_mib =
-                if backend::ON_CPU { memory::peak_mib() } else { memory::gpu_used_mib() };
-            cases.insert(name.to_owned(), Some(Measured { median, min, max, peak_mib }));
+            let measured = measure(case, repetitions);
+            log(format!("batch {batch}: {name} {:.3} s", measured.median));
+            cases.insert(name.to_owned(), Some(measured));
         }
         Ok(cases)
     }
+
+    /// Trajectories that consist of the timed step.
+    fn trajectories(&self) -> Trajectories<Plain> {
+        let (next, log_prob) = self.denoise();
+        let mut trajectory = Trajectory { latents: vec![None; 11], log_probs: vec![None; 10] };
+        trajectory.latents[STEP] = Some(self.latents.clone());
+        trajectory.latents[STEP + 1] = Some(next.clone());
+        trajectory.latents[10] = Some(next);
+        trajectory.log_probs[STEP] = Some(log_prob);
+        Trajectories::keep(trajectory, KeptOn::Device)
+    }
+}
+
+/// Times a case, after an untimed repetition.
+fn measure(case: &dyn Fn(), repetitions: u32) -> Measured {
+    case();
+    memory::forget_peak();
+    let seconds: Vec<f64> = (0..repetitions)
+        .map(|_| {
+            let started = Instant::now();
+            case();
+            started.elapsed().as_secs_f64()
+        })
+        .collect();
+    let [min, median, max] = spread(&seconds);
+    let peak_mib = if backend::ON_CPU { memory::peak_mib() } else { memory::gpu_used_mib() };
+    Measured { median, min, max, peak_mib }
 }

@@ -17,6 +17,9 @@ use crate::{
 const PEER: &str = include_str!("../../../peer/sd3.py");
 
 /// Times every batch size in its own process.
+///
+/// # Errors
+/// If this program cannot be run again.
 pub fn in_processes(args: &DirectoryArgs, model: &Path, repetitions: u32) -> Result<Report> {
     let mut report = Report::new(args, 0.0);
     for &batch in &args.batch {
@@ -59,6 +62,10 @@ fn in_a_process(
     Ok(Some(serde_json::from_str(&text)?))
 }
 
+/// The measurements of the peer.
+///
+/// # Errors
+/// If the peer cannot be run or fails.
 pub fn run_peer(
     python: &Path,
     args: &DirectoryArgs,

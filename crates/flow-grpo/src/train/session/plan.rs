@@ -11,7 +11,7 @@ use super::{Session, evaluate::EVALUATION_STEPS};
 use crate::{
     backend::{self, ON_CPU, Training},
     evaluation::Prompts,
-    machine::memory::{self, Batches, Needs},
+    machine::needs::{self, Batches, Needs},
     train::config::TrainConfig,
 };
 
@@ -91,7 +91,7 @@ impl<P: Pipeline<Training>> Session<'_, P> {
             rollout_batch: grpo.rollout_batch.min(rows),
             rows: guided,
         };
-        let network = memory::Network {
+        let network = needs::Network {
             footprint: self.pipeline.footprint(),
             latent_shape: self.pipeline.latent_shape(),
             trained: weights.count(),
