@@ -3,12 +3,13 @@
 //! A configuration names instances: `rewards.NAME = 1.0` is an instance of the kind `NAME`, and
 //! `rewards.NAME = { kind = "…", weight = 1.0, … }` one with settings of its own.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned, de::Error};
 use tasks::{
+    cache::{Cached, ScoreCache},
     jpeg::JpegCompressibility,
     reward::{Darkness, Reward, Weighted, WeightedReward},
     shapes::{ShapesPartial, ShapesStrict, ShapesVariety},
@@ -43,6 +44,8 @@ pub struct Surroundings<'a> {
     pub image_shape: [usize; 3],
     /// The device for rewards with a network.
     pub device: &'a Device,
+    /// The scores that slow rewards need not give again.
+    pub cache: Option<Arc<ScoreCache>>,
 }
 
 const SHAPES_PROXY: &str = "shapes_proxy";
@@ -109,7 +112,7 @@ pub const REWARDS: &[Kind] = &[
     Kind {
         name: "geneval",
         about: "GenEval's partial score, 0 to 1, from the reference code's server; \
-                `url`, `service`, and the settings of `judge`",
+                `url`, `service`, `channels`, and the settings of `judge`",
         open: |settings, _| Ok(Box::new(Judge::geneval(settings)?)),
     },
     Kind {
@@ -237,10 +240,18 @@ pub fn open(
     surroundings: &Surroundings<'_>,
 ) -> Result<WeightedReward> {
     let open = |(name, config): (&String, &RewardConfig)| {
-        let reward = config
-            .kind(name)
-            .and_then(|kind| (kind.open)(config.settings.clone(), surroundings))
-            .with_context(|| format!("{key}.{name}"))?;
+        let opened = || {
+            let kind = config.kind(name)?;
+            let reward = (kind.open)(config.settings.clone(), surroundings)?;
+            Ok(match &surroundings.cache {
+                Some(cache) if reward.is_slow() => {
+                    let instance = format!("{}\n{}", kind.name, config.settings);
+                    Box::new(Cached::new(reward, instance, Arc::clone(cache)))
+                }
+                _ => reward,
+            })
+        };
+        let reward = opened().with_context(|| format!("{key}.{name}"))?;
         Ok(Weighted { name: name.clone(), weight: config.weight, reward })
     };
     Ok(WeightedReward::new(rewards.iter().map(open).collect::<Result<_>>()?))
@@ -258,7 +269,8 @@ mod tests {
     }
 
     fn opened(name: &str, text: &str) -> Result<WeightedReward> {
-        let surroundings = Surroundings { image_shape: [3, 2, 2], device: &Device::default() };
+        let surroundings =
+            Surroundings { image_shape: [3, 2, 2], device: &Device::default(), cache: None };
         open("rewards", &BTreeMap::from([(name.to_owned(), config(text))]), &surroundings)
     }
 
