@@ -16,11 +16,10 @@ use std::{
 use tasks::{
     image::Image,
     prompts::Prompt,
-    reward::{SlowScores, WeightedReward},
+    reward::{RewardError, SlowScores, WeightedReward},
 };
+use thiserror::Error;
 use training::workers::{Stopped, Workers};
-
-use crate::trainer::TrainError;
 
 /// The images of an epoch and the scores that came while they were sampled.
 pub(crate) struct Scored<T> {
@@ -30,6 +29,16 @@ pub(crate) struct Scored<T> {
     pub images: Vec<Image>,
     /// The scores of the slow rewards.
     pub slow: SlowScores,
+}
+
+/// Sampling and scoring ended early.
+#[derive(Debug, Error)]
+#[error(transparent)]
+pub(crate) enum ScoringError {
+    /// A reward failed.
+    Reward(#[from] RewardError),
+    /// The work was stopped.
+    Stopped(#[from] Stopped),
 }
 
 /// Passes images of some rows on, in the order of the rows.
@@ -45,7 +54,7 @@ pub(crate) fn beside<T>(
     prompts: &[&Prompt],
     workers: &Workers,
     sample: impl FnOnce(&mut Take<'_>) -> Result<T, Stopped>,
-) -> Result<Scored<T>, TrainError> {
+) -> Result<Scored<T>, ScoringError> {
     let mut batches: Vec<Arc<Vec<Image>>> = Vec::new();
     let (send, receive) = mpsc::channel();
     let (sampled, slow) = thread::scope(|scope| {
@@ -63,7 +72,7 @@ pub(crate) fn beside<T>(
             // The system has no thread left: all rewards score at the end.
             Err(_) => Ok(SlowScores::default()),
         };
-        Ok::<_, TrainError>((sampled?, slow?))
+        Ok::<_, ScoringError>((sampled?, slow?))
     })?;
     let images = batches.into_iter().flat_map(Arc::unwrap_or_clone).collect();
     Ok(Scored { sampled, images, slow })
@@ -75,7 +84,7 @@ fn score(
     mut prompts: &[&Prompt],
     workers: &Workers,
     batches: &Receiver<Arc<Vec<Image>>>,
-) -> Result<SlowScores, TrainError> {
+) -> Result<SlowScores, ScoringError> {
     let all = prompts.len();
     let mut scores = SlowScores::default();
     while let Ok(images) = batches.recv() {

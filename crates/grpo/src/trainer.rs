@@ -30,7 +30,7 @@ use crate::{
     images::Decode,
     metrics::{EpochMetrics, EpochUpdate},
     rollout::{Rollout, RolloutKeys},
-    scoring::{self, Scored, Take},
+    scoring::{self, Scored, ScoringError, Take},
     trajectories::Trajectories,
     update::{AsReplayed, Differentiate, Others, Replay, ReplayOutcome, WholeGraph},
 };
@@ -342,7 +342,8 @@ impl<B: AutodiffBackend, M: TrainableField<B>> Trainer<B, M> {
         let keys = RolloutKeys::new(self.seed, self.epoch);
         let (policy, prompts) =
             (self.old_policy().unwrap_or_else(|| self.policy.clone()), &self.task.prompts);
-        let take = |latents| take(self.task.decoder.decode(latents));
+        let decoder = &self.task.decoder;
+        let take = |latents| take(decoder.decode(latents));
         let trajectories = match self.config.replay_batches {
             ReplayBatches::MicroBatch => {
                 rollout.sample_and_pass_on(&policy, prompts, rows, keys, &self.device, take)
@@ -469,6 +470,15 @@ pub struct Iteration {
     pub rows: Vec<Row>,
     /// The rewards of the images.
     pub scores: Scores,
+}
+
+impl From<ScoringError> for TrainError {
+    fn from(error: ScoringError) -> Self {
+        match error {
+            ScoringError::Reward(error) => error.into(),
+            ScoringError::Stopped(stopped) => stopped.into(),
+        }
+    }
 }
 
 /// Why training stopped.
