@@ -13,7 +13,6 @@ mod session;
 use std::path::PathBuf;
 
 use anyhow::{Context, Error, Result, ensure};
-use burn::prelude::*;
 use flow::VelocityField;
 use models::{TokenIds, Vocabulary};
 use pipelines::{Architecture, Card, Own, OwnVisitor, Pipeline, Trainable, Weights, open_own};
