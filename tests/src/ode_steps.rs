@@ -2,7 +2,7 @@
 //! reference model.
 
 use burn::tensor::Tensor;
-use flow::{Query, Reduction, Sampler, VelocityField, gaussian::row_mean};
+use flow::{Query, Reduction, Sampler, VelocityField, row_mean};
 use grpo::{
     GrpoConfig,
     algorithm::{Clipped, Example},
