@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Error, Result, ensure};
 use flow::VelocityField;
 use models::{TokenIds, Vocabulary};
-use pipelines::{Architecture, Card, Own, OwnVisitor, Pipeline, Trainable, Weights, open_own};
+use pipelines::{Architecture, Card, Own, OwnVisitor, Trainable, Weights, open_own};
 use run::RunDir;
 use tasks::{shapes, toy};
 
