@@ -16,12 +16,19 @@ use crate::terminal::progress::whole_seconds;
 
 /// The content of the screen.
 pub struct Shown<'a> {
+    /// Number of finished epochs.
     pub done: usize,
+    /// Number of epochs of the run.
     pub epochs: usize,
+    /// The estimated time left.
     pub remaining: Duration,
+    /// Mean training reward by epoch.
     pub rewards: &'a [(f64, f64)],
+    /// Validation accuracy by epoch.
     pub validation: &'a [(f64, f64)],
+    /// The newest line of an epoch.
     pub latest: &'a Value,
+    /// The log, oldest line first.
     pub said: &'a VecDeque<String>,
 }
 
