@@ -123,13 +123,13 @@ fn train_for_geneval(directory: &Path, name: &str, url: &str, more: &[&str]) -> 
     let sets = ["train", "validation"].map(|set| format!("prompts.{set}={}", file.display()));
     let rewards = format!("rewards={{ geneval = {{ url = \"{url}\" }} }}");
     let out = directory.join(name);
+    let (model, text) = (golden("sd3-tiny"), out.to_string_lossy().into_owned());
     let settings = SETTINGS.into_iter().chain(sets.iter().map(String::as_str)).chain([
         &rewards[..],
         "best_by=rewards.geneval",
         "grpo.rollout_batch=2",
     ]);
     let settings = settings.chain(more.iter().copied()).flat_map(|setting| ["--set", setting]);
-    let (model, text) = (golden("sd3-tiny"), out.to_string_lossy().into_owned());
     let verb = ["train", "--preset", "sd35m-geneval", "--model", &model, "--out", &text];
     ok(&verb.into_iter().chain(settings).collect::<Vec<_>>());
     metrics(&out).into_iter().filter(|line| line["event"] == "epoch").collect()
