@@ -232,7 +232,9 @@ fn is_of_name(c: char) -> bool {
 
 /// The names that follow `crate::` in a code, alone or in braces.
 fn names_after_crate(code: &str) -> BTreeSet<String> {
-    let name = |text: &str| text.trim_start().chars().take_while(|c| is_of_name(*c)).collect();
+    let name = |text: &str| -> String {
+        text.trim_start().chars().take_while(|c| is_of_name(*c)).collect()
+    };
     let mut names = BTreeSet::new();
     for (at, path) in code.match_indices("crate::") {
         let rest = &code[at + path.len()..];
@@ -256,6 +258,7 @@ fn names_after_crate(code: &str) -> BTreeSet<String> {
             }
         }
     }
+    names.remove(""); // A comma before the closing brace.
     names
 }
 
