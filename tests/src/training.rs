@@ -7,7 +7,7 @@ use flow::{FlowSde, GridKind, GuidanceGradient, KlForm, NoiseLevel, Reduction};
 use grpo::{
     GrpoConfig, Objective, Policy, ReplayBatches, RolloutConfig, Task, TrainError, TrainedSteps,
     Trainer,
-    advantage::{AdvantageConfig, Spread},
+    advantage::AdvantageConfig,
     evaluate::EncodedPrompt,
     groups::Mix,
     images::Decoder,
