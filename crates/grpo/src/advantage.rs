@@ -39,12 +39,12 @@ impl Default for AdvantageConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Combine {
-    /// The advantages of the weighted sum: [`group_advantages`], as in the reference code. A reward
-    /// of a large spread outweighs the others, and rows of the same sum are the same.
+    /// Normalises the weighted sum of the rewards, as the reference code does. A reward of a large
+    /// spread outweighs the others, and rows of the same sum are the same.
     #[default]
     SumThenNormalize,
-    /// GDPO: every reward is normalised in its group, then the weighted sum over the epoch:
-    /// [`decoupled_advantages`]. The scale of a reward does not matter, only its weight.
+    /// GDPO: normalises every reward in its group, then the weighted sum over the epoch. The scale
+    /// of a reward does not matter, only its weight.
     NormalizeThenSum,
 }
 
