@@ -40,7 +40,10 @@ use crate::{
     train,
     train_config::TrainConfig,
     tuning::Tuning,
-    verbs::{self, config::ConfigArgs, score::ScoreArgs, serve::ServeArgs},
+    verbs::{
+        self, config::ConfigArgs, data::DataArgs, encoder::EncoderArgs, score::ScoreArgs,
+        serve::ServeArgs,
+    },
 };
 
 /// Train flow-matching image models by reinforcement learning.
@@ -69,6 +72,10 @@ enum Verb {
     Merge(MergeArgs),
     /// Train the classifier of the reward `shapes_proxy`, which can be hacked.
     Proxy(ProxyArgs),
+    /// Train an encoder of images and captions, the reward `emoji_preference`.
+    Encoder(EncoderArgs),
+    /// Fetch the pictures of a task: `data emoji`.
+    Data(DataArgs),
     /// Plot a metric of several runs side by side.
     Compare(CompareArgs),
     /// Time the parts, optionally beside the same network in PyTorch.
@@ -233,7 +240,7 @@ struct MergeArgs {
 /// Runs the verb of the command line.
 pub fn run() -> Result<()> {
     let cli = Cli::parse();
-    if matches!(cli.verb, Verb::Train(_) | Verb::Pretrain(_) | Verb::Proxy(_)) {
+    if matches!(cli.verb, Verb::Train(_) | Verb::Pretrain(_) | Verb::Proxy(_) | Verb::Encoder(_)) {
         interrupt::listen()?;
     }
     match cli.verb {
@@ -243,6 +250,8 @@ pub fn run() -> Result<()> {
         Verb::Eval(args) => eval(&args),
         Verb::Merge(args) => merge(&args),
         Verb::Proxy(args) => proxy::train(&args, &Device::default()),
+        Verb::Encoder(args) => verbs::encoder::run(&args, &Device::default()),
+        Verb::Data(args) => verbs::data::run(&args),
         Verb::Compare(args) => compare::compare(&args),
         Verb::Bench(args) => bench(&args),
         Verb::InitRandom(args) => init_random(&args),

@@ -27,11 +27,12 @@ pub const PROFILES: [Preset; 1] =
     [Preset { name: "flow_grpo", text: include_str!("../../../assets/profiles/flow_grpo.toml") }];
 
 /// The presets of `pretrain`; the first is the default.
-pub const PRETRAIN_PRESETS: [Preset; 3] = [
+pub const PRETRAIN_PRESETS: [Preset; 4] = [
     Preset { name: "shapes-base", text: include_str!("../../../assets/presets/shapes-base.toml") },
     Preset {
         name: "shapes-64-base",
         text: include_str!("../../../assets/presets/shapes-64-base.toml"),
     },
+    Preset { name: "emoji-base", text: include_str!("../../../assets/presets/emoji-base.toml") },
     Preset { name: "toy-2d-base", text: include_str!("../../../assets/presets/toy-2d-base.toml") },
 ];

@@ -37,7 +37,7 @@ use crate::{
     checkpoints,
     config::{self, Checked},
     evaluation::{Evaluation, Evaluator, Prompts, Sampling},
-    examples::{CaptionConfig, Examples},
+    examples::{CaptionConfig, Data, Examples},
     host, interrupt,
     memory::{self, Needs},
     outcome::BrokeRun,
@@ -79,9 +79,12 @@ pub struct PretrainConfig {
     /// there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
-    /// Kind and sizes of the network: a `dit` learns scenes of shapes, an `mlp` the points of the
-    /// toy task.
+    /// Kind and sizes of the network: a `dit` learns the images of `data`, an `mlp` the points of
+    /// the toy task.
     pub model: Architecture,
+    /// The images that a `dit` learns.
+    #[serde(default)]
+    pub data: Data,
     /// The optimiser.
     pub optimizer: AdamWConfig,
     /// The optimiser of the matrices of transformer blocks; AdamW takes them too if there is none.
@@ -119,6 +122,15 @@ impl Checked for PretrainConfig {
         of_model.retain(|problem| !problems.contains(problem));
         problems.extend(of_model);
         match &self.model {
+            Architecture::Dit(sizes)
+                if self.data == Data::Emoji && sizes.image_size != emoji::SIDE =>
+            {
+                problems.push(format!(
+                    "model.image_size ({}) must be {}, the size of the emoji",
+                    sizes.image_size,
+                    emoji::SIDE
+                ));
+            }
             Architecture::Dit(sizes) if sizes.image_size < shapes::SMALLEST_IMAGE => problems.push(format!(
                 "model.image_size ({}) must be at least {}: the objects of smaller scenes cannot be told apart",
                 sizes.image_size,
@@ -183,6 +195,7 @@ const REPORT_EVERY: usize = 50;
 /// Trains the base model and returns the path of its checkpoint.
 pub fn pretrain(config: &PretrainConfig, run: &mut RunDir, device: &Device) -> Result<PathBuf> {
     let words = match config.model {
+        Architecture::Dit(_) if config.data == Data::Emoji => emoji::words().into_iter().collect(),
         Architecture::Dit(_) => shapes::vocabulary(),
         Architecture::Mlp(_) => toy::prompts()
             .prompts
@@ -284,14 +297,14 @@ where
             optimisation = optimisation.scaling_loss(LossScale::default());
         }
         let held_out = match card.architecture {
-            Architecture::Dit(_) => Prompts::open("shapes:validation", &own)?,
+            Architecture::Dit(_) => Prompts::open(config.data.validation(), &own)?,
             Architecture::Mlp(_) => Prompts::open("toy", &own)?,
         };
         let mut session = Self {
             config,
             device,
             own,
-            batches: Batches { config, device, examples: Examples::new(&card)?, card },
+            batches: Batches { config, device, examples: Examples::new(&card, config.data)?, card },
             held_out,
             workers: Workers::new(backend::workers()).context("cannot start worker threads")?,
             optimisation,
