@@ -16,13 +16,18 @@ use tasks::{
 };
 use toml::{Table, Value};
 
-use crate::{backend::Device, proxy::ShapesProxy};
+use crate::backend::Device;
 
+pub mod emoji_encoder;
+mod emoji_preference;
 mod judge;
 mod preference;
+pub mod shapes_proxy;
 mod text_rendering;
 
+use emoji_preference::EmojiReward;
 use judge::Judge;
+use shapes_proxy::ShapesProxy;
 use text_rendering::TextRendering;
 
 /// A kind of reward.
@@ -44,6 +49,8 @@ pub struct Surroundings<'a> {
 }
 
 const SHAPES_PROXY: &str = "shapes_proxy";
+const EMOJI_PREFERENCE: &str = "emoji_preference";
+const EMOJI_GOLD: &str = "emoji_gold";
 
 /// All kinds of reward.
 pub const REWARDS: &[Kind] = &[
@@ -103,6 +110,19 @@ pub const REWARDS: &[Kind] = &[
         name: "aesthetic",
         about: "LAION's aesthetic predictor, about 1 to 10, whatever the prompt; `model`",
         open: |settings, run| Ok(Box::new(preference::aesthetic(settings, run.device)?)),
+    },
+    Kind {
+        name: EMOJI_PREFERENCE,
+        about: "scale x cosine of a picture and its caption, as a small CLIP of emoji sees it, about \
+                -5 to 20; `model`",
+        open: |settings, run| {
+            Ok(Box::new(EmojiReward::open(settings, emoji::Encoder::Preference, run)?))
+        },
+    },
+    Kind {
+        name: EMOJI_GOLD,
+        about: "the same by a second encoder, trained apart: gold for `emoji_preference`",
+        open: |settings, run| Ok(Box::new(EmojiReward::open(settings, emoji::Encoder::Gold, run)?)),
     },
     Kind {
         name: "geneval",
@@ -212,7 +232,8 @@ impl<'de> Deserialize<'de> for RewardConfig {
 
 /// Whether one of these kinds judges images of one shape only.
 pub fn depend_on_shape(names: &[String]) -> bool {
-    names.iter().any(|name| name == SHAPES_PROXY)
+    let of_one_shape = [SHAPES_PROXY, EMOJI_PREFERENCE, EMOJI_GOLD];
+    names.iter().any(|name| of_one_shape.contains(&name.as_str()))
 }
 
 /// The names of all kinds.

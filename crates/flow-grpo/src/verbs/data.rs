@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use emoji::{Collection, prepare, source};
 use files::directory_of;
 
-use crate::output;
+use crate::terminal::output;
 
 /// Options of `data`.
 #[derive(Args, Debug)]

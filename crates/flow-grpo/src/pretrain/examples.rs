@@ -1,0 +1,218 @@
+//! Training data of the base models: rendered scenes with captions, or points of the plane.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Result, anyhow};
+use emoji::{Category, Collection, Emoji, STYLES};
+use models::TokenIds;
+use rand::{Rng, seq::IndexedRandom};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tasks::{
+    image::Image,
+    prompts::Prompt,
+    shapes::{self, Metadata, Scene},
+    toy,
+};
+
+use pipelines::{Architecture, Card};
+
+/// The images that a diffusion transformer learns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Data {
+    /// Scenes of shapes, drawn for their captions.
+    #[default]
+    Scenes,
+    /// Emoji of two art styles.
+    Emoji,
+}
+
+impl Data {
+    /// The words of the captions.
+    pub fn words(self) -> BTreeSet<String> {
+        match self {
+            Self::Scenes => shapes::vocabulary().into_iter().collect(),
+            Self::Emoji => emoji::words(),
+        }
+    }
+
+    /// The prompts on which pre-training is evaluated.
+    pub fn validation(self) -> &'static str {
+        match self {
+            Self::Scenes => "shapes:validation",
+            Self::Emoji => "emoji:validation",
+        }
+    }
+}
+
+/// Composition of the captions in pre-training; each field is a share of images in `[0, 1]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CaptionConfig {
+    /// Images with a detailed caption: shapes, colours and places ([`shapes::detailed`]).
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub detailed: f64,
+    /// Images with the caption of a similar but different scene.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub wrong: f64,
+    /// Images without a caption, for classifier-free guidance.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub dropped: f64,
+    /// Of the scenes with two objects and no relation between them: named from left to right, as
+    /// people do; the others in any order.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub reading_order: f64,
+}
+
+/// An endless source of images with captions.
+pub enum Examples {
+    /// Scenes for captions, with every kind equally often, and for detailed captions.
+    Scenes {
+        /// The prompts of each kind with their metadata.
+        by_tag: Vec<Vec<(Metadata, TokenIds)>>,
+        /// The detailed captions.
+        detailed: Vec<(Metadata, TokenIds)>,
+        /// The empty caption.
+        empty: TokenIds,
+        /// Height and width in pixels.
+        image_size: usize,
+    },
+    /// Emoji with their captions.
+    Emoji(EmojiExamples),
+    /// Points of the toy task.
+    Points {
+        /// The only caption.
+        caption: TokenIds,
+    },
+}
+
+impl Examples {
+    /// Creates the training data of a network.
+    pub fn new(card: &Card, data: Data) -> Result<Self> {
+        let Architecture::Dit(sizes) = &card.architecture else {
+            return Ok(Self::Points { caption: card.condition("a point")? });
+        };
+        if data == Data::Emoji {
+            return EmojiExamples::new(card).map(Self::Emoji);
+        }
+        let encode = |prompt: Prompt| -> Result<_> {
+            let metadata = Metadata::required(&prompt)
+                .map_err(|reason| anyhow!("prompt \"{}\": {reason}", prompt.text))?;
+            Ok((metadata, card.condition(&prompt.text)?))
+        };
+        let mut by_tag: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        for prompt in shapes::captions().prompts {
+            by_tag.entry(prompt.tag.clone()).or_default().push(encode(prompt)?);
+        }
+        let detailed = shapes::detailed().prompts.into_iter().map(encode).collect::<Result<_>>()?;
+        let (by_tag, empty) = (by_tag.into_values().collect(), card.condition("")?);
+        Ok(Self::Scenes { by_tag, detailed, empty, image_size: sizes.image_size })
+    }
+
+    /// Draws an image with its caption.
+    pub fn draw(&self, captions: &CaptionConfig, rng: &mut impl Rng) -> (Image, TokenIds) {
+        match self {
+            Self::Points { caption } => (toy::sample(rng), caption.clone()),
+            Self::Emoji(examples) => examples.draw(captions, rng),
+            Self::Scenes { by_tag, detailed, empty, image_size } => {
+                let of_a_kind = by_tag.choose(rng).expect("there are kinds of prompts");
+                let prompts = if rng.random_bool(captions.detailed) { detailed } else { of_a_kind };
+                let (metadata, caption) = prompts.choose(rng).expect("every kind has prompts");
+                let shown = if rng.random_bool(captions.wrong) {
+                    metadata.similar(rng)
+                } else {
+                    metadata.clone()
+                };
+                let scene =
+                    sample(&shown, *image_size, rng.random_bool(captions.reading_order), rng);
+                let caption = if rng.random_bool(captions.dropped) { empty } else { caption };
+                (shapes::render(&scene, *image_size), caption.clone())
+            }
+        }
+    }
+}
+
+/// Emoji, with their captions encoded for a network.
+pub struct EmojiExamples {
+    emoji: Vec<(Emoji, TokenIds)>,
+    /// The emoji of every category.
+    by_category: Vec<Vec<usize>>,
+    /// The empty caption.
+    empty: TokenIds,
+}
+
+impl EmojiExamples {
+    fn new(card: &Card) -> Result<Self> {
+        let encode = |emoji: Emoji| -> Result<_> {
+            let caption = card.condition(&emoji.caption)?;
+            Ok((emoji, caption))
+        };
+        let emoji: Vec<(Emoji, TokenIds)> =
+            Collection::built_in()?.emoji.into_iter().map(encode).collect::<Result<_>>()?;
+        let of_category = |category: Category| {
+            (0..emoji.len()).filter(|&index| emoji[index].0.category == category).collect()
+        };
+        let by_category = Category::ALL.map(of_category).into();
+        Ok(Self { by_category, emoji, empty: card.condition("")? })
+    }
+
+    /// Draws a picture in either style; a wrong caption is that of another emoji of the category.
+    fn draw(&self, captions: &CaptionConfig, rng: &mut impl Rng) -> (Image, TokenIds) {
+        let (emoji, right) = self.emoji.choose(rng).expect("there are emoji");
+        let picture = emoji.picture(*STYLES.choose(rng).expect("there are styles"));
+        let caption = if rng.random_bool(captions.wrong) {
+            let alike = &self.by_category[emoji.category as usize];
+            &self.emoji[*alike.choose(rng).expect("the emoji itself")].1
+        } else {
+            right
+        };
+        let caption = if rng.random_bool(captions.dropped) { &self.empty } else { caption };
+        (picture, caption.clone())
+    }
+}
+
+/// Draws a scene; with `in_order`, the objects stand from left to right as they are named.
+fn sample(metadata: &Metadata, image_size: usize, in_order: bool, rng: &mut impl Rng) -> Scene {
+    loop {
+        let scene = Scene::sample(metadata, image_size, rng);
+        if !in_order || named_from_left(metadata, &scene) {
+            return scene;
+        }
+    }
+}
+
+/// Whether two objects without a relation stand in the order of their names; true of every other
+/// scene.
+fn named_from_left(metadata: &Metadata, scene: &Scene) -> bool {
+    let placed = metadata.include.iter().any(|entry| entry.position.is_some());
+    match (&metadata.include[..], &scene.objects[..]) {
+        ([_, _], [first, second]) if !placed => first.center.0 < second.center.0,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use training::noise::{Key, Purpose};
+
+    use super::*;
+
+    #[test]
+    fn two_objects_are_named_from_the_left_in_the_asked_share_of_images() {
+        let mut rng = Key::new(1, Purpose::Pretraining).rng();
+        let pair = shapes::captions().prompts.into_iter().find_map(|prompt| {
+            Metadata::of(&prompt).filter(|metadata| metadata.tag == shapes::Tag::TwoObject)
+        });
+        let pair = pair.expect("there are prompts with two objects");
+        let mut share = |reading_order: f64| {
+            let in_order = |_| {
+                let scene = sample(&pair, 24, rng.random_bool(reading_order), &mut rng);
+                f64::from(u8::from(scene.objects[0].center.0 < scene.objects[1].center.0))
+            };
+            (0..400).map(in_order).sum::<f64>() / 400.0
+        };
+        assert_eq!(share(1.0), 1.0);
+        assert!((share(0.5) - 0.75).abs() < 0.08 && (share(0.0) - 0.5).abs() < 0.08);
+    }
+}
