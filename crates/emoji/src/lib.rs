@@ -7,15 +7,16 @@
 
 mod augment;
 mod captions;
+mod category;
 mod collection;
 pub mod prepare;
 mod sheet;
 pub mod source;
+mod split;
 
 pub use augment::Augmentation;
-pub use captions::{Category, Split, prompts, words};
-pub use collection::{Collection, Emoji, Encoder, STYLES, Style};
-pub use sheet::{SIDE, SheetError};
-
-/// Most words of a caption; emoji with longer names are left out.
-pub const LONGEST_CAPTION: usize = 6;
+pub use captions::{prompts, words};
+pub use category::Category;
+pub use collection::{Collection, Emoji, LONGEST_CAPTION, SIDE, STYLES, Style};
+pub use sheet::SheetError;
+pub use split::{Encoder, Split};

@@ -11,9 +11,8 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::{
-    LONGEST_CAPTION, SIDE,
-    captions::Category,
-    collection::{Collection, Emoji},
+    category::Category,
+    collection::{Collection, Emoji, LONGEST_CAPTION, SIDE},
 };
 
 /// A package is not what it should be.

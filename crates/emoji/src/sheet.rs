@@ -5,7 +5,7 @@
 //! pictures.png    tiles of 32 x 32 pixels, 64 in a row: both styles of the first emoji, of the second, …
 //! ```
 
-use std::{io::Cursor, sync::OnceLock};
+use std::{io::Cursor, path::Path, sync::OnceLock};
 
 use files::FileError;
 use image::{
@@ -15,16 +15,12 @@ use image::{
 use thiserror::Error;
 
 use crate::{
-    LONGEST_CAPTION,
-    captions::Category,
-    collection::{Collection, Emoji, STYLES},
+    category::Category,
+    collection::{Collection, Emoji, LONGEST_CAPTION, SIDE, STYLES},
 };
 
-/// Height and width of a picture in pixels.
-pub const SIDE: usize = 32;
-
-pub(crate) const CAPTIONS: &str = include_str!("../../../assets/emoji/captions.tsv");
-pub(crate) const PICTURES: &[u8] = include_bytes!("../../../assets/emoji/pictures.png");
+const CAPTIONS: &str = include_str!("../../../assets/emoji/captions.tsv");
+const PICTURES: &[u8] = include_bytes!("../../../assets/emoji/pictures.png");
 
 /// Pictures in a row of the sheet.
 const ACROSS: usize = 64;
@@ -58,6 +54,26 @@ pub enum SheetError {
     File(#[from] FileError),
 }
 
+impl Collection {
+    /// The collection that is part of the program.
+    ///
+    /// # Errors
+    /// If the program was built with a damaged file.
+    pub fn built_in() -> Result<Self, SheetError> {
+        decode(CAPTIONS, PICTURES)
+    }
+
+    /// Writes the captions and the sheet of pictures into a directory, each atomically.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn write(&self, directory: &Path) -> Result<(), SheetError> {
+        let (captions, pictures) = encode(self)?;
+        files::write_atomically(&directory.join("captions.tsv"), captions.as_bytes())?;
+        Ok(files::write_atomically(&directory.join("pictures.png"), &pictures)?)
+    }
+}
+
 /// The captions of the built-in collection, empty if its file is damaged, which a test excludes.
 pub(crate) fn captions() -> &'static [(String, Category)] {
     static READ: OnceLock<Vec<(String, Category)>> = OnceLock::new();
@@ -86,7 +102,7 @@ fn size(emoji: usize) -> [usize; 2] {
 }
 
 /// Reads a collection from the bytes of its two files.
-pub(crate) fn decode(captions: &str, pictures: &[u8]) -> Result<Collection, SheetError> {
+fn decode(captions: &str, pictures: &[u8]) -> Result<Collection, SheetError> {
     let captions = parse(captions)?;
     let sheet = image::load_from_memory_with_format(pictures, ImageFormat::Png)?.to_rgb8();
     let (wanted, found) = (size(captions.len()), [sheet.width(), sheet.height()]);
@@ -106,7 +122,7 @@ pub(crate) fn decode(captions: &str, pictures: &[u8]) -> Result<Collection, Shee
 }
 
 /// The bytes of the two files of a collection.
-pub(crate) fn encode(collection: &Collection) -> Result<(String, Vec<u8>), SheetError> {
+fn encode(collection: &Collection) -> Result<(String, Vec<u8>), SheetError> {
     let line = |emoji: &Emoji| format!("{}\t{}\n", emoji.caption, emoji.category.name());
     let captions = collection.emoji.iter().map(line).collect();
     let [width, height] = size(collection.emoji.len());
@@ -139,6 +155,7 @@ fn tile(sheet: &image::RgbImage, index: usize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{collection::Style, split::Encoder};
 
     fn some(count: usize) -> Collection {
         let emoji = |index: usize| Emoji {
@@ -166,10 +183,45 @@ mod tests {
             decode(captions, pictures).expect_err("damaged").to_string()
         };
         assert!(refused("a cat", &pictures).contains("line 1: there is no tab"));
-        assert!(refused("a\tfood\ncat\tpets\n", &pictures).contains("line 2: there is no category"));
+        assert!(
+            refused("a\tfood\ncat\tpets\n", &pictures).contains("line 2: there is no category")
+        );
         assert!(refused("a b c d e f g\tfood", &pictures).contains("has 7 words"));
-        assert!(refused("a\tfood\n", &pictures).contains("2048 x 32 are needed") ||
-            refused("a\tfood\n", &pictures).contains("2048 x 96 pixels, 2048 x 32"));
+        assert!(
+            refused("a\tfood\n", &pictures).contains("2048 x 32 are needed")
+                || refused("a\tfood\n", &pictures).contains("2048 x 96 pixels, 2048 x 32")
+        );
         assert!(refused(&captions, &pictures[..300]).contains("pictures.png"));
+    }
+
+    #[test]
+    fn the_built_in_collection_has_a_picture_on_white_in_either_style_for_every_caption() {
+        let collection = Collection::built_in().expect("the built-in files");
+        assert!(collection.emoji.len() > 900);
+        for emoji in &collection.emoji {
+            for style in STYLES {
+                let image = emoji.picture(style);
+                let ink = image.pixels.iter().filter(|value| **value < 0.9).count();
+                assert!(ink > 40, "{} is empty in {style:?}", emoji.caption);
+            }
+            assert_ne!(emoji.pictures[0], emoji.pictures[1], "{}", emoji.caption);
+        }
+        let corner = |emoji: &Emoji| emoji.picture(Style::Noto).rgb(0, 0).iter().sum::<f32>();
+        let white = collection.emoji.iter().filter(|emoji| corner(emoji) > 2.9).count();
+        assert!(white as f64 > 0.9 * collection.emoji.len() as f64, "{white}");
+    }
+
+    #[test]
+    fn each_encoder_leaves_out_a_fifth_of_one_style_and_the_two_share_none() {
+        let collection = Collection::built_in().expect("the built-in files");
+        let all = collection.emoji.len() as f64;
+        let share = |encoder: Encoder, style| {
+            let out = |emoji: &&Emoji| encoder.holds_out(&emoji.caption, style);
+            collection.emoji.iter().filter(out).count() as f64 / all
+        };
+        assert!((share(Encoder::Preference, Style::Fluent) - 0.2).abs() < 0.04);
+        assert!((share(Encoder::Gold, Style::Noto) - 0.2).abs() < 0.04);
+        assert_eq!(share(Encoder::Preference, Style::Noto), 0.0);
+        assert_eq!(share(Encoder::Gold, Style::Fluent), 0.0);
     }
 }

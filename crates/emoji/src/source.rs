@@ -97,7 +97,8 @@ impl Package {
             Err(error) if error.is_missing() => {}
             Err(error) => return Err(error.into()),
         }
-        let failed = |reason: String| FetchError::Network { url: self.url, reason, path: path.clone() };
+        let failed =
+            |reason: String| FetchError::Network { url: self.url, reason, path: path.clone() };
         let bytes = self.fetch().map_err(failed)?;
         self.check(&bytes, self.url.to_owned(), "try again later")?;
         files::write_atomically(&path, &bytes)?;
@@ -119,7 +120,8 @@ impl Package {
             .timeout_global(Some(TIMEOUT))
             .tls_config(tls()?)
             .build();
-        let response = config.new_agent().get(self.url).call().map_err(|error| error.to_string())?;
+        let response =
+            config.new_agent().get(self.url).call().map_err(|error| error.to_string())?;
         let body = response.into_body().into_with_config().limit(self.bytes + 1);
         body.read_to_vec().map_err(|error| error.to_string())
     }

@@ -13,7 +13,10 @@ use training::{
     schedule::{self, Setting},
 };
 
-use crate::{config::Checked, pretrain::examples::{CaptionConfig, Data}};
+use crate::{
+    config::Checked,
+    pretrain::examples::{CaptionConfig, Data},
+};
 
 /// Configuration of pre-training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -217,7 +217,11 @@ impl EmojiEncoder {
     ///
     /// # Errors
     /// If a word is unknown.
-    pub fn cosines(&self, images: &[Image], texts: &[&str]) -> Result<Vec<Vec<f32>>, VocabularyError> {
+    pub fn cosines(
+        &self,
+        images: &[Image],
+        texts: &[&str],
+    ) -> Result<Vec<Vec<f32>>, VocabularyError> {
         let texts = texts.chunks(BATCH).map(|texts| self.embed_texts(texts));
         let texts = Tensor::cat(texts.collect::<Result<Vec<_>, _>>()?, 0);
         let texts = unit(texts).transpose(); // [D, texts]
@@ -278,9 +282,10 @@ pub fn retrieval(
 ) -> Result<Retrieval, VocabularyError> {
     let images: Vec<Image> = pictures.iter().map(|(image, _)| image.clone()).collect();
     let cosines = encoder.cosines(&images, captions)?;
-    let ranks = cosines.iter().zip(pictures).map(|(row, (_, right))| {
-        row.iter().filter(|cosine| **cosine > row[*right]).count()
-    });
+    let ranks = cosines
+        .iter()
+        .zip(pictures)
+        .map(|(row, (_, right))| row.iter().filter(|cosine| **cosine > row[*right]).count());
     let ranks: Vec<usize> = ranks.collect();
     let share = |most: usize| {
         ranks.iter().filter(|rank| **rank < most).count() as f64 / ranks.len().max(1) as f64
@@ -321,7 +326,10 @@ mod tests {
     fn a_caption_ends_after_its_words_and_unknown_words_are_named() {
         let card = EncoderCard::new(Sizes { patch: 8, width: 32, depth: 1 }, String::new());
         let ids = card.ids("red apple").expect("known words");
-        assert_eq!((ids.len(), ids[2], ids[3]), (LONGEST_CAPTION + 1, card.text.vocab_size as u32 - 1, 0));
+        assert_eq!(
+            (ids.len(), ids[2], ids[3]),
+            (LONGEST_CAPTION + 1, card.text.vocab_size as u32 - 1, 0)
+        );
         assert!(card.ids("red aardvark").expect_err("unknown").to_string().contains("`aardvark`"));
     }
 }

@@ -13,7 +13,6 @@ use toml::Table;
 
 use super::{Surroundings, emoji_encoder::EmojiEncoder, parsed};
 
-
 /// An encoder as a reward.
 pub struct EmojiReward(Mutex<EmojiEncoder>);
 

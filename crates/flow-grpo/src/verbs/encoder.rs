@@ -136,7 +136,8 @@ fn trained(
     for step in 0..steps {
         let mut rng = Key::new(args.seed, Purpose::Pretraining).epoch(step).rng();
         let (images, captions) = batch(args, emoji, &mut rng);
-        let ids = captions.iter().map(|caption| card.ids(caption)).collect::<Result<Vec<_>, _>>()?;
+        let ids =
+            captions.iter().map(|caption| card.ids(caption)).collect::<Result<Vec<_>, _>>()?;
         let graph: Clip<Training> = trained.with_graph(network.clone());
         let pixels = Tensor::from_inner(Decoder::Pixels.encode(&images, device));
         let scale = graph.scale().clamp_max(LARGEST_SCALE);
