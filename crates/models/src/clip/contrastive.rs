@@ -18,6 +18,7 @@ use super::unit;
 /// # Shapes
 /// `images`, `texts`: `[B, D]`, row `i` of one belongs to row `i` of the other; `scale`: `s`, `[1]`;
 /// the result: `[1]`
+// ANCHOR: loss
 pub fn contrastive_loss<B: Backend>(
     images: Tensor<B, 2>,
     texts: Tensor<B, 2>,
@@ -29,3 +30,4 @@ pub fn contrastive_loss<B: Backend>(
     let right = log_softmax(logits.clone(), 1) + log_softmax(logits, 0);
     (right * of_pair).sum() / -(2.0 * rows as f64)
 }
+// ANCHOR_END: loss
