@@ -101,6 +101,24 @@ impl EncoderCard {
         ClipModelConfig { text, vision, logit_scale: 2.6592 }
     }
 
+    /// Number of values in the larger matrices, below the number of all values.
+    fn matrices(&self) -> usize {
+        let product = |sides: &[usize]| sides.iter().fold(1_usize, |a, b| a.saturating_mul(*b));
+        let layers = |depth: usize, width: usize, inner: usize| {
+            let mlp = product(&[2, depth, width, inner]);
+            product(&[4, depth, width, width]).saturating_add(mlp)
+        };
+        let (text, vision) = (&self.text, &self.vision);
+        let words = product(&[text.vocab_size, text.hidden_size]);
+        let places = product(&[text.max_position_embeddings, text.hidden_size]);
+        let patch = product(&[3, vision.patch_size, vision.patch_size, vision.hidden_size]);
+        let patches = product(&[vision.patches(), vision.hidden_size]);
+        let text = layers(text.num_hidden_layers, text.hidden_size, text.intermediate_size);
+        let depth = vision.num_hidden_layers;
+        let vision = layers(depth, vision.hidden_size, vision.intermediate_size);
+        [places, patch, patches, text, vision].into_iter().fold(words, usize::saturating_add)
+    }
+
     /// The ids of a caption: its words, the end, and padding.
     ///
     /// # Errors
@@ -160,9 +178,8 @@ impl EmojiEncoder {
         }
         ensure!(problems.is_empty(), "{}: {}", file.path().display(), problems.join("; "));
         // Before anything of these sizes is allocated.
-        let table = card.text.vocab_size.saturating_mul(card.text.hidden_size);
         ensure!(
-            table <= file.count(),
+            card.matrices() <= file.count(),
             "{}: the sizes and the weights do not belong together",
             file.path().display()
         );
@@ -331,5 +348,51 @@ mod tests {
             (LONGEST_CAPTION + 1, card.text.vocab_size as u32 - 1, 0)
         );
         assert!(card.ids("red aardvark").expect_err("unknown").to_string().contains("`aardvark`"));
+    }
+
+    /// The bytes of a small encoder's file, whose card `change` has changed.
+    fn file(change: impl Fn(&mut serde_json::Value)) -> Vec<u8> {
+        let device = Device::default();
+        let card = EncoderCard::new(Sizes { patch: 8, width: 8, depth: 1 }, String::new());
+        let clip = Clip::init(&card.sizes(), 1, &device);
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("encoder.safetensors");
+        EmojiEncoder::new(card, clip, &device).write(&path).expect("written");
+        let bytes = std::fs::read(&path).expect("read");
+        let end = 8 + u64::from_le_bytes(bytes[..8].try_into().expect("eight")) as usize;
+        let mut header: serde_json::Value =
+            serde_json::from_slice(&bytes[8..end]).expect("a header");
+        let card = header["__metadata__"][CARD].as_str().expect("a card");
+        let mut card: serde_json::Value = serde_json::from_str(card).expect("JSON");
+        change(&mut card);
+        header["__metadata__"][CARD] = card.to_string().into();
+        let header = header.to_string();
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes[end..]].concat()
+    }
+
+    fn opened(bytes: Vec<u8>) -> Result<EmojiEncoder> {
+        EmojiEncoder::of(&WeightsFile::from_bytes(bytes, Path::new("changed"))?, &Device::default())
+    }
+
+    #[test]
+    fn a_lie_about_the_sizes_is_refused_before_anything_is_allocated() {
+        assert!(opened(file(|_| {})).is_ok());
+        let (mut refused, mut cases) = (0, 0);
+        for (tower, names) in [
+            ("text", &["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers"][..]),
+            ("text", &["num_attention_heads", "max_position_embeddings", "projection_dim"]),
+            ("vision", &["hidden_size", "intermediate_size", "num_hidden_layers", "image_size"]),
+            ("vision", &["num_attention_heads", "num_channels", "patch_size", "projection_dim"]),
+        ] {
+            for name in names {
+                for lie in [0_u64, 1, 3, 5, 64, 4097, 1 << 40, u64::MAX] {
+                    cases += 1;
+                    let changed = file(|card| card[tower][name] = lie.into());
+                    refused += usize::from(opened(changed).is_err());
+                }
+            }
+        }
+        // One head fits any width.
+        assert!(refused >= cases - 2 && refused < cases, "{refused} of {cases}");
     }
 }
