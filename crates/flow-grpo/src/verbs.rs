@@ -4,6 +4,7 @@ pub mod bench;
 pub mod compare;
 pub mod config;
 pub mod data;
+pub mod directory_options;
 pub mod encoder;
 pub mod eval;
 pub mod figure;
