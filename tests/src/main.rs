@@ -8,6 +8,7 @@
 mod backend;
 mod cli;
 mod clip;
+mod contrastive;
 mod closed_forms;
 mod config;
 #[cfg(all(feature = "wgpu", not(any(feature = "ndarray", feature = "flex"))))]

@@ -19,12 +19,15 @@ use toml::{Table, Value};
 use crate::backend::Device;
 
 mod config;
+pub mod emoji_encoder;
+mod emoji_preference;
 mod judge;
 mod preference;
 pub mod shapes_proxy;
 mod text_rendering;
 
 pub use config::RewardConfig;
+use emoji_preference::EmojiReward;
 use judge::Judge;
 use shapes_proxy::ShapesProxy;
 use text_rendering::TextRendering;
@@ -50,6 +53,8 @@ pub struct Surroundings<'a> {
 }
 
 const SHAPES_PROXY: &str = "shapes_proxy";
+const EMOJI_PREFERENCE: &str = "emoji_preference";
+const EMOJI_GOLD: &str = "emoji_gold";
 
 /// All kinds of reward.
 pub const REWARDS: &[Kind] = &[
@@ -111,6 +116,19 @@ pub const REWARDS: &[Kind] = &[
         open: |settings, run| Ok(Box::new(preference::aesthetic(settings, run.device)?)),
     },
     Kind {
+        name: EMOJI_PREFERENCE,
+        about: "scale x cosine of a picture and its caption, as a small CLIP of emoji sees it, about \
+                -5 to 20; `model`",
+        open: |settings, run| {
+            Ok(Box::new(EmojiReward::open(settings, emoji::Encoder::Preference, run)?))
+        },
+    },
+    Kind {
+        name: EMOJI_GOLD,
+        about: "the same by a second encoder, trained apart: gold for `emoji_preference`",
+        open: |settings, run| Ok(Box::new(EmojiReward::open(settings, emoji::Encoder::Gold, run)?)),
+    },
+    Kind {
         name: "geneval",
         about: "GenEval's partial score, 0 to 1, from the reference code's server; \
                 `url`, `service`, `channels`, and the settings of `judge`",
@@ -145,7 +163,8 @@ fn parsed<T: DeserializeOwned>(settings: Table) -> Result<T> {
 
 /// Whether one of these kinds judges images of one shape only.
 pub fn depend_on_shape(names: &[String]) -> bool {
-    names.iter().any(|name| name == SHAPES_PROXY)
+    let of_one_shape = [SHAPES_PROXY, EMOJI_PREFERENCE, EMOJI_GOLD];
+    names.iter().any(|name| of_one_shape.contains(&name.as_str()))
 }
 
 /// The names of all kinds.
