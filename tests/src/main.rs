@@ -8,9 +8,9 @@
 mod backend;
 mod cli;
 mod clip;
-mod contrastive;
 mod closed_forms;
 mod config;
+mod contrastive;
 #[cfg(all(feature = "wgpu", not(any(feature = "ndarray", feature = "flex"))))]
 mod double_buffering;
 mod durability;

@@ -12,10 +12,7 @@ pub const PRETRAIN_PRESETS: [Preset; 4] = [
         name: "shapes-64-base",
         text: include_str!("../../../../assets/presets/shapes-64-base.toml"),
     },
-    Preset {
-        name: "emoji-base",
-        text: include_str!("../../../../assets/presets/emoji-base.toml"),
-    },
+    Preset { name: "emoji-base", text: include_str!("../../../../assets/presets/emoji-base.toml") },
     Preset {
         name: "toy-2d-base",
         text: include_str!("../../../../assets/presets/toy-2d-base.toml"),
