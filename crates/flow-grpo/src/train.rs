@@ -299,6 +299,8 @@ struct Session<'a, P: Pipeline<Training>> {
     test: Option<Prompts<P::Condition>>,
     unseen: Option<Prompts<P::Condition>>,
     gold: WeightedReward,
+    /// Memory of the models of all rewards, in bytes.
+    reward_bytes: u64,
     view: View,
     watched: Watched,
     inputs: Inputs,
@@ -313,6 +315,7 @@ impl<'a, P: Pipeline<Training>> Session<'a, P> {
     fn start(setup: Setup<'a, P>, run: &RunDir) -> Result<Self> {
         let Setup { config, pipeline, sets, rewards, live, device } = setup;
         let Rewards { trained: reward, gold } = rewards;
+        let reward_bytes = reward.bytes() + gold.bytes();
         let encode = |prompts: &[Prompt]| Ok::<_, Error>(Prompts(pipeline.encode(prompts)?));
         let validation = encode(&sets.validation).context("prompts.validation")?;
         let optional = |set: &Option<Vec<Prompt>>| set.as_deref().map(encode).transpose();
@@ -334,6 +337,7 @@ impl<'a, P: Pipeline<Training>> Session<'a, P> {
             test,
             unseen,
             gold,
+            reward_bytes,
             view,
             watched,
             inputs,
@@ -372,7 +376,8 @@ impl<'a, P: Pipeline<Training>> Session<'a, P> {
             trained: weights.count(),
             frozen,
         };
-        Needs::new(network, rows * latents, batches)
+        let needs = Needs::new(network, rows * latents, batches);
+        Needs { rewards: self.reward_bytes, ..needs }
     }
 
     fn run(mut self, run: &mut RunDir) -> Result<()> {
