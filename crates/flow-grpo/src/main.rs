@@ -23,6 +23,7 @@ mod intervals;
 mod memory;
 mod model_config;
 mod monitors;
+mod named;
 mod outcome;
 mod output;
 mod presets;

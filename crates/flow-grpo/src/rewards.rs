@@ -16,7 +16,7 @@ use tasks::{
 };
 use toml::{Table, Value};
 
-use crate::{backend::Device, proxy::ShapesProxy};
+use crate::{backend::Device, named, proxy::ShapesProxy};
 
 mod judge;
 mod preference;
@@ -237,7 +237,7 @@ pub fn open(
     let open = |(name, config): (&String, &RewardConfig)| {
         let reward = config
             .kind(name)
-            .and_then(|kind| (kind.open)(config.settings.clone(), surroundings))
+            .and_then(|kind| (kind.open)(named::reward(config.settings.clone())?, surroundings))
             .with_context(|| format!("{key}.{name}"))?;
         Ok(Weighted { name: name.clone(), weight: config.weight, reward })
     };

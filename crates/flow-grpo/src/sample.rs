@@ -56,8 +56,8 @@ const SMALLEST: [usize; 3] = [2, 1, 1];
 /// Options for a model directory only.
 #[derive(Args, Debug)]
 struct DirectoryArgs {
-    /// A model in the layout of diffusers: Stable Diffusion 3 or 3.5, or FLUX.1 [default: the base
-    /// model of --adapter].
+    /// A model in the layout of diffusers: Stable Diffusion 3 or 3.5, or FLUX.1; a directory, or
+    /// hub:OWNER/NAME, which is downloaded [default: the base model of --adapter].
     #[arg(long, value_name = "DIR", conflicts_with = "checkpoint")]
     model: Option<PathBuf>,
     /// Height of the images in pixels [default: the resolution that the model was trained on].
@@ -206,7 +206,7 @@ impl SampleArgs {
         if let Some(path) = self.directory.model.clone().or_else(of_adapter) {
             let trained = adapter.map(run_of).transpose()?.flatten();
             let settings = self.directory.settings(trained.as_ref(), latents);
-            return Ok(ModelSource::Directory { path, settings });
+            return checkpoints::directory(&path.to_string_lossy(), settings);
         }
         if let Some(option) = self.directory.first_given() {
             bail!(

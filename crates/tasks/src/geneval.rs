@@ -5,8 +5,10 @@
 
 mod channels;
 mod classes;
+mod colors;
 mod detections;
 mod lines;
+mod mask;
 mod metadata;
 mod official;
 mod position;
@@ -18,8 +20,10 @@ use thiserror::Error;
 
 pub use channels::Channels;
 pub use classes::{Class, Color, UnknownClass};
+pub use colors::{color_texts, crop, needs_color};
 pub use detections::{COUNTING_THRESHOLD, Detection, MOST_OBJECTS, THRESHOLD};
-pub use lines::{LinesError, read_metadata, score_lines};
+pub use lines::{LinesError, Seen, read_metadata, score_lines, score_seen};
+pub use mask::Mask;
 pub use metadata::{Entry, Excluded, Metadata};
 pub use official::official;
 pub use position::{MARGIN, holds};

@@ -55,7 +55,7 @@ pub struct RewardArgs {
     /// A reward by its kind; may be repeated.
     #[arg(long = "reward", value_name = "NAME", required = true)]
     names: Vec<String>,
-    /// The directory or file of the model of the reward.
+    /// The directory or file of the model of the reward, or hub:OWNER/NAME, which is downloaded.
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
     /// A setting of the rewards, e.g. `--set url=http://127.0.0.1:18085`; may be repeated. With
