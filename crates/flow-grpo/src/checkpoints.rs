@@ -1,12 +1,14 @@
 //! Where models come from: built-in checkpoints, checkpoint files, and model directories.
 
+pub mod training_state;
+
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use models::WeightsFile;
 use pipelines::{DirectorySettings, ModelSource};
 
-use crate::{named, training_state};
+use crate::{checkpoints::training_state, named};
 
 /// The built-in checkpoints, by name.
 const BUILT_IN: [(&str, &[u8]); 2] = [
@@ -39,7 +41,7 @@ pub fn source(name: &str, settings: DirectorySettings) -> Result<ModelSource> {
 /// # Errors
 /// If it cannot be downloaded.
 pub fn directory(name: &str, settings: DirectorySettings) -> Result<ModelSource> {
-    let path = named::path(name, named::unused(&settings.choices))?;
+    let path = named::path(name, named::unused(settings.choices.without_t5))?;
     let choices = named::choices(settings.choices)?;
     Ok(ModelSource::Directory { path, settings: DirectorySettings { choices, ..settings } })
 }

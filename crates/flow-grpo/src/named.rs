@@ -6,14 +6,12 @@ use std::{
     sync::Mutex,
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use hub::{Name, Settings, Snapshot, Watch, Without};
 use models::{Choices, Family, sd3::Sd3};
 use toml::{Table, Value};
 
-use crate::{
-    interrupt, output, progress::Progress, rewards::RewardConfig, train_config::TrainConfig,
-};
+use crate::terminal::{interrupt, output, progress::Progress};
 
 /// Whether a text is the name of a model, and not a path.
 pub fn is_name(text: &str) -> bool {
@@ -29,10 +27,10 @@ pub fn path(text: &str, without: Without<'_>) -> Result<PathBuf> {
     Ok(fetched(text, without)?.map_or_else(|| text.into(), |snapshot| snapshot.path))
 }
 
-/// The parts of a model directory that are not used.
-pub fn unused(choices: &Choices) -> Without<'static> {
+/// The parts of a model directory that are not used without T5.
+pub fn unused(without_t5: bool) -> Without<'static> {
     // Other families cannot do without T5.
-    if choices.without_t5 { &[Sd3::T5.network, Sd3::T5.tokenizer] } else { &[] }
+    if without_t5 { &[Sd3::T5.network, Sd3::T5.tokenizer] } else { &[] }
 }
 
 /// Choices with the path of a single file that is given by name.
@@ -50,7 +48,7 @@ pub fn choices(choices: Choices) -> Result<Choices> {
 /// # Errors
 /// As [`path`].
 pub fn reward(mut settings: Table) -> Result<Table> {
-    if let Some(Value::String(model)) = settings.get_mut(MODEL)
+    if let Some(Value::String(model)) = settings.get_mut("model")
         && is_name(model)
     {
         *model = path(model, &[])?.to_string_lossy().into_owned();
@@ -58,34 +56,12 @@ pub fn reward(mut settings: Table) -> Result<Table> {
     Ok(settings)
 }
 
-/// The setting of a reward that is a model.
-const MODEL: &str = "model";
-
-/// The configuration of a run with the commit of every named model as its revision, so that the run
-/// resumes with the same files. The models are downloaded.
+/// A name with the commit as its revision, which names the same files forever; any other text as it
+/// is. The model is downloaded if it is not in the cache.
 ///
 /// # Errors
-/// As [`path`], with the key.
-pub fn pinned(config: &TrainConfig) -> Result<TrainConfig> {
-    let mut config = config.clone();
-    let without_t5 = config.model.as_ref().is_some_and(|model| !model.t5);
-    let without = unused(&Choices { without_t5, ..Choices::default() });
-    config.base = pinned_name(&config.base, without).context("base")?;
-    if let Some(file) = config.model.as_mut().and_then(|model| model.single_file.as_mut()) {
-        *file = pinned_name(&file.to_string_lossy(), &[]).context("model.single_file")?.into();
-    }
-    for (key, rewards) in [("rewards", &mut config.rewards), ("gold", &mut config.gold)] {
-        for (name, RewardConfig { settings, .. }) in rewards {
-            if let Some(Value::String(model)) = settings.get_mut(MODEL) {
-                *model = pinned_name(model, &[]).with_context(|| format!("{key}.{name}.model"))?;
-            }
-        }
-    }
-    Ok(config)
-}
-
-/// The name with the commit as its revision; any other text as it is.
-fn pinned_name(text: &str, without: Without<'_>) -> Result<String> {
+/// As [`path`].
+pub fn pinned(text: &str, without: Without<'_>) -> Result<String> {
     let snapshot = fetched(text, without)?;
     Ok(snapshot.map_or_else(|| text.to_owned(), |snapshot| snapshot.name.to_string()))
 }
