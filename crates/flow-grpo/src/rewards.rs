@@ -18,6 +18,7 @@ use toml::{Table, Value};
 
 use crate::{backend::Device, named};
 
+pub mod colors;
 mod judge;
 mod preference;
 pub mod shapes_proxy;

@@ -10,8 +10,10 @@ use thiserror::Error;
 
 mod aesthetic;
 mod memory;
+mod zero_shot;
 
 pub use aesthetic::Aesthetic;
+pub use zero_shot::{Classes, ZeroShot};
 
 use crate::{
     clip::{Clip, ClipFiles, ClipModelConfig, Fit, Preprocess, cosine},

@@ -28,7 +28,7 @@ pub use metadata::{Entry, Excluded, Metadata};
 pub use official::official;
 pub use position::{MARGIN, holds};
 pub use reward::{FailedPosition, Partial, reward};
-pub use table::{Summary, Table, TagSummary};
+pub use table::{IMAGES_PER_PROMPT, Summary, Table, TagSummary, is_complete, published_prompts};
 
 /// The scores of one image.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

@@ -1,4 +1,6 @@
-//! `eval`: strict accuracy on held-out prompts.
+//! `eval`: strict accuracy on held-out prompts, or GenEval's score.
+
+mod benchmark;
 
 use std::path::{Path, PathBuf};
 
@@ -41,6 +43,20 @@ pub struct EvalArgs {
     /// The JSON file to write.
     #[arg(long)]
     output: Option<PathBuf>,
+    /// GenEval's score under this preset of `train`, sd35m-geneval: four images for each of its
+    /// validation prompts, judged by the server of its reward `geneval` by the official rule.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["as_in", "samples"])]
+    preset: Option<String>,
+    /// The model: a directory in the layout of diffusers, or hub:OWNER/NAME, which is downloaded.
+    #[arg(id = "directory", long = "model", value_name = "DIR", conflicts_with = "checkpoint")]
+    directory: Option<String>,
+    /// Sets one key of the preset; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "preset")]
+    set: Vec<String>,
+    /// Writes the images of --preset to this directory, in the layout of GenEval's scripts, instead
+    /// of asking the server.
+    #[arg(long, value_name = "DIR", requires = "preset")]
+    images: Option<PathBuf>,
 }
 
 /// Evaluates a model and prints tables.
@@ -49,8 +65,12 @@ pub struct EvalArgs {
 /// If the model, the prompts or the run cannot be read, or nothing can be verified.
 pub fn run(args: &EvalArgs) -> Result<()> {
     args.output.as_deref().map_or(Ok(()), png::check_directory_of)?;
+    if let Some(preset) = &args.preset {
+        return benchmark::run(args, preset);
+    }
     let run = args.as_in.as_deref().map(EvaluatedRun::open).transpose()?;
-    let mut model = (args.model.checkpoint.clone(), args.model.adapter.clone());
+    let checkpoint = args.model.checkpoint.clone().or_else(|| args.directory.clone());
+    let mut model = (checkpoint, args.model.adapter.clone());
     if let Some(EvaluatedRun { policy, .. }) = run.as_ref().filter(|_| model == (None, None)) {
         model = policy.clone();
     }

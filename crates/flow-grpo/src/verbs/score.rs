@@ -1,9 +1,10 @@
 //! `score`: scores images on disk, or detections in them, by rewards.
 
+mod detections;
+
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::BufReader,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -12,13 +13,13 @@ use clap::Args;
 use image::{DynamicImage, ImageDecoder, ImageReader};
 use serde::Serialize;
 use tasks::{
-    geneval,
     image::Image,
     prompts::{Prompt, PromptSet},
     reward::{Facts, WeightedReward},
 };
 use toml::{Table, Value};
 
+use self::detections::Painting;
 use crate::{
     backend::Device,
     config,
@@ -45,6 +46,10 @@ pub struct ScoreArgs {
     /// […]}.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["images", "prompt", "prompt_file"])]
     detections: Option<PathBuf>,
+    /// With --detections and --model: the directory of the images, in the order of the lines by
+    /// name, or as a line's `image` says. CLIP names the colours that the detections lack.
+    #[arg(long = "images", value_name = "DIR", requires = "detections")]
+    pictures: Option<PathBuf>,
     /// Prints one JSON object per line.
     #[arg(long)]
     json: bool,
@@ -122,7 +127,13 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
             args.rewards.names == ["geneval"],
             "--detections is for --reward geneval, alone: other rewards look at images"
         );
-        return score_detections(path, args.json);
+        let model = args.rewards.model.as_deref().map(Path::to_string_lossy);
+        let painting = match (&model, &args.pictures) {
+            (Some(model), Some(images)) => Some(Painting { model, images }),
+            (None, None) => None,
+            _ => bail!("--model and --images go together: CLIP names the colours in the images"),
+        };
+        return detections::score(path, painting.as_ref(), args.json);
     }
     let paths = images_of(&args.images)?;
     let prompts = args.prompts(paths.len())?;
@@ -161,23 +172,6 @@ impl Scored<'_> {
         let scores = self.scores.iter().map(|(name, score)| format!("  {name} {score:.4}"));
         let facts = self.facts.iter().map(|(name, fact)| format!("  {name} {fact}"));
         format!("{}{}\n", self.image, scores.chain(facts).collect::<String>())
-    }
-}
-
-/// Scores a file of detections by GenEval's rules: a line for each image, or a table.
-fn score_detections(path: &Path, json: bool) -> Result<()> {
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let in_file = || path.display().to_string();
-    let mut lines = Vec::new();
-    let scored = geneval::score_lines(BufReader::new(file), &mut lines);
-    if json {
-        // The answers above a bad line are right.
-        output::print(String::from_utf8_lossy(&lines))?;
-    }
-    let table = scored.with_context(in_file)?;
-    match table.summary() {
-        Some(summary) if !json => output::print(summary.to_string()),
-        _ => Ok(()),
     }
 }
 
