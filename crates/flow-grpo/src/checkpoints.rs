@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use models::WeightsFile;
 use pipelines::{DirectorySettings, ModelSource};
 
-use crate::{checkpoints::training_state, named};
+use crate::named;
 
 /// The built-in checkpoints, by name.
 const BUILT_IN: [(&str, &[u8]); 2] = [
