@@ -40,9 +40,6 @@ const LONGEST: u64 = 8 << 20;
 pub(super) fn described(file: &mut File, size: u64) -> Result<BTreeMap<String, Described>, String> {
     let entries = zip::entries(file, size)?;
     let (root, program) = root_of(&entries)?;
-    if entries.keys().any(|name| name.starts_with(&format!("{root}/code/"))) {
-        return Err("is a TorchScript archive; save the model's state_dict() instead".to_owned());
-    }
     let order = entries.get(&format!("{root}/byteorder")).cloned();
     if order.map(|range| read(file, range)).transpose()?.is_some_and(|order| order != b"little") {
         return Err("was written by a machine of another byte order".to_owned());
