@@ -50,7 +50,7 @@ const CRATES: [(&str, &[&str]); 16] = [
         ],
     ),
     ("xtask", &[]),
-    ("tests", &["flow", "grpo", "kernels", "models", "settings", "tasks", "training"]),
+    ("tests", &["files", "flow", "grpo", "hub", "kernels", "models", "settings", "tasks", "training"]),
 ];
 
 /// Arrows between modules that close a circle and stay: the crate, an arrow, and the reason.
