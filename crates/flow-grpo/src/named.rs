@@ -30,8 +30,11 @@ pub fn path(text: &str, without: Without<'_>) -> Result<PathBuf> {
 /// The parts of a model directory that are not used without T5.
 pub fn unused(without_t5: bool) -> Without<'static> {
     // Other families cannot do without T5.
-    if without_t5 { &[Sd3::T5.network, Sd3::T5.tokenizer] } else { &[] }
+    if without_t5 { &T5 } else { &[] }
 }
+
+/// The parts that are T5.
+const T5: [&str; 2] = [Sd3::T5.network, Sd3::T5.tokenizer];
 
 /// Choices with the path of a single file that is given by name.
 ///
@@ -94,7 +97,9 @@ const UNIT: u64 = 1 << 20;
 impl Bar {
     fn end(&self) {
         let shown = self.shown.lock().expect("nothing panics while it holds the bar").take();
-        shown.inspect(|shown| drop(shown.progress.finish()));
+        if let Some(Shown { progress, .. }) = shown {
+            progress.finish();
+        }
     }
 }
 
