@@ -35,7 +35,10 @@ fn server() -> String {
             let mut answer = b"\x80\x02}X\x07\0\0\0rewards]G".to_vec();
             answer.extend(right.to_be_bytes());
             answer.extend(b"as.");
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", answer.len());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                answer.len()
+            );
             let _ = stream.write_all(&[head.as_bytes(), &answer].concat());
         }
     });
@@ -52,7 +55,8 @@ fn options(directory: &Path) -> Vec<String> {
     let prompts = directory.join("prompts.jsonl");
     let line = |tag: &str, class: &str| {
         let include = json!([{"class": class, "count": 1}]);
-        json!({"tag": tag, "prompt": format!("a photo of a {class}"), "include": include}).to_string()
+        json!({"tag": tag, "prompt": format!("a photo of a {class}"), "include": include})
+            .to_string()
     };
     let lines =
         [line("single_object", "dog"), line("single_object", "cat"), line("counting", "clock")];
@@ -62,7 +66,8 @@ fn options(directory: &Path) -> Vec<String> {
         "model.resolution=32".to_owned(),
         "model.max_sequence_length=16".to_owned(),
     ];
-    let fixed = ["eval", "--preset", "sd35m-geneval", "--model", &golden("sd3-tiny"), "--steps", "2"];
+    let fixed =
+        ["eval", "--preset", "sd35m-geneval", "--model", &golden("sd3-tiny"), "--steps", "2"];
     let set = set.into_iter().flat_map(|set| ["--set".to_owned(), set]);
     fixed.into_iter().map(str::to_owned).chain(set).collect()
 }
@@ -81,7 +86,8 @@ fn a_server_judges_four_images_a_prompt_and_the_score_is_the_mean_over_kinds() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("overall") && text.contains("not all of the benchmark"), "{text}");
-    let score: Value = serde_json::from_str(&std::fs::read_to_string(&file).expect("a file")).expect("JSON");
+    let score: Value =
+        serde_json::from_str(&std::fs::read_to_string(&file).expect("a file")).expect("JSON");
     assert_eq!(score["overall"], json!(0.75), "the mean of 1/2 and 1");
     assert_eq!(score["tags"], json!({"single_object": 0.5, "counting": 1.0}));
     assert_eq!(score["images"], json!({"single_object": 8, "counting": 4}));

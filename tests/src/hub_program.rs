@@ -106,9 +106,18 @@ fn a_run_keeps_the_commit_of_its_models_and_resumes_without_network() {
         "best_by=rewards.pickscore".to_owned(),
     ];
     let fixed = [
-        "model.resolution=32", "model.max_sequence_length=16", "model.t5=false", "epochs=1",
-        "checkpoint_every=1", "evaluate_every=1", "grpo.groups=2", "grpo.group_size=3",
-        "evaluation_samples=1", "grpo.rollout.steps=3", "tuning.rank=4", "tuning.alpha=8.0",
+        "model.resolution=32",
+        "model.max_sequence_length=16",
+        "model.t5=false",
+        "epochs=1",
+        "checkpoint_every=1",
+        "evaluate_every=1",
+        "grpo.groups=2",
+        "grpo.group_size=3",
+        "evaluation_samples=1",
+        "grpo.rollout.steps=3",
+        "tuning.rank=4",
+        "tuning.alpha=8.0",
     ];
     let settings = settings.iter().map(String::as_str).chain(fixed);
     let run_directory = path("run");

@@ -42,9 +42,15 @@ fn a_state_dict_has_the_tensors_that_were_saved() {
 #[test]
 fn what_is_no_state_dict_is_refused_with_advice() {
     for (file, advice) in [
-        ("legacy.pt", "was written by PyTorch before 1.6; load it with torch.load and save it again"),
+        (
+            "legacy.pt",
+            "was written by PyTorch before 1.6; load it with torch.load and save it again",
+        ),
         ("script.pt", "is a TorchScript archive; save the model's state_dict() instead"),
-        ("strided.pt", "weight is a view whose numbers are not in a row; save it with .contiguous()"),
+        (
+            "strided.pt",
+            "weight is a view whose numbers are not in a row; save it with .contiguous()",
+        ),
         ("list.pt", "holds no dictionary of tensors"),
         ("plain.safetensors", "is no file of torch.save: it does not begin like one"),
     ] {

@@ -111,7 +111,8 @@ impl Watch for Bar {
     fn begin(&self, name: &Name, bytes: u64) {
         self.end();
         let total = bytes.div_ceil(UNIT);
-        let size = if bytes < UNIT { Cow::from("a few files") } else { format!("{total} MiB").into() };
+        let size =
+            if bytes < UNIT { Cow::from("a few files") } else { format!("{total} MiB").into() };
         output::log(format!("downloading {name}: {size} into {}", self.cache.display()));
         let progress = Progress::new("downloading", total as usize, "MiB");
         let mut shown = self.shown.lock().expect("nothing panics while it holds the bar");

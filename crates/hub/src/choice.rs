@@ -87,10 +87,8 @@ impl<'a> Listing<'a> {
             weights.push(file.to_owned());
         } else {
             small.extend(self.configurations(""));
-            weights = self.weights("").or_else(|| self.pickle()).map_or_else(
-                || self.other(),
-                Ok,
-            )?;
+            weights =
+                self.weights("").or_else(|| self.pickle()).map_or_else(|| self.other(), Ok)?;
         }
         small.extend(weights);
         Ok(small)
@@ -203,7 +201,8 @@ mod tests {
 
     fn chosen(name: &str, files: &[&str], index: Option<&str>) -> Result<Vec<String>, HubError> {
         let name = Name::parse(name).expect("a name").expect("with its prefix");
-        let mut listing = Listing::new(&name, files.iter().map(|file| (*file).to_owned()).collect());
+        let mut listing =
+            Listing::new(&name, files.iter().map(|file| (*file).to_owned()).collect());
         listing.index = index.map(|text| Index::parse(text).expect("an index"));
         listing.chosen(&["text_encoder_3"])
     }
@@ -216,25 +215,37 @@ mod tests {
     #[test]
     fn a_model_of_several_networks_needs_one_set_of_weights_for_each() {
         let files = [
-            "README.md", "model_index.json", "sd3.5_medium.safetensors", "mmditx.png",
-            "transformer/config.json", "transformer/diffusion_pytorch_model.safetensors",
+            "README.md",
+            "model_index.json",
+            "sd3.5_medium.safetensors",
+            "mmditx.png",
+            "transformer/config.json",
+            "transformer/diffusion_pytorch_model.safetensors",
             "transformer/diffusion_pytorch_model.fp16.safetensors",
             "text_encoders/clip_g.safetensors",
-            "text_encoder/config.json", "text_encoder/model.safetensors.index.json",
+            "text_encoder/config.json",
+            "text_encoder/model.safetensors.index.json",
             "text_encoder/model-00001-of-00002.safetensors",
             "text_encoder/model-00002-of-00002.safetensors",
             "text_encoder/model.fp16-00001-of-00002.safetensors",
-            "text_encoder/model.onnx", "text_encoder/pytorch_model.bin",
-            "text_encoder_3/config.json", "text_encoder_3/model.safetensors",
-            "tokenizer/merges.txt", "tokenizer/vocab.json", "tokenizer/special_tokens_map.json",
+            "text_encoder/model.onnx",
+            "text_encoder/pytorch_model.bin",
+            "text_encoder_3/config.json",
+            "text_encoder_3/model.safetensors",
+            "tokenizer/merges.txt",
+            "tokenizer/vocab.json",
+            "tokenizer/special_tokens_map.json",
             "../evil/config.json",
         ];
         assert_eq!(
             chosen("hub:a/b", &files, Some(SD3)).expect("a choice"),
             [
-                "text_encoder/config.json", "tokenizer/merges.txt",
-                "tokenizer/special_tokens_map.json", "tokenizer/vocab.json",
-                "transformer/config.json", "text_encoder/model-00001-of-00002.safetensors",
+                "text_encoder/config.json",
+                "tokenizer/merges.txt",
+                "tokenizer/special_tokens_map.json",
+                "tokenizer/vocab.json",
+                "transformer/config.json",
+                "text_encoder/model-00001-of-00002.safetensors",
                 "text_encoder/model-00002-of-00002.safetensors",
                 "text_encoder/model.safetensors.index.json",
                 "transformer/diffusion_pytorch_model.safetensors",
@@ -245,11 +256,20 @@ mod tests {
     #[test]
     fn a_single_network_needs_one_set_of_weights() {
         let of = |files: &[&str]| chosen("hub:a/b", files, None);
-        let clip = ["config.json", "model.safetensors", "pytorch_model.bin", "tf_model.h5",
-            "merges.txt", "onnx/model.onnx", "flax_model.msgpack"];
+        let clip = [
+            "config.json",
+            "model.safetensors",
+            "pytorch_model.bin",
+            "tf_model.h5",
+            "merges.txt",
+            "onnx/model.onnx",
+            "flax_model.msgpack",
+        ];
         assert_eq!(of(&clip).expect("weights"), ["config.json", "merges.txt", "model.safetensors"]);
-        assert_eq!(of(&["a.json", "pytorch_model.bin"]).expect("weights"),
-            ["a.json", "pytorch_model.bin"]);
+        assert_eq!(
+            of(&["a.json", "pytorch_model.bin"]).expect("weights"),
+            ["a.json", "pytorch_model.bin"]
+        );
         assert_eq!(of(&["head.pth", "README.md"]).expect("weights"), ["head.pth"]);
         let hps = ["HPS_v2.1_compressed.pt", "HPS_v2_compressed.pt"];
         let several = of(&hps).expect_err("two").to_string();

@@ -126,7 +126,8 @@ impl Download<'_> {
                 reason,
             };
             let room = TOGETHER.min((stated.size - have) as usize);
-            let read = bytes.read(&mut buffer[..room]).map_err(|error| unreachable(says(&error)))?;
+            let read =
+                bytes.read(&mut buffer[..room]).map_err(|error| unreachable(says(&error)))?;
             if read == 0 {
                 return Err(unreachable("the connection was closed".to_owned()));
             }

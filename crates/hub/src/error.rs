@@ -111,8 +111,10 @@ pub enum HubError {
         reason: String,
     },
     /// A download ended early, again and again.
-    #[error("{file}: the download broke off after {have} of {size} bytes ({reason}); run the \
-             command again, and it goes on from there")]
+    #[error(
+        "{file}: the download broke off after {have} of {size} bytes ({reason}); run the \
+             command again, and it goes on from there"
+    )]
     Broken {
         /// The file.
         file: String,

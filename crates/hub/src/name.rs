@@ -124,9 +124,22 @@ mod tests {
     #[test]
     fn what_could_lead_elsewhere_is_no_name() {
         for text in [
-            "hub:", "hub:gpt2", "hub:a/", "hub:/b", "hub:a/..", "hub:../b", "hub:a/b/../c",
-            "hub:a/b@", "hub:a/b@../x", "hub:a b/c", "hub:a/b?c", "hub:a/b/", "hub:a/b//c",
-            "hub:a--b/c", "hub:a/b\\c", "hub:a/b@c@d",
+            "hub:",
+            "hub:gpt2",
+            "hub:a/",
+            "hub:/b",
+            "hub:a/..",
+            "hub:../b",
+            "hub:a/b/../c",
+            "hub:a/b@",
+            "hub:a/b@../x",
+            "hub:a b/c",
+            "hub:a/b?c",
+            "hub:a/b/",
+            "hub:a/b//c",
+            "hub:a--b/c",
+            "hub:a/b\\c",
+            "hub:a/b@c@d",
         ] {
             let error = Name::parse(text).expect_err(text).to_string();
             assert!(error.contains("hub:OWNER/NAME"), "{error}");

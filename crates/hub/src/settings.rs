@@ -119,7 +119,8 @@ mod tests {
 
     #[test]
     fn a_token_is_read_from_its_file_if_the_variable_is_not_set() {
-        let directory = std::env::temp_dir().join(format!("flow-grpo-token-{}", std::process::id()));
+        let directory =
+            std::env::temp_dir().join(format!("flow-grpo-token-{}", std::process::id()));
         fs::create_dir_all(&directory).expect("made");
         fs::write(directory.join("token"), "hf_home\n").expect("written");
         fs::write(directory.join("other"), "hf_other\n").expect("written");

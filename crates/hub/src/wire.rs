@@ -159,9 +159,7 @@ impl<'a> Wire<'a> {
         let with_token = self.token.is_some();
         let page = format!("{}/{repository}", self.endpoint);
         Err(match (status, code) {
-            (401 | 403, "GatedRepo") => {
-                HubError::Gated { repository, page, with_token, message }
-            }
+            (401 | 403, "GatedRepo") => HubError::Gated { repository, page, with_token, message },
             (404, "RevisionNotFound") => {
                 HubError::NoRevision { repository, revision: self.name.revision().to_owned() }
             }
@@ -247,7 +245,9 @@ fn tls() -> Result<TlsConfig, HubError> {
 /// Whether reading an answer failed because of the connection.
 pub(crate) fn says(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => "nothing came for a minute".to_owned(),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+            "nothing came for a minute".to_owned()
+        }
         _ => error.to_string(),
     }
 }

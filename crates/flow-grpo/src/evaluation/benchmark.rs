@@ -77,9 +77,9 @@ mod tests {
         assert_eq!((benchmark.overall, benchmark.tags[&Tag::Colors]), (0.625, 0.25));
         assert_eq!(benchmark.images[&Tag::Colors], 12);
         assert!(!benchmark.complete && benchmark.table().contains("not all of the benchmark"));
-        let all = Tag::ALL.iter().flat_map(|tag| {
-            vec![(*tag, tally(4)); geneval::published_prompts(*tag)]
-        });
+        let all = Tag::ALL
+            .iter()
+            .flat_map(|tag| vec![(*tag, tally(4)); geneval::published_prompts(*tag)]);
         let all: Vec<(Tag, Tally)> = all.collect();
         assert_eq!(all.len(), 553);
         assert!(Benchmark::of(&all).complete);

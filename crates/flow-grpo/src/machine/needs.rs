@@ -171,7 +171,9 @@ impl Needs {
             return format!("{least}: {host}lower the number of images of an epoch");
         }
         if self.rewards > self.weights.max(with(1).work().0) {
-            return format!("{least}: the models of rewards need most; serve them elsewhere (`serve`, and rewards of kind `judge`)");
+            return format!(
+                "{least}: the models of rewards need most; serve them elsewhere (`serve`, and rewards of kind `judge`)"
+            );
         }
         let recompute =
             if self.alive == 0 { "" } else { "set model.recompute = true where it is not, " };

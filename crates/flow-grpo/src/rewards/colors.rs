@@ -48,7 +48,8 @@ impl Colors {
         for (index, detection) in detections.iter_mut().enumerate() {
             if needs_color(metadata, detection) {
                 let Detection { class, corners, mask, .. } = &*detection;
-                let of_this = |problem: String| format!("detections[{index}] (`{class}`): {problem}");
+                let of_this =
+                    |problem: String| format!("detections[{index}] (`{class}`): {problem}");
                 let crop = crop(image, *corners, mask.as_ref()).map_err(of_this)?;
                 let logits = self.logits(&crop, *class).map_err(of_this)?;
                 detection.color = Some(largest(&logits));

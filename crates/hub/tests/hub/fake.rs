@@ -139,8 +139,11 @@ fn response(request: &Request, state: &mut State) -> (String, Vec<u8>) {
     if let Some(rest) = path.strip_prefix("/api/models/") {
         return match rest.split_once("/revision/") {
             Some(("owner/model", "main" | COMMIT)) => {
-                let names: Vec<_> =
-                    state.files.keys().map(|name| format!("{{\"rfilename\":\"{name}\"}}")).collect();
+                let names: Vec<_> = state
+                    .files
+                    .keys()
+                    .map(|name| format!("{{\"rfilename\":\"{name}\"}}"))
+                    .collect();
                 let body = format!("{{\"sha\":\"{COMMIT}\",\"siblings\":[{}]}}", names.join(","));
                 (head("200 OK", body.len(), &[]), body.into_bytes())
             }
@@ -150,8 +153,7 @@ fn response(request: &Request, state: &mut State) -> (String, Vec<u8>) {
         };
     }
     if state.gated && request.token.as_deref() != Some("Bearer hf_right") {
-        let status =
-            if request.token.is_none() { "401 Unauthorized" } else { "403 Forbidden" };
+        let status = if request.token.is_none() { "401 Unauthorized" } else { "403 Forbidden" };
         return failed(status, "GatedRepo");
     }
     let file = path.strip_prefix(&format!("/owner/model/resolve/{COMMIT}/"));

@@ -58,7 +58,10 @@ fn a_model_is_downloaded_once_into_the_layout_of_python() {
     assert!(root.join("blobs").join(&digest).is_file());
     assert_eq!(tree(&snapshot.path), ["config.json", "merges.txt", "model.safetensors"]);
     let all = (weights.len() + CONFIG.1.len()) as u64;
-    assert_eq!((&told.begun.lock().expect("begun")[..], *told.bytes.lock().expect("bytes")), (&[all][..], all));
+    assert_eq!(
+        (&told.begun.lock().expect("begun")[..], *told.bytes.lock().expect("bytes")),
+        (&[all][..], all)
+    );
 
     hub.requests();
     assert_eq!(fetched(&settings, &told).expect("cached"), snapshot);
@@ -73,11 +76,17 @@ fn a_file_of_a_model_comes_with_the_configurations_beside_it() {
     let hub = Hub::of(&[CONFIG, ("a.safetensors", b"one"), ("b.safetensors", b"other")]);
     let settings = hub.settings(directory.path(), None);
     let several = fetched(&settings, &Told::default()).expect_err("which?").to_string();
-    assert!(several.contains("several files of weights: a.safetensors, b.safetensors"), "{several}");
+    assert!(
+        several.contains("several files of weights: a.safetensors, b.safetensors"),
+        "{several}"
+    );
     let file = name("hub:owner/model/b.safetensors");
     let snapshot = fetch(&settings, &file, &[], &Told::default()).expect("downloaded");
     assert_eq!(fs::read(&snapshot.path).expect("it is there"), b"other");
-    assert_eq!(tree(snapshot.path.parent().expect("a directory")), ["b.safetensors", "config.json"]);
+    assert_eq!(
+        tree(snapshot.path.parent().expect("a directory")),
+        ["b.safetensors", "config.json"]
+    );
 }
 
 #[test]
@@ -96,12 +105,14 @@ fn parts_that_are_left_out_are_not_downloaded() {
     let model = name("hub:owner/model");
     let snapshot =
         fetch(&settings, &model, &["text_encoder_3"], &Told::default()).expect("downloaded");
-    let first =
-        ["model_index.json", "vae/config.json", "vae/diffusion_pytorch_model.safetensors"];
+    let first = ["model_index.json", "vae/config.json", "vae/diffusion_pytorch_model.safetensors"];
     assert_eq!(tree(&snapshot.path), first);
     // What was left out is missing for others.
     let offline = Settings { offline: true, ..settings.clone() };
-    assert_eq!(fetch(&offline, &model, &["text_encoder_3"], &Told::default()), Ok(snapshot.clone()));
+    assert_eq!(
+        fetch(&offline, &model, &["text_encoder_3"], &Told::default()),
+        Ok(snapshot.clone())
+    );
     assert!(fetch(&offline, &model, &[], &Told::default()).is_err());
     fetch(&settings, &snapshot.name, &[], &Told::default()).expect("downloaded");
     assert_eq!(tree(&snapshot.path).len(), 5);
@@ -119,7 +130,8 @@ fn a_token_opens_gated_models_and_stays_with_the_hub() {
     let page = format!("{}/owner/model", hub.endpoint);
     let without = refused(None);
     assert!(
-        without.contains(&format!("accept its licence at {page}")) && without.contains("set HF_TOKEN"),
+        without.contains(&format!("accept its licence at {page}"))
+            && without.contains("set HF_TOKEN"),
         "{without}"
     );
     let wrong = refused(Some("hf_wrong"));
@@ -140,7 +152,10 @@ fn what_is_not_there_is_named() {
         fetch(&settings, &name(text), &[], &Told::default()).expect_err("not there").to_string()
     };
     let nobody = refused("hub:owner/none", None);
-    assert!(nobody.contains("there is no model owner/none") && nobody.contains("HF_TOKEN"), "{nobody}");
+    assert!(
+        nobody.contains("there is no model owner/none") && nobody.contains("HF_TOKEN"),
+        "{nobody}"
+    );
     assert!(!refused("hub:owner/none", Some("hf_right")).contains("HF_TOKEN"));
     let revision = refused("hub:owner/model@v9", None);
     assert_eq!(revision, "owner/model has no branch, tag or commit `v9`");
@@ -177,7 +192,10 @@ fn a_part_is_never_taken_for_the_whole() {
     hub.set(|state| state.cut = vec![1_000_000, 0, 0, 0, 0]);
     let settings = hub.settings(directory.path(), None);
     let broken = fetched(&settings, &Told::default()).expect_err("it breaks off").to_string();
-    assert!(broken.contains("model.safetensors: the download broke off after 1000000 of"), "{broken}");
+    assert!(
+        broken.contains("model.safetensors: the download broke off after 1000000 of"),
+        "{broken}"
+    );
     let snapshot = directory.path().join("models--owner--model/snapshots").join(COMMIT);
     assert_eq!(tree(&snapshot), ["config.json", "merges.txt"]);
     let offline = Settings { offline: true, ..settings.clone() };
@@ -242,7 +260,8 @@ fn without_network_the_cache_is_used() {
 fn names_of_the_server_do_not_lead_out_of_the_cache() {
     let directory = tempfile::tempdir().expect("a directory");
     let cache = directory.path().join("cache");
-    let hub = Hub::of(&[CONFIG, ("model.safetensors", b"numbers"), ("../../../../evil.json", b"{}")]);
+    let hub =
+        Hub::of(&[CONFIG, ("model.safetensors", b"numbers"), ("../../../../evil.json", b"{}")]);
     fetched(&hub.settings(&cache, None), &Told::default()).expect("downloaded");
     assert_eq!(fs::read_dir(directory.path()).expect("a directory").count(), 1);
 }

@@ -23,8 +23,7 @@ pub fn color_texts(color: Color, class: Class) -> [String; 3] {
 /// Whether the colour of a detection decides: it has none, the prompt asks for the colour of its
 /// class, and it may count.
 pub fn needs_color(metadata: &Metadata, detection: &Detection) -> bool {
-    let asked =
-        metadata.include.iter().any(|it| it.class == detection.class && it.color.is_some());
+    let asked = metadata.include.iter().any(|it| it.class == detection.class && it.color.is_some());
     asked && detection.color.is_none() && detection.score > THRESHOLD
 }
 

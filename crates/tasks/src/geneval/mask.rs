@@ -59,7 +59,9 @@ impl TryFrom<Written> for Mask {
     fn try_from(Written { size, counts }: Written) -> Result<Self, String> {
         let runs = match counts {
             Counts::Runs(runs) => runs,
-            Counts::Text(text) => runs_of(&text).ok_or("`counts` of a mask is no text of COCO's")?,
+            Counts::Text(text) => {
+                runs_of(&text).ok_or("`counts` of a mask is no text of COCO's")?
+            }
         };
         Self::new(size, runs)
     }

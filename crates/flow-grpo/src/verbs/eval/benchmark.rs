@@ -45,8 +45,7 @@ const JUDGE: &str = "geneval";
 /// If the model, the prompts or the preset cannot be used, or the server does not judge.
 pub fn run(args: &EvalArgs, preset: &str) -> Result<()> {
     let preset = config::preset(&TRAIN_PRESETS, preset)?;
-    let config: TrainConfig =
-        config::resolve(preset.table(&TRAIN_PRESETS), None, None, &args.set)?;
+    let config: TrainConfig = config::resolve(preset.table(&TRAIN_PRESETS), None, None, &args.set)?;
     if let Some(out) = &args.images {
         ensure!(!out.exists(), "--images {} is there already", out.display());
     }
@@ -140,7 +139,9 @@ impl<'a> Benchmarking<'a> {
             return Ok(Use::Write(out));
         }
         let mut judge = self.config.rewards.get(JUDGE).cloned().with_context(|| {
-            format!("the preset has no reward `{JUDGE}`; --images DIR writes the images for a detector")
+            format!(
+                "the preset has no reward `{JUDGE}`; --images DIR writes the images for a detector"
+            )
         })?;
         let official = || Value::String("geneval_official".to_owned());
         judge.settings.entry("service").or_insert_with(official);
@@ -163,8 +164,9 @@ impl<'a> Benchmarking<'a> {
 
 /// GenEval's metadata of a prompt.
 fn metadata(prompt: &Prompt) -> Result<geneval::Metadata> {
-    geneval::Metadata::from_value(&prompt.metadata)
-        .map_err(|problem| Error::msg(format!("\"{}\" is no prompt of GenEval: {problem}", prompt.text)))
+    geneval::Metadata::from_value(&prompt.metadata).map_err(|problem| {
+        Error::msg(format!("\"{}\" is no prompt of GenEval: {problem}", prompt.text))
+    })
 }
 
 /// Whether each image is right.

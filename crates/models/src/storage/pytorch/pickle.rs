@@ -23,9 +23,17 @@ pub(super) enum Kind {
     Tuple(Vec<Node>),
     Dict(Vec<(Node, Node)>),
     /// Numbers in the file; `key` is the name of their entry.
-    Storage { dtype: Dtype, key: Node },
+    Storage {
+        dtype: Dtype,
+        key: Node,
+    },
     /// A tensor; offset and strides count numbers.
-    Tensor { storage: Node, offset: u64, shape: Vec<usize>, strides: Vec<u64> },
+    Tensor {
+        storage: Node,
+        offset: u64,
+        shape: Vec<usize>,
+        strides: Vec<u64>,
+    },
 }
 
 /// A class or function that describes tensors, or another one.
@@ -113,7 +121,8 @@ impl<'a> Machine<'a> {
                 b'q' | b'r' | 0x94 => self.remember(code)?,
                 b'h' | b'j' => {
                     let key = self.number(if code == b'h' { 1 } else { 4 })?;
-                    let node = self.memo.get(&key).ok_or("the pickle recalls what it never made")?;
+                    let node =
+                        self.memo.get(&key).ok_or("the pickle recalls what it never made")?;
                     self.stack.push(*node);
                 }
                 b'}' | b'd' | b's' | b'u' => self.dictionary(code)?,
@@ -199,7 +208,13 @@ impl<'a> Machine<'a> {
             0x8c | b'U' => text(self.counted(1)?),
             0x8d => text(self.counted(8)?),
             b'B' | b'C' | 0x8e => {
-                self.counted(if code == b'B' { 4 } else if code == b'C' { 1 } else { 8 })?;
+                self.counted(if code == b'B' {
+                    4
+                } else if code == b'C' {
+                    1
+                } else {
+                    8
+                })?;
                 Kind::Opaque
             }
             _ => return Err(format!("the pickle has an operation {code:#04x} that is not known")),

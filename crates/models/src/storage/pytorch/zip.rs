@@ -48,7 +48,9 @@ pub(super) fn entries(file: &mut File, size: u64) -> Result<BTreeMap<String, Ran
         let (entry, after) = Entry::parse(rest).ok_or_else(damaged)?;
         rest = after;
         if entry.name.contains("/code/") {
-            return Err("is a TorchScript archive; save the model's state_dict() instead".to_owned());
+            return Err(
+                "is a TorchScript archive; save the model's state_dict() instead".to_owned()
+            );
         }
         if entry.method != 0 {
             return Err(format!("has a compressed entry {}; PyTorch writes none", entry.name));
