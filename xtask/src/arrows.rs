@@ -114,7 +114,7 @@ fn crates() -> Result<Vec<Crate>> {
             list(&target["kind"]).iter().any(|kind| ["lib", "bin"].contains(&&*text(kind)))
         });
         let root = root.or(targets.first()).context("a package has a target")?;
-        Ok(Crate {
+        Ok::<_, anyhow::Error>(Crate {
             name: text(&package["name"]),
             uses: local.map(|dependency| text(&dependency["name"])).collect(),
             root: text(&root["src_path"]).into(),
@@ -203,7 +203,8 @@ fn declared(root: &str) -> BTreeSet<String> {
     let mut modules = BTreeSet::new();
     let mut before = "";
     for line in root.lines() {
-        let name = line.strip_prefix("pub ").unwrap_or(line).strip_prefix("mod ");
+        let line_of_module = line.trim_start_matches("pub(crate) ").trim_start_matches("pub ");
+        let name = line_of_module.strip_prefix("mod ");
         if let Some(name) =
             name.and_then(|name| name.strip_suffix(';')).filter(|_| before != "#[cfg(test)]")
         {
@@ -233,7 +234,9 @@ fn is_of_name(c: char) -> bool {
 
 /// The names that follow `crate::` in a code, alone or in braces.
 fn names_after_crate(code: &str) -> BTreeSet<String> {
-    let name = |text: &str| text.trim_start().chars().take_while(|c| is_of_name(*c)).collect();
+    let name = |text: &str| -> String {
+        text.trim_start().chars().take_while(|c| is_of_name(*c)).collect()
+    };
     let mut names = BTreeSet::new();
     for (at, path) in code.match_indices("crate::") {
         let rest = &code[at + path.len()..];
@@ -257,6 +260,7 @@ fn names_after_crate(code: &str) -> BTreeSet<String> {
             }
         }
     }
+    names.remove(""); // A comma before the closing brace.
     names
 }
 
@@ -281,8 +285,8 @@ fn circle_from(
         return None;
     }
     way.push(module.to_owned());
-    let uses = arrows.get(module).into_iter().flatten();
-    let found = uses.into_iter().find_map(|used| circle_from(used, arrows, way, done));
+    let mut uses = arrows.get(module).into_iter().flatten();
+    let found = uses.find_map(|used| circle_from(used, arrows, way, done));
     way.pop();
     found
 }

@@ -145,7 +145,7 @@ impl Stage {
 }
 
 /// Two epochs of SD3 training that need no judge, on a file of prompts.
-fn sd3_settings(prompts: &str) -> impl Iterator<Item = String> {
+fn sd3_settings(prompts: &str) -> impl Iterator<Item = String> + use<> {
     let settings = [
         "rewards={ jpeg_compressibility = 1 }",
         "best_by=rewards.jpeg_compressibility",
