@@ -26,6 +26,7 @@ const CRATES: [(&str, &[&str]); 16] = [
     ("ocr", &[]),
     ("judges", &[]),
     ("tasks", &["files"]),
+    ("emoji", &["files", "tasks"]),
     ("run", &["files", "tasks"]),
     ("training", &["kernels"]),
     ("models", &["files", "flow", "kernels", "settings"]),
@@ -34,6 +35,7 @@ const CRATES: [(&str, &[&str]); 16] = [
     (
         "flow-grpo",
         &[
+            "emoji",
             "files",
             "flow",
             "grpo",

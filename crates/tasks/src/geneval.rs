@@ -22,7 +22,7 @@ pub use channels::Channels;
 pub use classes::{Class, Color, UnknownClass};
 pub use colors::{color_texts, crop, needs_color};
 pub use detections::{COUNTING_THRESHOLD, Detection, MOST_OBJECTS, THRESHOLD};
-pub use lines::{LinesError, Seen, read_metadata, score_lines, score_seen};
+pub use lines::{LinesError, Seen, read_metadata, score_lines, score_lines_by, score_seen};
 pub use mask::Mask;
 pub use metadata::{Entry, Excluded, Metadata};
 pub use official::official;
@@ -37,7 +37,8 @@ pub struct Scores {
     pub official: bool,
     /// Whether the image is right by the reward's rule, which asks for exact counts.
     pub strict: bool,
-    /// The partial score with [`FailedPosition::Zero`].
+    /// The partial score with [`FailedPosition::Zero`], or by the rule that [`score_lines_by`] was
+    /// given.
     pub reward: f64,
     /// The partial score of the public reward servers, [`FailedPosition::ZeroAndOne`].
     pub reward_reference: f64,

@@ -1,8 +1,12 @@
 //! `eval`: strict accuracy on held-out prompts, or GenEval's score.
 
 mod benchmark;
+mod foreign;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Error, Result, bail};
 use clap::Args;
@@ -10,8 +14,10 @@ use files::{text_file, write_atomically};
 use models::Adapter;
 use pipelines::{Pipeline, Visitor};
 use run::png;
+use tasks::cache::ScoreCache;
 use training::workers::Workers;
 
+use self::foreign::{Foreign, ForeignArgs};
 use super::model_options::{self, MOST_IMAGES, ModelArgs};
 use crate::{
     backend::{self, Device, Training},
@@ -40,22 +46,21 @@ pub struct EvalArgs {
     /// Images per kind of prompt, spread evenly over its prompts; 0 takes every prompt once.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=MOST_IMAGES))]
     samples: u32,
+    #[command(flatten)]
+    foreign: ForeignArgs,
+    /// A file that keeps the scores of servers and readers (judge, geneval, ocr): what it holds is
+    /// not scored again. Made if it is not there. Remove it when a server or its model changes.
+    #[arg(long, value_name = "FILE")]
+    cache: Option<PathBuf>,
     /// The JSON file to write.
     #[arg(long)]
     output: Option<PathBuf>,
-    /// GenEval's score under this preset of `train`, sd35m-geneval: four images for each of its
-    /// validation prompts, judged by the server of its reward `geneval` by the official rule.
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["as_in", "samples"])]
-    preset: Option<String>,
     /// The model: a directory in the layout of diffusers, or hub:OWNER/NAME, which is downloaded.
     #[arg(id = "directory", long = "model", value_name = "DIR", conflicts_with = "checkpoint")]
     directory: Option<String>,
-    /// Sets one key of the preset; may be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE", requires = "preset")]
-    set: Vec<String>,
     /// Writes the images of --preset to this directory, in the layout of GenEval's scripts, instead
     /// of asking the server.
-    #[arg(long, value_name = "DIR", requires = "preset")]
+    #[arg(long, value_name = "DIR", requires = "preset", conflicts_with = "samples_dir")]
     images: Option<PathBuf>,
 }
 
@@ -65,10 +70,19 @@ pub struct EvalArgs {
 /// If the model, the prompts or the run cannot be read, or nothing can be verified.
 pub fn run(args: &EvalArgs) -> Result<()> {
     args.output.as_deref().map_or(Ok(()), png::check_directory_of)?;
-    if let Some(preset) = &args.preset {
+    if let (Some(preset), None) = (&args.foreign.preset, &args.foreign.samples_dir) {
         return benchmark::run(args, preset);
     }
     let run = args.as_in.as_deref().map(EvaluatedRun::open).transpose()?;
+    let device = Device::default();
+    let cache = args.cache.as_deref().map(ScoreCache::open).transpose()?.map(Arc::new);
+    if let Some(directory) = &args.foreign.samples_dir {
+        let of_run = run.map(|run| run.config.rewards);
+        let rewards = args.foreign.rewards(of_run)?;
+        let asked = Foreign { directory, prompts: args.prompts.as_deref(), rewards, cache };
+        let (evaluation, with_rewards) = asked.evaluate(&device)?;
+        return print_evaluation(&evaluation, with_rewards, args.output.as_deref());
+    }
     let checkpoint = args.model.checkpoint.clone().or_else(|| args.directory.clone());
     let mut model = (checkpoint, args.model.adapter.clone());
     if let Some(EvaluatedRun { policy, .. }) = run.as_ref().filter(|_| model == (None, None)) {
@@ -77,8 +91,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let (checkpoint, adapter) = model;
     let trained = run.as_ref().and_then(|run| run.config.model.as_ref());
     let source = model_options::source(checkpoint.as_deref(), adapter.as_deref(), trained)?;
-    let device = Device::default();
-    let work = Evaluating { args, run, adapter, device: &device };
+    let work = Evaluating { args, run, adapter, cache, device: &device };
     pipelines::open::<Training, _>(source, &host::machine(&device), work)
 }
 
@@ -87,6 +100,7 @@ struct Evaluating<'a> {
     args: &'a EvalArgs,
     run: Option<EvaluatedRun>,
     adapter: Option<PathBuf>,
+    cache: Option<Arc<ScoreCache>>,
     device: &'a Device,
 }
 
@@ -95,7 +109,7 @@ impl Visitor<Training> for Evaluating<'_> {
     type Error = Error;
 
     fn visit<P: Pipeline<Training>>(self, pipeline: P) -> Result<()> {
-        let Self { args, run, adapter, device } = self;
+        let Self { args, run, adapter, cache, device } = self;
         let (sampling, of_run, samples) = match &run {
             Some(EvaluatedRun { config, .. }) => (
                 train::sampling(config),
@@ -108,7 +122,7 @@ impl Visitor<Training> for Evaluating<'_> {
         let prompts = Prompts::open(source, &pipeline)?;
         let rows = prompts.rows(samples);
         needs::check_images(rows.len(), pipeline.image_shape())?;
-        let surroundings = Surroundings { image_shape: pipeline.image_shape(), device };
+        let surroundings = Surroundings { image_shape: pipeline.image_shape(), device, cache };
         let rewards =
             |run: &EvaluatedRun| rewards::open("rewards", &run.config.rewards, &surroundings);
         let rewards = run.as_ref().map(rewards).transpose()?;

@@ -10,7 +10,7 @@ use std::io::{self, BufRead, Read, Write};
 use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use super::{Detection, Metadata, ScoreError, Table, score};
+use super::{Detection, FailedPosition, Metadata, ScoreError, Scores, Table, score};
 
 /// No accepted line is this long, in bytes.
 const LONGEST: u64 = 16 << 20;
@@ -45,15 +45,29 @@ pub struct Seen<'a> {
 /// # Errors
 /// The first line that cannot be read or scored, an input without lines, or a failed write.
 pub fn score_lines(input: impl BufRead, output: impl Write) -> Result<Table, LinesError> {
-    score_seen(input, output, |_| Ok(()))
+    score_lines_by(FailedPosition::Zero, input, output)
 }
 
-/// Scores a file like [`score_lines`], after `look` has seen each image and its detections, to which
-/// it may give colours.
+/// Scores a file like [`score_lines`]; the number `reward` is by the given rule, in the answers and
+/// in the table.
+///
+/// # Errors
+/// As [`score_lines`].
+pub fn score_lines_by(
+    failed_position: FailedPosition,
+    input: impl BufRead,
+    output: impl Write,
+) -> Result<Table, LinesError> {
+    score_seen(failed_position, input, output, |_| Ok(()))
+}
+
+/// Scores a file like [`score_lines_by`], after `look` has seen each image and its detections, to
+/// which it may give colours.
 ///
 /// # Errors
 /// As [`score_lines`], or the first image that `look` refuses, with its reason.
 pub fn score_seen(
+    failed_position: FailedPosition,
     input: impl BufRead,
     mut output: impl Write,
     mut look: impl FnMut(Seen<'_>) -> Result<(), String>,
@@ -67,7 +81,7 @@ pub fn score_seen(
         look(Seen { index, image, metadata: &metadata, detections: seen })
             .map_err(|reason| LinesError::Unseen { line, reason })?;
         index += 1;
-        let scores = score(&metadata, &detections)
+        let scores = score_by(failed_position, &metadata, &detections)
             .map_err(|problem| LinesError::Refused { line, problem })?;
         let answer = serde_json::to_string(&scores).map_err(io::Error::from);
         answer
@@ -93,6 +107,19 @@ pub fn read_metadata(input: impl BufRead) -> Result<Vec<Metadata>, LinesError> {
         prompts.push(metadata);
     }
     if prompts.is_empty() { Err(LinesError::Empty) } else { Ok(prompts) }
+}
+
+/// Scores an image; the number `reward` is by the given rule.
+fn score_by(
+    failed_position: FailedPosition,
+    metadata: &Metadata,
+    detections: &[Detection],
+) -> Result<Scores, ScoreError> {
+    let mut scores = score(metadata, detections)?;
+    if failed_position == FailedPosition::ZeroAndOne {
+        scores.reward = scores.reward_reference;
+    }
+    Ok(scores)
 }
 
 /// Parses a line, given its number.

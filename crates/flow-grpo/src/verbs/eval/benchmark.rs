@@ -1,7 +1,7 @@
 //! `eval --preset`: GenEval's score of a model. A server judges the images, or they are written for
 //! a detector.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use anyhow::{Context, Error, Result, ensure};
 use files::write_atomically;
@@ -11,6 +11,7 @@ use models::Adapter;
 use pipelines::{Pipeline, Visitor};
 use run::png;
 use tasks::{
+    cache::ScoreCache,
     geneval::{self, IMAGES_PER_PROMPT},
     image::Image,
     prompts::Prompt,
@@ -45,7 +46,8 @@ const JUDGE: &str = "geneval";
 /// If the model, the prompts or the preset cannot be used, or the server does not judge.
 pub fn run(args: &EvalArgs, preset: &str) -> Result<()> {
     let preset = config::preset(&TRAIN_PRESETS, preset)?;
-    let config: TrainConfig = config::resolve(preset.table(&TRAIN_PRESETS), None, None, &args.set)?;
+    let config: TrainConfig =
+        config::resolve(preset.table(&TRAIN_PRESETS), None, None, &args.foreign.set)?;
     if let Some(out) = &args.images {
         ensure!(!out.exists(), "--images {} is there already", out.display());
     }
@@ -146,7 +148,8 @@ impl<'a> Benchmarking<'a> {
         let official = || Value::String("geneval_official".to_owned());
         judge.settings.entry("service").or_insert_with(official);
         let rewards = BTreeMap::from([(JUDGE.to_owned(), judge)]);
-        let surroundings = Surroundings { image_shape, device: self.device };
+        let cache = self.args.cache.as_deref().map(ScoreCache::open).transpose()?.map(Arc::new);
+        let surroundings = Surroundings { image_shape, device: self.device, cache };
         Ok(Use::Judge(rewards::open("rewards", &rewards, &surroundings)?))
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use tasks::geneval::{self, Seen, needs_color};
+use tasks::geneval::{self, FailedPosition, Seen, needs_color};
 
 use super::{ENDINGS, read};
 use crate::{backend::Device, rewards::colors::Colors, terminal::output};
@@ -24,11 +24,17 @@ pub struct Painting<'a> {
 ///
 /// # Errors
 /// If a line cannot be read or scored, or an image is missing.
-pub fn score(path: &Path, painting: Option<&Painting<'_>>, json: bool) -> Result<()> {
+pub fn score(
+    path: &Path,
+    failed_position: FailedPosition,
+    painting: Option<&Painting<'_>>,
+    json: bool,
+) -> Result<()> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut painter = painting.map(Painter::open).transpose()?;
     let mut lines = Vec::new();
-    let scored = geneval::score_seen(BufReader::new(file), &mut lines, |seen| {
+    let input = BufReader::new(file);
+    let scored = geneval::score_seen(failed_position, input, &mut lines, |seen| {
         painter.as_mut().map_or(Ok(()), |painter| painter.paint(seen))
     });
     if json {
