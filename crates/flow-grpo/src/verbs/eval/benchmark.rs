@@ -180,7 +180,7 @@ fn judged<C>(
     prompts: &Prompts<C>,
 ) -> Result<Vec<bool>> {
     let prompts: Vec<&Prompt> = rows.iter().map(|row| prompts.prompt(row)).collect();
-    let scores = reward.score(images, &prompts)?.parts.remove(0).1;
+    let scores = reward.score(images, &prompts)?.parts.remove(0).scores;
     let right = |score: f32| {
         ensure!(
             score == 0.0 || score == 1.0,
