@@ -118,7 +118,7 @@ impl<'a> Listing<'a> {
     fn configurations(&self, directory: &str) -> Vec<String> {
         let is_one = |name: &&str| {
             let index = name.ends_with(".index.json") || name.ends_with(".index.fp16.json");
-            (name.ends_with(".json") && !index) || *name == "merges.txt"
+            (name.rsplit('.').next() == Some("json") && !index) || *name == "merges.txt"
         };
         self.inside(directory).filter(is_one).map(|name| format!("{directory}{name}")).collect()
     }

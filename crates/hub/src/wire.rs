@@ -35,7 +35,7 @@ const LONGEST_ANSWER: u64 = 64 << 20;
 /// Redirects that are followed.
 const MOST_REDIRECTS: u32 = 8;
 /// A connection that gives nothing for this long is broken.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 
 impl<'a> Wire<'a> {
     pub fn new(settings: &'a Settings, name: &'a Name) -> Result<Self, HubError> {

@@ -8,7 +8,6 @@ use std::{
     thread,
 };
 
-use hub::{Name, Settings, Token, Watch};
 use sha1::{Digest as _, Sha1};
 
 /// The commit of the fake repository.
@@ -59,16 +58,6 @@ impl Hub {
             }
         });
         Self { state, endpoint }
-    }
-
-    /// Settings for this server.
-    pub fn settings(&self, cache: &std::path::Path, token: Option<&str>) -> Settings {
-        Settings {
-            endpoint: self.endpoint.clone(),
-            cache: cache.to_owned(),
-            token: token.and_then(Token::new),
-            offline: false,
-        }
     }
 
     /// The requests since the last call.
@@ -201,32 +190,4 @@ fn stored(request: &Request, digest: &str, state: &mut State) -> (String, Vec<u8
         }
     };
     (head, body)
-}
-
-/// Counts what a download tells.
-#[derive(Default)]
-pub struct Told {
-    pub notes: Mutex<Vec<String>>,
-    pub begun: Mutex<Vec<u64>>,
-    pub bytes: Mutex<u64>,
-    /// The download stops after so many bytes.
-    pub stop_after: Option<u64>,
-}
-
-impl Watch for Told {
-    fn note(&self, line: &str) {
-        self.notes.lock().expect("notes").push(line.to_owned());
-    }
-
-    fn begin(&self, _name: &Name, bytes: u64) {
-        self.begun.lock().expect("begun").push(bytes);
-    }
-
-    fn advance(&self, bytes: u64) {
-        *self.bytes.lock().expect("bytes") += bytes;
-    }
-
-    fn interrupted(&self) -> bool {
-        self.stop_after.is_some_and(|stop| *self.bytes.lock().expect("bytes") >= stop)
-    }
 }

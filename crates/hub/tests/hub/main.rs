@@ -2,10 +2,50 @@
 
 mod fake;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Mutex};
 
-use fake::{COMMIT, Hub, Told};
-use hub::{HubError, Name, Settings, Snapshot, fetch};
+use fake::{COMMIT, Hub};
+use hub::{HubError, Name, Settings, Snapshot, Token, Watch, fetch};
+
+impl Hub {
+    /// Settings for this server.
+    fn settings(&self, cache: &Path, token: Option<&str>) -> Settings {
+        Settings {
+            endpoint: self.endpoint.clone(),
+            cache: cache.to_owned(),
+            token: token.and_then(Token::new),
+            offline: false,
+        }
+    }
+}
+
+/// Counts what a download tells.
+#[derive(Default)]
+struct Told {
+    notes: Mutex<Vec<String>>,
+    begun: Mutex<Vec<u64>>,
+    bytes: Mutex<u64>,
+    /// The download stops after so many bytes.
+    stop_after: Option<u64>,
+}
+
+impl Watch for Told {
+    fn note(&self, line: &str) {
+        self.notes.lock().expect("notes").push(line.to_owned());
+    }
+
+    fn begin(&self, _name: &Name, bytes: u64) {
+        self.begun.lock().expect("begun").push(bytes);
+    }
+
+    fn advance(&self, bytes: u64) {
+        *self.bytes.lock().expect("bytes") += bytes;
+    }
+
+    fn interrupted(&self) -> bool {
+        self.stop_after.is_some_and(|stop| *self.bytes.lock().expect("bytes") >= stop)
+    }
+}
 
 fn name(text: &str) -> Name {
     Name::parse(text).expect("a name").expect("with its prefix")
