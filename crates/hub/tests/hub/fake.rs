@@ -15,6 +15,7 @@ pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// The state of the server.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fault of its own")]
 pub struct State {
     /// The files of `owner/model`.
     pub files: BTreeMap<String, Vec<u8>>,
