@@ -2,7 +2,7 @@
 //!
 //! Such a file is a zip archive: a pickle that describes the tensors, and their bytes, not
 //! compressed. The pickle is read as data: a call of a class or a function is one of the few that
-//! describe tensors, or its result is opaque. Files of PyTorch before 1.6 and TorchScript are
+//! describe tensors, or its result is opaque. Files of PyTorch before 1.6 and `TorchScript` are
 //! refused.
 
 use std::{

@@ -113,7 +113,7 @@ impl<'a> Machine<'a> {
                 0x95 => drop(self.take(8)?),
                 b'(' => self.marks.push(self.stack.len()),
                 b'0' => drop(self.pop()?),
-                b'1' => drop(self.to_mark()?),
+                b'1' => drop(self.above_mark()?),
                 b'2' => {
                     let top = *self.stack.last().ok_or(EMPTY)?;
                     self.stack.push(top);
@@ -171,7 +171,7 @@ impl<'a> Machine<'a> {
     }
 
     /// Takes everything above the last mark.
-    fn to_mark(&mut self) -> Result<Vec<Node>, String> {
+    fn above_mark(&mut self) -> Result<Vec<Node>, String> {
         let mark = self.marks.pop().ok_or("the pickle goes back to a mark that it never set")?;
         Ok(self.stack.split_off(mark.min(self.stack.len())))
     }
@@ -226,7 +226,7 @@ impl<'a> Machine<'a> {
     fn tuple(&mut self, code: u8) -> Result<(), String> {
         let items = match code {
             b')' => Vec::new(),
-            b't' => self.to_mark()?,
+            b't' => self.above_mark()?,
             _ => {
                 let mut items = Vec::new();
                 for _ in 0..code - 0x84 {
@@ -245,9 +245,9 @@ impl<'a> Machine<'a> {
         match code {
             b']' | 0x8f => self.push(Kind::Opaque),
             b'a' => drop(self.pop()?),
-            b'e' | 0x90 => drop(self.to_mark()?),
+            b'e' | 0x90 => drop(self.above_mark()?),
             _ => {
-                self.to_mark()?;
+                self.above_mark()?;
                 self.push(Kind::Opaque);
             }
         }
@@ -261,7 +261,7 @@ impl<'a> Machine<'a> {
                 let value = self.pop()?;
                 vec![self.pop()?, value]
             }
-            _ => self.to_mark()?,
+            _ => self.above_mark()?,
         };
         if matches!(code, b'}' | b'd') {
             self.push(Kind::Dict(Vec::new()));
