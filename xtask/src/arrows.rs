@@ -17,7 +17,7 @@ use crate::app::cargo;
 
 /// The crates of the workspace, from the ground up, each with those that it may use; the reasons
 /// are in ARCHITECTURE.md.
-const CRATES: [(&str, &[&str]); 16] = [
+const CRATES: [(&str, &[&str]); 17] = [
     ("files", &[]),
     ("hub", &["files"]),
     ("kernels", &[]),
