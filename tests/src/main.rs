@@ -6,6 +6,7 @@
 #![cfg(test)]
 
 mod backend;
+mod benchmark;
 mod cli;
 mod clip;
 mod closed_forms;
@@ -20,8 +21,10 @@ mod faults;
 mod flux;
 mod flux_program;
 mod geneval;
+mod geneval_colors;
 mod golden;
 mod hardening;
+mod hub_program;
 mod jpeg;
 mod judged;
 mod kernels;
@@ -34,6 +37,7 @@ mod networks;
 mod nft;
 mod nft_question;
 mod ode_steps;
+mod pytorch;
 mod replay;
 mod rules;
 mod run_directory;
