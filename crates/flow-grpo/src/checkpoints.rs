@@ -11,8 +11,9 @@ use pipelines::{DirectorySettings, ModelSource};
 use crate::named;
 
 /// The built-in checkpoints, by name.
-const BUILT_IN: [(&str, &[u8]); 2] = [
+const BUILT_IN: [(&str, &[u8]); 3] = [
     ("shapes-base", include_bytes!("../../../assets/checkpoints/shapes-base.safetensors")),
+    ("emoji-base", include_bytes!("../../../assets/checkpoints/emoji-base.safetensors")),
     ("toy-2d-base", include_bytes!("../../../assets/checkpoints/toy-2d-base.safetensors")),
 ];
 
