@@ -81,7 +81,9 @@ fn score_names_the_colours_that_detections_lack() {
     png.save(directory.path().join("images/00000/grid.png")).expect("written");
     let bench = |color: Option<&str>| {
         let mut found = json!({"class": "bench", "box": case["box"], "score": 0.9});
-        color.map(|color| found["color"] = json!(color));
+        if let Some(color) = color {
+            found["color"] = json!(color);
+        }
         json!([found])
     };
     let color = case["color"].as_str().expect("a colour");

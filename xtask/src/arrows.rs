@@ -52,7 +52,10 @@ const CRATES: [(&str, &[&str]); 17] = [
         ],
     ),
     ("xtask", &[]),
-    ("tests", &["files", "flow", "grpo", "hub", "kernels", "models", "settings", "tasks", "training"]),
+    (
+        "tests",
+        &["files", "flow", "grpo", "hub", "kernels", "models", "settings", "tasks", "training"],
+    ),
 ];
 
 /// Arrows between modules that close a circle and stay: the crate, an arrow, and the reason.
