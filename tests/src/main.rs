@@ -21,6 +21,7 @@ mod golden;
 mod hardening;
 mod jpeg;
 mod kernels;
+mod laws;
 mod limits;
 mod lora;
 mod marginals;
