@@ -84,10 +84,10 @@ enum Verb {
     Serve(ServeArgs),
     /// Show a configuration, or explain its keys.
     Config(ConfigArgs),
-    /// Draw the book's computed figure.
+    /// Draw the book's computed figures.
     Figure {
-        /// The SVG file to write.
-        #[arg(long, default_value = "book/src/figures/marginals.svg")]
+        /// The directory of the figures.
+        #[arg(long, default_value = "book/src/figures")]
         output: PathBuf,
     },
 }
@@ -249,7 +249,7 @@ pub fn run() -> Result<()> {
         Verb::Score(args) => verbs::score::run(&args),
         Verb::Serve(args) => verbs::serve::run(&args),
         Verb::Config(args) => verbs::config::run(&args),
-        Verb::Figure { output } => figure::marginals(&output),
+        Verb::Figure { output } => figure::draw(&output),
     }
 }
 
