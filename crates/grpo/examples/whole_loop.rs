@@ -56,6 +56,11 @@ fn uniform<B: Backend>(rows: usize, end: f64) -> Points<B> {
     Tensor::random([rows, 1], Distribution::Uniform(0.0, end), &B::Device::default())
 }
 
+/// The same number in every row.
+fn everywhere<B: Backend>(number: f64) -> Points<B> {
+    Tensor::full([ROWS, 1], number, &B::Device::default())
+}
+
 /// The point at an angle on the circle of radius 2, where the clusters lie.
 fn on_circle<B: Backend>(angle: Points<B>) -> Points<B> {
     Tensor::cat(vec![angle.clone().cos(), angle.sin()], 1) * 2.0
@@ -94,8 +99,8 @@ struct Step {
     std: f64,
 }
 
-/// The Euler-Maruyama step of the SDE; its last step, which would leave its noise in the point, and
-/// every step without noise is an Euler step of the ODE.
+/// The Euler-Maruyama step of the SDE. The last step draws no noise, because it would stay in the
+/// point: without noise, a step is the Euler step of the ODE.
 fn step(i: usize, steps: usize, noise_level: f64) -> Step {
     let (t, dt) = (1.0 - i as f64 / steps as f64, -1.0 / steps as f64);
     let sigma2 = if i + 1 == steps { 0.0 } else { noise_level.powi(2) * t / (1.0 - t).max(-dt) };
@@ -122,7 +127,7 @@ type Transition = (Points<Plain>, Points<Plain>, Points<Plain>);
 fn sample(field: &Field<Plain>, steps: usize, level: f64) -> (Points<Plain>, Vec<Transition>) {
     let (mut x, mut kept) = (normal(ROWS), Vec::new());
     for at in (0..steps).map(|i| step(i, steps, level)) {
-        let v = field.velocity(x.clone(), x.clone().narrow(1, 0, 1) * 0.0 + at.t, prompts());
+        let v = field.velocity(x.clone(), everywhere(at.t), prompts());
         let mean = x.clone() * at.latent + v.clone() * at.velocity;
         let next = mean + normal(ROWS) * at.std;
         if at.std > 0.0 {
@@ -159,12 +164,11 @@ fn loss(
     advantage: &Points<Learning>,
 ) -> Tensor<Learning, 1> {
     let of_step = |(i, (x, next, old)): (usize, &Transition)| {
-        let (at, time) = (step(i, STEPS, NOISE_LEVEL), x.clone().narrow(1, 0, 1) * 0.0);
-        let time = time + step(i, STEPS, NOISE_LEVEL).t;
-        let reference = base.velocity(x.clone(), time.clone(), prompts());
-        let [x, next, old, time, reference] =
-            [x, next, old, &time, &reference].map(|it| Points::from_inner(it.clone()));
-        let v = field.velocity(x.clone(), time, prompts());
+        let at = step(i, STEPS, NOISE_LEVEL);
+        let reference = base.velocity(x.clone(), everywhere(at.t), prompts());
+        let [x, next, old, reference] =
+            [x, next, old, &reference].map(|it| Points::from_inner(it.clone()));
+        let v = field.velocity(x.clone(), everywhere(at.t), prompts());
         let ratio = (log_prob(&at, x, v.clone(), next) - old).exp();
         let clipped = ratio.clone().clamp(1.0 - CLIP_RANGE, 1.0 + CLIP_RANGE);
         let surrogate = (ratio * advantage.clone()).min_pair(clipped * advantage.clone());
