@@ -1,0 +1,162 @@
+//! `figure`: the computed figures of the book: the marginals of ODE and SDE, and how their errors
+//! fall.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use files::write_atomically;
+use flow::{
+    Affine, FlowSde, GridKind, NoiseLevel, Ode, Step, Transition,
+    analytic::{Component, MixtureField},
+    sampler::velocity_at,
+};
+use run::curves::{Curve, Panel, curves};
+use training::noise::{Key, Purpose, normal};
+
+use crate::backend::{Device, Plain};
+
+/// Number of particles.
+const PARTICLES: usize = 20_000;
+/// Times shown, in tenths of the way from noise to data: t = 0.8, 0.5, 0.2, 0.
+const SHOWN: [usize; 4] = [2, 5, 8, 10];
+/// Range of the axis, from 0 to each side, and the number of bins.
+const REACH: f64 = 3.5;
+const BINS: usize = 70;
+
+/// Options of `figure`.
+#[derive(Args, Debug)]
+pub struct FigureArgs {
+    /// The directory of the figures.
+    #[arg(long, default_value = "book/src/figures")]
+    output: PathBuf,
+}
+
+/// Draws all figures into a directory.
+pub fn run(args: &FigureArgs) -> Result<()> {
+    marginals(&args.output.join("marginals-10.svg"), 10)?;
+    marginals(&args.output.join("marginals.svg"), 200)?;
+    spread(&args.output.join("spread.svg"))
+}
+
+/// Draws the marginals of the flow of a mixture of three Gaussians: exact, by the ODE and by the
+/// SDE, in a number of steps that is a multiple of ten.
+fn marginals(path: &Path, steps: usize) -> Result<()> {
+    let component = |weight, mean, std| Component { weight, mean: vec![mean], std };
+    let field = MixtureField::new(vec![
+        component(0.5, -1.8, 0.25),
+        component(0.3, 0.4, 0.4),
+        component(0.2, 2.0, 0.15),
+    ]);
+    let ode = particles(&field, Ode {}.into(), steps)?;
+    let sde = particles(&field, FlowSde::default().into(), steps)?;
+    let panels: Vec<Panel> = SHOWN
+        .iter()
+        .zip(ode.iter().zip(&sde))
+        .map(|(&tenths, (ode, sde))| {
+            let t = 1.0 - tenths as f64 / 10.0;
+            let exact = (0..=200)
+                .map(|i| REACH * (f64::from(i) / 100.0 - 1.0))
+                .map(|x| (x, density(&field, x, t)));
+            Panel {
+                title: format!("t = {t:.1}, {steps} steps"),
+                curves: vec![
+                    Curve { name: "ODE".to_owned(), points: histogram(ode) },
+                    Curve { name: "SDE, a = 0.7".to_owned(), points: histogram(sde) },
+                    Curve { name: "exact density".to_owned(), points: exact.collect() },
+                ],
+            }
+        })
+        .collect();
+    let svg = curves(&panels)?;
+    Ok(write_atomically(path, svg.as_bytes())?)
+}
+
+/// The particles at the times shown.
+fn particles(
+    field: &MixtureField,
+    transition: Transition,
+    steps: usize,
+) -> Result<Vec<Vec<f64>>> {
+    let device = Device::default();
+    let noise = |step: usize| {
+        let keys: Vec<Key> =
+            (0..PARTICLES).map(|row| Key::new(1, Purpose::Step).row(row, 0).step(step)).collect();
+        normal::<Plain>(&keys, [1, 1, 1], &device)
+    };
+    let mut latent = noise(0);
+    let mut shown = Vec::new();
+    for step in (GridKind::Linear {}).grid(steps)?.steps() {
+        let Step { index, .. } = step;
+        let policy =
+            transition.gaussian(latent.clone(), velocity_at(field, latent, step, &[]), step);
+        latent = if policy.is_random() { policy.sample(noise(index + 1)) } else { policy.mean };
+        if SHOWN.map(|tenths| tenths * steps / 10).contains(&(index + 1)) {
+            shown.push(latent.to_data().iter::<f64>().collect());
+        }
+    }
+    Ok(shown)
+}
+
+/// The density of the marginal at `t`.
+fn density(field: &MixtureField, x: f64, t: f64) -> f64 {
+    let total: f64 = field.components().iter().map(|component| component.weight).sum();
+    let one = |component: &Component| {
+        let variance = ((1.0 - t) * component.std).powi(2) + t * t;
+        let offset = x - (1.0 - t) * f64::from(component.mean[0]);
+        component.weight / total * (-offset * offset / (2.0 * variance)).exp()
+            / (2.0 * std::f64::consts::PI * variance).sqrt()
+    };
+    field.components().iter().map(one).sum()
+}
+
+/// The density of particles, bin by bin.
+fn histogram(particles: &[f64]) -> Vec<(f64, f64)> {
+    let width = 2.0 * REACH / BINS as f64;
+    let mut counts = vec![0_usize; BINS];
+    for x in particles {
+        let bin = ((x + REACH) / width).floor();
+        if (0.0..BINS as f64).contains(&bin) {
+            counts[bin as usize] += 1;
+        }
+    }
+    let center = |bin: usize| (bin as f64 + 0.5) * width - REACH;
+    counts
+        .iter()
+        .enumerate()
+        .map(|(bin, &count)| (center(bin), count as f64 / (particles.len() as f64 * width)))
+        .collect()
+}
+
+/// The variance of the data of [`spread`].
+const DATA: f64 = 0.25;
+
+/// Draws the error of the final variance against the number of steps, for one Gaussian and several
+/// noise levels. Without sampling noise: its velocity is linear in `x`, so the variance of the
+/// sampler's points obeys a recursion.
+fn spread(path: &Path) -> Result<()> {
+    let curve = |level: f64| -> Result<Curve> {
+        let rule = FlowSde { noise_level: NoiseLevel::new(level).context("a level")? };
+        let mut points = Vec::new();
+        for steps in [5, 7, 10, 14, 20, 28, 40, 57, 80, 113, 160, 226, 320] {
+            let error = final_variance(&rule, steps)? / DATA - 1.0;
+            points.push(((steps as f64).log10(), 100.0 * error));
+        }
+        Ok(Curve { name: format!("a = {level:.1}"), points })
+    };
+    let curves_of = [0.0, 0.7, 1.0, 1.4].map(curve).into_iter().collect::<Result<Vec<_>>>()?;
+    let title = "error of the final variance in per cent, against the decimal logarithm of the \
+                 number of steps";
+    let svg = curves(&[Panel { title: title.to_owned(), curves: curves_of }])?;
+    Ok(write_atomically(path, svg.as_bytes())?)
+}
+
+/// The variance at t = 0 of a sampler of centred Gaussian data.
+fn final_variance(rule: &FlowSde, steps: usize) -> Result<f64> {
+    let marginal = |t: f64| (1.0 - t).powi(2) * DATA + t * t;
+    Ok((GridKind::Linear {}).grid(steps)?.steps().fold(1.0, |variance, step| {
+        let slope = (step.from - (1.0 - step.from) * DATA) / marginal(step.from);
+        let Affine { latent, velocity, std } = Transition::from(*rule).affine(step);
+        (latent + velocity * slope).powi(2) * variance + std.powi(2)
+    }))
+}
