@@ -219,7 +219,8 @@ fn the_ode_of_a_tilted_sde_moves_2_over_1_plus_half_a_squared_times_as_far() {
     let [moved, ode] = tilted(40_000, 1, 2.0_f64.sqrt());
     assert!((moved - 1.0).abs() < 1e-3 && (ode - 1.0).abs() < 1e-3, "both are the tilted data");
     // Ten steps are far from the limits of 1.61, 1.33 and 1.
-    for (level, of_10, of_40) in [(0.7, 1.22, 1.29), (1.0, 1.17, 1.23), (2.0_f64.sqrt(), 0.86, 0.90)]
+    for (level, of_10, of_40) in
+        [(0.7, 1.22, 1.29), (1.0, 1.17, 1.23), (2.0_f64.sqrt(), 0.86, 0.90)]
     {
         for (times, expected) in [(1, of_10), (4, of_40)] {
             let [moved, ode] = tilted(10, times, level);
@@ -257,9 +258,8 @@ fn the_expected_log_ratio_of_a_transition_is_its_kl() {
     let w: Tensor<Plain, 4> = v.clone() + 0.4;
     let [p, q] = [&v, &w].map(|velocity| transition.gaussian(x.clone(), velocity.clone(), step));
     let drawn = p.sample(noise(rows, [2, 1, 1], 22));
-    let log_ratio = numbers(
-        p.log_prob(drawn.clone(), Reduction::Sum) - q.log_prob(drawn, Reduction::Sum),
-    );
+    let log_ratio =
+        numbers(p.log_prob(drawn.clone(), Reduction::Sum) - q.log_prob(drawn, Reduction::Sum));
     let mean = log_ratio.iter().sum::<f64>() / rows as f64;
     let kl = numbers(transition.kl(KlForm::Paper, step, v, w))[0];
     let error = (2.0 * kl / rows as f64).sqrt(); // the log ratio is N(KL, 2·KL)

@@ -73,11 +73,7 @@ fn marginals(path: &Path, steps: usize) -> Result<()> {
 }
 
 /// The particles at the times shown.
-fn particles(
-    field: &MixtureField,
-    transition: Transition,
-    steps: usize,
-) -> Result<Vec<Vec<f64>>> {
+fn particles(field: &MixtureField, transition: Transition, steps: usize) -> Result<Vec<Vec<f64>>> {
     let device = Device::default();
     let noise = |step: usize| {
         let keys: Vec<Key> =
