@@ -1,13 +1,14 @@
-//! `figure`: the computed figures of the book: the marginals of ODE and SDE, and how their errors
-//! fall.
+//! `figure`: the computed figures of the book: paths and marginals of ODE and SDE, and how their
+//! errors fall.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use burn::tensor::Tensor;
 use clap::Args;
 use files::write_atomically;
 use flow::{
-    Affine, FlowSde, GridKind, NoiseLevel, Ode, Step, Transition,
+    Affine, FlowSde, GridKind, NoiseLevel, Ode, Transition,
     analytic::{Component, MixtureField},
     sampler::velocity_at,
 };
@@ -16,8 +17,9 @@ use training::noise::{Key, Purpose, normal};
 
 use crate::backend::{Device, Plain};
 
-/// Number of particles.
+/// Number of particles of a histogram, and of a figure of paths.
 const PARTICLES: usize = 20_000;
+const PATHS: usize = 14;
 /// Times shown, in tenths of the way from noise to data: t = 0.8, 0.5, 0.2, 0.
 const SHOWN: [usize; 4] = [2, 5, 8, 10];
 /// Range of the axis, from 0 to each side, and the number of bins.
@@ -36,25 +38,31 @@ pub struct FigureArgs {
 pub fn run(args: &FigureArgs) -> Result<()> {
     marginals(&args.output.join("marginals-10.svg"), 10)?;
     marginals(&args.output.join("marginals.svg"), 200)?;
+    paths(&args.output.join("paths.svg"))?;
     spread(&args.output.join("spread.svg"))
 }
 
-/// Draws the marginals of the flow of a mixture of three Gaussians: exact, by the ODE and by the
-/// SDE, in a number of steps that is a multiple of ten.
-fn marginals(path: &Path, steps: usize) -> Result<()> {
+/// The flow of a mixture of three Gaussians.
+fn mixture() -> MixtureField {
     let component = |weight, mean, std| Component { weight, mean: vec![mean], std };
-    let field = MixtureField::new(vec![
+    MixtureField::new(vec![
         component(0.5, -1.8, 0.25),
         component(0.3, 0.4, 0.4),
         component(0.2, 2.0, 0.15),
-    ]);
-    let ode = particles(&field, Ode {}.into(), steps)?;
-    let sde = particles(&field, FlowSde::default().into(), steps)?;
+    ])
+}
+
+/// Draws the marginals of the mixture: exact, by the ODE and by the SDE, in a number of steps that
+/// is a multiple of ten.
+fn marginals(path: &Path, steps: usize) -> Result<()> {
+    let field = mixture();
+    let ode = particles(&field, Ode {}.into(), steps, PARTICLES)?;
+    let sde = particles(&field, FlowSde::default().into(), steps, PARTICLES)?;
     let panels: Vec<Panel> = SHOWN
         .iter()
-        .zip(ode.iter().zip(&sde))
-        .map(|(&tenths, (ode, sde))| {
+        .map(|&tenths| {
             let t = 1.0 - tenths as f64 / 10.0;
+            let [ode, sde] = [&ode, &sde].map(|latents| &latents[tenths * steps / 10]);
             let exact = (0..=200)
                 .map(|i| REACH * (f64::from(i) / 100.0 - 1.0))
                 .map(|x| (x, density(&field, x, t)));
@@ -72,26 +80,51 @@ fn marginals(path: &Path, steps: usize) -> Result<()> {
     Ok(write_atomically(path, svg.as_bytes())?)
 }
 
-/// The particles at the times shown.
-fn particles(field: &MixtureField, transition: Transition, steps: usize) -> Result<Vec<Vec<f64>>> {
+/// Draws paths of the ODE and of the SDE from the same noise, against the way from noise to data.
+fn paths(path: &Path) -> Result<()> {
+    const STEPS: usize = 200;
+    let panel = |title: &str, transition| -> Result<Panel> {
+        let latents = particles(&mixture(), transition, STEPS, PATHS)?;
+        let point = |row: usize| {
+            move |(step, latent): (usize, &Vec<f64>)| (step as f64 / STEPS as f64, latent[row])
+        };
+        let curve = |row: usize| Curve {
+            name: String::new(),
+            points: latents.iter().enumerate().map(point(row)).collect(),
+        };
+        Ok(Panel { title: title.to_owned(), curves: (0..PATHS).map(curve).collect() })
+    };
+    let svg = curves(&[
+        panel("ODE: x against 1 - t", Ode {}.into())?,
+        panel("SDE, a = 0.7, from the same noise", FlowSde::default().into())?,
+    ])?;
+    Ok(write_atomically(path, svg.as_bytes())?)
+}
+
+/// The particles at all times of the grid.
+fn particles(
+    field: &MixtureField,
+    transition: Transition,
+    steps: usize,
+    count: usize,
+) -> Result<Vec<Vec<f64>>> {
     let device = Device::default();
     let noise = |step: usize| {
         let keys: Vec<Key> =
-            (0..PARTICLES).map(|row| Key::new(1, Purpose::Step).row(row, 0).step(step)).collect();
+            (0..count).map(|row| Key::new(1, Purpose::Step).row(row, 0).step(step)).collect();
         normal::<Plain>(&keys, [1, 1, 1], &device)
     };
     let mut latent = noise(0);
-    let mut shown = Vec::new();
+    let values = |latent: &Tensor<Plain, 4>| latent.to_data().iter::<f64>().collect::<Vec<f64>>();
+    let mut latents = vec![values(&latent)];
     for step in (GridKind::Linear {}).grid(steps)?.steps() {
-        let Step { index, .. } = step;
         let policy =
             transition.gaussian(latent.clone(), velocity_at(field, latent, step, &[]), step);
-        latent = if policy.is_random() { policy.sample(noise(index + 1)) } else { policy.mean };
-        if SHOWN.map(|tenths| tenths * steps / 10).contains(&(index + 1)) {
-            shown.push(latent.to_data().iter::<f64>().collect());
-        }
+        latent =
+            if policy.is_random() { policy.sample(noise(step.index + 1)) } else { policy.mean };
+        latents.push(values(&latent));
     }
-    Ok(shown)
+    Ok(latents)
 }
 
 /// The density of the marginal at `t`.
