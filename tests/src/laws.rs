@@ -248,7 +248,7 @@ fn the_kl_of_a_step_is_its_closed_form_in_the_time() {
     }
 }
 
-/// The same from the velocities' means: what the KL averages is what a Gaussian's mean shifts by.
+/// The KL divergence is the mean log-ratio under the first policy.
 #[test]
 fn the_expected_log_ratio_of_a_transition_is_its_kl() {
     let step = Step { index: 3, from: 0.7, to: 0.6 };
