@@ -3,19 +3,12 @@
 use std::{fmt, fs, path::Path};
 
 use crate::{
-    Channels, Image, OcrError, Options, Resize,
+    Channels, DETECTOR, Image, MAX_SIDE, OcrError, Options, RECOGNISER, Resize,
     crop::crop,
     detect,
     network::{Network, Pools, broken},
     recognise::{HEIGHT, Recogniser},
 };
-
-/// Name of the detector in a model directory.
-pub const DETECTOR: &str = "detector.onnx";
-/// Name of the recogniser in a model directory.
-pub const RECOGNISER: &str = "recogniser.onnx";
-/// The largest width and height of an image, in pixels.
-pub const MAX_SIDE: usize = 4096;
 
 /// A line of text in an image.
 #[derive(Clone, Debug, PartialEq)]

@@ -10,7 +10,7 @@ use files::write_atomically;
 use flow::{
     Affine, FlowSde, GridKind, NoiseLevel, Ode, Transition,
     analytic::{Component, MixtureField},
-    sampler::velocity_at,
+    velocity_at,
 };
 use run::curves::{Curve, Panel, curves};
 use training::noise::{Key, Purpose, normal};
