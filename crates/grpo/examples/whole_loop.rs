@@ -14,6 +14,7 @@ use burn::{
     prelude::*,
     tensor::{Distribution, activation::silu},
 };
+use burn_ndarray::NdArrayDevice;
 
 type Plain = burn_ndarray::NdArray<f32>;
 type Learning = burn::backend::Autodiff<Plain>;
@@ -75,7 +76,7 @@ fn prompts<B: Backend>() -> Points<B> {
 // ANCHOR: pretrain
 /// Flow matching: regression of `x_1 − x_0`. Cluster and prompt are independent here.
 fn pretrain(steps: usize) -> Field<Learning> {
-    let mut field = Field::new(&Default::default());
+    let mut field = Field::new(&NdArrayDevice::Cpu);
     let mut adam = AdamConfig::new().init();
     for step in 0..steps {
         let (x1, t) = (normal(ROWS), uniform(ROWS, 1.0));
@@ -183,7 +184,7 @@ fn loss(
 // ANCHOR: train
 /// Trains for some epochs and returns the mean reward of 40-step ODE samples before and after.
 fn train(epochs: usize) -> [f32; 2] {
-    Plain::seed(&Default::default(), 1);
+    Plain::seed(&NdArrayDevice::Cpu, 1);
     let mut field = pretrain(1500);
     let base = field.valid();
     let mean = |points| reward(points).mean().into_scalar();
