@@ -119,7 +119,8 @@ fn a_clip_of_the_mean_log_ratio_is_a_shift_of_the_mean_by_the_clip_times_the_roo
 fn group_gradients(slopes: &[f64], group: usize, groups: usize, spread: Spread) -> Vec<f64> {
     // With so large an ε an advantage is the reward less its group's mean, times 1/ε.
     let epsilon = if spread == Spread::Epoch { 1e6 } else { 1e-4 };
-    let config = AdvantageConfig { spread, epsilon, clip: f64::INFINITY };
+    let config =
+        AdvantageConfig { spread, epsilon, clip: f64::INFINITY, ..AdvantageConfig::default() };
     let scale = if spread == Spread::Epoch { epsilon } else { 1.0 };
     let of_prompt = |(prompt, slope): (usize, &f64)| {
         let actions = numbers(noise(group * groups, [1, 1, 1], 900 + prompt));

@@ -17,7 +17,7 @@ use flow::VelocityField;
 use models::{TokenIds, Vocabulary};
 use pipelines::{Architecture, Card, Own, OwnVisitor, Trainable, Weights, open_own};
 use run::RunDir;
-use tasks::{shapes, toy};
+use tasks::toy;
 
 use crate::{
     backend::{Device, Training},
@@ -30,7 +30,7 @@ use crate::{
 /// Trains the base model and returns the path of its checkpoint.
 pub fn pretrain(config: &PretrainConfig, run: &mut RunDir, device: &Device) -> Result<PathBuf> {
     let words = match config.model {
-        Architecture::Dit(_) => shapes::vocabulary(),
+        Architecture::Dit(_) => config.data.words(),
         Architecture::Mlp(_) => toy::prompts()
             .prompts
             .iter()

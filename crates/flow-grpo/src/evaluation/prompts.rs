@@ -109,6 +109,9 @@ pub fn prompt_set(source: &str, pipeline: &impl Pipeline<Training>) -> Result<Pr
         "shapes:test" => shapes::prompts(Split::Test),
         "shapes:unseen" => shapes::prompts(Split::Unseen),
         "toy" => toy::prompts(),
+        "emoji:train" => emoji::prompts(emoji::Split::Train),
+        "emoji:validation" => emoji::prompts(emoji::Split::Validation),
+        "emoji:test" => emoji::prompts(emoji::Split::Test),
         path => PromptSet::read_checked(Path::new(path), |prompt| pipeline.check_prompt(prompt))?,
     };
     let verified = set.prompts.iter().any(|prompt| Metadata::of(prompt).is_some());

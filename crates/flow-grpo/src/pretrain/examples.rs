@@ -1,8 +1,9 @@
 //! Training data of the base models: rendered scenes with captions, or points of the plane.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, anyhow};
+use emoji::{Category, Collection, Emoji, STYLES};
 use models::TokenIds;
 use rand::{Rng, seq::IndexedRandom};
 use schemars::JsonSchema;
@@ -15,6 +16,35 @@ use tasks::{
 };
 
 use pipelines::{Architecture, Card};
+
+/// The images that a diffusion transformer learns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Data {
+    /// Scenes of shapes, drawn for their captions.
+    #[default]
+    Scenes,
+    /// Emoji of two art styles.
+    Emoji,
+}
+
+impl Data {
+    /// The words of the captions.
+    pub fn words(self) -> BTreeSet<String> {
+        match self {
+            Self::Scenes => shapes::vocabulary().into_iter().collect(),
+            Self::Emoji => emoji::words(),
+        }
+    }
+
+    /// The prompts on which pre-training is evaluated.
+    pub fn validation(self) -> &'static str {
+        match self {
+            Self::Scenes => "shapes:validation",
+            Self::Emoji => "emoji:validation",
+        }
+    }
+}
 
 /// Composition of the captions in pre-training; each field is a share of images in `[0, 1]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -48,6 +78,8 @@ pub enum Examples {
         /// Height and width in pixels.
         image_size: usize,
     },
+    /// Emoji with their captions.
+    Emoji(EmojiExamples),
     /// Points of the toy task.
     Points {
         /// The only caption.
@@ -57,10 +89,13 @@ pub enum Examples {
 
 impl Examples {
     /// Creates the training data of a network.
-    pub fn new(card: &Card) -> Result<Self> {
+    pub fn new(card: &Card, data: Data) -> Result<Self> {
         let Architecture::Dit(sizes) = &card.architecture else {
             return Ok(Self::Points { caption: card.condition("a point")? });
         };
+        if data == Data::Emoji {
+            return EmojiExamples::new(card).map(Self::Emoji);
+        }
         let encode = |prompt: Prompt| -> Result<_> {
             let metadata = Metadata::required(&prompt)
                 .map_err(|reason| anyhow!("prompt \"{}\": {reason}", prompt.text))?;
@@ -79,6 +114,7 @@ impl Examples {
     pub fn draw(&self, captions: &CaptionConfig, rng: &mut impl Rng) -> (Image, TokenIds) {
         match self {
             Self::Points { caption } => (toy::sample(rng), caption.clone()),
+            Self::Emoji(examples) => examples.draw(captions, rng),
             Self::Scenes { by_tag, detailed, empty, image_size } => {
                 let of_a_kind = by_tag.choose(rng).expect("there are kinds of prompts");
                 let prompts = if rng.random_bool(captions.detailed) { detailed } else { of_a_kind };
@@ -94,6 +130,45 @@ impl Examples {
                 (shapes::render(&scene, *image_size), caption.clone())
             }
         }
+    }
+}
+
+/// Emoji, with their captions encoded for a network.
+pub struct EmojiExamples {
+    emoji: Vec<(Emoji, TokenIds)>,
+    /// The emoji of every category.
+    by_category: Vec<Vec<usize>>,
+    /// The empty caption.
+    empty: TokenIds,
+}
+
+impl EmojiExamples {
+    fn new(card: &Card) -> Result<Self> {
+        let encode = |emoji: Emoji| -> Result<_> {
+            let caption = card.condition(&emoji.caption)?;
+            Ok((emoji, caption))
+        };
+        let emoji: Vec<(Emoji, TokenIds)> =
+            Collection::built_in()?.emoji.into_iter().map(encode).collect::<Result<_>>()?;
+        let of_category = |category: Category| {
+            (0..emoji.len()).filter(|&index| emoji[index].0.category == category).collect()
+        };
+        let by_category = Category::ALL.map(of_category).into();
+        Ok(Self { by_category, emoji, empty: card.condition("")? })
+    }
+
+    /// Draws a picture in either style; a wrong caption is that of another emoji of the category.
+    fn draw(&self, captions: &CaptionConfig, rng: &mut impl Rng) -> (Image, TokenIds) {
+        let (emoji, right) = self.emoji.choose(rng).expect("there are emoji");
+        let picture = emoji.picture(*STYLES.choose(rng).expect("there are styles"));
+        let caption = if rng.random_bool(captions.wrong) {
+            let alike = &self.by_category[emoji.category as usize];
+            &self.emoji[*alike.choose(rng).expect("the emoji itself")].1
+        } else {
+            right
+        };
+        let caption = if rng.random_bool(captions.dropped) { &self.empty } else { caption };
+        (picture, caption.clone())
     }
 }
 

@@ -92,14 +92,14 @@ where
             optimisation = optimisation.scaling_loss(LossScale::default());
         }
         let held_out = match card.architecture {
-            Architecture::Dit(_) => Prompts::open("shapes:validation", &own)?,
+            Architecture::Dit(_) => Prompts::open(config.data.validation(), &own)?,
             Architecture::Mlp(_) => Prompts::open("toy", &own)?,
         };
         let mut session = Self {
             config,
             device,
             own,
-            batches: Batches { config, device, examples: Examples::new(&card)?, card },
+            batches: Batches { config, device, examples: Examples::new(&card, config.data)?, card },
             held_out,
             workers: Workers::new(backend::workers()).context("cannot start worker threads")?,
             optimisation,
