@@ -28,6 +28,7 @@ mod hub_program;
 mod jpeg;
 mod judged;
 mod kernels;
+mod laws;
 mod limits;
 mod lora;
 mod marginals;
