@@ -3,10 +3,12 @@
 //! Works on images in host memory. Knows no network, no tensor library and no training loop.
 
 pub mod geneval;
+mod hash;
 pub mod image;
 pub mod jpeg;
 pub mod pixels;
 pub mod prompts;
 pub mod reward;
 pub mod shapes;
+pub mod text;
 pub mod toy;
