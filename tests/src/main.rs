@@ -10,6 +10,8 @@ mod cli;
 mod clip;
 mod closed_forms;
 mod config;
+#[cfg(all(feature = "wgpu", not(any(feature = "ndarray", feature = "flex"))))]
+mod double_buffering;
 mod durability;
 mod ema;
 mod equivalence;

@@ -52,7 +52,7 @@ pub fn attention<B: Backend>(
     scale: Option<f64>,
 ) -> Tensor<B, 4> {
     let ([.., queries, width], [.., keys, _]) = (query.dims(), key.dims());
-    let as_they_are = [queries, keys, width].iter().all(|&side| filled(side) == side);
+    let as_they_are = [queries, keys, width].iter().all(|&side| filled_length(side) == side);
     if as_they_are || !fills_up::<B>(&query.device()) {
         let options = AttentionModuleOptions { scale, ..AttentionModuleOptions::default() };
         return module::attention(query, key, value, None, bias, options);
@@ -62,9 +62,20 @@ pub fn attention<B: Backend>(
 
 /// [`matmul`] with zero-padded sides, on any backend.
 pub fn filled_matmul<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D> {
+    filled(a, b, Tensor::matmul)
+}
+
+/// A product `f(a, b)` of zero-padded factors, on any backend.
+///
+/// # Shapes
+/// As in [`matmul`].
+pub fn filled<B: Backend, const D: usize>(
+    a: Tensor<B, D>,
+    b: Tensor<B, D>,
+    f: impl Fn(Tensor<B, D>, Tensor<B, D>) -> Tensor<B, D>,
+) -> Tensor<B, D> {
     let (rows, columns) = (a.dims()[D - 2], b.dims()[D - 1]);
-    let (a, b) = (fill_left(a), fill_right(b));
-    cut(cut(a.matmul(b), D - 2, rows), D - 1, columns)
+    cut(cut(f(fill_left(a), fill_right(b)), D - 2, rows), D - 1, columns)
 }
 
 /// [`linear`] with zero-padded sides, on any backend.
@@ -105,7 +116,7 @@ pub fn fills_up<B: Backend>(device: &B::Device) -> bool {
 }
 
 /// Padded length of a side.
-fn filled(side: usize) -> usize {
+fn filled_length(side: usize) -> usize {
     match side {
         1 => 3,
         side if side.is_multiple_of(2) => side.next_multiple_of(64),
@@ -132,7 +143,7 @@ fn is_filled<B: Backend, const D: usize>(x: &Tensor<B, D>, dim: usize) -> bool {
 
 fn fill<B: Backend, const D: usize>(x: Tensor<B, D>, dim: usize) -> Tensor<B, D> {
     let mut shape = x.dims();
-    shape[dim] = filled(shape[dim]) - shape[dim];
+    shape[dim] = filled_length(shape[dim]) - shape[dim];
     if shape[dim] == 0 {
         return x;
     }
@@ -151,7 +162,7 @@ mod tests {
     #[test]
     fn a_side_that_is_filled_up_is_an_even_number_of_stages_of_any_size_and_any_other_is_none() {
         for side in 1..300_usize {
-            let filled = filled(side);
+            let filled = filled_length(side);
             assert!(filled >= side && filled < side + 64 && filled > 1);
             for stage in [2, 4, 8, 16, 32] {
                 assert!(
