@@ -53,13 +53,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Improve a base model by Flow-GRPO. Presets: shapes (default), shapes-64 (for a GPU), toy-2d;
-    /// with --model, for Stable Diffusion 3.5 Medium: sd35m-geneval, sd35m-ocr, sd35m-ocr-1gpu,
-    /// sd35m-pickscore.
+    /// Improve a base model by Flow-GRPO. Presets: shapes (default), shapes-64 (for a GPU), text,
+    /// toy-2d; with --model, for Stable Diffusion 3.5 Medium: sd35m-geneval, sd35m-ocr,
+    /// sd35m-ocr-1gpu, sd35m-pickscore.
     #[command(after_help = format!("Rewards, for --set rewards.NAME=WEIGHT:\n{}", rewards::table()))]
     Train(TrainArgs),
     /// Train a base model by flow matching. Presets: shapes-base (default), shapes-64-base (for a
-    /// GPU), toy-2d-base.
+    /// GPU), text-base, toy-2d-base.
     Pretrain(RunArgs),
     /// Sample images for prompts.
     Sample(SampleArgs),

@@ -3,34 +3,69 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow};
-use models::TokenIds;
+use models::{TokenIds, Vocabulary};
 use rand::{Rng, seq::IndexedRandom};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tasks::{
     image::Image,
     prompts::Prompt,
-    shapes::{self, Metadata, Scene},
+    shapes::{self, Color, Metadata, Scene},
+    text::{self, Sign},
     toy,
 };
 
 use pipelines::{Architecture, Card};
 
+/// The task whose images a `dit` learns to draw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Drawn {
+    /// Scenes of shapes.
+    #[default]
+    Shapes,
+    /// Signs with words.
+    Text,
+}
+
+impl Drawn {
+    /// The words and letters of the task's prompts.
+    pub fn vocabulary(self) -> Vocabulary {
+        match self {
+            Self::Shapes => Vocabulary::new(shapes::vocabulary()),
+            Self::Text => {
+                Vocabulary::new(text::vocabulary()).spelling(text::LETTERS, text::LONGEST)
+            }
+        }
+    }
+
+    /// The prompts of the evaluations, and the reward there besides the accuracy of prompts that
+    /// can be verified.
+    pub fn evaluated(self) -> (&'static str, Option<&'static str>) {
+        match self {
+            Self::Shapes => ("shapes:validation", None),
+            Self::Text => ("text:validation", Some("ocr")),
+        }
+    }
+}
+
 /// Composition of the captions in pre-training; each field is a share of images in `[0, 1]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CaptionConfig {
-    /// Images with a detailed caption: shapes, colours and places ([`shapes::detailed`]).
+    /// Images with a detailed caption: shapes, colours and places ([`shapes::detailed`]). Signs have
+    /// none.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub detailed: f64,
-    /// Images with the caption of a similar but different scene.
+    /// Images with the caption of a similar but different scene. Of signs, the letters that are
+    /// exchanged for random ones.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub wrong: f64,
     /// Images without a caption, for classifier-free guidance.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub dropped: f64,
     /// Of the scenes with two objects and no relation between them: named from left to right, as
-    /// people do; the others in any order.
+    /// people do; the others in any order. Signs have no order.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub reading_order: f64,
 }
@@ -48,6 +83,13 @@ pub enum Examples {
         /// Height and width in pixels.
         image_size: usize,
     },
+    /// Signs with random words.
+    Signs {
+        /// The vocabulary of the captions.
+        card: Card,
+        /// Height and width in pixels.
+        image_size: usize,
+    },
     /// Points of the toy task.
     Points {
         /// The only caption.
@@ -57,10 +99,13 @@ pub enum Examples {
 
 impl Examples {
     /// Creates the training data of a network.
-    pub fn new(card: &Card) -> Result<Self> {
+    pub fn new(card: &Card, drawn: Drawn) -> Result<Self> {
         let Architecture::Dit(sizes) = &card.architecture else {
             return Ok(Self::Points { caption: card.condition("a point")? });
         };
+        if drawn == Drawn::Text {
+            return Ok(Self::Signs { card: card.clone(), image_size: sizes.image_size });
+        }
         let encode = |prompt: Prompt| -> Result<_> {
             let metadata = Metadata::required(&prompt)
                 .map_err(|reason| anyhow!("prompt \"{}\": {reason}", prompt.text))?;
@@ -79,6 +124,14 @@ impl Examples {
     pub fn draw(&self, captions: &CaptionConfig, rng: &mut impl Rng) -> (Image, TokenIds) {
         match self {
             Self::Points { caption } => (toy::sample(rng), caption.clone()),
+            Self::Signs { card, image_size } => {
+                let (word, color) = (text::random_word(rng), *Color::ALL.choose(rng).expect("six"));
+                let shown = text::misspelt(&word, captions.wrong, rng);
+                let dropped = rng.random_bool(captions.dropped);
+                let caption = if dropped { String::new() } else { text::prompt(&word, color) };
+                let caption = card.condition(&caption).expect("the task's own words");
+                (text::render(&Sign::sample(&shown, color, rng), *image_size), caption)
+            }
             Self::Scenes { by_tag, detailed, empty, image_size } => {
                 let of_a_kind = by_tag.choose(rng).expect("there are kinds of prompts");
                 let prompts = if rng.random_bool(captions.detailed) { detailed } else { of_a_kind };

@@ -19,7 +19,7 @@ use rand_distr::{Distribution, StandardNormal};
 use run::{Expected, Recorded, RunDir, SampleSet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tasks::{image::Image, shapes, toy};
+use tasks::{image::Image, reward::WeightedReward, shapes, toy};
 use training::{
     ema::EmaConfig,
     loss_scale::LossScale,
@@ -37,12 +37,13 @@ use crate::{
     checkpoints,
     config::{self, Checked},
     evaluation::{Evaluation, Evaluator, Prompts, Sampling},
-    examples::{CaptionConfig, Examples},
+    examples::{CaptionConfig, Drawn, Examples},
     host, interrupt,
     memory::{self, Needs},
     outcome::BrokeRun,
     output,
     progress::{Progress, whole_seconds},
+    rewards::{self, Surroundings},
     training_state::{self, SavedState},
 };
 
@@ -79,8 +80,10 @@ pub struct PretrainConfig {
     /// there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
-    /// Kind and sizes of the network: a `dit` learns scenes of shapes, an `mlp` the points of the
-    /// toy task.
+    /// The task whose images a `dit` learns to draw; an `mlp` learns the points of the toy task.
+    #[serde(default)]
+    pub task: Drawn,
+    /// Kind and sizes of the network.
     pub model: Architecture,
     /// The optimiser.
     pub optimizer: AdamWConfig,
@@ -182,14 +185,13 @@ const REPORT_EVERY: usize = 50;
 
 /// Trains the base model and returns the path of its checkpoint.
 pub fn pretrain(config: &PretrainConfig, run: &mut RunDir, device: &Device) -> Result<PathBuf> {
-    let words = match config.model {
-        Architecture::Dit(_) => shapes::vocabulary(),
-        Architecture::Mlp(_) => toy::prompts()
-            .prompts
-            .iter()
-            .flat_map(|prompt| prompt.text.split(' '))
-            .map(str::to_owned)
-            .collect(),
+    let vocabulary = match config.model {
+        Architecture::Dit(_) => config.task.vocabulary(),
+        Architecture::Mlp(_) => {
+            let prompts = toy::prompts().prompts;
+            let words = prompts.iter().flat_map(|prompt| prompt.text.split(' '));
+            Vocabulary::new(words.map(str::to_owned))
+        }
     };
     let made_by = format!(
         "flow-grpo {} pretrain, seed {}, {} steps",
@@ -197,8 +199,7 @@ pub fn pretrain(config: &PretrainConfig, run: &mut RunDir, device: &Device) -> R
         config.seed,
         config.steps
     );
-    let fresh =
-        Card { architecture: config.model.clone(), vocabulary: Vocabulary::new(words), made_by };
+    let fresh = Card { architecture: config.model.clone(), vocabulary, made_by };
     let (card, weights) = match &config.base {
         Some(base) => continued(fresh, base)?,
         None => (fresh, Weights::Random { seed: config.seed }),
@@ -255,6 +256,8 @@ struct Session<'a, N: Trainable<Training>> {
     own: Own<Training, N>,
     batches: Batches<'a>,
     held_out: Prompts<TokenIds>,
+    /// The reward of evaluations, if there is one.
+    reward: Option<WeightedReward>,
     workers: Workers,
     network: N::InnerModule,
     optimisation: Optimisation<Plain>,
@@ -283,16 +286,20 @@ where
         if backend::SCALES_LOSS {
             optimisation = optimisation.scaling_loss(LossScale::default());
         }
-        let held_out = match card.architecture {
-            Architecture::Dit(_) => Prompts::open("shapes:validation", &own)?,
-            Architecture::Mlp(_) => Prompts::open("toy", &own)?,
+        let (held_out, reward) = match card.architecture {
+            Architecture::Dit(_) => config.task.evaluated(),
+            Architecture::Mlp(_) => ("toy", None),
         };
+        let held_out = Prompts::open(held_out, &own)?;
+        let surroundings = Surroundings { image_shape: own.image_shape(), device };
+        let reward = reward.map(|name| rewards::by_name(name, &surroundings)).transpose()?;
         let mut session = Self {
             config,
             device,
             own,
-            batches: Batches { config, device, examples: Examples::new(&card)?, card },
+            batches: Batches { config, device, examples: Examples::new(&card, config.task)?, card },
             held_out,
+            reward,
             workers: Workers::new(backend::workers()).context("cannot start worker threads")?,
             optimisation,
             network,
@@ -454,7 +461,7 @@ where
             &run.samples(SampleSet::Pretraining, self.step),
         )?;
         run.append_image(SampleSet::Pretraining, self.step)?;
-        self.held_out.evaluate(&images, &rows, None)
+        self.held_out.evaluate(&images, &rows, self.reward.as_ref())
     }
 
     /// Writes the resumable state and the base checkpoint, each atomically.

@@ -30,7 +30,8 @@ impl Vocabulary {
     /// Adds the letters of quoted words of up to `longest` letters, every letter at every place.
     #[must_use]
     pub fn spelling(self, letters: &str, longest: usize) -> Self {
-        let spelled = (1..=longest).flat_map(|place| letters.chars().map(move |l| spelled(place, l)));
+        let spelled =
+            (1..=longest).flat_map(|place| letters.chars().map(move |l| spelled(place, l)));
         Self::new(self.words.into_iter().chain(spelled.collect::<Vec<_>>()))
     }
 

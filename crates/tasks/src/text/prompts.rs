@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{LONGEST, words};
+use super::words;
 use crate::{
     prompts::{Prompt, PromptSet},
     shapes::Color,
