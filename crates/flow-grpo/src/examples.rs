@@ -193,4 +193,45 @@ mod tests {
         assert_eq!(share(1.0), 1.0);
         assert!((share(0.5) - 0.75).abs() < 0.08 && (share(0.0) - 0.5).abs() < 0.08);
     }
+
+    /// The card of a small network for signs.
+    fn card() -> Card {
+        let preset = include_str!("../../../assets/presets/text-base.toml");
+        let mut table: toml::Table = preset.parse().expect("TOML");
+        let architecture = table.remove("model").expect("sizes").try_into().expect("a network");
+        Card { architecture, vocabulary: Drawn::Text.vocabulary(), made_by: String::new() }
+    }
+
+    #[test]
+    fn every_prompt_of_the_text_task_has_ids_of_its_own() {
+        let mut seen = std::collections::BTreeSet::new();
+        for split in [text::Split::Train, text::Split::Validation, text::Split::Test] {
+            for prompt in text::prompts(split).prompts {
+                let ids = card().condition(&prompt.text).expect("known words");
+                assert!(ids.iter().all(|id| *id > 0), "{}: all tokens are used", prompt.text);
+                assert!(seen.insert(ids), "{}", prompt.text);
+            }
+        }
+    }
+
+    /// Read back from the picture, because a wrong caption shows nowhere else.
+    #[test]
+    fn a_sign_shows_its_caption_unless_letters_are_exchanged() {
+        let (card, reader) = (card(), ocr::Reader::built_in(ocr::Options::default()));
+        let reader = reader.expect("a reader");
+        let examples = Examples::new(&card, Drawn::Text).expect("the task's own words");
+        let mut rng = Key::new(1, Purpose::Pretraining).rng();
+        let mut agreeing = |wrong: f64| {
+            let captions = CaptionConfig { detailed: 0.0, wrong, dropped: 0.0, reading_order: 0.0 };
+            let agrees = |_| {
+                let (image, caption) = examples.draw(&captions, &mut rng);
+                let lines = reader.read(&image.rgb8(), image.width, image.height);
+                let word = format!("\"{}\"", ocr::text(&lines.expect("an image")));
+                card.condition(&word).is_ok_and(|ids| ids[..3] == caption[5..])
+            };
+            (0..60).map(agrees).filter(|agrees| *agrees).count()
+        };
+        let [right, wrong] = [agreeing(0.0), agreeing(1.0)];
+        assert!(right > 50 && wrong < 10, "{right} and {wrong} of 60");
+    }
 }
