@@ -10,13 +10,14 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     app::{self, Backend, Build, cargo, succeed},
-    book, test,
+    arrows, book, test,
 };
 
 type Stage = (&'static str, fn() -> Result<()>);
 
-const CHECK: [Stage; 6] = [
+const CHECK: [Stage; 7] = [
     ("format", format),
+    ("arrows", arrows::check),
     ("clippy", clippy),
     ("dependencies", deny),
     ("docs", docs),
@@ -24,7 +25,7 @@ const CHECK: [Stage; 6] = [
     ("book", book::build),
 ];
 
-/// Checks format, lints, dependencies, docs, tests and book.
+/// Checks format, arrows between crates and modules, lints, dependencies, docs, tests and book.
 pub fn check() -> Result<()> {
     run(&CHECK)
 }
@@ -32,7 +33,7 @@ pub fn check() -> Result<()> {
 /// Runs all checks, and a smoke run of the application on flex, its default backend.
 pub fn ci() -> Result<()> {
     let mut stages = CHECK.to_vec();
-    stages.insert(5, ("smoke run (flex)", smoke));
+    stages.insert(CHECK.len() - 1, ("smoke run (flex)", smoke));
     run(&stages)
 }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask`: the verbs that people use. Knows cargo and the command line, not Burn.
 
 mod app;
+mod arrows;
 mod book;
 mod check;
 mod measure;
@@ -31,7 +32,7 @@ enum Verb {
     Same(same::SameArgs),
     /// Run all tests on a backend.
     Test(test::TestArgs),
-    /// Format, clippy, docs, tests and book, cheapest first.
+    /// Format, arrows, clippy, docs, tests and book, cheapest first.
     Check,
     /// Build the book into book/book; its tools are installed into target/tools if they are
     /// missing.

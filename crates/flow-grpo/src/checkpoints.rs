@@ -1,12 +1,14 @@
 //! Where models come from: built-in checkpoints, checkpoint files, and model directories.
 
+pub mod training_state;
+
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use models::WeightsFile;
 use pipelines::{DirectorySettings, ModelSource};
 
-use crate::training_state;
+use crate::checkpoints::training_state;
 
 /// The built-in checkpoints, by name.
 const BUILT_IN: [(&str, &[u8]); 2] = [

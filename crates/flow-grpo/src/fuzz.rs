@@ -23,12 +23,14 @@ use training::{
 
 use crate::{
     backend::{Device, Plain, Training},
-    checkpoints,
+    checkpoints::{
+        self,
+        training_state::{self, SavedState},
+    },
     config::{self, Checked},
-    host,
-    pretrain::PretrainConfig,
-    train_config::TrainConfig,
-    training_state::{self, SavedState},
+    machine::host,
+    pretrain::config::PretrainConfig,
+    train::config::TrainConfig,
 };
 
 const CASES: usize = 10_000;

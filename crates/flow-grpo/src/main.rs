@@ -7,41 +7,17 @@
 
 mod backend;
 mod bench;
-mod bench_directory;
 mod checkpoints;
-mod cli;
-mod compare;
 mod config;
 mod evaluation;
-mod examples;
-mod figure;
 #[cfg(test)]
 mod fuzz;
-mod host;
-mod interrupt;
-mod intervals;
-mod memory;
-mod model_config;
-mod monitors;
-mod outcome;
-mod output;
-mod presets;
+mod machine;
 mod pretrain;
-mod program;
-mod progress;
-mod proxy;
-mod record;
 mod rewards;
-mod rules;
-mod sample;
-mod scale;
+mod terminal;
 mod train;
-mod train_config;
-mod training_state;
-mod tuning;
 mod verbs;
-mod view;
-mod warnings;
 
 use std::process::ExitCode;
 
@@ -53,8 +29,8 @@ fn main() -> ExitCode {
     // Leave the live view first: its screen would take the message of the panic with it.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        view::give_back_terminal();
+        terminal::view::give_back_terminal();
         hook(panic);
     }));
-    outcome::report(cli::run())
+    terminal::outcome::report(verbs::run())
 }

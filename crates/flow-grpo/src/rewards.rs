@@ -16,13 +16,15 @@ use tasks::{
 };
 use toml::{Table, Value};
 
-use crate::{backend::Device, proxy::ShapesProxy};
+use crate::backend::Device;
 
 mod judge;
 mod preference;
+pub mod shapes_proxy;
 mod text_rendering;
 
 use judge::Judge;
+use shapes_proxy::ShapesProxy;
 use text_rendering::TextRendering;
 
 /// A kind of reward.

@@ -1,5 +1,86 @@
-//! The verbs of the command line: arguments beside bodies, one file each.
+//! The command line: every verb in a line, its arguments beside its body in a file.
 
+pub mod bench;
+pub mod compare;
 pub mod config;
+pub mod eval;
+pub mod figure;
+pub mod init_random;
+pub mod merge;
+pub mod model_options;
+pub mod pretrain;
+pub mod proxy;
+pub mod run_options;
+pub mod sample;
 pub mod score;
 pub mod serve;
+pub mod train;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::rewards;
+
+/// Train flow-matching image models by reinforcement learning.
+#[derive(Debug, Parser)]
+#[command(name = "flow-grpo", version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Declares the verbs: for each its line of help, the module with its body `run`, and its arguments.
+macro_rules! verbs {
+    ($($(#[$help:meta])* $verb:ident($module:ident::$arguments:ident),)+) => {
+        #[derive(Debug, Subcommand)]
+        enum Verb {
+            $($(#[$help])* $verb($module::$arguments),)+
+        }
+
+        /// Runs the verb of the command line.
+        ///
+        /// # Errors
+        /// If the verb fails.
+        pub fn run() -> Result<()> {
+            match Cli::parse().verb {
+                $(Verb::$verb(arguments) => $module::run(&arguments),)+
+            }
+        }
+    };
+}
+
+verbs! {
+    /// Improve a base model by Flow-GRPO. Presets: shapes (default), shapes-64 (for a GPU), text,
+    /// toy-2d; with --model, for Stable Diffusion 3.5 Medium: sd35m-geneval, sd35m-ocr,
+    /// sd35m-ocr-1gpu, sd35m-pickscore.
+    #[command(after_help = format!("Rewards, for --set rewards.NAME=WEIGHT:\n{}", rewards::table()))]
+    Train(train::TrainArgs),
+    /// Train a base model by flow matching. Presets: shapes-base (default), shapes-64-base (for a
+    /// GPU), text-base, toy-2d-base.
+    Pretrain(pretrain::PretrainArgs),
+    /// Sample images for prompts.
+    Sample(sample::SampleArgs),
+    /// Measure strict accuracy on held-out prompts.
+    Eval(eval::EvalArgs),
+    /// Add a LoRA adapter to the weights of its base model.
+    Merge(merge::MergeArgs),
+    /// Train the classifier of the reward `shapes_proxy`, which can be hacked.
+    Proxy(proxy::ProxyArgs),
+    /// Plot a metric of several runs side by side.
+    Compare(compare::CompareArgs),
+    /// Time the parts, optionally beside the same network in PyTorch.
+    Bench(bench::BenchArgs),
+    /// Write a model directory of the published size with random weights, for measurements without
+    /// the published weights.
+    InitRandom(init_random::InitRandomArgs),
+    /// Score images on disk, or detections in them, by rewards.
+    #[command(after_help = format!("Rewards:\n{}", rewards::table()))]
+    Score(score::ScoreArgs),
+    /// Serve rewards to other programs over HTTP.
+    #[command(after_help = format!("Rewards:\n{}", rewards::table()))]
+    Serve(serve::ServeArgs),
+    /// Show a configuration, or explain its keys.
+    Config(config::ConfigArgs),
+    /// Draw the book's computed figure.
+    Figure(figure::FigureArgs),
+}

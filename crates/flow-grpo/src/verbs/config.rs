@@ -9,10 +9,12 @@ use toml::{Table, Value};
 
 use crate::{
     config::{self, Checked, Preset},
-    output,
-    presets::{PRETRAIN_PRESETS, PROFILES, TRAIN_PRESETS},
-    pretrain::PretrainConfig,
-    train_config::TrainConfig,
+    pretrain::config::PretrainConfig,
+    terminal::output,
+    train::{
+        config::TrainConfig,
+        presets::{PRETRAIN_PRESETS, PROFILES, TRAIN_PRESETS},
+    },
 };
 
 /// Options of `config`.
@@ -84,7 +86,7 @@ fn show<C: Checked>(args: &ConfigArgs, presets: &[Preset]) -> Result<()> {
         Some(Some(key)) => match settings::explain(&schema, key) {
             Some(explanation) => {
                 let comment = preset.comment(presets, key);
-                output::print(explained(key, &explanation, at(&table, key), comment))
+                output::print(explained(key, &explanation, config::at(&table, key), comment))
             }
             None => bail!(
                 "there is no key `{key}`; the keys are:\n  {}",
@@ -103,11 +105,4 @@ fn explained(
     let value = value.map_or_else(|| "none".to_owned(), ToString::to_string);
     let comment = comment.map(|text| format!("preset: {text}\n")).unwrap_or_default();
     format!("{key}: {explanation}here: {value}\n{comment}")
-}
-
-/// The value of a dotted key.
-fn at<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
-    let (first, rest) = key.split_once('.').unwrap_or((key, ""));
-    let value = table.get(first)?;
-    if rest.is_empty() { Some(value) } else { at(value.as_table()?, rest) }
 }

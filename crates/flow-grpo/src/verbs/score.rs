@@ -21,8 +21,9 @@ use toml::{Table, Value};
 
 use crate::{
     backend::Device,
-    config, output,
+    config,
     rewards::{self, RewardConfig, Surroundings},
+    terminal::output,
 };
 
 /// Options of `score`.

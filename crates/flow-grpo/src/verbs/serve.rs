@@ -12,7 +12,10 @@ use tasks::{
 };
 
 use super::score::RewardArgs;
-use crate::{backend::Device, interrupt, output};
+use crate::{
+    backend::Device,
+    terminal::{interrupt, output},
+};
 
 /// Options of `serve`.
 #[derive(Args, Debug)]

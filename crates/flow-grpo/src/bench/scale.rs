@@ -1,0 +1,120 @@
+//! Growth of an epoch's time and memory with its groups and with its denoising steps, as a table
+//! and a plot.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use files::write_atomically;
+use flow::VelocityField;
+use grpo::{EpochTimes, Policy, Task, Trainer, groups::Mix};
+use models::TokenIds;
+use pipelines::{Own, Pipeline, Trainable};
+use run::curves::{Curve, Panel, curves};
+use tasks::shapes::{self, Split};
+use training::workers::Workers;
+
+use crate::{
+    backend::{self, Device, Training},
+    machine::memory,
+    rewards::{self, Surroundings},
+    terminal::output,
+    train::config::TrainConfig,
+};
+
+/// Numbers of groups, with the configured number of steps.
+const GROUPS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
+/// Numbers of denoising steps, with [`GROUPS_OF_STEPS`] groups.
+const STEPS: [usize; 4] = [5, 10, 20, 40];
+const GROUPS_OF_STEPS: usize = 8;
+
+/// Time and memory of an epoch.
+struct Cost {
+    time: EpochTimes,
+    peak_mib: Option<u64>,
+}
+
+/// Times one epoch of `config` for each number of groups and of steps, prints a table and draws the
+/// plot.
+pub fn scale<N>(
+    config: &TrainConfig,
+    own: &Own<Training, N>,
+    plot: &Path,
+    device: &Device,
+) -> Result<()>
+where
+    N: Trainable<Training> + VelocityField<Training, Condition = TokenIds>,
+{
+    output::print(format!("{} with {} threads\n\n", backend::NAME, backend::workers()))?;
+    output::print(format!(
+        "{:<12} {:>9} {:>10} {:>15} {:>12}\n",
+        "epoch of", "seconds", "images/s", "transitions/s", "peak memory"
+    ))?;
+    let sweep = |name: &str,
+                 values: &[usize],
+                 set: &dyn Fn(&mut TrainConfig, usize)|
+     -> Result<Vec<Panel>> {
+        let mut costs = Vec::new();
+        for &value in values {
+            let mut config = config.clone();
+            set(&mut config, value);
+            let cost = epoch(&config, own, device)?;
+            let peak = cost.peak_mib.map_or("-".to_owned(), |peak| format!("{peak} MiB"));
+            let EpochTimes { seconds, images_per_second, transitions_per_second, .. } = cost.time;
+            let what = format!("{value} {name}");
+            output::print(format!(
+                "{what:<12} {seconds:>9.3} {images_per_second:>10.0} {transitions_per_second:>15.0} {peak:>12}\n"
+            ))?;
+            costs.push((value as f64, cost));
+        }
+        let curve = |of: &dyn Fn(&Cost) -> Option<f64>| {
+            let points =
+                costs.iter().filter_map(|(value, cost)| Some((*value, of(cost)?))).collect();
+            vec![Curve { name: name.to_owned(), points }]
+        };
+        Ok(vec![
+            Panel {
+                title: format!("seconds of an epoch by {name}"),
+                curves: curve(&|cost| Some(cost.time.seconds)),
+            },
+            Panel {
+                title: format!("peak memory in MiB by {name}"),
+                curves: curve(&|cost| Some(cost.peak_mib? as f64)),
+            },
+        ])
+    };
+    let mut panels = sweep("steps", &STEPS, &|config, steps| {
+        config.grpo.groups = GROUPS_OF_STEPS;
+        config.grpo.rollout.steps = steps;
+    })?;
+    panels.extend(sweep("groups", &GROUPS, &|config, groups| config.grpo.groups = groups)?);
+    Ok(write_atomically(plot, curves(&panels)?.as_bytes())?)
+}
+
+/// Measures one epoch, after a warm-up epoch.
+fn epoch<N>(config: &TrainConfig, own: &Own<Training, N>, device: &Device) -> Result<Cost>
+where
+    N: Trainable<Training> + VelocityField<Training, Condition = TokenIds>,
+{
+    let prompts = own.encode(&shapes::prompts(Split::Train).prompts)?;
+    let task = Task {
+        mix: Mix::even(prompts.len()),
+        prompts,
+        reward: rewards::open(
+            "rewards",
+            &config.rewards,
+            &Surroundings { image_shape: own.image_shape(), device },
+        )?,
+        latent_shape: own.latent_shape(),
+        decoder: own.decoder()?,
+        unconditional: own.card.condition("")?,
+        on_policy_limit: backend::ON_POLICY_LIMIT,
+    };
+    let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
+    let (grpo, policy) = (config.grpo.clone(), Policy::full(own.network()?));
+    let mut trainer: Trainer<Training, N> =
+        Trainer::new(grpo, config.epochs, config.seed, task, policy, workers);
+    trainer.iterate()?;
+    memory::forget_peak();
+    let time = trainer.iterate()?.metrics.time;
+    Ok(Cost { time, peak_mib: memory::peak_mib() })
+}

@@ -1,0 +1,79 @@
+//! Trained parameters of a run: all weights, or a low-rank adapter.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use grpo::Policy;
+use models::{Adapter, LoraConfig, lora, weights::StoredAs};
+use pipelines::{Network, Pipeline};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use training::parameters::Trained;
+
+use crate::{
+    backend::{Device, Plain, Training},
+    train::config::TrainConfig,
+};
+
+/// The parameters that are trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Tuning {
+    /// All weights; the reference is a frozen copy of the base.
+    Full {},
+    /// A low-rank adapter on some layers; the reference is the base without the adapter.
+    Lora(LoraConfig),
+}
+
+/// The initial policy of a run: the base with all weights trained, or with an adapter.
+pub fn policy<N: Network<Plain>>(
+    config: &TrainConfig,
+    mut base: N,
+    device: &Device,
+) -> Result<Policy<N>> {
+    let Tuning::Lora(lora) = &config.tuning else { return Ok(Policy::full(base)) };
+    let adapter = if let Some(path) = &config.adapter {
+        let adapter = Adapter::read(Path::new(path)).context("adapter")?;
+        ensure!(
+            (adapter.rank(), adapter.alpha) == (lora.rank, lora.alpha),
+            "adapter: {} has rank {} and alpha {}, tuning asks for {} and {}",
+            path,
+            adapter.rank(),
+            adapter.alpha,
+            lora.rank,
+            lora.alpha
+        );
+        let layers = Adapter::new(lora, &mut base, config.seed).context("tuning")?;
+        ensure!(
+            adapter.layers().eq(layers.layers()),
+            "adapter: {} adapts {}, tuning.targets means {}",
+            path,
+            adapter.layers().collect::<Vec<_>>().join(", "),
+            layers.layers().collect::<Vec<_>>().join(", ")
+        );
+        adapter
+    } else {
+        Adapter::new(lora, &mut base, config.seed).context("tuning")?
+    };
+    let network = adapter.attach(base.clone(), device).context("adapter")?;
+    Ok(Policy { trained: Trained::named(&network, lora::is_of_adapter), network, reference: base })
+}
+
+/// Writes a policy for use: all weights to a file, or the adapter to a directory, in the files of
+/// PEFT and diffusers.
+pub fn write_policy<P: Pipeline<Training>>(
+    config: &TrainConfig,
+    pipeline: &P,
+    mut policy: P::Network,
+    file: &Path,
+    directory: &Path,
+) -> Result<()> {
+    match config.tuning {
+        Tuning::Full {} => Ok(pipeline.write(&policy, StoredAs::F32, file)?),
+        Tuning::Lora(_) => {
+            let adapter = Adapter::of(&mut policy);
+            adapter.write_peft(directory, &config.base)?;
+            Ok(adapter.write_diffusers(&directory.join(lora::DIFFUSERS_WEIGHTS))?)
+        }
+    }
+}

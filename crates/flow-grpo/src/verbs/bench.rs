@@ -1,0 +1,109 @@
+//! `bench`: times the parts.
+
+use std::path::PathBuf;
+
+use anyhow::{Error, Result, bail};
+use clap::Args;
+use flow::VelocityField;
+use models::{TokenIds, Vocabulary};
+use pipelines::{Architecture, Card, Own, OwnVisitor, Trainable, Weights, open_own};
+use tasks::shapes;
+
+use crate::{
+    backend::{Device, Training},
+    bench::{
+        directory::{self, DirectoryArgs},
+        parts::{self, PartsArgs},
+        scale,
+    },
+    checkpoints, config,
+    machine::host,
+    pretrain::{config::PretrainConfig, presets::PRETRAIN_PRESETS},
+    train::{config::TrainConfig, presets::TRAIN_PRESETS},
+};
+
+/// Options of `bench`.
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    /// The network to time: a checkpoint file or a built-in checkpoint.
+    #[arg(long, default_value = "shapes-base")]
+    checkpoint: String,
+    /// Instead of a checkpoint, times a network with random weights and the sizes of a preset of
+    /// `pretrain`, e.g. shapes-64-base.
+    #[arg(long, conflicts_with = "checkpoint")]
+    preset: Option<String>,
+    #[command(flatten)]
+    parts: PartsArgs,
+    /// Instead of timing the parts, measures how the time and memory of an epoch grow with its
+    /// groups and steps: prints a table and writes this SVG file.
+    #[arg(long, value_name = "SVG", conflicts_with_all = ["peer", "output"])]
+    scale: Option<PathBuf>,
+    #[command(flatten)]
+    directory: DirectoryArgs,
+}
+
+/// Times what the options ask for.
+///
+/// # Errors
+/// If the network cannot be opened, or a peer fails.
+pub fn run(args: &BenchArgs) -> Result<()> {
+    let device = &Device::default();
+    let PartsArgs { repetitions, peer, output, .. } = &args.parts;
+    if let Some(model) = &args.directory.model {
+        let (peer, output) = (peer.as_deref(), output.as_deref());
+        return directory::bench(&args.directory, model, *repetitions, peer, output, device);
+    }
+    let (card, weights) = args.network()?;
+    let epoch = &config::resolve(TRAIN_PRESETS[0].table(&TRAIN_PRESETS), None, None, &[])?;
+    let timing = Timing { args, epoch, device };
+    open_own::<Training, _>(card, &weights, &host::machine(device), timing)
+}
+
+impl BenchArgs {
+    /// The network to time.
+    ///
+    /// # Errors
+    /// If the checkpoint or the preset cannot be read, or is not that of a transformer.
+    fn network(&self) -> Result<(Card, Weights)> {
+        let (card, weights) = if let Some(name) = &self.preset {
+            let table = config::preset(&PRETRAIN_PRESETS, name)?.table(&PRETRAIN_PRESETS);
+            let preset: PretrainConfig = config::resolve(table, None, None, &[])?;
+            let card = Card {
+                architecture: preset.model,
+                vocabulary: Vocabulary::new(shapes::vocabulary()),
+                made_by: String::new(),
+            };
+            (card, Weights::Random { seed: 1 })
+        } else {
+            let file = checkpoints::open(&self.checkpoint)?;
+            (Card::of(&file)?, Weights::File(file))
+        };
+        if !matches!(card.architecture, Architecture::Dit(_)) {
+            bail!("it is not a transformer, and only that is timed")
+        }
+        Ok((card, weights))
+    }
+}
+
+/// Timing of one of the program's own networks.
+struct Timing<'a> {
+    args: &'a BenchArgs,
+    epoch: &'a TrainConfig,
+    device: &'a Device,
+}
+
+impl OwnVisitor<Training> for Timing<'_> {
+    type Output = ();
+    type Error = Error;
+
+    fn visit<N>(self, own: Own<Training, N>) -> Result<()>
+    where
+        N: Trainable<Training> + VelocityField<Training, Condition = TokenIds>,
+    {
+        let Self { args, epoch, device } = self;
+        match &args.scale {
+            Some(plot) => scale::scale(epoch, &own, plot, device),
+            None => parts::time(&args.parts, own, epoch, device),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! `compare`: plots a number of several runs side by side.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use files::write_atomically;
+use run::compare::{Comparison, NamedRun};
+
+use crate::terminal::output;
+
+/// Options of `compare`.
+#[derive(Args, Debug)]
+pub struct CompareArgs {
+    /// Run directories, each optionally with the name of its curve: NAME=RUN.
+    #[arg(required = true, value_name = "[NAME=]RUN")]
+    runs: Vec<String>,
+    /// A number of the evaluations, as in `best_by`, or of the epochs, as `epoch.NAME`; may be
+    /// repeated.
+    #[arg(long = "number", value_name = "NAME", default_value = "overall")]
+    numbers: Vec<String>,
+    /// The SVG file to write.
+    #[arg(long, default_value = "comparison.svg")]
+    output: PathBuf,
+}
+
+/// Draws the comparison and prints the last value of every curve.
+///
+/// # Errors
+/// If a run cannot be read, or no run has one of the numbers.
+pub fn run(args: &CompareArgs) -> Result<()> {
+    let runs: Vec<NamedRun> =
+        args.runs.iter().map(|run| NamedRun::read(run)).collect::<Result<_, _>>()?;
+    let Comparison { svg, table, notes } = run::compare::compare(&runs, &args.numbers)?;
+    notes.iter().for_each(output::log);
+    write_atomically(&args.output, svg.as_bytes())?;
+    output::print(table)
+}

@@ -1,0 +1,156 @@
+//! `eval`: strict accuracy on held-out prompts.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Error, Result, bail};
+use clap::Args;
+use files::{text_file, write_atomically};
+use models::Adapter;
+use pipelines::{Pipeline, Visitor};
+use run::png;
+use training::workers::Workers;
+
+use super::model_options::{self, MOST_IMAGES, ModelArgs};
+use crate::{
+    backend::{self, Device, Training},
+    config,
+    evaluation::{Evaluation, Evaluator, Prompts},
+    machine::{host, needs},
+    rewards::{self, Surroundings},
+    terminal::output,
+    train::{self, config::TrainConfig, tuning::Tuning},
+};
+
+/// Options of `eval`.
+#[derive(Args, Debug)]
+pub struct EvalArgs {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Evaluates like a training run, with its noise, validation prompts, number of images, grid,
+    /// steps, guidance and rewards, so that the results equal its metrics; uses its newest policy,
+    /// or the given --checkpoint, e.g. RUN/best.safetensors.
+    #[arg(long, value_name = "RUN", conflicts_with_all = ["steps", "guidance", "seed", "samples"])]
+    as_in: Option<PathBuf>,
+    /// Prompts: shapes:test, shapes:unseen, shapes:validation, shapes:train, or a GenEval metadata
+    /// file [default: shapes:test]; with --as-in text:test, text:validation and text:train, too.
+    #[arg(long)]
+    prompts: Option<String>,
+    /// Images per kind of prompt, spread evenly over its prompts; 0 takes every prompt once.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=MOST_IMAGES))]
+    samples: u32,
+    /// The JSON file to write.
+    #[arg(long)]
+    output: Option<PathBuf>,
+}
+
+/// Evaluates a model and prints tables.
+///
+/// # Errors
+/// If the model, the prompts or the run cannot be read, or nothing can be verified.
+pub fn run(args: &EvalArgs) -> Result<()> {
+    args.output.as_deref().map_or(Ok(()), png::check_directory_of)?;
+    let run = args.as_in.as_deref().map(EvaluatedRun::open).transpose()?;
+    let mut model = (args.model.checkpoint.clone(), args.model.adapter.clone());
+    if let Some(EvaluatedRun { policy, .. }) = run.as_ref().filter(|_| model == (None, None)) {
+        model = policy.clone();
+    }
+    let (checkpoint, adapter) = model;
+    let trained = run.as_ref().and_then(|run| run.config.model.as_ref());
+    let source = model_options::source(checkpoint.as_deref(), adapter.as_deref(), trained)?;
+    let device = Device::default();
+    let work = Evaluating { args, run, adapter, device: &device };
+    pipelines::open::<Training, _>(source, &host::machine(&device), work)
+}
+
+/// Work of `eval` on a model.
+struct Evaluating<'a> {
+    args: &'a EvalArgs,
+    run: Option<EvaluatedRun>,
+    adapter: Option<PathBuf>,
+    device: &'a Device,
+}
+
+impl Visitor<Training> for Evaluating<'_> {
+    type Output = ();
+    type Error = Error;
+
+    fn visit<P: Pipeline<Training>>(self, pipeline: P) -> Result<()> {
+        let Self { args, run, adapter, device } = self;
+        let (sampling, of_run, samples) = match &run {
+            Some(EvaluatedRun { config, .. }) => (
+                train::sampling(config),
+                config.prompts.validation.as_str(),
+                config.evaluation_samples,
+            ),
+            None => (args.model.sampling(&pipeline)?, "shapes:test", args.samples as usize),
+        };
+        let source = args.prompts.as_deref().unwrap_or(of_run);
+        let prompts = Prompts::open(source, &pipeline)?;
+        let rows = prompts.rows(samples);
+        needs::check_images(rows.len(), pipeline.image_shape())?;
+        let surroundings = Surroundings { image_shape: pipeline.image_shape(), device };
+        let rewards =
+            |run: &EvaluatedRun| rewards::open("rewards", &run.config.rewards, &surroundings);
+        let rewards = run.as_ref().map(rewards).transpose()?;
+        pipeline.conditions(&[""])?; // Before the network is loaded.
+        let mut network = pipeline.network()?;
+        if let Some(adapter) = adapter {
+            network = Adapter::read(&adapter)?.attach(network, device)?;
+        }
+        let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
+        let evaluator = Evaluator { pipeline: &pipeline, workers: &workers, device, sampling };
+        let images = evaluator.generate(network, &prompts, &rows)?;
+        let evaluation = Evaluation::of(&prompts, &images, &rows, rewards.as_ref())?;
+        if evaluation.accuracy.is_none() && rewards.is_none() {
+            bail!("{source} has prompts without metadata: nothing can be verified");
+        }
+        print_evaluation(&evaluation, rewards.is_some(), args.output.as_deref())
+    }
+}
+
+/// Prints an evaluation and writes it to a file, if one is given.
+fn print_evaluation(
+    evaluation: &Evaluation,
+    with_rewards: bool,
+    output: Option<&Path>,
+) -> Result<()> {
+    if let Some(path) = output {
+        let json = serde_json::to_string_pretty(evaluation)? + "\n";
+        write_atomically(path, json.as_bytes())?;
+    }
+    let tables = evaluation
+        .accuracy
+        .iter()
+        .map(|accuracy| format!("{}\n{}", accuracy.table(), accuracy.fault_table()));
+    let rewards = evaluation
+        .rewards
+        .iter()
+        .filter(|_| with_rewards)
+        .map(|(name, mean)| format!("{name} {mean:.4}\n"));
+    output::print(tables.chain(rewards).collect::<String>())
+}
+
+/// A training run whose evaluation is repeated.
+struct EvaluatedRun {
+    config: TrainConfig,
+    /// Checkpoint and adapter of the newest policy of the run.
+    policy: (Option<String>, Option<PathBuf>),
+}
+
+impl EvaluatedRun {
+    fn open(path: &Path) -> Result<Self> {
+        let file = path.join("config.toml");
+        let text = text_file::read(&file).context("--as-in")?;
+        let config: TrainConfig = config::resolve(config::parse(&text)?, None, None, &[])
+            .with_context(|| {
+                format!("--as-in: {} is not the configuration of a training run", file.display())
+            })?;
+        let policy = match config.tuning {
+            Tuning::Full {} => {
+                (Some(path.join("policy.safetensors").to_string_lossy().into_owned()), None)
+            }
+            Tuning::Lora(_) => (Some(config.base.clone()), Some(path.join("adapter"))),
+        };
+        Ok(Self { config, policy })
+    }
+}

@@ -1,0 +1,80 @@
+//! `merge`: adds a `LoRA` adapter to the weights of its base model.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Error, Result, bail, ensure};
+use clap::Args;
+use models::Adapter;
+use pipelines::{ModelSource, Pipeline, Visitor};
+use run::png;
+
+use super::model_options::source;
+use crate::{
+    backend::{Device, Training},
+    machine::host,
+    terminal::output,
+};
+
+/// Options of `merge`.
+#[derive(Args, Debug)]
+pub struct MergeArgs {
+    /// The adapter: RUN/adapter, another directory of PEFT or diffusers, or a file of diffusers.
+    #[arg(long, value_name = "PATH")]
+    adapter: PathBuf,
+    /// The base model: a checkpoint file, a built-in checkpoint, or a model directory [default: the
+    /// base of the adapter, or shapes-base].
+    #[arg(long)]
+    checkpoint: Option<String>,
+    /// The checkpoint to write; for a model directory, a new directory for its transformer.
+    #[arg(long, value_name = "PATH")]
+    output: PathBuf,
+}
+
+/// Writes the merged model.
+///
+/// # Errors
+/// If the adapter does not fit the model, or the output is one of the inputs.
+pub fn run(args: &MergeArgs) -> Result<()> {
+    png::check_directory_of(&args.output)?;
+    let inputs = [args.checkpoint.as_deref().map(Path::new), Some(&args.adapter)];
+    if let Some(input) =
+        inputs.into_iter().flatten().find(|input| is_same_file(input, &args.output))
+    {
+        bail!(
+            "--output {} is {}, which is read: choose another file",
+            args.output.display(),
+            input.display()
+        );
+    }
+    let source = source(args.checkpoint.as_deref(), Some(&args.adapter), None)?;
+    if let ModelSource::Directory { path, .. } = &source {
+        ensure!(
+            !args.output.exists(),
+            "--output {} is there already: a model directory's merged transformer goes to a new directory, which then replaces {}/transformer",
+            args.output.display(),
+            path.display()
+        );
+    }
+    pipelines::open::<Training, _>(source, &host::machine(&Device::default()), Merging(args))
+}
+
+/// Work of `merge` on a model.
+struct Merging<'a>(&'a MergeArgs);
+
+impl Visitor<Training> for Merging<'_> {
+    type Output = ();
+    type Error = Error;
+
+    fn visit<P: Pipeline<Training>>(self, pipeline: P) -> Result<()> {
+        let MergeArgs { adapter, output, .. } = self.0;
+        let made_by = format!("{}, with the adapter {}", pipeline.made_by(), adapter.display());
+        pipeline.write_merged(&Adapter::read(adapter)?, &made_by, output)?;
+        output::print(format!("{}\n", output.display()))
+    }
+}
+
+/// Whether two paths lead to the same file.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let [one, other] = [one, other].map(Path::canonicalize);
+    one.is_ok_and(|one| other.is_ok_and(|other| one == other))
+}

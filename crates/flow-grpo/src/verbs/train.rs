@@ -1,0 +1,64 @@
+//! `train`: improves a base model by Flow-GRPO.
+
+use std::{io::IsTerminal, path::PathBuf};
+
+use anyhow::{Result, ensure};
+use clap::Args;
+
+use super::run_options::{self, RunArgs};
+use crate::{
+    backend::Device,
+    config,
+    terminal::interrupt,
+    train::{
+        self,
+        config::TrainConfig,
+        presets::{PROFILES, TRAIN_PRESETS},
+    },
+};
+
+/// Options of `train`.
+#[derive(Args, Debug)]
+pub struct TrainArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// A profile, applied to the preset: `flow_grpo` follows the reference code in every choice
+    /// that the paper leaves open.
+    #[arg(long, conflicts_with = "resume")]
+    profile: Option<String>,
+    /// The base model: a model directory in the layout of diffusers, or a checkpoint; equivalent to
+    /// --set base=….
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    model: Option<PathBuf>,
+    /// Shows curves and the newest numbers in a full-screen view.
+    #[arg(long)]
+    live: bool,
+}
+
+/// Starts or resumes a training run.
+///
+/// # Errors
+/// If the configuration is refused, or the run breaks off.
+pub fn run(args: &TrainArgs) -> Result<()> {
+    interrupt::listen()?;
+    ensure!(
+        !args.live || std::io::stderr().is_terminal(),
+        "--live needs a terminal on standard error"
+    );
+    let mut run_args = args.run.clone();
+    let layer = args
+        .profile
+        .as_deref()
+        .map(|name| config::preset(&PROFILES, name))
+        .transpose()?
+        .map(|profile| profile.text);
+    // Quote the path: it is data, not TOML.
+    run_args.set.extend(
+        args.model
+            .iter()
+            .map(|path| format!("base={}", toml::Value::String(path.display().to_string()))),
+    );
+    let (config, mut run): (TrainConfig, _) =
+        run_options::open("train", &run_args, &TRAIN_PRESETS, layer)?;
+    train::train(&config, &mut run, args.live, &Device::default())
+}
