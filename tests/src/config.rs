@@ -39,7 +39,7 @@ const NOT_POSITIVE: [f64; 4] = [0.0, -1.0, f64::NAN, f64::INFINITY];
 const NOT_A_DECAY: [f64; 4] = [-0.1, 1.0, f64::NAN, f64::INFINITY];
 
 #[test]
-fn every_number_out_of_range_is_refused_by_its_key() {
+fn every_number_of_optimiser_and_rollout_out_of_range_is_refused_by_its_key() {
     bounds(
         "optimizer.learning_rate",
         |c, x| c.optimizer = AdamWConfig { learning_rate: x, ..c.optimizer },
@@ -73,6 +73,10 @@ fn every_number_out_of_range_is_refused_by_its_key() {
         &[0.5, 1.0, 100.0],
         &[0.0, -1.0, 100.1, f64::NAN, f64::INFINITY],
     );
+}
+
+#[test]
+fn every_number_of_an_objective_out_of_range_is_refused_by_its_key() {
     let clipped = |change: fn(&mut grpo::objective::ObjectiveConfig, f64)| {
         move |c: &mut GrpoConfig, x: f64| {
             *c = with_objective(c.clone(), |objective| change(objective, x));
@@ -113,6 +117,10 @@ fn every_number_out_of_range_is_refused_by_its_key() {
     );
     let old_policy = OldPolicy { most: 1.0, ..default.old_policy };
     bounds("objective.old_policy.most", nft(NftConfig { old_policy, ..default }), &[], &[0.0]);
+}
+
+#[test]
+fn no_count_is_0() {
     for (key, set) in [
         ("groups", (|c, n| c.groups = n) as fn(&mut GrpoConfig, usize)),
         ("group_size", |c, n| c.group_size = n),

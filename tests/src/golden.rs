@@ -92,57 +92,31 @@ fn every_case_of_the_reference_code_is_reproduced() {
         let get = |name: &str| golden.tensor::<4>(&format!("{key}.{name}"));
         let want = |name: &str| golden.wide(&format!("{key}.{name}"));
 
+        let check = |name: &str, got: &[f64], tolerance: f64| {
+            assert_near(&format!("{key} {name}"), got, &want(name), tolerance);
+        };
         let old = transition.gaussian(get("x"), get("velocity"), step);
         let sigma = old.std / step.duration().sqrt();
+        let published = case["std_per_sqrt_dt"].as_f64().expect("std");
         // The reference computes its grid in f32, and 1 − t loses digits near t = 1.
-        assert_near(
-            &format!("{key} sigma"),
-            &[sigma],
-            &[case["std_per_sqrt_dt"].as_f64().expect("std")],
-            TOLERANCE,
-        );
-        assert_near(&format!("{key} mean"), &numbers(old.mean.clone()), &want("mean"), TOLERANCE);
-        assert_near(
-            &format!("{key} next"),
-            &numbers(old.sample(get("noise"))),
-            &want("next"),
-            TOLERANCE,
-        );
+        assert_near(&format!("{key} sigma"), &[sigma], &[published], TOLERANCE);
+        check("mean", &numbers(old.mean.clone()), TOLERANCE);
+        check("next", &numbers(old.sample(get("noise"))), TOLERANCE);
 
         let next = get("next");
         let log_prob = old.log_prob(next.clone(), Reduction::Mean);
-        assert_near(
-            &format!("{key} log_prob"),
-            &numbers(log_prob.clone()),
-            &want("log_prob"),
-            LOG_PROB_TOLERANCE,
-        );
+        check("log_prob", &numbers(log_prob), LOG_PROB_TOLERANCE);
         let new = transition.gaussian(get("x"), get("velocity_new"), step);
-        assert_near(
-            &format!("{key} mean_new"),
-            &numbers(new.mean.clone()),
-            &want("mean_new"),
-            TOLERANCE,
-        );
-        let log_prob_new = new.log_prob(next, Reduction::Mean);
-        assert_near(
-            &format!("{key} log_prob_new"),
-            &numbers(log_prob_new.clone()),
-            &want("log_prob_new"),
-            LOG_PROB_TOLERANCE,
-        );
+        check("mean_new", &numbers(new.mean.clone()), TOLERANCE);
+        check("log_prob_new", &numbers(new.log_prob(next, Reduction::Mean)), LOG_PROB_TOLERANCE);
         let kl =
             |form| numbers(transition.kl(form, step, get("velocity_new"), get("velocity_ref")));
-        assert_near(&format!("{key} kl"), &kl(KlForm::Reference), &want("kl_code"), KL_TOLERANCE);
+        check("kl_code", &kl(KlForm::Reference), KL_TOLERANCE);
         // Before 2025-07-15 `std_dev_t` was `std_dev_t * sqrt(-dt)` (commit 39d3d2c,
         // sd3_sde_with_logprob.py): the duration below as well.
         let earlier: Vec<f64> = want("kl_code").iter().map(|kl| kl / step.duration()).collect();
-        assert_near(
-            &format!("{key} kl of May 2025"),
-            &kl(KlForm::PaperMean),
-            &earlier,
-            KL_TOLERANCE,
-        );
+        let of_may = format!("{key} kl of May 2025");
+        assert_near(&of_may, &kl(KlForm::PaperMean), &earlier, KL_TOLERANCE);
 
         // From the golden's own log-probabilities, to keep our rounding of them out of the loss.
         let policy = clipped_loss(
@@ -153,7 +127,7 @@ fn every_case_of_the_reference_code_is_reproduced() {
             golden.tensor::<1>(&format!("{key}.advantage")).clamp(-5.0, 5.0),
             Clip { low: 1e-4, high: 1e-4 },
         );
-        assert_near(&format!("{key} ratio"), &numbers(policy.ratio), &want("ratio"), TOLERANCE);
+        check("ratio", &numbers(policy.ratio), TOLERANCE);
         // The loss is a mean of terms A·ratio that cancel: it is exact on their scale, not on its
         // own.
         let scale =
@@ -181,49 +155,23 @@ fn flow_cps_and_dance_are_those_of_the_published_code() {
         let get = |name: &str| golden.tensor::<4>(&format!("{key}.{name}"));
         let want = |name: &str| golden.wide(&format!("{key}.{name}"));
 
+        let check = |name: &str, got: &[f64], tolerance: f64| {
+            assert_near(&format!("{key} {name}"), got, &want(name), tolerance);
+        };
         let gaussian = transition.gaussian(get("x"), get("velocity"), step);
-        assert_near(
-            &format!("{key} std"),
-            &[gaussian.std],
-            &[case["std"].as_f64().expect("std")],
-            1e-6,
-        );
-        assert_near(
-            &format!("{key} mean"),
-            &numbers(gaussian.mean.clone()),
-            &want("mean"),
-            TOLERANCE,
-        );
-        assert_near(
-            &format!("{key} next"),
-            &numbers(gaussian.sample(get("noise"))),
-            &want("next"),
-            TOLERANCE,
-        );
+        let std = case["std"].as_f64().expect("std");
+        assert_near(&format!("{key} std"), &[gaussian.std], &[std], 1e-6);
+        check("mean", &numbers(gaussian.mean.clone()), TOLERANCE);
+        check("next", &numbers(gaussian.sample(get("noise"))), TOLERANCE);
         let other = transition.gaussian(get("x"), get("velocity_2"), step);
-        assert_near(
-            &format!("{key} mean_2"),
-            &numbers(other.mean.clone()),
-            &want("mean_2"),
-            TOLERANCE,
-        );
+        check("mean_2", &numbers(other.mean.clone()), TOLERANCE);
         assert_eq!(gaussian.is_random(), !case["log_prob"].is_null(), "{key}");
         if gaussian.is_random() {
             let log_prob = |gaussian: &IsotropicGaussian<Plain>| {
                 numbers(gaussian.log_prob(get("next"), Reduction::Mean))
             };
-            assert_near(
-                &format!("{key} log_prob"),
-                &log_prob(&gaussian),
-                &want("log_prob"),
-                LOG_PROB_TOLERANCE,
-            );
-            assert_near(
-                &format!("{key} log_prob_2"),
-                &log_prob(&other),
-                &want("log_prob_2"),
-                LOG_PROB_TOLERANCE,
-            );
+            check("log_prob", &log_prob(&gaussian), LOG_PROB_TOLERANCE);
+            check("log_prob_2", &log_prob(&other), LOG_PROB_TOLERANCE);
         }
     }
 }

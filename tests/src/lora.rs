@@ -1,6 +1,8 @@
 //! LoRA: a fresh adapter changes nothing, only adapters are trained, and the reference model is the
 //! policy without them.
 
+use std::path::{Path, PathBuf};
+
 use burn::{
     module::{Module, ModuleVisitor, Param, ParamId},
     tensor::{Tensor, backend::Backend},
@@ -11,6 +13,7 @@ use models::{
     Adaptable, Adapter, Dit, Linear, LoraConfig, LowRank,
     lora::{self, LoraInit},
 };
+use serde_json::Value;
 use training::parameters::{self, Parameters, Trained};
 
 use crate::{
@@ -329,7 +332,7 @@ fn an_adapter_that_does_not_fit_is_refused_with_every_reason() {
 }
 
 /// A LoRA run of the toy task through the real program.
-fn lora_run(out: &std::path::Path, more: &[&str]) {
+fn lora_run(out: &Path, more: &[&str]) {
     let tuning =
         r#"tuning={kind="lora", rank=8, alpha=16.0, init="kaiming", targets=["all-linear"]}"#;
     let settings =
@@ -343,103 +346,102 @@ fn lora_run(out: &std::path::Path, more: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// A finished run with an adapter, and files beside it.
+struct LoraRun(tempfile::TempDir);
+
+impl LoraRun {
+    fn new() -> Self {
+        let run = Self(tempfile::tempdir().expect("a directory"));
+        lora_run(&run.path("run"), &[]);
+        run
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_string_lossy().into_owned()
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).expect("a file")
+    }
+
+    /// The image of a model, given as an option and its value.
+    fn sample(&self, name: &str, model: [&str; 2]) -> Vec<u8> {
+        let output = self.text(name);
+        let shape = ["--prompt", "a point", "--count", "300", "--steps", "5", "--output", &output];
+        succeeds(&[&["sample"], &shape[..], &model[..]].concat());
+        self.read(name)
+    }
+
+    /// A reward of the evaluations of a run.
+    fn reward(&self, name: &str, pick: fn(Vec<f64>) -> f64) -> f64 {
+        let lines = crate::cli::metrics(&self.path(name));
+        let evaluations = lines.iter().filter(|line| line["event"] == "eval");
+        let reward = |line: &Value| line["rewards"]["toy_mode"].as_f64().expect("a reward");
+        pick(evaluations.map(reward).collect())
+    }
+}
+
+fn succeeds(args: &[&str]) {
+    let output = crate::cli::run(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
-fn a_lora_run_leaves_an_adapter_that_samples_merges_and_is_gone_on_from() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let path = |name: &str| directory.path().join(name);
-    let text = |name: &str| path(name).to_string_lossy().into_owned();
-    lora_run(&path("run"), &[]);
-    assert!(!path("run/policy.safetensors").exists(), "only the adapter is kept");
-    let size = |name: &str| std::fs::metadata(path(name)).expect("a file").len();
+fn a_lora_run_leaves_an_adapter_that_samples_as_it_does_when_merged() {
+    let run = LoraRun::new();
+    assert!(!run.path("run/policy.safetensors").exists(), "only the adapter is kept");
+    let size = |name: &str| std::fs::metadata(run.path(name)).expect("a file").len();
     assert!(
         size("run/adapter/adapter_model.safetensors")
             < 4 * size("run/adapter/adapter_config.json") + 40_000
     );
-
-    let run = |args: &[&str]| {
-        let output = crate::cli::run(args);
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    };
-    let (adapter, merged) = (text("run/adapter"), text("merged.safetensors"));
-    let sample = |name: &str, model: [&str; 2]| {
-        run(&[
-            "sample",
-            "--prompt",
-            "a point",
-            "--count",
-            "300",
-            "--steps",
-            "5",
-            "--output",
-            &text(name),
-            model[0],
-            model[1],
-        ]);
-        std::fs::read(path(name)).expect("an image")
-    };
-    run(&["merge", "--adapter", &adapter, "--output", &merged]);
-    let applied = sample("applied.png", ["--adapter", &adapter]);
-    assert!(sample("merged.png", ["--checkpoint", &merged]) == applied);
-    assert!(sample("base.png", ["--checkpoint", "toy-2d-base"]) != applied);
+    let (adapter, merged) = (run.text("run/adapter"), run.text("merged.safetensors"));
+    succeeds(&["merge", "--adapter", &adapter, "--output", &merged]);
+    let applied = run.sample("applied.png", ["--adapter", &adapter]);
+    assert!(run.sample("merged.png", ["--checkpoint", &merged]) == applied);
+    assert!(run.sample("base.png", ["--checkpoint", "toy-2d-base"]) != applied);
 
     // As users of diffusers share adapters: only the diffusers file, in a directory.
-    let handed = text("handed");
+    let (handed, output) = (run.text("handed"), run.text("handed.safetensors"));
     std::fs::create_dir(&handed).expect("made");
     let file = "pytorch_lora_weights.safetensors";
-    std::fs::copy(path("run/adapter").join(file), path("handed").join(file)).expect("copied");
-    let merge = |output: &str| {
-        run(&["merge", "--adapter", &handed, "--checkpoint", "toy-2d-base", "--output", output]);
-    };
-    merge(&text("handed.safetensors"));
-    assert!(sample("handed.png", ["--checkpoint", &text("handed.safetensors")]) == applied);
+    std::fs::copy(run.path("run/adapter").join(file), run.path("handed").join(file))
+        .expect("copied");
+    let merge = ["merge", "--adapter", &handed, "--checkpoint", "toy-2d-base", "--output", &output];
+    succeeds(&merge);
+    assert!(run.sample("handed.png", ["--checkpoint", &output]) == applied);
     // A file that is read is not replaced.
-    let before = std::fs::read(path("merged.safetensors")).expect("a checkpoint");
-    let refused = crate::cli::refused(&[
-        "merge",
-        "--adapter",
-        &adapter,
-        "--checkpoint",
-        &merged,
-        "--output",
-        &merged,
-    ]);
+    let before = run.read("merged.safetensors");
+    let onto_itself =
+        ["merge", "--adapter", &adapter, "--checkpoint", &merged, "--output", &merged];
+    let refused = crate::cli::refused(&onto_itself);
     assert!(refused.contains("which is read"), "{refused}");
-    assert!(std::fs::read(path("merged.safetensors")).expect("a checkpoint") == before);
+    assert!(run.read("merged.safetensors") == before);
+}
 
+#[test]
+fn a_run_starts_from_an_adapter_and_a_lora_run_resumes() {
+    let run = LoraRun::new();
     // Warm start: the first evaluation of the second run is the last one of the first.
-    let warm = format!("adapter={adapter}");
-    lora_run(&path("warm"), &[&warm]);
-    let reward = |name: &str, pick: fn(Vec<f64>) -> f64| {
-        let lines = crate::cli::metrics(&path(name));
-        let evaluations = lines.iter().filter(|line| line["event"] == "eval");
-        pick(
-            evaluations
-                .map(|line| line["rewards"]["toy_mode"].as_f64().expect("a reward"))
-                .collect(),
-        )
-    };
-    let (end, start) =
-        (reward("run", |values| values[values.len() - 1]), reward("warm", |values| values[0]));
+    let warm = format!("adapter={}", run.text("run/adapter"));
+    lora_run(&run.path("warm"), &[&warm]);
+    let end = run.reward("run", |values| values[values.len() - 1]);
+    let start = run.reward("warm", |values| values[0]);
     assert!((end - start).abs() < 1e-6 && end > 0.12, "{end} {start}");
 
     // Resumed from the checkpoint before, the run writes the last checkpoint again, byte for byte.
-    std::fs::rename(path("run/checkpoints/000010.safetensors"), path("whole.safetensors"))
-        .expect("moved");
-    run(&["train", "--resume", &text("run")]);
-    let read = |name: &str| std::fs::read(path(name)).expect("a checkpoint");
-    assert!(read("run/checkpoints/000010.safetensors") == read("whole.safetensors"));
+    let last = "run/checkpoints/000010.safetensors";
+    std::fs::rename(run.path(last), run.path("whole.safetensors")).expect("moved");
+    succeeds(&["train", "--resume", &run.text("run")]);
+    assert!(run.read(last) == run.read("whole.safetensors"));
     let refused = |more: &str| {
-        crate::cli::refused(&[
-            "train",
-            "--preset",
-            "toy-2d",
-            "--out",
-            &text("no"),
-            "--set",
-            &warm,
-            "--set",
-            more,
-        ])
+        let out = run.text("no");
+        let args = ["train", "--preset", "toy-2d", "--out", &out, "--set", &warm, "--set", more];
+        crate::cli::refused(&args)
     };
     assert!(refused("seed=1").contains("adapter is for tuning.kind"));
     let fewer = r#"tuning={kind="lora", rank=8, alpha=16.0, init="kaiming", targets=["output"]}"#;
@@ -448,7 +450,7 @@ fn a_lora_run_leaves_an_adapter_that_samples_merges_and_is_gone_on_from() {
 
 #[test]
 fn the_files_that_peft_and_diffusers_write_themselves_are_read() {
-    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/adapter");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/adapter");
     let peft = Adapter::read(&golden.join("peft")).expect("PEFT's");
     assert_eq!((peft.rank(), peft.alpha), (4, 8.0));
     let layers: Vec<&str> = peft.layers().collect();
@@ -459,7 +461,7 @@ fn the_files_that_peft_and_diffusers_write_themselves_are_read() {
     // Written again, every factor has its old name and values.
     let directory = tempfile::tempdir().expect("a directory");
     peft.write_peft(directory.path(), "tiny-sd3").expect("written");
-    let tensors = |path: &std::path::Path| {
+    let tensors = |path: &Path| {
         models::WeightsFile::read(path).and_then(|file| file.tensors()).expect("tensors")
     };
     let name = "adapter_model.safetensors";

@@ -7,7 +7,7 @@
 use burn::tensor::Tensor;
 use flow::{
     Affine, Dance, FlowCps, FlowSde, GridKind, NoiseLevel, Step, Transition, VelocityField,
-    sampler::velocity_at,
+    velocity_at,
 };
 
 use crate::{

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use flow::VelocityField;
-use models::{Dit, DitConfig, TokenIds, WeightsFile, dit::Prediction, weights};
+use models::{Dit, DitConfig, Prediction, TokenIds, WeightsFile, weights};
 use training::parameters::{self, Parameters, Trained};
 
 use crate::{

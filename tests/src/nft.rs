@@ -48,7 +48,7 @@ fn the_loss_and_its_gradient_are_those_of_the_published_code() {
         let rows = nft_loss(velocity.clone(), &fixed, fact("beta"), fact("smallest_weight"));
         assert!(distance(&numbers(rows.clone().inner()), &want("row_loss")) < 2e-5, "{key}");
         let reference = Tensor::<Training, 4>::from_inner(get("v_ref"));
-        let kl = flow::gaussian::row_mean((velocity.clone() - reference).powi_scalar(2));
+        let kl = flow::row_mean((velocity.clone() - reference).powi_scalar(2));
         let loss = rows.mean() * clip + kl.mean() * fact("kl_weight");
         let total = numbers(loss.clone().inner())[0];
         assert!((total / fact("total_loss") - 1.0).abs() < 1e-5, "{key}: {total}");

@@ -2,7 +2,7 @@
 //! reference model.
 
 use burn::tensor::Tensor;
-use flow::{Query, Reduction, Sampler, VelocityField, gaussian::row_mean};
+use flow::{Query, Reduction, Sampler, VelocityField, row_mean};
 use grpo::{
     GrpoConfig,
     algorithm::{Clipped, Example},
@@ -62,6 +62,41 @@ fn flat(parameters: &Parameters<Plain>) -> Vec<f64> {
     parameters.to_data().values().flat_map(|data| data.iter::<f64>().collect::<Vec<_>>()).collect()
 }
 
+/// The share of the loss that one example has.
+const SHARE: f64 = 0.125;
+
+/// The gradient of the held loss and the KL of every row, by hand: c²/(2σ²)·mean((v − v_ref)²),
+/// with c the coefficient of the velocity in the SDE's mean.
+fn held_by_hand(
+    step: usize,
+    latents: Tensor<Plain, 4>,
+    conditions: &[TokenIds],
+    policy: &Dit<Plain>,
+    reference: &Dit<Plain>,
+) -> (Parameters<Plain>, Vec<f64>) {
+    let (t, dt, a) = (1.0 - step as f64 / 4.0, 0.25, 0.7_f64);
+    let sigma = a * (t / (1.0 - t)).sqrt();
+    let c = (1.0 + sigma * sigma * (1.0 - t) / (2.0 * t)) * dt;
+    let factor = c * c / (2.0 * sigma * sigma);
+    let query = Query::at(t, latents, conditions);
+    let wanted = query.clone().ask(reference);
+    let mut kl = Vec::new();
+    let mut loss = |velocity: Tensor<Training, 4>| {
+        let each =
+            row_mean((velocity - Tensor::from_inner(wanted.clone())).powi_scalar(2)) * factor;
+        kl = numbers(each.clone().inner());
+        each.sum() * (SHARE * 0.3)
+    };
+    let gradient = Differentiate::<Training, Dit<Training>>::gradient(
+        &WholeGraph,
+        policy.clone(),
+        &Trained::all(policy),
+        query,
+        &mut loss,
+    );
+    (gradient, kl)
+}
+
 #[test]
 fn an_ode_step_is_held_by_the_kl_that_it_would_have_with_noise() {
     let config = holding(1, 0.3);
@@ -73,7 +108,7 @@ fn an_ode_step_is_held_by_the_kl_that_it_would_have_with_noise() {
     let algorithm =
         Clipped::new(objective(&config), Reduction::Mean, config.trained_steps, &sampler);
     let others = Others { reference: Some(reference.clone()), old: None };
-    let share = 0.125;
+    let rows: Vec<usize> = (0..ROWS).collect();
     for step in RANDOM..4 {
         // The first term's examples say what share of the loss one is; its own gradient is taken
         // away again.
@@ -94,51 +129,27 @@ fn an_ode_step_is_held_by_the_kl_that_it_would_have_with_noise() {
             workers: &workers,
         };
         let outcome = |update: &[Vec<Example>]| {
-            replay
-                .gradient::<Training, Dit<Training>>(
-                    &algorithm,
-                    &WholeGraph,
-                    &policy,
-                    &others,
-                    update,
-                )
-                .expect("not stopped")
+            let field = &policy;
+            let outcome = replay.gradient::<Training, Dit<Training>>(
+                &algorithm,
+                &WholeGraph,
+                field,
+                &others,
+                update,
+            );
+            outcome.expect("not stopped")
         };
         let (both, first) = (outcome(&[trained.clone(), held]), outcome(&[trained, Vec::new()]));
-        let got: Vec<f64> = flat(&both.gradient)
-            .iter()
-            .zip(flat(&first.gradient))
-            .map(|(both, first)| both - first)
-            .collect();
+        let got = flat(&both.gradient).into_iter().zip(flat(&first.gradient));
+        let got: Vec<f64> = got.map(|(both, first)| both - first).collect();
 
-        // By hand: c²/(2σ²)·mean((v − v_ref)²), with c the coefficient of the velocity in the SDE's
-        // mean.
-        let (t, dt, a) = (1.0 - step as f64 / 4.0, 0.25, 0.7_f64);
-        let sigma = a * (t / (1.0 - t)).sqrt();
-        let c = (1.0 + sigma * sigma * (1.0 - t) / (2.0 * t)) * dt;
-        let factor = c * c / (2.0 * sigma * sigma);
-        let rows: Vec<usize> = (0..ROWS).collect();
-        let query = Query::at(t, trajectories.latents(step, &rows), &conditions);
-        let wanted = query.clone().ask(&reference);
-        let mut kl = Vec::new();
-        let mut loss = |velocity: Tensor<Training, 4>| {
-            let each =
-                row_mean((velocity - Tensor::from_inner(wanted.clone())).powi_scalar(2)) * factor;
-            kl = numbers(each.clone().inner());
-            each.sum() * (share * 0.3)
-        };
-        let gradient = Differentiate::<Training, Dit<Training>>::gradient(
-            &WholeGraph,
-            policy.clone(),
-            &parameters,
-            query,
-            &mut loss,
-        );
+        let (gradient, kl) =
+            held_by_hand(step, trajectories.latents(step, &rows), &conditions, &policy, &reference);
         let far = distance(&got, &flat(&gradient));
         assert!(far < 2e-5, "step {step}: gradients differ by {far:e}");
         let held_kl = &both.terms[1].columns[0];
         assert!(distance(held_kl, &kl) < 1e-5, "step {step}: {held_kl:?} {kl:?}");
-        let wanted = share * 0.3 * kl.iter().sum::<f64>();
+        let wanted = SHARE * 0.3 * kl.iter().sum::<f64>();
         assert!(
             (both.loss - first.loss - wanted).abs() < 1e-6,
             "step {step}: {} {} {wanted}",

@@ -1,7 +1,10 @@
 //! The real program with a model directory: samples like diffusers, trains, resumes, and uses the
 //! adapter.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use models::WeightsFile;
 
@@ -286,25 +289,47 @@ fn the_papers_rewards_train_a_model_directory() {
     assert!(!directory.path().join("unquoted/prompts").exists());
 }
 
+/// The files of encoded prompts, with the times at which they were written.
+fn encoded_in(prompts: &Path) -> Vec<(PathBuf, SystemTime)> {
+    let directories =
+        std::fs::read_dir(prompts).expect("what was read").map(|entry| entry.expect("an entry"));
+    let files = directories.flat_map(|entry| {
+        std::fs::read_dir(entry.path()).expect("files").map(|file| file.expect("a file"))
+    });
+    let mut files: Vec<_> = files
+        .map(|file| (file.path(), file.metadata().expect("data").modified().expect("a time")))
+        .collect();
+    files.sort();
+    files
+}
+
+/// Asserts that both layouts of a run's adapter give the same image, another one than the base.
+fn assert_draws_with_its_adapter(directory: &Path, run: &Path) {
+    let model = golden("sd3-tiny");
+    let drawn = |more: &[&str]| {
+        let output = directory.join("image.png").to_string_lossy().into_owned();
+        let size = [
+            "--prompt", "a cat", "--height", "32", "--width", "32", "--steps", "2", "--output",
+            &output,
+        ];
+        ok(&[&["sample"], more, &size[..]].concat());
+        std::fs::read(&output).expect("an image")
+    };
+    let adapter = run.join("adapter").to_string_lossy().into_owned();
+    let file = run.join("adapter/pytorch_lora_weights.safetensors").to_string_lossy().into_owned();
+    let of_run = drawn(&["--model", &model, "--adapter", &adapter]);
+    assert!(of_run == drawn(&["--model", &model, "--adapter", &file]));
+    assert!(of_run == drawn(&["--adapter", &adapter]), "the adapter names its model");
+    assert!(of_run != drawn(&["--model", &model]));
+}
+
 #[test]
 fn a_model_directory_is_trained_and_its_adapter_used_again() {
     let directory = tempfile::tempdir().expect("a directory");
     let [whole, resumed] = ["whole", "resumed"].map(|name| directory.path().join(name));
     train(directory.path(), &whole, &[]);
     train(directory.path(), &resumed, &["epochs=1", "evaluate_every=1"]);
-    let encoded = || {
-        let directories = std::fs::read_dir(resumed.join("prompts"))
-            .expect("what was read")
-            .map(|entry| entry.expect("an entry"));
-        let files = directories.flat_map(|entry| {
-            std::fs::read_dir(entry.path()).expect("files").map(|file| file.expect("a file"))
-        });
-        let mut files: Vec<_> = files
-            .map(|file| (file.path(), file.metadata().expect("data").modified().expect("a time")))
-            .collect();
-        files.sort();
-        files
-    };
+    let encoded = || encoded_in(&resumed.join("prompts"));
     let before = encoded();
     assert_eq!(before.len(), 2, "one by CLIP, one by T5: {before:?}");
     let run_directory = resumed.to_string_lossy().into_owned();
@@ -342,24 +367,7 @@ fn a_model_directory_is_trained_and_its_adapter_used_again() {
     );
     assert!(factor.iter().any(|value| *value != 0.0), "the adapter has moved");
 
-    // Both layouts of the adapter give the same image.
-    let model = golden("sd3-tiny");
-    let drawn = |more: &[&str]| {
-        let output = directory.path().join("image.png").to_string_lossy().into_owned();
-        let size = [
-            "--prompt", "a cat", "--height", "32", "--width", "32", "--steps", "2", "--output",
-            &output,
-        ];
-        ok(&[&["sample"], more, &size[..]].concat());
-        std::fs::read(&output).expect("an image")
-    };
-    let adapter = whole.join("adapter").to_string_lossy().into_owned();
-    let file =
-        whole.join("adapter/pytorch_lora_weights.safetensors").to_string_lossy().into_owned();
-    let of_run = drawn(&["--model", &model, "--adapter", &adapter]);
-    assert!(of_run == drawn(&["--model", &model, "--adapter", &file]));
-    assert!(of_run == drawn(&["--adapter", &adapter]), "the adapter names its model");
-    assert!(of_run != drawn(&["--model", &model]));
+    assert_draws_with_its_adapter(directory.path(), &whole);
 }
 
 #[test]

@@ -130,37 +130,35 @@ impl Stage {
                 let peak =
                     args.peak.iter().flat_map(|peak| ["--peak".to_owned(), peak.to_string()]);
                 let compile = args.peer.iter().map(|_| "--compile".to_owned());
-                let fixed = parts(&[
-                    "--model",
-                    &file(&Self::Sd3Model.name()),
-                    "--recompute",
-                    "--repetitions",
-                    "3",
-                ]);
+                let model = file(&Self::Sd3Model.name());
+                let fixed = parts(&["--model", &model, "--recompute", "--repetitions", "3"]);
                 fixed.into_iter().chain(peak).chain(compile).collect()
             }
             Self::Sd3Train => {
-                let prompts = file("prompts.txt");
-                let settings = [
-                    "rewards={ jpeg_compressibility = 1 }",
-                    "best_by=rewards.jpeg_compressibility",
-                    "epochs=2",
-                    "evaluate_every=2",
-                    "evaluation_samples=4",
-                    "grpo.groups=2",
-                    "grpo.group_size=8",
-                    &format!("prompts.train={prompts}"),
-                    &format!("prompts.validation={prompts}"),
-                ]
-                .map(str::to_owned);
-                let settings =
-                    settings.into_iter().flat_map(|setting| ["--set".to_owned(), setting]);
                 let run = run("train", "sd35m-ocr-1gpu", Some(file(&Self::Sd3Model.name())));
                 let resumes = run.contains(&"--resume".to_owned());
+                let settings = sd3_settings(&file("prompts.txt"));
                 run.into_iter().chain(settings.filter(|_| !resumes)).collect()
             }
         }
     }
+}
+
+/// Two epochs of SD3 training that need no judge, on a file of prompts.
+fn sd3_settings(prompts: &str) -> impl Iterator<Item = String> + use<> {
+    let settings = [
+        "rewards={ jpeg_compressibility = 1 }",
+        "best_by=rewards.jpeg_compressibility",
+        "epochs=2",
+        "evaluate_every=2",
+        "evaluation_samples=4",
+        "grpo.groups=2",
+        "grpo.group_size=8",
+        &format!("prompts.train={prompts}"),
+        &format!("prompts.validation={prompts}"),
+    ]
+    .map(str::to_owned);
+    settings.into_iter().flat_map(|setting| ["--set".to_owned(), setting])
 }
 
 /// Prompts of the SD3 training; their content does not affect the time.

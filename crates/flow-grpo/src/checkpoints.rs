@@ -8,8 +8,6 @@ use anyhow::{Context, Result, ensure};
 use models::WeightsFile;
 use pipelines::{DirectorySettings, ModelSource};
 
-use crate::checkpoints::training_state;
-
 /// The built-in checkpoints, by name.
 const BUILT_IN: [(&str, &[u8]); 2] = [
     ("shapes-base", include_bytes!("../../../assets/checkpoints/shapes-base.safetensors")),

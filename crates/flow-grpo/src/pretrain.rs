@@ -13,10 +13,9 @@ mod session;
 use std::path::PathBuf;
 
 use anyhow::{Context, Error, Result, ensure};
-use burn::prelude::*;
 use flow::VelocityField;
 use models::{TokenIds, Vocabulary};
-use pipelines::{Architecture, Card, Own, OwnVisitor, Pipeline, Trainable, Weights, open_own};
+use pipelines::{Architecture, Card, Own, OwnVisitor, Trainable, Weights, open_own};
 use run::RunDir;
 use tasks::toy;
 

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod compare;
 pub mod config;
+pub mod directory_options;
 pub mod eval;
 pub mod figure;
 pub mod init_random;

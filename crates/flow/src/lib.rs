@@ -8,19 +8,19 @@
 //! learning. Latents are always `[B, C, H, W]`; a point in the plane is a `[B, 2, 1, 1]` latent.
 
 pub mod analytic;
-pub mod field;
-pub mod gaussian;
-pub mod kl;
+mod field;
+mod gaussian;
+mod kl;
 pub mod matching;
-pub mod sampler;
-pub mod time_grid;
-pub mod transition;
+mod sampler;
+mod time_grid;
+mod transition;
 
 pub use field::{
     Checkpointed, Guidance, GuidanceGradient, Guided, Query, TrainableField, VelocityField,
 };
-pub use gaussian::{IsotropicGaussian, Reduction};
+pub use gaussian::{IsotropicGaussian, Reduction, row_mean};
 pub use kl::KlForm;
-pub use sampler::{Sampler, Trajectory};
+pub use sampler::{Sampler, Trajectory, velocity_at};
 pub use time_grid::{GridError, GridKind, Step, TimeGrid};
 pub use transition::{Affine, Dance, FlowCps, FlowSde, NoiseLevel, Ode, Rule, Transition};

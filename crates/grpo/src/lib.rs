@@ -7,14 +7,14 @@
 
 pub mod advantage;
 pub mod algorithm;
-pub mod config;
+mod config;
 pub mod evaluate;
 pub mod groups;
 pub mod images;
-pub mod metrics;
+mod metrics;
 pub mod objective;
 pub mod rollout;
-pub mod trainer;
+mod trainer;
 pub mod trajectories;
 pub mod update;
 

@@ -15,6 +15,9 @@ use serde_json::Value;
 use crate::{
     Sample, SettingsError, Token,
     fault::{CheckError, Fault, JudgeError},
+    flow_grpo::FlowGrpo,
+    json::Json,
+    openai::Openai,
     retry::Backoff,
     settings::{Protocol, Settings},
     transport::Transport,
@@ -220,6 +223,17 @@ impl Client {
             }
             (Ok(score), _) if !score.is_finite() => Err(Fault::NotFinite(score.to_string())),
             (score, _) => score,
+        }
+    }
+}
+
+impl Protocol {
+    /// How this protocol writes requests and reads answers.
+    fn wire(&self) -> Box<dyn Wire> {
+        match self.clone() {
+            Self::Json { reward, metric, image } => Box::new(Json { reward, metric, image }),
+            Self::FlowGrpo { service } => Box::new(FlowGrpo { service }),
+            Self::Openai { model, rubric, .. } => Box::new(Openai { model, rubric }),
         }
     }
 }

@@ -5,10 +5,6 @@ use serde_json::Value;
 use crate::{
     Sample,
     fault::{Fault, end_of},
-    flow_grpo::FlowGrpo,
-    json::Json,
-    openai::Openai,
-    settings::Protocol,
     transport::Answer,
 };
 
@@ -47,16 +43,6 @@ pub(crate) trait Wire: Send + Sync {
     /// The most images of one request.
     fn most_images(&self) -> usize {
         usize::MAX
-    }
-}
-
-impl Protocol {
-    pub(crate) fn wire(&self) -> Box<dyn Wire> {
-        match self.clone() {
-            Self::Json { reward, metric, image } => Box::new(Json { reward, metric, image }),
-            Self::FlowGrpo { service } => Box::new(FlowGrpo { service }),
-            Self::Openai { model, rubric, .. } => Box::new(Openai { model, rubric }),
-        }
     }
 }
 

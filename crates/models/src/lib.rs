@@ -3,16 +3,16 @@
 //! Knows nothing of reinforcement learning, tasks or the command line.
 
 mod checkpointing;
-pub mod classifier;
+mod classifier;
 pub mod clip;
 pub mod directory;
-pub mod dit;
+mod dit;
 pub mod flux;
 mod init;
 pub mod layers;
 mod linear;
 pub mod lora;
-pub mod mlp;
+mod mlp;
 pub mod preference;
 pub mod resize;
 pub mod rgb8;
@@ -22,17 +22,17 @@ pub mod storage;
 mod streams;
 pub mod text;
 mod time_embedding;
-pub mod vae;
-pub mod vocabulary;
+mod vae;
+mod vocabulary;
 pub mod weights;
 
 pub use classifier::{Classifier, ClassifierConfig};
 pub use directory::{Choices, Family, ModelDirectory};
-pub use dit::{Dit, DitConfig};
+pub use dit::{Dit, DitConfig, Prediction};
 pub use linear::{Linear, LowRank};
 pub use lora::{Adaptable, Adapter, LoraConfig};
 pub use mlp::{MlpConfig, MlpField};
 pub use storage::ModelError;
-pub use vae::{Vae, VaeConfig};
+pub use vae::{Posterior, Vae, VaeConfig};
 pub use vocabulary::{TokenIds, Vocabulary, VocabularyError};
 pub use weights::{WeightsError, WeightsFile};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::reader::MAX_SIDE;
+use crate::MAX_SIDE;
 
 /// An image could not be read, or the networks could not be opened.
 #[derive(Debug, Error)]

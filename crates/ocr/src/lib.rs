@@ -33,8 +33,15 @@ mod reward;
 
 pub use error::OcrError;
 pub use options::{Channels, Lines, Options, Resize};
-pub use reader::{DETECTOR, Line, MAX_SIDE, RECOGNISER, Reader, text};
+pub use reader::{Line, Reader, text};
 pub use reward::{PromptError, reward, target};
+
+/// Name of the detector in a model directory.
+pub const DETECTOR: &str = "detector.onnx";
+/// Name of the recogniser in a model directory.
+pub const RECOGNISER: &str = "recogniser.onnx";
+/// The largest width and height of an image, in pixels.
+pub const MAX_SIDE: usize = 4096;
 
 /// A point in pixels, `[x, y]`, from the top left corner.
 pub(crate) type Point = [f32; 2];

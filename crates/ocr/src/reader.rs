@@ -5,19 +5,12 @@ use std::{fmt, fs, path::Path, sync::Arc};
 use rten::ThreadPool;
 
 use crate::{
-    Channels, Image, Lines, OcrError, Options, Point, Resize,
+    Channels, DETECTOR, Image, Lines, MAX_SIDE, OcrError, Options, Point, RECOGNISER, Resize,
     crop::crop,
     detect,
     network::{Network, Pools, broken},
     recognise::{HEIGHT, Reading, Recogniser},
 };
-
-/// Name of the detector in a model directory.
-pub const DETECTOR: &str = "detector.onnx";
-/// Name of the recogniser in a model directory.
-pub const RECOGNISER: &str = "recogniser.onnx";
-/// The largest width and height of an image, in pixels.
-pub const MAX_SIDE: usize = 4096;
 
 /// A line of text in an image.
 #[derive(Clone, Debug, PartialEq)]

@@ -9,10 +9,10 @@
 //! directories or configurations. The program that runs a pipeline passes the backend, the
 //! precision, and itself as a [`Host`].
 
-pub mod card;
-pub mod embeddings;
+mod card;
+mod embeddings;
 mod error;
-pub mod host;
+mod host;
 mod own;
 mod pipeline;
 mod published;
@@ -22,7 +22,7 @@ pub mod sampled;
 pub use card::{Architecture, Card};
 pub use embeddings::Cache;
 pub use error::PipelineError;
-pub use host::{Host, Machine, Quiet};
+pub use host::{Host, Machine, Progress, Quiet};
 pub use own::Own;
 pub use pipeline::{Defaults, Footprint, Network, Pipeline, Trainable};
 pub use published::{DirectorySettings, Published, Size};

@@ -7,16 +7,16 @@
 pub mod checkpoints;
 pub mod compare;
 pub mod curves;
-pub mod directory;
+mod directory;
 mod error;
-pub mod lines;
+mod lines;
 mod lock;
 pub mod png;
-pub mod program;
+mod program;
 pub mod record;
 mod recorder;
 pub mod report;
-pub mod samples;
+mod samples;
 pub mod scatter;
 pub mod tensorboard;
 

@@ -12,7 +12,7 @@ use clap::Args;
 use files::write_atomically;
 use flow::VelocityField;
 use models::TokenIds;
-use pipelines::{Own, Pipeline, Trainable};
+use pipelines::{Own, Trainable};
 
 use crate::{
     backend::{self, Device, Training},

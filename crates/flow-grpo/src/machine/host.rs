@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pipelines::{Host, Machine, host};
+use pipelines::{Host, Machine};
 
 use crate::{
     backend::{self, Device, Plain},
@@ -18,7 +18,7 @@ impl Host for Program {
         output::log(line);
     }
 
-    fn progress(&self, name: &str, total: usize, unit: &str) -> Box<dyn host::Progress> {
+    fn progress(&self, name: &str, total: usize, unit: &str) -> Box<dyn pipelines::Progress> {
         Box::new(Progress::new(name, total, unit))
     }
 
@@ -31,7 +31,7 @@ impl Host for Program {
     }
 }
 
-impl host::Progress for Progress {
+impl pipelines::Progress for Progress {
     fn advance(&self, units: usize) {
         Self::advance(self, units);
     }

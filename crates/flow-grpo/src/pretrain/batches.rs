@@ -21,9 +21,13 @@ use crate::{
 
 /// The inputs of all micro-batches.
 pub struct Batches<'a> {
+    /// The configuration of the run.
     pub config: &'a PretrainConfig,
+    /// The device of the tensors.
     pub device: &'a Device,
+    /// Sizes and vocabulary of the network.
     pub card: Card,
+    /// The source of images and captions.
     pub examples: Examples,
 }
 

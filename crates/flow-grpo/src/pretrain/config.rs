@@ -1,6 +1,5 @@
 //! Configuration of pre-training.
 
-use burn::prelude::*;
 use flow::matching::TimeDistribution;
 use pipelines::Architecture;
 use schemars::JsonSchema;

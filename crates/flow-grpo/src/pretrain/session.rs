@@ -5,7 +5,6 @@ mod checkpoint;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use burn::prelude::*;
 use flow::VelocityField;
 use models::TokenIds;
 use pipelines::{Architecture, Own, Pipeline, Trainable};

@@ -59,12 +59,17 @@ pub fn check_begun(config: &TrainConfig, run: &RunDir) -> Result<()> {
 /// The metadata of a checkpoint. The streams of random numbers need no position besides the epoch.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Counters {
+    /// Number of finished epochs.
     pub epoch: usize,
     /// Whether the evaluation after this epoch is still due.
     pub evaluation_due: bool,
+    /// The weight of the KL penalty.
     pub kl_weight: f64,
+    /// Digests of the inputs of the run.
     pub inputs: Inputs,
+    /// What evaluations left for later ones.
     pub watched: Watched,
+    /// The configuration of the run.
     pub config: TrainConfig,
 }
 
@@ -97,7 +102,9 @@ impl Counters {
 
 /// The state of a run besides that of its trainer.
 pub struct Restored {
+    /// What evaluations left for later ones.
     pub watched: Watched,
+    /// Whether an evaluation is due before the next epoch.
     pub evaluation_due: bool,
 }
 

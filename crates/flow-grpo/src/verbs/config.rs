@@ -9,11 +9,11 @@ use toml::{Table, Value};
 
 use crate::{
     config::{self, Checked, Preset},
-    pretrain::config::PretrainConfig,
+    pretrain::{config::PretrainConfig, presets::PRETRAIN_PRESETS},
     terminal::output,
     train::{
         config::TrainConfig,
-        presets::{PRETRAIN_PRESETS, PROFILES, TRAIN_PRESETS},
+        presets::{PROFILES, TRAIN_PRESETS},
     },
 };
 

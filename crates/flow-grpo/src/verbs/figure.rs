@@ -8,7 +8,7 @@ use files::write_atomically;
 use flow::{
     FlowSde, GridKind, Ode, Step, Transition,
     analytic::{Component, MixtureField},
-    sampler::velocity_at,
+    velocity_at,
 };
 use run::curves::{Curve, Panel, curves};
 use training::noise::{Key, Purpose, normal};

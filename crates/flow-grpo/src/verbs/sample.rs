@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use burn::tensor::Tensor;
-use clap::{Args, ValueEnum};
-use flow::GridKind;
+use clap::Args;
 use grpo::evaluate::Row;
-use models::{Adapter, Choices, lora};
-use pipelines::{DirectorySettings, ModelSource, Pipeline, Size, Visitor, sampled::read_latents};
+use models::{Adapter, lora};
+use pipelines::{ModelSource, Pipeline, Visitor, sampled::read_latents};
 use run::png;
 use tasks::prompts::{Prompt, PromptSet};
 use training::{
@@ -16,7 +15,10 @@ use training::{
     workers::Workers,
 };
 
-use super::model_options::{MOST_IMAGES, ModelArgs};
+use super::{
+    directory_options::DirectoryArgs,
+    model_options::{MOST_IMAGES, ModelArgs},
+};
 use crate::{
     backend::{self, Device, Plain, Training},
     checkpoints,
@@ -50,113 +52,6 @@ pub struct SampleArgs {
 
 /// Lower bound on the shape of an image.
 const SMALLEST: [usize; 3] = [2, 1, 1];
-
-/// Options for a model directory only.
-#[derive(Args, Debug)]
-struct DirectoryArgs {
-    /// A model in the layout of diffusers: Stable Diffusion 3 or 3.5, or FLUX.1 [default: the base
-    /// model of --adapter].
-    #[arg(long, value_name = "DIR", conflicts_with = "checkpoint")]
-    model: Option<PathBuf>,
-    /// Height of the images in pixels [default: the resolution that the model was trained on].
-    #[arg(long, conflicts_with = "latents")]
-    height: Option<usize>,
-    /// Width of the images in pixels.
-    #[arg(long, conflicts_with = "latents")]
-    width: Option<usize>,
-    /// Tokens of a prompt that T5 reads [default: those of the run of --adapter
-    /// (`model.max_sequence_length`), or 256, or 512 for FLUX.1].
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=512))]
-    max_sequence_length: Option<u32>,
-    /// Leaves out T5: its features are zeros, as in diffusers. FLUX.1 needs T5.
-    #[arg(long)]
-    without_t5: bool,
-    /// A file in the publisher's own layout, as ComfyUI reads it, whose transformer, and autoencoder
-    /// if it has one, replace the directory's.
-    #[arg(long, value_name = "FILE")]
-    single_file: Option<PathBuf>,
-    /// The time grid [default: that of diffusers: double-shift, or shifted for FLUX.1].
-    #[arg(long, value_enum)]
-    grid: Option<Grid>,
-    /// Initial latents instead of noise, `[B, C, H, W]` under the name `latents` in a safetensors
-    /// file: one per image.
-    #[arg(long, value_name = "FILE")]
-    latents: Option<PathBuf>,
-    /// Writes `tensors.safetensors` beside the images: `final_latents`, and `decoded`, the
-    /// autoencoder's output before clamping.
-    #[arg(long)]
-    save_latents: bool,
-}
-
-impl DirectoryArgs {
-    /// The first given option that needs a model directory.
-    fn first_given(&self) -> Option<&'static str> {
-        let given = [
-            ("--height", self.height.is_some()),
-            ("--width", self.width.is_some()),
-            ("--max-sequence-length", self.max_sequence_length.is_some()),
-            ("--without-t5", self.without_t5),
-            ("--single-file", self.single_file.is_some()),
-            ("--grid", self.grid.is_some()),
-        ];
-        given.into_iter().find_map(|(option, given)| given.then_some(option))
-    }
-
-    /// How the directory is used: like the run that trained the adapter, unless an option says
-    /// otherwise.
-    fn settings(
-        &self,
-        trained: Option<&ModelConfig>,
-        latents: Option<&Tensor<Plain, 4>>,
-    ) -> DirectorySettings {
-        let size = match latents.map(burn::Tensor::dims) {
-            Some([_, _, height, width]) => Size::Latents([height, width]),
-            None => Size::Pixels { height: self.height, width: self.width },
-        };
-        let of_run = trained.map(|trained| trained.max_sequence_length);
-        if let (Some(length), None) = (of_run, self.max_sequence_length) {
-            log(format!(
-                "note: T5 reads {length} tokens of a prompt, as in the run that trained the adapter"
-            ));
-        }
-        let without_t5 = self.without_t5 || trained.is_some_and(|trained| !trained.t5);
-        DirectorySettings {
-            size,
-            max_sequence_length: self.max_sequence_length.map(|length| length as usize).or(of_run),
-            choices: Choices { single_file: self.single_file.clone(), without_t5 },
-            recompute: false,
-            cache: None,
-        }
-    }
-
-    /// The time grid of the options, or the model's own.
-    fn grid<P: Pipeline<Training>>(&self, pipeline: &P) -> Result<GridKind> {
-        let shift = || {
-            let shift = pipeline.shift()?;
-            shift.context("--grid: this model has no shift")
-        };
-        Ok(match self.grid {
-            None => pipeline.grid()?,
-            Some(Grid::Linear) => GridKind::Linear {},
-            Some(Grid::Shifted) => GridKind::Shifted { shift: shift()? },
-            Some(Grid::SingleShift) => GridKind::Sd3SingleShift { shift: shift()? },
-            Some(Grid::DoubleShift) => GridKind::Sd3DoubleShift { shift: shift()? },
-        })
-    }
-}
-
-/// A time grid by name.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Grid {
-    /// The grid of diffusers for SD3: the shift of the scheduler's configuration is applied twice.
-    DoubleShift,
-    /// The grid intended for SD3: the shift is applied once.
-    SingleShift,
-    /// The linear grid, shifted once: that of diffusers for FLUX.1.
-    Shifted,
-    /// No shift.
-    Linear,
-}
 
 /// Samples the images of the options.
 pub fn run(args: &SampleArgs) -> Result<()> {

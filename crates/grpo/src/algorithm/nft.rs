@@ -2,7 +2,7 @@
 //! forward process.
 
 use burn::{prelude::*, tensor::backend::AutodiffBackend};
-use flow::{Sampler, gaussian::row_mean};
+use flow::{Sampler, row_mean};
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;

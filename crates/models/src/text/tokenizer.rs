@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
@@ -182,22 +182,24 @@ fn check_ids(tokenizer: &Tokenizer, added: &[AddedId], path: &Path) -> Result<()
     Ok(())
 }
 
+/// The files of CLIP's vocabulary.
+fn clip_files(directory: &Path) -> Result<[PathBuf; 2], ModelError> {
+    let files = ["vocab.json", "merges.txt"].map(|name| directory.join(name));
+    if files.iter().all(|file| file.exists()) {
+        return Ok(files);
+    }
+    let advice = if directory.join("spiece.model").exists() {
+        "; spiece.model alone is not read, save the tokenizer again with transformers"
+    } else {
+        ""
+    };
+    let reason = format!("neither tokenizer.json nor vocab.json and merges.txt are there{advice}");
+    Err(ModelError::unreadable(directory, reason))
+}
+
 /// Builds CLIP's tokenizer from `vocab.json` and `merges.txt`, as `transformers` does.
 fn clip(directory: &Path) -> Result<Tokenizer, ModelError> {
-    let [vocabulary, merges] = ["vocab.json", "merges.txt"].map(|name| directory.join(name));
-    for path in [&vocabulary, &merges] {
-        if !path.exists() {
-            let spiece = directory.join("spiece.model").exists();
-            let advice = if spiece {
-                "; spiece.model alone is not read, save the tokenizer again with transformers"
-            } else {
-                ""
-            };
-            let reason =
-                format!("neither tokenizer.json nor vocab.json and merges.txt are there{advice}");
-            return Err(ModelError::unreadable(directory, reason));
-        }
-    }
+    let [vocabulary, merges] = clip_files(directory)?;
     let bad = |error: tokenizers::Error| ModelError::unreadable(directory, error);
     let model = BPE::from_file(&vocabulary.to_string_lossy(), &merges.to_string_lossy())
         .unk_token(END.to_owned())

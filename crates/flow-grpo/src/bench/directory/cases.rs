@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Error, Result};
 use burn::tensor::Tensor;
-use flow::{FlowSde, Guidance, Reduction, Sampler, Trajectory, sampler::velocity_at};
+use flow::{FlowSde, Guidance, Reduction, Sampler, Trajectory, velocity_at};
 use grpo::{
     TrainedSteps,
     algorithm::{Clipped, Example},

@@ -15,26 +15,39 @@ use crate::{
 /// Measurements of one case.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measured {
+    /// Median of the repetitions, in seconds.
     pub median: f64,
+    /// Smallest time, in seconds.
     pub min: f64,
+    /// Largest time, in seconds.
     pub max: f64,
+    /// Peak memory, if known.
     pub peak_mib: Option<u64>,
 }
 
 /// The cases of a batch size; `None` if the size did not fit.
 pub type Cases = BTreeMap<String, Option<Measured>>;
 
+/// The content of `--output`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Report {
+    /// Version of the program.
     pub version: String,
+    /// Name of the backend.
     pub backend: String,
+    /// Name of the precision.
     pub precision: String,
+    /// Name of the GPU or the processor.
     pub machine: String,
+    /// Height and width of the images in pixels.
     pub resolution: usize,
+    /// Tokens per prompt.
     pub text_length: usize,
+    /// Whether blocks are recomputed in the backward pass.
     pub recompute: bool,
     /// Floating-point operations of a forward pass of one row.
     pub flop_per_row: f64,
+    /// The cases by batch size; `None` if the size did not fit.
     pub cases: BTreeMap<usize, Option<Cases>>,
     /// The output of the peer.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,12 +71,17 @@ impl Report {
         }
     }
 
+    /// Writes the report, if there is a file for it.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
     pub fn write(&self, output: Option<&Path>) -> Result<()> {
         let Some(path) = output else { return Ok(()) };
         let json = serde_json::to_string_pretty(self)? + "\n";
         Ok(write_atomically(path, json.as_bytes())?)
     }
 
+    /// A table for people; with a `peak` in TFLOP/s, it has the share of the peak.
     pub fn table(&self, peak: Option<f64>) -> String {
         let side = self.resolution;
         let mut text = format!(

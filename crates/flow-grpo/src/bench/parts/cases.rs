@@ -9,6 +9,7 @@ use grpo::{
     Objective,
     algorithm::{Clipped, Example},
     evaluate::{EncodedPrompt, Row},
+    images::Decode,
     rollout::{Rollout, RolloutKeys},
     trajectories::{KeptOn, Trajectories},
     update::{Batches, Others, Replay, WholeGraph},

@@ -10,13 +10,21 @@ use crate::bench::{
 /// The content of `--output`.
 #[derive(Debug, Serialize)]
 pub struct Report {
+    /// Version of the program.
     pub version: &'static str,
+    /// Name of the backend.
     pub backend: &'static str,
+    /// Number of threads.
     pub threads: usize,
+    /// Name of the processor.
     pub machine: String,
+    /// Images per repetition.
     pub images: u32,
+    /// Peak memory of the process, if known.
     pub peak_memory_mib: Option<u64>,
+    /// Seconds of every repetition, by case.
     pub seconds: Times,
+    /// The times of the peer, if there is one.
     pub peer: Option<PeerTimes>,
 }
 

@@ -1,7 +1,6 @@
 //! How pre-training resumes from a checkpoint, and saves one.
 
 use anyhow::{Result, ensure};
-use burn::prelude::*;
 use flow::VelocityField;
 use models::{TokenIds, weights::StoredAs};
 use pipelines::{Pipeline, Trainable};

@@ -10,7 +10,7 @@ use run::{
 };
 
 use super::Session;
-use crate::{backend::Training, config};
+use crate::backend::Training;
 
 /// Time between two reports during a run, in units of the duration of the last one, so that reports
 /// take at most 2 % of a run.

@@ -24,11 +24,17 @@ use crate::{
 
 /// What a session starts from.
 pub struct Setup<'a, P> {
+    /// The configuration, as the run keeps it.
     pub config: &'a TrainConfig,
+    /// The pipeline of the base model.
     pub pipeline: P,
+    /// The prompts.
     pub sets: PromptSets,
+    /// The rewards.
     pub rewards: Rewards,
+    /// Whether the full-screen view is shown.
     pub live: bool,
+    /// The device of the tensors.
     pub device: &'a Device,
 }
 
