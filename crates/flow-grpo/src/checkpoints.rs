@@ -9,8 +9,9 @@ use models::WeightsFile;
 use pipelines::{DirectorySettings, ModelSource};
 
 /// The built-in checkpoints, by name.
-const BUILT_IN: [(&str, &[u8]); 2] = [
+const BUILT_IN: [(&str, &[u8]); 3] = [
     ("shapes-base", include_bytes!("../../../assets/checkpoints/shapes-base.safetensors")),
+    ("text-base", include_bytes!("../../../assets/checkpoints/text-base.safetensors")),
     ("toy-2d-base", include_bytes!("../../../assets/checkpoints/toy-2d-base.safetensors")),
 ];
 
