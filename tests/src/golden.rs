@@ -190,7 +190,7 @@ fn advantages_are_those_of_the_reference_code() {
         (Spread::Epoch, "advantages_global_std_true"),
         (Spread::Group, "advantages_global_std_false"),
     ] {
-        let config = AdvantageConfig { spread, epsilon: 1e-4, clip: 5.0 };
+        let config = AdvantageConfig { spread, ..AdvantageConfig::default() };
         let advantages = group_advantages(&rewards, 6, &config);
         let got: Vec<f64> = advantages.values.iter().copied().map(f64::from).collect();
         assert_near(name, &got, &golden.wide(name), TOLERANCE);

@@ -8,6 +8,7 @@
 mod backend;
 mod cli;
 mod clip;
+mod contrastive;
 mod closed_forms;
 mod config;
 #[cfg(all(feature = "wgpu", not(any(feature = "ndarray", feature = "flex"))))]
@@ -22,10 +23,12 @@ mod geneval;
 mod golden;
 mod hardening;
 mod jpeg;
+mod judged;
 mod kernels;
 mod limits;
 mod lora;
 mod marginals;
+mod mixture;
 mod muon;
 mod networks;
 mod nft;
@@ -34,6 +37,7 @@ mod ode_steps;
 mod replay;
 mod rules;
 mod run_directory;
+mod samples_dir;
 mod schedule;
 mod score;
 mod sd3;

@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use crate::cli::{refused, run};
 
 /// The lines of a command's output, as JSON.
-fn lines(args: &[&str]) -> Vec<Value> {
+pub fn lines(args: &[&str]) -> Vec<Value> {
     let output = run(args);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     text.lines().map(|line| serde_json::from_str(line).expect("one object a line")).collect()
 }
 
-fn grey(path: &Path, value: u8) {
+pub fn grey(path: &Path, value: u8) {
     let image = image::RgbImage::from_pixel(8, 4, image::Rgb([value; 3]));
     // The content decides, not the name.
     image.save_with_format(path, image::ImageFormat::Png).expect("written");
@@ -113,8 +113,46 @@ fn detections_are_scored_by_genevals_rules() {
     );
     let table = run(&arguments);
     assert!(String::from_utf8_lossy(&table.stdout).contains("counting"));
+    assert!(
+        refused(&[&arguments[..], &["--set", "channels=official"]].concat())
+            .contains("unknown field `channels`")
+    );
     std::fs::write(&file, text + "{\"metadata\": 3}\n").expect("written");
     assert!(refused(&[&arguments[..], &["--json"]].concat()).contains("line 3"));
+}
+
+#[test]
+fn a_wrong_place_pays_half_by_the_rule_of_the_public_servers() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("detections.jsonl");
+    let found =
+        |class: &str, x: f64| json!({"class": class, "box": [x, 0, x + 9.0, 9], "score": 0.95});
+    let line = json!({
+        "metadata": {
+            "tag": "position", "prompt": "a photo of a cat right of a dog",
+            "include": [
+                {"class": "dog", "count": 1},
+                {"class": "cat", "count": 1, "position": ["right of", 0]},
+            ],
+        },
+        "detections": [found("cat", 0.0), found("dog", 50.0)],
+    });
+    std::fs::write(&file, line.to_string()).expect("written");
+    let path = file.to_string_lossy().into_owned();
+    let arguments = ["score", "--reward", "geneval", "--detections", &path];
+    let answer = |more: &[&str]| {
+        let answer = lines(&[&arguments[..], &["--json"], more].concat()).remove(0);
+        ["reward", "reward_reference"].map(|name| answer[name].as_f64().expect("a number"))
+    };
+    assert_eq!(answer(&[]), [2.0 / 3.0, 3.0 / 4.0]);
+    let public = ["--set", "failed_position=zero_and_one"];
+    assert_eq!(answer(&public), [3.0 / 4.0, 3.0 / 4.0]);
+    let table = run(&[&arguments[..], &public].concat());
+    assert!(String::from_utf8_lossy(&table.stdout).contains("0.7500     0.7500"));
+    assert!(
+        refused(&[&arguments[..], &["--set", "failed_position=half"]].concat())
+            .contains("zero_and_one")
+    );
 }
 
 fn golden(name: &str) -> String {

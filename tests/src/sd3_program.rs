@@ -10,7 +10,7 @@ use models::WeightsFile;
 
 use crate::cli::{metrics, refused, run};
 
-fn golden(name: &str) -> String {
+pub fn golden(name: &str) -> String {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("golden")
         .join(name)
@@ -24,7 +24,7 @@ fn tensor(path: &Path, name: &str) -> Vec<f64> {
     tensors.get(name).unwrap_or_else(|| panic!("no {name}")).iter::<f64>().collect()
 }
 
-fn ok(args: &[&str]) -> String {
+pub fn ok(args: &[&str]) -> String {
     let output = run(args);
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -197,7 +197,8 @@ fn what_cannot_be_sampled_is_refused() {
     assert!(refused(&other).contains("the adapter does not fit the network"));
 }
 
-const SETTINGS: [&str; 14] = [
+/// Settings that make a training run of the tiny model short.
+pub const SETTINGS: [&str; 14] = [
     "rewards={ jpeg_compressibility = 1 }",
     "best_by=rewards.jpeg_compressibility",
     "model.resolution=32",

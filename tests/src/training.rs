@@ -7,7 +7,7 @@ use flow::{FlowSde, GridKind, GuidanceGradient, KlForm, NoiseLevel, Reduction};
 use grpo::{
     GrpoConfig, Objective, Policy, ReplayBatches, RolloutConfig, Task, TrainError, TrainedSteps,
     Trainer,
-    advantage::{AdvantageConfig, Spread},
+    advantage::AdvantageConfig,
     evaluate::EncodedPrompt,
     groups::Mix,
     images::Decoder,
@@ -52,7 +52,7 @@ pub fn config() -> GrpoConfig {
             trajectories: KeptOn::Device,
         },
         trained_steps: TrainedSteps::AllButLast {},
-        advantage: AdvantageConfig { spread: Spread::Epoch, epsilon: 1e-4, clip: 5.0 },
+        advantage: AdvantageConfig::default(),
         objective: Objective::Clipped(ObjectiveConfig {
             clip_range_low: 1e-2,
             clip_range_high: 1e-2,

@@ -17,7 +17,7 @@ use crate::app::cargo;
 
 /// The crates of the workspace, from the ground up, each with those that it may use; the reasons
 /// are in ARCHITECTURE.md.
-const CRATES: [(&str, &[&str]); 15] = [
+const CRATES: [(&str, &[&str]); 16] = [
     ("files", &[]),
     ("kernels", &[]),
     ("settings", &[]),
@@ -25,6 +25,7 @@ const CRATES: [(&str, &[&str]); 15] = [
     ("ocr", &[]),
     ("judges", &[]),
     ("tasks", &["files"]),
+    ("emoji", &["files", "tasks"]),
     ("run", &["files", "tasks"]),
     ("training", &["kernels"]),
     ("models", &["files", "flow", "kernels", "settings"]),
@@ -33,6 +34,7 @@ const CRATES: [(&str, &[&str]); 15] = [
     (
         "flow-grpo",
         &[
+            "emoji",
             "files",
             "flow",
             "grpo",

@@ -30,7 +30,7 @@ use crate::{
 /// Trains the base model and returns the path of its checkpoint.
 pub fn pretrain(config: &PretrainConfig, run: &mut RunDir, device: &Device) -> Result<PathBuf> {
     let vocabulary = match config.model {
-        Architecture::Dit(_) => config.task.vocabulary(),
+        Architecture::Dit(_) => config.data.vocabulary(),
         Architecture::Mlp(_) => {
             let prompts = toy::prompts().prompts;
             let words = prompts.iter().flat_map(|prompt| prompt.text.split(' '));

@@ -3,11 +3,12 @@
 //! A configuration names instances: `rewards.NAME = 1.0` is an instance of the kind `NAME`, and
 //! `rewards.NAME = { kind = "…", weight = 1.0, … }` one with settings of its own.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow};
 use serde::{Deserialize, de::DeserializeOwned};
 use tasks::{
+    cache::{Cached, ScoreCache},
     jpeg::JpegCompressibility,
     reward::{Darkness, Reward, Weighted, WeightedReward},
     shapes::{ShapesPartial, ShapesStrict, ShapesVariety},
@@ -18,12 +19,15 @@ use toml::{Table, Value};
 use crate::backend::Device;
 
 mod config;
+pub mod emoji_encoder;
+mod emoji_preference;
 mod judge;
 mod preference;
 pub mod shapes_proxy;
 mod text_rendering;
 
 pub use config::RewardConfig;
+use emoji_preference::EmojiReward;
 use judge::Judge;
 use shapes_proxy::ShapesProxy;
 use text_rendering::TextRendering;
@@ -44,9 +48,13 @@ pub struct Surroundings<'a> {
     pub image_shape: [usize; 3],
     /// The device for rewards with a network.
     pub device: &'a Device,
+    /// The scores that slow rewards need not give again.
+    pub cache: Option<Arc<ScoreCache>>,
 }
 
 const SHAPES_PROXY: &str = "shapes_proxy";
+const EMOJI_PREFERENCE: &str = "emoji_preference";
+const EMOJI_GOLD: &str = "emoji_gold";
 
 /// All kinds of reward.
 pub const REWARDS: &[Kind] = &[
@@ -109,9 +117,22 @@ pub const REWARDS: &[Kind] = &[
         open: |settings, run| Ok(Box::new(preference::aesthetic(settings, run.device)?)),
     },
     Kind {
+        name: EMOJI_PREFERENCE,
+        about: "scale x cosine of a picture and its caption, as a small CLIP of emoji sees it, about \
+                -5 to 20; `model`",
+        open: |settings, run| {
+            Ok(Box::new(EmojiReward::open(settings, emoji::Encoder::Preference, run)?))
+        },
+    },
+    Kind {
+        name: EMOJI_GOLD,
+        about: "the same by a second encoder, trained apart: gold for `emoji_preference`",
+        open: |settings, run| Ok(Box::new(EmojiReward::open(settings, emoji::Encoder::Gold, run)?)),
+    },
+    Kind {
         name: "geneval",
         about: "GenEval's partial score, 0 to 1, from the reference code's server; \
-                `url`, `service`, and the settings of `judge`",
+                `url`, `service`, `channels`, and the settings of `judge`",
         open: |settings, _| Ok(Box::new(Judge::geneval(settings)?)),
     },
     Kind {
@@ -143,7 +164,8 @@ fn parsed<T: DeserializeOwned>(settings: Table) -> Result<T> {
 
 /// Whether one of these kinds judges images of one shape only.
 pub fn depend_on_shape(names: &[String]) -> bool {
-    names.iter().any(|name| name == SHAPES_PROXY)
+    let of_one_shape = [SHAPES_PROXY, EMOJI_PREFERENCE, EMOJI_GOLD];
+    names.iter().any(|name| of_one_shape.contains(&name.as_str()))
 }
 
 /// The names of all kinds.
@@ -166,10 +188,18 @@ pub fn open(
     surroundings: &Surroundings<'_>,
 ) -> Result<WeightedReward> {
     let open = |(name, config): (&String, &RewardConfig)| {
-        let reward = config
-            .kind(name)
-            .and_then(|kind| (kind.open)(config.settings.clone(), surroundings))
-            .with_context(|| format!("{key}.{name}"))?;
+        let opened = || -> Result<Box<dyn Reward>> {
+            let kind = config.kind(name)?;
+            let reward = (kind.open)(config.settings.clone(), surroundings)?;
+            Ok(match &surroundings.cache {
+                Some(cache) if reward.is_slow() => {
+                    let instance = format!("{}\n{}", kind.name, config.settings);
+                    Box::new(Cached::new(reward, instance, Arc::clone(cache)))
+                }
+                _ => reward,
+            })
+        };
+        let reward = opened().with_context(|| format!("{key}.{name}"))?;
         Ok(Weighted { name: name.clone(), weight: config.weight, reward })
     };
     Ok(WeightedReward::new(rewards.iter().map(open).collect::<Result<_>>()?))
@@ -186,6 +216,8 @@ pub fn by_name(name: &str, surroundings: &Surroundings<'_>) -> Result<WeightedRe
 
 #[cfg(test)]
 mod tests {
+    use tasks::reward::Part;
+
     use super::*;
 
     fn config(text: &str) -> RewardConfig {
@@ -194,7 +226,8 @@ mod tests {
     }
 
     fn opened(name: &str, text: &str) -> Result<WeightedReward> {
-        let surroundings = Surroundings { image_shape: [3, 2, 2], device: &Device::default() };
+        let surroundings =
+            Surroundings { image_shape: [3, 2, 2], device: &Device::default(), cache: None };
         open("rewards", &BTreeMap::from([(name.to_owned(), config(text))]), &surroundings)
     }
 
@@ -214,7 +247,7 @@ mod tests {
         let scores = reward.score(&[black], &[&prompt]).expect("a score");
         assert_eq!(
             (scores.parts, scores.total),
-            (vec![("night".to_owned(), vec![1.0])], vec![3.0])
+            (vec![Part { name: "night".to_owned(), weight: 3.0, scores: vec![1.0] }], vec![3.0])
         );
     }
 

@@ -3,7 +3,9 @@
 pub mod bench;
 pub mod compare;
 pub mod config;
+pub mod data;
 pub mod directory_options;
+pub mod encoder;
 pub mod eval;
 pub mod figure;
 pub mod init_random;
@@ -52,12 +54,12 @@ macro_rules! verbs {
 
 verbs! {
     /// Improve a base model by Flow-GRPO. Presets: shapes (default), shapes-64 (for a GPU), text,
-    /// toy-2d; with --model, for Stable Diffusion 3.5 Medium: sd35m-geneval, sd35m-ocr,
+    /// toy-2d, emoji; with --model, for Stable Diffusion 3.5 Medium: sd35m-geneval, sd35m-ocr,
     /// sd35m-ocr-1gpu, sd35m-pickscore.
     #[command(after_help = format!("Rewards, for --set rewards.NAME=WEIGHT:\n{}", rewards::table()))]
     Train(train::TrainArgs),
     /// Train a base model by flow matching. Presets: shapes-base (default), shapes-64-base (for a
-    /// GPU), text-base, toy-2d-base.
+    /// GPU), text-base, toy-2d-base, emoji-base.
     Pretrain(pretrain::PretrainArgs),
     /// Sample images for prompts.
     Sample(sample::SampleArgs),
@@ -67,6 +69,10 @@ verbs! {
     Merge(merge::MergeArgs),
     /// Train the classifier of the reward `shapes_proxy`, which can be hacked.
     Proxy(proxy::ProxyArgs),
+    /// Train an encoder of emoji and captions, the reward `emoji_preference`.
+    Encoder(encoder::EncoderArgs),
+    /// Fetch the published pictures of a task and prepare them.
+    Data(data::DataArgs),
     /// Plot a metric of several runs side by side.
     Compare(compare::CompareArgs),
     /// Time the parts, optionally beside the same network in PyTorch.

@@ -2,14 +2,23 @@
 //!
 //! Pure arithmetic. Does not know about trajectories, prompts or devices.
 
+mod mixture;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tasks::reward::Scores;
+
+pub use mixture::decoupled_advantages;
 
 /// How rewards become advantages.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdvantageConfig {
-    /// The rewards that the standard deviation is taken over.
+    /// How several rewards become one advantage.
+    #[serde(default)]
+    pub combine: Combine,
+    /// The rewards that the standard deviation is taken over; `normalize_then_sum` always takes
+    /// those of the row's own group.
     pub spread: Spread,
     /// Added to the standard deviation.
     #[schemars(extend("exclusiveMinimum" = 0))]
@@ -22,8 +31,21 @@ pub struct AdvantageConfig {
 impl Default for AdvantageConfig {
     /// The values of the reference code.
     fn default() -> Self {
-        Self { spread: Spread::Epoch, epsilon: 1e-4, clip: 5.0 }
+        Self { combine: Combine::SumThenNormalize, spread: Spread::Epoch, epsilon: 1e-4, clip: 5.0 }
     }
+}
+
+/// The order of summing several rewards and normalising them, under TRL's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Combine {
+    /// Normalises the weighted sum of the rewards, as the reference code does. A reward of a large
+    /// spread outweighs the others, and rows of the same sum are the same.
+    #[default]
+    SumThenNormalize,
+    /// GDPO: normalises every reward in its group, then the weighted sum over the epoch. The scale
+    /// of a reward does not matter, only its weight.
+    NormalizeThenSum,
 }
 
 /// The rewards that a standard deviation is taken over.
@@ -47,6 +69,19 @@ pub struct Advantages {
     pub has_spread: Vec<bool>,
 }
 
+impl Advantages {
+    /// Computes the advantages of scored images.
+    ///
+    /// # Panics
+    /// If the rows do not divide into groups of `group_size`.
+    pub fn of_scores(scores: &Scores, group_size: usize, config: &AdvantageConfig) -> Self {
+        match config.combine {
+            Combine::SumThenNormalize => group_advantages(&scores.total, group_size, config),
+            Combine::NormalizeThenSum => decoupled_advantages(scores, group_size, config),
+        }
+    }
+}
+
 /// Computes group-relative advantages from prompt-major rewards.
 ///
 /// ```text
@@ -65,31 +100,44 @@ pub fn group_advantages(
     group_size: usize,
     config: &AdvantageConfig,
 ) -> Advantages {
+    let rewards: Vec<f64> = rewards.iter().copied().map(f64::from).collect();
+    let scales = scales(&rewards, group_size, config.spread, config.epsilon);
+    clipped(&normalized(&rewards, group_size, &scales), group_size, config.clip)
+}
+
+/// Every reward minus the mean of its group, divided by the scale of its group.
+fn normalized(rewards: &[f64], group_size: usize, scales: &[f64]) -> Vec<f64> {
+    let groups = rewards.chunks_exact(group_size).zip(scales);
+    let of_group = |(group, scale): (&[f64], &f64)| {
+        let varies = group.iter().any(|reward| *reward != group[0]);
+        let center = if varies { mean(group) } else { group[0] };
+        group.iter().map(|reward| (reward - center) / scale).collect::<Vec<f64>>()
+    };
+    groups.flat_map(of_group).collect()
+}
+// ANCHOR_END: advantages
+
+/// The scale of every group: its standard deviation, or that of the epoch, plus `epsilon`.
+fn scales(rewards: &[f64], group_size: usize, spread: Spread, epsilon: f64) -> Vec<f64> {
     assert!(
         group_size > 0 && rewards.len().is_multiple_of(group_size),
         "rewards come in whole groups"
     );
-    let rewards: Vec<f64> = rewards.iter().copied().map(f64::from).collect();
-    let epoch_std = std(&rewards);
-    let mut values = Vec::with_capacity(rewards.len());
-    let mut has_spread = Vec::with_capacity(rewards.len() / group_size);
-    for group in rewards.chunks_exact(group_size) {
-        let varies = group.iter().any(|reward| *reward != group[0]);
-        let scale = match config.spread {
-            Spread::Epoch => epoch_std,
-            Spread::Group => std(group),
-        } + config.epsilon;
-        let center = if varies { mean(group) } else { group[0] };
-        values.extend(
-            group
-                .iter()
-                .map(|reward| ((reward - center) / scale).clamp(-config.clip, config.clip) as f32),
-        );
-        has_spread.push(varies);
+    let groups = rewards.chunks_exact(group_size);
+    match spread {
+        Spread::Epoch => vec![std(rewards) + epsilon; groups.len()],
+        Spread::Group => groups.map(|group| std(group) + epsilon).collect(),
     }
-    Advantages { values, has_spread }
 }
-// ANCHOR_END: advantages
+
+/// Clips advantages and tells which groups have any.
+fn clipped(advantages: &[f64], group_size: usize, clip: f64) -> Advantages {
+    let varies = |group: &[f64]| group.iter().any(|advantage| *advantage != group[0]);
+    Advantages {
+        has_spread: advantages.chunks_exact(group_size).map(varies).collect(),
+        values: advantages.iter().map(|advantage| advantage.clamp(-clip, clip) as f32).collect(),
+    }
+}
 
 /// The mean; 0 for an empty slice.
 pub fn mean(values: &[f64]) -> f64 {
@@ -108,9 +156,12 @@ pub fn std(values: &[f64]) -> f64 {
 mod tests {
     use super::*;
 
-    const CONFIG: AdvantageConfig =
-        AdvantageConfig { spread: Spread::Epoch, epsilon: 1e-4, clip: 5.0 };
-
+    const CONFIG: AdvantageConfig = AdvantageConfig {
+        combine: Combine::SumThenNormalize,
+        spread: Spread::Epoch,
+        epsilon: 1e-4,
+        clip: 5.0,
+    };
     #[test]
     fn a_constant_group_has_zero_advantage_not_nan() {
         for spread in [Spread::Epoch, Spread::Group] {

@@ -1,7 +1,7 @@
 //! Decoding of final latents to images on the host.
 
 use burn::prelude::*;
-use tasks::image::Image;
+use tasks::image::{Image, quantized};
 
 /// Turns final latents into images.
 pub trait Decode<B: Backend>: Send + Sync {
@@ -12,7 +12,8 @@ pub trait Decode<B: Backend>: Send + Sync {
 /// Decoder of networks that work without an autoencoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decoder {
-    /// Pixels in `[−1, 1]`, clamped and mapped to `[0, 1]`.
+    /// Pixels in `[−1, 1]`, mapped to `[0, 1]` and rounded to 8 bits ([`quantized`]), so that
+    /// rewards and monitors see the image that a file would hold.
     Pixels,
     /// Points of the plane, passed on unchanged.
     Points,
@@ -33,8 +34,8 @@ impl<B: Backend> Decode<B> for Decoder {
 }
 
 impl Decoder {
-    /// Turns images into latents, `[B, C, H, W]`: the inverse of [`Decode::decode`] within the
-    /// range of pixels.
+    /// Turns images into latents, `[B, C, H, W]`: the inverse of [`Decode::decode`] for 8-bit
+    /// images.
     pub fn encode<B: Backend>(self, images: &[Image], device: &B::Device) -> Tensor<B, 4> {
         let (channels, height, width) =
             images.first().map_or((0, 0, 0), |image| (image.channels, image.height, image.width));
@@ -46,7 +47,7 @@ impl Decoder {
     fn value(self, latent: f32) -> f32 {
         match self {
             // NaN stays NaN: the reward must see it.
-            Self::Pixels => latent.mul_add(0.5, 0.5).clamp(0.0, 1.0),
+            Self::Pixels => quantized(latent.mul_add(0.5, 0.5)),
             Self::Points => latent,
         }
     }

@@ -14,6 +14,7 @@ pub mod images;
 mod metrics;
 pub mod objective;
 pub mod rollout;
+mod scoring;
 mod trainer;
 pub mod trajectories;
 pub mod update;

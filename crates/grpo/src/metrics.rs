@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, time::Instant};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
-use tasks::reward::Scores;
+use tasks::reward::{Part, Scores};
 use training::optimisation::Update;
 
 use crate::{
     advantage::{Advantages, mean, std},
     algorithm::Outcome,
+    config::GrpoConfig,
 };
 
 /// One update of an epoch.
@@ -38,6 +39,9 @@ pub struct EpochMetrics {
     pub zero_spread: f64,
     /// The advantages of the rows, after clipping.
     pub advantage: Summary,
+    /// The share of each reward in the advantages ([`Advantages::shares`]); empty if all advantages
+    /// are 0.
+    pub advantage_shares: BTreeMap<String, f64>,
     /// The learning rate of AdamW in this epoch.
     pub learning_rate: f64,
     /// Number of updates taken.
@@ -110,6 +114,7 @@ impl EpochMetrics {
     /// and the algorithm's metrics.
     pub(crate) fn new(
         epoch: usize,
+        config: &GrpoConfig,
         scores: &Scores,
         kinds: &[&str],
         advantages: &Advantages,
@@ -131,7 +136,7 @@ impl EpochMetrics {
             rewards: scores
                 .parts
                 .iter()
-                .map(|(name, scores)| (name.clone(), part(scores)))
+                .map(|Part { name, scores, .. }| (name.clone(), part(scores)))
                 .collect(),
             kinds: by_kind(&total, kinds),
             zero_spread: mean(
@@ -144,6 +149,7 @@ impl EpochMetrics {
             advantage: Summary::of(
                 &advantages.values.iter().copied().map(f64::from).collect::<Vec<_>>(),
             ),
+            advantage_shares: advantages.shares(scores, config.group_size, &config.advantage),
             updates: taken.len(),
             skipped_updates: loss_scale.map(|_| updates.len() - taken.len()),
             loss_scale,

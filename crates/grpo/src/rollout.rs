@@ -62,15 +62,35 @@ impl<C: Clone + Send + Sync> Rollout<'_, C> {
         field: &F,
         prompts: &[EncodedPrompt<C>],
         rows: &[Row],
+        keys: RolloutKeys,
+        device: &B::Device,
+    ) -> Result<Trajectories<B>, Stopped>
+    where
+        F: VelocityField<B, Condition = C> + Clone + Send,
+    {
+        self.sample_and_pass_on(field, prompts, rows, keys, device, drop)
+    }
+
+    /// Samples like [`Self::sample`]; `take` gets the final latents of one batch after the other,
+    /// in the order of the rows, while later batches are sampled.
+    ///
+    /// # Errors
+    /// If the work was stopped; `take` has had some batches by then.
+    pub fn sample_and_pass_on<B: Backend, F>(
+        &self,
+        field: &F,
+        prompts: &[EncodedPrompt<C>],
+        rows: &[Row],
         RolloutKeys { initial, step }: RolloutKeys,
         device: &B::Device,
+        mut take: impl FnMut(Tensor<B, 4>) + Send,
     ) -> Result<Trajectories<B>, Stopped>
     where
         F: VelocityField<B, Condition = C> + Clone + Send,
     {
         let jobs: Vec<(F, &[Row])> =
             rows.chunks(self.batch.max(1)).map(|rows| (field.clone(), rows)).collect();
-        let parts = self.workers.map(jobs, |(field, rows)| {
+        let sampled = |(field, rows): (F, &[Row])| {
             let conditions: Vec<_> =
                 rows.iter().map(|row| prompts[row.prompt].condition.clone()).collect();
             let noise = |key: Key| {
@@ -91,6 +111,11 @@ impl<C: Clone + Send + Sync> Rollout<'_, C> {
                 ),
             };
             Trajectories::keep(trajectory, self.kept_on)
+        };
+        let mut parts = Vec::new();
+        self.workers.for_each(jobs, sampled, |part: Trajectories<B>| {
+            take(part.final_latents());
+            parts.push(part);
         })?;
         Ok(Trajectories::joined(parts))
     }

@@ -22,7 +22,7 @@ use training::{
 };
 
 use crate::{
-    advantage::{Advantages, group_advantages},
+    advantage::Advantages,
     algorithm::{Algorithm, Example, Outcome},
     config::{GrpoConfig, ReplayBatches},
     evaluate::{EncodedPrompt, Row},
@@ -30,6 +30,7 @@ use crate::{
     images::Decode,
     metrics::{EpochMetrics, EpochUpdate},
     rollout::{Rollout, RolloutKeys},
+    scoring::{self, Scored, ScoringError, Take},
     trajectories::Trajectories,
     update::{AsReplayed, Differentiate, Others, Replay, ReplayOutcome, WholeGraph},
 };
@@ -269,18 +270,19 @@ impl<B: AutodiffBackend, M: TrainableField<B>> Trainer<B, M> {
     pub fn iterate(&mut self) -> Result<Iteration, TrainError> {
         let started = Instant::now();
         let rows = self.draw_rows();
-        let trajectories = self.rollout(&rows)?;
-        let images = self.task.decoder.decode(trajectories.final_latents());
-        let sampled = Instant::now();
-        let scores = self.score(&images, &rows)?;
+        let (reward, prompts) = (&self.task.reward, &self.prompts_of(&rows));
+        let Scored { sampled: (trajectories, sampled), images, slow } =
+            scoring::beside(reward, prompts, &self.workers, |take| self.rollout(&rows, take))?;
+        let scores = reward.complete(&images, prompts, slow)?;
         let advantages =
-            group_advantages(&scores.total, self.config.group_size, &self.config.advantage);
+            Advantages::of_scores(&scores, self.config.group_size, &self.config.advantage);
         let updates = self.update(&trajectories, &rows, &advantages)?;
         let learning_rate = self.config.optimizer.learning_rate * self.rate();
         self.epoch += 1;
         let kinds: Vec<&str> =
-            rows.iter().map(|row| self.task.prompts[row.prompt].prompt.tag.as_str()).collect();
-        let mut metrics = EpochMetrics::new(self.epoch, &scores, &kinds, &advantages, &updates);
+            self.prompts_of(&rows).iter().map(|prompt| prompt.tag.as_str()).collect();
+        let (epoch, config) = (self.epoch, &self.config);
+        let mut metrics = EpochMetrics::new(epoch, config, &scores, &kinds, &advantages, &updates);
         metrics.learning_rate = learning_rate;
         self.finish(&mut metrics, &updates);
         let metrics = metrics.timed(started, sampled, rows.len());
@@ -317,7 +319,17 @@ impl<B: AutodiffBackend, M: TrainableField<B>> Trainer<B, M> {
         )
     }
 
-    fn rollout(&self, rows: &[Row]) -> Result<Trajectories<B::InnerBackend>, Stopped> {
+    fn prompts_of(&self, rows: &[Row]) -> Vec<&Prompt> {
+        rows.iter().map(|row| &self.task.prompts[row.prompt].prompt).collect()
+    }
+
+    /// Samples trajectories and decodes their images, which `take` gets batch by batch; also
+    /// returns the time at which the last one was done.
+    fn rollout(
+        &self,
+        rows: &[Row],
+        take: &mut Take<'_>,
+    ) -> Result<(Trajectories<B::InnerBackend>, Instant), Stopped> {
         let rollout = Rollout {
             sampler: &self.sampler,
             reduction: self.config.rollout.log_prob,
@@ -330,19 +342,18 @@ impl<B: AutodiffBackend, M: TrainableField<B>> Trainer<B, M> {
         let keys = RolloutKeys::new(self.seed, self.epoch);
         let (policy, prompts) =
             (self.old_policy().unwrap_or_else(|| self.policy.clone()), &self.task.prompts);
-        match self.config.replay_batches {
-            ReplayBatches::MicroBatch => rollout.sample(&policy, prompts, rows, keys, &self.device),
+        let decoder = &self.task.decoder;
+        let take = |latents| take(decoder.decode(latents));
+        let trajectories = match self.config.replay_batches {
+            ReplayBatches::MicroBatch => {
+                rollout.sample_and_pass_on(&policy, prompts, rows, keys, &self.device, take)
+            }
             ReplayBatches::Rollout => {
                 let policy = AsReplayed { network: policy, differentiate: &*self.differentiate };
-                rollout.sample(&policy, prompts, rows, keys, &self.device)
+                rollout.sample_and_pass_on(&policy, prompts, rows, keys, &self.device, take)
             }
-        }
-    }
-
-    fn score(&self, images: &[Image], rows: &[Row]) -> Result<Scores, TrainError> {
-        let prompts: Vec<&Prompt> =
-            rows.iter().map(|row| &self.task.prompts[row.prompt].prompt).collect();
-        Ok(self.task.reward.score(images, &prompts)?)
+        };
+        Ok((trajectories?, Instant::now()))
     }
 
     /// Takes the updates of an epoch; none if no group has spread.
@@ -459,6 +470,15 @@ pub struct Iteration {
     pub rows: Vec<Row>,
     /// The rewards of the images.
     pub scores: Scores,
+}
+
+impl From<ScoringError> for TrainError {
+    fn from(error: ScoringError) -> Self {
+        match error {
+            ScoringError::Reward(error) => error.into(),
+            ScoringError::Stopped(stopped) => stopped.into(),
+        }
+    }
 }
 
 /// Why training stopped.

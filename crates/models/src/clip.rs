@@ -10,11 +10,13 @@ use burn::{
 };
 
 mod config;
+mod contrastive;
 mod files;
 mod preprocess;
 mod vision;
 
 pub use config::{ClipModelConfig, VisionConfig};
+pub use contrastive::contrastive_loss;
 pub use files::ClipFiles;
 pub(crate) use files::{directory_of, weights};
 pub use preprocess::{Fit, MEAN, Preprocess, STD};

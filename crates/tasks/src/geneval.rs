@@ -19,7 +19,7 @@ use thiserror::Error;
 pub use channels::Channels;
 pub use classes::{Class, Color, UnknownClass};
 pub use detections::{COUNTING_THRESHOLD, Detection, MOST_OBJECTS, THRESHOLD};
-pub use lines::{LinesError, read_metadata, score_lines};
+pub use lines::{LinesError, read_metadata, score_lines, score_lines_by};
 pub use metadata::{Entry, Excluded, Metadata};
 pub use official::official;
 pub use position::{MARGIN, holds};
@@ -33,7 +33,8 @@ pub struct Scores {
     pub official: bool,
     /// Whether the image is right by the reward's rule, which asks for exact counts.
     pub strict: bool,
-    /// The partial score with [`FailedPosition::Zero`].
+    /// The partial score with [`FailedPosition::Zero`], or by the rule that [`score_lines_by`] was
+    /// given.
     pub reward: f64,
     /// The partial score of the public reward servers, [`FailedPosition::ZeroAndOne`].
     pub reward_reference: f64,

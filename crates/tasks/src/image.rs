@@ -25,14 +25,13 @@ impl Image {
         Self { channels: 3, height, width, pixels }
     }
 
-    /// The 8-bit RGB values, row by row, three bytes per pixel: clamped to `[0, 1]`, times 255,
-    /// rounded to the nearest integer, halves to even, as the reference code does.
+    /// The 8-bit RGB values, row by row, three bytes per pixel, rounded as by [`quantized`].
     ///
     /// # Panics
     /// If the image does not have three channels.
     pub fn rgb8(&self) -> Vec<u8> {
         assert_eq!(self.channels, 3, "an RGB image");
-        let byte = |value: f32| (value.clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
+        let byte = |value: f32| step(value) as u8;
         let plane = self.height * self.width;
         (0..plane)
             .flat_map(|pixel| [0, 1, 2].map(|channel| byte(self.pixels[channel * plane + pixel])))
@@ -48,4 +47,26 @@ impl Image {
         [0, 1, 2]
             .map(|channel| self.pixels[channel * plane + row * self.width + column].clamp(0.0, 1.0))
     }
+}
+
+/// A value of an 8-bit image: clamped to `[0, 1]`, times 255, rounded to the nearest integer,
+/// halves to even, divided by 255. NaN stays NaN.
+///
+/// Source: the reference code rounds in this way before every reward, `(images * 255).round()
+/// .clamp(0, 255)` (`flow_grpo/rewards.py`).
+///
+/// ```
+/// use tasks::image::quantized;
+///
+/// assert_eq!(quantized(0.5), 128.0 / 255.0); // 127.5 lies between 127 and 128, which is even.
+/// assert_eq!(quantized(-3.0), 0.0);
+/// assert!(quantized(f32::NAN).is_nan());
+/// ```
+pub fn quantized(value: f32) -> f32 {
+    step(value) / 255.0
+}
+
+/// The nearest of the 256 steps of an 8-bit image.
+fn step(value: f32) -> f32 {
+    (value.clamp(0.0, 1.0) * 255.0).round_ties_even()
 }

@@ -2,6 +2,7 @@
 //!
 //! Works on images in host memory. Knows no network, no tensor library and no training loop.
 
+pub mod cache;
 pub mod geneval;
 mod hash;
 pub mod image;

@@ -1,5 +1,7 @@
 //! Rewards: images and prompts in, one number per image out.
 
+use std::collections::BTreeMap;
+
 use thiserror::Error;
 
 use crate::{image::Image, prompts::Prompt};
@@ -15,6 +17,13 @@ pub trait Reward: Send + Sync {
     /// The reason why they cannot, for people.
     fn check(&self, _prompt: &Prompt) -> Result<(), String> {
         Ok(())
+    }
+
+    /// Whether scoring takes long and leaves the device of the networks alone, like a server that
+    /// answers over HTTP. Such a reward scores the images of a rollout batch while the next batch
+    /// is sampled, so the score of an image must not depend on the other images of its call.
+    fn is_slow(&self) -> bool {
+        false
     }
 
     /// Scores images, one number per image; image `i` belongs to prompt `i`.
@@ -78,8 +87,32 @@ pub struct WeightedReward {
 pub struct Scores {
     /// The weighted sum, one per image.
     pub total: Vec<f32>,
-    /// Every reward by name, unweighted, one score per image.
-    pub parts: Vec<(String, Vec<f32>)>,
+    /// Every reward.
+    pub parts: Vec<Part>,
+}
+
+/// The scores of a batch of images by one reward of a sum.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// The reward's name.
+    pub name: String,
+    /// The reward's weight in the sum.
+    pub weight: f32,
+    /// The scores, unweighted, one per image.
+    pub scores: Vec<f32>,
+}
+
+/// The scores of the slow rewards of a sum ([`Reward::is_slow`]), which come batch by batch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SlowScores(BTreeMap<usize, Vec<f32>>);
+
+impl SlowScores {
+    /// Adds the scores of the images that follow.
+    pub fn append(&mut self, next: Self) {
+        for (part, scores) in next.0 {
+            self.0.entry(part).or_default().extend(scores);
+        }
+    }
 }
 
 impl WeightedReward {
@@ -132,14 +165,48 @@ impl WeightedReward {
     /// If a reward fails, gives another number of scores than there are images, or gives a score
     /// that is not finite.
     pub fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Scores, RewardError> {
+        self.complete(images, prompts, SlowScores::default())
+    }
+
+    /// Scores a batch of images by the slow rewards alone.
+    ///
+    /// # Errors
+    /// As [`Self::score`].
+    pub fn score_slow(
+        &self,
+        images: &[Image],
+        prompts: &[&Prompt],
+    ) -> Result<SlowScores, RewardError> {
+        let slow = self.parts.iter().enumerate().filter(|(_, part)| part.reward.is_slow());
+        let scored = |(index, part): (usize, &Weighted)| Ok((index, part.score(images, prompts)?));
+        Ok(SlowScores(slow.map(scored).collect::<Result<_, _>>()?))
+    }
+
+    /// Scores a batch of images by the rewards that `slow` lacks.
+    ///
+    /// # Errors
+    /// As [`Self::score`].
+    ///
+    /// # Panics
+    /// If `slow` has the scores of another number of images.
+    pub fn complete(
+        &self,
+        images: &[Image],
+        prompts: &[&Prompt],
+        SlowScores(mut slow): SlowScores,
+    ) -> Result<Scores, RewardError> {
         let mut total = vec![0.0; images.len()];
         let mut parts = Vec::with_capacity(self.parts.len());
-        for part in &self.parts {
-            let scores = part.score(images, prompts)?;
+        for (index, part) in self.parts.iter().enumerate() {
+            let scores = match slow.remove(&index) {
+                Some(scores) => scores,
+                None => part.score(images, prompts)?,
+            };
+            assert_eq!(scores.len(), images.len(), "one score per image");
             for (sum, score) in total.iter_mut().zip(&scores) {
                 *sum += part.weight * score;
             }
-            parts.push((part.name.clone(), scores));
+            parts.push(Part { name: part.name.clone(), weight: part.weight, scores });
         }
         Ok(Scores { total, parts })
     }
@@ -218,6 +285,20 @@ pub enum RewardError {
         /// The score.
         value: f32,
     },
+}
+
+impl RewardError {
+    /// The error with the image's index among all images, if its batch begins at `first`.
+    #[must_use]
+    pub fn in_batch_from(mut self, first: usize) -> Self {
+        match &mut self {
+            Self::Failed { image: Some((index, _)), .. } | Self::NotFinite { index, .. } => {
+                *index += first;
+            }
+            Self::Failed { image: None, .. } | Self::Prompt { .. } => {}
+        }
+        self
+    }
 }
 
 fn of_image(image: Option<&(usize, String)>) -> String {

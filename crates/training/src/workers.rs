@@ -34,6 +34,11 @@ impl Workers {
         Self { stop, ..self }
     }
 
+    /// Whether the work is to stop.
+    pub fn stopped(&self) -> bool {
+        (self.stop)()
+    }
+
     /// Number of workers.
     pub fn count(&self) -> usize {
         self.pools.len()
@@ -67,7 +72,7 @@ impl Workers {
         let queue = Mutex::new(items.into_iter().enumerate());
         let sink = Mutex::new(InOrder { next: 0, waiting: BTreeMap::new(), take });
         let work = || {
-            while !(self.stop)() {
+            while !self.stopped() {
                 let next = queue.lock().expect("no worker panics while it holds the queue").next();
                 let Some((index, item)) = next else { break };
                 let result = job(item);

@@ -102,7 +102,7 @@ where
         reward: rewards::open(
             "rewards",
             &config.rewards,
-            &Surroundings { image_shape: own.image_shape(), device },
+            &Surroundings { image_shape: own.image_shape(), device, cache: None },
         )?,
         latent_shape: own.latent_shape(),
         decoder: own.decoder()?,

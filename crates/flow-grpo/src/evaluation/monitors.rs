@@ -116,7 +116,7 @@ pub fn means(
         .score(images, prompts)?
         .parts
         .into_iter()
-        .map(|(name, scores)| (name.clone(), mean(scores)))
+        .map(|part| (part.name, mean(part.scores)))
         .collect())
 }
 

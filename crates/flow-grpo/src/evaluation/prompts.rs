@@ -111,6 +111,9 @@ pub fn prompt_set(source: &str, pipeline: &impl Pipeline<Training>) -> Result<Pr
         "text:validation" => text::prompts(text::Split::Validation),
         "text:test" => text::prompts(text::Split::Test),
         "toy" => toy::prompts(),
+        "emoji:train" => emoji::prompts(emoji::Split::Train),
+        "emoji:validation" => emoji::prompts(emoji::Split::Validation),
+        "emoji:test" => emoji::prompts(emoji::Split::Test),
         path => PromptSet::read_checked(Path::new(path), |prompt| pipeline.check_prompt(prompt))?,
     };
     let verified = set.prompts.iter().any(|prompt| Metadata::of(prompt).is_some());

@@ -14,7 +14,7 @@ use training::{
 
 use crate::{
     config::Checked,
-    pretrain::examples::{CaptionConfig, Drawn},
+    pretrain::examples::{CaptionConfig, Data},
 };
 
 /// Configuration of pre-training.
@@ -50,11 +50,12 @@ pub struct PretrainConfig {
     /// there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
-    /// The task whose images a `dit` learns to draw; an `mlp` learns the points of the toy task.
-    #[serde(default)]
-    pub task: Drawn,
-    /// Kind and sizes of the network.
+    /// Kind and sizes of the network: a `dit` learns the images of `data`, an `mlp` the points of
+    /// the toy task.
     pub model: Architecture,
+    /// The images that a `dit` learns.
+    #[serde(default)]
+    pub data: Data,
     /// The optimiser.
     pub optimizer: AdamWConfig,
     /// The optimiser of the matrices of transformer blocks; AdamW takes them too if there is none.
@@ -92,6 +93,15 @@ impl Checked for PretrainConfig {
         of_model.retain(|problem| !problems.contains(problem));
         problems.extend(of_model);
         match &self.model {
+            Architecture::Dit(sizes)
+                if self.data == Data::Emoji && sizes.image_size != emoji::SIDE =>
+            {
+                problems.push(format!(
+                    "model.image_size ({}) must be {}, the side of the emoji",
+                    sizes.image_size,
+                    emoji::SIDE
+                ));
+            }
             Architecture::Dit(sizes) if sizes.image_size < shapes::SMALLEST_IMAGE => problems.push(format!(
                 "model.image_size ({}) must be at least {}: the objects of smaller scenes cannot be told apart",
                 sizes.image_size,

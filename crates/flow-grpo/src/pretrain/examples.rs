@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow};
+use emoji::{Category, Collection, Emoji, STYLES};
 use models::{TokenIds, Vocabulary};
 use rand::{Rng, seq::IndexedRandom};
 use schemars::JsonSchema;
@@ -17,34 +18,38 @@ use tasks::{
 
 use pipelines::{Architecture, Card};
 
-/// The task whose images a `dit` learns to draw.
+/// The images that a diffusion transformer learns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Drawn {
-    /// Scenes of shapes.
+pub enum Data {
+    /// Scenes of shapes, drawn for their captions.
     #[default]
-    Shapes,
+    Scenes,
+    /// Emoji of two art styles.
+    Emoji,
     /// Signs with words.
-    Text,
+    Signs,
 }
 
-impl Drawn {
-    /// The words and letters of the task's prompts.
+impl Data {
+    /// The words and letters of the captions.
     pub fn vocabulary(self) -> Vocabulary {
         match self {
-            Self::Shapes => Vocabulary::new(shapes::vocabulary()),
-            Self::Text => {
+            Self::Scenes => Vocabulary::new(shapes::vocabulary()),
+            Self::Emoji => Vocabulary::new(emoji::words()),
+            Self::Signs => {
                 Vocabulary::new(text::vocabulary()).spelling(text::LETTERS, text::LONGEST)
             }
         }
     }
 
-    /// The prompts of the evaluations, and the reward there besides the accuracy of prompts that
-    /// can be verified.
+    /// The prompts on which pre-training is evaluated, and the reward there besides the accuracy of
+    /// prompts that can be verified.
     pub fn evaluated(self) -> (&'static str, Option<&'static str>) {
         match self {
-            Self::Shapes => ("shapes:validation", None),
-            Self::Text => ("text:validation", Some("ocr")),
+            Self::Scenes => ("shapes:validation", None),
+            Self::Emoji => ("emoji:validation", None),
+            Self::Signs => ("text:validation", Some("ocr")),
         }
     }
 }
@@ -90,6 +95,8 @@ pub enum Examples {
         /// Height and width in pixels.
         image_size: usize,
     },
+    /// Emoji with their captions.
+    Emoji(EmojiExamples),
     /// Points of the toy task.
     Points {
         /// The only caption.
@@ -99,12 +106,16 @@ pub enum Examples {
 
 impl Examples {
     /// Creates the training data of a network.
-    pub fn new(card: &Card, drawn: Drawn) -> Result<Self> {
+    pub fn new(card: &Card, data: Data) -> Result<Self> {
         let Architecture::Dit(sizes) = &card.architecture else {
             return Ok(Self::Points { caption: card.condition("a point")? });
         };
-        if drawn == Drawn::Text {
-            return Ok(Self::Signs { card: card.clone(), image_size: sizes.image_size });
+        match data {
+            Data::Scenes => {}
+            Data::Emoji => return EmojiExamples::new(card).map(Self::Emoji),
+            Data::Signs => {
+                return Ok(Self::Signs { card: card.clone(), image_size: sizes.image_size });
+            }
         }
         let encode = |prompt: Prompt| -> Result<_> {
             let metadata = Metadata::required(&prompt)
@@ -132,6 +143,7 @@ impl Examples {
                 let caption = card.condition(&caption).expect("the task's own words");
                 (text::render(&Sign::sample(&shown, color, rng), *image_size), caption)
             }
+            Self::Emoji(examples) => examples.draw(captions, rng),
             Self::Scenes { by_tag, detailed, empty, image_size } => {
                 let of_a_kind = by_tag.choose(rng).expect("there are kinds of prompts");
                 let prompts = if rng.random_bool(captions.detailed) { detailed } else { of_a_kind };
@@ -147,6 +159,45 @@ impl Examples {
                 (shapes::render(&scene, *image_size), caption.clone())
             }
         }
+    }
+}
+
+/// Emoji, with their captions encoded for a network.
+pub struct EmojiExamples {
+    emoji: Vec<(Emoji, TokenIds)>,
+    /// The emoji of every category.
+    by_category: Vec<Vec<usize>>,
+    /// The empty caption.
+    empty: TokenIds,
+}
+
+impl EmojiExamples {
+    fn new(card: &Card) -> Result<Self> {
+        let encode = |emoji: Emoji| -> Result<_> {
+            let caption = card.condition(&emoji.caption)?;
+            Ok((emoji, caption))
+        };
+        let emoji: Vec<(Emoji, TokenIds)> =
+            Collection::built_in()?.emoji.into_iter().map(encode).collect::<Result<_>>()?;
+        let of_category = |category: Category| {
+            (0..emoji.len()).filter(|&index| emoji[index].0.category == category).collect()
+        };
+        let by_category = Category::ALL.map(of_category).into();
+        Ok(Self { by_category, emoji, empty: card.condition("")? })
+    }
+
+    /// Draws a picture in either style; a wrong caption is that of another emoji of the category.
+    fn draw(&self, captions: &CaptionConfig, rng: &mut impl Rng) -> (Image, TokenIds) {
+        let (emoji, right) = self.emoji.choose(rng).expect("there are emoji");
+        let picture = emoji.picture(*STYLES.choose(rng).expect("there are styles"));
+        let caption = if rng.random_bool(captions.wrong) {
+            let alike = &self.by_category[emoji.category as usize];
+            &self.emoji[*alike.choose(rng).expect("the emoji itself")].1
+        } else {
+            right
+        };
+        let caption = if rng.random_bool(captions.dropped) { &self.empty } else { caption };
+        (picture, caption.clone())
     }
 }
 
@@ -199,7 +250,7 @@ mod tests {
         let preset = include_str!("../../../../assets/presets/text-base.toml");
         let mut table: toml::Table = preset.parse().expect("TOML");
         let architecture = table.remove("model").expect("sizes").try_into().expect("a network");
-        Card { architecture, vocabulary: Drawn::Text.vocabulary(), made_by: String::new() }
+        Card { architecture, vocabulary: Data::Signs.vocabulary(), made_by: String::new() }
     }
 
     #[test]
@@ -219,7 +270,7 @@ mod tests {
     fn a_sign_shows_its_caption_unless_letters_are_exchanged() {
         let (card, reader) = (card(), ocr::Reader::built_in(ocr::Options::default()));
         let reader = reader.expect("a reader");
-        let examples = Examples::new(&card, Drawn::Text).expect("the task's own words");
+        let examples = Examples::new(&card, Data::Signs).expect("the task's own words");
         let mut rng = Key::new(1, Purpose::Pretraining).rng();
         let mut agreeing = |wrong: f64| {
             let captions = CaptionConfig { detailed: 0.0, wrong, dropped: 0.0, reading_order: 0.0 };

@@ -96,7 +96,7 @@ where
             optimisation = optimisation.scaling_loss(LossScale::default());
         }
         let (held_out, reward) = match card.architecture {
-            Architecture::Dit(_) => config.task.evaluated(),
+            Architecture::Dit(_) => config.data.evaluated(),
             Architecture::Mlp(_) => ("toy", None),
         };
         let held_out = Prompts::open(held_out, &own)?;
@@ -106,7 +106,7 @@ where
             config,
             device,
             own,
-            batches: Batches { config, device, examples: Examples::new(&card, config.task)?, card },
+            batches: Batches { config, device, examples: Examples::new(&card, config.data)?, card },
             held_out,
             reward,
             workers: Workers::new(backend::workers()).context("cannot start worker threads")?,

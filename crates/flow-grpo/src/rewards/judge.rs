@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use image::RgbImage;
 use judges::{Client, JudgeError, Protocol, Sample, Service, Settings};
 use tasks::{
+    geneval::Channels,
     image::Image,
     prompts::Prompt,
     reward::{Reward, Unjudged},
@@ -13,7 +14,11 @@ use toml::{Table, Value};
 use super::parsed;
 
 /// A judge behind HTTP.
-pub struct Judge(Client);
+pub struct Judge {
+    client: Client,
+    /// The order of the colours of the images that it gets.
+    channels: Channels,
+}
 
 /// The address of GenEval's server in the reference code.
 const GENEVAL_URL: &str = "http://127.0.0.1:18085";
@@ -24,11 +29,13 @@ impl Judge {
     /// # Errors
     /// If the settings are wrong, or the judge does not answer.
     pub fn open(settings: Table) -> Result<Self> {
-        Self::of(parsed(settings)?)
+        Self::of(parsed(settings)?, Channels::Official)
     }
 
     /// Opens GenEval's reward on the reference code's server; every setting of a judge may be
-    /// given, and `service`.
+    /// given, `service`, and `channels`: the public servers exchange red and blue for their
+    /// detector, so a server that does not gives their rewards for `red_blue_swapped` images, as
+    /// far as colours do not decide.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -37,26 +44,35 @@ impl Judge {
             Some(service) => service.try_into().context("service")?,
             None => Service::Geneval,
         };
+        let channels: Channels = match settings.remove("channels") {
+            Some(channels) => channels.try_into().context("channels")?,
+            None => Channels::Official,
+        };
         settings.entry("url").or_insert_with(|| Value::String(GENEVAL_URL.to_owned()));
         let protocol = Value::try_from(Protocol::FlowGrpo { service })?;
         settings.entry("protocol").or_insert(protocol);
-        Self::of(parsed(settings)?)
+        Self::of(parsed(settings)?, channels)
     }
 
-    fn of(settings: Settings) -> Result<Self> {
+    fn of(settings: Settings, channels: Channels) -> Result<Self> {
         let client = Client::new(settings)?;
         client.check()?;
-        Ok(Self(client))
+        Ok(Self { client, channels })
     }
 }
 
 impl Reward for Judge {
     fn check(&self, prompt: &Prompt) -> Result<(), String> {
-        self.0.accepts(&prompt.metadata)
+        self.client.accepts(&prompt.metadata)
+    }
+
+    fn is_slow(&self) -> bool {
+        true
     }
 
     fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
-        let images = images.iter().enumerate().map(|(index, image)| rgb(index, image));
+        let rgb = |(index, image)| rgb(index, &self.channels.for_detector(image));
+        let images = images.iter().enumerate().map(rgb);
         let images: Vec<RgbImage> = images.collect::<Result<_, _>>()?;
         let samples: Vec<Sample> = images
             .iter()
@@ -71,7 +87,7 @@ impl Reward for Judge {
             let one = (error.images.len() == 1).then_some(error.images.start);
             Unjudged { image: one, reason: error.to_string() }
         };
-        self.0.score(&samples).map_err(failed)
+        self.client.score(&samples).map_err(failed)
     }
 }
 

@@ -61,6 +61,10 @@ impl Reward for TextRendering {
         ocr::target(&prompt.text).map(drop).map_err(|error| error.to_string())
     }
 
+    fn is_slow(&self) -> bool {
+        true
+    }
+
     fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
         let score = |(index, (image, prompt)): (usize, (&Image, &&Prompt))| {
             let target =

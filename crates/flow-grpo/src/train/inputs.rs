@@ -33,7 +33,7 @@ impl Rewards {
         sets: &PromptSets,
         device: &Device,
     ) -> Result<Self> {
-        let surroundings = Surroundings { image_shape, device };
+        let surroundings = Surroundings { image_shape, device, cache: None };
         let trained = rewards::open("rewards", &config.rewards, &surroundings)?;
         let gold = rewards::open("gold", &config.gold, &surroundings)?;
         trained.check(sets.prompts())?;

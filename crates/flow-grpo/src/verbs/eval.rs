@@ -1,6 +1,11 @@
 //! `eval`: strict accuracy on held-out prompts.
 
-use std::path::{Path, PathBuf};
+mod foreign;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context, Error, Result, bail};
 use clap::Args;
@@ -8,8 +13,10 @@ use files::{text_file, write_atomically};
 use models::Adapter;
 use pipelines::{Pipeline, Visitor};
 use run::png;
+use tasks::cache::ScoreCache;
 use training::workers::Workers;
 
+use self::foreign::{Foreign, ForeignArgs};
 use super::model_options::{self, MOST_IMAGES, ModelArgs};
 use crate::{
     backend::{self, Device, Training},
@@ -38,6 +45,12 @@ pub struct EvalArgs {
     /// Images per kind of prompt, spread evenly over its prompts; 0 takes every prompt once.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=MOST_IMAGES))]
     samples: u32,
+    #[command(flatten)]
+    foreign: ForeignArgs,
+    /// A file that keeps the scores of servers and readers (judge, geneval, ocr): what it holds is
+    /// not scored again. Made if it is not there. Remove it when a server or its model changes.
+    #[arg(long, value_name = "FILE")]
+    cache: Option<PathBuf>,
     /// The JSON file to write.
     #[arg(long)]
     output: Option<PathBuf>,
@@ -50,6 +63,15 @@ pub struct EvalArgs {
 pub fn run(args: &EvalArgs) -> Result<()> {
     args.output.as_deref().map_or(Ok(()), png::check_directory_of)?;
     let run = args.as_in.as_deref().map(EvaluatedRun::open).transpose()?;
+    let device = Device::default();
+    let cache = args.cache.as_deref().map(ScoreCache::open).transpose()?.map(Arc::new);
+    if let Some(directory) = &args.foreign.samples_dir {
+        let of_run = run.map(|run| run.config.rewards);
+        let rewards = args.foreign.rewards(of_run)?;
+        let asked = Foreign { directory, prompts: args.prompts.as_deref(), rewards, cache };
+        let (evaluation, with_rewards) = asked.evaluate(&device)?;
+        return print_evaluation(&evaluation, with_rewards, args.output.as_deref());
+    }
     let mut model = (args.model.checkpoint.clone(), args.model.adapter.clone());
     if let Some(EvaluatedRun { policy, .. }) = run.as_ref().filter(|_| model == (None, None)) {
         model = policy.clone();
@@ -57,8 +79,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
     let (checkpoint, adapter) = model;
     let trained = run.as_ref().and_then(|run| run.config.model.as_ref());
     let source = model_options::source(checkpoint.as_deref(), adapter.as_deref(), trained)?;
-    let device = Device::default();
-    let work = Evaluating { args, run, adapter, device: &device };
+    let work = Evaluating { args, run, adapter, cache, device: &device };
     pipelines::open::<Training, _>(source, &host::machine(&device), work)
 }
 
@@ -67,6 +88,7 @@ struct Evaluating<'a> {
     args: &'a EvalArgs,
     run: Option<EvaluatedRun>,
     adapter: Option<PathBuf>,
+    cache: Option<Arc<ScoreCache>>,
     device: &'a Device,
 }
 
@@ -75,7 +97,7 @@ impl Visitor<Training> for Evaluating<'_> {
     type Error = Error;
 
     fn visit<P: Pipeline<Training>>(self, pipeline: P) -> Result<()> {
-        let Self { args, run, adapter, device } = self;
+        let Self { args, run, adapter, cache, device } = self;
         let (sampling, of_run, samples) = match &run {
             Some(EvaluatedRun { config, .. }) => (
                 train::sampling(config),
@@ -88,7 +110,7 @@ impl Visitor<Training> for Evaluating<'_> {
         let prompts = Prompts::open(source, &pipeline)?;
         let rows = prompts.rows(samples);
         needs::check_images(rows.len(), pipeline.image_shape())?;
-        let surroundings = Surroundings { image_shape: pipeline.image_shape(), device };
+        let surroundings = Surroundings { image_shape: pipeline.image_shape(), device, cache };
         let rewards =
             |run: &EvaluatedRun| rewards::open("rewards", &run.config.rewards, &surroundings);
         let rewards = run.as_ref().map(rewards).transpose()?;

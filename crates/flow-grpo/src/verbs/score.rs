@@ -5,14 +5,16 @@ use std::{
     fs::{self, File},
     io::BufReader,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use image::{DynamicImage, ImageDecoder, ImageReader};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tasks::{
-    geneval,
+    cache::ScoreCache,
+    geneval::{self, FailedPosition},
     image::Image,
     prompts::{Prompt, PromptSet},
     reward::{Facts, WeightedReward},
@@ -42,9 +44,13 @@ pub struct ScoreArgs {
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
     /// For `--reward geneval`: a .jsonl file, a line for each image, {"metadata": …, "detections":
-    /// […]}.
+    /// […]}; `--set failed_position=zero_and_one` for the reward of the public servers.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["images", "prompt", "prompt_file"])]
     detections: Option<PathBuf>,
+    /// A file that keeps the scores of servers and readers (judge, geneval, ocr): what it holds is
+    /// not scored again. Made if it is not there. Remove it when a server or its model changes.
+    #[arg(long, value_name = "FILE", conflicts_with = "detections")]
+    cache: Option<PathBuf>,
     /// Prints one JSON object per line.
     #[arg(long)]
     json: bool,
@@ -75,7 +81,18 @@ impl RewardArgs {
     ///
     /// # Errors
     /// If a setting is malformed, or a reward cannot be opened.
-    pub fn open(&self, image_shape: [usize; 3], device: &Device) -> Result<WeightedReward> {
+    pub fn open(
+        &self,
+        image_shape: [usize; 3],
+        cache: Option<Arc<ScoreCache>>,
+        device: &Device,
+    ) -> Result<WeightedReward> {
+        let configs = self.configs()?;
+        rewards::open("--reward", &configs, &Surroundings { image_shape, device, cache })
+    }
+
+    /// The rewards with their settings.
+    fn configs(&self) -> Result<BTreeMap<String, RewardConfig>> {
         let mut table: Table =
             self.names.iter().map(|name| (name.clone(), Value::Table(Table::new()))).collect();
         let mut sets = self.set.clone();
@@ -98,7 +115,25 @@ impl RewardArgs {
         let problems: Vec<String> =
             configs.iter().flat_map(|(name, config)| config.problems(name)).collect();
         ensure!(problems.is_empty(), "--reward: {}", problems.join("\n  - "));
-        rewards::open("--reward", &configs, &Surroundings { image_shape, device })
+        Ok(configs)
+    }
+
+    /// The setting `failed_position` of the only reward, for a file of detections.
+    ///
+    /// # Errors
+    /// If there is another setting.
+    fn failed_position(&self) -> Result<FailedPosition> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct OfDetections {
+            #[serde(default)]
+            failed_position: FailedPosition,
+        }
+        let settings = self.configs()?.into_values().map(|config| config.settings);
+        let settings = Value::Table(settings.flatten().collect());
+        let OfDetections { failed_position } =
+            settings.try_into().context("--set: a file of detections has one setting")?;
+        Ok(failed_position)
     }
 }
 
@@ -122,8 +157,9 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
             args.rewards.names == ["geneval"],
             "--detections is for --reward geneval, alone: other rewards look at images"
         );
-        return score_detections(path, args.json);
+        return score_detections(path, args.rewards.failed_position()?, args.json);
     }
+    let cache = args.cache.as_deref().map(ScoreCache::open).transpose()?.map(Arc::new);
     let paths = images_of(&args.images)?;
     let prompts = args.prompts(paths.len())?;
     let mut reward: Option<([usize; 3], WeightedReward)> = None;
@@ -134,7 +170,7 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
             Some((of, opened)) if of == shape || !rewards::depend_on_shape(&args.rewards.names) => {
                 opened
             }
-            _ => args.rewards.open(shape, &Device::default())?,
+            _ => args.rewards.open(shape, cache.clone(), &Device::default())?,
         };
         of_shape.check(std::iter::once(prompt))?;
         let in_file = || path.display().to_string();
@@ -143,7 +179,7 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
         let line = Scored {
             image: path.display().to_string(),
             prompt: &prompt.text,
-            scores: scores.parts.iter().map(|(name, of)| (name.as_str(), of[0])).collect(),
+            scores: scores.parts.iter().map(|part| (&part.name[..], part.scores[0])).collect(),
             facts: of_shape.facts(&image, prompt).with_context(in_file)?,
         };
         if args.json {
@@ -165,11 +201,11 @@ impl Scored<'_> {
 }
 
 /// Scores a file of detections by GenEval's rules: a line for each image, or a table.
-fn score_detections(path: &Path, json: bool) -> Result<()> {
+fn score_detections(path: &Path, failed_position: FailedPosition, json: bool) -> Result<()> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let in_file = || path.display().to_string();
     let mut lines = Vec::new();
-    let scored = geneval::score_lines(BufReader::new(file), &mut lines);
+    let scored = geneval::score_lines_by(failed_position, BufReader::new(file), &mut lines);
     if json {
         // The answers above a bad line are right.
         output::print(String::from_utf8_lossy(&lines))?;
@@ -189,16 +225,22 @@ impl ScoreArgs {
             return Ok(vec![prompt; images]);
         };
         let prompts = PromptSet::read(file)?.prompts;
-        ensure!(
-            images.is_multiple_of(prompts.len()),
-            "{} images for the {} prompts of {}: give as many, or a multiple",
-            images,
-            prompts.len(),
-            file.display()
-        );
-        let each = images / prompts.len();
+        let each = images_per_prompt(images, prompts.len(), file)?;
         Ok(prompts.into_iter().flat_map(|prompt| vec![prompt; each]).collect())
     }
+}
+
+/// Number of images of each prompt of a file.
+///
+/// # Errors
+/// If the images are not as many as the prompts or a multiple.
+pub fn images_per_prompt(images: usize, prompts: usize, file: &Path) -> Result<usize> {
+    ensure!(
+        images.is_multiple_of(prompts),
+        "{images} images for the {prompts} prompts of {}: give as many, or a multiple",
+        file.display()
+    );
+    Ok(images / prompts)
 }
 
 /// The endings of image files in a directory.
@@ -208,7 +250,7 @@ const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 ///
 /// # Errors
 /// If a directory cannot be read or holds no image.
-fn images_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+pub fn images_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut images = Vec::new();
     for path in paths {
         if !path.is_dir() {

@@ -65,7 +65,8 @@ impl Scorer for BuiltIn {
             },
             reason: error.to_string(),
         };
-        Ok(self.reward.score(&images, &prompts).map_err(failed)?.parts.into_iter().collect())
+        let parts = self.reward.score(&images, &prompts).map_err(failed)?.parts;
+        Ok(parts.into_iter().map(|part| (part.name, part.scores)).collect())
     }
 }
 
@@ -95,7 +96,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     interrupt::listen()?;
     let token = args.token_variable.as_deref().map(Token::from_variable);
     let token = token.transpose().context("--token-variable")?;
-    let reward = args.rewards.open([3, 1, 1], &Device::default())?;
+    let reward = args.rewards.open([3, 1, 1], None, &Device::default())?;
     let scorer = BuiltIn { names: args.rewards.names(), reward };
     let options = Options {
         address: args.address,

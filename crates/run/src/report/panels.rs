@@ -45,6 +45,10 @@ const PANELS: &[Spec] = &[
         title: "gold rewards on the training images, not trained on",
         curves: &[each("epoch", "/gold")],
     },
+    Spec {
+        title: "share of each reward in the advantages",
+        curves: &[each("epoch", "/advantage_shares")],
+    },
     Spec { title: "training reward by kind of prompt", curves: &[each("epoch", "/kinds")] },
     Spec {
         title: "strict accuracy on validation prompts (40-step ODE)",

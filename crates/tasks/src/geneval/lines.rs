@@ -9,7 +9,7 @@ use std::io::{self, BufRead, Read, Write};
 use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use super::{Detection, Metadata, ScoreError, Scores, Table, score};
+use super::{Detection, FailedPosition, Metadata, ScoreError, Scores, Table, score};
 
 /// No accepted line is this long, in bytes.
 const LONGEST: u64 = 16 << 20;
@@ -28,11 +28,24 @@ struct Line {
 ///
 /// # Errors
 /// The first line that cannot be read or scored, an input without lines, or a failed write.
-pub fn score_lines(input: impl BufRead, mut output: impl Write) -> Result<Table, LinesError> {
+pub fn score_lines(input: impl BufRead, output: impl Write) -> Result<Table, LinesError> {
+    score_lines_by(FailedPosition::Zero, input, output)
+}
+
+/// Scores a file like [`score_lines`]; the number `reward` is by the given rule, in the answers and
+/// in the table.
+///
+/// # Errors
+/// As [`score_lines`].
+pub fn score_lines_by(
+    failed_position: FailedPosition,
+    input: impl BufRead,
+    mut output: impl Write,
+) -> Result<Table, LinesError> {
     let mut table = Table::default();
     let mut lines = Lines { input, number: 0 };
     while let Some((line, text)) = lines.next()? {
-        let (metadata, scores) = score_line(line, &text)?;
+        let (metadata, scores) = score_line(line, &text, failed_position)?;
         let answer = serde_json::to_string(&scores).map_err(io::Error::from);
         answer
             .and_then(|answer| writeln!(output, "{answer}"))
@@ -60,10 +73,17 @@ pub fn read_metadata(input: impl BufRead) -> Result<Vec<Metadata>, LinesError> {
 }
 
 /// Scores a line, given its number.
-fn score_line(line: usize, text: &[u8]) -> Result<(Metadata, Scores), LinesError> {
+fn score_line(
+    line: usize,
+    text: &[u8],
+    failed_position: FailedPosition,
+) -> Result<(Metadata, Scores), LinesError> {
     let Line { metadata, detections } = parse(line, text)?;
-    let scores =
+    let mut scores =
         score(&metadata, &detections).map_err(|problem| LinesError::Refused { line, problem })?;
+    if failed_position == FailedPosition::ZeroAndOne {
+        scores.reward = scores.reward_reference;
+    }
     Ok((metadata, scores))
 }
 
