@@ -100,7 +100,8 @@ where
             Architecture::Mlp(_) => ("toy", None),
         };
         let held_out = Prompts::open(held_out, &own)?;
-        let surroundings = Surroundings { image_shape: own.image_shape(), device };
+        let image_shape = own.image_shape();
+        let surroundings = Surroundings { image_shape, device, cache: None };
         let reward = reward.map(|name| rewards::by_name(name, &surroundings)).transpose()?;
         let mut session = Self {
             config,
