@@ -72,7 +72,17 @@ impl Reward for TextRendering {
             let text = self.text(image).map_err(|error| Unjudged::image(index, error))?;
             Ok(ocr::reward(&text, target))
         };
-        images.par_iter().zip(prompts).enumerate().map(score).collect()
+        // One share for each thread: a thread that waits for a network takes other work of its pool,
+        // so with one task for each image it would begin to read hundreds of them before the first
+        // is done, each with threads and memory of its own.
+        let rows: Vec<(usize, (&Image, &&Prompt))> =
+            images.iter().zip(prompts).enumerate().collect();
+        let share = rows.len().div_ceil(rayon::current_num_threads()).max(1);
+        let shares: Vec<Vec<f32>> = rows
+            .par_chunks(share)
+            .map(|rows| rows.iter().copied().map(score).collect())
+            .collect::<Result<_, _>>()?;
+        Ok(shares.concat())
     }
 
     fn facts(&self, image: &Image, _prompt: &Prompt) -> Result<Facts, Unjudged> {

@@ -72,8 +72,9 @@ pub fn random_word(rng: &mut impl Rng) -> String {
 /// held-out word.
 ///
 /// # Panics
-/// If `share` lies outside `[0, 1]`.
+/// If the word is held out, or `share` lies outside `[0, 1]`.
 pub fn misspelt(word: &str, share: f64, rng: &mut impl Rng) -> String {
+    assert!(!is_held_out(word), "{word} is held out");
     loop {
         let spelt: String = word
             .chars()
