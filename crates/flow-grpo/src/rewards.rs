@@ -92,7 +92,8 @@ pub const REWARDS: &[Kind] = &[
     // ANCHOR: ocr
     Kind {
         name: "ocr",
-        about: "the text in the prompt's quotes, read from the image, 0 to 1; `model`, `swapped`",
+        about: "the text in the prompt's quotes, read from the image, 0 to 1; `model`, `swapped`, \
+                `detect`",
         open: |settings, _| Ok(Box::new(TextRendering::open(settings)?)),
     },
     // ANCHOR_END: ocr
@@ -203,6 +204,15 @@ pub fn open(
         Ok(Weighted { name: name.clone(), weight: config.weight, reward })
     };
     Ok(WeightedReward::new(rewards.iter().map(open).collect::<Result<_>>()?))
+}
+
+/// Opens a reward by its kind, without settings.
+///
+/// # Errors
+/// If there is no such kind, or it cannot be opened.
+pub fn by_name(name: &str, surroundings: &Surroundings<'_>) -> Result<WeightedReward> {
+    let config = RewardConfig { weight: 1.0, kind: None, settings: Table::new() };
+    open("reward", &BTreeMap::from([(name.to_owned(), config)]), surroundings)
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "RUN", conflicts_with_all = ["steps", "guidance", "seed", "samples"])]
     as_in: Option<PathBuf>,
     /// Prompts: shapes:test, shapes:unseen, shapes:validation, shapes:train, or a GenEval metadata
-    /// file [default: shapes:test].
+    /// file [default: shapes:test]; with --as-in text:test, text:validation and text:train, too.
     #[arg(long)]
     prompts: Option<String>,
     /// Images per kind of prompt, spread evenly over its prompts; 0 takes every prompt once.
