@@ -7,9 +7,9 @@ use crate::shapes::Color;
 /// A typeface of the signs, with equally wide letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Typeface {
-    /// DejaVu Sans Mono Bold.
+    /// `DejaVu` Sans Mono Bold.
     Bold,
-    /// DejaVu Sans Mono.
+    /// `DejaVu` Sans Mono.
     Regular,
 }
 
