@@ -21,7 +21,7 @@ pub fn test(args: &TestArgs) -> Result<()> {
 }
 
 /// The packages that choose no backend: those without tensors, and those that test on ndarray.
-const LIBRARIES: [&str; 12] = [
+const LIBRARIES: [&str; 14] = [
     "files",
     "run",
     "settings",
@@ -32,6 +32,8 @@ const LIBRARIES: [&str; 12] = [
     "grpo",
     "judges",
     "ocr",
+    "emoji",
+    "hub",
     "pipelines",
     "xtask",
 ];

@@ -29,14 +29,13 @@ use crate::{
 
 /// Trains the base model and returns the path of its checkpoint.
 pub fn pretrain(config: &PretrainConfig, run: &mut RunDir, device: &Device) -> Result<PathBuf> {
-    let words = match config.model {
-        Architecture::Dit(_) => config.data.words(),
-        Architecture::Mlp(_) => toy::prompts()
-            .prompts
-            .iter()
-            .flat_map(|prompt| prompt.text.split(' '))
-            .map(str::to_owned)
-            .collect(),
+    let vocabulary = match config.model {
+        Architecture::Dit(_) => config.data.vocabulary(),
+        Architecture::Mlp(_) => {
+            let prompts = toy::prompts().prompts;
+            let words = prompts.iter().flat_map(|prompt| prompt.text.split(' '));
+            Vocabulary::new(words.map(str::to_owned))
+        }
     };
     let made_by = format!(
         "flow-grpo {} pretrain, seed {}, {} steps",
@@ -44,8 +43,7 @@ pub fn pretrain(config: &PretrainConfig, run: &mut RunDir, device: &Device) -> R
         config.seed,
         config.steps
     );
-    let fresh =
-        Card { architecture: config.model.clone(), vocabulary: Vocabulary::new(words), made_by };
+    let fresh = Card { architecture: config.model.clone(), vocabulary, made_by };
     let (card, weights) = match &config.base {
         Some(base) => continued(fresh, base)?,
         None => (fresh, Weights::Random { seed: config.seed }),

@@ -16,8 +16,9 @@ use tasks::{
 };
 use toml::{Table, Value};
 
-use crate::backend::Device;
+use crate::{backend::Device, named};
 
+pub mod colors;
 mod config;
 pub mod emoji_encoder;
 mod emoji_preference;
@@ -91,7 +92,8 @@ pub const REWARDS: &[Kind] = &[
     // ANCHOR: ocr
     Kind {
         name: "ocr",
-        about: "the text in the prompt's quotes, read from the image, 0 to 1; `model`, `swapped`",
+        about: "the text in the prompt's quotes, read from the image, 0 to 1; `model`, `swapped`, \
+                `detect`",
         open: |settings, _| Ok(Box::new(TextRendering::open(settings)?)),
     },
     // ANCHOR_END: ocr
@@ -189,7 +191,7 @@ pub fn open(
     let open = |(name, config): (&String, &RewardConfig)| {
         let opened = || -> Result<Box<dyn Reward>> {
             let kind = config.kind(name)?;
-            let reward = (kind.open)(config.settings.clone(), surroundings)?;
+            let reward = (kind.open)(named::reward(config.settings.clone())?, surroundings)?;
             Ok(match &surroundings.cache {
                 Some(cache) if reward.is_slow() => {
                     let instance = format!("{}\n{}", kind.name, config.settings);
@@ -202,6 +204,15 @@ pub fn open(
         Ok(Weighted { name: name.clone(), weight: config.weight, reward })
     };
     Ok(WeightedReward::new(rewards.iter().map(open).collect::<Result<_>>()?))
+}
+
+/// Opens a reward by its kind, without settings.
+///
+/// # Errors
+/// If there is no such kind, or it cannot be opened.
+pub fn by_name(name: &str, surroundings: &Surroundings<'_>) -> Result<WeightedReward> {
+    let config = RewardConfig { weight: 1.0, kind: None, settings: Table::new() };
+    open("reward", &BTreeMap::from([(name.to_owned(), config)]), surroundings)
 }
 
 #[cfg(test)]

@@ -53,13 +53,13 @@ macro_rules! verbs {
 }
 
 verbs! {
-    /// Improve a base model by Flow-GRPO. Presets: shapes (default), shapes-64 (for a GPU), toy-2d,
-    /// emoji; with --model, for Stable Diffusion 3.5 Medium: sd35m-geneval, sd35m-ocr, sd35m-ocr-1gpu,
-    /// sd35m-pickscore.
+    /// Improve a base model by Flow-GRPO. Presets: shapes (default), shapes-64 (for a GPU), text,
+    /// toy-2d, emoji; with --model, for Stable Diffusion 3.5 Medium: sd35m-geneval, sd35m-ocr,
+    /// sd35m-ocr-1gpu, sd35m-pickscore.
     #[command(after_help = format!("Rewards, for --set rewards.NAME=WEIGHT:\n{}", rewards::table()))]
     Train(train::TrainArgs),
     /// Train a base model by flow matching. Presets: shapes-base (default), shapes-64-base (for a
-    /// GPU), toy-2d-base, emoji-base.
+    /// GPU), text-base, toy-2d-base, emoji-base.
     Pretrain(pretrain::PretrainArgs),
     /// Sample images for prompts.
     Sample(sample::SampleArgs),
@@ -88,6 +88,6 @@ verbs! {
     Serve(serve::ServeArgs),
     /// Show a configuration, or explain its keys.
     Config(config::ConfigArgs),
-    /// Draw the book's computed figure.
+    /// Draw the book's computed figures.
     Figure(figure::FigureArgs),
 }

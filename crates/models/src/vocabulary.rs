@@ -1,4 +1,7 @@
 //! A word-level tokenizer for the networks that learn their own text embedding.
+//!
+//! A word in double quotes is spelled: one token for every letter, which knows its place in the word.
+//! A network then learns to draw words that it has never read.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -24,6 +27,14 @@ impl Vocabulary {
         Self { words: words.into_iter().collect::<BTreeSet<_>>().into_iter().collect() }
     }
 
+    /// Adds the letters of quoted words of up to `longest` letters, every letter at every place.
+    #[must_use]
+    pub fn spelling(self, letters: &str, longest: usize) -> Self {
+        let spelled =
+            (1..=longest).flat_map(|place| letters.chars().map(move |l| spelled(place, l)));
+        Self::new(self.words.into_iter().chain(spelled.collect::<Vec<_>>()))
+    }
+
     /// The number of ids, padding included.
     #[expect(clippy::len_without_is_empty, reason = "padding is always there")]
     pub fn len(&self) -> usize {
@@ -31,15 +42,16 @@ impl Vocabulary {
     }
 
     /// Encodes a prompt as ids, padded to `length`; ignores case, and commas and full stops around
-    /// words.
+    /// words. A word in double quotes has an id for every letter.
     ///
     /// # Errors
-    /// If a word is unknown, or there are more than `length` words.
+    /// If a word or a letter of a quoted word is unknown, or there are more than `length` ids.
     pub fn encode(&self, text: &str, length: usize) -> Result<TokenIds, VocabularyError> {
         let mut ids = text
             .split_whitespace()
             .map(|word| word.trim_matches([',', '.']).to_lowercase())
             .filter(|word| !word.is_empty())
+            .flat_map(tokens)
             .map(|word| self.id(&word).ok_or_else(|| self.unknown(word, text)))
             .collect::<Result<Vec<i32>, _>>()?;
         if ids.len() > length {
@@ -59,7 +71,31 @@ impl Vocabulary {
     }
 
     fn unknown(&self, word: String, text: &str) -> VocabularyError {
-        VocabularyError::UnknownWord { word, text: text.to_owned(), known: self.words.join(", ") }
+        let (letters, words): (Vec<&str>, Vec<&str>) =
+            self.words.iter().map(String::as_str).partition(|word| word.starts_with(QUOTE));
+        let mut known = words.join(", ");
+        if !letters.is_empty() {
+            let letters: BTreeSet<char> = letters.iter().filter_map(|l| l.chars().last()).collect();
+            known += &format!(", and in quotes the letters {}", String::from_iter(letters));
+        }
+        VocabularyError::UnknownWord { word, text: text.to_owned(), known }
+    }
+}
+
+/// The mark of quoted words.
+const QUOTE: char = '"';
+
+/// The token of a letter at a place of a quoted word, counted from 1: the quote keeps it apart from
+/// words.
+fn spelled(place: usize, letter: char) -> String {
+    format!("{QUOTE}{place}{}", letter.to_lowercase())
+}
+
+/// A word, or the letters of a quoted one.
+fn tokens(word: String) -> Vec<String> {
+    match word.strip_prefix(QUOTE).and_then(|rest| rest.strip_suffix(QUOTE)) {
+        Some(quoted) => quoted.chars().zip(1..).map(|(l, place)| spelled(place, l)).collect(),
+        None => vec![word],
     }
 }
 
@@ -103,6 +139,25 @@ mod tests {
             &[1, 4, 2, 0, 0]
         );
         assert_eq!(vocabulary().encode("", 2).expect("empty").as_ref(), &[PAD, PAD]);
+    }
+
+    #[test]
+    fn a_quoted_word_is_spelled_in_order() {
+        let vocabulary = vocabulary().spelling("ACT", 3);
+        let encode = |text: &str| vocabulary.encode(text, 5).expect("known").to_vec();
+        let cat = encode("a red \"CAT\".");
+        assert_eq!(cat, encode("a red \"cat\""));
+        assert!(cat[2..].iter().all(|id| *id > 0));
+        assert_ne!(cat[2..], encode("a red \"ACT\"")[2..]);
+        let mut of_places: Vec<i32> = ["\"AAA\"", "\"CCC\"", "\"TTT\""].map(encode).concat();
+        of_places.retain(|id| *id != PAD);
+        of_places.sort_unstable();
+        of_places.dedup();
+        assert_eq!(of_places.len(), 9, "every letter at every place has an id of its own");
+        for text in ["\"DOG\"", "\"CATS\"", "\"CAT", "cat"] {
+            let error = vocabulary.encode(text, 5).expect_err("unknown").to_string();
+            assert!(error.contains("in quotes the letters act"), "{error}");
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ mod resize;
 mod reward;
 
 pub use error::OcrError;
-pub use options::{Channels, Options, Resize};
+pub use options::{Channels, Lines, Options, Resize};
 pub use reader::{Line, Reader, text};
 pub use reward::{PromptError, reward, target};
 

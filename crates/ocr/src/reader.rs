@@ -1,13 +1,15 @@
 //! The reader: an RGB image in, its lines of text out.
 
-use std::{fmt, fs, path::Path};
+use std::{fmt, fs, path::Path, sync::Arc};
+
+use rten::ThreadPool;
 
 use crate::{
-    Channels, DETECTOR, Image, MAX_SIDE, OcrError, Options, RECOGNISER, Resize,
+    Channels, DETECTOR, Image, Lines, MAX_SIDE, OcrError, Options, Point, RECOGNISER, Resize,
     crop::crop,
     detect,
     network::{Network, Pools, broken},
-    recognise::{HEIGHT, Recogniser},
+    recognise::{HEIGHT, Reading, Recogniser},
 };
 
 /// A line of text in an image.
@@ -21,6 +23,9 @@ pub struct Line {
     /// bottom left.
     pub polygon: [[f32; 2]; 4],
 }
+
+/// Four corners, as of [`Line::polygon`].
+type Polygon = [Point; 4];
 
 /// Finds and reads the text in images.
 ///
@@ -108,13 +113,12 @@ impl Reader {
     pub fn read(&self, rgb: &[u8], width: usize, height: usize) -> Result<Vec<Line>, OcrError> {
         let image = self.image(rgb, width, height)?;
         self.pools.with(|pool| {
-            let mut boxes = detect::detect(&image, &self.detector, &self.options, pool)?;
-            detect::sort(&mut boxes);
-            let crops: Vec<Image> = boxes.iter().map(|corners| crop(&image, corners)).collect();
-            let per_batch = self.options.lines_per_batch;
-            let readings = self.recogniser.read(&crops, per_batch, pool)?;
-            let lines = readings.into_iter().zip(boxes);
+            let lines = match self.options.lines {
+                Lines::Detected => self.detected(&image, pool)?,
+                Lines::Whole => vec![(self.recogniser.read_whole(&image, pool)?, frame(&image))],
+            };
             Ok(lines
+                .into_iter()
                 .filter(|(reading, _)| reading.score >= self.options.drop_score)
                 .map(|(reading, polygon)| Line {
                     text: reading.text,
@@ -123,6 +127,19 @@ impl Reader {
                 })
                 .collect())
         })
+    }
+
+    /// Finds lines and reads them, with their boxes.
+    fn detected(
+        &self,
+        image: &Image,
+        pool: &Arc<ThreadPool>,
+    ) -> Result<Vec<(Reading, Polygon)>, OcrError> {
+        let mut boxes = detect::detect(image, &self.detector, &self.options, pool)?;
+        detect::sort(&mut boxes);
+        let crops: Vec<Image> = boxes.iter().map(|corners| crop(image, corners)).collect();
+        let readings = self.recogniser.read(&crops, self.options.lines_per_batch, pool)?;
+        Ok(readings.into_iter().zip(boxes).collect())
     }
 
     /// The image with the channels in the order of the networks.
@@ -140,6 +157,12 @@ impl Reader {
         }
         Ok(Image { width, height, pixels })
     }
+}
+
+/// The corners of an image.
+fn frame(image: &Image) -> Polygon {
+    let (right, bottom) = (image.width as f32, image.height as f32);
+    [[0.0, 0.0], [right, 0.0], [right, bottom], [0.0, bottom]]
 }
 
 impl fmt::Debug for Reader {

@@ -14,6 +14,10 @@ use crate::{
 pub(crate) const HEIGHT: usize = 48;
 /// Smallest width of the input; narrower lines are padded with grey.
 const SMALLEST_WIDTH: usize = 320;
+/// The input's width, in multiples of its height, for a square image that is read as one line.
+const STRETCH: f64 = 1.5;
+/// Pixels across for one step of the output.
+const STEP: usize = 8;
 /// Largest width of the input; longer lines are squeezed. PaddleOCR 3 has the same limit.
 const LARGEST_WIDTH: usize = 3200;
 
@@ -58,6 +62,15 @@ impl Recogniser {
             }
         }
         Ok(readings)
+    }
+
+    /// Reads a whole image as one line, stretched and without padding.
+    pub fn read_whole(&self, image: &Image, pool: &Arc<ThreadPool>) -> Result<Reading, OcrError> {
+        let ratio = STRETCH * image.width as f64 / image.height as f64;
+        let steps = (HEIGHT as f64 * ratio / STEP as f64).ceil() as usize;
+        let width = (STEP * steps).min(LARGEST_WIDTH);
+        let output = self.probabilities(&resize(image, width, HEIGHT), width, pool)?;
+        Ok(self.decode(&output))
     }
 
     /// The probabilities of the labels at every step of a line, `[1, steps, labels]`.

@@ -4,10 +4,12 @@
 
 pub mod cache;
 pub mod geneval;
+mod hash;
 pub mod image;
 pub mod jpeg;
 pub mod pixels;
 pub mod prompts;
 pub mod reward;
 pub mod shapes;
+pub mod text;
 pub mod toy;

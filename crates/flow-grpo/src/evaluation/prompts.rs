@@ -11,7 +11,7 @@ use tasks::{
     prompts::{Prompt, PromptSet},
     reward::WeightedReward,
     shapes::{self, Metadata, Split},
-    toy,
+    text, toy,
 };
 
 use crate::{backend::Training, evaluation::monitors};
@@ -20,8 +20,7 @@ use crate::{backend::Training, evaluation::monitors};
 pub struct Prompts<C>(pub Vec<EncodedPrompt<C>>);
 
 impl<C> Prompts<C> {
-    /// Opens a built-in set (`shapes:train`, `shapes:validation`, `shapes:test`, `shapes:unseen`,
-    /// `toy`) or a prompt file.
+    /// Opens a set as [`prompt_set`] does.
     ///
     /// # Errors
     /// If the file cannot be read, a word is unknown, or images must be verified and the network
@@ -98,7 +97,7 @@ pub fn leave_a_color_open(prompts: &[Prompt]) -> bool {
 }
 
 /// Opens a built-in set of prompts (`shapes:train`, `shapes:validation`, `shapes:test`,
-/// `shapes:unseen`, `toy`) or a prompt file.
+/// `shapes:unseen`, `text:train`, `text:validation`, `text:test`, `toy`) or a prompt file.
 ///
 /// # Errors
 /// If the file cannot be read, or images must be verified and the network makes none.
@@ -108,6 +107,9 @@ pub fn prompt_set(source: &str, pipeline: &impl Pipeline<Training>) -> Result<Pr
         "shapes:validation" => shapes::prompts(Split::Validation),
         "shapes:test" => shapes::prompts(Split::Test),
         "shapes:unseen" => shapes::prompts(Split::Unseen),
+        "text:train" => text::prompts(text::Split::Train),
+        "text:validation" => text::prompts(text::Split::Validation),
+        "text:test" => text::prompts(text::Split::Test),
         "toy" => toy::prompts(),
         "emoji:train" => emoji::prompts(emoji::Split::Train),
         "emoji:validation" => emoji::prompts(emoji::Split::Validation),

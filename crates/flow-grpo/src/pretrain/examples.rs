@@ -1,17 +1,18 @@
 //! Training data of the base models: rendered scenes with captions, or points of the plane.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow};
 use emoji::{Category, Collection, Emoji, STYLES};
-use models::TokenIds;
+use models::{TokenIds, Vocabulary};
 use rand::{Rng, seq::IndexedRandom};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tasks::{
     image::Image,
     prompts::Prompt,
-    shapes::{self, Metadata, Scene},
+    shapes::{self, Color, Metadata, Scene},
+    text::{self, Sign},
     toy,
 };
 
@@ -26,22 +27,29 @@ pub enum Data {
     Scenes,
     /// Emoji of two art styles.
     Emoji,
+    /// Signs with words.
+    Signs,
 }
 
 impl Data {
-    /// The words of the captions.
-    pub fn words(self) -> BTreeSet<String> {
+    /// The words and letters of the captions.
+    pub fn vocabulary(self) -> Vocabulary {
         match self {
-            Self::Scenes => shapes::vocabulary().into_iter().collect(),
-            Self::Emoji => emoji::words(),
+            Self::Scenes => Vocabulary::new(shapes::vocabulary()),
+            Self::Emoji => Vocabulary::new(emoji::words()),
+            Self::Signs => {
+                Vocabulary::new(text::vocabulary()).spelling(text::LETTERS, text::LONGEST)
+            }
         }
     }
 
-    /// The prompts on which pre-training is evaluated.
-    pub fn validation(self) -> &'static str {
+    /// The prompts on which pre-training is evaluated, and the reward there besides the accuracy of
+    /// prompts that can be verified.
+    pub fn evaluated(self) -> (&'static str, Option<&'static str>) {
         match self {
-            Self::Scenes => "shapes:validation",
-            Self::Emoji => "emoji:validation",
+            Self::Scenes => ("shapes:validation", None),
+            Self::Emoji => ("emoji:validation", None),
+            Self::Signs => ("text:validation", Some("ocr")),
         }
     }
 }
@@ -50,17 +58,19 @@ impl Data {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CaptionConfig {
-    /// Images with a detailed caption: shapes, colours and places ([`shapes::detailed`]).
+    /// Images with a detailed caption: shapes, colours and places ([`shapes::detailed`]). Signs have
+    /// none.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub detailed: f64,
-    /// Images with the caption of a similar but different scene.
+    /// Images with the caption of a similar but different scene. Of signs, the letters that are
+    /// exchanged for random ones.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub wrong: f64,
     /// Images without a caption, for classifier-free guidance.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub dropped: f64,
     /// Of the scenes with two objects and no relation between them: named from left to right, as
-    /// people do; the others in any order.
+    /// people do; the others in any order. Signs have no order.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub reading_order: f64,
 }
@@ -75,6 +85,13 @@ pub enum Examples {
         detailed: Vec<(Metadata, TokenIds)>,
         /// The empty caption.
         empty: TokenIds,
+        /// Height and width in pixels.
+        image_size: usize,
+    },
+    /// Signs with random words.
+    Signs {
+        /// The vocabulary of the captions.
+        card: Card,
         /// Height and width in pixels.
         image_size: usize,
     },
@@ -93,8 +110,12 @@ impl Examples {
         let Architecture::Dit(sizes) = &card.architecture else {
             return Ok(Self::Points { caption: card.condition("a point")? });
         };
-        if data == Data::Emoji {
-            return EmojiExamples::new(card).map(Self::Emoji);
+        match data {
+            Data::Scenes => {}
+            Data::Emoji => return EmojiExamples::new(card).map(Self::Emoji),
+            Data::Signs => {
+                return Ok(Self::Signs { card: card.clone(), image_size: sizes.image_size });
+            }
         }
         let encode = |prompt: Prompt| -> Result<_> {
             let metadata = Metadata::required(&prompt)
@@ -114,6 +135,14 @@ impl Examples {
     pub fn draw(&self, captions: &CaptionConfig, rng: &mut impl Rng) -> (Image, TokenIds) {
         match self {
             Self::Points { caption } => (toy::sample(rng), caption.clone()),
+            Self::Signs { card, image_size } => {
+                let (word, color) = (text::random_word(rng), *Color::ALL.choose(rng).expect("six"));
+                let shown = text::misspelt(&word, captions.wrong, rng);
+                let dropped = rng.random_bool(captions.dropped);
+                let caption = if dropped { String::new() } else { text::prompt(&word, color) };
+                let caption = card.condition(&caption).expect("the task's own words");
+                (text::render(&Sign::sample(&shown, color, rng), *image_size), caption)
+            }
             Self::Emoji(examples) => examples.draw(captions, rng),
             Self::Scenes { by_tag, detailed, empty, image_size } => {
                 let of_a_kind = by_tag.choose(rng).expect("there are kinds of prompts");
@@ -214,5 +243,46 @@ mod tests {
         };
         assert_eq!(share(1.0), 1.0);
         assert!((share(0.5) - 0.75).abs() < 0.08 && (share(0.0) - 0.5).abs() < 0.08);
+    }
+
+    /// The card of a small network for signs.
+    fn card() -> Card {
+        let preset = include_str!("../../../../assets/presets/text-base.toml");
+        let mut table: toml::Table = preset.parse().expect("TOML");
+        let architecture = table.remove("model").expect("sizes").try_into().expect("a network");
+        Card { architecture, vocabulary: Data::Signs.vocabulary(), made_by: String::new() }
+    }
+
+    #[test]
+    fn every_prompt_of_the_text_task_has_ids_of_its_own() {
+        let mut seen = std::collections::BTreeSet::new();
+        for split in [text::Split::Train, text::Split::Validation, text::Split::Test] {
+            for prompt in text::prompts(split).prompts {
+                let ids = card().condition(&prompt.text).expect("known words");
+                assert!(ids.iter().all(|id| *id > 0), "{}: all tokens are used", prompt.text);
+                assert!(seen.insert(ids), "{}", prompt.text);
+            }
+        }
+    }
+
+    /// Read back from the picture, because a wrong caption shows nowhere else.
+    #[test]
+    fn a_sign_shows_its_caption_unless_letters_are_exchanged() {
+        let (card, reader) = (card(), ocr::Reader::built_in(ocr::Options::default()));
+        let reader = reader.expect("a reader");
+        let examples = Examples::new(&card, Data::Signs).expect("the task's own words");
+        let mut rng = Key::new(1, Purpose::Pretraining).rng();
+        let mut agreeing = |wrong: f64| {
+            let captions = CaptionConfig { detailed: 0.0, wrong, dropped: 0.0, reading_order: 0.0 };
+            let agrees = |_| {
+                let (image, caption) = examples.draw(&captions, &mut rng);
+                let lines = reader.read(&image.rgb8(), image.width, image.height);
+                let word = format!("\"{}\"", ocr::text(&lines.expect("an image")));
+                card.condition(&word).is_ok_and(|ids| ids[..3] == caption[5..])
+            };
+            (0..60).map(agrees).filter(|agrees| *agrees).count()
+        };
+        let [right, wrong] = [agreeing(0.0), agreeing(1.0)];
+        assert!(right > 50 && wrong < 10, "{right} and {wrong} of 60");
     }
 }

@@ -3,7 +3,7 @@
 use crate::config::Preset;
 
 /// The presets of `pretrain`; the first is the default.
-pub const PRETRAIN_PRESETS: [Preset; 4] = [
+pub const PRETRAIN_PRESETS: [Preset; 5] = [
     Preset {
         name: "shapes-base",
         text: include_str!("../../../../assets/presets/shapes-base.toml"),
@@ -12,10 +12,8 @@ pub const PRETRAIN_PRESETS: [Preset; 4] = [
         name: "shapes-64-base",
         text: include_str!("../../../../assets/presets/shapes-64-base.toml"),
     },
-    Preset {
-        name: "emoji-base",
-        text: include_str!("../../../../assets/presets/emoji-base.toml"),
-    },
+    Preset { name: "text-base", text: include_str!("../../../../assets/presets/text-base.toml") },
+    Preset { name: "emoji-base", text: include_str!("../../../../assets/presets/emoji-base.toml") },
     Preset {
         name: "toy-2d-base",
         text: include_str!("../../../../assets/presets/toy-2d-base.toml"),

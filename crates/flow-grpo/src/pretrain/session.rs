@@ -10,6 +10,7 @@ use models::TokenIds;
 use pipelines::{Architecture, Own, Pipeline, Trainable};
 use run::{Expected, Recorded, RunDir, SampleSet};
 use serde::Serialize;
+use tasks::reward::WeightedReward;
 use training::{
     loss_scale::LossScale,
     noise::{Key, Purpose},
@@ -24,6 +25,7 @@ use crate::{
     evaluation::{Evaluation, Evaluator, Prompts, Sampling},
     machine::needs::{self, Needs},
     pretrain::{batches::Batches, config::PretrainConfig, examples::Examples},
+    rewards::{self, Surroundings},
     terminal::{
         interrupt, output,
         progress::{Progress, whole_seconds},
@@ -63,6 +65,8 @@ pub struct Session<'a, N: Trainable<Training>> {
     own: Own<Training, N>,
     batches: Batches<'a>,
     held_out: Prompts<TokenIds>,
+    /// The reward of evaluations, if there is one.
+    reward: Option<WeightedReward>,
     workers: Workers,
     network: N::InnerModule,
     optimisation: Optimisation<Plain>,
@@ -91,16 +95,21 @@ where
         if backend::SCALES_LOSS {
             optimisation = optimisation.scaling_loss(LossScale::default());
         }
-        let held_out = match card.architecture {
-            Architecture::Dit(_) => Prompts::open(config.data.validation(), &own)?,
-            Architecture::Mlp(_) => Prompts::open("toy", &own)?,
+        let (held_out, reward) = match card.architecture {
+            Architecture::Dit(_) => config.data.evaluated(),
+            Architecture::Mlp(_) => ("toy", None),
         };
+        let held_out = Prompts::open(held_out, &own)?;
+        let image_shape = own.image_shape();
+        let surroundings = Surroundings { image_shape, device, cache: None };
+        let reward = reward.map(|name| rewards::by_name(name, &surroundings)).transpose()?;
         let mut session = Self {
             config,
             device,
             own,
             batches: Batches { config, device, examples: Examples::new(&card, config.data)?, card },
             held_out,
+            reward,
             workers: Workers::new(backend::workers()).context("cannot start worker threads")?,
             optimisation,
             network,
@@ -238,7 +247,7 @@ where
             &run.samples(SampleSet::Pretraining, self.step),
         )?;
         run.append_image(SampleSet::Pretraining, self.step)?;
-        Evaluation::of(&self.held_out, &images, &rows, None)
+        Evaluation::of(&self.held_out, &images, &rows, self.reward.as_ref())
     }
 
     /// The network with averaged weights, which is evaluated and saved.

@@ -2,7 +2,7 @@
 //! prompt puts in quotes.
 
 use anyhow::Result;
-use ocr::{Channels, OcrError, Options, Reader};
+use ocr::{Channels, Lines, OcrError, Options, Reader};
 use rayon::prelude::*;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -26,6 +26,13 @@ struct Settings {
     /// Whether the reader gets red and blue exchanged, as in the reference code.
     #[serde(default)]
     swapped: bool,
+    /// Whether lines of text are looked for; without, the whole image is read as one line.
+    #[serde(default = "yes")]
+    detect: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl TextRendering {
@@ -34,9 +41,10 @@ impl TextRendering {
     /// # Errors
     /// If a setting is unknown, or the models cannot be opened.
     pub fn open(settings: Table) -> Result<Self> {
-        let Settings { model, swapped } = parsed(settings)?;
+        let Settings { model, swapped, detect } = parsed(settings)?;
         let channels = if swapped { Channels::Rgb } else { Channels::Bgr };
-        let options = Options { channels, ..Options::default() };
+        let lines = if detect { Lines::Detected } else { Lines::Whole };
+        let options = Options { channels, lines, ..Options::default() };
         Ok(Self(match model {
             Some(directory) => Reader::open(&directory, options)?,
             None => Reader::built_in(options)?,
@@ -64,7 +72,17 @@ impl Reward for TextRendering {
             let text = self.text(image).map_err(|error| Unjudged::image(index, error))?;
             Ok(ocr::reward(&text, target))
         };
-        images.par_iter().zip(prompts).enumerate().map(score).collect()
+        // One share for each thread: a thread that waits for a network takes other work of its pool,
+        // so with one task for each image it would begin to read hundreds of them before the first
+        // is done, each with threads and memory of its own.
+        let rows: Vec<(usize, (&Image, &&Prompt))> =
+            images.iter().zip(prompts).enumerate().collect();
+        let share = rows.len().div_ceil(rayon::current_num_threads()).max(1);
+        let shares: Vec<Vec<f32>> = rows
+            .par_chunks(share)
+            .map(|rows| rows.iter().copied().map(score).collect())
+            .collect::<Result<_, _>>()?;
+        Ok(shares.concat())
     }
 
     fn facts(&self, image: &Image, _prompt: &Prompt) -> Result<Facts, Unjudged> {

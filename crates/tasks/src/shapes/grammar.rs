@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{Color, Entry, Excluded, Metadata, Relation, Shape, Tag};
-use crate::prompts::{Prompt, PromptSet};
+use crate::{
+    hash::fnv1a,
+    prompts::{Prompt, PromptSet},
+};
 
 /// Pairs of shape and colour that no training prompt mentions, one per shape.
 pub const UNSEEN: [(Shape, Color); 4] = [
@@ -69,7 +72,7 @@ pub fn prompts(split: Split) -> PromptSet {
 fn ranked_scenes(prompts: &[Metadata]) -> Vec<String> {
     let scenes: BTreeSet<String> = prompts.iter().map(Metadata::scene).collect();
     let mut ranked: Vec<String> = scenes.into_iter().collect();
-    ranked.sort_by_key(|scene| hash(scene));
+    ranked.sort_by_key(|scene| fnv1a(scene));
     ranked
 }
 
@@ -135,7 +138,7 @@ pub fn captions() -> PromptSet {
     for tag in Tag::ALL {
         let mut ranked: Vec<Metadata> =
             all_of(tag).into_iter().filter(|metadata| !mentions_unseen(metadata)).collect();
-        ranked.sort_by_key(|metadata| hash(&metadata.prompt));
+        ranked.sort_by_key(|metadata| fnv1a(&metadata.prompt));
         captions.extend(ranked.drain(ranked.len().div_ceil(HELD_BACK)..).map(Prompt::from));
     }
     PromptSet { name: "shapes-captions".to_owned(), prompts: captions }
@@ -289,11 +292,4 @@ fn entry(class: Shape) -> Entry {
 
 fn describe(tag: Tag, include: Vec<Entry>, text: &str) -> Metadata {
     Metadata { tag, include, exclude: Vec::new(), prompt: format!("a photo of {text}") }
-}
-
-/// FNV-1a hash, equal on every machine and in every version of Rust.
-fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
