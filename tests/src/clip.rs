@@ -35,7 +35,7 @@ fn parsed(path: &Path) -> Value {
 }
 
 /// The picture of `make.py` of this index and size: smooth waves and noise in a chessboard.
-fn picture(index: usize, [height, width]: [usize; 2]) -> Rgb8 {
+pub fn picture(index: usize, [height, width]: [usize; 2]) -> Rgb8 {
     let value = |y: usize, x: usize, c: usize| {
         let smooth = (x * x * 3 + y * y * 5 + x * y * 7) / 64 + c * 85;
         let noise = x * 7919 + y * 104_729 + c * 15_485_863 + index * 32_452_843;
@@ -402,7 +402,7 @@ const DAMAGES: [(Damage, &str); 17] = [
             let file = path.join("model.safetensors");
             fs::rename(&file, path.join("pytorch_model.bin")).expect("renamed");
         },
-        "is a PyTorch pickle, which is not read. Convert it to safetensors:",
+        "pytorch_model.bin is no file of torch.save: it does not begin like one",
     ),
     (
         |path| {
@@ -474,7 +474,7 @@ fn the_files_of_the_other_layouts_are_checked_too() {
     let weights = directory.path().join("HPS_v2.1_compressed.safetensors");
     fs::rename(weights, directory.path().join("HPS_v2.1_compressed.pt")).expect("renamed");
     let error = hps(&directory);
-    assert!(error.contains("HPS_v2.1_compressed.pt is a PyTorch pickle"), "{error}");
+    assert!(error.contains("HPS_v2.1_compressed.pt is no file of torch.save"), "{error}");
 
     let head = |damage: &dyn Fn(&Path)| {
         let directory = copied("transformers", |_, _| {});
@@ -486,7 +486,7 @@ fn the_files_of_the_other_layouts_are_checked_too() {
             .to_string()
     };
     let error = head(&|path| fs::rename(path, path.with_extension("pth")).expect("renamed"));
-    assert!(error.contains("linearMSE.pth is a PyTorch pickle"), "{error}");
+    assert!(error.contains("linearMSE.pth is no file of torch.save"), "{error}");
     let error = head(&|path| fs::remove_file(path).expect("removed"));
     assert!(error.contains("none of sac+logos+ava1-l14-linearMSE.safetensors"), "{error}");
     let error = head(&|path| {

@@ -27,7 +27,13 @@ type Row = (usize, f32, f32, f32, f32, f32, i8);
 impl Golden {
     fn detection(&self, &(class, x0, y0, x1, y1, score, color): &Row) -> Detection {
         let color = usize::try_from(color).ok().map(|color| self.colors[color]);
-        Detection { class: self.classes[class], corners: [x0, y0, x1, y1], score, color }
+        Detection {
+            class: self.classes[class],
+            corners: [x0, y0, x1, y1],
+            score,
+            color,
+            mask: None,
+        }
     }
 }
 

@@ -6,11 +6,12 @@
 #![cfg(test)]
 
 mod backend;
+mod benchmark;
 mod cli;
 mod clip;
-mod contrastive;
 mod closed_forms;
 mod config;
+mod contrastive;
 #[cfg(all(feature = "wgpu", not(any(feature = "ndarray", feature = "flex"))))]
 mod double_buffering;
 mod durability;
@@ -20,11 +21,14 @@ mod faults;
 mod flux;
 mod flux_program;
 mod geneval;
+mod geneval_colors;
 mod golden;
 mod hardening;
+mod hub_program;
 mod jpeg;
 mod judged;
 mod kernels;
+mod laws;
 mod limits;
 mod lora;
 mod marginals;
@@ -34,6 +38,7 @@ mod networks;
 mod nft;
 mod nft_question;
 mod ode_steps;
+mod pytorch;
 mod replay;
 mod rules;
 mod run_directory;

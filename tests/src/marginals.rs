@@ -160,7 +160,6 @@ fn flow_cps_does_not_keep_the_marginals() {
     assert!(deviation > 1.5 * BOUND, "{deviation:.1} standard errors");
 }
 
-// ANCHOR: wrong
 /// The SDE with its score term multiplied by `share`.
 fn with_share_of_score(step: Step, share: f64) -> Affine {
     let sigma = FlowSde { noise_level: NoiseLevel::new(0.7).expect("valid") }.sigma(step);
@@ -172,8 +171,8 @@ fn with_share_of_score(step: Step, share: f64) -> Affine {
         std: sigma * step.duration().sqrt(),
     }
 }
-// ANCHOR_END: wrong
 
+// ANCHOR: check_wrong
 #[test]
 fn an_sde_without_its_score_term_is_found_out() {
     let with = |share, stream| {
@@ -190,6 +189,7 @@ fn an_sde_without_its_score_term_is_found_out() {
     let whole = with(1.0, 5000);
     assert!(whole < BOUND, "the test's own SDE with the whole score must pass: {whole}");
 }
+// ANCHOR_END: check_wrong
 
 /// The error of the final variance of Euler-Maruyama from the exact marginal at t = 0.8 down to the
 /// data.

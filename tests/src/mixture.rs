@@ -245,7 +245,7 @@ impl Decode<Plain> for Waiting {
         let mut waiting = self.0.lock().expect("no panic");
         waiting.0 += 1;
         if waiting.0 == 2 {
-            let scored = waiting.1.recv_timeout(Duration::from_secs(60));
+            let scored = waiting.1.recv_timeout(Duration::from_mins(1));
             scored.expect("the first batch is scored while the second is not sampled yet");
         }
         Decode::<Plain>::decode(&Decoder::Pixels, latents)

@@ -65,7 +65,7 @@ fn flat(parameters: &Parameters<Plain>) -> Vec<f64> {
 /// The share of the loss that one example has.
 const SHARE: f64 = 0.125;
 
-/// The gradient of the held loss and the KL of every row, by hand: c²/(2σ²)·mean((v − v_ref)²),
+/// The gradient of the held loss and the KL of every row, by hand: `c²/(2σ²)·mean((v − v_ref)²)`,
 /// with c the coefficient of the velocity in the SDE's mean.
 fn held_by_hand(
     step: usize,

@@ -17,8 +17,9 @@ use crate::app::cargo;
 
 /// The crates of the workspace, from the ground up, each with those that it may use; the reasons
 /// are in ARCHITECTURE.md.
-const CRATES: [(&str, &[&str]); 16] = [
+const CRATES: [(&str, &[&str]); 17] = [
     ("files", &[]),
+    ("hub", &["files"]),
     ("kernels", &[]),
     ("settings", &[]),
     ("flow", &[]),
@@ -38,6 +39,7 @@ const CRATES: [(&str, &[&str]); 16] = [
             "files",
             "flow",
             "grpo",
+            "hub",
             "judges",
             "kernels",
             "models",
@@ -50,7 +52,10 @@ const CRATES: [(&str, &[&str]); 16] = [
         ],
     ),
     ("xtask", &[]),
-    ("tests", &["flow", "grpo", "kernels", "models", "settings", "tasks", "training"]),
+    (
+        "tests",
+        &["files", "flow", "grpo", "hub", "kernels", "models", "settings", "tasks", "training"],
+    ),
 ];
 
 /// Arrows between modules that close a circle and stay: the crate, an arrow, and the reason.

@@ -42,7 +42,7 @@ pub const FLUENT: Package = Package {
 };
 
 /// Longest time that a package may take.
-const TIMEOUT: Duration = Duration::from_secs(900);
+const TIMEOUT: Duration = Duration::from_mins(15);
 
 /// A package could not be had.
 #[derive(Debug, Error)]

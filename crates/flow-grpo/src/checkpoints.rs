@@ -8,9 +8,12 @@ use anyhow::{Context, Result, ensure};
 use models::WeightsFile;
 use pipelines::{DirectorySettings, ModelSource};
 
+use crate::named;
+
 /// The built-in checkpoints, by name.
-const BUILT_IN: [(&str, &[u8]); 3] = [
+const BUILT_IN: [(&str, &[u8]); 4] = [
     ("shapes-base", include_bytes!("../../../assets/checkpoints/shapes-base.safetensors")),
+    ("emoji-base", include_bytes!("../../../assets/checkpoints/emoji-base.safetensors")),
     ("text-base", include_bytes!("../../../assets/checkpoints/text-base.safetensors")),
     ("toy-2d-base", include_bytes!("../../../assets/checkpoints/toy-2d-base.safetensors")),
 ];
@@ -18,20 +21,31 @@ const BUILT_IN: [(&str, &[u8]); 3] = [
 /// The default checkpoint.
 pub const DEFAULT: &str = "shapes-base";
 
-/// Whether a path is a model directory, and not a checkpoint.
+/// Whether a path is a model directory, and not a checkpoint; the name of a model is that of one.
 pub fn is_directory(path: &Path) -> bool {
-    path.join("model_index.json").exists()
+    path.join("model_index.json").exists() || named::is_name(&path.to_string_lossy())
 }
 
-/// A model by the name of a built-in checkpoint, the path of a checkpoint, or a model directory.
+/// A model by the name of a built-in checkpoint, the path of a checkpoint, or a model directory,
+/// by its path or its name.
 ///
 /// # Errors
 /// If there is no such model.
 pub fn source(name: &str, settings: DirectorySettings) -> Result<ModelSource> {
-    if Path::new(name).is_dir() {
-        return Ok(ModelSource::Directory { path: name.into(), settings });
+    if named::is_name(name) || Path::new(name).is_dir() {
+        return directory(name, settings);
     }
     Ok(ModelSource::Checkpoint(open(name)?))
+}
+
+/// A model directory by its path, or by its name, which is downloaded.
+///
+/// # Errors
+/// If it cannot be downloaded.
+pub fn directory(name: &str, settings: DirectorySettings) -> Result<ModelSource> {
+    let path = named::path(name, named::unused(settings.choices.without_t5))?;
+    let choices = named::choices(settings.choices)?;
+    Ok(ModelSource::Directory { path, settings: DirectorySettings { choices, ..settings } })
 }
 
 /// Opens a built-in checkpoint by name, or a checkpoint file by path.

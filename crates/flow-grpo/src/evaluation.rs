@@ -1,6 +1,7 @@
 //! Evaluation: prompt sets, generated images, accuracies, rewards and monitors.
 
 mod accuracy;
+pub mod benchmark;
 mod generate;
 pub mod intervals;
 pub mod monitors;

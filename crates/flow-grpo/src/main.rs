@@ -13,6 +13,7 @@ mod evaluation;
 #[cfg(test)]
 mod fuzz;
 mod machine;
+mod named;
 mod pretrain;
 mod rewards;
 mod terminal;

@@ -16,8 +16,9 @@ use tasks::{
 };
 use toml::{Table, Value};
 
-use crate::backend::Device;
+use crate::{backend::Device, named};
 
+pub mod colors;
 mod config;
 pub mod emoji_encoder;
 mod emoji_preference;
@@ -190,7 +191,7 @@ pub fn open(
     let open = |(name, config): (&String, &RewardConfig)| {
         let opened = || -> Result<Box<dyn Reward>> {
             let kind = config.kind(name)?;
-            let reward = (kind.open)(config.settings.clone(), surroundings)?;
+            let reward = (kind.open)(named::reward(config.settings.clone())?, surroundings)?;
             Ok(match &surroundings.cache {
                 Some(cache) if reward.is_slow() => {
                     let instance = format!("{}\n{}", kind.name, config.settings);

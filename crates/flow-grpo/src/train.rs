@@ -4,6 +4,7 @@
 pub mod config;
 mod inputs;
 pub mod model_config;
+mod pinned;
 pub mod presets;
 mod record;
 mod resume;
@@ -25,10 +26,12 @@ use crate::{
     backend::{Device, Training},
     checkpoints,
     machine::host,
+    named,
     terminal::outcome::BrokeRun,
     train::{
         config::TrainConfig,
         inputs::{PromptSets, Rewards, check_numbers, mix},
+        pinned::pinned,
         resume::check_begun,
         session::{Session, Setup},
     },
@@ -37,7 +40,8 @@ use crate::{
 /// Trains from the configured base model; `live` shows the full-screen view.
 pub fn train(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device) -> Result<()> {
     check_begun(config, run)?; // Before anything is written or takes its time.
-    let is_directory = Path::new(&config.base).is_dir();
+    let config = &pinned(config)?;
+    let is_directory = named::is_name(&config.base) || Path::new(&config.base).is_dir();
     let settings = match (&config.model, is_directory) {
         (Some(model), true) => {
             let directory = run.prompt_embeddings();
@@ -100,7 +104,7 @@ impl Visitor<Training> for Work<'_> {
 /// an absolute path of the base, so that the run resumes from any directory.
 fn resolved<P: Pipeline<Training>>(config: &TrainConfig, pipeline: &P) -> Result<TrainConfig> {
     let mut config = config.clone();
-    if !checkpoints::is_built_in(&config.base) {
+    if !checkpoints::is_built_in(&config.base) && !named::is_name(&config.base) {
         let path = std::path::absolute(&config.base).context("base")?;
         config.base = path.to_string_lossy().into_owned();
     }

@@ -88,6 +88,6 @@ verbs! {
     Serve(serve::ServeArgs),
     /// Show a configuration, or explain its keys.
     Config(config::ConfigArgs),
-    /// Draw the book's computed figure.
+    /// Draw the book's computed figures.
     Figure(figure::FigureArgs),
 }

@@ -85,11 +85,11 @@ impl Advantages {
 /// Computes group-relative advantages from prompt-major rewards.
 ///
 /// ```text
-/// A_i = clip( (r_i − mean(group)) / (std + ε), −c, c )
+/// A_j = clip( (r_j − mean(group)) / (std + δ), −clip, clip )
 /// ```
 ///
 /// Source: arXiv 2505.05470, equation 5 (group std); the reference code's `PerPromptStatTracker`
-/// (population std, ε = 1e-4, c = 5). All advantages are finite, and those of a constant group are
+/// (population std, δ = 1e-4, clip = 5). All advantages are finite, and those of a constant group are
 /// exactly 0.
 ///
 /// # Panics

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct ObjectiveConfig {
     /// A bad action has a gradient until its ratio is `1 − clip_range_low`: the reference code's
-    /// `clip_range_lt`. 1e-4 in the paper, because log-probabilities are means over elements.
+    /// `clip_range_lt`. 1e-4 in the reference code, whose log-probabilities are means over elements:
+    /// a shift of the mean by `1e-4·√d` of its standard deviation reaches it.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub clip_range_low: f64,
     /// A good action has a gradient until its ratio is `1 + clip_range_high`: the reference code's
@@ -131,17 +132,17 @@ impl KlController {
 /// The weight of a step's policy loss, relative to the other trained steps; the mean over the
 /// trained steps is 1.
 ///
-/// With equal weights the late steps dominate: the gradient of `log π` is proportional to `1/s_t`,
-/// and `s_t`, the std of the step's noise, falls along the trajectory. But the content of an image
+/// With equal weights the late steps dominate: the gradient of `log π` is proportional to `1/s`, and
+/// `s`, the std of the step's noise, falls along the trajectory. But the content of an image
 /// is decided early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StepWeight {
     /// Equal weights, as in the paper and its code.
     Equal,
-    /// `w_t ∝ s_t` (TempFlow, arXiv 2508.04324).
+    /// `ω ∝ s` (TempFlow, arXiv 2508.04324).
     Std,
-    /// `w_t ∝ s_t²`: at ratio 1 this is the gradient of a log-probability without its variance,
+    /// `ω ∝ s²`: at ratio 1 this is the gradient of a log-probability without its variance,
     /// `−mean((x' − μ)²)`, the log-probability of Flow-CPS (arXiv 2509.05952).
     Variance,
 }
@@ -176,7 +177,7 @@ pub struct PolicyLoss<B: Backend> {
 /// The clipped surrogate loss of PPO, row by row.
 ///
 /// ```text
-/// r = exp(log π_new − log π_old)        L = max( −A·r, −A·clip(r, 1 − low, 1 + high) )
+/// ρ = exp(log π_new − log π_old)        L = max( −A·ρ, −A·clip(ρ, 1 − low, 1 + high) )
 /// ```
 ///
 /// Source: arXiv 2505.05470, equation 6; arXiv 1707.06347, equation 7.

@@ -1,8 +1,7 @@
 //! Models of human preference that stand on CLIP: images and texts in, one number per image out.
 //!
-//! Each opens the files as they are published, and tokenises texts by the tokenizer of transformers
-//! beside the weights. PyTorch pickles are refused with the command that converts them: a reader
-//! would need fifty more crates, a C library among them.
+//! Each opens the files as they are published, safetensors or PyTorch's, and tokenises texts by the
+//! tokenizer of transformers beside the weights.
 
 use std::{collections::HashMap, path::Path};
 
@@ -10,8 +9,11 @@ use burn::{prelude::*, tensor::TensorData};
 use thiserror::Error;
 
 mod aesthetic;
+mod memory;
+mod zero_shot;
 
 pub use aesthetic::Aesthetic;
+pub use zero_shot::{Classes, ZeroShot};
 
 use crate::{
     clip::{Clip, ClipFiles, ClipModelConfig, Fit, Preprocess, cosine},
@@ -45,6 +47,8 @@ struct Matcher<B: Backend> {
     clip: Clip<B>,
     tokenizer: PromptTokenizer,
     preprocess: Preprocess,
+    /// Memory of the weights and of a batch, in bytes.
+    bytes: u64,
     device: B::Device,
 }
 
@@ -52,7 +56,11 @@ impl<B: Backend> Matcher<B> {
     fn load(files: &ClipFiles, device: &B::Device) -> Result<Self, PreferenceError> {
         let tokenizer = files.tokenizer()?;
         let (clip, preprocess) = (files.model(device)?, files.preprocess().clone());
-        Ok(Self { clip, tokenizer, preprocess, device: device.clone() })
+        let config = files.config();
+        // The texts of a batch are embedded before its images.
+        let batch = memory::of_images(&config.vision).max(memory::of_texts(&config.text));
+        let bytes = memory::weights(&clip) + batch;
+        Ok(Self { clip, tokenizer, preprocess, bytes, device: device.clone() })
     }
 
     /// Cosine between each image and its text. Equal texts are embedded once.
@@ -121,6 +129,11 @@ impl<B: Backend> ClipScore<B> {
         Ok(Self(Matcher::load(&ClipFiles::open(path)?, device)?))
     }
 
+    /// Approximate memory of the model in bytes: its weights, and the activations of a batch.
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes
+    }
+
     /// Scores image `i` against text `i`, in `[−1, 1]`.
     ///
     /// # Errors
@@ -158,6 +171,11 @@ impl<B: Backend> PickScore<B> {
         Ok(Self { matcher, scale })
     }
 
+    /// Approximate memory of the model in bytes: its weights, and the activations of a batch.
+    pub fn bytes(&self) -> u64 {
+        self.matcher.bytes
+    }
+
     /// Scores image `i` against text `i`.
     ///
     /// # Errors
@@ -186,17 +204,21 @@ const HPS: [&str; 2] = ["HPS_v2.1_compressed", "HPS_v2_compressed"];
 
 impl<B: Backend> Hpsv2<B> {
     /// Opens a file of weights in the layout of OpenCLIP, or the directory that holds it, such as
-    /// `HPS_v2.1_compressed.safetensors`. The files of CLIP's tokenizer are beside it. Without an
+    /// `HPS_v2.1_compressed.pt`. The files of CLIP's tokenizer are beside it. Without an
     /// `open_clip_config.json`, the network is ViT-H/14.
     ///
     /// # Errors
-    /// If the weights are a PyTorch pickle or no CLIP model, or with everything that is missing or
-    /// does not fit.
+    /// If the weights are no CLIP model, or with everything that is missing or does not fit.
     pub fn open(path: &Path, device: &B::Device) -> Result<Self, PreferenceError> {
         let files = ClipFiles::open_named(path, &HPS, Some(&ClipModelConfig::vit_h_14()))?;
         let mut matcher = Matcher::load(&files, device)?;
         matcher.preprocess = Preprocess::openai(matcher.preprocess.size, Fit::Pad);
         Ok(Self(matcher))
+    }
+
+    /// Approximate memory of the model in bytes: its weights, and the activations of a batch.
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes
     }
 
     /// Scores image `i` against text `i`, in `[−1, 1]`.

@@ -9,6 +9,7 @@ use thiserror::Error;
 pub(crate) mod index;
 pub(crate) mod layout;
 pub(crate) mod part;
+mod pytorch;
 pub mod scheduler;
 pub mod source;
 pub(crate) mod streamed;

@@ -290,6 +290,14 @@ pub enum WeightsError {
         /// The error of the safetensors parser.
         source: safetensors::SafeTensorError,
     },
+    /// The file is not a state dict of PyTorch that can be read.
+    #[error("{} {reason}", path.display())]
+    PyTorch {
+        /// The file.
+        path: PathBuf,
+        /// Description of the problem, and advice.
+        reason: String,
+    },
     /// The index of a sharded network does not parse.
     #[error("{} is not an index of safetensors files", path.display())]
     BadIndex {

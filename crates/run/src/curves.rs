@@ -7,7 +7,7 @@ use crate::RunError;
 /// One curve.
 #[derive(Clone, Debug)]
 pub struct Curve {
-    /// Name of the curve in the legend.
+    /// Name of the curve in the legend; a panel of curves without names has none.
     pub name: String,
     /// The points (epoch, value).
     pub points: Vec<(f64, f64)>,
@@ -90,7 +90,7 @@ fn draw_panel(
             PathElement::new(vec![(x, y), (x + 14, y)], color.stroke_width(2))
         });
     }
-    if panel.curves.len() > 1 {
+    if panel.curves.len() > 1 && panel.curves.iter().any(|curve| !curve.name.is_empty()) {
         let mut labels = chart.configure_series_labels();
         labels
             .border_style(BLACK.mix(0.2))

@@ -141,15 +141,12 @@ impl Reward for Cached {
         let missing: Vec<usize> = (0..images.len()).filter(|&i| known[i].is_none()).collect();
         let asked: Vec<Image> = missing.iter().map(|&index| images[index].clone()).collect();
         let of: Vec<&Prompt> = missing.iter().map(|&index| prompts[index]).collect();
-        let new = match asked.len() {
-            0 => Vec::new(),
-            _ => {
-                let of_call = |error: Unjudged| Unjudged {
-                    image: error.image.map(|index| missing[index]),
-                    ..error
-                };
-                self.reward.score(&asked, &of).map_err(of_call)?
-            }
+        let of_call =
+            |error: Unjudged| Unjudged { image: error.image.map(|index| missing[index]), ..error };
+        let new = if asked.is_empty() {
+            Vec::new()
+        } else {
+            self.reward.score(&asked, &of).map_err(of_call)?
         };
         if new.len() != missing.len() {
             let (scores, images) = (new.len(), missing.len());

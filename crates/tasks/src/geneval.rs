@@ -5,8 +5,10 @@
 
 mod channels;
 mod classes;
+mod colors;
 mod detections;
 mod lines;
+mod mask;
 mod metadata;
 mod official;
 mod position;
@@ -18,13 +20,15 @@ use thiserror::Error;
 
 pub use channels::Channels;
 pub use classes::{Class, Color, UnknownClass};
+pub use colors::{color_texts, crop, needs_color};
 pub use detections::{COUNTING_THRESHOLD, Detection, MOST_OBJECTS, THRESHOLD};
-pub use lines::{LinesError, read_metadata, score_lines, score_lines_by};
+pub use lines::{LinesError, Seen, read_metadata, score_lines, score_lines_by, score_seen};
+pub use mask::Mask;
 pub use metadata::{Entry, Excluded, Metadata};
 pub use official::official;
 pub use position::{MARGIN, holds};
 pub use reward::{FailedPosition, Partial, reward};
-pub use table::{Summary, Table, TagSummary};
+pub use table::{IMAGES_PER_PROMPT, Summary, Table, TagSummary, is_complete, published_prompts};
 
 /// The scores of one image.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

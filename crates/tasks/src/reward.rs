@@ -40,6 +40,12 @@ pub trait Reward: Send + Sync {
     fn facts(&self, _image: &Image, _prompt: &Prompt) -> Result<Facts, Unjudged> {
         Ok(Facts::new())
     }
+
+    /// Approximate memory that the reward takes on the device, in bytes: the weights of its model
+    /// and the activations of a batch; 0 without a model.
+    fn bytes(&self) -> u64 {
+        0
+    }
 }
 
 /// Named facts about an image.
@@ -124,6 +130,12 @@ impl WeightedReward {
     /// A single reward of weight 1.
     pub fn only(name: &str, reward: Box<dyn Reward>) -> Self {
         Self::new(vec![Weighted { name: name.to_owned(), weight: 1.0, reward }])
+    }
+
+    /// Approximate memory that all rewards take on the device, in bytes. Their batches pass one
+    /// after the other, but a backend keeps what it has allocated.
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.reward.bytes()).sum()
     }
 
     /// Checks, before a run, that every reward can judge images for these prompts.

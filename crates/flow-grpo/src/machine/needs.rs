@@ -1,8 +1,9 @@
 //! The memory that a run needs: an estimate before it starts.
 //!
-//! The estimate adds up weights and optimiser state, trajectories, and the activations of the
-//! passes that run at the same time. On CPU backends it is compared with the memory that the system
-//! has left, on CUDA with the largest GPU that `nvidia-smi` reports; on wgpu it is not checked.
+//! The estimate adds up weights and optimiser state, the models of rewards, trajectories, and the
+//! activations of the passes that run at the same time. On CPU backends it is compared with the
+//! memory that the system has left, on CUDA with the largest GPU that `nvidia-smi` reports; on wgpu
+//! it is not checked.
 
 use anyhow::{Result, ensure};
 use burn::tensor::DType;
@@ -27,6 +28,8 @@ pub struct Needs {
     pub alive: u64,
     /// Needs of decoding, which runs at another time than both.
     pub decoding: u64,
+    /// The models of rewards, with the activations of their batches.
+    pub rewards: u64,
     /// Batch sizes of the run.
     pub batches: Batches,
 }
@@ -89,6 +92,7 @@ impl Needs {
             kept: computed(kept_per_row),
             alive: computed(alive_per_row),
             decoding: bytes(&[workers, decoding]),
+            rewards: 0,
             batches,
         }
     }
@@ -105,7 +109,8 @@ impl Needs {
     }
 
     fn total(&self) -> u64 {
-        [self.weights, self.samples, self.work().0].into_iter().fold(PROGRAM, u64::saturating_add)
+        let parts = [self.weights, self.samples, self.rewards, self.work().0];
+        parts.into_iter().fold(PROGRAM, u64::saturating_add)
     }
 
     /// The estimate as one line for people.
@@ -114,9 +119,12 @@ impl Needs {
             (PROGRAM, "program"),
             (self.weights, "weights and optimiser"),
             (self.samples, "samples"),
+            (self.rewards, "rewards"),
             self.work(),
         ];
-        let parts = parts.map(|(bytes, name)| format!("{} {name}", mebibytes(bytes)));
+        let parts = parts.into_iter().filter(|(bytes, _)| *bytes > 0);
+        let parts: Vec<String> =
+            parts.map(|(bytes, name)| format!("{} {name}", mebibytes(bytes))).collect();
         format!("memory: about {} ({})", mebibytes(self.total()), parts.join(", "))
     }
 
@@ -161,6 +169,11 @@ impl Needs {
         if self.samples > self.weights.max(with(1).work().0) {
             let host = if ON_CPU { "" } else { "set grpo.rollout.trajectories = \"host\", or " };
             return format!("{least}: {host}lower the number of images of an epoch");
+        }
+        if self.rewards > self.weights.max(with(1).work().0) {
+            return format!(
+                "{least}: the models of rewards need most; serve them elsewhere (`serve`, and rewards of kind `judge`)"
+            );
         }
         let recompute =
             if self.alive == 0 { "" } else { "set model.recompute = true where it is not, " };
@@ -249,6 +262,7 @@ mod tests {
             kept: 2 * MIB,
             alive: MIB,
             decoding: MIB,
+            rewards: 0,
             batches: batches(4, 3, 1),
         };
         let fits = PROGRAM + 11 * MIB;
@@ -267,6 +281,10 @@ mod tests {
         );
         let many = Needs { samples: 9 * MIB, ..needs };
         assert!(refused(many, fits - 7 * MIB).contains("images of an epoch"));
+        let judged = Needs { rewards: 9 * MIB, ..needs };
+        assert_eq!(judged.total(), needs.total() + 9 * MIB);
+        assert!(judged.line().contains("9 MiB rewards") && !needs.line().contains("rewards"));
+        assert!(refused(judged, fits - 7 * MIB).contains("the models of rewards need most"));
         // The rollout counts if it is larger; decoding runs at another time.
         let rollouts = Needs { batches: batches(1, 9, 1), ..needs };
         assert_eq!(rollouts.work(), (9 * MIB, "rollouts"));

@@ -24,11 +24,14 @@ use crate::backend::{Device, Plain};
 /// Scores images against texts, one number per image.
 type Score = Box<dyn Fn(&[Rgb8], &[&str]) -> Result<Vec<f32>, PreferenceError> + Send>;
 
-/// Opens a model from its directory or file.
-type Open = fn(&Path, &Device) -> Result<Score, PreferenceError>;
+/// Opens a model from its directory or file, and says how many bytes it takes.
+type Open = fn(&Path, &Device) -> Result<(Score, u64), PreferenceError>;
 
 /// A preference model as a reward.
-pub struct Preference(Mutex<Score>);
+pub struct Preference {
+    score: Mutex<Score>,
+    bytes: u64,
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,7 +44,8 @@ struct Settings {
 pub fn clip_score(settings: Table, device: &Device) -> Result<Preference> {
     open(settings, device, |path, device| {
         let model = ClipScore::<Plain>::open(path, device)?;
-        Ok(Box::new(move |images, texts| model.score(images, texts)))
+        let bytes = model.bytes();
+        Ok((Box::new(move |images, texts| model.score(images, texts)), bytes))
     })
 }
 
@@ -49,7 +53,8 @@ pub fn clip_score(settings: Table, device: &Device) -> Result<Preference> {
 pub fn pick_score(settings: Table, device: &Device) -> Result<Preference> {
     open(settings, device, |path, device| {
         let model = PickScore::<Plain>::open(path, device)?;
-        Ok(Box::new(move |images, texts| model.score(images, texts)))
+        let bytes = model.bytes();
+        Ok((Box::new(move |images, texts| model.score(images, texts)), bytes))
     })
 }
 
@@ -57,7 +62,8 @@ pub fn pick_score(settings: Table, device: &Device) -> Result<Preference> {
 pub fn hpsv2(settings: Table, device: &Device) -> Result<Preference> {
     open(settings, device, |path, device| {
         let model = Hpsv2::<Plain>::open(path, device)?;
-        Ok(Box::new(move |images, texts| model.score(images, texts)))
+        let bytes = model.bytes();
+        Ok((Box::new(move |images, texts| model.score(images, texts)), bytes))
     })
 }
 
@@ -65,7 +71,8 @@ pub fn hpsv2(settings: Table, device: &Device) -> Result<Preference> {
 pub fn aesthetic(settings: Table, device: &Device) -> Result<Preference> {
     open(settings, device, |path, device| {
         let model = Aesthetic::<Plain>::open(path, device)?;
-        Ok(Box::new(move |images, texts| model.score(images, texts)))
+        let bytes = model.bytes();
+        Ok((Box::new(move |images, texts| model.score(images, texts)), bytes))
     })
 }
 
@@ -75,7 +82,8 @@ fn open(settings: Table, device: &Device, open: Open) -> Result<Preference> {
         "`model` is missing, the directory or file of the published weights: `score --model PATH`, or \
          `train --set rewards.NAME.model=PATH`",
     )?;
-    Ok(Preference(Mutex::new(open(&model, device)?)))
+    let (score, bytes) = open(&model, device)?;
+    Ok(Preference { score: Mutex::new(score), bytes })
 }
 
 impl Reward for Preference {
@@ -86,7 +94,11 @@ impl Reward for Preference {
         };
         let images: Vec<Rgb8> = images.iter().enumerate().map(bytes).collect::<Result<_, _>>()?;
         let texts: Vec<&str> = prompts.iter().map(|prompt| prompt.text.as_str()).collect();
-        let score = self.0.lock().expect("no thread panics while it holds the model");
+        let score = self.score.lock().expect("no thread panics while it holds the model");
         score(&images, &texts).map_err(Unjudged::batch)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
     }
 }

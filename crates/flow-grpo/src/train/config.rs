@@ -29,8 +29,8 @@ pub struct TrainConfig {
     /// Number of epochs.
     #[schemars(range(min = 1, max = MOST))]
     pub epochs: usize,
-    /// The base model: the name of a built-in checkpoint, the path of one, or a model directory in
-    /// the layout of diffusers.
+    /// The base model: the name of a built-in checkpoint, the path of one, or a model in the layout
+    /// of diffusers, by its directory or as hub:OWNER/NAME@REVISION.
     pub base: String,
     /// The trained parameters: all weights or an adapter.
     pub tuning: Tuning,

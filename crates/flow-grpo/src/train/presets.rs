@@ -3,9 +3,10 @@
 use crate::config::Preset;
 
 /// The presets of `train`; the first is the default.
-pub const TRAIN_PRESETS: [Preset; 8] = [
+pub const TRAIN_PRESETS: [Preset; 9] = [
     Preset { name: "shapes", text: include_str!("../../../../assets/presets/shapes.toml") },
     Preset { name: "shapes-64", text: include_str!("../../../../assets/presets/shapes-64.toml") },
+    Preset { name: "emoji", text: include_str!("../../../../assets/presets/emoji.toml") },
     Preset { name: "text", text: include_str!("../../../../assets/presets/text.toml") },
     Preset { name: "toy-2d", text: include_str!("../../../../assets/presets/toy-2d.toml") },
     Preset {

@@ -45,6 +45,8 @@ pub struct Session<'a, P: Pipeline<Training>> {
     test: Option<Prompts<P::Condition>>,
     unseen: Option<Prompts<P::Condition>>,
     gold: WeightedReward,
+    /// Memory of the models of all rewards, in bytes.
+    reward_bytes: u64,
     view: View,
     watched: Watched,
     inputs: Inputs,

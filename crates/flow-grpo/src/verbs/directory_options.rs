@@ -18,8 +18,8 @@ use crate::{
 /// Options for a model directory only.
 #[derive(Args, Debug)]
 pub struct DirectoryArgs {
-    /// A model in the layout of diffusers: Stable Diffusion 3 or 3.5, or FLUX.1 [default: the base
-    /// model of --adapter].
+    /// A model in the layout of diffusers: Stable Diffusion 3 or 3.5, or FLUX.1; a directory, or
+    /// hub:OWNER/NAME, which is downloaded [default: the base model of --adapter].
     #[arg(long, value_name = "DIR", conflicts_with = "checkpoint")]
     pub model: Option<PathBuf>,
     /// Height of the images in pixels [default: the resolution that the model was trained on].

@@ -1,5 +1,6 @@
-//! `eval`: strict accuracy on held-out prompts.
+//! `eval`: strict accuracy on held-out prompts, or GenEval's score.
 
+mod benchmark;
 mod foreign;
 
 use std::{
@@ -54,6 +55,13 @@ pub struct EvalArgs {
     /// The JSON file to write.
     #[arg(long)]
     output: Option<PathBuf>,
+    /// The model: a directory in the layout of diffusers, or hub:OWNER/NAME, which is downloaded.
+    #[arg(id = "directory", long = "model", value_name = "DIR", conflicts_with = "checkpoint")]
+    directory: Option<String>,
+    /// Writes the images of --preset to this directory, in the layout of GenEval's scripts, instead
+    /// of asking the server.
+    #[arg(long, value_name = "DIR", requires = "preset", conflicts_with = "samples_dir")]
+    images: Option<PathBuf>,
 }
 
 /// Evaluates a model and prints tables.
@@ -62,6 +70,9 @@ pub struct EvalArgs {
 /// If the model, the prompts or the run cannot be read, or nothing can be verified.
 pub fn run(args: &EvalArgs) -> Result<()> {
     args.output.as_deref().map_or(Ok(()), png::check_directory_of)?;
+    if let (Some(preset), None) = (&args.foreign.preset, &args.foreign.samples_dir) {
+        return benchmark::run(args, preset);
+    }
     let run = args.as_in.as_deref().map(EvaluatedRun::open).transpose()?;
     let device = Device::default();
     let cache = args.cache.as_deref().map(ScoreCache::open).transpose()?.map(Arc::new);
@@ -72,7 +83,8 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         let (evaluation, with_rewards) = asked.evaluate(&device)?;
         return print_evaluation(&evaluation, with_rewards, args.output.as_deref());
     }
-    let mut model = (args.model.checkpoint.clone(), args.model.adapter.clone());
+    let checkpoint = args.model.checkpoint.clone().or_else(|| args.directory.clone());
+    let mut model = (checkpoint, args.model.adapter.clone());
     if let Some(EvaluatedRun { policy, .. }) = run.as_ref().filter(|_| model == (None, None)) {
         model = policy.clone();
     }

@@ -1,12 +1,14 @@
-//! `figure`: the computed figure of the book: the marginals of ODE and SDE.
+//! `figure`: the computed figures of the book: paths and marginals of ODE and SDE, and how their
+//! errors fall.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use burn::tensor::Tensor;
 use clap::Args;
 use files::write_atomically;
 use flow::{
-    FlowSde, GridKind, Ode, Step, Transition,
+    Affine, FlowSde, GridKind, NoiseLevel, Ode, Transition,
     analytic::{Component, MixtureField},
     velocity_at,
 };
@@ -15,12 +17,11 @@ use training::noise::{Key, Purpose, normal};
 
 use crate::backend::{Device, Plain};
 
-/// Number of particles.
+/// Number of particles of a histogram, and of a figure of paths.
 const PARTICLES: usize = 20_000;
-/// Steps from noise to data.
-const STEPS: usize = 200;
-/// Times shown, as indices of the linear grid: t = 0.8, 0.5, 0.2, 0.
-const SHOWN: [usize; 4] = [40, 100, 160, 200];
+const PATHS: usize = 14;
+/// Times shown, in tenths of the way from noise to data: t = 0.8, 0.5, 0.2, 0.
+const SHOWN: [usize; 4] = [2, 5, 8, 10];
 /// Range of the axis, from 0 to each side, and the number of bins.
 const REACH: f64 = 3.5;
 const BINS: usize = 70;
@@ -28,32 +29,45 @@ const BINS: usize = 70;
 /// Options of `figure`.
 #[derive(Args, Debug)]
 pub struct FigureArgs {
-    /// The SVG file to write.
-    #[arg(long, default_value = "book/src/figures/marginals.svg")]
+    /// The directory of the figures.
+    #[arg(long, default_value = "book/src/figures")]
     output: PathBuf,
 }
 
-/// Draws the marginals of the flow of a mixture of three Gaussians: exact, by the ODE and by the
-/// SDE.
+/// Draws all figures into a directory.
 pub fn run(args: &FigureArgs) -> Result<()> {
+    marginals(&args.output.join("marginals-10.svg"), 10)?;
+    marginals(&args.output.join("marginals.svg"), 200)?;
+    paths(&args.output.join("paths.svg"))?;
+    spread(&args.output.join("spread.svg"))
+}
+
+/// The flow of a mixture of three Gaussians.
+fn mixture() -> MixtureField {
     let component = |weight, mean, std| Component { weight, mean: vec![mean], std };
-    let field = MixtureField::new(vec![
+    MixtureField::new(vec![
         component(0.5, -1.8, 0.25),
         component(0.3, 0.4, 0.4),
         component(0.2, 2.0, 0.15),
-    ]);
-    let ode = particles(&field, Ode {}.into())?;
-    let sde = particles(&field, FlowSde::default().into())?;
+    ])
+}
+
+/// Draws the marginals of the mixture: exact, by the ODE and by the SDE, in a number of steps that
+/// is a multiple of ten.
+fn marginals(path: &Path, steps: usize) -> Result<()> {
+    let field = mixture();
+    let ode = particles(&field, Ode {}.into(), steps, PARTICLES)?;
+    let sde = particles(&field, FlowSde::default().into(), steps, PARTICLES)?;
     let panels: Vec<Panel> = SHOWN
         .iter()
-        .zip(ode.iter().zip(&sde))
-        .map(|(&index, (ode, sde))| {
-            let t = 1.0 - index as f64 / STEPS as f64;
+        .map(|&tenths| {
+            let t = 1.0 - tenths as f64 / 10.0;
+            let [ode, sde] = [&ode, &sde].map(|latents| &latents[tenths * steps / 10]);
             let exact = (0..=200)
                 .map(|i| REACH * (f64::from(i) / 100.0 - 1.0))
                 .map(|x| (x, density(&field, x, t)));
             Panel {
-                title: format!("t = {t:.1}"),
+                title: format!("t = {t:.1}, {steps} steps"),
                 curves: vec![
                     Curve { name: "ODE".to_owned(), points: histogram(ode) },
                     Curve { name: "SDE, a = 0.7".to_owned(), points: histogram(sde) },
@@ -63,29 +77,54 @@ pub fn run(args: &FigureArgs) -> Result<()> {
         })
         .collect();
     let svg = curves(&panels)?;
-    Ok(write_atomically(&args.output, svg.as_bytes())?)
+    Ok(write_atomically(path, svg.as_bytes())?)
 }
 
-/// The particles at the times shown.
-fn particles(field: &MixtureField, transition: Transition) -> Result<Vec<Vec<f64>>> {
+/// Draws paths of the ODE and of the SDE from the same noise, against the way from noise to data.
+fn paths(path: &Path) -> Result<()> {
+    const STEPS: usize = 200;
+    let panel = |title: &str, transition| -> Result<Panel> {
+        let latents = particles(&mixture(), transition, STEPS, PATHS)?;
+        let point = |row: usize| {
+            move |(step, latent): (usize, &Vec<f64>)| (step as f64 / STEPS as f64, latent[row])
+        };
+        let curve = |row: usize| Curve {
+            name: String::new(),
+            points: latents.iter().enumerate().map(point(row)).collect(),
+        };
+        Ok(Panel { title: title.to_owned(), curves: (0..PATHS).map(curve).collect() })
+    };
+    let svg = curves(&[
+        panel("ODE: x against 1 - t", Ode {}.into())?,
+        panel("SDE, a = 0.7, from the same noise", FlowSde::default().into())?,
+    ])?;
+    Ok(write_atomically(path, svg.as_bytes())?)
+}
+
+/// The particles at all times of the grid.
+fn particles(
+    field: &MixtureField,
+    transition: Transition,
+    steps: usize,
+    count: usize,
+) -> Result<Vec<Vec<f64>>> {
     let device = Device::default();
     let noise = |step: usize| {
         let keys: Vec<Key> =
-            (0..PARTICLES).map(|row| Key::new(1, Purpose::Step).row(row, 0).step(step)).collect();
+            (0..count).map(|row| Key::new(1, Purpose::Step).row(row, 0).step(step)).collect();
         normal::<Plain>(&keys, [1, 1, 1], &device)
     };
     let mut latent = noise(0);
-    let mut shown = Vec::new();
-    for step in (GridKind::Linear {}).grid(STEPS)?.steps() {
-        let Step { index, .. } = step;
+    let values = |latent: &Tensor<Plain, 4>| latent.to_data().iter::<f64>().collect::<Vec<f64>>();
+    let mut latents = vec![values(&latent)];
+    for step in (GridKind::Linear {}).grid(steps)?.steps() {
         let policy =
             transition.gaussian(latent.clone(), velocity_at(field, latent, step, &[]), step);
-        latent = if policy.is_random() { policy.sample(noise(index + 1)) } else { policy.mean };
-        if SHOWN.contains(&(index + 1)) {
-            shown.push(latent.to_data().iter::<f64>().collect());
-        }
+        latent =
+            if policy.is_random() { policy.sample(noise(step.index + 1)) } else { policy.mean };
+        latents.push(values(&latent));
     }
-    Ok(shown)
+    Ok(latents)
 }
 
 /// The density of the marginal at `t`.
@@ -116,4 +155,37 @@ fn histogram(particles: &[f64]) -> Vec<(f64, f64)> {
         .enumerate()
         .map(|(bin, &count)| (center(bin), count as f64 / (particles.len() as f64 * width)))
         .collect()
+}
+
+/// The variance of the data of [`spread`].
+const DATA: f64 = 0.25;
+
+/// Draws the error of the final variance against the number of steps, for one Gaussian and several
+/// noise levels. Without sampling noise: its velocity is linear in `x`, so the variance of the
+/// sampler's points obeys a recursion.
+fn spread(path: &Path) -> Result<()> {
+    let curve = |level: f64| -> Result<Curve> {
+        let rule = FlowSde { noise_level: NoiseLevel::new(level).context("a level")? };
+        let mut points = Vec::new();
+        for steps in [5, 7, 10, 14, 20, 28, 40, 57, 80, 113, 160, 226, 320] {
+            let error = final_variance(&rule, steps)? / DATA - 1.0;
+            points.push(((steps as f64).log10(), 100.0 * error));
+        }
+        Ok(Curve { name: format!("a = {level:.1}"), points })
+    };
+    let curves_of = [0.0, 0.7, 1.0, 1.4].map(curve).into_iter().collect::<Result<Vec<_>>>()?;
+    let title = "error of the final variance in per cent, against the decimal logarithm of the \
+                 number of steps";
+    let svg = curves(&[Panel { title: title.to_owned(), curves: curves_of }])?;
+    Ok(write_atomically(path, svg.as_bytes())?)
+}
+
+/// The variance at t = 0 of a sampler of centred Gaussian data.
+fn final_variance(rule: &FlowSde, steps: usize) -> Result<f64> {
+    let marginal = |t: f64| (1.0 - t).powi(2) * DATA + t * t;
+    Ok((GridKind::Linear {}).grid(steps)?.steps().fold(1.0, |variance, step| {
+        let slope = (step.from - (1.0 - step.from) * DATA) / marginal(step.from);
+        let Affine { latent, velocity, std } = Transition::from(*rule).affine(step);
+        (latent + velocity * slope).powi(2) * variance + std.powi(2)
+    }))
 }

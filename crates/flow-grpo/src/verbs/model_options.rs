@@ -18,8 +18,8 @@ use crate::{
 /// The network and how it samples.
 #[derive(Args, Debug)]
 pub struct ModelArgs {
-    /// A checkpoint file, or a built-in checkpoint: shapes-base, text-base, toy-2d-base [default: the base of
-    /// the adapter, or shapes-base].
+    /// A checkpoint file, or a built-in checkpoint: shapes-base, emoji-base, text-base, toy-2d-base
+    /// [default: the base of the adapter, or shapes-base].
     #[arg(long)]
     pub checkpoint: Option<String>,
     /// A LoRA adapter for the checkpoint: RUN/adapter, another directory of PEFT or diffusers, or a

@@ -99,7 +99,7 @@ impl SampleArgs {
         if let Some(path) = self.directory.model.clone().or_else(of_adapter) {
             let trained = adapter.map(run_of).transpose()?.flatten();
             let settings = self.directory.settings(trained.as_ref(), latents);
-            return Ok(ModelSource::Directory { path, settings });
+            return checkpoints::directory(&path.to_string_lossy(), settings);
         }
         if let Some(option) = self.directory.first_given() {
             bail!(

@@ -1,9 +1,10 @@
 //! `score`: scores images on disk, or detections in them, by rewards.
 
+mod detections;
+
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::BufReader,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,13 +15,14 @@ use image::{DynamicImage, ImageDecoder, ImageReader};
 use serde::{Deserialize, Serialize};
 use tasks::{
     cache::ScoreCache,
-    geneval::{self, FailedPosition},
+    geneval::FailedPosition,
     image::Image,
     prompts::{Prompt, PromptSet},
     reward::{Facts, WeightedReward},
 };
 use toml::{Table, Value};
 
+use self::detections::Painting;
 use crate::{
     backend::Device,
     config,
@@ -47,6 +49,10 @@ pub struct ScoreArgs {
     /// […]}; `--set failed_position=zero_and_one` for the reward of the public servers.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["images", "prompt", "prompt_file"])]
     detections: Option<PathBuf>,
+    /// With --detections and --model: the directory of the images, in the order of the lines by
+    /// name, or as a line's `image` says. CLIP names the colours that the detections lack.
+    #[arg(long = "images", value_name = "DIR", requires = "detections")]
+    pictures: Option<PathBuf>,
     /// A file that keeps the scores of servers and readers (judge, geneval, ocr): what it holds is
     /// not scored again. Made if it is not there. Remove it when a server or its model changes.
     #[arg(long, value_name = "FILE", conflicts_with = "detections")]
@@ -62,7 +68,7 @@ pub struct RewardArgs {
     /// A reward by its kind; may be repeated.
     #[arg(long = "reward", value_name = "NAME", required = true)]
     names: Vec<String>,
-    /// The directory or file of the model of the reward.
+    /// The directory or file of the model of the reward, or hub:OWNER/NAME, which is downloaded.
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
     /// A setting of the rewards, e.g. `--set url=http://127.0.0.1:18085`; may be repeated. With
@@ -130,9 +136,11 @@ impl RewardArgs {
             failed_position: FailedPosition,
         }
         let settings = self.configs()?.into_values().map(|config| config.settings);
-        let settings = Value::Table(settings.flatten().collect());
-        let OfDetections { failed_position } =
-            settings.try_into().context("--set: a file of detections has one setting")?;
+        let mut settings: Table = settings.flatten().collect();
+        settings.remove("model"); // It names colours, and scores nothing.
+        let OfDetections { failed_position } = Value::Table(settings)
+            .try_into()
+            .context("--set: a file of detections has one setting")?;
         Ok(failed_position)
     }
 }
@@ -157,7 +165,14 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
             args.rewards.names == ["geneval"],
             "--detections is for --reward geneval, alone: other rewards look at images"
         );
-        return score_detections(path, args.rewards.failed_position()?, args.json);
+        let model = args.rewards.model.as_deref().map(Path::to_string_lossy);
+        let painting = match (&model, &args.pictures) {
+            (Some(model), Some(images)) => Some(Painting { model, images }),
+            (None, None) => None,
+            _ => bail!("--model and --images go together: CLIP names the colours in the images"),
+        };
+        let failed_position = args.rewards.failed_position()?;
+        return detections::score(path, failed_position, painting.as_ref(), args.json);
     }
     let cache = args.cache.as_deref().map(ScoreCache::open).transpose()?.map(Arc::new);
     let paths = images_of(&args.images)?;
@@ -197,23 +212,6 @@ impl Scored<'_> {
         let scores = self.scores.iter().map(|(name, score)| format!("  {name} {score:.4}"));
         let facts = self.facts.iter().map(|(name, fact)| format!("  {name} {fact}"));
         format!("{}{}\n", self.image, scores.chain(facts).collect::<String>())
-    }
-}
-
-/// Scores a file of detections by GenEval's rules: a line for each image, or a table.
-fn score_detections(path: &Path, failed_position: FailedPosition, json: bool) -> Result<()> {
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let in_file = || path.display().to_string();
-    let mut lines = Vec::new();
-    let scored = geneval::score_lines_by(failed_position, BufReader::new(file), &mut lines);
-    if json {
-        // The answers above a bad line are right.
-        output::print(String::from_utf8_lossy(&lines))?;
-    }
-    let table = scored.with_context(in_file)?;
-    match table.summary() {
-        Some(summary) if !json => output::print(summary.to_string()),
-        _ => Ok(()),
     }
 }
 

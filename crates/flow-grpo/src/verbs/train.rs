@@ -26,8 +26,8 @@ pub struct TrainArgs {
     /// that the paper leaves open.
     #[arg(long, conflicts_with = "resume")]
     profile: Option<String>,
-    /// The base model: a model directory in the layout of diffusers, or a checkpoint; equivalent to
-    /// --set base=….
+    /// The base model: a model directory in the layout of diffusers or hub:OWNER/NAME, which is
+    /// downloaded; or a checkpoint. Equivalent to --set base=….
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     model: Option<PathBuf>,
     /// Shows curves and the newest numbers in a full-screen view.

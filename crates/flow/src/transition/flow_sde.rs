@@ -32,12 +32,14 @@ impl Default for FlowSde {
 }
 
 impl FlowSde {
+    // ANCHOR: sigma
     /// The diffusion `σ_t = a·√(t / (1 − t))`, with `1 − t'` for `1 − t` in a step that starts at t
     /// = 1.
     pub fn sigma(self, step: Step) -> f64 {
         let denominator = if step.from == 1.0 { 1.0 - step.to } else { 1.0 - step.from };
         self.noise_level.get() * (step.from / denominator).sqrt()
     }
+    // ANCHOR_END: sigma
 }
 
 impl Rule for FlowSde {
@@ -46,6 +48,7 @@ impl Rule for FlowSde {
     }
 }
 
+// ANCHOR: rule
 /// The Euler-Maruyama step of `dx = [v + σ²/(2t)·(x + (1 − t)·v)] dt + σ dw`, which has the
 /// marginals of the ODE for any `σ ≥ 0`.
 pub(super) fn euler_maruyama(step: Step, sigma: f64) -> Affine {
@@ -57,3 +60,4 @@ pub(super) fn euler_maruyama(step: Step, sigma: f64) -> Affine {
         std: sigma * step.duration().sqrt(),
     }
 }
+// ANCHOR_END: rule

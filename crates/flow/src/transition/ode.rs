@@ -17,8 +17,10 @@ use crate::time_grid::Step;
 #[serde(deny_unknown_fields)]
 pub struct Ode {}
 
+// ANCHOR: rule
 impl Rule for Ode {
     fn affine(&self, step: Step) -> Affine {
         Affine { latent: 1.0, velocity: -step.duration(), std: 0.0 }
     }
 }
+// ANCHOR_END: rule

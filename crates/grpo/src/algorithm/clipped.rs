@@ -22,7 +22,7 @@ use crate::{
 /// The clipped objective of Flow-GRPO.
 ///
 /// ```text
-/// L = mean over transitions of [ w_t·max(−A·r, −A·clip(r, 1 − low, 1 + high)) + β·KL(π_new ‖ π_ref) ]
+/// L = mean over transitions of [ ω·max(−A·ρ, −A·clip(ρ, 1 − low, 1 + high)) + β·KL(π_new ‖ π_ref) ]
 /// ```
 ///
 /// Source: arXiv 2505.05470, equation 6. The examples of the first term are transitions that drew
@@ -69,7 +69,6 @@ impl Clipped {
         }
     }
 
-    // ANCHOR: replay
     /// The clipped loss of transitions that drew noise, with the KL penalty.
     fn policy_gradient<'a, B: AutodiffBackend, C: Clone>(
         &'a self,
@@ -89,6 +88,7 @@ impl Clipped {
         let reference =
             ask(Other::Reference, query.clone()).map(|velocity| replay.guided(velocity, guided));
 
+        // ANCHOR: loss
         let loss = move |velocity: Tensor<B, 4>| {
             let velocity = replay.guided(velocity, guided);
             let gaussian =
@@ -116,6 +116,7 @@ impl Clipped {
                 loss = loss + kl * replay.kl_weight;
             }
             let value = loss.sum() * batch.share;
+            // ANCHOR_END: loss
             let kl = kl.map_or_else(|| log_ratio.zeros_like(), Tensor::inner);
             let numbers = Tensor::cat(
                 vec![value.clone().inner(), policy_loss.ratio.inner(), log_ratio, kl],
@@ -125,7 +126,6 @@ impl Clipped {
         };
         Question { query, loss: Box::new(loss) }
     }
-    // ANCHOR_END: replay
 
     /// The KL penalty of ODE steps, computed as if they drew noise.
     fn hold<'a, B: AutodiffBackend, C: Clone>(

@@ -160,13 +160,16 @@ pub(crate) fn directory_of(path: &Path) -> Result<PathBuf, ModelError> {
 }
 
 /// The tensors of a path: the file itself, or the first of the files called `stems` in a directory.
+/// Files of PyTorch are read where there are no safetensors.
 ///
 /// # Errors
-/// If there is none. A PyTorch pickle is refused.
+/// If there is none, or it is damaged.
 pub(crate) fn weights(path: &Path, stems: &[&str]) -> Result<TensorFiles, ModelError> {
     if path.is_file() {
-        refuse_pickle(path)?;
-        return Ok(TensorFiles::open_file(path)?);
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        let pickle = PICKLES.contains(&ending);
+        let open = if pickle { TensorFiles::open_pytorch } else { TensorFiles::open_file };
+        return Ok(open(path)?);
     }
     let is_there =
         |stem: &&&str| ENDINGS.iter().any(|ending| path.join(format!("{stem}.{ending}")).exists());
@@ -175,9 +178,10 @@ pub(crate) fn weights(path: &Path, stems: &[&str]) -> Result<TensorFiles, ModelE
     }
     let pickles =
         stems.iter().flat_map(|stem| PICKLES.map(|end| path.join(format!("{stem}.{end}"))));
-    let pickles = pickles.chain([path.join("pytorch_model.bin")]);
-    for pickle in pickles.filter(|pickle| pickle.exists()) {
-        refuse_pickle(&pickle)?;
+    // The name that transformers gives to `model`.
+    let usual = stems.contains(&TRANSFORMERS).then(|| path.join("pytorch_model.bin"));
+    if let Some(pickle) = usual.into_iter().chain(pickles).find(|pickle| pickle.exists()) {
+        return Ok(TensorFiles::open_pytorch(&pickle)?);
     }
     let names: Vec<String> = stems.iter().map(|stem| format!("{stem}.safetensors")).collect();
     Err(ModelError::wrong_kind(path, format!("has no weights: none of {}", names.join(", "))))
@@ -187,27 +191,8 @@ pub(crate) fn weights(path: &Path, stems: &[&str]) -> Result<TensorFiles, ModelE
 const ENDINGS: [&str; 4] =
     ["safetensors", "safetensors.index.json", "fp16.safetensors", "safetensors.index.fp16.json"];
 
-/// Endings of PyTorch's pickles.
+/// Endings of PyTorch's files.
 const PICKLES: [&str; 4] = ["pt", "pth", "bin", "ckpt"];
-
-/// Refuses a file with the name of a PyTorch pickle and says how to convert it.
-fn refuse_pickle(path: &Path) -> Result<(), ModelError> {
-    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-    if !PICKLES.contains(&ending) {
-        return Ok(());
-    }
-    let reason = format!(
-        "is a PyTorch pickle, which is not read. Convert it to safetensors:\n  \
-         python -c \"import sys, torch; from safetensors.torch import save_file; \
-         d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); \
-         d = d.get('state_dict', d); \
-         save_file({{k: v.clone().contiguous() for k, v in d.items()}}, sys.argv[2])\" \
-         '{}' '{}'",
-        path.display(),
-        path.with_extension("safetensors").display()
-    );
-    Err(ModelError::wrong_kind(path, reason))
-}
 
 /// The sizes and the preprocessing that the configurations of a directory describe; `None` if it
 /// has no configuration.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::{module::Module, prelude::*, tensor::FloatDType};
 
-use super::{BATCH, PreferenceError, pixels};
+use super::{BATCH, PreferenceError, memory, pixels};
 use crate::{
     clip::{ClipFiles, ClipModelConfig, ClipVision, Preprocess, directory_of, unit, weights},
     linear::Linear,
@@ -26,6 +26,8 @@ pub struct Aesthetic<B: Backend> {
     vision: ClipVision<B>,
     head: Head<B>,
     preprocess: Preprocess,
+    /// Memory of the weights and of a batch, in bytes.
+    bytes: u64,
     device: B::Device,
 }
 
@@ -43,12 +45,12 @@ const PLACES: [usize; 5] = [0, 2, 4, 6, 7];
 
 impl<B: Backend> Aesthetic<B> {
     /// Opens a directory of CLIP ViT-L/14 that also has the head,
-    /// `sac+logos+ava1-l14-linearMSE.safetensors`, or that file; or a file or directory with both
-    /// in one set of weights (`clip.*` and `mlp.*`), such as `RE-N-Y/laion-aesthetic`. The text
-    /// tower and the tokenizer are not needed.
+    /// `sac+logos+ava1-l14-linearMSE.pth` or `.safetensors`, or that file; or a file or directory
+    /// with both in one set of weights (`clip.*` and `mlp.*`), such as `RE-N-Y/laion-aesthetic`. The
+    /// text tower and the tokenizer are not needed.
     ///
     /// # Errors
-    /// If the weights are a PyTorch pickle, or with everything that is missing or does not fit.
+    /// With everything that is missing or does not fit.
     pub fn open(path: &Path, device: &B::Device) -> Result<Self, PreferenceError> {
         let given = if path.is_file() { Some(weights(path, &[])?) } else { None };
         let given = given.filter(|file| file.shape("layers.0.weight").is_some());
@@ -61,7 +63,14 @@ impl<B: Backend> Aesthetic<B> {
         };
         let head = Head::open(path, &head, clip.config().vision.projection_dim, device)?;
         let (vision, preprocess) = (clip.vision(device)?, clip.preprocess().clone());
-        Ok(Self { vision, head, preprocess, device: device.clone() })
+        let weights = memory::weights(&vision) + memory::weights(&head);
+        let bytes = weights + memory::of_images(&clip.config().vision);
+        Ok(Self { vision, head, preprocess, bytes, device: device.clone() })
+    }
+
+    /// Approximate memory of the model in bytes: its weights, and the activations of a batch.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Scores images; the texts are not read.

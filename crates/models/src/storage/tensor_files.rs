@@ -1,5 +1,5 @@
-//! Tensors in one or several safetensors files, read one at a time: loading takes no more memory
-//! than the largest tensor.
+//! Tensors in one or several safetensors files, or in a file of PyTorch, read one at a time: loading
+//! takes no more memory than the largest tensor.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,7 +15,7 @@ use files::sha256;
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
-use super::index::is_plain_name;
+use super::{index::is_plain_name, pytorch};
 use crate::weights::WeightsError;
 
 /// The tensors of a network, by name, on disk.
@@ -125,6 +125,26 @@ impl TensorFiles {
     /// If the file cannot be read, is not safetensors, or is truncated or damaged.
     pub fn open_file(path: &Path) -> Result<Self, WeightsError> {
         Ok(Self::open_with_metadata(path)?.0)
+    }
+
+    /// Opens the state dict of a file of `torch.save`, without running anything; only the
+    /// descriptions of its tensors are read. `.bin`, `.pt` and `.pth` are usual endings.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is not of PyTorch 1.6 or newer, holds a model instead of a state
+    /// dict, or is truncated or damaged.
+    pub fn open_pytorch(path: &Path) -> Result<Self, WeightsError> {
+        let io = |source| WeightsError::Io { path: path.into(), source };
+        let mut file = File::open(path).map_err(io)?;
+        let size = file.metadata().map_err(io)?.len();
+        let described = pytorch::described(&mut file, size)
+            .map_err(|reason| WeightsError::PyTorch { path: path.into(), reason })?;
+        let file = Arc::new(OpenFile { path: path.to_owned(), file: Mutex::new(file) });
+        let stored = |(name, pytorch::Described { dtype, shape, bytes })| {
+            let parts = vec![(bytes.start, bytes.end)];
+            (name, Stored { file: file.clone(), dtype, shape, parts, transposed: false })
+        };
+        Ok(Self { tensors: described.into_iter().map(stored).collect() })
     }
 
     /// Opens one file like [`Self::open_file`], and returns the entry `key` of its metadata if

@@ -189,4 +189,20 @@ impl Color {
         Self::Black,
         Self::White,
     ];
+
+    /// The colour's word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Red => "red",
+            Self::Orange => "orange",
+            Self::Yellow => "yellow",
+            Self::Green => "green",
+            Self::Blue => "blue",
+            Self::Purple => "purple",
+            Self::Pink => "pink",
+            Self::Brown => "brown",
+            Self::Black => "black",
+            Self::White => "white",
+        }
+    }
 }

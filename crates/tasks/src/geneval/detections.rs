@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Class, Color, Metadata, ScoreError, position};
+use super::{Class, Color, Mask, Metadata, ScoreError, position};
 use crate::shapes::{Relation, Tag};
 
 /// A detection counts if its score is greater, unless the prompt's kind is `counting`.
@@ -28,6 +28,9 @@ pub struct Detection {
     /// The colour, for the prompts that ask for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub color: Option<Color>,
+    /// The object's pixels, for the classifier of colours alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<Mask>,
 }
 
 impl Detection {

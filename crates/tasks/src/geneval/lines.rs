@@ -1,7 +1,8 @@
 //! Files of metadata, and files of detections: one image per line in, one answer per line out.
 //!
 //! A line of detections is `{"metadata": {a line of GenEval}, "detections": [{"class": "bench", "box": [x0, y0,
-//! x1, y1], "score": 0.91, "color": "red"}, …]}`; the colour is optional. The answer is
+//! x1, y1], "score": 0.91, "color": "red", "mask": {"size": [height, width], "counts": [runs]}}, …],
+//! "image": "00000/samples/0000.png"}`; colour, mask and image are optional. The answer is
 //! `{"official": bool, "strict": bool, "reward": x, "reward_reference": x}`.
 
 use std::io::{self, BufRead, Read, Write};
@@ -20,6 +21,21 @@ const LONGEST: u64 = 16 << 20;
 struct Line {
     metadata: Metadata,
     detections: Vec<Detection>,
+    #[serde(default)]
+    image: Option<String>,
+}
+
+/// An image of a file of detections, before it is scored.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    /// Index of the image among those of the file.
+    pub index: usize,
+    /// The path of the image, if the line has one.
+    pub image: Option<&'a str>,
+    /// The prompt.
+    pub metadata: &'a Metadata,
+    /// The detections.
+    pub detections: &'a mut [Detection],
 }
 
 /// Scores a file of detections and writes an answer for each of its lines; empty lines are skipped.
@@ -40,12 +56,33 @@ pub fn score_lines(input: impl BufRead, output: impl Write) -> Result<Table, Lin
 pub fn score_lines_by(
     failed_position: FailedPosition,
     input: impl BufRead,
+    output: impl Write,
+) -> Result<Table, LinesError> {
+    score_seen(failed_position, input, output, |_| Ok(()))
+}
+
+/// Scores a file like [`score_lines_by`], after `look` has seen each image and its detections, to
+/// which it may give colours.
+///
+/// # Errors
+/// As [`score_lines`], or the first image that `look` refuses, with its reason.
+pub fn score_seen(
+    failed_position: FailedPosition,
+    input: impl BufRead,
     mut output: impl Write,
+    mut look: impl FnMut(Seen<'_>) -> Result<(), String>,
 ) -> Result<Table, LinesError> {
     let mut table = Table::default();
     let mut lines = Lines { input, number: 0 };
+    let mut index = 0;
     while let Some((line, text)) = lines.next()? {
-        let (metadata, scores) = score_line(line, &text, failed_position)?;
+        let Line { metadata, mut detections, image } = parse(line, &text)?;
+        let (image, seen) = (image.as_deref(), &mut detections[..]);
+        look(Seen { index, image, metadata: &metadata, detections: seen })
+            .map_err(|reason| LinesError::Unseen { line, reason })?;
+        index += 1;
+        let scores = score_by(failed_position, &metadata, &detections)
+            .map_err(|problem| LinesError::Refused { line, problem })?;
         let answer = serde_json::to_string(&scores).map_err(io::Error::from);
         answer
             .and_then(|answer| writeln!(output, "{answer}"))
@@ -72,19 +109,17 @@ pub fn read_metadata(input: impl BufRead) -> Result<Vec<Metadata>, LinesError> {
     if prompts.is_empty() { Err(LinesError::Empty) } else { Ok(prompts) }
 }
 
-/// Scores a line, given its number.
-fn score_line(
-    line: usize,
-    text: &[u8],
+/// Scores an image; the number `reward` is by the given rule.
+fn score_by(
     failed_position: FailedPosition,
-) -> Result<(Metadata, Scores), LinesError> {
-    let Line { metadata, detections } = parse(line, text)?;
-    let mut scores =
-        score(&metadata, &detections).map_err(|problem| LinesError::Refused { line, problem })?;
+    metadata: &Metadata,
+    detections: &[Detection],
+) -> Result<Scores, ScoreError> {
+    let mut scores = score(metadata, detections)?;
     if failed_position == FailedPosition::ZeroAndOne {
         scores.reward = scores.reward_reference;
     }
-    Ok((metadata, scores))
+    Ok(scores)
 }
 
 /// Parses a line, given its number.
@@ -168,6 +203,14 @@ pub enum LinesError {
         line: usize,
         /// The problem.
         problem: ScoreError,
+    },
+    /// An image could not be looked at.
+    #[error("line {line}: {reason}")]
+    Unseen {
+        /// Number of the line.
+        line: usize,
+        /// The problem.
+        reason: String,
     },
     /// The input has no line.
     #[error("there is no line to read")]

@@ -11,16 +11,27 @@ use super::{Metadata, Scores};
 use crate::shapes::Tag;
 
 /// Images of a prompt in the benchmark.
-const IMAGES_PER_PROMPT: usize = 4;
+pub const IMAGES_PER_PROMPT: usize = 4;
 
 /// Number of prompts of a kind in the benchmark: 553 in all.
-fn published_prompts(tag: Tag) -> usize {
+pub fn published_prompts(tag: Tag) -> usize {
     match tag {
         Tag::SingleObject | Tag::Counting => 80,
         Tag::TwoObject => 99,
         Tag::Colors => 94,
         Tag::Position | Tag::ColorAttr => 100,
     }
+}
+
+/// Whether these are all prompts of the benchmark with four images each, given the number of images
+/// of every prompt.
+pub fn is_complete(images: &BTreeMap<Tag, Vec<usize>>) -> bool {
+    Tag::ALL.iter().all(|tag| {
+        images.get(tag).is_some_and(|images| {
+            images.len() == published_prompts(*tag)
+                && images.iter().all(|count| *count == IMAGES_PER_PROMPT)
+        })
+    })
 }
 
 /// The scores of a benchmark's images, added up by kind of prompt.
@@ -100,13 +111,9 @@ impl Table {
         let tags: BTreeMap<Tag, TagSummary> =
             self.tags.iter().map(|(&tag, sums)| (tag, sums.summary())).collect();
         let overall = tags.values().map(|tag| tag.official).sum::<f64>() / tags.len() as f64;
-        let whole = |tag: &Tag| {
-            self.tags.get(tag).is_some_and(|sums| {
-                sums.prompts.len() == published_prompts(*tag)
-                    && sums.prompts.values().all(|(images, _)| *images == IMAGES_PER_PROMPT)
-            })
-        };
-        Some(Summary { overall, complete: Tag::ALL.iter().all(whole), tags })
+        let images = |sums: &Sums| sums.prompts.values().map(|(images, _)| *images).collect();
+        let images = self.tags.iter().map(|(&tag, sums)| (tag, images(sums))).collect();
+        Some(Summary { overall, complete: is_complete(&images), tags })
     }
 }
 

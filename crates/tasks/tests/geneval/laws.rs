@@ -43,6 +43,7 @@ fn random_scene(rng: &mut ChaCha8Rng) -> (Metadata, Vec<Detection>) {
             // Different for every detection.
             score: 0.85 + 0.015 * f32::from(index),
             color: Some(Color::ALL[rng.random_range(0..2)]),
+            mask: None,
         }
     });
     let detections = detections.collect();

@@ -14,7 +14,13 @@ fn metadata(tag: &str, include: Value) -> Metadata {
 }
 
 fn found(class: &str, corners: [f32; 4], score: f32) -> Detection {
-    Detection { class: Class::named(class).expect("a class"), corners, score, color: None }
+    Detection {
+        class: Class::named(class).expect("a class"),
+        corners,
+        score,
+        color: None,
+        mask: None,
+    }
 }
 
 fn painted(class: &str, score: f32, color: Color) -> Detection {

@@ -97,7 +97,8 @@ impl<P: Pipeline<Training>> Session<'_, P> {
             trained: weights.count(),
             frozen,
         };
-        Needs::new(network, rows * latents, batches)
+        let needs = Needs::new(network, rows * latents, batches);
+        Needs { rewards: self.reward_bytes, ..needs }
     }
 
     /// Estimates the time of training from the pace of the first evaluation.

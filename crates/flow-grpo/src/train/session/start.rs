@@ -43,6 +43,7 @@ impl<'a, P: Pipeline<Training>> Session<'a, P> {
     pub fn start(setup: Setup<'a, P>, run: &RunDir) -> Result<Self> {
         let Setup { config, pipeline, sets, rewards, live, device } = setup;
         let Rewards { trained: reward, gold } = rewards;
+        let reward_bytes = reward.bytes() + gold.bytes();
         let encode = |prompts: &[Prompt]| Ok::<_, Error>(Prompts(pipeline.encode(prompts)?));
         let validation = encode(&sets.validation).context("prompts.validation")?;
         let optional = |set: &Option<Vec<Prompt>>| set.as_deref().map(encode).transpose();
@@ -64,6 +65,7 @@ impl<'a, P: Pipeline<Training>> Session<'a, P> {
             test,
             unseen,
             gold,
+            reward_bytes,
             view,
             watched,
             inputs,

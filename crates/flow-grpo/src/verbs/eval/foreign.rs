@@ -37,13 +37,15 @@ pub(super) struct ForeignArgs {
         conflicts_with_all = ["checkpoint", "adapter", "steps", "guidance", "seed", "samples"]
     )]
     pub samples_dir: Option<PathBuf>,
-    /// With --samples-dir: takes the rewards of this preset of `train`.
-    #[arg(long, requires = "samples_dir", conflicts_with = "as_in")]
-    preset: Option<String>,
+    /// GenEval's score under this preset of `train`, sd35m-geneval: four images for each of its
+    /// validation prompts, judged by the server of its reward `geneval` by the official rule. With
+    /// --samples-dir: takes the rewards of this preset.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["as_in", "samples"])]
+    pub preset: Option<String>,
     /// With --preset: sets one of its keys, e.g. `--set rewards.geneval.url=http://…`; may be
     /// repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "preset")]
-    set: Vec<String>,
+    pub set: Vec<String>,
 }
 
 impl ForeignArgs {

@@ -1,0 +1,268 @@
+//! The laws that the book's chapters state: each is a formula there and a test here.
+//!
+//! Most of them use data from one centred Gaussian in one dimension. Its velocity is linear in `x`,
+//! so a sampler is a chain `x' = gain·x + push·θ + std·ε`, whose moments and gradients have closed
+//! forms; `θ` is a constant that is added to the velocity.
+
+use burn::tensor::Tensor;
+use flow::{Affine, IsotropicGaussian, KlForm, Ode, Reduction, Step, Transition};
+use grpo::advantage::{AdvantageConfig, Spread, group_advantages};
+
+use crate::{
+    backend::{Plain, distance, numbers},
+    closed_forms::{flow_sde, noise},
+};
+
+/// The variance of the data.
+const DATA: f64 = 0.25;
+
+/// The variance of the marginal at `t`.
+fn variance(t: f64) -> f64 {
+    (1.0 - t).powi(2) * DATA + t * t
+}
+
+/// One step of the chain.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    /// The derivative of the mean by the latent.
+    gain: f64,
+    /// The derivative of the mean by the velocity.
+    push: f64,
+    std: f64,
+}
+
+/// `steps` steps on the linear grid from `start` to 0: `transition` in the first `random`, then the
+/// ODE.
+fn chain(start: f64, steps: usize, random: usize, transition: Transition) -> Vec<Link> {
+    let time = |i: usize| start * (1.0 - i as f64 / steps as f64);
+    let link = |index: usize| {
+        let step = Step { index, from: time(index), to: time(index + 1) };
+        let rule = if index < random { transition } else { Ode {}.into() };
+        let Affine { latent, velocity, std } = rule.affine(step);
+        let slope = (step.from - (1.0 - step.from) * DATA) / variance(step.from);
+        Link { gain: latent + velocity * slope, push: velocity, std }
+    };
+    (0..steps).map(link).collect()
+}
+
+fn sde(steps: usize, level: f64) -> Vec<Link> {
+    chain(1.0, steps, steps, flow_sde(level))
+}
+
+fn ode(steps: usize) -> Vec<Link> {
+    chain(1.0, steps, 0, Ode {}.into())
+}
+
+/// The derivative of the final latent by the latent after each step.
+fn propagated(chain: &[Link]) -> Vec<f64> {
+    let mut after = vec![1.0; chain.len()];
+    for i in (1..chain.len()).rev() {
+        after[i - 1] = after[i] * chain[i].gain;
+    }
+    after
+}
+
+/// The relative error of the final variance, from the exact marginal at t = 1.
+fn spread_error(chain: &[Link]) -> f64 {
+    let end = chain.iter().fold(1.0, |v, link| link.gain.powi(2) * v + link.std.powi(2));
+    end / DATA - 1.0
+}
+
+#[test]
+fn from_pure_noise_the_order_is_the_square_of_the_noise_level_up_to_one() {
+    let order = |level: f64, steps: usize| {
+        let [coarse, fine] = [steps, 4 * steps].map(|n| spread_error(&sde(n, level)).abs());
+        (coarse / fine).ln() / 4.0_f64.ln()
+    };
+    // The slope between 800 and 3,200 steps is not the order: it is still rising.
+    let [early, late] = [800, 200_000].map(|steps| order(0.7, steps));
+    assert!((early - 0.34).abs() < 0.01 && (late - 0.49).abs() < 0.01, "{early}, {late}");
+    for (level, expected) in [(0.5, 0.25), (0.6, 0.36), (0.8, 0.64), (1.2, 1.0)] {
+        let order = order(level, 200_000);
+        assert!((order - expected).abs() < 0.02, "a = {level}: order {order}");
+    }
+}
+
+#[test]
+fn ten_steps_of_the_sde_miss_the_spread_by_less_than_ten_of_the_ode() {
+    let percent = |chain: &[Link]| 100.0 * spread_error(chain);
+    for (steps, of_ode, of_sde) in [(10, -25.8, -8.0), (40, -7.1, -1.1), (200, -1.5, 0.4)] {
+        let got = [percent(&ode(steps)), percent(&sde(steps, 0.7))];
+        assert!((got[0] - of_ode).abs() < 0.06 && (got[1] - of_sde).abs() < 0.06, "{got:?}");
+    }
+}
+
+#[test]
+fn a_clip_of_the_mean_log_ratio_is_a_shift_of_the_mean_by_the_clip_times_the_root_of_d() {
+    // 64 x 64 elements; the mean moves by c·√d standard deviations in every element.
+    let (elements, clip, rows) = (4096.0_f64, 1e-3, 400);
+    let shift = clip * elements.sqrt();
+    let draw = noise(rows, [1, 64, 64], 77);
+    let old = IsotropicGaussian::<Plain> { mean: draw.zeros_like(), std: 0.5 };
+    let value = old.sample(draw);
+    let new = IsotropicGaussian { mean: old.mean.clone() + shift * old.std, std: old.std };
+    let ratio = |reduction| {
+        numbers(new.log_prob(value.clone(), reduction) - old.log_prob(value.clone(), reduction))
+    };
+    let [mean, sum] = [ratio(Reduction::Mean), ratio(Reduction::Sum)];
+    let times_d: Vec<f64> = mean.iter().map(|log_ratio| log_ratio * elements).collect();
+    assert!(distance(&times_d, &sum) < 1e-2, "the sum has d times as many nats");
+    // The log density ratio is N(−δ²d/2, δ²d) with δ = c·√d, so the mean's spread is δ/√d = c.
+    let center = mean.iter().sum::<f64>() / rows as f64;
+    let spread = (mean.iter().map(|x| (x - center).powi(2)).sum::<f64>() / rows as f64).sqrt();
+    assert!((spread / clip - 1.0).abs() < 0.15, "{spread:e} is not {clip:e}");
+    assert!((center + shift * shift / 2.0).abs() < 5.0 * clip / (rows as f64).sqrt(), "{center:e}");
+}
+
+/// The mean over groups of `mean_i A_i·∇log π(x_i)` for actions `x ~ N(θ, 1)` with rewards
+/// `slope·x`, prompt by prompt. The exact gradient of a prompt is its slope.
+fn group_gradients(slopes: &[f64], group: usize, groups: usize, spread: Spread) -> Vec<f64> {
+    // With so large an ε an advantage is the reward less its group's mean, times 1/ε.
+    let epsilon = if spread == Spread::Epoch { 1e6 } else { 1e-4 };
+    let config =
+        AdvantageConfig { spread, epsilon, clip: f64::INFINITY, ..AdvantageConfig::default() };
+    let scale = if spread == Spread::Epoch { epsilon } else { 1.0 };
+    let of_prompt = |(prompt, slope): (usize, &f64)| {
+        let actions = numbers(noise(group * groups, [1, 1, 1], 900 + prompt));
+        let rewards: Vec<f32> = actions.iter().map(|x| (slope * x) as f32).collect();
+        let advantages = group_advantages(&rewards, group, &config).values;
+        let terms = advantages.iter().zip(&actions).map(|(a, x)| f64::from(*a) * scale * x);
+        terms.sum::<f64>() / actions.len() as f64
+    };
+    slopes.iter().enumerate().map(of_prompt).collect()
+}
+
+#[test]
+fn the_groups_own_mean_as_a_baseline_shortens_the_gradient_by_one_over_its_size() {
+    for group in [2, 4, 16] {
+        let got = group_gradients(&[1.0], group, 200_000 / group, Spread::Epoch)[0];
+        let exact = 1.0 - 1.0 / group as f64;
+        assert!((got - exact).abs() < 0.015, "G = {group}: {got} is not {exact}");
+    }
+}
+
+#[test]
+fn the_groups_own_spread_makes_every_prompt_count_the_same() {
+    let slopes = [1.0, 10.0];
+    let epoch = group_gradients(&slopes, 16, 2_000, Spread::Epoch);
+    let group = group_gradients(&slopes, 16, 2_000, Spread::Group);
+    assert!((epoch[1] / epoch[0] - 10.0).abs() < 0.3, "{epoch:?}");
+    assert!((group[1] / group[0] - 1.0).abs() < 0.03, "{group:?}");
+}
+
+/// The share of the gradient of `E[x_0]` by `θ` that the score function of the random steps sees.
+fn seen(chain: &[Link]) -> f64 {
+    let after = propagated(chain);
+    let terms = chain.iter().zip(after).map(|(link, after)| (link.std, link.push * after));
+    let (seen, all) = terms.fold((0.0, 0.0), |(seen, all), (std, term)| {
+        (seen + if std > 0.0 { term } else { 0.0 }, all + term)
+    });
+    seen / all
+}
+
+#[test]
+fn ode_steps_at_the_end_hide_their_share_of_the_gradient() {
+    let of = |random| chain(1.0, 10, random, flow_sde(0.7));
+    for (random, share) in [(10, 1.0), (9, 0.875), (7, 0.606), (5, 0.374), (3, 0.196)] {
+        assert!((seen(&of(random)) - share).abs() < 1e-3, "{random}: {}", seen(&of(random)));
+    }
+}
+
+#[test]
+fn the_policy_gradient_of_five_random_steps_is_the_part_that_they_see() {
+    const ROWS: usize = 100_000;
+    let links = chain(1.0, 10, 5, flow_sde(0.7));
+    let mut latent = numbers(noise(ROWS, [1, 1, 1], 300));
+    let mut score = vec![0.0; ROWS];
+    for (index, link) in links.iter().enumerate() {
+        let drawn = numbers(noise(ROWS, [1, 1, 1], 301 + index));
+        for ((x, score), e) in latent.iter_mut().zip(&mut score).zip(drawn) {
+            *x = link.gain * *x + link.std * e;
+            if link.std > 0.0 {
+                *score += link.push * e / link.std; // ∇log π = push·(x' − μ)/std²
+            }
+        }
+    }
+    let terms: Vec<f64> = latent.iter().zip(&score).map(|(x, score)| x * score).collect();
+    let mean = terms.iter().sum::<f64>() / ROWS as f64;
+    let error = (terms.iter().map(|x| (x - mean).powi(2)).sum::<f64>()).sqrt() / ROWS as f64;
+    let whole: f64 = links.iter().zip(propagated(&links)).map(|(l, after)| l.push * after).sum();
+    let exact = seen(&links) * whole;
+    assert!((mean - exact).abs() < 4.0 * error, "{mean} ± {error} is not {exact}");
+    assert!((mean - whole).abs() > 10.0 * error, "{mean} ± {error} is not biased");
+}
+
+/// How far the mean of SDE and ODE moves, in units of the data's variance, when the velocity of
+/// the SDE is tilted to its optimum for the reward `x_0` with a KL penalty of weight 1. In each
+/// step `push·Δv = std²·∇log h`, and for a linear chain `∇log h` is what a shift of the latent does
+/// to the end. The ODE takes `times` as many steps.
+fn tilted(steps: usize, times: usize, level: f64) -> [f64; 2] {
+    let (sde, ode) = (sde(steps, level), ode(steps * times));
+    let (after, after_ode) = (propagated(&sde), propagated(&ode));
+    let tilt = |i: usize| sde[i].std.powi(2) * after[i];
+    let of_sde: f64 = (0..steps).map(|i| tilt(i) * after[i]).sum();
+    let velocity = |i: usize| tilt(i) / sde[i].push;
+    let of_ode: f64 =
+        (0..steps * times).map(|i| ode[i].push * velocity(i / times) * after_ode[i]).sum();
+    [of_sde / DATA, of_ode / DATA]
+}
+
+#[test]
+fn the_ode_of_a_tilted_sde_moves_2_over_1_plus_half_a_squared_times_as_far() {
+    for level in [0.9, 1.0, 2.0_f64.sqrt(), 2.0] {
+        let [moved, ode] = tilted(40_000, 1, level);
+        // What is left of x_1 at the end, which any number of steps leaves some of.
+        let memory: f64 = sde(40_000, level).iter().map(|link| link.gain).product::<f64>();
+        let law = 2.0 / (1.0 + level * level / 2.0) / (1.0 + memory / DATA.sqrt());
+        let ratio = ode / moved;
+        assert!((ratio / law - 1.0).abs() < 5e-3, "a = {level}: {ratio} is not {law}");
+    }
+    let [moved, ode] = tilted(40_000, 1, 2.0_f64.sqrt());
+    assert!((moved - 1.0).abs() < 1e-3 && (ode - 1.0).abs() < 1e-3, "both are the tilted data");
+    // Ten steps are far from the limits of 1.61, 1.33 and 1.
+    for (level, of_10, of_40) in
+        [(0.7, 1.22, 1.29), (1.0, 1.17, 1.23), (2.0_f64.sqrt(), 0.86, 0.90)]
+    {
+        for (times, expected) in [(1, of_10), (4, of_40)] {
+            let [moved, ode] = tilted(10, times, level);
+            assert!((ode / moved - expected).abs() < 0.006, "{level}, {times}: {}", ode / moved);
+        }
+    }
+}
+
+#[test]
+fn the_kl_of_a_step_is_its_closed_form_in_the_time() {
+    let (v, w) = (noise(6, [3, 4, 4], 8), noise(6, [3, 4, 4], 9));
+    let squared = numbers((v.clone() - w.clone()).powi_scalar(2));
+    let squared: Vec<f64> = squared.chunks(48).map(|row| row.iter().sum()).collect();
+    for (a, from, to) in [(0.7, 0.9, 0.8), (0.7, 0.3, 0.2), (1.4, 0.5, 0.25), (0.7, 1.0, 0.9)] {
+        let step = Step { index: 0, from, to };
+        let factor = if from == 1.0 {
+            step.duration().powi(2) / (2.0 * a * a)
+        } else {
+            (1.0 + a * a / 2.0_f64).powi(2) * step.duration() * (1.0 - from) / (2.0 * a * a * from)
+        };
+        let exact: Vec<f64> = squared.iter().map(|square| square * factor).collect();
+        let got = numbers(flow_sde(a).kl(KlForm::Paper, step, v.clone(), w.clone()));
+        let d = distance(&got, &exact);
+        assert!(d < 1e-4, "a = {a}, from {from} to {to}: {d:e}");
+    }
+}
+
+/// The KL divergence is the mean log-ratio under the first policy.
+#[test]
+fn the_expected_log_ratio_of_a_transition_is_its_kl() {
+    let step = Step { index: 3, from: 0.7, to: 0.6 };
+    let transition = flow_sde(0.7);
+    let rows = 20_000;
+    let (x, v) = (noise(rows, [2, 1, 1], 20), noise(rows, [2, 1, 1], 21));
+    let w: Tensor<Plain, 4> = v.clone() + 0.4;
+    let [p, q] = [&v, &w].map(|velocity| transition.gaussian(x.clone(), velocity.clone(), step));
+    let drawn = p.sample(noise(rows, [2, 1, 1], 22));
+    let log_ratio =
+        numbers(p.log_prob(drawn.clone(), Reduction::Sum) - q.log_prob(drawn, Reduction::Sum));
+    let mean = log_ratio.iter().sum::<f64>() / rows as f64;
+    let kl = numbers(transition.kl(KlForm::Paper, step, v, w))[0];
+    let error = (2.0 * kl / rows as f64).sqrt(); // the log ratio is N(KL, 2·KL)
+    assert!((mean - kl).abs() < 4.0 * error, "{mean} ± {error} is not {kl}");
+}
