@@ -294,7 +294,7 @@ fn bad_input_gets_one_clear_message() {
     assert!(text.contains("line 1") && text.contains("line 2"), "{text}");
     assert!(
         refused(&["train", "--preset", "imagenet"])
-            .contains("there are: shapes, shapes-64, text, toy-2d")
+            .contains("there are: shapes, shapes-64, emoji, text, toy-2d")
     );
     assert!(refused(&["train", "--resume", &path("nothing")]).contains("not a run directory"));
     assert!(
