@@ -142,7 +142,8 @@ impl<'a> Benchmarking<'a> {
         }
         let mut judge = self.config.rewards.get(JUDGE).cloned().with_context(|| {
             format!(
-                "the preset has no reward `{JUDGE}`; --images DIR writes the images for a detector"
+                "the preset has no reward `{JUDGE}`; --images DIR writes the images for a detector, \
+                 --samples-dir DIR evaluates images that are there"
             )
         })?;
         let official = || Value::String("geneval_official".to_owned());
