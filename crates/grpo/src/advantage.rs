@@ -28,10 +28,19 @@ pub struct AdvantageConfig {
     pub clip: f64,
 }
 
-impl Default for AdvantageConfig {
+impl AdvantageConfig {
     /// The values of the reference code.
+    pub const REFERENCE: Self = Self {
+        combine: Combine::SumThenNormalize,
+        spread: Spread::Epoch,
+        epsilon: 1e-4,
+        clip: 5.0,
+    };
+}
+
+impl Default for AdvantageConfig {
     fn default() -> Self {
-        Self { combine: Combine::SumThenNormalize, spread: Spread::Epoch, epsilon: 1e-4, clip: 5.0 }
+        Self::REFERENCE
     }
 }
 
@@ -156,12 +165,8 @@ pub fn std(values: &[f64]) -> f64 {
 mod tests {
     use super::*;
 
-    const CONFIG: AdvantageConfig = AdvantageConfig {
-        combine: Combine::SumThenNormalize,
-        spread: Spread::Epoch,
-        epsilon: 1e-4,
-        clip: 5.0,
-    };
+    const CONFIG: AdvantageConfig = AdvantageConfig::REFERENCE;
+
     #[test]
     fn a_constant_group_has_zero_advantage_not_nan() {
         for spread in [Spread::Epoch, Spread::Group] {

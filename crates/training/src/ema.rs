@@ -32,6 +32,9 @@ impl Default for EmaConfig {
 }
 
 impl EmaConfig {
+    /// An average that always equals the weights.
+    pub const OFF: Self = Self { decay: 0.0, every: 1, repeat: 1 };
+
     /// The share of the average that remains, after `updates` updates of the weights.
     ///
     /// ```text

@@ -89,8 +89,6 @@ const OPTIMIZER: AdamWConfig = AdamWConfig {
     weight_decay: 0.1,
     max_gradient_norm: 1.0,
 };
-/// An average that equals the weights: the encoder has its last weights.
-const NO_AVERAGE: EmaConfig = EmaConfig { decay: 0.0, every: 1, repeat: 1 };
 /// Updates between two lines.
 const REPORT_EVERY: usize = 100;
 
@@ -129,7 +127,7 @@ fn trained(
     let trained = Trained::all(&network);
     let weights = trained.of(&network);
     let optimizer = Optimizer::new(OPTIMIZER, &weights);
-    let mut optimisation = Optimisation::new(weights, optimizer, NO_AVERAGE);
+    let mut optimisation = Optimisation::new(weights, optimizer, EmaConfig::OFF);
     let steps = args.steps as usize;
     let progress = Progress::new("encoder", steps, "steps");
     let mut mean_loss = 0.0;

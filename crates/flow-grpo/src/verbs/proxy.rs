@@ -56,8 +56,7 @@ const OPTIMIZER: AdamWConfig = AdamWConfig {
     weight_decay: 1e-2,
     max_gradient_norm: 1.0,
 };
-/// An average that equals the weights: the classifier has its last weights.
-const NO_AVERAGE: EmaConfig = EmaConfig { decay: 0.0, every: 1, repeat: 1 };
+
 /// Trains the classifier and reports its accuracy on held-out prompts.
 pub fn run(args: &ProxyArgs) -> Result<()> {
     interrupt::listen()?;
@@ -68,7 +67,7 @@ pub fn run(args: &ProxyArgs) -> Result<()> {
     let trained = Trained::all(&network);
     let weights = trained.of(&network);
     let optimizer = Optimizer::new(OPTIMIZER, &weights);
-    let mut optimisation = Optimisation::new(weights, optimizer, NO_AVERAGE);
+    let mut optimisation = Optimisation::new(weights, optimizer, EmaConfig::OFF);
     let progress = Progress::new("classifier", args.steps as usize, "steps");
     let steps = args.steps as usize;
     let mut mean_loss = 0.0;

@@ -100,12 +100,7 @@ fn summed(parts: &[Vec<f64>], rows: usize) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    const CONFIG: AdvantageConfig = AdvantageConfig {
-        combine: Combine::SumThenNormalize,
-        spread: Spread::Epoch,
-        epsilon: 1e-4,
-        clip: 5.0,
-    };
+    const CONFIG: AdvantageConfig = AdvantageConfig::REFERENCE;
     /// GDPO without the numbers that keep it finite, which the closed forms leave out.
     const GDPO: AdvantageConfig = AdvantageConfig {
         combine: Combine::NormalizeThenSum,

@@ -52,6 +52,7 @@ const REFERENCE: [(&str, &str, &str); 57] = [
     ("grpo.rollout.log_prob", "'mean'", "flow_grpo/diffusers_patch/sd3_sde_with_logprob.py:68"),
     ("grpo.rollout.guidance", "4.5", "config/grpo.py:38"),
     ("grpo.trained_steps.kind", "'all_but_last'", "config/grpo.py:50, scripts/train_sd3.py:345"),
+    ("grpo.advantage.combine", "'sum_then_normalize'", "flow_grpo/rewards.py:393-398"),
     ("grpo.advantage.spread", "'epoch'", "config/grpo.py:54, flow_grpo/stat_tracking.py:27"),
     ("grpo.advantage.epsilon", "1e-4", "flow_grpo/stat_tracking.py:27"),
     ("grpo.advantage.clip", "5.0", "config/base.py:84"),
