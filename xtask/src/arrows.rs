@@ -96,7 +96,7 @@ pub fn check() -> Result<()> {
 /// A crate of the workspace.
 struct Crate {
     name: String,
-    /// The crates of the workspace that it uses, in tests as well.
+    /// The crates of the workspace that it uses outside its tests.
     uses: BTreeSet<String>,
     /// The file of its root module.
     root: PathBuf,
@@ -113,7 +113,9 @@ fn crates() -> Result<Vec<Crate>> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let one = |package: &Value| {
         let local = list(&package["dependencies"]);
-        let local = local.iter().filter(|dependency| dependency["path"].is_string());
+        let local = local
+            .iter()
+            .filter(|dependency| dependency["path"].is_string() && dependency["kind"] != "dev");
         let targets = list(&package["targets"]);
         let root = targets.iter().find(|target| {
             list(&target["kind"]).iter().any(|kind| ["lib", "bin"].contains(&&*text(kind)))

@@ -8,7 +8,7 @@ use crate::{
 
 /// Values of the reference code (`yifan123/flow_grpo`, commit ac4c86e) with file and line; an
 /// entry for one configuration begins with its name.
-const REFERENCE: [(&str, &str, &str); 57] = [
+const REFERENCE: [(&str, &str, &str); 58] = [
     ("seed", "42", "config/base.py:11"),
     ("evaluate_every", "60", "config/grpo.py:58"),
     ("evaluation_guidance", "4.5", "config/base.py:43, scripts/train_sd3.py:254"),
