@@ -1,0 +1,77 @@
+//! Solutions pass, wrong answers are caught, blanks are blank.
+
+mod mutants;
+
+use std::collections::BTreeSet;
+
+use exercises::{Level, Noise, State, catalog, find, state};
+
+#[test]
+fn every_solution_passes_its_law() {
+    for exercise in catalog() {
+        let state = state(exercise.solution);
+        assert_eq!(state, State::Done, "{} {}", exercise.number, exercise.title);
+    }
+}
+
+#[test]
+fn every_wrong_answer_is_caught_and_explained() {
+    let mutants = mutants::all();
+    for mutant in &mutants {
+        let told = match &mutant.verdict {
+            Ok(()) => panic!("{}: the law does not notice {}", mutant.number, mutant.mistake),
+            Err(fault) => fault.to_string(),
+        };
+        assert!(told.contains(mutant.says), "{}, {}: {told}", mutant.number, mutant.mistake);
+    }
+    let tried: BTreeSet<&str> = mutants.iter().map(|mutant| mutant.number).collect();
+    for exercise in catalog() {
+        assert!(tried.contains(exercise.number), "{} has no wrong answer", exercise.number);
+    }
+    println!("{} wrong answers", mutants.len());
+}
+
+/// Fails in a clone in which somebody has begun: the exercises must be handed out blank.
+#[test]
+fn the_exercises_are_handed_out_blank() {
+    for exercise in catalog() {
+        let (number, state) = (exercise.number, state(exercise.law));
+        if exercise.curves.is_some() {
+            assert!(matches!(state, State::NotYet(_)), "{number} has its bug no more: {state:?}");
+        } else {
+            assert_eq!(state, State::ToDo, "{number} is no longer blank");
+        }
+    }
+}
+
+#[test]
+fn a_panic_that_is_no_blank_is_reported_with_its_message() {
+    assert_eq!(state(|| todo!("later")), State::ToDo);
+    assert_eq!(state(|| panic!("index {}", 3)), State::Panicked("index 3".into()));
+}
+
+#[test]
+fn there_are_exercises_of_four_levels_and_debugging_ones() {
+    assert!(catalog().len() >= 24);
+    for level in [Level::WarmUp, Level::Derive, Level::Build, Level::Investigate] {
+        assert!(catalog().iter().filter(|exercise| exercise.level == level).count() >= 5, "{level:?}");
+    }
+    assert!(catalog().iter().filter(|exercise| exercise.curves.is_some()).count() >= 3);
+}
+
+#[test]
+fn numbers_name_exercises_and_are_in_order() {
+    let key = |number: &str| -> Vec<u32> { number.split('.').map(|n| n.parse().unwrap()).collect() };
+    assert!(catalog().is_sorted_by(|a, b| key(a.number) < key(b.number)));
+    assert_eq!(find("3.2").unwrap().name, "flow_sde_step");
+    assert!(find("3.22").is_none());
+    let shown = find("3.1").unwrap().solution_text();
+    assert!(shown.contains("pub fn score_from_velocity"), "{shown}");
+    assert!(catalog().iter().all(|exercise| !exercise.solution_text().is_empty()));
+}
+
+#[test]
+fn equal_seeds_give_equal_noise() {
+    assert_eq!(Noise::new(7).normals(3), Noise::new(7).normals(3));
+    assert_ne!(Noise::new(7).normals(3), Noise::new(8).normals(3));
+}
