@@ -41,7 +41,8 @@ pub struct Exercise {
 impl Exercise {
     /// The solution, as it is written.
     pub fn solution_text(&self) -> &'static str {
-        let (begin, end) = (format!("// ANCHOR: {}\n", self.name), format!("// ANCHOR_END: {}\n", self.name));
+        let (begin, end) =
+            (format!("// ANCHOR: {}\n", self.name), format!("// ANCHOR_END: {}\n", self.name));
         let text = self.solutions.split_once(&begin).map_or("", |(_, text)| text);
         text.split_once(&end).map_or("", |(text, _)| text)
     }

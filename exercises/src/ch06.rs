@@ -48,8 +48,10 @@ pub fn overshooting_run() -> Vec<Curve> {
             let (mut gradient, sampled) = (0.0, theta);
             farthest = 0.0_f64;
             for (x, r) in draws.iter().zip(&rewards) {
-                let (advantage, rho) =
-                    ((r - mean) / (std + 1e-4), (log_prob(*x, theta) - log_prob(*x, sampled)).exp());
+                let (advantage, rho) = (
+                    (r - mean) / (std + 1e-4),
+                    (log_prob(*x, theta) - log_prob(*x, sampled)).exp(),
+                );
                 farthest = farthest.max((rho - 1.0).abs());
                 let stopped = if advantage > 0.0 { rho > 1.2 } else { rho < 0.8 };
                 if !stopped {

@@ -16,7 +16,8 @@ const HEIGHT: usize = 9;
 /// finite is left out.
 pub fn chart(yours: &Curve, healthy: &Curve) -> String {
     let all = || yours.values.iter().chain(&healthy.values).copied().filter(|x| x.is_finite());
-    let (low, high) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
+    let (low, high) =
+        (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
     let range = if high - low < 1e-9 { 1.0 } else { high - low };
     let row = |value: f64| {
         let up = ((value - low) / range * (HEIGHT - 1) as f64).round() as usize;

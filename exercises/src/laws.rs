@@ -43,6 +43,9 @@ fn variance(values: &[f64]) -> f64 {
 fn curve<'a>(curves: &'a [Curve], name: &str) -> Result<&'a [f64], Fault> {
     let found = curves.iter().find(|curve| curve.name == name).map(|curve| &curve.values[..]);
     found.filter(|values| !values.is_empty()).ok_or_else(|| {
-        Fault::with(format!("There is no curve `{name}`."), "Keep the curves that the program returns.")
+        Fault::with(
+            format!("There is no curve `{name}`."),
+            "Keep the curves that the program returns.",
+        )
     })
 }

@@ -49,7 +49,10 @@ fn list() -> ExitCode {
     }
     println!("\n{done} of {} done.", catalog().len());
     if let Some(exercise) = next {
-        println!("Next: {} in {}, then `cargo xtask exercise {}`.", exercise.name, exercise.file, exercise.number);
+        println!(
+            "Next: {} in {}, then `cargo xtask exercise {}`.",
+            exercise.name, exercise.file, exercise.number
+        );
     }
     ExitCode::SUCCESS
 }
@@ -125,6 +128,7 @@ fn draw(exercise: &Exercise) -> ExitCode {
 }
 
 fn charts(yours: &[Curve], healthy: &[Curve]) -> String {
-    let charts: Vec<String> = yours.iter().zip(healthy).map(|(yours, healthy)| chart(yours, healthy)).collect();
+    let charts: Vec<String> =
+        yours.iter().zip(healthy).map(|(yours, healthy)| chart(yours, healthy)).collect();
     charts.join("\n")
 }

@@ -25,7 +25,8 @@ pub fn state(law: fn() -> Verdict) -> State {
         Err(panic) => {
             let message = message(panic.as_ref());
             // The text with which the macros `todo` and `unimplemented` begin.
-            if message.starts_with("not yet implemented") || message.starts_with("not implemented") {
+            if message.starts_with("not yet implemented") || message.starts_with("not implemented")
+            {
                 State::ToDo
             } else {
                 State::Panicked(message)

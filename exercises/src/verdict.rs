@@ -45,12 +45,7 @@ pub fn require(holds: bool, finding: impl Into<String>, hint: &str) -> Verdict {
 ///
 /// # Errors
 /// If `got` differs from `expected` by more than a millionth of it, or is not finite.
-pub fn number(
-    of: impl fmt::Display,
-    got: f64,
-    expected: f64,
-    usual: &[(f64, &str)],
-) -> Verdict {
+pub fn number(of: impl fmt::Display, got: f64, expected: f64, usual: &[(f64, &str)]) -> Verdict {
     if near(got, expected) {
         return Ok(());
     }

@@ -4,6 +4,7 @@ mod app;
 mod arrows;
 mod book;
 mod check;
+mod exercise;
 mod measure;
 mod same;
 mod test;
@@ -30,6 +31,8 @@ enum Verb {
     Measure(measure::MeasureArgs),
     /// Whether two builds of the program compute the same numbers: `same OLD NEW`.
     Same(same::SameArgs),
+    /// The exercises of the book: list them, or check one by its law: `exercise 3.2`.
+    Exercise(exercise::ExerciseArgs),
     /// Run all tests on a backend.
     Test(test::TestArgs),
     /// Format, arrows, clippy, docs, tests and book, cheapest first.
@@ -63,6 +66,7 @@ fn run() -> Result<ExitCode> {
     match Cli::parse().verb {
         Verb::Measure(args) => measure::measure(&args),
         Verb::Same(args) => same::same(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Exercise(args) => exercise::exercise(&args),
         Verb::Test(args) => test::test(&args).map(|()| ExitCode::SUCCESS),
         Verb::Check => check::check().map(|()| ExitCode::SUCCESS),
         Verb::Book => book::build().map(|()| ExitCode::SUCCESS),

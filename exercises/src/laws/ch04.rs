@@ -17,20 +17,34 @@ pub fn reinforce_gradient(answer: Estimate) -> Verdict {
         };
         let right = average(&|x, r| r * (x - 0.5) / 0.64);
         let got = answer(&draws, &rewards, 0.5, 0.8);
-        number("The estimate from 200 draws of N(0.5, 0.8²) with r = −(x−3)²", got, right, &[
-            (-right, "The sign is wrong: ∂ log π/∂mean = (x − mean)/std²."),
-            (0.64 * right, "∇log π is not divided by std²: it is (x − mean)/std²."),
-            (0.8 * right, "∇log π is divided by std and not by std²."),
-            (200.0 * right, "This is the sum over the draws; the estimate is their mean."),
-            (average(&|x, r| r * x / 0.64), "∇log π has x − mean, and not x."),
-            (average(&|x, _| (x - 0.5) / 0.64), "The reward is missing."),
-            (average(&|x, r| (r - mean(&rewards)) * (x - 0.5) / 0.64), "This has a baseline; here none is asked for."),
-        ])?;
+        number(
+            "The estimate from 200 draws of N(0.5, 0.8²) with r = −(x−3)²",
+            got,
+            right,
+            &[
+                (-right, "The sign is wrong: ∂ log π/∂mean = (x − mean)/std²."),
+                (0.64 * right, "∇log π is not divided by std²: it is (x − mean)/std²."),
+                (0.8 * right, "∇log π is divided by std and not by std²."),
+                (200.0 * right, "This is the sum over the draws; the estimate is their mean."),
+                (average(&|x, r| r * x / 0.64), "∇log π has x − mean, and not x."),
+                (average(&|x, _| (x - 0.5) / 0.64), "The reward is missing."),
+                (
+                    average(&|x, r| (r - mean(&rewards)) * (x - 0.5) / 0.64),
+                    "This has a baseline; here none is asked for.",
+                ),
+            ],
+        )?;
         estimates.push(got);
     }
     // J = −(mean − 3)² − std², so the derivative is −2(mean − 3) = 5.
     let (center, error) = (mean(&estimates), (variance(&estimates) / 400.0).sqrt());
-    require((center - 5.0).abs() < 5.0 * error, format!("The estimates have the mean {center:.2} ± {error:.2}, and the exact gradient is 5."), "")
+    require(
+        (center - 5.0).abs() < 5.0 * error,
+        format!(
+            "The estimates have the mean {center:.2} ± {error:.2}, and the exact gradient is 5."
+        ),
+        "",
+    )
 }
 
 /// 4.2 against the definition.
@@ -41,13 +55,24 @@ pub fn leave_one_out(answer: fn(&[f64]) -> Vec<f64>) -> Verdict {
         let sum: f64 = rewards.iter().sum();
         let of = |b: &dyn Fn(f64) -> f64| rewards.iter().map(|r| r - b(*r)).collect::<Vec<_>>();
         let (all, others) = (group as f64, group as f64 - 1.0);
-        numbers(format!("The advantages in a group of {group}"), &answer(&rewards), &of(&|r| (sum - r) / others), &[
-            (of(&|_| sum / all), "That is the group's mean, which contains the reward itself: G/(G−1) times too small."),
-            (of(&|r| (sum - r) / all), "The mean of G−1 other rewards divides by G−1, and not by G."),
-            (of(&|_| sum / others), "The sum of the others leaves out one's own reward."),
-            (of(&|r| 2.0 * r - (sum - r) / others), "That is the baseline minus the reward."),
-            (rewards.clone(), "There is no baseline."),
-        ])?;
+        numbers(
+            format!("The advantages in a group of {group}"),
+            &answer(&rewards),
+            &of(&|r| (sum - r) / others),
+            &[
+                (
+                    of(&|_| sum / all),
+                    "That is the group's mean, which contains the reward itself: G/(G−1) times too small.",
+                ),
+                (
+                    of(&|r| (sum - r) / all),
+                    "The mean of G−1 other rewards divides by G−1, and not by G.",
+                ),
+                (of(&|_| sum / others), "The sum of the others leaves out one's own reward."),
+                (of(&|r| 2.0 * r - (sum - r) / others), "That is the baseline minus the reward."),
+                (rewards.clone(), "There is no baseline."),
+            ],
+        )?;
     }
     Ok(())
 }
@@ -65,13 +90,30 @@ pub fn share_of_gradient(answer: fn(usize) -> f64) -> Verdict {
             })
             .collect();
         let size = group as f64;
-        let of = format!("{groups} groups of {group} with r = x have {:.3} of the gradient. Your share", mean(&estimates));
-        number(of, answer(group), 1.0 - 1.0 / size, &[
-            (1.0, "The group's mean depends on the draw, so it is not free: it contains r_j with the weight 1/G."),
-            (1.0 / size, "That is what is lost."),
-            (size / (size - 1.0), "Upside down: that is the factor that leave-one-out puts back."),
-            (1.0 - 1.0 / (size - 1.0), "The baseline has the weight 1/G, and not 1/(G−1): it is the mean of all G."),
-        ])?;
+        let of = format!(
+            "{groups} groups of {group} with r = x have {:.3} of the gradient. Your share",
+            mean(&estimates)
+        );
+        number(
+            of,
+            answer(group),
+            1.0 - 1.0 / size,
+            &[
+                (
+                    1.0,
+                    "The group's mean depends on the draw, so it is not free: it contains r_j with the weight 1/G.",
+                ),
+                (1.0 / size, "That is what is lost."),
+                (
+                    size / (size - 1.0),
+                    "Upside down: that is the factor that leave-one-out puts back.",
+                ),
+                (
+                    1.0 - 1.0 / (size - 1.0),
+                    "The baseline has the weight 1/G, and not 1/(G−1): it is the mean of all G.",
+                ),
+            ],
+        )?;
     }
     Ok(())
 }
@@ -96,7 +138,11 @@ pub fn climbed_objective(answer: fn(f64) -> f64) -> Verdict {
         } else {
             "Integrate 1/√(q(1−q)); the substitution q = sin²u helps."
         };
-        require(near(right), format!("At success {q} its slope is {got:.3} instead of 1/std = {right:.3}."), hint)?;
+        require(
+            near(right),
+            format!("At success {q} its slope is {got:.3} instead of 1/std = {right:.3}."),
+            hint,
+        )?;
     }
     Ok(())
 }
@@ -112,19 +158,34 @@ pub fn best_baseline(answer: Estimate) -> Verdict {
         let all: f64 = weight.iter().sum();
         let best = rewards.iter().zip(&weight).map(|(r, w)| r * w).sum::<f64>() / all;
         let got = answer(&draws, &rewards, center, std);
-        let spread = |b: f64| rewards.iter().zip(&weight).map(|(r, w)| (r - b).powi(2) * w).sum::<f64>() / 500.0;
+        let spread = |b: f64| {
+            rewards.iter().zip(&weight).map(|(r, w)| (r - b).powi(2) * w).sum::<f64>() / 500.0
+        };
         let cost = spread(got) / spread(best);
         let absolute = draws.iter().zip(&rewards).map(|(x, r)| r * (x - center).abs()).sum::<f64>()
             / draws.iter().map(|x| (x - center).abs()).sum::<f64>();
         let linear = draws.iter().zip(&rewards).map(|(x, r)| r * (x - center)).sum::<f64>()
             / draws.iter().map(|x| x - center).sum::<f64>();
-        let of = format!("With your baseline the mean square is {cost:.3} times the smallest. For N({center}, {std}²) and r = x² + x the baseline");
-        number(of, got, best, &[
-            (mean(&rewards), "That is the mean reward: good, but a draw counts as much as its squared score function."),
-            (absolute, "The weights are the squares of the score function, and not their size."),
-            (linear, "The weights are the squares of the score function."),
-            (0.0, "That is no baseline."),
-        ])?;
+        let of = format!(
+            "With your baseline the mean square is {cost:.3} times the smallest. For N({center}, {std}²) and r = x² + x the baseline"
+        );
+        number(
+            of,
+            got,
+            best,
+            &[
+                (
+                    mean(&rewards),
+                    "That is the mean reward: good, but a draw counts as much as its squared score function.",
+                ),
+                (
+                    absolute,
+                    "The weights are the squares of the score function, and not their size.",
+                ),
+                (linear, "The weights are the squares of the score function."),
+                (0.0, "That is no baseline."),
+            ],
+        )?;
     }
     Ok(())
 }
@@ -137,8 +198,19 @@ pub fn confused_groups(answer: fn() -> Vec<Curve>) -> Verdict {
     let largest = first.iter().fold(0.0_f64, |largest, x| largest.max(x.abs()));
     let end = mean(&reward[reward.len().saturating_sub(5)..]);
     if largest > 1e-9 {
-        let finding = format!("The mean advantage of the first group reaches {largest:.3}, and the mean reward ends at {end:.2}.");
-        return Err(Fault::with(finding, "Which number should be zero in every group, and over which rows is it computed?"));
+        let finding = format!(
+            "The mean advantage of the first group reaches {largest:.3}, and the mean reward ends at {end:.2}."
+        );
+        return Err(Fault::with(
+            finding,
+            "Which number should be zero in every group, and over which rows is it computed?",
+        ));
     }
-    require(end > 9.6, format!("The advantages are centred; the mean reward ends at {end:.2}, and a healthy run's above 9.6."), "Is a reward still part of its advantage?")
+    require(
+        end > 9.6,
+        format!(
+            "The advantages are centred; the mean reward ends at {end:.2}, and a healthy run's above 9.6."
+        ),
+        "Is a reward still part of its advantage?",
+    )
 }

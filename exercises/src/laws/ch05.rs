@@ -9,20 +9,40 @@ use crate::{Noise, Verdict, number, numbers, require};
 pub fn step_log_prob(answer: fn(&[f64], &[f64], f64) -> f64) -> Verdict {
     let mut noise = Noise::new(51);
     for std in [0.22, 0.7, 2.0_f64] {
-        let whole: f64 = (-4000..4000).map(|i| answer(&[f64::from(i) * std * 2e-3], &[0.0], std).exp() * std * 2e-3).sum();
+        let whole: f64 = (-4000..4000)
+            .map(|i| answer(&[f64::from(i) * std * 2e-3], &[0.0], std).exp() * std * 2e-3)
+            .sum();
         let missing = (whole / (std * TAU.sqrt()) - 1.0).abs() < 1e-3;
-        require((whole - 1.0).abs() < 1e-3, format!("With std = {std} the density of one element integrates to {whole:.3} instead of 1."), if missing {
-            "The normalisation is missing: −log(s√2π) per element. It cancels in a ratio, but not here."
-        } else {
-            "A Gaussian has −(x − μ)²/(2s²) − log(s√2π) per element, with s² the variance."
-        })?;
+        require(
+            (whole - 1.0).abs() < 1e-3,
+            format!(
+                "With std = {std} the density of one element integrates to {whole:.3} instead of 1."
+            ),
+            if missing {
+                "The normalisation is missing: −log(s√2π) per element. It cancels in a ratio, but not here."
+            } else {
+                "A Gaussian has −(x − μ)²/(2s²) − log(s√2π) per element, with s² the variance."
+            },
+        )?;
         let (next, center) = (noise.normals(5), noise.normals(5));
         let squares: f64 = next.iter().zip(&center).map(|(x, m)| (x - m).powi(2)).sum();
         let (term, norm) = (-squares / (2.0 * std * std), (std * TAU.sqrt()).ln());
-        number(format!("The log density of five elements with std = {std}"), answer(&next, &center, std), term - 5.0 * norm, &[
-            ((term - 5.0 * norm) / 5.0, "That is the mean over the elements; the density has their sum."),
-            (term - norm, "Each of the five elements has its own normalisation."),
-        ])?;
+        number(
+            format!("The log density of five elements with std = {std}"),
+            answer(&next, &center, std),
+            term - 5.0 * norm,
+            &[
+                (
+                    (term - 5.0 * norm) / 5.0,
+                    "That is the mean over the elements; the density has their sum.",
+                ),
+                (
+                    term * std - 5.0 * (norm - 0.5 * std.ln()),
+                    "std is a standard deviation: the squares are divided by 2s², and not by 2s, s² the variance.",
+                ),
+                (term - norm, "Each of the five elements has its own normalisation."),
+            ],
+        )?;
     }
     Ok(())
 }
@@ -33,28 +53,51 @@ type Ratio = fn(&[f64], &[f64], &[f64], f64) -> f64;
 pub fn ratio(answer: Ratio) -> Verdict {
     let mut noise = Noise::new(52);
     let (next, old) = (noise.normals(3), noise.normals(3));
-    number("The ratio of a policy to itself", answer(&next, &old, &old, 0.3), 1.0, &[
-        (0.0, "That is the log-ratio; the ratio is its exponential."),
-    ])?;
+    number(
+        "The ratio of a policy to itself",
+        answer(&next, &old, &old, 0.3),
+        1.0,
+        &[(0.0, "That is the log-ratio; the ratio is its exponential.")],
+    )?;
     let mut ratios = Vec::new();
     for _ in 0..2000 {
         let next = noise.normals(2);
         let got = answer(&next, &[0.3, -0.2], &[0.0, 0.0], 1.0);
         let log = 0.3 * next[0] - 0.2 * next[1] - 0.065;
-        number(format!("For x′ = [{:.3}, {:.3}], a mean that moved from 0 to [0.3, −0.2] and std = 1, the ratio", next[0], next[1]), got, log.exp(), &[
-            ((-log).exp(), "The ratio is the wrong way up: new over old."),
-            (log, "That is the log-ratio; the ratio is its exponential."),
-            ((log / 2.0).exp(), "That is the geometric mean over the elements; the ratio of densities has their sum."),
-        ])?;
+        number(
+            format!(
+                "For x′ = [{:.3}, {:.3}], a mean that moved from 0 to [0.3, −0.2] and std = 1, the ratio",
+                next[0], next[1]
+            ),
+            got,
+            log.exp(),
+            &[
+                ((-log).exp(), "The ratio is the wrong way up: new over old."),
+                (log, "That is the log-ratio; the ratio is its exponential."),
+                (
+                    (log / 2.0).exp(),
+                    "That is the geometric mean over the elements; the ratio of densities has their sum.",
+                ),
+            ],
+        )?;
         ratios.push(got);
     }
     let center = mean(&ratios);
-    require((center - 1.0).abs() < 0.05, format!("Under the old policy the ratio has the mean {center:.3} instead of 1."), "")?;
+    require(
+        (center - 1.0).abs() < 0.05,
+        format!("Under the old policy the ratio has the mean {center:.3} instead of 1."),
+        "",
+    )?;
     let next = [0.5, 0.1];
-    number("The ratio at std = 0.5", answer(&next, &[0.1, 0.0], &[0.0, 0.0], 0.5), (0.18_f64).exp(), &[
-        ((0.09_f64).exp(), "Squares are divided by 2s², and s² is the variance."),
-        ((0.045_f64).exp(), "The std is missing: squares are divided by 2s²."),
-    ])
+    number(
+        "The ratio at std = 0.5",
+        answer(&next, &[0.1, 0.0], &[0.0, 0.0], 0.5),
+        (0.18_f64).exp(),
+        &[
+            ((0.09_f64).exp(), "Squares are divided by 2s², and s² is the variance."),
+            ((0.045_f64).exp(), "The std is missing: squares are divided by 2s²."),
+        ],
+    )
 }
 
 /// 5.3: the table of the chapter, from drawn transitions.
@@ -63,20 +106,42 @@ pub fn at_the_clip(answer: fn(f64, usize) -> [f64; 2]) -> Verdict {
         let root = (elements as f64).sqrt();
         let of = format!("[shift, nats] at a clip range of {clip} and {elements} elements");
         let (d, got) = (elements as f64, answer(clip, elements));
-        numbers(of, &got, &[clip * root, clip * d], &[
-            (vec![clip / root, clip * d], "The mean log-ratio has the spread z/√d; set it equal to the clip range and solve for z."),
-            (vec![clip, clip * d], "The mean over d elements averages: its spread is z/√d, and not z."),
-            (vec![clip * d, clip * d], "The mean over d elements has the spread z/√d, and not z/d."),
-            (vec![clip * root, clip], "The log density ratio is the sum over the elements, d times their mean."),
-            (vec![clip * d, clip * root], "The shift comes first."),
-        ])?;
+        numbers(
+            of,
+            &got,
+            &[clip * root, clip * d],
+            &[
+                (
+                    vec![clip / root, clip * d],
+                    "The mean log-ratio has the spread z/√d; set it equal to the clip range and solve for z.",
+                ),
+                (
+                    vec![clip, clip * d],
+                    "The mean over d elements averages: its spread is z/√d, and not z.",
+                ),
+                (
+                    vec![clip * d, clip * d],
+                    "The mean over d elements has the spread z/√d, and not z/d.",
+                ),
+                (
+                    vec![clip * root, clip],
+                    "The log density ratio is the sum over the elements, d times their mean.",
+                ),
+                (vec![clip * d, clip * root], "The shift comes first."),
+            ],
+        )?;
     }
     let mut noise = Noise::new(53);
     let [shift, _] = answer(0.01, 100);
-    let spread: Vec<f64> =
-        (0..2000).map(|_| mean(&noise.normals(100)) * shift).collect();
+    let spread: Vec<f64> = (0..2000).map(|_| mean(&noise.normals(100)) * shift).collect();
     let spread = variance(&spread).sqrt();
-    require((spread / 0.01 - 1.0).abs() < 0.1, format!("With your shift, the mean log-ratio of 100 elements scatters by {spread:.4} instead of the clip range of 0.01."), "")
+    require(
+        (spread / 0.01 - 1.0).abs() < 0.1,
+        format!(
+            "With your shift, the mean log-ratio of 100 elements scatters by {spread:.4} instead of the clip range of 0.01."
+        ),
+        "",
+    )
 }
 
 type Kl = fn(&[f64], &[f64], f64, f64, f64) -> f64;
@@ -97,16 +162,35 @@ pub fn step_kl(answer: Kl) -> Verdict {
         let log_ratios: Vec<f64> =
             noise.normals(400).iter().map(|e| kl + (2.0 * kl).sqrt() * e).collect();
         let log_ratio = mean(&log_ratios);
-        let of = format!("At t = {t:.2}, a = {level:.2} the mean log-ratio of 400 draws is {log_ratio:.3}. The divergence");
-        number(of, answer(&v, &w, t, next, level), kl, &[
-            (kl / (1.0 + a2 / 2.0).powi(2), "The mean of a step has the velocity with the factor (1 + a²/2)Δt, and not Δt: the score has the velocity too."),
-            (kl / (1.0 + a2 / 2.0), "The factor 1 + a²/2 is squared, like the shift of the mean."),
-            (2.0 * kl, "Half of it: ‖μ − μ_ref‖²/2s²."),
-            (kl / 4.0, "That is the mean over the elements; the divergence of a step is their sum."),
-            (-kl, "A divergence is never negative; |Δt| is t − next."),
-            (kl * s2.sqrt(), "The squared distance is divided by the variance s², and not by s."),
-            (kl * 0.1, "s² has one |Δt|, the squared mean two: one is left."),
-        ])?;
+        let of = format!(
+            "At t = {t:.2}, a = {level:.2} the mean log-ratio of 400 draws is {log_ratio:.3}. The divergence"
+        );
+        number(
+            of,
+            answer(&v, &w, t, next, level),
+            kl,
+            &[
+                (
+                    kl / (1.0 + a2 / 2.0).powi(2),
+                    "The mean of a step has the velocity with the factor (1 + a²/2)Δt, and not Δt: the score has the velocity too.",
+                ),
+                (
+                    kl / (1.0 + a2 / 2.0),
+                    "The factor 1 + a²/2 is squared, like the shift of the mean.",
+                ),
+                (2.0 * kl, "Half of it: ‖μ − μ_ref‖²/2s²."),
+                (
+                    kl / 4.0,
+                    "That is the mean over the elements; the divergence of a step is their sum.",
+                ),
+                (-kl, "A divergence is never negative; |Δt| is t − next."),
+                (
+                    kl * s2.sqrt(),
+                    "The squared distance is divided by the variance s², and not by s.",
+                ),
+                (kl * 0.1, "s² has one |Δt|, the squared mean two: one is left."),
+            ],
+        )?;
     }
     Ok(())
 }
@@ -129,7 +213,9 @@ pub fn seen_share(answer: fn(usize, f64, f64) -> f64) -> Verdict {
             } else {
                 "A random step pushes by (1 + σ²(1−t)/2t)Δt and an ODE step by Δt; later gains are 1 + σ²/2t·Δt + push·slope."
             };
-            let finding = format!("With {random} random steps of 10 and V₀ = {data}, the share is {got:.3} instead of {share:.3}.");
+            let finding = format!(
+                "With {random} random steps of 10 and V₀ = {data}, the share is {got:.3} instead of {share:.3}."
+            );
             require((got - share).abs() < 0.006, finding, hint)?;
         }
     }

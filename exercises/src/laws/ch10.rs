@@ -49,7 +49,9 @@ fn run(of: Ailment, seed: u64) -> Vec<Epoch> {
                     line.zero_spread = 0.95 + jitter(0.01);
                     line.ratio_spread = 0.1 + jitter(0.02).abs();
                 }
-                Ailment::Hacked => line.gold -= ((at - turn) / 60.0).max(0.0) * (end - start).max(0.5),
+                Ailment::Hacked => {
+                    line.gold -= ((at - turn) / 60.0).max(0.0) * (end - start).max(0.5)
+                }
                 Ailment::Collapsed => line.diversity *= 1.0 - 0.9 * learnt,
             }
             line
@@ -59,12 +61,22 @@ fn run(of: Ailment, seed: u64) -> Vec<Epoch> {
 
 fn telling(of: Ailment) -> &'static str {
     match of {
-        Ailment::Healthy => "Nothing is out of its range there: fewer groups with spread near the end, and a slow fall of diversity, are health.",
-        Ailment::ReplayDiffers => "Before the first update, |log ρ| is rounding in a healthy run; there it is .02.",
-        Ailment::RateTooHigh => "Its ratio spreads over tens of clip ranges, and the reward jumps and does not rise.",
-        Ailment::NoSpread => "Nearly all of its groups have no spread and hardly any reward: the task is hopeless.",
+        Ailment::Healthy => {
+            "Nothing is out of its range there: fewer groups with spread near the end, and a slow fall of diversity, are health."
+        }
+        Ailment::ReplayDiffers => {
+            "Before the first update, |log ρ| is rounding in a healthy run; there it is .02."
+        }
+        Ailment::RateTooHigh => {
+            "Its ratio spreads over tens of clip ranges, and the reward jumps and does not rise."
+        }
+        Ailment::NoSpread => {
+            "Nearly all of its groups have no spread and hardly any reward: the task is hopeless."
+        }
         Ailment::Hacked => "Its reward rises to the end; gold has fallen from its best.",
-        Ailment::Collapsed => "Its diversity falls to a fraction of what it was, while reward and gold look well.",
+        Ailment::Collapsed => {
+            "Its diversity falls to a fraction of what it was, while reward and gold look well."
+        }
     }
 }
 
@@ -74,7 +86,8 @@ pub fn diagnose(answer: fn(&[Epoch]) -> Ailment) -> Verdict {
         for seed in 0..20 {
             let got = answer(&run(ailment, 1000 + seed));
             if got != ailment {
-                let finding = format!("A run that is {ailment:?} (seed {seed}) was called {got:?}.");
+                let finding =
+                    format!("A run that is {ailment:?} (seed {seed}) was called {got:?}.");
                 return Err(Fault::with(finding, telling(ailment)));
             }
         }

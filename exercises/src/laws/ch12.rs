@@ -14,7 +14,11 @@ pub fn tilted(answer: Tilted) -> Verdict {
     for beta in [0.5, 2.0] {
         let got = answer(&gaussian, &places, beta);
         let sum: f64 = got.iter().sum();
-        require((sum - 1.0).abs() < 1e-9, format!("The probabilities sum to {sum:.4} instead of 1."), "Divide by their sum.")?;
+        require(
+            (sum - 1.0).abs() < 1e-9,
+            format!("The probabilities sum to {sum:.4} instead of 1."),
+            "Divide by their sum.",
+        )?;
         let center: f64 = got.iter().zip(&places).map(|(p, x)| p * x).sum();
         let right = 0.5 / beta;
         let hint = if (center - 0.5 * beta).abs() < 1e-3 {
@@ -26,7 +30,13 @@ pub fn tilted(answer: Tilted) -> Verdict {
         } else {
             "The density is multiplied by e^(r/β)."
         };
-        require((center - right).abs() < 1e-6, format!("A Gaussian of variance ½ with r = x and β = {beta} moves to {center:.3} instead of ½/β = {right:.3}."), hint)?;
+        require(
+            (center - right).abs() < 1e-6,
+            format!(
+                "A Gaussian of variance ½ with r = x and β = {beta} moves to {center:.3} instead of ½/β = {right:.3}."
+            ),
+            hint,
+        )?;
     }
     for _ in 0..20 {
         let p: Vec<f64> = (0..6).map(|_| noise.between(0.1, 1.0) / 6.0).collect();
@@ -35,13 +45,25 @@ pub fn tilted(answer: Tilted) -> Verdict {
         let all: f64 = weights.iter().sum();
         let plain: Vec<f64> = r.iter().map(|r| (r / 0.7).exp()).collect();
         let sum: f64 = plain.iter().sum();
-        numbers("The probabilities of six places", &answer(&p, &r, 0.7), &weights.iter().map(|w| w / all).collect::<Vec<_>>(), &[
-            (plain.iter().map(|w| w / sum).collect(), "The base model is missing: that is a softmax of the rewards alone."),
-        ])?;
+        numbers(
+            "The probabilities of six places",
+            &answer(&p, &r, 0.7),
+            &weights.iter().map(|w| w / all).collect::<Vec<_>>(),
+            &[(
+                plain.iter().map(|w| w / sum).collect(),
+                "The base model is missing: that is a softmax of the rewards alone.",
+            )],
+        )?;
     }
     let extreme = answer(&[0.5, 0.5], &[10_000.0, 9_999.0], 1.0);
-    let finding = format!("For the rewards 10000 and 9999 with β = 1 the probabilities are {extreme:.3?} instead of [0.731, 0.269].");
-    require(extreme.len() == 2 && (extreme[0] - 0.731_058).abs() < 1e-4, finding, "e^10000 overflows. Subtract the largest reward first: the normalisation takes it out again.")
+    let finding = format!(
+        "For the rewards 10000 and 9999 with β = 1 the probabilities are {extreme:.3?} instead of [0.731, 0.269]."
+    );
+    require(
+        extreme.len() == 2 && (extreme[0] - 0.731_058).abs() < 1e-4,
+        finding,
+        "e^10000 overflows. Subtract the largest reward first: the normalisation takes it out again.",
+    )
 }
 
 /// 12.2: the table of the chapter, and the limit of many steps.
@@ -60,15 +82,33 @@ pub fn moved(answer: fn(usize, f64, f64) -> [f64; 2]) -> Verdict {
         } else {
             "Walk from the last step back: add z·P to the SDE and z·Δt/push·Q to the ODE, then multiply P and Q by the step's gains."
         };
-        require(near(right), format!("In ten steps at a = {level:.2} the ODE moves {ratio:.2} times as far as the SDE instead of {right:.2} times."), hint)?;
+        require(
+            near(right),
+            format!(
+                "In ten steps at a = {level:.2} the ODE moves {ratio:.2} times as far as the SDE instead of {right:.2} times."
+            ),
+            hint,
+        )?;
     }
+    let [sde, ode] = answer(40_000, root, 0.25);
+    require(
+        (sde - 1.0).abs() < 0.01 && (ode - 1.0).abs() < 0.01,
+        format!("At √2 the ends move by {sde:.3} and {ode:.3} instead of 1 times V₀."),
+        "Divide by the variance of the data.",
+    )?;
     for level in [1.0, root, 2.0] {
         let [sde, ode] = answer(40_000, level, 0.25);
         let law = 2.0 / (1.0 + level * level / 2.0);
         let memory = (1.0 - sde).max(0.0).sqrt(); // E₁
         let limit = law / (1.0 + memory);
-        require((ode / sde / limit - 1.0).abs() < 0.02, format!("In 40,000 steps at a = {level:.2}, the ODE moves {:.3} times as far as the SDE instead of {limit:.3} times: 2/((1+a²/2)(1+E₁)).", ode / sde), "Look at the first step: σ has another form there.")?;
+        require(
+            (ode / sde / limit - 1.0).abs() < 0.02,
+            format!(
+                "In 40,000 steps at a = {level:.2}, the ODE moves {:.3} times as far as the SDE instead of {limit:.3} times: 2/((1+a²/2)(1+E₁)).",
+                ode / sde
+            ),
+            "Look at the first step: σ has another form there.",
+        )?;
     }
-    let [sde, ode] = answer(40_000, root, 0.25);
-    require((sde - 1.0).abs() < 0.01 && (ode - 1.0).abs() < 0.01, format!("At √2 the ends move by {sde:.3} and {ode:.3} instead of 1 times V₀."), "Divide by the variance of the data.")
+    Ok(())
 }

@@ -13,22 +13,87 @@ fn advantages(rewards: &[f64], of: impl Fn(f64, f64, f64) -> (f64, f64)) -> Vec<
 
 pub fn all() -> Vec<Mutant> {
     vec![
-        mutant("6.1", "the sample's deviation", "divides by G − 1", group_advantages(|r, d| advantages(r, |m, v, n| (m, (v * n / (n - 1.0)).sqrt() + d)))),
-        mutant("6.1", "the variance", "divides by the variance", group_advantages(|r, d| advantages(r, |m, v, _| (m, v + d)))),
-        mutant("6.1", "no baseline", "no baseline", group_advantages(|r, d| advantages(r, |_, v, _| (0.0, v.sqrt() + d)))),
-        mutant("6.1", "no δ", "δ is missing", group_advantages(|r, _| advantages(r, |m, v, _| (m, v.sqrt())))),
-        mutant("6.1", "no division", "division by the standard deviation is missing", group_advantages(|r, _| advantages(r, |m, _, _| (m, 1.0)))),
-        mutant("6.2", "min for max", "wrong direction", clipped_loss(|p, a, l, h| (-a * p).min(-a * p.clamp(1.0 - l, 1.0 + h)))),
+        mutant(
+            "6.1",
+            "the sample's deviation",
+            "divides by G − 1",
+            group_advantages(|r, d| advantages(r, |m, v, n| (m, (v * n / (n - 1.0)).sqrt() + d))),
+        ),
+        mutant(
+            "6.1",
+            "the variance",
+            "divides by the variance",
+            group_advantages(|r, d| advantages(r, |m, v, _| (m, v + d))),
+        ),
+        mutant(
+            "6.1",
+            "no baseline",
+            "no baseline",
+            group_advantages(|r, d| advantages(r, |_, v, _| (0.0, v.sqrt() + d))),
+        ),
+        mutant(
+            "6.1",
+            "no δ",
+            "δ is missing",
+            group_advantages(|r, _| advantages(r, |m, v, _| (m, v.sqrt()))),
+        ),
+        mutant(
+            "6.1",
+            "no division",
+            "division by the standard deviation is missing",
+            group_advantages(|r, _| advantages(r, |m, _, _| (m, 1.0))),
+        ),
+        mutant(
+            "6.2",
+            "min for max",
+            "wrong direction",
+            clipped_loss(|p, a, l, h| (-a * p).min(-a * p.clamp(1.0 - l, 1.0 + h))),
+        ),
         mutant("6.2", "no clip", "the clip is missing here", clipped_loss(|p, a, _, _| -a * p)),
-        mutant("6.2", "always clipped", "so that it can come back", clipped_loss(|p, a, l, h| -a * p.clamp(1.0 - l, 1.0 + h))),
-        mutant("6.2", "clips above only", "the clip is missing here", clipped_loss(|p, a, _, h| (-a * p).max(-a * p.min(1.0 + h)))),
-        mutant("6.2", "the wrong sign", "sign is wrong", clipped_loss(|p, a, l, h| -right::clipped_loss(p, a, l, h))),
-        mutant("6.2", "ranges exchanged", "instead of", clipped_loss(|p, a, l, h| right::clipped_loss(p, a, h, l))),
-        mutant("6.3", "a mean of means", "mean of means", update_loss(|batches| {
-            let mean = |batch: &Vec<f64>| batch.iter().sum::<f64>() / batch.len() as f64;
-            batches.iter().map(mean).sum::<f64>() / batches.len() as f64
-        })),
-        mutant("6.3", "a sum", "That is the sum", update_loss(|batches| batches.iter().flatten().sum())),
-        mutant("6.4", "as it was handed out", "all ratios are exactly 1", overshooting_run(exercises::ch06::overshooting_run)),
+        mutant(
+            "6.2",
+            "always clipped",
+            "so that it can come back",
+            clipped_loss(|p, a, l, h| -a * p.clamp(1.0 - l, 1.0 + h)),
+        ),
+        mutant(
+            "6.2",
+            "clips above only",
+            "the clip is missing here",
+            clipped_loss(|p, a, _, h| (-a * p).max(-a * p.min(1.0 + h))),
+        ),
+        mutant(
+            "6.2",
+            "the wrong sign",
+            "sign is wrong",
+            clipped_loss(|p, a, l, h| -right::clipped_loss(p, a, l, h)),
+        ),
+        mutant(
+            "6.2",
+            "ranges exchanged",
+            "instead of",
+            clipped_loss(|p, a, l, h| right::clipped_loss(p, a, h, l)),
+        ),
+        mutant(
+            "6.3",
+            "a mean of means",
+            "mean of means",
+            update_loss(|batches| {
+                let mean = |batch: &Vec<f64>| batch.iter().sum::<f64>() / batch.len() as f64;
+                batches.iter().map(mean).sum::<f64>() / batches.len() as f64
+            }),
+        ),
+        mutant(
+            "6.3",
+            "a sum",
+            "That is the sum",
+            update_loss(|batches| batches.iter().flatten().sum()),
+        ),
+        mutant(
+            "6.4",
+            "as it was handed out",
+            "all ratios are exactly 1",
+            overshooting_run(exercises::ch06::overshooting_run),
+        ),
     ]
 }

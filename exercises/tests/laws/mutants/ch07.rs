@@ -2,7 +2,7 @@ use exercises::{
     Noise,
     laws::ch07::*,
     solutions::ch07 as right,
-    toy::{Policy, PROMPTS, STEPS, Step},
+    toy::{PROMPTS, Policy, STEPS, Step},
 };
 
 use super::{Mutant, mutant};
@@ -47,15 +47,49 @@ fn rotated(policy: &mut Policy, noise: &mut Noise) -> f64 {
 
 pub fn all() -> Vec<Mutant> {
     vec![
-        mutant("7.1", "by the mean", "derivative by the mean", log_prob_gradient(|s, x, v, n| times(1.0 / s.velocity, right::log_prob_gradient(s, x, v, n)))),
-        mutant("7.1", "the wrong sign", "sign is wrong", log_prob_gradient(|s, x, v, n| times(-1.0, right::log_prob_gradient(s, x, v, n)))),
-        mutant("7.1", "std for std²", "and not by std", log_prob_gradient(|s, x, v, n| times(s.std, right::log_prob_gradient(s, x, v, n)))),
-        mutant("7.1", "no score", "the score has it too", log_prob_gradient(|s: &Step, x, v, n| times(-0.1 / s.velocity, right::log_prob_gradient(s, x, v, n)))),
-        mutant("7.2", "downhill", "runs away from the reward", epoch(|p, e| part(p, e, |_, _| -1.0))),
+        mutant(
+            "7.1",
+            "by the mean",
+            "derivative by the mean",
+            log_prob_gradient(|s, x, v, n| {
+                times(1.0 / s.velocity, right::log_prob_gradient(s, x, v, n))
+            }),
+        ),
+        mutant(
+            "7.1",
+            "the wrong sign",
+            "sign is wrong",
+            log_prob_gradient(|s, x, v, n| times(-1.0, right::log_prob_gradient(s, x, v, n))),
+        ),
+        mutant(
+            "7.1",
+            "std for std²",
+            "and not by std",
+            log_prob_gradient(|s, x, v, n| times(s.std, right::log_prob_gradient(s, x, v, n))),
+        ),
+        mutant(
+            "7.1",
+            "no score",
+            "the score has it too",
+            log_prob_gradient(|s: &Step, x, v, n| {
+                times(-0.1 / s.velocity, right::log_prob_gradient(s, x, v, n))
+            }),
+        ),
+        mutant(
+            "7.2",
+            "downhill",
+            "runs away from the reward",
+            epoch(|p, e| part(p, e, |_, _| -1.0)),
+        ),
         mutant("7.2", "nothing moves", "changed nothing", epoch(|p, e| part(p, e, |_, _| 0.0))),
         mutant("7.2", "a tiny step", "hardly moves", epoch(|p, e| part(p, e, |_, _| 1e-3))),
-        mutant("7.2", "prompts confused", "what they ask for", epoch(rotated)),
+        mutant("7.2", "prompts confused", "by its own points", epoch(rotated)),
         mutant("7.2", "no reward", "chance gives", epoch(|_, _| 0.0)),
-        mutant("7.3", "as it was handed out", "follow the arguments", replayed_run(exercises::ch07::replayed_run)),
+        mutant(
+            "7.3",
+            "as it was handed out",
+            "follow the arguments",
+            replayed_run(exercises::ch07::replayed_run),
+        ),
     ]
 }
