@@ -28,7 +28,9 @@ pub fn epoch(policy: &mut Policy, noise: &mut Noise) -> f64 {
                 let mean = policy.mean(x, prompt, i);
                 let next = mean.map(|mean| mean + step.std * noise.normal());
                 if step.std > 0.0 {
-                    *gradient = log_prob_gradient(&step, x, policy.velocity(x, prompt, i), next);
+                    let velocity = policy.velocity(x, prompt, i);
+                    *gradient = log_prob_gradient(&step, x, velocity, next)
+                        .map(|gradient| step.std.powi(2) * gradient);
                 }
                 x = next;
             }
@@ -56,7 +58,7 @@ pub fn epoch(policy: &mut Policy, noise: &mut Noise) -> f64 {
 pub fn replayed_run() -> Vec<Curve> {
     let (mut policy, mut noise) = (Policy::base(), Noise::new(73));
     let [mut mean_reward, mut deviation] = [Vec::new(), Vec::new()];
-    for _ in 0..40 {
+    for _ in 0..60 {
         let (sum, kept) = rollout(&policy, &mut noise);
         mean_reward.push(sum / (PROMPTS * GROUP) as f64);
         deviation.push(update(&mut policy, &kept));
@@ -122,7 +124,7 @@ fn update(policy: &mut Policy, kept: &[Transition]) -> f64 {
         if !stopped {
             let size = LEARNING_RATE * at.advantage * rho / GROUP as f64 / 2.0;
             for k in 0..2 {
-                let gradient = step.velocity * (at.next[k] - mean[k]) / step.std.powi(2);
+                let gradient = step.velocity * (at.next[k] - mean[k]); // times std² / std²
                 policy.shifts[at.prompt][at.i][k] += size * gradient;
             }
         }
