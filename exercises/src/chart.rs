@@ -12,9 +12,14 @@ pub struct Curve {
 const WIDTH: usize = 60;
 const HEIGHT: usize = 9;
 
-/// Draws a curve, `*`, on a healthy one, `o`; `#` where both are at one place. A number that is not
-/// finite is left out.
-pub fn chart(yours: &Curve, healthy: &Curve) -> String {
+/// Draws curves, `*`, each on a healthy one, `o`; `#` where both are at one place. A number that is
+/// not finite is left out.
+pub fn charts(yours: &[Curve], healthy: &[Curve]) -> String {
+    let pairs = yours.iter().zip(healthy);
+    pairs.map(|(yours, healthy)| chart(yours, healthy)).collect::<Vec<_>>().join("\n")
+}
+
+fn chart(yours: &Curve, healthy: &Curve) -> String {
     let all = || yours.values.iter().chain(&healthy.values).copied().filter(|x| x.is_finite());
     let (low, high) =
         (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));

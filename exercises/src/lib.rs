@@ -41,7 +41,7 @@ pub mod toy;
 mod verdict;
 
 pub use catalog::{Exercise, Level, catalog, find};
-pub use chart::{Curve, chart};
+pub use chart::{Curve, charts};
 pub use noise::Noise;
 pub use state::{State, state};
 pub use verdict::{Fault, Verdict, number, numbers, require};

@@ -2,7 +2,7 @@
 
 use std::{env, process::ExitCode};
 
-use exercises::{Curve, Exercise, Level, State, catalog, chart, find, state};
+use exercises::{Exercise, Level, State, catalog, charts, find, state};
 
 const USAGE: &str = "usage: cargo xtask exercise [NUMBER] [--solution | --curves]";
 
@@ -125,10 +125,4 @@ fn draw(exercise: &Exercise) -> ExitCode {
     };
     print!("{}", charts(&yours, &healthy()));
     ExitCode::SUCCESS
-}
-
-fn charts(yours: &[Curve], healthy: &[Curve]) -> String {
-    let charts: Vec<String> =
-        yours.iter().zip(healthy).map(|(yours, healthy)| chart(yours, healthy)).collect();
-    charts.join("\n")
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use exercises::{Exercise, Level, Noise, State, catalog, find, state};
+use exercises::{Exercise, Level, Noise, State, catalog, charts, find, state};
 
 use crate::mutants::Mutant;
 
@@ -88,6 +88,43 @@ fn numbers_name_exercises_and_are_in_order() {
     let shown = find("3.1").unwrap().solution_text();
     assert!(shown.contains("pub fn score_from_velocity"), "{shown}");
     assert!(catalog().iter().all(|exercise| !exercise.solution_text().is_empty()));
+}
+
+#[test]
+fn the_book_lists_every_exercise_and_includes_its_solution() {
+    let book = concat!(env!("CARGO_MANIFEST_DIR"), "/../book/src");
+    let pages = std::fs::read_dir(book).unwrap().filter_map(|entry| {
+        let path = entry.unwrap().path();
+        path.extension().is_some_and(|extension| extension == "md").then(|| {
+            let text = std::fs::read_to_string(&path).unwrap();
+            (path.file_name().unwrap().to_owned(), text)
+        })
+    });
+    let pages: Vec<_> = pages.collect();
+    let (_, list) = pages.iter().find(|(name, _)| name == "exercises.md").expect("the list");
+    for Exercise { number, title, name, level, file, .. } in catalog() {
+        let row = format!("| {number} | {title} | {} ", *level as u8);
+        assert!(list.contains(&row), "exercises.md has no row `{row}`");
+        let solution = file.replace("/src/", "/solutions/");
+        let (fold, include) = (
+            format!("<summary>{number} {title} ("),
+            format!("{{{{#include ../../{solution}:{name}}}}}"),
+        );
+        let both = pages.iter().any(|(_, text)| text.contains(&fold) && text.contains(&include));
+        assert!(both, "no page has `{fold}` with `{include}`");
+    }
+}
+
+/// `cargo xtask exercise NUMBER --curves > exercises/curves/NUMBER.txt` makes them again.
+#[test]
+fn the_curves_in_the_book_are_those_of_the_program() {
+    for exercise in catalog().iter().filter(|exercise| state(exercise.law) != State::Done) {
+        if let Some([handed_out, healthy]) = exercise.curves {
+            let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/curves");
+            let shown = std::fs::read_to_string(format!("{folder}/{}.txt", exercise.number));
+            assert_eq!(shown.unwrap(), charts(&handed_out(), &healthy()), "{}", exercise.number);
+        }
+    }
 }
 
 #[test]
