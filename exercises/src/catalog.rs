@@ -15,6 +15,9 @@ pub enum Level {
     Investigate = 4,
 }
 
+/// A program that returns its curves.
+pub type Program = fn() -> Vec<Curve>;
+
 /// An exercise.
 #[derive(Clone, Copy, Debug)]
 pub struct Exercise {
@@ -33,7 +36,7 @@ pub struct Exercise {
     /// Its law on the solution.
     pub solution: fn() -> Verdict,
     /// The curves of your program and of the healthy one, if it is a debugging exercise.
-    pub curves: Option<[fn() -> Vec<Curve>; 2]>,
+    pub curves: Option<[Program; 2]>,
     /// The text of the file with its solution.
     solutions: &'static str,
 }

@@ -58,7 +58,7 @@ pub fn overshooting_run() -> Vec<Curve> {
                     gradient += advantage * rho * (x - theta) / 0.25 / GROUP as f64;
                 }
             }
-            theta += 0.25 * gradient;
+            theta += 0.1 * gradient;
         }
         reward.push(mean);
         ratio.push(farthest);

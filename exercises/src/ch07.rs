@@ -97,9 +97,10 @@ fn update(policy: &mut Policy, kept: &[Transition]) -> f64 {
         let stopped = if at.advantage > 0.0 { rho > 1.2 } else { rho < 0.8 };
         if !stopped {
             let size = LEARNING_RATE * at.advantage * rho / GROUP as f64 / 2.0;
-            for k in 0..2 {
-                let gradient = step.velocity * (at.next[k] - mean[k]); // times std² / std²
-                policy.shifts[at.prompt][at.i][k] += size * gradient;
+            // The gradient by the mean, times std².
+            let distances = at.next.iter().zip(mean).map(|(next, mean)| next - mean);
+            for (shift, distance) in policy.shifts[at.prompt][at.i].iter_mut().zip(distances) {
+                *shift += size * step.velocity * distance;
             }
         }
     }

@@ -24,31 +24,37 @@ fn chart(yours: &Curve, healthy: &Curve) -> String {
     let (low, high) =
         (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
     let range = if high - low < 1e-9 { 1.0 } else { high - low };
-    let row = |value: f64| {
-        let up = ((value - low) / range * (HEIGHT - 1) as f64).round() as usize;
-        HEIGHT - 1 - up.min(HEIGHT - 1)
-    };
-    let mut grid = vec![[' '; WIDTH]; HEIGHT];
-    for (curve, mark) in [(healthy, 'o'), (yours, '*')] {
-        let last = curve.values.len().saturating_sub(1);
-        for column in 0..WIDTH {
-            let at = (column * last + (WIDTH - 1) / 2) / (WIDTH - 1);
-            if let Some(value) = curve.values.get(at).copied().filter(|value| value.is_finite()) {
-                let place = &mut grid[row(value)][column];
-                *place = if *place == ' ' { mark } else { '#' };
-            }
-        }
-    }
+    let rows = [yours, healthy].map(|curve| rows(&curve.values, low, range));
     let mut text = format!("{}: * yours, o healthy, # both\n", yours.name);
-    for (at, line) in grid.iter().enumerate() {
+    for at in 0..HEIGHT {
+        let marks = rows[0].iter().zip(&rows[1]).map(|(yours, healthy)| {
+            match (*yours == Some(at), *healthy == Some(at)) {
+                (true, true) => '#',
+                (true, false) => '*',
+                (false, true) => 'o',
+                (false, false) => ' ',
+            }
+        });
         let label = match at {
             0 => format!("{:>8.3}", low + range),
-            at if at + 1 == HEIGHT => format!("{low:>8.3}"),
+            _ if at + 1 == HEIGHT => format!("{low:>8.3}"),
             _ => " ".repeat(8),
         };
-        text += &format!("{label} |{}", line.iter().collect::<String>());
-        text.truncate(text.trim_end().len());
+        let line = format!("{label} |{}", marks.collect::<String>());
+        text += line.trim_end();
         text.push('\n');
     }
     text
+}
+
+/// The row of each column, counted from the top.
+fn rows(values: &[f64], low: f64, range: f64) -> Vec<Option<usize>> {
+    let last = values.len().saturating_sub(1);
+    let row = |column: usize| {
+        let at = (column * last + (WIDTH - 1) / 2) / (WIDTH - 1);
+        let value = values.get(at).filter(|value| value.is_finite())?;
+        let up = ((value - low) / range * (HEIGHT - 1) as f64).round() as usize;
+        Some(HEIGHT - 1 - up.min(HEIGHT - 1))
+    };
+    (0..WIDTH).map(row).collect()
 }

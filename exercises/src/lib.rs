@@ -40,7 +40,7 @@ mod state;
 pub mod toy;
 mod verdict;
 
-pub use catalog::{Exercise, Level, catalog, find};
+pub use catalog::{Exercise, Level, Program, catalog, find};
 pub use chart::{Curve, charts};
 pub use noise::Noise;
 pub use state::{State, state};

@@ -157,8 +157,10 @@ pub fn fit_velocity(answer: fn(&[[f64; 2]], f64) -> f64) -> Verdict {
     Ok(())
 }
 
+type Solver = fn(&dyn Fn(f64, f64) -> f64, f64, f64, f64) -> f64;
+
 /// 1.5: exact for a constant field, of order 2 for a Gaussian.
-pub fn heun_step(answer: fn(&dyn Fn(f64, f64) -> f64, f64, f64, f64) -> f64) -> Verdict {
+pub fn heun_step(answer: Solver) -> Verdict {
     number(
         "The step from x = 1, t = 0.6 to 0.4 in a field that is 3 everywhere",
         answer(&|_, _| 3.0, 1.0, 0.6, 0.4),

@@ -119,7 +119,7 @@ type Langevin = fn(&dyn Fn(f64) -> f64, f64, f64, usize, &[f64], &mut Noise) -> 
 pub fn langevin(answer: Langevin) -> Verdict {
     for (seed, sigma, h) in [(1, 1.0, 0.02), (2, 2.0, 0.005)] {
         let score = |x: f64| -(x - 1.0) / 0.25;
-        let end = answer(&score, sigma, h, 250, &[3.0; 4000], &mut Noise::new(240 + seed));
+        let end = answer(&score, sigma, h, 250, &vec![3.0; 4000], &mut Noise::new(240 + seed));
         require(
             end.len() == 4000,
             format!("4000 walkers began and {} arrived.", end.len()),

@@ -50,7 +50,7 @@ fn run(of: Ailment, seed: u64) -> Vec<Epoch> {
                     line.ratio_spread = 0.1 + jitter(0.02).abs();
                 }
                 Ailment::Hacked => {
-                    line.gold -= ((at - turn) / 60.0).max(0.0) * (end - start).max(0.5)
+                    line.gold -= ((at - turn) / 60.0).max(0.0) * (end - start).max(0.5);
                 }
                 Ailment::Collapsed => line.diversity *= 1.0 - 0.9 * learnt,
             }

@@ -7,6 +7,13 @@ fn gaussian(t: f64, v0: f64) -> (f64, f64) {
 }
 
 pub fn all() -> Vec<Mutant> {
+    [exercise_1_1(), exercise_1_2(), exercise_1_3(), exercise_1_4(), exercise_1_5()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn exercise_1_1() -> Vec<Mutant> {
     vec![
         mutant(
             "1.1",
@@ -33,6 +40,11 @@ pub fn all() -> Vec<Mutant> {
             gaussian_velocity(|x, t, v0| gaussian(t, v0).0 / ((1.0 - t) * v0 + t) * x),
         ),
         mutant("1.1", "nothing", "instead of", gaussian_velocity(|_, _, _| 0.0)),
+    ]
+}
+
+fn exercise_1_2() -> Vec<Mutant> {
+    vec![
         mutant(
             "1.2",
             "ends exchanged",
@@ -51,6 +63,11 @@ pub fn all() -> Vec<Mutant> {
             "exchanged",
             both_ends(|x, v, t| [x - (1.0 - t) * v, x + t * v]),
         ),
+    ]
+}
+
+fn exercise_1_3() -> Vec<Mutant> {
+    vec![
         mutant(
             "1.3",
             "equal weights",
@@ -81,6 +98,11 @@ pub fn all() -> Vec<Mutant> {
                 x - t * weighted(x, t, images, |d| (-d * d / (2.0 * t * t)).exp())
             }),
         ),
+    ]
+}
+
+fn exercise_1_4() -> Vec<Mutant> {
+    vec![
         mutant(
             "1.4",
             "learns the image",
@@ -102,6 +124,11 @@ pub fn all() -> Vec<Mutant> {
                 quotients.sum::<f64>() / pairs.len() as f64
             }),
         ),
+    ]
+}
+
+fn exercise_1_5() -> Vec<Mutant> {
+    vec![
         mutant(
             "1.5",
             "Euler",

@@ -19,6 +19,10 @@ fn walk(
 }
 
 pub fn all() -> Vec<Mutant> {
+    [exercise_2_1(), exercise_2_2(), exercise_2_3(), exercise_2_4()].into_iter().flatten().collect()
+}
+
+fn exercise_2_1() -> Vec<Mutant> {
     vec![
         mutant(
             "2.1",
@@ -44,6 +48,11 @@ pub fn all() -> Vec<Mutant> {
             "wrong sign",
             euler_maruyama_step(|x, f, s, h, e| x - f * h + s * h.sqrt() * e),
         ),
+    ]
+}
+
+fn exercise_2_2() -> Vec<Mutant> {
+    vec![
         mutant(
             "2.2",
             "the limit",
@@ -62,6 +71,11 @@ pub fn all() -> Vec<Mutant> {
             "standard deviation",
             resting_variance(|h, k, s| (s * s / (k * (2.0 - k * h))).sqrt()),
         ),
+    ]
+}
+
+fn exercise_2_3() -> Vec<Mutant> {
+    vec![
         mutant("2.3", "the wrong sign", "sign is wrong", mixture_score(|x, m, v| -score(x, m, v))),
         mutant(
             "2.3",
@@ -75,6 +89,11 @@ pub fn all() -> Vec<Mutant> {
             "division is missing",
             mixture_score(|x, m, v| v * score(x, m, v)),
         ),
+    ]
+}
+
+fn exercise_2_4() -> Vec<Mutant> {
+    vec![
         mutant(
             "2.4",
             "no half",

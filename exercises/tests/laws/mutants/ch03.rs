@@ -14,6 +14,13 @@ fn right(sigma: f64, h: f64) -> f64 {
 }
 
 pub fn all() -> Vec<Mutant> {
+    [exercise_3_1(), exercise_3_2(), exercise_3_3(), exercise_3_4(), exercise_3_5()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn exercise_3_1() -> Vec<Mutant> {
     vec![
         mutant(
             "3.1",
@@ -28,6 +35,11 @@ pub fn all() -> Vec<Mutant> {
             score_from_velocity(|x, v, t| -(x + (1.0 - t) * v)),
         ),
         mutant("3.1", "the image", "mean image", score_from_velocity(|x, v, t| -(x - t * v) / t)),
+    ]
+}
+
+fn exercise_3_2() -> Vec<Mutant> {
+    vec![
         mutant(
             "3.2",
             "no score",
@@ -78,6 +90,11 @@ pub fn all() -> Vec<Mutant> {
                     + sigma * (t - n).sqrt() * e
             }),
         ),
+    ]
+}
+
+fn exercise_3_3() -> Vec<Mutant> {
+    vec![
         mutant(
             "3.3",
             "as it was handed out",
@@ -85,6 +102,11 @@ pub fn all() -> Vec<Mutant> {
             spreading_sampler(exercises::ch03::spreading_sampler),
         ),
         mutant("3.3", "curves thrown away", "no curve", spreading_sampler(Vec::<Curve>::new)),
+    ]
+}
+
+fn exercise_3_4() -> Vec<Mutant> {
+    vec![
         mutant(
             "3.4",
             "no noise added",
@@ -106,6 +128,11 @@ pub fn all() -> Vec<Mutant> {
                 (1.0 + solutions::ch03::spread_error(steps, level, data)).sqrt() - 1.0
             }),
         ),
+    ]
+}
+
+fn exercise_3_5() -> Vec<Mutant> {
+    vec![
         mutant(
             "3.5",
             "the ODE",

@@ -16,6 +16,13 @@ fn minus(rewards: &[f64], baseline: impl Fn(f64) -> f64) -> Vec<f64> {
 }
 
 pub fn all() -> Vec<Mutant> {
+    [exercise_4_1(), exercise_4_2(), exercise_4_3(), exercise_4_4(), exercise_4_5(), exercise_4_6()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn exercise_4_1() -> Vec<Mutant> {
     vec![
         mutant(
             "4.1",
@@ -49,6 +56,11 @@ pub fn all() -> Vec<Mutant> {
                 estimate(x, &vec![1.0; x.len()], |x| (x - m) / (s * s))
             }),
         ),
+    ]
+}
+
+fn exercise_4_2() -> Vec<Mutant> {
+    vec![
         mutant(
             "4.2",
             "the group's mean",
@@ -62,6 +74,11 @@ pub fn all() -> Vec<Mutant> {
             leave_one_out(|r| minus(r, |own| mean(r) - own / r.len() as f64)),
         ),
         mutant("4.2", "no baseline", "no baseline", leave_one_out(<[f64]>::to_vec)),
+    ]
+}
+
+fn exercise_4_3() -> Vec<Mutant> {
+    vec![
         mutant("4.3", "for free", "not free", share_of_gradient(|_| 1.0)),
         mutant("4.3", "what is lost", "what is lost", share_of_gradient(|g| 1.0 / g as f64)),
         mutant(
@@ -70,9 +87,19 @@ pub fn all() -> Vec<Mutant> {
             "Upside down",
             share_of_gradient(|g| g as f64 / (g as f64 - 1.0)),
         ),
+    ]
+}
+
+fn exercise_4_4() -> Vec<Mutant> {
+    vec![
         mutant("4.4", "the success rate", "success rate itself", climbed_objective(|q| q)),
         mutant("4.4", "log-odds", "log-odds", climbed_objective(|q| (q / (1.0 - q)).ln())),
         mutant("4.4", "half", "Only a factor", climbed_objective(|q| q.sqrt().asin())),
+    ]
+}
+
+fn exercise_4_5() -> Vec<Mutant> {
+    vec![
         mutant("4.5", "the mean reward", "mean reward", best_baseline(|_, r, _, _| mean(r))),
         mutant("4.5", "nothing", "no baseline", best_baseline(|_, _, _, _| 0.0)),
         mutant(
@@ -84,11 +111,14 @@ pub fn all() -> Vec<Mutant> {
                     / estimate(x, &vec![1.0; x.len()], |x| (x - m).abs())
             }),
         ),
-        mutant(
-            "4.6",
-            "as it was handed out",
-            "mean advantage of the first group reaches",
-            confused_groups(exercises::ch04::confused_groups),
-        ),
     ]
+}
+
+fn exercise_4_6() -> Vec<Mutant> {
+    vec![mutant(
+        "4.6",
+        "as it was handed out",
+        "mean advantage of the first group reaches",
+        confused_groups(exercises::ch04::confused_groups),
+    )]
 }

@@ -7,6 +7,13 @@ fn a2(level: f64) -> f64 {
 }
 
 pub fn all() -> Vec<Mutant> {
+    [exercise_5_1(), exercise_5_2(), exercise_5_3(), exercise_5_4(), exercise_5_5()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn exercise_5_1() -> Vec<Mutant> {
     vec![
         mutant(
             "5.1",
@@ -28,6 +35,11 @@ pub fn all() -> Vec<Mutant> {
             "s² the variance",
             step_log_prob(|x, m, s| right::step_log_prob(x, m, s.sqrt())),
         ),
+    ]
+}
+
+fn exercise_5_2() -> Vec<Mutant> {
+    vec![
         mutant(
             "5.2",
             "the wrong way up",
@@ -52,6 +64,11 @@ pub fn all() -> Vec<Mutant> {
             "s² is the variance",
             ratio(|x, m, o, s| right::ratio(x, m, o, s.sqrt())),
         ),
+    ]
+}
+
+fn exercise_5_3() -> Vec<Mutant> {
+    vec![
         mutant(
             "5.3",
             "divides by √d",
@@ -65,6 +82,11 @@ pub fn all() -> Vec<Mutant> {
             "d times their mean",
             at_the_clip(|c, d| [c * (d as f64).sqrt(), c]),
         ),
+    ]
+}
+
+fn exercise_5_4() -> Vec<Mutant> {
+    vec![
         mutant(
             "5.4",
             "the score forgotten",
@@ -95,6 +117,11 @@ pub fn all() -> Vec<Mutant> {
             "never negative",
             step_kl(|v, w, t, n, a| -right::step_kl(v, w, t, n, a)),
         ),
+    ]
+}
+
+fn exercise_5_5() -> Vec<Mutant> {
+    vec![
         mutant(
             "5.5",
             "steps counted",

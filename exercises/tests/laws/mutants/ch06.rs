@@ -12,6 +12,10 @@ fn advantages(rewards: &[f64], of: impl Fn(f64, f64, f64) -> (f64, f64)) -> Vec<
 }
 
 pub fn all() -> Vec<Mutant> {
+    [exercise_6_1(), exercise_6_2(), exercise_6_3(), exercise_6_4()].into_iter().flatten().collect()
+}
+
+fn exercise_6_1() -> Vec<Mutant> {
     vec![
         mutant(
             "6.1",
@@ -43,6 +47,11 @@ pub fn all() -> Vec<Mutant> {
             "division by the standard deviation is missing",
             group_advantages(|r, _| advantages(r, |m, _, _| (m, 1.0))),
         ),
+    ]
+}
+
+fn exercise_6_2() -> Vec<Mutant> {
+    vec![
         mutant(
             "6.2",
             "min for max",
@@ -74,6 +83,11 @@ pub fn all() -> Vec<Mutant> {
             "instead of",
             clipped_loss(|p, a, l, h| right::clipped_loss(p, a, h, l)),
         ),
+    ]
+}
+
+fn exercise_6_3() -> Vec<Mutant> {
+    vec![
         mutant(
             "6.3",
             "a mean of means",
@@ -89,11 +103,14 @@ pub fn all() -> Vec<Mutant> {
             "That is the sum",
             update_loss(|batches| batches.iter().flatten().sum()),
         ),
-        mutant(
-            "6.4",
-            "as it was handed out",
-            "all ratios are exactly 1",
-            overshooting_run(exercises::ch06::overshooting_run),
-        ),
     ]
+}
+
+fn exercise_6_4() -> Vec<Mutant> {
+    vec![mutant(
+        "6.4",
+        "as it was handed out",
+        "all ratios are exactly 1",
+        overshooting_run(exercises::ch06::overshooting_run),
+    )]
 }

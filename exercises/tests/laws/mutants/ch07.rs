@@ -46,6 +46,10 @@ fn rotated(policy: &mut Policy, noise: &mut Noise) -> f64 {
 }
 
 pub fn all() -> Vec<Mutant> {
+    [exercise_7_1(), exercise_7_2(), exercise_7_3()].into_iter().flatten().collect()
+}
+
+fn exercise_7_1() -> Vec<Mutant> {
     vec![
         mutant(
             "7.1",
@@ -75,6 +79,11 @@ pub fn all() -> Vec<Mutant> {
                 times(-0.1 / s.velocity, right::log_prob_gradient(s, x, v, n))
             }),
         ),
+    ]
+}
+
+fn exercise_7_2() -> Vec<Mutant> {
+    vec![
         mutant(
             "7.2",
             "downhill",
@@ -85,11 +94,14 @@ pub fn all() -> Vec<Mutant> {
         mutant("7.2", "a tiny step", "hardly moves", epoch(|p, e| part(p, e, |_, _| 1e-3))),
         mutant("7.2", "prompts confused", "by its own points", epoch(rotated)),
         mutant("7.2", "no reward", "chance gives", epoch(|_, _| 0.0)),
-        mutant(
-            "7.3",
-            "as it was handed out",
-            "follow the arguments",
-            replayed_run(exercises::ch07::replayed_run),
-        ),
     ]
+}
+
+fn exercise_7_3() -> Vec<Mutant> {
+    vec![mutant(
+        "7.3",
+        "as it was handed out",
+        "follow the arguments",
+        replayed_run(exercises::ch07::replayed_run),
+    )]
 }
