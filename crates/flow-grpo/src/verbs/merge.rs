@@ -18,14 +18,14 @@ use crate::{
 /// Options of `merge`.
 #[derive(Args, Debug)]
 pub struct MergeArgs {
-    /// The adapter: RUN/adapter, another directory of PEFT or diffusers, or a file of diffusers.
+    /// The adapter: RUN/adapter, any directory of PEFT or diffusers, or a file of diffusers.
     #[arg(long, value_name = "PATH")]
     adapter: PathBuf,
     /// The base model: a checkpoint file, a built-in checkpoint, or a model directory [default: the
-    /// base of the adapter, or shapes-base].
+    /// base of the adapter, otherwise shapes-base].
     #[arg(long)]
     checkpoint: Option<String>,
-    /// The checkpoint to write; for a model directory, a new directory for its transformer.
+    /// The checkpoint to write. For a model directory: a new directory for the merged transformer.
     #[arg(long, value_name = "PATH")]
     output: PathBuf,
 }
@@ -41,7 +41,7 @@ pub fn run(args: &MergeArgs) -> Result<()> {
         inputs.into_iter().flatten().find(|input| is_same_file(input, &args.output))
     {
         bail!(
-            "--output {} is {}, which is read: choose another file",
+            "--output {} is also the input {}: choose another file",
             args.output.display(),
             input.display()
         );
@@ -50,7 +50,7 @@ pub fn run(args: &MergeArgs) -> Result<()> {
     if let ModelSource::Directory { path, .. } = &source {
         ensure!(
             !args.output.exists(),
-            "--output {} is there already: a model directory's merged transformer goes to a new directory, which then replaces {}/transformer",
+            "--output {} exists: choose a new directory for the merged transformer, which then replaces {}/transformer",
             args.output.display(),
             path.display()
         );
