@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Options for the images of another program.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(super) struct ForeignArgs {
     /// Evaluates the images in this directory, sorted by name, instead of a model. The prompts come
     /// from its prompts.jsonl or prompts.txt, or from the file of --prompts. With n times as many
