@@ -31,7 +31,7 @@ enum Verb {
     Measure(measure::MeasureArgs),
     /// Compare the numbers of two builds of the program: `same OLD NEW`.
     Same(same::SameArgs),
-    /// The exercises of the book: list them, or check one by its law: `exercise 3.2`.
+    /// List the exercises of the book, or check an answer by its law: `exercise 3.2`.
     Exercise(exercise::ExerciseArgs),
     /// Run all tests on a backend.
     Test(test::TestArgs),
