@@ -21,7 +21,7 @@ fn every_solution_passes_its_law() {
 fn failed(exercise: &Exercise) -> Option<String> {
     let begun = Instant::now();
     let state = state(exercise.solution);
-    let slow = begun.elapsed() > Duration::from_secs(2);
+    let slow = begun.elapsed() > Duration::from_secs(10); // 2 on an idle machine
     (state != State::Done || slow)
         .then(|| format!("{}: {state:?} after {:?}", exercise.number, begun.elapsed()))
 }
