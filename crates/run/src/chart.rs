@@ -214,8 +214,8 @@ mod tests {
         };
         let mark = |x| Mark { x, kind: "best", text: "a < b".to_owned() };
         let svg = chart(&[line], &[mark(5.0), mark(11.0)], "epochs").into_string();
-        assert!(svg.contains("d=\"M66.0 138.8L626.0 77.2\""), "{svg}");
-        assert!(svg.contains("d=\"M66.0 200.4L626.0 138.8L626.0 15.6L66.0 77.2Z\""), "{svg}");
+        assert!(svg.contains("d=\"M66.0 137.7L626.0 78.3\""), "{svg}");
+        assert!(svg.contains("d=\"M66.0 197.1L626.0 137.7L626.0 18.9L66.0 78.3Z\""), "{svg}");
         assert_eq!(svg.matches("a &lt; b").count(), 1, "a mark beyond the axis is left out: {svg}");
     }
 

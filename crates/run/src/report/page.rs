@@ -118,16 +118,22 @@ fn results(facts: &Facts<'_>, lines: &[Value]) -> Markup {
                 " images each, from " code { (facts.base) } " (" (facts.made_by) ")."
             }
             @if let [first, .., last] = evaluations[..] {
-                @for (name, title) in [("test", "Test prompts"), ("unseen", "Unseen prompts")] {
-                    @if let Some([before, after]) = held_out(name) {
-                        h3 { (title) ", which chose nothing" }
-                        (tables::results(before, after))
+                div .side {
+                    @for (name, title) in [("test", "Test prompts"), ("unseen", "Unseen prompts")] {
+                        @if let Some([before, after]) = held_out(name) {
+                            div {
+                                h3 { (title) ", which chose nothing" }
+                                (tables::results(before, after))
+                            }
+                        }
                     }
+                    div {
+                        h3 { "Validation prompts, after epoch " (last["epoch"]) }
+                        (tables::results(first, last))
+                    }
+                    div { (tables::faults(first, last)) }
+                    div { (tables::drift(first, last)) }
                 }
-                h3 { "Validation prompts after epoch " (last["epoch"]) }
-                (tables::results(first, last))
-                (tables::faults(first, last))
-                (tables::drift(first, last))
             } @else if let [only] = evaluations[..] {
                 (tables::results(only, only))
             } @else {

@@ -75,7 +75,7 @@ pub(super) fn faults(before: &Value, after: &Value) -> Markup {
     };
     html! {
         @if let (Some(kinds), false) = (after["faults"].as_object(), names.is_empty()) {
-            h3 { "First faults, in per cent of the images of a kind: before → after" }
+            h3 { "First faults, % of a kind: before → after" }
             div .scroll {
                 table {
                     tr { th {} @for name in &names { th { (name) } } }
