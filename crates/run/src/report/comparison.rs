@@ -50,7 +50,7 @@ pub fn comparison(runs: &[NamedRun]) -> String {
             }
             (page::controls())
             @for (first, title, charts) in &sections {
-                details open[*first == 0] {
+                details open[charts.len() == 1] {
                     summary { (title) }
                     (charts::figures(charts, *first))
                 }
