@@ -107,7 +107,8 @@ impl Axis {
 /// The nearest of 1, 2 and 5 times a power of ten that is not smaller.
 fn nice(step: f64) -> f64 {
     let power = 10.0_f64.powf(step.log10().floor());
-    let digit = [1.0, 2.0, 5.0, 10.0].into_iter().find(|digit| digit * power >= step * (1.0 - 1e-9));
+    let digit =
+        [1.0, 2.0, 5.0, 10.0].into_iter().find(|digit| digit * power >= step * (1.0 - 1e-9));
     digit.unwrap_or(10.0) * power
 }
 
@@ -116,8 +117,10 @@ pub(crate) fn chart(lines: &[Line], marks: &[Mark], x_name: &str) -> Markup {
     let points = || lines.iter().flat_map(|line| &line.points);
     let bands = || lines.iter().flat_map(|line| &line.band);
     let xs: Vec<f64> = points().map(|point| point.0).collect();
-    let ys: Vec<f64> =
-        points().map(|point| point.1).chain(bands().flat_map(|&[_, low, high]| [low, high])).collect();
+    let ys: Vec<f64> = points()
+        .map(|point| point.1)
+        .chain(bands().flat_map(|&[_, low, high]| [low, high]))
+        .collect();
     let (x, y) = (Axis::of(&xs, 0.0, 8.0), Axis::of(&ys, 0.05, 5.0));
     let at = |&(px, py): &(f64, f64)| (x.place(px, LEFT, RIGHT), y.place(py, BOTTOM, TOP));
     html! {
@@ -127,13 +130,15 @@ pub(crate) fn chart(lines: &[Line], marks: &[Mark], x_name: &str) -> Markup {
         }
         @for mark in marks.iter().filter(|mark| mark.x >= x.low && mark.x <= x.high) {
             @let place = format!("{:.1}", x.place(mark.x, LEFT, RIGHT));
-            line .mark .(mark.kind) data-x=(mark.x) x1=(place) x2=(place) y1=(TOP) y2=(BOTTOM) stroke="#888" stroke-dasharray="3 3" {
+            line .mark .(mark.kind) data-x=(mark.x) x1=(place) x2=(place) y1=(TOP) y2=(BOTTOM)
+                stroke="#888" stroke-dasharray="3 3" {
                 title { (mark.text) }
             }
         }
         @for (i, line) in lines.iter().enumerate() {
             path .line .(class(i)) d=(path(&line.points, &at, 'L')) fill="none" stroke=(color(i))
-                stroke-width="2" stroke-linejoin="round" stroke-dasharray=[(i >= COLORS.len()).then_some("7 4")] {}
+                stroke-width="2" stroke-linejoin="round"
+                stroke-dasharray=[(i >= COLORS.len()).then_some("7 4")] {}
             @if line.points.len() <= DOTTED {
                 path .dots .(class(i)) d=(path(&line.points, &at, 'M')) fill="none" stroke=(color(i))
                     stroke-width="6" stroke-linecap="round" {}
@@ -160,11 +165,7 @@ fn axes(x: Axis, y: Axis, x_name: &str) -> Markup {
 }
 
 /// A path through points, or, with `M` between them, a dot at each.
-fn path(
-    points: &[(f64, f64)],
-    at: &impl Fn(&(f64, f64)) -> (f64, f64),
-    between: char,
-) -> String {
+fn path(points: &[(f64, f64)], at: &impl Fn(&(f64, f64)) -> (f64, f64), between: char) -> String {
     let mut path = String::new();
     for (i, point) in points.iter().enumerate() {
         let (x, y) = at(point);

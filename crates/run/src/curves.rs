@@ -68,7 +68,8 @@ pub fn curves_over(panels: &[Panel], x_name: &str) -> Result<String, RunError> {
     }
     let svg = html! {
         svg xmlns="http://www.w3.org/2000/svg" viewBox={ "0 0 " (SIZE[0]) " " (height.max(1.0)) }
-            width=(SIZE[0]) height=(height.max(1.0)) font-family="system-ui, sans-serif" font-size="14" fill="#222" {
+            width=(SIZE[0]) height=(height.max(1.0)) fill="#222"
+            font-family="system-ui, sans-serif" font-size="14" {
             rect width="100%" height="100%" fill="white" {}
             @for (top, panel) in places {
                 g transform={ "translate(0 " (top) ")" } { (drawing(panel, x_name)) }
@@ -135,7 +136,8 @@ impl Legend {
         let height = if places.is_empty() { 0.0 } else { (row + 1.0) * ROW };
         let drawing = html! {
             @for (x, y, index, name) in places {
-                line x1=(x) x2=(x + 22.0) y1=(y + 9.0) y2=(y + 9.0) stroke=(chart::color(index)) stroke-width="3" {}
+                line x1=(x) x2=(x + 22.0) y1=(y + 9.0) y2=(y + 9.0)
+                    stroke=(chart::color(index)) stroke-width="3" {}
                 text x=(x + 28.0) y=(y + 14.0) { (name) }
             }
         };

@@ -135,7 +135,8 @@ impl Written {
     fn add(mut self, run: &RunDir, facts: &Facts<'_>, lines: &[Value]) -> Result<Self, RunError> {
         let all = pictures::all(run, lines);
         let new: Vec<Picture> = self.new(&all).copied().collect();
-        let mut text: String = new.iter().map(|picture| picture.figure(run).into_string()).collect();
+        let mut text: String =
+            new.iter().map(|picture| picture.figure(run).into_string()).collect();
         let added = text.len() as u64;
         self.pictures.extend(new);
         text += &sections(run, facts, lines, &self.pictures);

@@ -10,7 +10,8 @@ use crate::{Program, RunDir, lines::of_event};
 pub(super) fn about(run: &RunDir, facts: &Facts<'_>, lines: &[Value], time: &Progress) -> Markup {
     let epochs = of_event(lines, "epoch").count();
     let per_epoch = facts.prompts * facts.images;
-    let memory = of_event(lines, "epoch").filter_map(|line| line["time"]["peak_memory_mib"].as_u64());
+    let memory =
+        of_event(lines, "epoch").filter_map(|line| line["time"]["peak_memory_mib"].as_u64());
     html! {
         div .scroll {
             table .facts {

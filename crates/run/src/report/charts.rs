@@ -31,8 +31,7 @@ pub(super) struct Progress {
 impl Progress {
     /// The progress in these metrics; `images` is the number of images of an epoch, if known.
     pub fn of_run(lines: &[Value], images: Option<usize>) -> Self {
-        let mut progress =
-            Self { epochs: vec![0.0], images: vec![0.0], seconds: vec![0.0] };
+        let mut progress = Self { epochs: vec![0.0], images: vec![0.0], seconds: vec![0.0] };
         let mut seconds = 0.0;
         for line in of_event(lines, "epoch") {
             let Some(epoch) = line["epoch"].as_f64() else { continue };
@@ -45,7 +44,8 @@ impl Progress {
     }
 
     fn json(&self) -> Value {
-        json!({"epoch": self.epochs, "images": self.images, "seconds": self.seconds.iter().map(|x| rounded(*x)).collect::<Vec<_>>()})
+        let seconds: Vec<f64> = self.seconds.iter().map(|x| rounded(*x)).collect();
+        json!({"epoch": self.epochs, "images": self.images, "seconds": seconds})
     }
 
     /// Seconds of all epochs.
@@ -124,7 +124,7 @@ pub(super) fn short(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 {
         "0".to_owned()
-    } else if size < 1e-3 || size >= 1e5 {
+    } else if !(1e-3..1e5).contains(&size) {
         format!("{value:.2e}")
     } else {
         format!("{value:.*}", (3.0 - size.log10().floor()).clamp(0.0, 4.0) as usize)
@@ -162,7 +162,8 @@ mod tests {
             points: vec![(0.0, 1.0 / 3.0), (5.0, 1.0)],
             band: vec![[5.0, 0.5, 1.5]],
         };
-        let chart = Chart { title: "t".to_owned(), lines: vec![line], runs: vec![0], marks: vec![] };
+        let chart =
+            Chart { title: "t".to_owned(), lines: vec![line], runs: vec![0], marks: vec![] };
         let page = data(&[("a".to_owned(), Progress::default())], &[chart]).into_string();
         assert_eq!(page.matches("</").count(), 1, "{page}");
         assert!(page.contains(r#""low":[null,0.5]"#), "{page}");

@@ -229,7 +229,8 @@ fn programs(runs: &[Compared<'_>]) -> Markup {
 
 /// The settings that two runs have with different values.
 fn differences(runs: &[Compared<'_>]) -> Markup {
-    let settings: Vec<BTreeMap<String, String>> = runs.iter().map(|run| flat(&run.settings)).collect();
+    let settings: Vec<BTreeMap<String, String>> =
+        runs.iter().map(|run| flat(&run.settings)).collect();
     let keys: BTreeSet<&String> = settings.iter().flat_map(BTreeMap::keys).collect();
     let values = |key: &str| -> Vec<&str> {
         settings.iter().map(|of| of.get(key).map_or("-", String::as_str)).collect()
@@ -261,7 +262,9 @@ fn flat(table: &Table) -> BTreeMap<String, String> {
     for (name, value) in table {
         match value.as_table() {
             Some(table) => {
-                all.extend(flat(table).into_iter().map(|(key, value)| (format!("{name}.{key}"), value)));
+                all.extend(
+                    flat(table).into_iter().map(|(key, value)| (format!("{name}.{key}"), value)),
+                );
             }
             None => drop(all.insert(name.clone(), value.to_string())),
         }
@@ -296,8 +299,11 @@ mod tests {
         for (name, seed) in [("a", 1), ("b", 2)] {
             let path = home.path().join(name);
             fs::create_dir_all(path.join("samples")).expect("made");
-            fs::write(path.join("config.toml"), format!("seed = {seed}\nsame = 1\n[grpo]\nx = \"<\"\n"))
-                .expect("written");
+            fs::write(
+                path.join("config.toml"),
+                format!("seed = {seed}\nsame = 1\n[grpo]\nx = \"<\"\n"),
+            )
+            .expect("written");
         }
         let a = run("<A>", &home.path().join("a"), [0.25, 0.5]);
         let b = run("B", &home.path().join("b"), [0.5, 0.75]);

@@ -100,7 +100,8 @@ pub(super) fn sections(
 /// The name of a run: that of its directory.
 pub(super) fn name_of(run: &RunDir) -> String {
     let path = run.path();
-    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into())
+    path.file_name()
+        .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into())
 }
 
 /// The numbers before and after training.

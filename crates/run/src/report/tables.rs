@@ -96,9 +96,8 @@ pub(super) fn faults(before: &Value, after: &Value) -> Markup {
 
 /// The monitors of the base model's images and of the newest ones, with their ratio.
 pub(super) fn drift(before: &Value, after: &Value) -> Markup {
-    let monitor = |line: &Value, name: &str| {
-        line["monitors"][name].as_f64().map_or("-".to_owned(), short)
-    };
+    let monitor =
+        |line: &Value, name: &str| line["monitors"][name].as_f64().map_or("-".to_owned(), short);
     let ratios = after["drift"].as_object();
     html! {
         @if let Some(ratios) = ratios {

@@ -18,9 +18,10 @@ const FACTS: Facts<'_> = Facts {
 
 /// A run in a directory whose name somebody who knows HTML chose.
 fn run(home: &Path) -> RunDir {
-    let program: Program = serde_json::from_value(json!({"version": "1", "revision": "a<b", "backend": "flex",
+    let program: Program =
+        serde_json::from_value(json!({"version": "1", "revision": "a<b", "backend": "flex",
         "command": ["flow-grpo", "a b"], "machine": "<cpu>", "started": 951_782_400}))
-    .expect("a program");
+        .expect("a program");
     let mut run = RunDir::create(&home.join("a<b"), program).expect("created");
     run.record_after(None, Expected { event: "epoch", every: 1 }).expect("recorded");
     run.describe(&json!({"seed": 1})).expect("described");
@@ -28,7 +29,8 @@ fn run(home: &Path) -> RunDir {
 }
 
 fn evaluate(run: &mut RunDir, epoch: usize, overall: f64) {
-    std::fs::write(run.samples(SampleSet::Validation, epoch), format!("image {epoch}")).expect("written");
+    std::fs::write(run.samples(SampleSet::Validation, epoch), format!("image {epoch}"))
+        .expect("written");
     let line = json!({"event": "eval", "epoch": epoch, "overall": overall, "overall_interval": [0.1, 0.9],
         "tags": {"a & \"b\"/c": overall}, "intervals": {"a & \"b\"/c": [0.2, 0.8]}, "images": {"a & \"b\"/c": 50},
         "rewards": {"<x>": 1.0}, "faults": {"a & \"b\"/c": {"colors": 0.5}},
