@@ -127,10 +127,11 @@ const draw = figure => {
     }
     const axes = figure.querySelector('.axes');
     axes.replaceChildren(svg('line', { x1: LEFT, x2: RIGHT, y1: BOTTOM, y2: BOTTOM }));
-    for (const y of labels([low, high], 5)) {
-        const at = BOTTOM - (y - low) / (high - low) * (BOTTOM - TOP);
+    for (const label of labels([low, high], 5)) {
+        const y = log ? Number((10 ** label).toPrecision(2)) : label;
+        const at = py(y);
         axes.append(svg('line', { x1: LEFT, x2: RIGHT, y1: at, y2: at }));
-        axes.append(svg('text', { x: LEFT - 8, y: at, dy: '0.35em', 'text-anchor': 'end' }, short(log ? 10 ** y : y)));
+        axes.append(svg('text', { x: LEFT - 8, y: at, dy: '0.35em', 'text-anchor': 'end' }, short(y)));
     }
     for (const x of labels([left, right], 6)) {
         const at = LEFT + (x - left) / (right - left) * (RIGHT - LEFT);
