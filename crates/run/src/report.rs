@@ -8,13 +8,9 @@ mod panels;
 mod pictures;
 mod tables;
 
-use std::{
-    fs::{self, OpenOptions},
-    io::{Seek, SeekFrom, Write},
-    path::Path,
-};
+use std::{fs, path::Path};
 
-use files::Action;
+use files::{Action, write_atomically};
 use serde_json::Value;
 
 use crate::{
@@ -57,8 +53,8 @@ pub struct Best {
 
 /// The report of a run, which is brought up to date during the run.
 ///
-/// Images are most of it, so [`Self::update`] adds those that are new and writes only what follows
-/// them again.
+/// Images are most of it, so [`Self::update`] keeps the text of those that the page has, adds the new
+/// ones, and makes only the sections after them again.
 #[derive(Debug, Default)]
 pub struct Report {
     written: Option<Written>,
@@ -74,8 +70,7 @@ struct Written {
 }
 
 impl Report {
-    /// Draws the curves and brings the page up to date. A kill may leave the page torn until the
-    /// next report.
+    /// Draws the curves and brings the page up to date, atomically.
     ///
     /// # Errors
     /// If the metrics cannot be read, or a file cannot be written.
@@ -141,14 +136,11 @@ impl Written {
         self.pictures.extend(new);
         text += &sections(run, facts, lines, &self.pictures);
         let path = run.path().join(PAGE);
-        let put = || {
-            let mut file = OpenOptions::new().write(true).open(&path)?;
-            file.seek(SeekFrom::Start(self.sections_at))?;
-            file.write_all(text.as_bytes())?;
-            file.set_len(self.sections_at + text.len() as u64)
-        };
-        put().map_err(Action::Write.failed_on(&path))?;
-        self.length = self.sections_at + text.len() as u64;
+        let mut page = fs::read(&path).map_err(Action::Read.failed_on(&path))?;
+        page.truncate(self.sections_at as usize);
+        page.extend(text.into_bytes());
+        write_atomically(&path, &page)?;
+        self.length = page.len() as u64;
         self.sections_at += added;
         Ok(self)
     }

@@ -115,7 +115,7 @@ fn a_run_without_evaluations_has_a_page() {
 }
 
 #[test]
-fn images_are_added_and_not_read_or_written_again() {
+fn images_are_added_and_not_read_or_drawn_again() {
     let home = tempfile::tempdir().expect("a directory");
     let mut run = run(home.path());
     let mut report = Report::default();
