@@ -118,9 +118,9 @@ impl Found {
         }
     }
 
-    /// What the driver is called in messages: its version and the CUDA version that it knows.
-    pub fn driver_name(&self) -> String {
-        let Some(driver) = &self.driver else { return "driver of unknown version".to_owned() };
+    /// The driver in words: its version, if known, and the CUDA version that it knows.
+    fn driver_name(&self) -> String {
+        let Some(driver) = &self.driver else { return "driver".to_owned() };
         cuda_of_driver(driver).map_or_else(
             || format!("driver {driver}"),
             |cuda| format!("driver {driver} (CUDA {cuda})"),
@@ -222,11 +222,14 @@ pub fn line(found: &Found, gpu: &Gpu, precision: &str) -> String {
         ("f32", false) => "f32".to_owned(),
         (other, false) => format!("layers in {other}"),
     };
+    let driver = match &found.driver {
+        Some(_) => found.driver_name(),
+        None => "driver of unknown version".to_owned(),
+    };
     let gibibytes = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     format!(
-        "cuda: {}, compute capability {major}.{minor}, {}, {nvrtc}; {:.1} of {:.1} GiB free; {products}",
+        "cuda: {}, compute capability {major}.{minor}, {driver}, {nvrtc}; {:.1} of {:.1} GiB free; {products}",
         gpu.name,
-        found.driver_name(),
         gibibytes(gpu.free),
         gibibytes(gpu.total),
     )

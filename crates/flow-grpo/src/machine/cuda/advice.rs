@@ -26,6 +26,9 @@ pub const NO_DEVICE: &str = "`nvidia-smi` must show one; a container needs `--gp
 /// The CUDA version that the program was tried with, and that is advised unless the driver is older.
 const ADVISED: Version = Version::new(13, 0);
 
+/// The last CUDA version for GPUs before Turing, of the versions that the program was tried with.
+const LAST_FOR_OLD_GPUS: Version = Version::new(12, 8);
+
 /// The parts of a CUDA toolkit, as `install` names them, that some headers come from.
 pub fn packages_of(headers: &[&str]) -> Vec<&'static str> {
     let has = |part: &str| headers.iter().any(|header| package_of(header) == part);
@@ -78,11 +81,14 @@ pub fn not_compiled(log: &str, gpu: &Gpu, toolkit: &Path, driver: Option<Version
         );
     }
     if log.contains("gpu-architecture") {
+        let dropped = gpu.capability < (7, 5);
+        let cause = if dropped { "CUDA 13 has dropped it" } else { "it is older than this GPU" };
+        let knows = if dropped { Some(LAST_FOR_OLD_GPUS) } else { driver };
         return format!(
-            "NVRTC does not compile for {}, a {}: it is older than this GPU, or has dropped it (13.0 dropped those below sm_75). {}",
-            gpu.architecture(),
+            "NVRTC does not compile for {} ({}): {cause}. {}",
             gpu.name,
-            install(&["nvrtc", "runtime", "crt", "cccl"], driver)
+            gpu.architecture(),
+            install(&["nvrtc", "runtime", "crt", "cccl"], knows)
         );
     }
     if let Some(header) = unopened(log) {

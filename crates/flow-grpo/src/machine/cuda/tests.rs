@@ -115,7 +115,11 @@ fn a_missing_compiler_or_header_is_named_with_its_packages() {
 fn a_probe_that_does_not_compile_says_why() {
     let log = |log| refused(Found { ptx: failed(log), loaded: Answer::NotAsked, ..whole() });
     has(&log("nvrtc: error: failed to open libnvrtc-builtins.so.13.0.\n"), &["LD_LIBRARY_PATH"]);
-    has(&log("nvrtc: error: invalid value for --gpu-architecture (-arch)"), &["sm_90a", "older"]);
+    let architecture = "nvrtc: error: invalid value for --gpu-architecture (-arch)";
+    has(&log(architecture), &["(sm_90a): it is older than this GPU", "cuda-nvrtc-13-0"]);
+    let pascal = Gpu { capability: (6, 1), ..gpu() };
+    let dropped = Found { gpu: Answer::Gave(pascal), ptx: failed(architecture), ..whole() };
+    has(&refused(dropped), &["(sm_61): CUDA 13 has dropped it", "cuda-nvrtc-12-8"]);
     has(
         &log("p(1): catastrophic error: cannot open source file \"nv/target\"\n  #include\n"),
         &["has no nv/target", "cuda-cccl-13-0"],
@@ -135,7 +139,10 @@ fn a_driver_older_than_the_compiler_is_told_both_ways_out() {
             "cuda-nvrtc-12-2 cuda-cudart-dev-12-2 cuda-crt-12-2 cuda-cccl-12-2",
         ],
     );
-    has(&refused(Found { driver: None, ..old }), &["driver of unknown version", "older toolkit"]);
+    has(
+        &refused(Found { driver: None, ..old }),
+        &["the driver is older than NVRTC 13.0.88", "older toolkit"],
+    );
     let other = Found { loaded: failed("CUDA_ERROR_NO_BINARY_FOR_GPU (x)"), ..whole() };
     has(&refused(other), &["refuses a kernel of NVRTC 13.0.88", "NO_BINARY"]);
 }
