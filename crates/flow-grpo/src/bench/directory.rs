@@ -24,8 +24,8 @@ use crate::{
 /// Options of `bench` for a model directory.
 #[derive(Args, Clone, Debug)]
 pub struct DirectoryArgs {
-    /// Instead of a checkpoint, times a model directory, e.g. of `init-random`: its denoising step,
-    /// trained transition, update and decoder.
+    /// Instead of a checkpoint, times a model directory, e.g. of `init-random`, or hub:OWNER/NAME: its
+    /// denoising step, trained transition, update and decoder.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["checkpoint", "preset", "scale"])]
     pub model: Option<PathBuf>,
     /// Height and width of the images in pixels.

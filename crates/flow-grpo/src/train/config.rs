@@ -34,8 +34,8 @@ pub struct TrainConfig {
     pub base: String,
     /// The trained parameters: all weights or an adapter.
     pub tuning: Tuning,
-    /// An adapter to start from, a directory of PEFT or a file of diffusers; a new one if there is
-    /// none.
+    /// An adapter to start from: a directory of PEFT, a file of diffusers, or hub:OWNER/NAME@REVISION;
+    /// a new one if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<String>,
     /// Epochs between two checkpoints.

@@ -18,6 +18,7 @@ use crate::{
     },
     checkpoints, config,
     machine::{self, host},
+    named,
     pretrain::{config::PretrainConfig, presets::PRETRAIN_PRESETS},
     train::{config::TrainConfig, presets::TRAIN_PRESETS},
 };
@@ -51,6 +52,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let PartsArgs { repetitions, peer, output, .. } = &args.parts;
     if let Some(model) = &args.directory.model {
         let (peer, output) = (peer.as_deref(), output.as_deref());
+        let model = &named::place(model)?;
         return directory::bench(&args.directory, model, *repetitions, peer, output, device);
     }
     let (card, weights) = args.network()?;

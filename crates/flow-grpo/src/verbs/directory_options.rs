@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Options for a model directory only.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct DirectoryArgs {
     /// A model in the layout of diffusers: Stable Diffusion 3 or 3.5, or FLUX.1; a directory, or
     /// hub:OWNER/NAME, which is downloaded [default: the base model of --adapter].

@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Options of `eval`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct EvalArgs {
     #[command(flatten)]
     model: ModelArgs,
@@ -70,6 +70,7 @@ pub struct EvalArgs {
 /// If the model, the prompts or the run cannot be read, or nothing can be verified.
 pub fn run(args: &EvalArgs) -> Result<()> {
     args.output.as_deref().map_or(Ok(()), png::check_directory_of)?;
+    let args = &EvalArgs { model: args.model.fetched()?, ..args.clone() };
     if let (Some(preset), None) = (&args.foreign.preset, &args.foreign.samples_dir) {
         return benchmark::run(args, preset);
     }

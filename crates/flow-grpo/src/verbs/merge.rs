@@ -12,13 +12,15 @@ use super::model_options::source;
 use crate::{
     backend::Training,
     machine::{self, host},
+    named,
     terminal::output,
 };
 
 /// Options of `merge`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct MergeArgs {
-    /// The adapter: RUN/adapter, another directory of PEFT or diffusers, or a file of diffusers.
+    /// The adapter: RUN/adapter, another directory of PEFT or diffusers, a file of diffusers, or
+    /// hub:OWNER/NAME, which is downloaded.
     #[arg(long, value_name = "PATH")]
     adapter: PathBuf,
     /// The base model: a checkpoint file, a built-in checkpoint, or a model directory [default: the
@@ -46,6 +48,7 @@ pub fn run(args: &MergeArgs) -> Result<()> {
             input.display()
         );
     }
+    let args = &MergeArgs { adapter: named::place(&args.adapter)?, ..args.clone() };
     let source = source(args.checkpoint.as_deref(), Some(&args.adapter), None)?;
     if let ModelSource::Directory { path, .. } = &source {
         ensure!(

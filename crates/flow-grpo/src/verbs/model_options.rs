@@ -12,18 +12,18 @@ use training::{
 };
 
 use crate::{
-    backend::Training, checkpoints, evaluation::Sampling, train::model_config::ModelConfig,
+    backend::Training, checkpoints, evaluation::Sampling, named, train::model_config::ModelConfig,
 };
 
 /// The network and how it samples.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
     /// A checkpoint file, or a built-in checkpoint: shapes-base, text-base, emoji-base, toy-2d-base
     /// [default: the base of the adapter, or shapes-base].
     #[arg(long)]
     pub checkpoint: Option<String>,
-    /// A LoRA adapter for the checkpoint: RUN/adapter, another directory of PEFT or diffusers, or a
-    /// file of diffusers.
+    /// A LoRA adapter for the checkpoint: RUN/adapter, another directory of PEFT or diffusers, a
+    /// file of diffusers, or hub:OWNER/NAME, which is downloaded.
     #[arg(long, value_name = "PATH")]
     pub adapter: Option<PathBuf>,
     /// Number of ODE steps.
@@ -52,6 +52,15 @@ fn guidance(text: &str) -> Result<f64, String> {
 }
 
 impl ModelArgs {
+    /// The options with the place of a named adapter, which is downloaded if it is not in the cache.
+    ///
+    /// # Errors
+    /// If it cannot be downloaded.
+    pub fn fetched(&self) -> Result<Self> {
+        let adapter = self.adapter.as_deref().map(named::place).transpose()?;
+        Ok(Self { adapter, ..self.clone() })
+    }
+
     /// How these options sample a model.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Options of `sample`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct SampleArgs {
     #[command(flatten)]
     model: ModelArgs,
@@ -65,6 +65,7 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     );
     let latents = args.directory.latents.as_deref();
     let latents = latents.map(|path| read_latents::<Plain>(path, &device)).transpose()?;
+    let args = &SampleArgs { model: args.model.fetched()?, ..args.clone() };
     let source = args.source(latents.as_ref())?;
     let drawing = Drawing { args, prompts, latents, device: &device };
     pipelines::open::<Training, _>(source, &host::machine(&device), drawing)

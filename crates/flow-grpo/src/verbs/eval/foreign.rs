@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Options for images of another program.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(super) struct ForeignArgs {
     /// Evaluates images of another program instead of a model: those of this directory by name, for
     /// the prompts of its prompts.jsonl or prompts.txt, or of the file of --prompts. With n times as
