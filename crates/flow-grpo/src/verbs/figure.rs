@@ -1,5 +1,5 @@
-//! `figure`: the computed figures of the book: paths and marginals of ODE and SDE, and how their
-//! errors fall.
+//! `figure`: draws the computed figures of the book: paths and marginals of the ODE and the SDE, and
+//! their errors by the number of steps.
 
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ const BINS: usize = 70;
 /// Options of `figure`.
 #[derive(Args, Debug)]
 pub struct FigureArgs {
-    /// The directory of the figures.
+    /// The directory for the figures.
     #[arg(long, default_value = "book/src/figures")]
     output: PathBuf,
 }
@@ -52,8 +52,8 @@ fn mixture() -> MixtureField {
     ])
 }
 
-/// Draws the marginals of the mixture: exact, by the ODE and by the SDE, in a number of steps that
-/// is a multiple of ten.
+/// Draws the marginals of the mixture: exact, of the ODE and of the SDE. `steps` is a multiple of
+/// ten.
 fn marginals(path: &Path, steps: usize) -> Result<()> {
     let field = mixture();
     let ode = particles(&field, Ode {}.into(), steps, PARTICLES)?;
@@ -80,7 +80,7 @@ fn marginals(path: &Path, steps: usize) -> Result<()> {
     Ok(write_atomically(path, svg.as_bytes())?)
 }
 
-/// Draws paths of the ODE and of the SDE from the same noise, against the way from noise to data.
+/// Draws paths of the ODE and of the SDE from the same noise, against `1 − t`.
 fn paths(path: &Path) -> Result<()> {
     const STEPS: usize = 200;
     let panel = |title: &str, transition| -> Result<Panel> {
@@ -161,8 +161,8 @@ fn histogram(particles: &[f64]) -> Vec<(f64, f64)> {
 const DATA: f64 = 0.25;
 
 /// Draws the error of the final variance against the number of steps, for one Gaussian and several
-/// noise levels. Without sampling noise: its velocity is linear in `x`, so the variance of the
-/// sampler's points obeys a recursion.
+/// noise levels. The velocity of a Gaussian is linear in `x`, so a recursion gives the variance
+/// exactly, without sampling noise.
 fn spread(path: &Path) -> Result<()> {
     let curve = |level: f64| -> Result<Curve> {
         let rule = FlowSde { noise_level: NoiseLevel::new(level).context("a level")? };

@@ -19,15 +19,15 @@ use crate::{
 /// Options of `merge`.
 #[derive(Args, Clone, Debug)]
 pub struct MergeArgs {
-    /// The adapter: RUN/adapter, another directory of PEFT or diffusers, a file of diffusers, or
+    /// The adapter: RUN/adapter, any directory of PEFT or diffusers, a file of diffusers, or
     /// hub:OWNER/NAME, which is downloaded.
     #[arg(long, value_name = "PATH")]
     adapter: PathBuf,
     /// The base model: a checkpoint file, a built-in checkpoint, or a model directory [default: the
-    /// base of the adapter, or shapes-base].
+    /// base of the adapter, otherwise shapes-base].
     #[arg(long)]
     checkpoint: Option<String>,
-    /// The checkpoint to write; for a model directory, a new directory for its transformer.
+    /// The checkpoint to write. For a model directory: a new directory for the merged transformer.
     #[arg(long, value_name = "PATH")]
     output: PathBuf,
 }
@@ -43,7 +43,7 @@ pub fn run(args: &MergeArgs) -> Result<()> {
         inputs.into_iter().flatten().find(|input| is_same_file(input, &args.output))
     {
         bail!(
-            "--output {} is {}, which is read: choose another file",
+            "--output {} is also the input {}: choose another file",
             args.output.display(),
             input.display()
         );
@@ -53,7 +53,7 @@ pub fn run(args: &MergeArgs) -> Result<()> {
     if let ModelSource::Directory { path, .. } = &source {
         ensure!(
             !args.output.exists(),
-            "--output {} is there already: a model directory's merged transformer goes to a new directory, which then replaces {}/transformer",
+            "--output {} exists: choose a new directory for the merged transformer, which then replaces {}/transformer",
             args.output.display(),
             path.display()
         );
