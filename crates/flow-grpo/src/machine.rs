@@ -1,8 +1,30 @@
 //! The machine that the program computes on, and its memory.
 
+#[cfg(any(feature = "cuda", test))]
+pub mod caches;
+#[cfg(any(feature = "cuda", test))]
+pub mod cuda;
 pub mod host;
 pub mod memory;
 pub mod needs;
+
+use anyhow::Result;
+
+use crate::backend::Device;
+
+/// The device of all tensors. On cuda, the first call looks at the machine and prints what it found.
+///
+/// # Errors
+/// If the machine cannot compute on it; the message says what to install.
+#[cfg_attr(
+    not(feature = "cuda"),
+    expect(clippy::unnecessary_wraps, reason = "only on cuda can something be missing")
+)]
+pub fn device() -> Result<Device> {
+    #[cfg(feature = "cuda")]
+    cuda::prepare()?;
+    Ok(Device::default())
+}
 
 /// The machine, for the record of a run: processor or GPU, number of threads, system.
 pub fn description() -> String {

@@ -6,6 +6,10 @@ use crate::backend::{self, ON_CPU};
 
 /// The memory available to the program, including what it already uses, if known.
 pub fn usable() -> Option<u64> {
+    #[cfg(feature = "cuda")]
+    if let Some(free) = crate::machine::cuda::free_memory() {
+        return Some(free);
+    }
     if backend::NAME == "cuda" {
         // The driver and its tool may disagree on which of several GPUs is the first, so the
         // largest counts.
@@ -75,6 +79,12 @@ pub fn gpu_name() -> Option<String> {
 /// a peak.
 pub fn gpu_used_mib() -> Option<u64> {
     nvidia("memory.used")?.first()?.parse().ok()
+}
+
+/// The version of NVIDIA's driver, on a GPU backend with `nvidia-smi`.
+#[cfg(feature = "cuda")]
+pub fn driver_version() -> Option<String> {
+    nvidia("driver_version")?.into_iter().next()
 }
 
 /// The answer of `nvidia-smi`, one line per GPU that the program can see.

@@ -17,7 +17,7 @@ use crate::{
         scale,
     },
     checkpoints, config,
-    machine::host,
+    machine::{self, host},
     named,
     pretrain::{config::PretrainConfig, presets::PRETRAIN_PRESETS},
     train::{config::TrainConfig, presets::TRAIN_PRESETS},
@@ -48,7 +48,7 @@ pub struct BenchArgs {
 /// # Errors
 /// If the network cannot be opened, or the peer fails.
 pub fn run(args: &BenchArgs) -> Result<()> {
-    let device = &Device::default();
+    let device = &machine::device()?;
     let PartsArgs { repetitions, peer, output, .. } = &args.parts;
     if let Some(model) = &args.directory.model {
         let (peer, output) = (peer.as_deref(), output.as_deref());

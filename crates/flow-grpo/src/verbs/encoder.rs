@@ -22,6 +22,7 @@ use training::{
 
 use crate::{
     backend::{Device, Plain, Training},
+    machine,
     rewards::emoji_encoder::{
         EmojiEncoder, EncoderCard, LARGEST_SCALE, Retrieval, Sizes, retrieval,
     },
@@ -98,7 +99,7 @@ const REPORT_EVERY: usize = 100;
 /// If the file cannot be written, a number is not finite, or the training is interrupted.
 pub fn run(args: &EncoderArgs) -> Result<()> {
     interrupt::listen()?;
-    let device = &Device::default();
+    let device = &machine::device()?;
     png::check_directory_of(&args.output)?;
     let emoji = Collection::built_in()?.emoji;
     let made_by = format!(

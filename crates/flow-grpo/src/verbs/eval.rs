@@ -23,7 +23,7 @@ use crate::{
     backend::{self, Device, Training},
     config,
     evaluation::{Evaluation, Evaluator, Prompts},
-    machine::{host, needs},
+    machine::{self, host, needs},
     rewards::{self, Surroundings},
     terminal::output,
     train::{self, config::TrainConfig, tuning::Tuning},
@@ -77,7 +77,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         return benchmark::run(args, preset);
     }
     let run = args.as_in.as_deref().map(EvaluatedRun::open).transpose()?;
-    let device = Device::default();
+    let device = machine::device()?;
     let cache = args.cache.as_deref().map(ScoreCache::open).transpose()?.map(Arc::new);
     if let Some(directory) = &args.foreign.samples_dir {
         let of_run = run.map(|run| run.config.rewards);

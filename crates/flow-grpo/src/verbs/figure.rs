@@ -15,7 +15,7 @@ use flow::{
 use run::curves::{Curve, Panel, curves};
 use training::noise::{Key, Purpose, normal};
 
-use crate::backend::{Device, Plain};
+use crate::{backend::Plain, machine};
 
 /// Number of particles of a histogram, and of a figure of paths.
 const PARTICLES: usize = 20_000;
@@ -108,7 +108,7 @@ fn particles(
     steps: usize,
     count: usize,
 ) -> Result<Vec<Vec<f64>>> {
-    let device = Device::default();
+    let device = machine::device()?;
     let noise = |step: usize| {
         let keys: Vec<Key> =
             (0..count).map(|row| Key::new(1, Purpose::Step).row(row, 0).step(step)).collect();

@@ -7,7 +7,8 @@ use clap::{Args, ValueEnum};
 use models::sd3::random::{self, Sizes};
 
 use crate::{
-    backend::{Device, Plain},
+    backend::Plain,
+    machine,
     terminal::{output, progress::Progress},
 };
 
@@ -66,7 +67,7 @@ pub fn run(args: &InitRandomArgs) -> Result<()> {
         "{} already holds a model: choose another --out",
         args.out.display()
     );
-    let device = Device::default();
+    let device = machine::device()?;
     let count = sizes.count::<Plain>(&device);
     let progress = Progress::new("writing", count / MILLION, "million parameters");
     let mut written = 0;

@@ -10,8 +10,8 @@ use run::png;
 
 use super::model_options::source;
 use crate::{
-    backend::{Device, Training},
-    machine::host,
+    backend::Training,
+    machine::{self, host},
     named,
     terminal::output,
 };
@@ -58,7 +58,7 @@ pub fn run(args: &MergeArgs) -> Result<()> {
             path.display()
         );
     }
-    pipelines::open::<Training, _>(source, &host::machine(&Device::default()), Merging(args))
+    pipelines::open::<Training, _>(source, &host::machine(&machine::device()?), Merging(args))
 }
 
 /// Work of `merge` on a model.

@@ -5,7 +5,7 @@ use clap::Args;
 
 use super::run_options::{self, RunArgs};
 use crate::{
-    backend::Device,
+    machine,
     pretrain::{self, config::PretrainConfig, presets::PRETRAIN_PRESETS},
     terminal::{interrupt, output},
 };
@@ -23,8 +23,9 @@ pub struct PretrainArgs {
 /// If the configuration is refused, or the run breaks off.
 pub fn run(args: &PretrainArgs) -> Result<()> {
     interrupt::listen()?;
+    let device = machine::device()?; // Before a directory is made.
     let (config, mut run): (PretrainConfig, _) =
         run_options::open("pretrain", &args.run, &PRETRAIN_PRESETS, None)?;
-    let checkpoint = pretrain::pretrain(&config, &mut run, &Device::default())?;
+    let checkpoint = pretrain::pretrain(&config, &mut run, &device)?;
     output::print(format!("base model: {}\n", checkpoint.display()))
 }

@@ -27,6 +27,7 @@ use training::{
 
 use crate::{
     backend::{Device, Plain, Training},
+    machine,
     rewards::shapes_proxy::{CARD, IMAGE_SIZE, SIZES, pixels},
     terminal::{interrupt, output, progress::Progress},
 };
@@ -60,7 +61,7 @@ const OPTIMIZER: AdamWConfig = AdamWConfig {
 /// Trains the classifier and reports its accuracy on held-out prompts.
 pub fn run(args: &ProxyArgs) -> Result<()> {
     interrupt::listen()?;
-    let device = &Device::default();
+    let device = &machine::device()?;
     png::check_directory_of(&args.output)?;
     let prompts = metadata(shapes::captions());
     let mut network = SIZES.init::<Plain>(args.seed, device);

@@ -23,7 +23,7 @@ use crate::{
     backend::{self, Device, Plain, Training},
     checkpoints,
     evaluation::{Evaluator, Prompts, Sampling},
-    machine::{host, needs},
+    machine::{self, host, needs},
     terminal::output::{log, print},
     train::model_config::ModelConfig,
 };
@@ -55,7 +55,7 @@ const SMALLEST: [usize; 3] = [2, 1, 1];
 /// Samples the images of the options.
 pub fn run(args: &SampleArgs) -> Result<()> {
     png::check_directory_of(&args.output)?;
-    let device = Device::default();
+    let device = machine::device()?;
     let prompts = args.read_prompts()?;
     needs::check_images(prompts.len().saturating_mul(args.count.unwrap_or(1) as usize), SMALLEST)?;
     ensure!(

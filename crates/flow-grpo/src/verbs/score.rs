@@ -25,7 +25,7 @@ use toml::{Table, Value};
 use self::detections::Painting;
 use crate::{
     backend::Device,
-    config,
+    config, machine,
     rewards::{self, RewardConfig, Surroundings},
     terminal::output,
 };
@@ -186,7 +186,7 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
             Some((of, opened)) if of == shape || !rewards::depend_on_shape(&args.rewards.names) => {
                 opened
             }
-            _ => args.rewards.open(shape, cache.clone(), &Device::default())?,
+            _ => args.rewards.open(shape, cache.clone(), &machine::device()?)?,
         };
         of_shape.check(std::iter::once(prompt))?;
         let in_file = || path.display().to_string();

@@ -13,7 +13,7 @@ use tasks::{
 
 use super::score::RewardArgs;
 use crate::{
-    backend::Device,
+    machine,
     terminal::{interrupt, output},
 };
 
@@ -96,7 +96,7 @@ pub fn run(args: &ServeArgs) -> Result<()> {
     interrupt::listen()?;
     let token = args.token_variable.as_deref().map(Token::from_variable);
     let token = token.transpose().context("--token-variable")?;
-    let reward = args.rewards.open([3, 1, 1], None, &Device::default())?;
+    let reward = args.rewards.open([3, 1, 1], None, &machine::device()?)?;
     let scorer = BuiltIn { names: args.rewards.names(), reward };
     let options = Options {
         address: args.address,

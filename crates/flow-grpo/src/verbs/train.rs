@@ -7,8 +7,7 @@ use clap::Args;
 
 use super::run_options::{self, RunArgs};
 use crate::{
-    backend::Device,
-    config,
+    config, machine,
     terminal::interrupt,
     train::{
         self,
@@ -41,6 +40,7 @@ pub struct TrainArgs {
 /// If the configuration is refused, or the run breaks off.
 pub fn run(args: &TrainArgs) -> Result<()> {
     interrupt::listen()?;
+    let device = machine::device()?; // Before a directory is made.
     ensure!(
         !args.live || std::io::stderr().is_terminal(),
         "--live needs a terminal on standard error"
@@ -60,5 +60,5 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     );
     let (config, mut run): (TrainConfig, _) =
         run_options::open("train", &run_args, &TRAIN_PRESETS, layer)?;
-    train::train(&config, &mut run, args.live, &Device::default())
+    train::train(&config, &mut run, args.live, &device)
 }

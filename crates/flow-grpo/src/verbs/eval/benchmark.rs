@@ -28,7 +28,7 @@ use crate::{
     backend::{self, Device, Training},
     config,
     evaluation::{Evaluator, Prompts, Sampling, benchmark::Benchmark, intervals::Tally},
-    machine::{host, needs},
+    machine::{self, host, needs},
     rewards::{self, Surroundings},
     terminal::output,
     train::{config::TrainConfig, presets::TRAIN_PRESETS},
@@ -56,7 +56,7 @@ pub fn run(args: &EvalArgs, preset: &str) -> Result<()> {
     let base = base.or(model.adapter.is_none().then_some(config.base.as_str()));
     ensure!(base != Some(""), "--preset {} needs --model DIR", preset.name);
     let source = model_options::source(base, model.adapter.as_deref(), config.model.as_ref())?;
-    let device = Device::default();
+    let device = machine::device()?;
     let work = Benchmarking { args, config: &config, device: &device };
     pipelines::open::<Training, _>(source, &host::machine(&device), work)
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use tasks::geneval::{self, FailedPosition, Seen, needs_color};
 
 use super::{ENDINGS, read};
-use crate::{backend::Device, rewards::colors::Colors, terminal::output};
+use crate::{machine, rewards::colors::Colors, terminal::output};
 
 /// How the colours of detections are named.
 pub struct Painting<'a> {
@@ -67,7 +67,7 @@ impl<'a> Painter<'a> {
             ENDINGS.join(", ")
         );
         images.sort();
-        let colors = Colors::open(painting.model, &Device::default())?;
+        let colors = Colors::open(painting.model, &machine::device()?)?;
         Ok(Self { colors, directory: painting.images, images })
     }
 
