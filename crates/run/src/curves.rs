@@ -22,7 +22,41 @@ pub struct Panel {
     pub curves: Vec<Curve>,
 }
 
-const SIZE: (u32, u32) = (900, 300);
+/// How panels are drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct Style<'a> {
+    /// Width and height of a panel in pixels.
+    pub size: (u32, u32),
+    /// Size of the letters in pixels.
+    pub letters: u32,
+    /// Name of the horizontal axis, written below it; an empty name takes no place.
+    pub horizontal: &'a str,
+    /// Where the legend stands.
+    pub legend: Legend,
+}
+
+/// A corner of a panel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Legend {
+    /// Top left.
+    UpperLeft,
+    /// Top right.
+    UpperRight,
+    /// Bottom right.
+    LowerRight,
+}
+
+impl<'a> Style<'a> {
+    /// Wide panels over epochs, for a report.
+    pub const REPORT: Style<'static> =
+        Style { size: (900, 300), letters: 12, horizontal: "", legend: Legend::LowerRight };
+
+    /// Panels of a page, with letters that can be read on a telephone.
+    pub const fn page(horizontal: &'a str, legend: Legend) -> Self {
+        Self { size: (560, 330), letters: 17, horizontal, legend }
+    }
+}
+
 const COLORS: [RGBColor; 7] = [
     RGBColor(31, 119, 180),
     RGBColor(255, 127, 14),
@@ -38,17 +72,27 @@ const COLORS: [RGBColor; 7] = [
 /// # Errors
 /// If the range of a panel cannot be drawn.
 pub fn curves(panels: &[Panel]) -> Result<String, RunError> {
+    styled(panels, Style::REPORT)
+}
+
+/// Draws panels below each other in a style and returns the SVG; panels without points are left
+/// out.
+///
+/// # Errors
+/// If the range of a panel cannot be drawn.
+pub fn styled(panels: &[Panel], style: Style<'_>) -> Result<String, RunError> {
     let panels: Vec<&Panel> = panels
         .iter()
         .filter(|panel| panel.curves.iter().any(|curve| !curve.points.is_empty()))
         .collect();
     let mut svg = String::new();
     {
-        let root = SVGBackend::with_string(&mut svg, (SIZE.0, SIZE.1 * panels.len().max(1) as u32))
+        let (width, height) = style.size;
+        let root = SVGBackend::with_string(&mut svg, (width, height * panels.len().max(1) as u32))
             .into_drawing_area();
         root.fill(&WHITE).map_err(drawing)?;
         for (area, panel) in root.split_evenly((panels.len().max(1), 1)).iter().zip(panels) {
-            draw_panel(area, panel)?;
+            draw_panel(area, panel, style)?;
         }
         root.present().map_err(drawing)?;
     }
@@ -58,7 +102,10 @@ pub fn curves(panels: &[Panel]) -> Result<String, RunError> {
 fn draw_panel(
     area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
     panel: &Panel,
+    style: Style<'_>,
 ) -> Result<(), RunError> {
+    let font = ("sans-serif", style.letters);
+    let below = if style.horizontal.is_empty() { 2 } else { 3 };
     let points = || panel.curves.iter().flat_map(|curve| &curve.points);
     let range = |values: Vec<f64>| {
         let low = values.iter().copied().fold(f64::INFINITY, f64::min);
@@ -67,10 +114,10 @@ fn draw_panel(
         low - margin..high + margin
     };
     let mut chart = ChartBuilder::on(area)
-        .caption(&panel.title, ("sans-serif", 16))
+        .caption(&panel.title, ("sans-serif", style.letters * 4 / 3))
         .margin(8)
-        .x_label_area_size(24)
-        .y_label_area_size(56)
+        .x_label_area_size(below * style.letters)
+        .y_label_area_size(style.letters * 7 / 2 + 14)
         .build_cartesian_2d(
             range(points().map(|p| p.0).collect()),
             range(points().map(|p| p.1).collect()),
@@ -81,6 +128,9 @@ fn draw_panel(
         .light_line_style(WHITE)
         .x_labels(10)
         .y_labels(6)
+        .x_desc(style.horizontal)
+        .label_style(font)
+        .axis_desc_style(font)
         .draw()
         .map_err(drawing)?;
     for (curve, color) in panel.curves.iter().zip(COLORS.iter().cycle()) {
@@ -95,7 +145,12 @@ fn draw_panel(
         labels
             .border_style(BLACK.mix(0.2))
             .background_style(WHITE.mix(0.8))
-            .position(SeriesLabelPosition::LowerRight);
+            .label_font(font)
+            .position(match style.legend {
+                Legend::UpperLeft => SeriesLabelPosition::UpperLeft,
+                Legend::UpperRight => SeriesLabelPosition::UpperRight,
+                Legend::LowerRight => SeriesLabelPosition::LowerRight,
+            });
         labels.draw().map_err(drawing)?;
     }
     Ok(())

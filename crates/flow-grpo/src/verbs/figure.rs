@@ -1,5 +1,9 @@
-//! `figure`: the computed figures of the book: paths and marginals of ODE and SDE, and how their
-//! errors fall.
+//! `figure`: the computed figures of the book: paths and marginals of ODE and SDE, how their errors
+//! fall, tilted densities, and guidance.
+
+mod guidance;
+mod line;
+mod optimum;
 
 use std::path::{Path, PathBuf};
 
@@ -29,17 +33,36 @@ const BINS: usize = 70;
 /// Options of `figure`.
 #[derive(Args, Debug)]
 pub struct FigureArgs {
+    /// The figures to draw; all of them if none is named.
+    #[arg(value_parser = FIGURES.map(|(name, _)| name))]
+    names: Vec<String>,
     /// The directory of the figures.
     #[arg(long, default_value = "book/src/figures")]
     output: PathBuf,
 }
 
-/// Draws all figures into a directory.
+/// Draws one figure into a file.
+type Draw = fn(&Path) -> Result<()>;
+
+/// The figures by the names of their files.
+const FIGURES: [(&str, Draw); 7] = [
+    ("marginals-10", |path| marginals(path, 10)),
+    ("marginals", |path| marginals(path, 200)),
+    ("paths", paths),
+    ("spread", spread),
+    ("tilted", optimum::tilted),
+    ("ode-sde-gap", optimum::gap),
+    ("guidance", guidance::guidance),
+];
+
+/// Draws figures into a directory.
 pub fn run(args: &FigureArgs) -> Result<()> {
-    marginals(&args.output.join("marginals-10.svg"), 10)?;
-    marginals(&args.output.join("marginals.svg"), 200)?;
-    paths(&args.output.join("paths.svg"))?;
-    spread(&args.output.join("spread.svg"))
+    for (name, draw) in FIGURES {
+        if args.names.is_empty() || args.names.iter().any(|asked| asked == name) {
+            draw(&args.output.join(format!("{name}.svg")))?;
+        }
+    }
+    Ok(())
 }
 
 /// The flow of a mixture of three Gaussians.
