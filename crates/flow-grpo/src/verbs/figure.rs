@@ -1,9 +1,10 @@
 //! `figure`: the computed figures of the book: paths and marginals of ODE and SDE, how their errors
-//! fall, tilted densities, and guidance.
+//! fall, tilted densities, guidance, and the curves of sick runs.
 
 mod guidance;
 mod line;
 mod optimum;
+mod sick;
 
 use std::path::{Path, PathBuf};
 
@@ -33,9 +34,12 @@ const BINS: usize = 70;
 /// Options of `figure`.
 #[derive(Args, Debug)]
 pub struct FigureArgs {
-    /// The figures to draw; all of them if none is named.
-    #[arg(value_parser = FIGURES.map(|(name, _)| name))]
+    /// The figures to draw; if none is named, all that need no runs.
+    #[arg(value_parser = names())]
     names: Vec<String>,
+    /// The directory of the runs of `sick-runs`.
+    #[arg(long, default_value = "runs/sick")]
+    runs: PathBuf,
     /// The directory of the figures.
     #[arg(long, default_value = "book/src/figures")]
     output: PathBuf,
@@ -55,12 +59,22 @@ const FIGURES: [(&str, Draw); 7] = [
     ("guidance", guidance::guidance),
 ];
 
+/// The figure of runs.
+const OF_RUNS: &str = "sick-runs";
+
+fn names() -> Vec<&'static str> {
+    FIGURES.iter().map(|(name, _)| *name).chain([OF_RUNS]).collect()
+}
+
 /// Draws figures into a directory.
 pub fn run(args: &FigureArgs) -> Result<()> {
     for (name, draw) in FIGURES {
         if args.names.is_empty() || args.names.iter().any(|asked| asked == name) {
             draw(&args.output.join(format!("{name}.svg")))?;
         }
+    }
+    if args.names.iter().any(|asked| asked == OF_RUNS) {
+        sick::sick_runs(&args.output.join(format!("{OF_RUNS}.svg")), &args.runs)?;
     }
     Ok(())
 }
