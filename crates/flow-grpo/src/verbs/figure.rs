@@ -59,7 +59,7 @@ const FIGURES: [(&str, Draw); 7] = [
     ("guidance", guidance::guidance),
 ];
 
-/// The figure of runs.
+/// The figures of runs.
 const OF_RUNS: &str = "sick-runs";
 
 fn names() -> Vec<&'static str> {
@@ -74,7 +74,7 @@ pub fn run(args: &FigureArgs) -> Result<()> {
         }
     }
     if args.names.iter().any(|asked| asked == OF_RUNS) {
-        sick::sick_runs(&args.output.join(format!("{OF_RUNS}.svg")), &args.runs)?;
+        sick::sick_runs(&args.output, OF_RUNS, &args.runs)?;
     }
     Ok(())
 }
