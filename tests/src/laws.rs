@@ -230,6 +230,61 @@ fn the_ode_of_a_tilted_sde_moves_2_over_1_plus_half_a_squared_times_as_far() {
     }
 }
 
+/// Mean and variance at t = 0 of SDE and ODE when the velocity of the SDE is tilted to its optimum
+/// for the reward `−(x_0 − place)²/2` with a KL penalty of weight `beta`.
+///
+/// `log h = −p·x²/2 + q·x` stays quadratic from step to step, so the recursion is exact.
+fn tilted_to_a_place(steps: usize, level: f64, beta: f64, place: f64) -> [(f64, f64); 2] {
+    let (sde, ode) = (sde(steps, level), ode(steps));
+    // ANCHOR: value
+    let (mut p, mut q) = (1.0 / beta, place / beta);
+    let mut shifts = vec![(0.0, 0.0); steps]; // of the mean of x': slope·x + constant
+    for (shift, Link { gain, std, .. }) in shifts.iter_mut().zip(&sde).rev() {
+        let rest = 1.0 + p * std * std;
+        *shift = (gain / rest - gain, q * std * std / rest);
+        (p, q) = (gain * gain * p / rest, gain * q / rest);
+    }
+    // ANCHOR_END: value
+    let end = |chain: &[Link]| {
+        let steps = chain.iter().zip(&sde).zip(&shifts);
+        steps.fold((0.0, 1.0), |(mean, variance), ((link, of_sde), (slope, constant))| {
+            let share = link.push / of_sde.push; // the velocity changes by shift/push of the SDE
+            let gain = link.gain + share * slope;
+            (gain * mean + share * constant, gain * gain * variance + link.std.powi(2))
+        })
+    };
+    [end(&sde), end(&ode)]
+}
+
+#[test]
+fn the_best_policy_of_the_sde_samples_the_base_times_the_exponential_of_the_reward() {
+    for seed in 0..12 {
+        let draw = |index: usize| numbers(noise(1, [1, 1, 1], 50 * seed + index))[0];
+        let (beta, place) = ((0.7 * draw(0)).exp(), 2.0 * draw(1));
+        let precision = 1.0 / DATA + 1.0 / beta;
+        let exact = (place / beta / precision, 1.0 / precision);
+        for level in [0.9, 1.0, 2.0_f64.sqrt()] {
+            let [of_sde, of_ode] = tilted_to_a_place(20_000, level, beta, place);
+            let off = |(mean, variance): (f64, f64)| {
+                (mean - exact.0).abs() / (1.0 + place.abs()) + (variance / exact.1 - 1.0).abs()
+            };
+            assert!(off(of_sde) < 1e-3, "{seed}, a = {level}: {of_sde:?} is not {exact:?}");
+            let agrees = off(of_ode) < 1e-3;
+            assert_eq!(agrees, level > 1.4, "{seed}, a = {level}: {of_ode:?} beside {exact:?}");
+        }
+    }
+}
+
+#[test]
+fn below_the_root_of_two_the_ode_goes_too_far_and_is_too_narrow() {
+    for (level, mean, std) in [(0.7, 2.061, 0.287), (1.0, 1.862, 0.315), (2.0, 1.075, 0.397)] {
+        let [(of_sde, _), (got, variance)] = tilted_to_a_place(20_000, level, 0.25, 3.0);
+        assert!((of_sde - 1.5).abs() < 2e-3, "a = {level}: {of_sde} is not 1.5");
+        let off = (got - mean).abs() + (variance.sqrt() - std).abs();
+        assert!(off < 2e-3, "a = {level}: {got} ± {}", variance.sqrt());
+    }
+}
+
 #[test]
 fn the_kl_of_a_step_is_its_closed_form_in_the_time() {
     let (v, w) = (noise(6, [3, 4, 4], 8), noise(6, [3, 4, 4], 9));

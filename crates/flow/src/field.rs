@@ -147,6 +147,7 @@ impl<C: Clone> Guidance<C> {
         velocity: Tensor<B, 4>,
         gradient: GuidanceGradient,
     ) -> Tensor<B, 4> {
+        // ANCHOR: combined
         let rows = velocity.dims()[0] / 2;
         let [without, with] = [velocity.clone().narrow(0, 0, rows), velocity.narrow(0, rows, rows)];
         let without = match gradient {
@@ -154,6 +155,7 @@ impl<C: Clone> Guidance<C> {
             GuidanceGradient::Conditional => without.detach(),
         };
         without.clone() + (with - without) * self.scale
+        // ANCHOR_END: combined
     }
 
     /// Wraps a field with this guidance.

@@ -463,6 +463,7 @@ impl<B: Kernels> Block<B> {
         }
     }
 
+    // ANCHOR: block
     /// Runs the block; `tokens`: `[L·B, D]`; `condition`: `[B, D]`.
     fn forward(&self, tokens: Tensor<B, 2>, condition: Tensor<B, 2>) -> Tensor<B, 2> {
         let rows = condition.dims()[0];
@@ -474,6 +475,7 @@ impl<B: Kernels> Block<B> {
             B::squared_relu(self.mlp_in.forward(B::modulated_norm(tokens.clone(), shift2, scale2)));
         B::gated_residual(tokens, self.mlp_out.forward(hidden), gate2)
     }
+    // ANCHOR_END: block
 
     /// Softmax attention with RMS-normalised queries and keys, `[L·B, D]`.
     fn attention(&self, tokens: Tensor<B, 2>, rows: usize) -> Tensor<B, 2> {

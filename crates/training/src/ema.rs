@@ -63,10 +63,12 @@ impl EmaConfig {
         weights: &Parameters<B>,
         updates: usize,
     ) -> Parameters<B> {
+        // ANCHOR: follow
         let decay = self.decay_at(updates);
         if decay == 1.0 {
             return average;
         }
         average.zip(weights, |old, new| old * decay + new * (1.0 - decay))
+        // ANCHOR_END: follow
     }
 }

@@ -1,5 +1,10 @@
-//! `figure`: draws the computed figures of the book: paths and marginals of the ODE and the SDE, and
-//! their errors by the number of steps.
+//! `figure`: draws the computed figures of the book: paths and marginals of the ODE and the SDE, their
+//! errors by the number of steps, tilted densities, guidance, and the curves of sick runs.
+
+mod guidance;
+mod line;
+mod optimum;
+mod sick;
 
 use std::path::{Path, PathBuf};
 
@@ -29,17 +34,49 @@ const BINS: usize = 70;
 /// Options of `figure`.
 #[derive(Args, Debug)]
 pub struct FigureArgs {
+    /// The figures to draw; if none is named, all that need no runs.
+    #[arg(value_parser = names())]
+    names: Vec<String>,
+    /// The directory of the runs of `sick-runs`.
+    #[arg(long, default_value = "runs/sick")]
+    runs: PathBuf,
     /// The directory for the figures.
     #[arg(long, default_value = "book/src/figures")]
     output: PathBuf,
 }
 
-/// Draws all figures into a directory.
+/// Draws one figure into a file.
+type Draw = fn(&Path) -> Result<()>;
+
+/// The figures by the names of their files.
+const FIGURES: [(&str, Draw); 7] = [
+    ("marginals-10", |path| marginals(path, 10)),
+    ("marginals", |path| marginals(path, 200)),
+    ("paths", paths),
+    ("spread", spread),
+    ("tilted", optimum::tilted),
+    ("ode-sde-gap", optimum::gap),
+    ("guidance", guidance::guidance),
+];
+
+/// The figures of runs.
+const OF_RUNS: &str = "sick-runs";
+
+fn names() -> Vec<&'static str> {
+    FIGURES.iter().map(|(name, _)| *name).chain([OF_RUNS]).collect()
+}
+
+/// Draws figures into a directory.
 pub fn run(args: &FigureArgs) -> Result<()> {
-    marginals(&args.output.join("marginals-10.svg"), 10)?;
-    marginals(&args.output.join("marginals.svg"), 200)?;
-    paths(&args.output.join("paths.svg"))?;
-    spread(&args.output.join("spread.svg"))
+    for (name, draw) in FIGURES {
+        if args.names.is_empty() || args.names.iter().any(|asked| asked == name) {
+            draw(&args.output.join(format!("{name}.svg")))?;
+        }
+    }
+    if args.names.iter().any(|asked| asked == OF_RUNS) {
+        sick::sick_runs(&args.output, OF_RUNS, &args.runs)?;
+    }
+    Ok(())
 }
 
 /// The flow of a mixture of three Gaussians.

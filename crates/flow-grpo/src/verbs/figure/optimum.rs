@@ -1,0 +1,189 @@
+//! Where a KL penalty leads: tilted densities, the best policy of an SDE, and how far the ODE goes
+//! that is sampled after training the SDE.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use files::write_atomically;
+use flow::{Affine, FlowSde, GridKind, NoiseLevel, Ode, Transition, analytic::MixtureField};
+use run::curves::{Curve, Panel, curves_over};
+
+use super::{
+    density, histogram,
+    line::{mixture, samples, velocity},
+};
+
+/// The weight of the KL penalty.
+const BETA: f64 = 2.0;
+/// The number of steps of the SDE and of the ODE.
+const STEPS: usize = 100;
+
+/// Draws the data of three clusters, tilted by the reward `x`, and what the best policy samples.
+pub fn tilted(path: &Path) -> Result<()> {
+    let clusters = [(0.5, -1.8, 0.25), (0.3, 0.4, 0.4), (0.2, 2.0, 0.15)];
+    let base = mixture(&clusters);
+    // A Gaussian times e^{x/β} is a Gaussian whose mean has moved by std²/β.
+    let tilt = |beta: f64| {
+        mixture(&clusters.map(|(weight, mean, std): (f64, f32, f64)| {
+            let (center, variance) = (f64::from(mean), std * std);
+            let weight = weight * (center / beta + variance / (2.0 * beta * beta)).exp();
+            (weight, (center + variance / beta) as f32, std)
+        }))
+    };
+    let exact = |name: &str, field: &MixtureField| {
+        let x = |i: i32| 3.5 * (f64::from(i) / 200.0 - 1.0);
+        let points = (0..=400).map(|i| (x(i), density(field, x(i), 0.0))).collect();
+        Curve { name: name.to_owned(), points }
+    };
+    let mut panels = vec![Panel {
+        title: "density of the base model, tilted by the reward x".to_owned(),
+        curves: vec![exact("base", &base), exact("β = 2", &tilt(2.0)), exact("β = 1", &tilt(1.0))],
+    }];
+    for (title, level) in [
+        ("after training with a = 0.7, β = 2", 0.7),
+        ("after training with a = √2, β = 2", 2.0_f64.sqrt()),
+    ] {
+        let sde = Transition::from(rule(level)?);
+        let change = best_change(&base, sde)?;
+        let drawn = |transition| {
+            samples(transition, STEPS, |step, x| {
+                velocity(&base, x, step.from) + change.at(step.index, x)
+            })
+        };
+        let of = |name: &str, points: Vec<f64>| Curve {
+            name: name.to_owned(),
+            points: histogram(&points),
+        };
+        panels.push(Panel {
+            title: title.to_owned(),
+            curves: vec![
+                of("SDE", drawn(sde)?),
+                of("ODE", drawn(Ode {}.into())?),
+                exact("tilted", &tilt(BETA)),
+            ],
+        });
+    }
+    let svg = curves_over(&panels, "x")?;
+    Ok(write_atomically(path, svg.as_bytes())?)
+}
+
+fn rule(level: f64) -> Result<FlowSde> {
+    Ok(FlowSde { noise_level: NoiseLevel::new(level).context("a noise level")? })
+}
+
+/// The change of the velocity that maximises `E[x_0] − β·KL`, by step and place.
+struct Change(Vec<Vec<f64>>);
+
+/// The places of a [`Change`].
+const PLACES: usize = 641;
+const REACH: f64 = 8.0;
+
+fn place(index: usize) -> f64 {
+    REACH * (2.0 * index as f64 / (PLACES - 1) as f64 - 1.0)
+}
+
+/// Linear interpolation between the places.
+fn between(values: &[f64], x: f64) -> f64 {
+    let position = ((x / REACH + 1.0) / 2.0).clamp(0.0, 1.0) * (PLACES - 1) as f64;
+    let index = (position as usize).min(PLACES - 2);
+    let share = position - index as f64;
+    values[index] * (1.0 - share) + values[index + 1] * share
+}
+
+impl Change {
+    fn at(&self, step: usize, x: f64) -> f64 {
+        between(&self.0[step], x)
+    }
+}
+
+/// Solves for the best change by recursion from the last step to the first. With
+///
+/// ```text
+/// h_N(x) = e^{x/β}        h_i(x) = E[ h_{i+1}(x') ]        x' = μ_i(x) + s_i·ε
+/// ```
+///
+/// the best policy multiplies the density of `x'` by `h_{i+1}`; the change moves its mean there.
+fn best_change(base: &MixtureField, sde: Transition) -> Result<Change> {
+    let mut log_h: Vec<f64> = (0..PLACES).map(|i| place(i) / BETA).collect();
+    let steps: Vec<_> = (GridKind::Linear {}).grid(STEPS)?.steps().collect();
+    let mut change = Vec::new();
+    for &step in steps.iter().rev() {
+        let Affine { latent, velocity: push, std } = sde.affine(step);
+        let of_place = |x: f64| {
+            let mean = latent * x + push * velocity(base, x, step.from);
+            let (mut weights, mut shift, mut total) = (0.0, 0.0, 0.0);
+            for e in (-20..=20).map(|i| f64::from(i) / 4.0) {
+                let weight = (-e * e / 2.0_f64).exp();
+                let tilted = weight * between(&log_h, mean + std * e).exp();
+                weights += weight;
+                total += tilted;
+                shift += tilted * std * e;
+            }
+            (shift / total / push, (total / weights).ln())
+        };
+        let (changes, next): (Vec<f64>, Vec<f64>) = (0..PLACES).map(place).map(of_place).unzip();
+        change.push(changes);
+        log_h = next;
+    }
+    change.reverse();
+    Ok(Change(change))
+}
+
+/// The variance of the data of [`gap`].
+const DATA: f64 = 0.25;
+
+/// Draws how far the ODE moves relative to the SDE whose KL penalty was paid, for one Gaussian and
+/// a linear reward.
+pub fn gap(path: &Path) -> Result<()> {
+    let levels: Vec<f64> = (4..=40).map(|i| f64::from(i) / 20.0).collect();
+    let curve = |name: &str, ratio: &dyn Fn(f64) -> Result<f64>| -> Result<Curve> {
+        let points = levels.iter().map(|&level| Ok((level, ratio(level)?)));
+        Ok(Curve { name: name.to_owned(), points: points.collect::<Result<_>>()? })
+    };
+    let panel = Panel {
+        title: "shift of the ODE / shift of the SDE".to_owned(),
+        curves: vec![
+            curve("2/(1 + a²/2)", &|level| Ok(2.0 / (1.0 + level * level / 2.0)))?,
+            curve("1,000 steps", &|level| moved(1000, 1, level))?,
+            curve("100 steps", &|level| moved(100, 1, level))?,
+            curve("10 steps, ODE in 40", &|level| moved(10, 4, level))?,
+            curve("10 steps", &|level| moved(10, 1, level))?,
+        ],
+    };
+    let svg = curves_over(&[panel], "noise level a")?;
+    Ok(write_atomically(path, svg.as_bytes())?)
+}
+
+/// One step for one Gaussian: the derivatives of its mean by latent and velocity, and its std.
+struct Link {
+    gain: f64,
+    push: f64,
+    std: f64,
+}
+
+/// The ratio of the shifts; the SDE takes `steps`, the ODE `times` as many.
+fn moved(steps: usize, times: usize, level: f64) -> Result<f64> {
+    let links = |transition: Transition, steps: usize| -> Result<Vec<Link>> {
+        let link = |step: flow::Step| {
+            let Affine { latent, velocity, std } = transition.affine(step);
+            let t = step.from;
+            let slope = (t - (1.0 - t) * DATA) / ((1.0 - t).powi(2) * DATA + t * t);
+            Link { gain: latent + velocity * slope, push: velocity, std }
+        };
+        Ok((GridKind::Linear {}).grid(steps)?.steps().map(link).collect())
+    };
+    // The derivative of the end by the latent after each step.
+    let after = |links: &[Link]| {
+        let mut after = vec![1.0; links.len()];
+        for i in (1..links.len()).rev() {
+            after[i - 1] = after[i] * links[i].gain;
+        }
+        after
+    };
+    let (sde, ode) = (links(rule(level)?.into(), steps)?, links(Ode {}.into(), steps * times)?);
+    let (p, q) = (after(&sde), after(&ode));
+    let change = |i: usize| sde[i].std.powi(2) * p[i] / sde[i].push;
+    let of_sde: f64 = (0..steps).map(|i| sde[i].push * change(i) * p[i]).sum();
+    let of_ode: f64 = (0..steps * times).map(|j| ode[j].push * change(j / times) * q[j]).sum();
+    Ok(of_ode / of_sde)
+}

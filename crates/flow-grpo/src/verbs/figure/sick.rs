@@ -1,0 +1,59 @@
+//! Healthy and sick runs of the toy task, from the metrics that they wrote.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context, Result};
+use files::write_atomically;
+use run::curves::{Curve, Panel, curves_over};
+use serde_json::Value;
+
+/// A panel: its title, the number in a line of the metrics, and the runs that it shows.
+type Spec = (&'static str, &'static str, &'static [&'static str]);
+
+/// The three figures. The runs are directories of these names; the chapter *Reading a run* has
+/// their commands.
+const FIGURES: [&[Spec]; 3] = [
+    &[
+        ("mean reward", "/reward", &["healthy", "slow", "nonoise", "rate", "group-of-2"]),
+        ("mean reward, without the group of 2", "/reward", &["healthy", "slow", "nonoise", "rate"]),
+    ],
+    &[
+        ("mean reward", "/reward", &["healthy", "no-kl", "heavy-kl", "stale"]),
+        (
+            "diversity of the points",
+            "/monitors/diversity",
+            &["healthy", "no-kl", "heavy-kl", "stale"],
+        ),
+        ("kl_reference", "/kl_reference", &["healthy", "heavy-kl", "stale"]),
+        ("largest ratio", "/ratio/max", &["healthy", "no-kl", "heavy-kl", "stale"]),
+    ],
+    &[
+        ("mean reward, with its weight", "/reward", &["healthy", "sign"]),
+        ("rewards.toy_mode, without its weight", "/rewards/toy_mode", &["healthy", "sign"]),
+    ],
+];
+
+/// Draws the runs in a directory, into three files whose names begin with `name`.
+pub fn sick_runs(output: &Path, name: &str, runs: &Path) -> Result<()> {
+    for (number, panels) in (1..).zip(FIGURES) {
+        let panels = panels.iter().map(|spec| panel(spec, runs)).collect::<Result<Vec<_>>>()?;
+        let svg = curves_over(&panels, "epoch")?;
+        write_atomically(&output.join(format!("{name}-{number}.svg")), svg.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn panel((title, number, names): &Spec, runs: &Path) -> Result<Panel> {
+    let curves = names.iter().map(|name| curve(&runs.join(name), name, number));
+    Ok(Panel { title: (*title).to_owned(), curves: curves.collect::<Result<_>>()? })
+}
+
+fn curve(run: &Path, name: &str, number: &str) -> Result<Curve> {
+    let file = run.join("metrics.jsonl");
+    let text = fs::read_to_string(&file)
+        .with_context(|| format!("no run in {}: train it as the book says", file.display()))?;
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let point = |line: Value| Some((line["epoch"].as_f64()?, line.pointer(number)?.as_f64()?));
+    let points = lines.filter(|line| line["event"] == "epoch").filter_map(point).collect();
+    Ok(Curve { name: name.to_owned(), points })
+}
