@@ -181,7 +181,7 @@ fn the_report_of_a_long_run_shows_some_of_its_evaluations() {
     let report = fs::read_to_string(path.join("report.html")).expect("a report");
     assert_eq!(report.matches("data:image/png").count(), 1 + 16);
     assert!(
-        report.contains("\"epoch 60\"") && !report.contains("\"epoch 59\""),
+        report.contains("data-epoch=\"60\"") && !report.contains("data-epoch=\"59\""),
         "the last one and every fourth before it"
     );
 }

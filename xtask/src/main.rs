@@ -4,6 +4,7 @@ mod app;
 mod arrows;
 mod book;
 mod check;
+mod exercise;
 mod measure;
 mod same;
 mod test;
@@ -30,6 +31,8 @@ enum Verb {
     Measure(measure::MeasureArgs),
     /// Compare the numbers of two builds of the program: `same OLD NEW`.
     Same(same::SameArgs),
+    /// List the exercises of the book, or check an answer by its law: `exercise 3.2`.
+    Exercise(exercise::ExerciseArgs),
     /// Run all tests on a backend.
     Test(test::TestArgs),
     /// Run all checks, cheapest first: format, arrows between crates, clippy, licences, docs, tests
@@ -63,6 +66,7 @@ fn run() -> Result<ExitCode> {
     match Cli::parse().verb {
         Verb::Measure(args) => measure::measure(&args),
         Verb::Same(args) => same::same(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Exercise(args) => exercise::exercise(&args),
         Verb::Test(args) => test::test(&args).map(|()| ExitCode::SUCCESS),
         Verb::Check => check::check().map(|()| ExitCode::SUCCESS),
         Verb::Book => book::build().map(|()| ExitCode::SUCCESS),

@@ -9,7 +9,7 @@ mod prompts;
 
 pub use accuracy::{Accuracy, accuracies};
 pub use generate::{Evaluator, Sampling};
-pub use prompts::{Prompts, leave_a_color_open, prompt_set};
+pub use prompts::{Prompts, caption, leave_a_color_open, prompt_set, verdict};
 
 use std::collections::BTreeMap;
 

@@ -26,6 +26,13 @@ pub fn device() -> Result<Device> {
     Ok(Device::default())
 }
 
+/// The machine, for the record of a run: processor or GPU, number of threads, system.
+pub fn description() -> String {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let gpu = memory::gpu().map(|name| format!("{name}, ")).unwrap_or_default();
+    format!("{gpu}{}, {threads} threads, {}", processor(), std::env::consts::OS)
+}
+
 /// The name of the processor, if known.
 pub fn processor() -> String {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

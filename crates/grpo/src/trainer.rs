@@ -286,7 +286,7 @@ impl<B: AutodiffBackend, M: TrainableField<B>> Trainer<B, M> {
         metrics.learning_rate = learning_rate;
         self.finish(&mut metrics, &updates);
         let metrics = metrics.timed(started, sampled, rows.len());
-        Ok(Iteration { metrics, images, rows, scores })
+        Ok(Iteration { metrics, images, rows, scores, advantages: advantages.values })
     }
     // ANCHOR_END: iterate
 
@@ -470,6 +470,8 @@ pub struct Iteration {
     pub rows: Vec<Row>,
     /// The rewards of the images.
     pub scores: Scores,
+    /// The advantages of the images.
+    pub advantages: Vec<f32>,
 }
 
 impl From<ScoringError> for TrainError {

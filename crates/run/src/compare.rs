@@ -1,13 +1,17 @@
 //! Comparison of runs: one panel per number, one curve per run.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use files::Action;
 use serde_json::Value;
 
 use crate::{
     RunError,
-    curves::{Curve, Panel, curves},
+    curves::{Curve, Panel, curves_over},
     lines::{self, Lines, of_event},
     recorder::METRICS,
 };
@@ -17,6 +21,8 @@ use crate::{
 pub struct NamedRun {
     /// The name.
     pub name: String,
+    /// The run directory.
+    pub path: PathBuf,
     /// The lines of its metrics.
     pub lines: Vec<Value>,
 }
@@ -29,11 +35,11 @@ impl NamedRun {
     pub fn read(run: &str) -> Result<Self, RunError> {
         let (name, path) =
             run.split_once('=').filter(|_| !Path::new(run).is_dir()).unwrap_or((run, run));
-        let path = Path::new(path).join(METRICS);
-        let bytes = fs::read(&path).map_err(Action::Read.failed_on(&path))?;
+        let metrics = Path::new(path).join(METRICS);
+        let bytes = fs::read(&metrics).map_err(Action::Read.failed_on(&metrics))?;
         // A running run may end with an incomplete line.
         let lines = Lines::of(&bytes).whole.into_iter().map(|line| line.value).collect();
-        Ok(Self { name: name.to_owned(), lines })
+        Ok(Self { name: name.to_owned(), path: path.into(), lines })
     }
 
     /// A number over the epochs.
@@ -83,7 +89,7 @@ pub fn compare(runs: &[NamedRun], numbers: &[String]) -> Result<Comparison, RunE
         }
         panels.push(Panel { title: number.clone(), curves: of_runs });
     }
-    Ok(Comparison { svg: curves(&panels)?, table, notes })
+    Ok(Comparison { svg: curves_over(&panels, "epochs")?, table, notes })
 }
 
 /// The numbers in the metrics of any run, as they are asked for.
@@ -116,7 +122,7 @@ mod tests {
     use super::*;
 
     fn run(name: &str, lines: &[Value]) -> NamedRun {
-        NamedRun { name: name.to_owned(), lines: lines.to_vec() }
+        NamedRun { name: name.to_owned(), path: PathBuf::new(), lines: lines.to_vec() }
     }
 
     #[test]

@@ -1,8 +1,11 @@
-//! Curves of runs as SVG.
+//! Curves as an SVG file.
 
-use plotters::prelude::*;
+use maud::{Markup, html};
 
-use crate::RunError;
+use crate::{
+    RunError,
+    chart::{self, Line, SIZE},
+};
 
 /// One curve.
 #[derive(Clone, Debug)]
@@ -22,85 +25,150 @@ pub struct Panel {
     pub curves: Vec<Curve>,
 }
 
-const SIZE: (u32, u32) = (900, 300);
-const COLORS: [RGBColor; 7] = [
-    RGBColor(31, 119, 180),
-    RGBColor(255, 127, 14),
-    RGBColor(44, 160, 44),
-    RGBColor(214, 39, 40),
-    RGBColor(148, 103, 189),
-    RGBColor(140, 86, 75),
-    RGBColor(80, 80, 80),
-];
+/// Heights of the space above a panel and of a row of its title or legend, in pixels.
+const MARGIN: f64 = 8.0;
+const ROW: f64 = 20.0;
+/// Characters of a line of a title.
+const TITLE: usize = 76;
+/// Width of a character of the legend, generously, and of the line before a name.
+const CHARACTER: f64 = 7.6;
+const KEY: f64 = 46.0;
 
 /// Draws panels below each other and returns the SVG; panels without points are left out.
 ///
 /// # Errors
-/// If the range of a panel cannot be drawn.
+/// If a point is not finite.
 pub fn curves(panels: &[Panel]) -> Result<String, RunError> {
-    let panels: Vec<&Panel> = panels
+    curves_over(panels, "")
+}
+
+/// Draws panels as [`curves`] does, with the name of their horizontal axis.
+///
+/// # Errors
+/// If a point is not finite.
+pub fn curves_over(panels: &[Panel], x_name: &str) -> Result<String, RunError> {
+    let drawn: Vec<&Panel> = panels
         .iter()
         .filter(|panel| panel.curves.iter().any(|curve| !curve.points.is_empty()))
         .collect();
-    let mut svg = String::new();
-    {
-        let root = SVGBackend::with_string(&mut svg, (SIZE.0, SIZE.1 * panels.len().max(1) as u32))
-            .into_drawing_area();
-        root.fill(&WHITE).map_err(drawing)?;
-        for (area, panel) in root.split_evenly((panels.len().max(1), 1)).iter().zip(panels) {
-            draw_panel(area, panel)?;
-        }
-        root.present().map_err(drawing)?;
-    }
-    Ok(svg)
-}
-
-fn draw_panel(
-    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-    panel: &Panel,
-) -> Result<(), RunError> {
-    let points = || panel.curves.iter().flat_map(|curve| &curve.points);
-    let range = |values: Vec<f64>| {
-        let low = values.iter().copied().fold(f64::INFINITY, f64::min);
-        let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let margin = ((high - low) * 0.05).max(1e-9 + high.abs() * 1e-3);
-        low - margin..high + margin
+    let points = |panel: &Panel| {
+        let points = panel.curves.iter().flat_map(|curve| &curve.points);
+        points.flat_map(|&(x, y)| [x, y]).collect::<Vec<f64>>()
     };
-    let mut chart = ChartBuilder::on(area)
-        .caption(&panel.title, ("sans-serif", 16))
-        .margin(8)
-        .x_label_area_size(24)
-        .y_label_area_size(56)
-        .build_cartesian_2d(
-            range(points().map(|p| p.0).collect()),
-            range(points().map(|p| p.1).collect()),
-        )
-        .map_err(drawing)?;
-    chart
-        .configure_mesh()
-        .light_line_style(WHITE)
-        .x_labels(10)
-        .y_labels(6)
-        .draw()
-        .map_err(drawing)?;
-    for (curve, color) in panel.curves.iter().zip(COLORS.iter().cycle()) {
-        let line = LineSeries::new(curve.points.iter().copied(), color.stroke_width(2));
-        let series = chart.draw_series(line).map_err(drawing)?;
-        series.label(curve.name.clone()).legend(move |(x, y)| {
-            PathElement::new(vec![(x, y), (x + 14, y)], color.stroke_width(2))
-        });
+    if let Some(panel) = drawn.iter().find(|panel| !points(panel).iter().all(|x| x.is_finite())) {
+        let problem = format!("\"{}\" has a point that is not a finite number", panel.title);
+        return Err(RunError::Drawing { what: "curves", problem });
     }
-    if panel.curves.len() > 1 && panel.curves.iter().any(|curve| !curve.name.is_empty()) {
-        let mut labels = chart.configure_series_labels();
-        labels
-            .border_style(BLACK.mix(0.2))
-            .background_style(WHITE.mix(0.8))
-            .position(SeriesLabelPosition::LowerRight);
-        labels.draw().map_err(drawing)?;
+    let mut height = 0.0;
+    let mut places = Vec::new();
+    for panel in drawn {
+        let legend = Legend::of(panel);
+        places.push((height, panel));
+        height += MARGIN + ROW * wrapped(&panel.title).len() as f64 + legend.height + SIZE[1];
     }
-    Ok(())
+    let svg = html! {
+        svg xmlns="http://www.w3.org/2000/svg" viewBox={ "0 0 " (SIZE[0]) " " (height.max(1.0)) }
+            width=(SIZE[0]) height=(height.max(1.0)) fill="#222"
+            font-family="system-ui, sans-serif" font-size="14" {
+            rect width="100%" height="100%" fill="white" {}
+            @for (top, panel) in places {
+                g transform={ "translate(0 " (top) ")" } { (drawing(panel, x_name)) }
+            }
+        }
+    };
+    Ok(svg.into_string())
 }
 
-fn drawing(error: impl std::fmt::Display) -> RunError {
-    RunError::Drawing { what: "curves", problem: error.to_string() }
+fn drawing(panel: &Panel, x_name: &str) -> Markup {
+    let line = |curve: &Curve| Line {
+        name: curve.name.clone(),
+        points: curve.points.clone(),
+        band: Vec::new(),
+    };
+    let lines: Vec<Line> = panel.curves.iter().map(line).collect();
+    let title = wrapped(&panel.title);
+    let (legend, top) = (Legend::of(panel), MARGIN + ROW * title.len() as f64);
+    html! {
+        @for (row, text) in title.iter().enumerate() {
+            text x="8" y=(20.0 + ROW * row as f64) font-weight="600" { (text) }
+        }
+        g transform={ "translate(0 " (top) ")" } { (legend.drawing) }
+        g transform={ "translate(0 " (top + legend.height) ")" } {
+            (chart::chart(&lines, &[], x_name))
+        }
+    }
+}
+
+/// The lines of a title, broken between words.
+fn wrapped(title: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in title.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + word.chars().count() < TITLE => {
+                *line += " ";
+                *line += word;
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// The names of the curves of a panel, in rows.
+struct Legend {
+    drawing: Markup,
+    height: f64,
+}
+
+impl Legend {
+    fn of(panel: &Panel) -> Self {
+        let (mut x, mut row) = (chart::LEFT, 0.0);
+        let mut places = Vec::new();
+        let named = panel.curves.iter().enumerate().filter(|(_, curve)| !curve.name.is_empty());
+        for (index, curve) in named.filter(|_| panel.curves.len() > 1) {
+            let width = KEY + CHARACTER * curve.name.chars().count() as f64;
+            if x + width > SIZE[0] && x > chart::LEFT {
+                (x, row) = (chart::LEFT, row + 1.0);
+            }
+            places.push((x, row * ROW, index, &curve.name));
+            x += width;
+        }
+        let height = if places.is_empty() { 0.0 } else { (row + 1.0) * ROW };
+        let drawing = html! {
+            @for (x, y, index, name) in places {
+                line x1=(x) x2=(x + 22.0) y1=(y + 9.0) y2=(y + 9.0)
+                    stroke=(chart::color(index)) stroke-width="3" {}
+                text x=(x + 28.0) y=(y + 14.0) { (name) }
+            }
+        };
+        Self { drawing, height }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn panel(title: &str, names: &[&str], points: &[(f64, f64)]) -> Panel {
+        let curve = |name: &&str| Curve { name: (*name).to_owned(), points: points.to_vec() };
+        Panel { title: title.to_owned(), curves: names.iter().map(curve).collect() }
+    }
+
+    #[test]
+    fn names_are_escaped_and_stand_beside_no_single_curve() {
+        let points = [(0.0, 1.0), (2.0, 3.0)];
+        let svg = curves(&[panel("a & b", &["<x>", "y"], &points), panel("c", &["z"], &points)])
+            .expect("an SVG");
+        assert!(svg.contains("a &amp; b") && svg.contains("&lt;x&gt;"), "{svg}");
+        assert!(!svg.contains(">z<"), "{svg}");
+        assert_eq!(svg.matches("</svg>").count(), 1);
+    }
+
+    #[test]
+    fn a_panel_without_points_is_left_out_and_a_point_must_be_finite() {
+        let svg = curves(&[panel("empty", &["x"], &[])]).expect("an SVG");
+        assert!(!svg.contains("empty"), "{svg}");
+        let error = curves(&[panel("bad", &["x"], &[(0.0, f64::NAN)])]).expect_err("refused");
+        assert!(error.to_string().contains("\"bad\" has a point"), "{error}");
+    }
 }

@@ -27,6 +27,7 @@ use crate::{
     lines::position,
     lock::{self, Locked},
     recorder::{self, METRICS, Recorder},
+    samples,
 };
 
 /// An open run directory, locked against other processes until this one ends.
@@ -71,7 +72,7 @@ impl RunDir {
     }
 
     /// The programs that worked on the run, oldest first.
-    fn programs(&self) -> Result<Vec<Program>, RunError> {
+    pub(crate) fn programs(&self) -> Result<Vec<Program>, RunError> {
         let path = self.path.join("about.json");
         match text_file::read(&path) {
             Ok(text) => {
@@ -269,7 +270,7 @@ impl RunDir {
 
     /// The path of the sample grid of the evaluation after an epoch or step.
     pub fn samples(&self, set: SampleSet, step: usize) -> PathBuf {
-        self.path.join("samples").join(format!("{}-{step:06}.png", set.name()))
+        samples::path(&self.path, set, step)
     }
 }
 
@@ -286,6 +287,8 @@ mod tests {
             backend: backend.to_owned(),
             precision: "f32".to_owned(),
             command: vec!["flow-grpo".to_owned()],
+            machine: String::new(),
+            started: None,
             by_xtask: false,
         }
     }

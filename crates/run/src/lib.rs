@@ -4,6 +4,7 @@
 //! training. Metrics arrive as [`serde::Serialize`]. Prints nothing: what a person should read is
 //! returned.
 
+mod chart;
 pub mod checkpoints;
 pub mod compare;
 pub mod curves;

@@ -19,6 +19,12 @@ pub struct Program {
     pub precision: String,
     /// The command line, beginning with the program.
     pub command: Vec<String>,
+    /// The machine, for people; empty if unknown.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub machine: String,
+    /// Time of the program's start, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<u64>,
     /// Whether the program was started by `cargo xtask`, which builds it for a backend.
     #[serde(skip)]
     pub by_xtask: bool,
@@ -32,6 +38,11 @@ impl Program {
     /// The backend and its precision, for people.
     pub fn place(&self) -> String {
         format!("{} in {}", self.backend, self.precision)
+    }
+
+    /// The command line, as one would type it.
+    pub fn command_line(&self) -> String {
+        self.command.iter().map(|word| shell_quoted(word)).collect::<Vec<_>>().join(" ")
     }
 
     /// The command that resumes the run in a directory by `verb`.
@@ -82,10 +93,13 @@ mod tests {
             backend: "wgpu".to_owned(),
             precision: "fp16".to_owned(),
             command: vec!["my programs/flow-grpo".to_owned(), "train".to_owned()],
+            machine: String::new(),
+            started: None,
             by_xtask: false,
         };
         let run = Path::new("runs/a");
         let command = program.resume_command("train", run);
+        assert_eq!(program.command_line(), "'my programs/flow-grpo' train");
         assert_eq!(command, "'my programs/flow-grpo' train --resume runs/a");
         let by_xtask = Program { by_xtask: true, ..program };
         assert_eq!(

@@ -10,7 +10,7 @@ use tasks::{
     image::Image,
     prompts::{Prompt, PromptSet},
     reward::WeightedReward,
-    shapes::{self, Metadata, Split},
+    shapes::{self, Fault, Metadata, Split, Verdict},
     text, toy,
 };
 
@@ -59,7 +59,7 @@ impl<C> Prompts<C> {
     }
 
     /// Writes images as a captioned grid with one row per kind of prompt, or points as a scatter
-    /// plot.
+    /// plot. Images that can be verified have a frame and their first fault.
     pub fn write_images(&self, images: &[Image], rows: &[Row], path: &Path) -> Result<()> {
         if images.first().is_some_and(|image| image.channels == 2) {
             return Ok(run::scatter::write_scatter(images, path)?);
@@ -71,7 +71,11 @@ impl<C> Prompts<C> {
             if shown.len() < SHOWN {
                 shown.push(png::Captioned {
                     image,
-                    caption: prompt.text.trim_start_matches("a photo of "),
+                    caption: caption(prompt),
+                    mark: verdict(image, prompt).map(|verdict| png::Mark {
+                        right: Some(verdict.strict()),
+                        text: verdict.fault.map_or("", Fault::name),
+                    }),
                 });
             }
         }
@@ -89,6 +93,16 @@ impl<C> Prompts<C> {
         let prompts: Vec<&Prompt> = rows.iter().map(|row| self.prompt(row)).collect();
         monitors::means(reward, images, &prompts)
     }
+}
+
+/// The text of a prompt in a grid.
+pub fn caption(prompt: &Prompt) -> &str {
+    prompt.text.trim_start_matches("a photo of ")
+}
+
+/// The verdict on an image; `None` if its prompt has no metadata.
+pub fn verdict(image: &Image, prompt: &Prompt) -> Option<Verdict> {
+    Metadata::of(prompt).map(|metadata| shapes::verify(image, &metadata))
 }
 
 /// Whether a prompt asks for an object without naming its colour.

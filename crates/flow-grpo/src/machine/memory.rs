@@ -102,6 +102,11 @@ fn nvidia(query: &str) -> Option<Vec<String>> {
     Some(text.lines().map(|line| line.trim().to_owned()).collect())
 }
 
+/// The name of the first GPU that the program can use, if it is NVIDIA's.
+pub fn gpu() -> Option<String> {
+    nvidia("name")?.into_iter().next()
+}
+
 /// Resets the peak of [`peak_mib`] to the current memory, if the system can.
 pub fn forget_peak() {
     // The system may refuse, if /proc is foreign or read-only: then the peak covers the whole

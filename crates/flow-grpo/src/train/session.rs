@@ -4,6 +4,7 @@ mod actions;
 mod best;
 mod epoch;
 mod evaluate;
+mod groups;
 mod plan;
 mod report;
 mod start;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use grpo::{Trainer, TrainerState};
 use pipelines::Pipeline;
-use run::{Expected, Recorded, RunDir};
+use run::{Expected, Recorded, RunDir, report::Report};
 use tasks::reward::WeightedReward;
 use training::workers::Stopped;
 
@@ -51,6 +52,7 @@ pub struct Session<'a, P: Pipeline<Training>> {
     watched: Watched,
     inputs: Inputs,
     evaluation_due: bool,
+    page: Report,
     /// Time and duration of the last report.
     reported: Option<(Instant, Duration)>,
     warnings: Warnings,

@@ -22,6 +22,10 @@ pub struct CompareArgs {
     /// The SVG file to write.
     #[arg(long, default_value = "comparison.svg")]
     output: PathBuf,
+    /// A page to write as well: all curves, settings that differ, newest images. Runs of one NAME
+    /// are seeds of one experiment and share a line.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 /// Draws the comparison and prints the last value of every curve.
@@ -34,5 +38,8 @@ pub fn run(args: &CompareArgs) -> Result<()> {
     let Comparison { svg, table, notes } = run::compare::compare(&runs, &args.numbers)?;
     notes.iter().for_each(output::log);
     write_atomically(&args.output, svg.as_bytes())?;
+    if let Some(page) = &args.html {
+        write_atomically(page, run::report::comparison(&runs).as_bytes())?;
+    }
     output::print(table)
 }

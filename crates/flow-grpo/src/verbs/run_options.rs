@@ -9,6 +9,7 @@ use run::{Program, RunDir};
 use crate::{
     backend,
     config::{self, Checked, Preset},
+    machine,
 };
 
 /// Options of every run.
@@ -90,6 +91,8 @@ fn program() -> Program {
         revision: env!("FLOW_GRPO_REVISION").to_owned(),
         backend: backend::NAME.to_owned(),
         precision: backend::PRECISION_NAME.to_owned(),
+        machine: machine::description(),
+        started: Some(timestamp()),
         command: arguments.map(|argument| argument.to_string_lossy().into_owned()).collect(),
         by_xtask: std::env::var_os("FLOW_GRPO_XTASK").is_some(),
     }

@@ -1,267 +1,189 @@
-//! The page of a run: tables, images as data URLs, curves, and the configuration.
+//! The template of a page. Every text is escaped; the style sheet and the script are files beside
+//! this one.
+//!
+//! A page ends with its sections, because they change with every report, and its images, which
+//! stand before them in the file, do not: the style sheet puts them in the order of reading. HTML
+//! needs no end tags of `html` and `body`.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
 
-use crate::{RunDir, SampleSet, lines::of_event};
+use super::{
+    Facts, about,
+    charts::{self, Chart, Progress, short},
+    panels,
+    pictures::{Picture, SETS},
+    tables,
+};
+use crate::{RunDir, chart::Mark, lines::of_event};
 
-/// The facts of a run that its records do not tell.
-#[derive(Clone, Debug)]
-pub struct Facts<'a> {
-    /// Number of epochs of the whole run.
-    pub epochs: usize,
-    /// Number of prompts of an epoch.
-    pub prompts: usize,
-    /// Number of images of a prompt.
-    pub images: usize,
-    /// The base model, as configured.
-    pub base: &'a str,
-    /// Origin of the base model.
-    pub made_by: &'a str,
-    /// The configuration, as TOML.
-    pub configuration: &'a str,
-}
+/// The parts of every page, with the links to them.
+const PARTS: [(&str, &str); 4] =
+    [("results", "Results"), ("curves", "Curves"), ("about", "About"), ("settings", "Settings")];
 
-/// Sets that choose nothing, with their headings.
-const HELD_OUT: [(SampleSet, &str); 2] = [
-    (SampleSet::Test, "Test prompts: they chose nothing"),
-    (SampleSet::Unseen, "Unseen prompts: they chose nothing"),
-];
-
-/// The page of a run with these metrics and curves.
-pub(super) fn of_run(run: &RunDir, facts: &Facts<'_>, lines: &[Value], svg: &str) -> String {
-    let evaluations: Vec<&Value> = of_event(lines, "eval").collect();
-    let (Some(first), Some(last)) = (evaluations.first(), evaluations.last()) else {
-        return page(run, &html! { p { "Nothing has been evaluated yet." } });
-    };
-    let body = html! {
-        p {
-            (facts.epochs) " epochs of " (facts.prompts) " prompts with " (facts.images)
-            " images each, from " code { (facts.base) } " (" (facts.made_by) ")."
-        }
-        @for (set, title) in HELD_OUT { (held_out(run, set, title, &evaluations)) }
-        h2 { "Validation prompts: they choose the best checkpoint" }
-        (results(first, last))
-        (images(run, SampleSet::Validation, &evaluations))
-        h2 { "Drift of the images" }
-        (drift(first, last))
-        (actions(lines))
-        h2 { "Curves" }
-        (PreEscaped(svg))
-        h2 { "Configuration" }
-        pre { (facts.configuration) }
-    };
-    page(run, &body)
-}
-
-fn page(run: &RunDir, body: &Markup) -> String {
-    let title = run.path().display().to_string();
-    let page = html! {
+/// The beginning of a page: all that never changes.
+pub(super) fn opening(title: &str) -> Markup {
+    html! {
         (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                title { (title) }
-                style { (PreEscaped(include_str!("page.css"))) }
-            }
-            body {
-                h1 { (title) }
-                (body)
-                script { (PreEscaped(include_str!("slider.js"))) }
-            }
+        (PreEscaped("<html lang=\"en\">"))
+        head {
+            meta charset="utf-8";
+            meta name="viewport" content="width=device-width, initial-scale=1";
+            title { (title) }
+            style { (PreEscaped(include_str!("page.css"))) }
         }
-    };
-    page.into_string()
-}
-
-/// The results on held-out prompts, if they were evaluated twice.
-fn held_out(run: &RunDir, set: SampleSet, title: &str, evaluations: &[&Value]) -> Markup {
-    let name = set.name();
-    let lines: Vec<&Value> =
-        evaluations.iter().copied().filter(|line| line.get(name).is_some()).collect();
-    let [first, .., last] = lines[..] else { return html! {} };
-    html! {
-        h2 { (title) }
-        (results(&first[name], &last[name]))
-        (images(run, set, &lines))
-    }
-}
-
-/// A table of accuracies and rewards before and after training.
-fn results(before: &Value, after: &Value) -> Markup {
-    let shown = |value: &Value| value.as_f64().map_or("-".to_owned(), |x| format!("{x:.3}"));
-    let fields = |object: &'static str| {
-        let found = after[object].as_object().into_iter().flatten();
-        found.map(move |(name, value)| (name.as_str(), &before[object][name], value))
-    };
-    let overall = after.get("overall").map(|value| ("overall", &before["overall"], value));
-    html! {
-        table {
-            tr { th {} th { "before" } th { "after" } }
-            @for (name, before, after) in fields("tags").chain(fields("rewards")).chain(overall) {
-                tr { td { (name) } td { (shown(before)) } td { (shown(after)) } }
+        header {
+            h1 { (title) }
+            nav {
+                @for (id, name) in PARTS { a href={ "#" (id) } { (name) } " " }
+                button type="button" id="theme" hidden { "Dark or light" }
             }
         }
     }
 }
 
-/// A table of the monitors of the base model's images and of the newest ones, with their ratio.
-fn drift(before: &Value, after: &Value) -> Markup {
-    let shown = |line: &Value, name: &str| {
-        line["monitors"][name].as_f64().map_or("-".to_owned(), |x| format!("{x:.3e}"))
-    };
-    html! {
-        table {
-            tr { th {} th { "base" } th { "now" } th { "now/base" } }
-            @for (name, ratio) in after["drift"].as_object().into_iter().flatten() {
-                tr {
-                    td { (name) }
-                    td { (shown(before, name)) }
-                    td { (shown(after, name)) }
-                    td { (format!("{:.2}", ratio.as_f64().unwrap_or(0.0))) }
-                }
-            }
-        }
-    }
+/// The end of a page: the script.
+pub(super) fn ending() -> Markup {
+    html! { script { (PreEscaped(include_str!("page.js"))) } }
 }
 
-/// The actions of the rules, if there were any.
-fn actions(lines: &[Value]) -> Markup {
-    let actions: Vec<&Value> = of_event(lines, "action").collect();
+/// The sections of a run's page.
+pub(super) fn sections(
+    run: &RunDir,
+    facts: &Facts<'_>,
+    lines: &[Value],
+    pictures: &[Picture],
+) -> Markup {
+    let progress = Progress::of_run(lines, Some(facts.prompts * facts.images));
+    let panels = panels::of_run(lines);
+    let (flat, drawn): (Vec<_>, Vec<_>) =
+        panels.into_iter().partition(|panel| panel.constant().is_some());
+    let marks = marks(facts, lines);
+    let charts: Vec<Chart> = drawn
+        .into_iter()
+        .map(|panel| Chart {
+            title: panel.title.to_owned(),
+            runs: vec![0; panel.lines.len()],
+            lines: panel.lines,
+            marks: marks.clone(),
+        })
+        .collect();
     html! {
-        @if !actions.is_empty() {
-            h2 { "What the rules did" }
-            ul {
-                @for line in actions {
-                    li { "epoch " (line["epoch"]) ": " (line["reason"].as_str().unwrap_or_default()) }
-                }
-            }
+        (results(facts, lines))
+        @for (set, title) in SETS {
+            @if pictures.iter().any(|picture| picture.set == set) { (images(set.name(), title)) }
         }
-    }
-}
-
-/// The first evaluation's images beside those of a later one, chosen by a slider.
-fn images(run: &RunDir, set: SampleSet, evaluations: &[&Value]) -> Markup {
-    let epochs: Vec<u64> = evaluations.iter().filter_map(|line| line["epoch"].as_u64()).collect();
-    let [first, later @ ..] = &epochs[..] else { return html! {} };
-    let shown = spread(later, SHOWN);
-    html! {
-        div .pair {
-            figure {
-                (image(run, set, *first))
-                figcaption { "epoch " (first) }
-            }
-            @if let Some(last) = shown.len().checked_sub(1) {
-                figure .slider {
-                    @for epoch in shown {
-                        div .frame data-name={ "epoch " (epoch) } { (image(run, set, epoch)) }
+        section id="curves" {
+            h2 { "Curves" }
+            (controls())
+            (charts::figures(&charts, 0))
+            @if !flat.is_empty() {
+                p {
+                    "Without change: "
+                    @for (i, panel) in flat.iter().enumerate() {
+                        @if i > 0 { ", " }
+                        (panel.title) " " (short(panel.constant().unwrap_or_default()))
                     }
-                    figcaption {
-                        input type="range" min="0" max=(last) value=(last) aria-label="evaluation";
-                        " "
-                        output {}
-                    }
+                    "."
                 }
             }
+            @if !panels::several_updates(lines) {
+                p { "An epoch has one update, so ratios and clipping show rounding alone and are not drawn." }
+            }
+        }
+        section id="about" { h2 { "About" } (about::about(run, facts, lines, &progress)) }
+        section id="settings" { h2 { "Settings" } pre { (facts.configuration) } }
+        (charts::data(&[(name_of(run), progress)], &charts))
+    }
+}
+
+/// The name of a run: that of its directory.
+pub(super) fn name_of(run: &RunDir) -> String {
+    let path = run.path();
+    path.file_name()
+        .map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into())
+}
+
+/// The numbers before and after training.
+fn results(facts: &Facts<'_>, lines: &[Value]) -> Markup {
+    let evaluations: Vec<&Value> = of_event(lines, "eval").collect();
+    let held_out = |name: &str| {
+        let of_set: Vec<&Value> = evaluations.iter().filter_map(|line| line.get(name)).collect();
+        (of_set.len() > 1).then(|| [of_set[0], of_set[of_set.len() - 1]])
+    };
+    html! {
+        section id="results" {
+            h2 { "Results" }
+            p {
+                (facts.epochs) " epochs of " (facts.prompts) " prompts with " (facts.images)
+                " images each, from " code { (facts.base) } " (" (facts.made_by) ")."
+            }
+            @if let [first, .., last] = evaluations[..] {
+                div .side {
+                    @for (name, title) in [("test", "Test prompts"), ("unseen", "Unseen prompts")] {
+                        @if let Some([before, after]) = held_out(name) {
+                            div {
+                                h3 { (title) ", which chose nothing" }
+                                (tables::results(before, after))
+                            }
+                        }
+                    }
+                    div {
+                        h3 { "Validation prompts, after epoch " (last["epoch"]) }
+                        (tables::results(first, last))
+                    }
+                    div { (tables::faults(first, last)) }
+                    div { (tables::drift(first, last)) }
+                }
+            } @else if let [only] = evaluations[..] {
+                (tables::results(only, only))
+            } @else {
+                p { "Nothing has been evaluated yet." }
+            }
+            (tables::actions(lines))
         }
     }
 }
 
-/// The sample grid after an epoch, or the reason why it cannot be shown.
-fn image(run: &RunDir, set: SampleSet, epoch: u64) -> Markup {
-    match std::fs::read(run.samples(set, epoch as usize)) {
-        Ok(png) => html! {
-            img alt={ "epoch " (epoch) } src={ "data:image/png;base64," (STANDARD.encode(png)) };
-        },
-        Err(error) => html! { p { "epoch " (epoch) ": the image cannot be read (" (error) ")" } },
+/// The place of a set's images, which the style sheet puts below the heading.
+fn images(set: &str, title: &str) -> Markup {
+    html! {
+        section .images .(set) {
+            h2 { (title) }
+            div .pair {}
+            label hidden { "evaluation " input type="range" min="0" value="0" step="1"; output {} }
+        }
     }
 }
 
-/// Number of evaluations behind a slider: all evaluations of a long run would make a page of
-/// hundreds of megabytes. All are in `samples/`.
-const SHOWN: usize = 16;
-
-/// At most `count` of some epochs, evenly spread, including the last.
-fn spread(epochs: &[u64], count: usize) -> Vec<u64> {
-    let n = epochs.len();
-    let count = count.min(n);
-    (1..=count).map(|i| epochs[i * n / count - 1]).collect()
+/// The switches of the curves, for the script.
+pub(super) fn controls() -> Markup {
+    html! {
+        form id="controls" hidden {
+            label {
+                "against " select name="x" {
+                    option value="epoch" { "epochs" }
+                    option value="images" { "images" }
+                    option value="seconds" { "time of training" }
+                }
+            }
+            label { input type="checkbox" name="log"; " logarithm" }
+            label { "smoothing " input type="range" name="smooth" min="0" max="0.95" step="0.05" value="0"; }
+            button type="button" id="csv" { "Save as CSV" }
+        }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::Program;
-
-    /// The page of an evaluated run, whose texts are those of somebody who knows HTML.
-    fn report() -> String {
-        let home = tempfile::tempdir().expect("a directory");
-        let program: Program =
-            serde_json::from_str(r#"{"version":"1","revision":"a","backend":"flex","command":[]}"#)
-                .expect("a program");
-        let run = RunDir::create(&home.path().join("a<b"), program).expect("created");
-        for epoch in [0, 2] {
-            std::fs::write(run.samples(SampleSet::Validation, epoch), "png").expect("written");
-        }
-        let evaluation = |epoch: usize, overall: f64| {
-            json!({"event": "eval", "epoch": epoch, "overall": overall,
-                   "tags": {"a & \"b\"/c": overall}, "rewards": {"<x>": 1.0},
-                   "monitors": {"diversity": 0.5}, "drift": {"diversity": 0.25}})
-        };
-        let lines = [
-            evaluation(0, 0.25),
-            json!({"event": "action", "epoch": 1, "reason": "x < 3"}),
-            evaluation(2, 0.75),
-            evaluation(4, 0.5),
-        ];
-        let facts = Facts {
-            epochs: 4,
-            prompts: 2,
-            images: 3,
-            base: "<script>",
-            made_by: "me",
-            configuration: "a = \"<b>\"",
-        };
-        of_run(&run, &facts, &lines, "<svg></svg>")
-    }
-
-    #[test]
-    fn texts_are_escaped_and_numbers_stand_in_their_tables() {
-        let report = report();
-        for part in [
-            "4 epochs of 2 prompts with 3 images each, from <code>&lt;script&gt;</code> (me).",
-            "<td>a &amp; &quot;b&quot;/c</td><td>0.250</td><td>0.500</td>",
-            "<td>&lt;x&gt;</td><td>1.000</td><td>1.000</td>",
-            "<td>overall</td><td>0.250</td><td>0.500</td>",
-            "<td>diversity</td><td>5.000e-1</td><td>5.000e-1</td><td>0.25</td>",
-            "<li>epoch 1: x &lt; 3</li>",
-            "<svg></svg>",
-            "<pre>a = &quot;&lt;b&gt;&quot;</pre>",
-            "a&lt;b</title>",
-        ] {
-            assert!(report.contains(part), "`{part}` is missing in:\n{report}");
-        }
-        assert_eq!(report.matches("<script>").count(), 1, "only the slider's");
-    }
-
-    #[test]
-    fn the_page_needs_no_network_and_says_which_image_is_missing() {
-        let report = report();
-        assert_eq!(report.matches(" src=\"data:image/png;base64,").count(), 2);
-        assert_eq!(report.matches(" src=").count(), 2);
-        assert!(!report.contains("http") && !report.contains("@import"), "{report}");
-        assert!(report.contains("epoch 4: the image cannot be read ("), "{report}");
-        assert!(report.contains("data-name=\"epoch 4\"") && report.contains("max=\"1\""));
-    }
-
-    #[test]
-    fn the_images_of_a_long_run_are_few_and_evenly_spread() {
-        let epochs: Vec<u64> = (1..=800).collect();
-        assert_eq!(spread(&epochs, 4), [200, 400, 600, 800]);
-        assert_eq!(spread(&epochs[..3], 4), [1, 2, 3]);
-        assert_eq!(spread(&epochs[..5], 4), [1, 2, 3, 5]);
-    }
+/// The best evaluation and the actions of rules, as marks of the curves.
+fn marks(facts: &Facts<'_>, lines: &[Value]) -> Vec<Mark> {
+    let best = facts.best.map(|best| Mark {
+        x: best.epoch as f64,
+        kind: "best",
+        text: format!("best evaluation: {} {:.4}", facts.best_by, best.value),
+    });
+    let action = |line: &Value| {
+        let text = line["reason"].as_str().unwrap_or_default().to_owned();
+        Some(Mark { x: line["epoch"].as_f64()?, kind: "action", text })
+    };
+    best.into_iter().chain(of_event(lines, "action").filter_map(action)).collect()
 }

@@ -54,6 +54,7 @@ impl<P: Pipeline<Training>> Session<'_, P> {
         let evaluates = last || epoch.is_multiple_of(self.config.evaluate_every);
         self.evaluation_due = evaluates;
         if evaluates {
+            self.write_groups(iteration, run)?;
             self.evaluate(run)?;
         }
         if last || self.must_save(epoch) || epoch.is_multiple_of(self.config.checkpoint_every) {

@@ -3,7 +3,7 @@
 use anyhow::{Context, Error, Result};
 use grpo::{Task, Trainer};
 use pipelines::Pipeline;
-use run::RunDir;
+use run::{RunDir, report::Report};
 use tasks::{prompts::Prompt, reward::WeightedReward};
 use training::{loss_scale::LossScale, workers::Workers};
 
@@ -70,6 +70,7 @@ impl<'a, P: Pipeline<Training>> Session<'a, P> {
             watched,
             inputs,
             evaluation_due,
+            page: Report::default(),
             reported: None,
             warnings: Warnings::default(),
         };

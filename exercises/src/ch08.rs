@@ -1,0 +1,30 @@
+//! Chapter 8, networks and adapters: your answers.
+#![allow(unused_variables, reason = "blanks use no arguments")]
+
+/// **8.1** Guidance. The velocity at the guidance scale `scale`, from the velocities with and without
+/// the prompt. At scale 1 it is the velocity with the prompt, at 0 the one without.
+pub fn guided_velocity(with: &[f64], without: &[f64], scale: f64) -> Vec<f64> {
+    todo!("8.1: the guided velocity")
+}
+
+/// **8.2** Merging an adapter. The matrix that gives `x·W + (alpha/rank)·(x·D)·U` as one product `x·M`.
+/// A matrix is a list of rows: `weights` has inputs × outputs numbers, `down` inputs × rank, `up`
+/// rank × outputs.
+///
+/// In the book: *Adapters*.
+pub fn merged(
+    weights: &[Vec<f64>],
+    down: &[Vec<f64>],
+    up: &[Vec<f64>],
+    alpha: f64,
+) -> Vec<Vec<f64>> {
+    todo!("8.2: W + alpha/rank · D·U")
+}
+
+/// **8.3** The lag of an average. The moving average `m ← decay·m + (1 − decay)·w` follows a weight
+/// that grows by 1 per update. By how much is it behind, after many updates?
+///
+/// Hint: when the lag is constant, `m` grows by 1 per update too.
+pub fn lag(decay: f64) -> f64 {
+    todo!("8.3: w − m, after many updates")
+}

@@ -1,0 +1,223 @@
+//! The laws of chapter 5, *The sampler as a policy*.
+
+use std::f64::consts::TAU;
+
+use super::{mean, variance};
+use crate::{Noise, Verdict, number, numbers, require};
+
+/// 5.1 against the formula; the density integrates to 1.
+pub fn step_log_prob(answer: fn(&[f64], &[f64], f64) -> f64) -> Verdict {
+    let mut noise = Noise::new(51);
+    for std in [0.22, 0.7, 2.0_f64] {
+        let whole: f64 = (-4000..4000)
+            .map(|i| answer(&[f64::from(i) * std * 2e-3], &[0.0], std).exp() * std * 2e-3)
+            .sum();
+        let missing = (whole / (std * TAU.sqrt()) - 1.0).abs() < 1e-3;
+        require(
+            (whole - 1.0).abs() < 1e-3,
+            format!(
+                "With std = {std} the density of one element integrates to {whole:.3} instead of 1."
+            ),
+            if missing {
+                "The normalisation is missing: −log(s√2π) per element. It cancels in a ratio, but not here."
+            } else {
+                "A Gaussian has −(x − μ)²/(2s²) − log(s√2π) per element, with s² the variance."
+            },
+        )?;
+        let (next, center) = (noise.normals(5), noise.normals(5));
+        let squares: f64 = next.iter().zip(&center).map(|(x, m)| (x - m).powi(2)).sum();
+        let (term, norm) = (-squares / (2.0 * std * std), (std * TAU.sqrt()).ln());
+        number(
+            format!("The log density of five elements with std = {std}"),
+            answer(&next, &center, std),
+            term - 5.0 * norm,
+            &[
+                (
+                    (term - 5.0 * norm) / 5.0,
+                    "That is the mean over the elements; the density has their sum.",
+                ),
+                (
+                    term * std - 5.0 * (norm - 0.5 * std.ln()),
+                    "std is a standard deviation: the squares are divided by 2s², and not by 2s, s² the variance.",
+                ),
+                (term - norm, "Each of the five elements has its own normalisation."),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+type Ratio = fn(&[f64], &[f64], &[f64], f64) -> f64;
+
+/// 5.2: 1 on-policy, the mean 1 under the old policy, and the formula.
+pub fn ratio(answer: Ratio) -> Verdict {
+    let mut noise = Noise::new(52);
+    let (next, old) = (noise.normals(3), noise.normals(3));
+    number(
+        "The ratio of a policy to itself",
+        answer(&next, &old, &old, 0.3),
+        1.0,
+        &[(0.0, "That is the log-ratio; the ratio is its exponential.")],
+    )?;
+    let mut ratios = Vec::new();
+    for _ in 0..2000 {
+        let next = noise.normals(2);
+        let got = answer(&next, &[0.3, -0.2], &[0.0, 0.0], 1.0);
+        let log = 0.3 * next[0] - 0.2 * next[1] - 0.065;
+        number(
+            format!(
+                "For x′ = [{:.3}, {:.3}], a mean that moved from 0 to [0.3, −0.2] and std = 1, the ratio",
+                next[0], next[1]
+            ),
+            got,
+            log.exp(),
+            &[
+                ((-log).exp(), "The ratio is the wrong way up: new over old."),
+                (log, "That is the log-ratio; the ratio is its exponential."),
+                (
+                    (log / 2.0).exp(),
+                    "That is the geometric mean over the elements; the ratio of densities has their sum.",
+                ),
+            ],
+        )?;
+        ratios.push(got);
+    }
+    let center = mean(&ratios);
+    require(
+        (center - 1.0).abs() < 0.05,
+        format!("Under the old policy the ratio has the mean {center:.3} instead of 1."),
+        "",
+    )?;
+    let next = [0.5, 0.1];
+    number(
+        "The ratio at std = 0.5",
+        answer(&next, &[0.1, 0.0], &[0.0, 0.0], 0.5),
+        (0.18_f64).exp(),
+        &[
+            ((0.09_f64).exp(), "Squares are divided by 2s², and s² is the variance."),
+            ((0.045_f64).exp(), "The std is missing: squares are divided by 2s²."),
+        ],
+    )
+}
+
+/// 5.3: the table of the chapter, from drawn transitions.
+pub fn at_the_clip(answer: fn(f64, usize) -> [f64; 2]) -> Verdict {
+    for (clip, elements) in [(1e-4, 65_536), (1e-3, 1728), (0.05, 2)] {
+        let root = (elements as f64).sqrt();
+        let of = format!("[shift, nats] at a clip range of {clip} and {elements} elements");
+        let (d, got) = (elements as f64, answer(clip, elements));
+        numbers(
+            of,
+            &got,
+            &[clip * root, clip * d],
+            &[
+                (
+                    vec![clip / root, clip * d],
+                    "The mean log-ratio has the spread z/√d; set it equal to the clip range and solve for z.",
+                ),
+                (
+                    vec![clip, clip * d],
+                    "The mean over d elements averages: its spread is z/√d, and not z.",
+                ),
+                (
+                    vec![clip * d, clip * d],
+                    "The mean over d elements has the spread z/√d, and not z/d.",
+                ),
+                (
+                    vec![clip * root, clip],
+                    "The log density ratio is the sum over the elements, d times their mean.",
+                ),
+                (vec![clip * d, clip * root], "The shift comes first."),
+            ],
+        )?;
+    }
+    let mut noise = Noise::new(53);
+    let [shift, _] = answer(0.01, 100);
+    let spread: Vec<f64> = (0..2000).map(|_| mean(&noise.normals(100)) * shift).collect();
+    let spread = variance(&spread).sqrt();
+    require(
+        (spread / 0.01 - 1.0).abs() < 0.1,
+        format!(
+            "With your shift, the mean log-ratio of 100 elements scatters by {spread:.4} instead of the clip range of 0.01."
+        ),
+        "",
+    )
+}
+
+type Kl = fn(&[f64], &[f64], f64, f64, f64) -> f64;
+
+/// 5.4 against `‖μ − μ_ref‖²/2s²`, and against the mean log-ratio.
+pub fn step_kl(answer: Kl) -> Verdict {
+    let mut noise = Noise::new(54);
+    for _ in 0..50 {
+        let (v, w) = (noise.normals(4), noise.normals(4));
+        let (t, level) = (noise.between(0.15, 0.95), noise.between(0.4, 1.4));
+        let next = t - 0.1;
+        let squared: f64 = v.iter().zip(&w).map(|(v, w)| (v - w).powi(2)).sum();
+        let a2 = level * level;
+        let s2 = a2 * t / (1.0 - t) * 0.1;
+        let shift = (1.0 + a2 / 2.0) * 0.1;
+        let kl = shift * shift * squared / (2.0 * s2);
+        // Under the policy, the log-ratio to the reference is KL + √(2·KL)·ε.
+        let log_ratios: Vec<f64> =
+            noise.normals(400).iter().map(|e| kl + (2.0 * kl).sqrt() * e).collect();
+        let log_ratio = mean(&log_ratios);
+        let of = format!(
+            "At t = {t:.2}, a = {level:.2} the mean log-ratio of 400 draws is {log_ratio:.3}. The divergence"
+        );
+        number(
+            of,
+            answer(&v, &w, t, next, level),
+            kl,
+            &[
+                (
+                    kl / (1.0 + a2 / 2.0).powi(2),
+                    "The mean of a step has the velocity with the factor (1 + a²/2)Δt, and not Δt: the score has the velocity too.",
+                ),
+                (
+                    kl / (1.0 + a2 / 2.0),
+                    "The factor 1 + a²/2 is squared, like the shift of the mean.",
+                ),
+                (2.0 * kl, "Half of it: ‖μ − μ_ref‖²/2s²."),
+                (
+                    kl / 4.0,
+                    "That is the mean over the elements; the divergence of a step is their sum.",
+                ),
+                (-kl, "A divergence is never negative; |Δt| is t − next."),
+                (
+                    kl * s2.sqrt(),
+                    "The squared distance is divided by the variance s², and not by s.",
+                ),
+                (kl * 0.1, "s² has one |Δt|, the squared mean two: one is left."),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+/// 5.5: the table of the chapter.
+pub fn seen_share(answer: fn(usize, f64, f64) -> f64) -> Verdict {
+    let table = [
+        (0.25, [(10, 1.0), (9, 0.875), (7, 0.606), (5, 0.374), (3, 0.196)]),
+        (1.0, [(10, 1.0), (9, 0.92), (7, 0.72), (5, 0.49), (3, 0.27)]),
+    ];
+    for (data, row) in table {
+        for (random, share) in row {
+            let got = answer(random, 0.7, data);
+            let hint = if (got - random as f64 / 10.0).abs() < 1e-6 {
+                "All steps count alike here. A push early in the trajectory is shrunk by the gains of all later steps."
+            } else if (got - (1.0 - share)).abs() < 0.006 {
+                "That is the share that is hidden."
+            } else if !got.is_finite() {
+                "At t = 1, σ divides by zero: take 1 − t of the next time there."
+            } else {
+                "A random step pushes by (1 + σ²(1−t)/2t)Δt and an ODE step by Δt; later gains are 1 + σ²/2t·Δt + push·slope."
+            };
+            let finding = format!(
+                "With {random} random steps of 10 and V₀ = {data}, the share is {got:.3} instead of {share:.3}."
+            );
+            require((got - share).abs() < 0.006, finding, hint)?;
+        }
+    }
+    Ok(())
+}

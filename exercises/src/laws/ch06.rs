@@ -1,0 +1,152 @@
+//! The laws of chapter 6, *GRPO*.
+
+use super::{curve, mean, variance};
+use crate::{Curve, Fault, Noise, Verdict, number, numbers, require};
+
+/// 6.1 against the formula; a constant group has no advantages.
+pub fn group_advantages(answer: fn(&[f64], f64) -> Vec<f64>) -> Verdict {
+    let mut noise = Noise::new(61);
+    let mut groups = vec![vec![0.0, 1.0, 1.0, 0.5], vec![1.0, 0.0, 0.0, 0.0]];
+    groups.extend((0..20).map(|_| noise.normals(8)));
+    for rewards in groups {
+        let (center, variance, size) = (mean(&rewards), variance(&rewards), rewards.len() as f64);
+        let over = |b: f64, std: f64| rewards.iter().map(|r| (r - b) / std).collect::<Vec<_>>();
+        let sample = (variance * size / (size - 1.0)).sqrt();
+        let delta = 1e-4;
+        let right = over(center, variance.sqrt() + delta);
+        numbers(
+            format!("The advantages of {size} rewards"),
+            &answer(&rewards, delta),
+            &right,
+            &[
+                (
+                    over(center, sample + delta),
+                    "The standard deviation divides by G − 1 here; the population's divides by G.",
+                ),
+                (over(center, variance + delta), "That divides by the variance; take its root."),
+                (
+                    over(0.0, variance.sqrt() + delta),
+                    "There is no baseline: subtract the group's mean.",
+                ),
+                (over(center, 1.0), "The division by the standard deviation is missing."),
+                (
+                    over(center, variance.sqrt()),
+                    "δ is missing: a constant group would divide by zero.",
+                ),
+                (
+                    over(center, (variance + delta).sqrt()),
+                    "δ is added to the std, and not to the variance.",
+                ),
+                (right.iter().map(|a| -a).collect(), "That is the mean minus the reward."),
+            ],
+        )?;
+    }
+    let constant = answer(&[0.5; 6], 1e-4);
+    require(
+        constant.iter().all(|a| *a == 0.0),
+        format!("A group of equal rewards has the advantages {constant:?} instead of zeros."),
+        "δ keeps the denominator from zero.",
+    )
+}
+
+/// 6.2: the value, and the gradient in the six cells.
+pub fn clipped_loss(answer: fn(f64, f64, f64, f64) -> f64) -> Verdict {
+    let (low, high) = (0.1, 0.3);
+    let cells = [(0.8, "below 1 − κ_low"), (1.05, "between"), (1.4, "above 1 + κ_high")];
+    for (advantage, sign) in [(2.0, "A > 0"), (-2.0, "A < 0")] {
+        for (at, (rho, place)) in cells.iter().enumerate() {
+            let h = 1e-6;
+            let slope = (answer(rho + h, advantage, low, high)
+                - answer(rho - h, advantage, low, high))
+                / (2.0 * h);
+            let stopped = if advantage > 0.0 { at == 2 } else { at == 0 };
+            let right = if stopped { 0.0 } else { -advantage };
+            let hint = if (slope - advantage).abs() < 1e-4 {
+                "The sign is wrong: this is what should be raised; the loss is its negative."
+            } else if stopped {
+                "The transition has moved far enough in the direction of its advantage, so its gradient stops: the clip is missing here."
+            } else if at == 1 {
+                "Between the clip ranges the loss is −A·ρ."
+            } else {
+                "It has moved in the wrong direction, and its gradient must stay, so that it can come back: take the maximum of both losses."
+            };
+            require(
+                (slope - right).abs() < 1e-4,
+                format!(
+                    "For {sign} and ρ {place}, the gradient by ρ is {slope:.2} instead of {right:.2}."
+                ),
+                hint,
+            )?;
+            let value = -advantage * if stopped { rho.clamp(1.0 - low, 1.0 + high) } else { *rho };
+            number(
+                format!("The loss for {sign} at ρ = {rho}"),
+                answer(*rho, advantage, low, high),
+                value,
+                &[],
+            )?;
+        }
+    }
+    let slope = (answer(0.85, -1.0, 0.2, 0.01) - answer(0.84, -1.0, 0.2, 0.01)) / 0.01;
+    require(
+        (slope - 1.0).abs() < 1e-6,
+        format!(
+            "With κ_low = 0.2 and κ_high = 0.01, at ρ = 0.845 and A = −1, the gradient is {slope:.2} instead of 1.00."
+        ),
+        "Below 1 the range is κ_low.",
+    )
+}
+
+/// 6.3: the mean over all transitions, however they are cut.
+pub fn update_loss(answer: fn(&[Vec<f64>]) -> f64) -> Verdict {
+    let mut noise = Noise::new(63);
+    let losses = noise.normals(24);
+    let cut = |sizes: &[usize]| {
+        let mut rest = &losses[..];
+        let batch = |size: &usize| {
+            let (batch, after) = rest.split_at(*size);
+            rest = after;
+            batch.to_vec()
+        };
+        sizes.iter().map(batch).collect::<Vec<_>>()
+    };
+    for sizes in [&[24][..], &[8, 8, 8], &[16, 7, 1], &[10, 0, 14]] {
+        let batches = cut(sizes);
+        let means: Vec<f64> = batches.iter().map(|batch| mean(batch)).collect();
+        number(
+            format!("The loss of 24 transitions in batches of {sizes:?}"),
+            answer(&batches),
+            mean(&losses),
+            &[
+                (24.0 * mean(&losses), "That is the sum; the loss is a mean."),
+                (
+                    mean(&means),
+                    "That is a mean of means: a transition in a small batch counts more. Weigh every batch by its share of the transitions.",
+                ),
+                (
+                    means.iter().sum(),
+                    "That is the sum of the batches' means: it grows with the number of batches.",
+                ),
+                (f64::NAN, ""),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+/// 6.4: the ratio leaves 1, and the run learns.
+pub fn overshooting_run(answer: fn() -> Vec<Curve>) -> Verdict {
+    let curves = answer();
+    let ratio = curve(&curves, "ratio from 1 in the last update")?;
+    let reward = curve(&curves, "reward")?;
+    let end = mean(&reward[reward.len().saturating_sub(10)..]);
+    if ratio.iter().all(|far| *far < 1e-9) {
+        let finding = format!(
+            "The mean reward ends at {end:.3}, and in the twelfth update of every epoch all ratios are exactly 1."
+        );
+        return Err(Fault::with(
+            finding,
+            "After eleven updates the policy has moved. Which two policies does the ratio compare?",
+        ));
+    }
+    require(end > 0.7, format!("The mean reward ends at {end:.3} instead of about 0.8."), "")
+}

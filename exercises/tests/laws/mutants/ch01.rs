@@ -1,0 +1,175 @@
+use exercises::laws::ch01::*;
+
+use super::{Mutant, mutant};
+
+fn gaussian(t: f64, v0: f64) -> (f64, f64) {
+    (t - (1.0 - t) * v0, (1.0 - t).powi(2) * v0 + t * t)
+}
+
+pub fn all() -> Vec<Mutant> {
+    [exercise_1_1(), exercise_1_2(), exercise_1_3(), exercise_1_4(), exercise_1_5()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn exercise_1_1() -> Vec<Mutant> {
+    vec![
+        mutant(
+            "1.1",
+            "the wrong sign",
+            "from data to noise",
+            gaussian_velocity(|x, t, v0| {
+                let (c, v) = gaussian(t, v0);
+                -c / v * x
+            }),
+        ),
+        mutant(
+            "1.1",
+            "the standard deviation",
+            "√V_t",
+            gaussian_velocity(|x, t, v0| {
+                let (c, v) = gaussian(t, v0);
+                c / v.sqrt() * x
+            }),
+        ),
+        mutant(
+            "1.1",
+            "no squares",
+            "squares",
+            gaussian_velocity(|x, t, v0| gaussian(t, v0).0 / ((1.0 - t) * v0 + t) * x),
+        ),
+        mutant("1.1", "nothing", "instead of", gaussian_velocity(|_, _, _| 0.0)),
+    ]
+}
+
+fn exercise_1_2() -> Vec<Mutant> {
+    vec![
+        mutant(
+            "1.2",
+            "ends exchanged",
+            "first",
+            both_ends(|x, v, t| [x + (1.0 - t) * v, x - t * v]),
+        ),
+        mutant(
+            "1.2",
+            "wrong signs",
+            "against the velocity",
+            both_ends(|x, v, t| [x + t * v, x - (1.0 - t) * v]),
+        ),
+        mutant(
+            "1.2",
+            "times exchanged",
+            "exchanged",
+            both_ends(|x, v, t| [x - (1.0 - t) * v, x + t * v]),
+        ),
+    ]
+}
+
+fn exercise_1_3() -> Vec<Mutant> {
+    vec![
+        mutant(
+            "1.3",
+            "equal weights",
+            "equal weights",
+            velocity_of_images(|x, t, images| {
+                images.iter().map(|i| (x - i) / t).sum::<f64>() / images.len() as f64
+            }),
+        ),
+        mutant(
+            "1.3",
+            "no half in the exponent",
+            "has a 2",
+            velocity_of_images(|x, t, images| weighted(x, t, images, |d| (-d * d / (t * t)).exp())),
+        ),
+        mutant(
+            "1.3",
+            "t for t²",
+            "its variance t²",
+            velocity_of_images(|x, t, images| {
+                weighted(x, t, images, |d| (-d * d / (2.0 * t)).exp())
+            }),
+        ),
+        mutant(
+            "1.3",
+            "the mean image",
+            "mean image",
+            velocity_of_images(|x, t, images| {
+                x - t * weighted(x, t, images, |d| (-d * d / (2.0 * t * t)).exp())
+            }),
+        ),
+    ]
+}
+
+fn exercise_1_4() -> Vec<Mutant> {
+    vec![
+        mutant(
+            "1.4",
+            "learns the image",
+            "learns the mean image",
+            fit_velocity(|pairs, t| fit(pairs, t, |p| p[0])),
+        ),
+        mutant(
+            "1.4",
+            "learns the wrong sign",
+            "wrong sign",
+            fit_velocity(|pairs, t| fit(pairs, t, |p| p[0] - p[1])),
+        ),
+        mutant(
+            "1.4",
+            "a mean of quotients",
+            "explodes",
+            fit_velocity(|pairs, t| {
+                let quotients = pairs.iter().map(|p| (p[1] - p[0]) / ((1.0 - t) * p[0] + t * p[1]));
+                quotients.sum::<f64>() / pairs.len() as f64
+            }),
+        ),
+    ]
+}
+
+fn exercise_1_5() -> Vec<Mutant> {
+    vec![
+        mutant(
+            "1.5",
+            "Euler",
+            "Order 1 is Euler's",
+            heun_step(|v, x, t, next| x + v(x, t) * (next - t)),
+        ),
+        mutant(
+            "1.5",
+            "the old time",
+            "time `next`",
+            heun_step(|v, x, t, next| {
+                let first = v(x, t);
+                x + 0.5 * (first + v(x + first * (next - t), t)) * (next - t)
+            }),
+        ),
+        mutant(
+            "1.5",
+            "the old point",
+            "predicted point",
+            heun_step(|v, x, t, next| x + 0.5 * (v(x, t) + v(x, next)) * (next - t)),
+        ),
+        mutant(
+            "1.5",
+            "a sum",
+            "has a half",
+            heun_step(|v, x, t, next| {
+                let first = v(x, t);
+                x + (first + v(x + first * (next - t), next)) * (next - t)
+            }),
+        ),
+    ]
+}
+
+fn weighted(x: f64, t: f64, images: &[f64], weight: impl Fn(f64) -> f64) -> f64 {
+    let weights: Vec<f64> = images.iter().map(|i| weight(x - (1.0 - t) * i)).collect();
+    let all: f64 = weights.iter().sum();
+    images.iter().zip(&weights).map(|(i, w)| w / all * (x - i) / t).sum()
+}
+
+fn fit(pairs: &[[f64; 2]], t: f64, target: impl Fn(&[f64; 2]) -> f64) -> f64 {
+    let point = |p: &[f64; 2]| (1.0 - t) * p[0] + t * p[1];
+    pairs.iter().map(|p| point(p) * target(p)).sum::<f64>()
+        / pairs.iter().map(|p| point(p).powi(2)).sum::<f64>()
+}

@@ -1,0 +1,148 @@
+use exercises::{laws::ch05::*, solutions::ch05 as right};
+
+use super::{Mutant, mutant};
+
+fn a2(level: f64) -> f64 {
+    1.0 + level * level / 2.0
+}
+
+pub fn all() -> Vec<Mutant> {
+    [exercise_5_1(), exercise_5_2(), exercise_5_3(), exercise_5_4(), exercise_5_5()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn exercise_5_1() -> Vec<Mutant> {
+    vec![
+        mutant(
+            "5.1",
+            "no normalisation",
+            "normalisation is missing",
+            step_log_prob(|x, m, s| {
+                -x.iter().zip(m).map(|(x, m)| (x - m).powi(2)).sum::<f64>() / (2.0 * s * s)
+            }),
+        ),
+        mutant(
+            "5.1",
+            "a mean",
+            "mean over the elements",
+            step_log_prob(|x, m, s| right::step_log_prob(x, m, s) / x.len() as f64),
+        ),
+        mutant(
+            "5.1",
+            "s for s²",
+            "s² the variance",
+            step_log_prob(|x, m, s| right::step_log_prob(x, m, s.sqrt())),
+        ),
+    ]
+}
+
+fn exercise_5_2() -> Vec<Mutant> {
+    vec![
+        mutant(
+            "5.2",
+            "the wrong way up",
+            "wrong way up",
+            ratio(|x, m, o, s| right::ratio(x, o, m, s)),
+        ),
+        mutant(
+            "5.2",
+            "no exponential",
+            "log-ratio",
+            ratio(|x, m, o, s| right::ratio(x, m, o, s).ln()),
+        ),
+        mutant(
+            "5.2",
+            "a geometric mean",
+            "geometric mean",
+            ratio(|x, m, o, s| right::ratio(x, m, o, s).powf(1.0 / x.len() as f64)),
+        ),
+        mutant(
+            "5.2",
+            "s for s²",
+            "s² is the variance",
+            ratio(|x, m, o, s| right::ratio(x, m, o, s.sqrt())),
+        ),
+    ]
+}
+
+fn exercise_5_3() -> Vec<Mutant> {
+    vec![
+        mutant(
+            "5.3",
+            "divides by √d",
+            "solve for z",
+            at_the_clip(|c, d| [c / (d as f64).sqrt(), c * d as f64]),
+        ),
+        mutant("5.3", "no √d", "averages", at_the_clip(|c, d| [c, c * d as f64])),
+        mutant(
+            "5.3",
+            "nats of the mean",
+            "d times their mean",
+            at_the_clip(|c, d| [c * (d as f64).sqrt(), c]),
+        ),
+    ]
+}
+
+fn exercise_5_4() -> Vec<Mutant> {
+    vec![
+        mutant(
+            "5.4",
+            "the score forgotten",
+            "the score has the velocity too",
+            step_kl(|v, w, t, n, a| right::step_kl(v, w, t, n, a) / a2(a).powi(2)),
+        ),
+        mutant(
+            "5.4",
+            "not squared",
+            "is squared",
+            step_kl(|v, w, t, n, a| right::step_kl(v, w, t, n, a) / a2(a)),
+        ),
+        mutant(
+            "5.4",
+            "no half",
+            "Half of it",
+            step_kl(|v, w, t, n, a| right::step_kl(v, w, t, n, a) * 2.0),
+        ),
+        mutant(
+            "5.4",
+            "a mean",
+            "mean over the elements",
+            step_kl(|v, w, t, n, a| right::step_kl(v, w, t, n, a) / v.len() as f64),
+        ),
+        mutant(
+            "5.4",
+            "Δt for |Δt|",
+            "never negative",
+            step_kl(|v, w, t, n, a| -right::step_kl(v, w, t, n, a)),
+        ),
+    ]
+}
+
+fn exercise_5_5() -> Vec<Mutant> {
+    vec![
+        mutant(
+            "5.5",
+            "steps counted",
+            "count alike",
+            seen_share(|random, _, _| random as f64 / 10.0),
+        ),
+        mutant(
+            "5.5",
+            "the hidden share",
+            "hidden",
+            seen_share(
+                |random, a, v| {
+                    if random == 10 { 1.0 } else { 1.0 - right::seen_share(random, a, v) }
+                },
+            ),
+        ),
+        mutant(
+            "5.5",
+            "no noise level",
+            "instead of",
+            seen_share(|random, _, v| right::seen_share(random, 1e-6, v)),
+        ),
+    ]
+}

@@ -1,0 +1,116 @@
+use exercises::{laws::ch06::*, solutions::ch06 as right};
+
+use super::{Mutant, mutant};
+
+/// (r − b)/s with b and s of the group.
+fn advantages(rewards: &[f64], of: impl Fn(f64, f64, f64) -> (f64, f64)) -> Vec<f64> {
+    let size = rewards.len() as f64;
+    let mean = rewards.iter().sum::<f64>() / size;
+    let variance = rewards.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / size;
+    let (baseline, std) = of(mean, variance, size);
+    rewards.iter().map(|r| (r - baseline) / std).collect()
+}
+
+pub fn all() -> Vec<Mutant> {
+    [exercise_6_1(), exercise_6_2(), exercise_6_3(), exercise_6_4()].into_iter().flatten().collect()
+}
+
+fn exercise_6_1() -> Vec<Mutant> {
+    vec![
+        mutant(
+            "6.1",
+            "the sample's deviation",
+            "divides by G − 1",
+            group_advantages(|r, d| advantages(r, |m, v, n| (m, (v * n / (n - 1.0)).sqrt() + d))),
+        ),
+        mutant(
+            "6.1",
+            "the variance",
+            "divides by the variance",
+            group_advantages(|r, d| advantages(r, |m, v, _| (m, v + d))),
+        ),
+        mutant(
+            "6.1",
+            "no baseline",
+            "no baseline",
+            group_advantages(|r, d| advantages(r, |_, v, _| (0.0, v.sqrt() + d))),
+        ),
+        mutant(
+            "6.1",
+            "no δ",
+            "δ is missing",
+            group_advantages(|r, _| advantages(r, |m, v, _| (m, v.sqrt()))),
+        ),
+        mutant(
+            "6.1",
+            "no division",
+            "division by the standard deviation is missing",
+            group_advantages(|r, _| advantages(r, |m, _, _| (m, 1.0))),
+        ),
+    ]
+}
+
+fn exercise_6_2() -> Vec<Mutant> {
+    vec![
+        mutant(
+            "6.2",
+            "min for max",
+            "wrong direction",
+            clipped_loss(|p, a, l, h| (-a * p).min(-a * p.clamp(1.0 - l, 1.0 + h))),
+        ),
+        mutant("6.2", "no clip", "the clip is missing here", clipped_loss(|p, a, _, _| -a * p)),
+        mutant(
+            "6.2",
+            "always clipped",
+            "so that it can come back",
+            clipped_loss(|p, a, l, h| -a * p.clamp(1.0 - l, 1.0 + h)),
+        ),
+        mutant(
+            "6.2",
+            "clips above only",
+            "the clip is missing here",
+            clipped_loss(|p, a, _, h| (-a * p).max(-a * p.min(1.0 + h))),
+        ),
+        mutant(
+            "6.2",
+            "the wrong sign",
+            "sign is wrong",
+            clipped_loss(|p, a, l, h| -right::clipped_loss(p, a, l, h)),
+        ),
+        mutant(
+            "6.2",
+            "ranges exchanged",
+            "instead of",
+            clipped_loss(|p, a, l, h| right::clipped_loss(p, a, h, l)),
+        ),
+    ]
+}
+
+fn exercise_6_3() -> Vec<Mutant> {
+    vec![
+        mutant(
+            "6.3",
+            "a mean of means",
+            "mean of means",
+            update_loss(|batches| {
+                let mean = |batch: &Vec<f64>| batch.iter().sum::<f64>() / batch.len() as f64;
+                batches.iter().map(mean).sum::<f64>() / batches.len() as f64
+            }),
+        ),
+        mutant(
+            "6.3",
+            "a sum",
+            "That is the sum",
+            update_loss(|batches| batches.iter().flatten().sum()),
+        ),
+    ]
+}
+
+fn exercise_6_4() -> Vec<Mutant> {
+    vec![mutant(
+        "6.4",
+        "as it was handed out",
+        "all ratios are exactly 1",
+        overshooting_run(exercises::ch06::overshooting_run),
+    )]
+}
