@@ -115,7 +115,7 @@ fn a_detector_gets_the_images_in_the_layout_of_the_published_scripts() {
     }
     let one = |sample: usize| std::fs::read(out.join(format!("00001/samples/0000{sample}.png")));
     assert_ne!(one(0).expect("an image"), one(1).expect("an image"), "other noise");
-    assert!(refused(&with(&options, &["--images", &path])).contains("is there already"));
+    assert!(refused(&with(&options, &["--images", &path])).contains("exists: choose"));
     let nowhere = "rewards={ geneval = { url = \"http://127.0.0.1:9\" } }";
     assert!(refused(&with(&options, &["--set", nowhere])).contains("is not ready"));
     assert!(refused(&["eval", "--preset", "sd35m-geneval"]).contains("needs --model DIR"));

@@ -370,7 +370,7 @@ fn another_base_under_the_same_name_is_refused() {
     );
     std::fs::copy(path.join("policy.safetensors"), &base).expect("copied");
     let text = refused(&["train", "--resume", &path.to_string_lossy(), "--set", "epochs=16"]);
-    assert!(text.contains("`base` is another file"), "{text}");
+    assert!(text.contains("`base` is not the file"), "{text}");
 }
 
 #[test]
@@ -382,7 +382,7 @@ fn a_run_of_another_version_is_refused_with_the_way_out() {
     let text = std::fs::read_to_string(&file).expect("a configuration");
     std::fs::write(&file, text.replace("random_steps", "noisy_steps")).expect("written");
     let refused = refused(&["train", "--resume", &out.to_string_lossy()]);
-    for says in ["noisy_steps", "begun with version 0.1.0", "policy.safetensors"] {
+    for says in ["noisy_steps", "started with version 0.1.0", "policy.safetensors"] {
         assert!(refused.contains(says), "{refused}");
     }
 }

@@ -163,7 +163,7 @@ fn a_directory_is_trained_resumed_and_its_adapter_sampled_and_merged() {
     drawn(&[&["--model", &text(&merged)][..], &length].concat());
     assert!(
         refused(&["merge", "--adapter", &adapter, "--output", &text(&merged.join("transformer"))])
-            .contains("is there already")
+            .contains("exists: choose a new directory")
     );
 }
 

@@ -74,6 +74,36 @@ fn a_model_by_name_is_downloaded_and_sampled_like_its_directory() {
 }
 
 #[test]
+fn an_adapter_by_name_is_the_same_as_its_directory() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let local = golden("adapter/peft").to_string_lossy().into_owned();
+    let hub = hub(Path::new(&local));
+    let cache = directory.path().join("cache");
+    let model = golden("sd3-tiny").to_string_lossy().into_owned();
+    let output = directory.path().join("image.png").to_string_lossy().into_owned();
+    let draw = |endpoint: &str, adapter: &[&str]| {
+        let fixed = ["sample", "--prompt", "a cat", "--model", &model, "--output", &output];
+        let size = ["--height", "16", "--width", "16", "--steps", "2"];
+        ok(&run(endpoint, &cache, &[&fixed[..], &size, adapter].concat()));
+        std::fs::read(&output).expect("an image")
+    };
+    let wanted = draw(&hub.endpoint, &["--adapter", &local]);
+    assert!(wanted != draw(&hub.endpoint, &[]), "the adapter changes the image");
+    assert!(wanted == draw(&hub.endpoint, &["--adapter", NAME]));
+    let merged = |adapter: &str| {
+        let output = directory.path().join("merged");
+        let to = output.to_string_lossy().into_owned();
+        let args = ["merge", "--checkpoint", &model, "--adapter", adapter, "--output", &to];
+        ok(&run("http://127.0.0.1:9", &cache, &args));
+        let file = output.join("diffusion_pytorch_model.safetensors");
+        let bytes = std::fs::read(file).expect("weights");
+        std::fs::remove_dir_all(&output).expect("removed");
+        bytes
+    };
+    assert!(merged(&local).len() == merged(NAME).len(), "the cache needs no network");
+}
+
+#[test]
 fn what_cannot_be_downloaded_is_refused_with_advice() {
     let directory = tempfile::tempdir().expect("a directory");
     let hub = hub(&golden("clip-tiny/transformers"));

@@ -419,7 +419,7 @@ fn a_lora_run_leaves_an_adapter_that_samples_as_it_does_when_merged() {
     let onto_itself =
         ["merge", "--adapter", &adapter, "--checkpoint", &merged, "--output", &merged];
     let refused = crate::cli::refused(&onto_itself);
-    assert!(refused.contains("which is read"), "{refused}");
+    assert!(refused.contains("is also the input"), "{refused}");
     assert!(run.read("merged.safetensors") == before);
 }
 

@@ -23,6 +23,7 @@ mod flux_program;
 mod geneval;
 mod geneval_colors;
 mod golden;
+mod gradients;
 mod hardening;
 mod hub_program;
 mod jpeg;

@@ -168,7 +168,7 @@ fn rules_that_make_no_sense_are_refused() {
     assert!(refuse("gold.beauty=1").contains("gold.beauty: there is no reward `beauty`"));
     assert!(
         refuse("grpo.objective.kl_controller={kind=\"adaptive\", target=0.1, rate=0.1}").contains(
-            "kl_weight, where an adaptive controller starts, (0) must be a positive number"
+            "kl_weight (0) must be positive with an adaptive controller, which starts from it"
         )
     );
     let directory = tempfile::tempdir().expect("a directory");

@@ -80,7 +80,7 @@ fn what_cannot_be_scored_is_refused() {
     assert!(refused(&["shapes_strict", &a, "--prompt", "a circle"]).contains("it has no metadata"));
     assert!(
         refused(&["darkness", "--detections", &two])
-            .contains("--detections is for --reward geneval")
+            .contains("--detections needs --reward geneval")
     );
 }
 

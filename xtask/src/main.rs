@@ -25,19 +25,19 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Measure a machine: the parts, how an epoch grows, the main jobs from start to end. For a
-    /// GPU: --backend cuda.
+    /// Measure a machine: the parts, the growth of an epoch, and complete main jobs. For a GPU:
+    /// --backend cuda.
     Measure(measure::MeasureArgs),
-    /// Whether two builds of the program compute the same numbers: `same OLD NEW`.
+    /// Compare the numbers of two builds of the program: `same OLD NEW`.
     Same(same::SameArgs),
     /// Run all tests on a backend.
     Test(test::TestArgs),
-    /// Format, arrows, clippy, docs, tests and book, cheapest first.
+    /// Run all checks, cheapest first: format, arrows between crates, clippy, licences, docs, tests
+    /// and book.
     Check,
-    /// Build the book into book/book; its tools are installed into target/tools if they are
-    /// missing.
+    /// Build the book into book/book. Missing tools are installed into target/tools.
     Book,
-    /// Run check and a smoke run of the application, as continuous integration does.
+    /// Run all checks and a smoke run of the program, as continuous integration does.
     Ci,
     /// List the verbs of the program: train, sample, eval, ….
     Verbs(AppArgs),

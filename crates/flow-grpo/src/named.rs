@@ -27,6 +27,17 @@ pub fn path(text: &str, without: Without<'_>) -> Result<PathBuf> {
     Ok(fetched(text, without)?.map_or_else(|| text.into(), |snapshot| snapshot.path))
 }
 
+/// The path of an adapter or a model directory: as it is, or the place of a named one.
+///
+/// # Errors
+/// As [`path`].
+pub fn place(given: &Path) -> Result<PathBuf> {
+    match given.to_str() {
+        Some(text) if is_name(text) => path(text, &[]),
+        _ => Ok(given.to_owned()),
+    }
+}
+
 /// The parts of a model directory that are not used without T5.
 pub fn unused(without_t5: bool) -> Without<'static> {
     // Other families cannot do without T5.

@@ -1,7 +1,7 @@
 //! The registry of rewards: one line per kind.
 //!
 //! A configuration names instances: `rewards.NAME = 1.0` is an instance of the kind `NAME`, and
-//! `rewards.NAME = { kind = "…", weight = 1.0, … }` one with settings of its own.
+//! `rewards.NAME = { kind = "…", weight = 1.0, … }` is an instance with its own settings.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -45,11 +45,11 @@ pub struct Kind {
 
 /// The run in which a reward judges.
 pub struct Surroundings<'a> {
-    /// `[C, H, W]` of its images.
+    /// The shape of the run's images, `[C, H, W]`.
     pub image_shape: [usize; 3],
     /// The device for rewards with a network.
     pub device: &'a Device,
-    /// The scores that slow rewards need not give again.
+    /// The cached scores of slow rewards.
     pub cache: Option<Arc<ScoreCache>>,
 }
 
@@ -92,8 +92,8 @@ pub const REWARDS: &[Kind] = &[
     // ANCHOR: ocr
     Kind {
         name: "ocr",
-        about: "the text in the prompt's quotes, read from the image, 0 to 1; `model`, `swapped`, \
-                `detect`",
+        about: "share of the text in the prompt's quotes that is read in the image, 0 to 1; \
+                `model`, `swapped`, `detect`",
         open: |settings, _| Ok(Box::new(TextRendering::open(settings)?)),
     },
     // ANCHOR_END: ocr
@@ -114,20 +114,19 @@ pub const REWARDS: &[Kind] = &[
     },
     Kind {
         name: "aesthetic",
-        about: "LAION's aesthetic predictor, about 1 to 10, whatever the prompt; `model`",
+        about: "LAION's aesthetic predictor, about 1 to 10; ignores the prompt; `model`",
         open: |settings, run| Ok(Box::new(preference::aesthetic(settings, run.device)?)),
     },
     Kind {
         name: EMOJI_PREFERENCE,
-        about: "scale x cosine of a picture and its caption, as a small CLIP of emoji sees it, about \
-                -5 to 20; `model`",
+        about: "scale x cosine of image and prompt by a small CLIP of emoji, about -5 to 20; `model`",
         open: |settings, run| {
             Ok(Box::new(EmojiReward::open(settings, emoji::Encoder::Preference, run)?))
         },
     },
     Kind {
         name: EMOJI_GOLD,
-        about: "the same by a second encoder, trained apart: gold for `emoji_preference`",
+        about: "`emoji_preference` by a second, independent CLIP: its gold reward; `model`",
         open: |settings, run| Ok(Box::new(EmojiReward::open(settings, emoji::Encoder::Gold, run)?)),
     },
     Kind {

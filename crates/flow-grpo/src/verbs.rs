@@ -1,4 +1,4 @@
-//! The command line: every verb in a line, its arguments beside its body in a file.
+//! The command line: a table of all verbs. Each verb has a file with its arguments and its body.
 
 pub mod bench;
 pub mod compare;
@@ -32,7 +32,7 @@ struct Cli {
     verb: Verb,
 }
 
-/// Declares the verbs: for each its line of help, the module with its body `run`, and its arguments.
+/// Declares the verbs. Each has a line of help, a module with its body `run`, and its arguments.
 macro_rules! verbs {
     ($($(#[$help:meta])* $verb:ident($module:ident::$arguments:ident),)+) => {
         #[derive(Debug, Subcommand)]
@@ -54,8 +54,8 @@ macro_rules! verbs {
 
 verbs! {
     /// Improve a base model by Flow-GRPO. Presets: shapes (default), shapes-64 (for a GPU), text,
-    /// toy-2d, emoji; with --model, for Stable Diffusion 3.5 Medium: sd35m-geneval, sd35m-ocr,
-    /// sd35m-ocr-1gpu, sd35m-pickscore.
+    /// toy-2d, emoji. Presets for Stable Diffusion 3.5 Medium, with --model: sd35m-geneval,
+    /// sd35m-ocr, sd35m-ocr-1gpu, sd35m-pickscore.
     #[command(after_help = format!("Rewards, for --set rewards.NAME=WEIGHT:\n{}", rewards::table()))]
     Train(train::TrainArgs),
     /// Train a base model by flow matching. Presets: shapes-base (default), shapes-64-base (for a
@@ -63,7 +63,7 @@ verbs! {
     Pretrain(pretrain::PretrainArgs),
     /// Sample images for prompts.
     Sample(sample::SampleArgs),
-    /// Measure strict accuracy on held-out prompts.
+    /// Measure a model's strict accuracy on held-out prompts, or its GenEval score.
     Eval(eval::EvalArgs),
     /// Add a LoRA adapter to the weights of its base model.
     Merge(merge::MergeArgs),
@@ -71,16 +71,16 @@ verbs! {
     Proxy(proxy::ProxyArgs),
     /// Train an encoder of emoji and captions, the reward `emoji_preference`.
     Encoder(encoder::EncoderArgs),
-    /// Fetch the published pictures of a task and prepare them.
+    /// Download the published pictures of a task and prepare them.
     Data(data::DataArgs),
-    /// Plot a metric of several runs side by side.
+    /// Plot metrics of several runs in one figure.
     Compare(compare::CompareArgs),
-    /// Time the parts, optionally beside the same network in PyTorch.
+    /// Time the parts of the program, optionally beside the same network in PyTorch.
     Bench(bench::BenchArgs),
-    /// Write a model directory of the published size with random weights, for measurements without
-    /// the published weights.
+    /// Write a model directory with random weights in the sizes of a published model, for
+    /// measurements without the published weights.
     InitRandom(init_random::InitRandomArgs),
-    /// Score images on disk, or detections in them, by rewards.
+    /// Score images on disk with rewards, or a file of detections by GenEval's rules.
     #[command(after_help = format!("Rewards:\n{}", rewards::table()))]
     Score(score::ScoreArgs),
     /// Serve rewards to other programs over HTTP.

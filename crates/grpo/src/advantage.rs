@@ -17,8 +17,8 @@ pub struct AdvantageConfig {
     /// How several rewards become one advantage.
     #[serde(default)]
     pub combine: Combine,
-    /// The rewards that the standard deviation is taken over; `normalize_then_sum` always takes
-    /// those of the row's own group.
+    /// The rewards that the standard deviation is taken over; `normalize_then_sum` always takes the
+    /// rewards of the row's own group.
     pub spread: Spread,
     /// Added to the standard deviation.
     #[schemars(extend("exclusiveMinimum" = 0))]
@@ -48,16 +48,16 @@ impl Default for AdvantageConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Combine {
-    /// Normalises the weighted sum of the rewards, as the reference code does. A reward of a large
-    /// spread outweighs the others, and rows of the same sum are the same.
+    /// Normalises the weighted sum of the rewards, as the reference code does. A reward with a large
+    /// spread outweighs the others, and rows of a group with the same sum get the same advantage.
     #[default]
     SumThenNormalize,
-    /// GDPO: normalises every reward in its group, then the weighted sum over the epoch. The scale
-    /// of a reward does not matter, only its weight.
+    /// GDPO: normalises every reward in its group, adds them by weight, and normalises the sum over
+    /// the epoch. The scale of a reward does not matter, only its weight.
     NormalizeThenSum,
 }
 
-/// The rewards that a standard deviation is taken over.
+/// The set of rewards that a standard deviation is taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Spread {
@@ -73,8 +73,8 @@ pub enum Spread {
 pub struct Advantages {
     /// One advantage per row, prompt-major.
     pub values: Vec<f32>,
-    /// One flag per group: whether its rewards differ at all. A group without spread has no
-    /// gradient and is not trained.
+    /// One flag per group: whether its advantages differ. A group without spread has no gradient
+    /// and is not trained.
     pub has_spread: Vec<bool>,
 }
 
@@ -98,7 +98,7 @@ impl Advantages {
 /// ```
 ///
 /// Source: arXiv 2505.05470, equation 5 (group std); the reference code's `PerPromptStatTracker`
-/// (population std, δ = 1e-4, clip = 5). All advantages are finite, and those of a constant group are
+/// (population std, δ = 1e-4, clip = 5). All advantages are finite; in a constant group they are
 /// exactly 0.
 ///
 /// # Panics
@@ -126,7 +126,7 @@ fn normalized(rewards: &[f64], group_size: usize, scales: &[f64]) -> Vec<f64> {
 }
 // ANCHOR_END: advantages
 
-/// The scale of every group: its standard deviation, or that of the epoch, plus `epsilon`.
+/// The scale of every group: the standard deviation of the group or of the epoch, plus `epsilon`.
 fn scales(rewards: &[f64], group_size: usize, spread: Spread, epsilon: f64) -> Vec<f64> {
     assert!(
         group_size > 0 && rewards.len().is_multiple_of(group_size),
@@ -139,7 +139,7 @@ fn scales(rewards: &[f64], group_size: usize, spread: Spread, epsilon: f64) -> V
     }
 }
 
-/// Clips advantages and tells which groups have any.
+/// Clips advantages, and marks the groups whose advantages differ.
 fn clipped(advantages: &[f64], group_size: usize, clip: f64) -> Advantages {
     let varies = |group: &[f64]| group.iter().any(|advantage| *advantage != group[0]);
     Advantages {

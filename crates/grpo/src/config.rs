@@ -32,17 +32,18 @@ pub struct GrpoConfig {
     /// Optimiser updates per epoch; only the first is on-policy.
     #[schemars(range(min = 1, max = MOST))]
     pub updates_per_epoch: usize,
-    /// Examples per forward and backward pass; changes the speed, and the update only by rounding.
+    /// Examples per forward and backward pass; changes speed and memory, and the update only by
+    /// rounding.
     #[schemars(range(min = 1, max = MOST))]
     pub micro_batch: usize,
-    /// Rows sampled together; changes the speed, and the samples only by rounding.
+    /// Rows that are sampled together; changes speed and memory, and the samples only by rounding.
     #[schemars(range(min = 1, max = MOST))]
     pub rollout_batch: usize,
     /// Which rows share a forward pass in the replay.
     pub replay_batches: ReplayBatches,
-    /// Epochs over which the learning rate rises from 0.
+    /// Number of epochs at the start in which the learning rate rises from 0.
     pub warm_up: usize,
-    /// Epochs at the end over which the learning rate falls to 0; with 0 the rate stays constant.
+    /// Number of epochs at the end in which the learning rate falls to 0; with 0 it stays constant.
     pub cool_down: usize,
     /// How trajectories are sampled.
     pub rollout: RolloutConfig,
@@ -54,7 +55,7 @@ pub struct GrpoConfig {
     pub objective: Objective,
     /// The optimiser.
     pub optimizer: AdamWConfig,
-    /// The optimiser of the matrices of transformer blocks; AdamW takes them too if there is none.
+    /// The optimiser of the matrices of transformer blocks; without it AdamW optimises them, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub muon: Option<MuonConfig>,
     /// The exponential moving average of the weights; the averaged policy is evaluated and saved.
@@ -96,8 +97,7 @@ pub struct RolloutConfig {
     pub grid: GridKind,
     /// The transition of the steps that draw noise.
     pub transition: Transition,
-    /// Number of steps that draw noise, from the start of the trajectory; later steps are ODE
-    /// steps.
+    /// Number of steps at the start of the trajectory that draw noise; later steps are ODE steps.
     pub random_steps: usize,
     /// How log-probabilities are reduced over the elements of a latent.
     pub log_prob: Reduction,
@@ -144,23 +144,23 @@ pub enum ReplayBatches {
     /// Any examples of one step, `micro_batch` at a time. Matrix products of another shape round
     /// differently: negligible in f32, but in 16 bits the difference can exceed a clip range.
     MicroBatch,
-    /// The rows that were sampled together, in the same order, `rollout_batch` at a time, and the
-    /// rollout uses the kernels of the replay: on-policy, the replay repeats the rollout bit by
-    /// bit. Updates divide whole batches, rows without a gradient pass through the network too, and
+    /// The rows that were sampled together, in the same order, `rollout_batch` at a time. The
+    /// rollout uses the kernels of the replay, so an on-policy replay repeats the rollout bit by
+    /// bit. An update takes whole batches, rows without a gradient also pass through the network, and
     /// random steps are drawn per batch.
     Rollout,
 }
 
 /// Which random steps of a trajectory are trained. The last step of the grid is excluded, because
-/// it is nearly deterministic. `DiffusionNFT` takes only the number of steps from here: it draws
-/// that many start times of the grid's `N` steps.
+/// it is nearly deterministic. `DiffusionNFT` uses only the number of steps: it draws that many
+/// start times of the grid's `N` steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TrainedSteps {
     /// All but the last, as in the reference code.
     AllButLast {},
-    /// Some of the trainable steps, drawn anew for every row (for every batch of the rollout under
-    /// [`ReplayBatches::Rollout`]): less work per sample.
+    /// Some of the trainable steps, drawn again for every row, or for every rollout batch with
+    /// [`ReplayBatches::Rollout`]. Fewer steps mean less work per sample.
     Random {
         /// Number of steps per row.
         count: usize,
@@ -177,13 +177,13 @@ impl TrainedSteps {
     }
 }
 
-/// The algorithms, as a configuration names them: `objective = { kind = "clipped", … }`.
+/// The algorithm and its settings: `objective = { kind = "clipped", … }`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Objective {
     /// Flow-GRPO: the clipped policy gradient of the sampled transitions.
     Clipped(ObjectiveConfig),
-    /// `DiffusionNFT`: the forward process from the samples, compared with an old policy.
+    /// `DiffusionNFT`: adds noise to the samples and compares the velocity with an old policy.
     Nft(NftConfig),
 }
 
@@ -205,7 +205,7 @@ impl Objective {
         }
     }
 
-    /// Lists all settings that contradict each other, one sentence each, beginning with the key.
+    /// Lists all settings that contradict each other, in one sentence each that begins with the key.
     pub fn problems(self) -> Vec<String> {
         match self {
             Self::Clipped(objective) => objective.problems(),
@@ -242,7 +242,7 @@ impl Objective {
 const MOST_STEPS: usize = 10_000;
 
 impl GrpoConfig {
-    /// Lists all values that are out of range, one sentence each, beginning with the key.
+    /// Lists all wrong or contradictory values, in one sentence each that begins with the key.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = settings::problems(self);
         let rows = self.groups.max(1).saturating_mul(self.group_size.max(1));
@@ -253,7 +253,7 @@ impl GrpoConfig {
             self.objective.problems().into_iter().map(|problem| format!("objective.{problem}")),
         );
         if !problems.is_empty() {
-            return problems; // What follows builds the grid.
+            return problems; // A grid of wrong values cannot be built.
         }
         // The model's own grid is known only when the model is opened; it has as many steps.
         let mut rollout = self.rollout.clone();
@@ -278,7 +278,7 @@ impl GrpoConfig {
                     (self.objective.kl_ode_steps(), holdable_steps(&sampler).len());
                 if wanted > held {
                     problems.push(format!(
-                        "objective.kl_ode_steps ({wanted}) must be at most {held}: so many ODE steps of the rollout could draw noise"
+                        "objective.kl_ode_steps ({wanted}) must be at most {held}, the number of ODE steps that could draw noise"
                     ));
                 }
             }

@@ -9,14 +9,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ObjectiveConfig {
-    /// A bad action has a gradient until its ratio is `1 − clip_range_low`: the reference code's
-    /// `clip_range_lt`. 1e-4 in the reference code, whose log-probabilities are means over elements:
-    /// a shift of the mean by `1e-4·√d` of its standard deviation reaches it.
+    /// An action with a negative advantage has a gradient until its ratio falls to
+    /// `1 − clip_range_low`. The reference code calls this `clip_range_lt` and uses 1e-4. Its
+    /// log-probabilities are means over the `d` elements, so the clip acts once the mean of a step
+    /// has moved by about `1e-4·√d` standard deviations.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub clip_range_low: f64,
-    /// A good action has a gradient until its ratio is `1 + clip_range_high`: the reference code's
-    /// `clip_range_gt`. A value above `clip_range_low` lets rare actions grow (arXiv 2503.14476,
-    /// section 3.1).
+    /// An action with a positive advantage has a gradient until its ratio rises to
+    /// `1 + clip_range_high`. The reference code calls this `clip_range_gt`. A value above
+    /// `clip_range_low` lets rare actions become more likely (arXiv 2503.14476, section 3.1).
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub clip_range_high: f64,
     /// Weights of the steps of a trajectory.
@@ -28,12 +29,12 @@ pub struct ObjectiveConfig {
     pub kl_controller: KlController,
     /// The form of the KL divergence.
     pub kl_form: KlForm,
-    /// Number of ODE steps per row, drawn anew, at which the KL penalty is taken as if they drew
-    /// noise; each has the weight of a trained transition (deviation `kl-on-ode-steps`). Without it
-    /// nothing holds the velocity at the end of the trajectory, where the details of an image are
-    /// decided.
+    /// Number of ODE steps per row at which the KL penalty is taken as if they drew noise. The steps
+    /// are drawn again for every row, and each has the weight of a trained transition (deviation
+    /// `kl-on-ode-steps`). With 0, no penalty holds the velocity at the ODE steps, which decide the
+    /// details of an image.
     pub kl_ode_steps: usize,
-    /// Which halves of a guided velocity have a gradient.
+    /// Which halves of a guided velocity, the conditional and the unconditional, have a gradient.
     pub guidance_gradient: GuidanceGradient,
 }
 
@@ -54,12 +55,12 @@ impl Default for ObjectiveConfig {
 }
 
 impl ObjectiveConfig {
-    /// Lists all settings that contradict each other, one sentence each, beginning with the key.
+    /// Lists all settings that contradict each other, in one sentence each that begins with the key.
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if self.kl_weight == 0.0 && matches!(self.kl_controller, KlController::Adaptive { .. }) {
             problems.push(
-                "kl_weight, where an adaptive controller starts, (0) must be a positive number"
+                "kl_weight (0) must be positive with an adaptive controller, which starts from it"
                     .to_owned(),
             );
         }
@@ -85,7 +86,7 @@ pub struct Clip {
 }
 
 impl Clip {
-    /// The smaller of the two distances, the unit of log-ratios in messages and metrics.
+    /// The smaller of the two distances. Messages and metrics give log-ratios in this unit.
     pub fn range(self) -> f64 {
         self.low.min(self.high)
     }
@@ -108,7 +109,7 @@ pub enum KlController {
         /// The target of the mean KL divergence over trained transitions.
         #[schemars(extend("exclusiveMinimum" = 0))]
         target: f64,
-        /// How fast `β` follows.
+        /// The speed at which `β` changes.
         #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
         rate: f64,
     },
@@ -133,8 +134,8 @@ impl KlController {
 /// trained steps is 1.
 ///
 /// With equal weights the late steps dominate: the gradient of `log π` is proportional to `1/s`, and
-/// `s`, the std of the step's noise, falls along the trajectory. But the content of an image
-/// is decided early.
+/// `s`, the std of the step's noise, falls along the trajectory. But early steps decide the content
+/// of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StepWeight {
@@ -142,13 +143,13 @@ pub enum StepWeight {
     Equal,
     /// `ω ∝ s` (TempFlow, arXiv 2508.04324).
     Std,
-    /// `ω ∝ s²`: at ratio 1 this is the gradient of a log-probability without its variance,
-    /// `−mean((x' − μ)²)`, the log-probability of Flow-CPS (arXiv 2509.05952).
+    /// `ω ∝ s²`. At ratio 1 this gives the gradient of Flow-CPS's log-probability, which leaves out
+    /// the variance: `−mean((x' − μ)²)` (arXiv 2509.05952).
     Variance,
 }
 
 impl StepWeight {
-    /// The weight of every step of the sampler's grid; 0 for steps that are not in `trained`.
+    /// Computes the weight of every step of the sampler's grid; 0 for steps outside `trained`.
     pub fn weights(self, sampler: &Sampler, trained: &[usize]) -> Vec<f64> {
         let raw = |index: usize| {
             let (step, transition) = sampler.step(index);

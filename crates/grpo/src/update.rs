@@ -113,15 +113,12 @@ impl<B: AutodiffBackend, M: Checkpointed<B>> Differentiate<B, M> for Checkpointi
         let of_velocity =
             velocity.grad_remove(&mut gradients).expect("the loss is one of the velocity");
         let network: M = trained.with_graph(network);
-        let mut sum: Option<Parameters<B::InnerBackend>> = None;
+        let mut sum = Parameters::default();
         network.backward(kept, of_velocity, |gradients| {
-            let part = trained.gradients(&network, gradients);
-            sum = Some(match sum.take() {
-                None => part,
-                Some(sum) => sum.plus(&part),
-            });
+            let reached = trained.reached(&network, gradients);
+            sum = std::mem::take(&mut sum).merged(reached);
         });
-        sum.expect("there is at least one part")
+        trained.with_zeros(&network, sum)
     }
 
     fn velocity(

@@ -17,6 +17,13 @@ use burn::{
 #[derive(Clone, Debug)]
 pub struct Parameters<B: Backend>(BTreeMap<u64, Tensor<B, 1>>);
 
+impl<B: Backend> Default for Parameters<B> {
+    /// No vectors: the start of a sum.
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
 impl<B: Backend> Parameters<B> {
     /// Collects the parameters of a network.
     pub fn of<M: Module<B>>(network: &M) -> Self {
@@ -83,6 +90,19 @@ impl<B: Backend> Parameters<B> {
     #[must_use]
     pub fn plus(self, other: &Self) -> Self {
         Self(self.0.into_iter().map(|(id, values)| (id, values + other.0[&id].clone())).collect())
+    }
+
+    /// Adds the vectors that both have, and takes those that only `other` has.
+    #[must_use]
+    pub fn merged(mut self, other: Self) -> Self {
+        for (id, values) in other.0 {
+            let sum = match self.0.remove(&id) {
+                Some(own) => own + values,
+                None => values,
+            };
+            self.0.insert(id, sum);
+        }
+        self
     }
 
     /// The vector of one parameter.
@@ -169,10 +189,30 @@ impl Trained {
         network: &M,
         gradients: B::Gradients,
     ) -> Parameters<B::InnerBackend> {
+        self.with_zeros(network, self.reached(network, gradients))
+    }
+
+    /// The gradients of the trained parameters that the loss reaches, and no others.
+    pub fn reached<B: AutodiffBackend, M: Module<B>>(
+        &self,
+        network: &M,
+        gradients: B::Gradients,
+    ) -> Parameters<B::InnerBackend> {
         let mut collect =
             CollectGradients::<B> { trained: &self.0, gradients, found: BTreeMap::new() };
         network.visit(&mut collect);
         Parameters(collect.found)
+    }
+
+    /// Adds a gradient of 0 for every trained parameter of `network` that has no entry.
+    pub fn with_zeros<B: AutodiffBackend, M: Module<B>>(
+        &self,
+        network: &M,
+        gradients: Parameters<B::InnerBackend>,
+    ) -> Parameters<B::InnerBackend> {
+        let mut fill = FillWithZeros::<B> { trained: &self.0, gradients: gradients.0 };
+        network.visit(&mut fill);
+        Parameters(fill.gradients)
     }
 
     /// The trained matrices whose path begins with one of `prefixes`, by identity, with their
@@ -247,10 +287,25 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for CollectGradients<'_, B> {
         if !self.trained.contains(&param.id.val()) {
             return;
         }
-        let tensor = param.val();
-        let gradient =
-            tensor.grad_remove(&mut self.gradients).unwrap_or_else(|| tensor.inner().zeros_like());
-        self.found.insert(param.id.val(), gradient.reshape([-1]));
+        if let Some(gradient) = param.val().grad_remove(&mut self.gradients) {
+            self.found.insert(param.id.val(), gradient.reshape([-1]));
+        }
+    }
+}
+
+struct FillWithZeros<'a, B: AutodiffBackend> {
+    trained: &'a BTreeSet<u64>,
+    gradients: BTreeMap<u64, Tensor<B::InnerBackend, 1>>,
+}
+
+impl<B: AutodiffBackend> ModuleVisitor<B> for FillWithZeros<'_, B> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        let id = param.id.val();
+        if self.trained.contains(&id) {
+            self.gradients
+                .entry(id)
+                .or_insert_with(|| param.val().inner().zeros_like().reshape([-1]));
+        }
     }
 }
 

@@ -24,8 +24,8 @@ use crate::{
 /// Options of `bench` for a model directory.
 #[derive(Args, Clone, Debug)]
 pub struct DirectoryArgs {
-    /// Instead of a checkpoint, times a model directory, e.g. of `init-random`: its denoising step,
-    /// trained transition, update and decoder.
+    /// Times a model directory instead of a checkpoint, e.g. one of `init-random`, or hub:OWNER/NAME:
+    /// its denoising step, trained transition, update and decoder.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["checkpoint", "preset", "scale"])]
     pub model: Option<PathBuf>,
     /// Height and width of the images in pixels.
@@ -35,16 +35,17 @@ pub struct DirectoryArgs {
     /// reported as such.
     #[arg(long, requires = "model", value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16])]
     batch: Vec<usize>,
-    /// Tokens per prompt: 77 of CLIP plus those of T5.
+    /// Tokens per prompt: 77 for CLIP, the rest for T5.
     #[arg(long, requires = "model", default_value_t = 205)]
     text_length: usize,
     /// Uses activation checkpointing: recomputes every block in the backward pass.
     #[arg(long, requires = "model")]
     recompute: bool,
-    /// The peer measures torch.compile, too.
+    /// Lets the peer measure torch.compile, too.
     #[arg(long, requires = "model")]
     compile: bool,
-    /// Peak of the machine in matrix products, in TFLOP/s; adds the share of the peak to the table.
+    /// Peak speed of the machine in matrix products, in TFLOP/s; the table then has the share of
+    /// this peak.
     #[arg(long, requires = "model", value_name = "TFLOPS")]
     peak: Option<f64>,
 }

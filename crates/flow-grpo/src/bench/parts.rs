@@ -28,14 +28,14 @@ pub struct PartsArgs {
     /// Images per repetition.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     pub images: u32,
-    /// Timed repetitions of every case in a round, after an untimed one.
+    /// Timed repetitions of every case in a round, after one untimed repetition.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub repetitions: u32,
-    /// Rounds; with a peer, its rounds alternate with ours.
+    /// Number of rounds; with --peer, rounds of this program and of the peer alternate.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
-    /// A Python with torch, numpy and safetensors: times the same network there, after checking
-    /// that it computes the same.
+    /// A Python with torch, numpy and safetensors. Times the same network in PyTorch, after checking
+    /// that it computes the same numbers.
     #[arg(long, value_name = "PYTHON")]
     pub peer: Option<PathBuf>,
     /// The JSON file to write.

@@ -32,9 +32,9 @@ pub struct PretrainConfig {
     /// Images per forward and backward pass.
     #[schemars(range(min = 1, max = MOST))]
     pub micro_batch: usize,
-    /// Updates over which the learning rate rises from 0.
+    /// Number of updates at the start in which the learning rate rises from 0.
     pub warm_up: usize,
-    /// Updates at the end over which the learning rate falls to 0, as a share of `steps`.
+    /// Share of `steps` at the end in which the learning rate falls to 0.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub cool_down: f64,
     /// Updates between two checkpoints.
@@ -46,8 +46,8 @@ pub struct PretrainConfig {
     /// Images per kind of prompt in an evaluation.
     #[schemars(range(min = 1, max = MOST))]
     pub evaluation_samples: usize,
-    /// The initial weights: the name of a built-in checkpoint or the path of one; random weights if
-    /// there is none.
+    /// The initial weights: the name of a built-in checkpoint or the path of a checkpoint. Without it
+    /// training starts from random weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
     /// Kind and sizes of the network: a `dit` learns the images of `data`, an `mlp` the points of
@@ -58,7 +58,7 @@ pub struct PretrainConfig {
     pub data: Data,
     /// The optimiser.
     pub optimizer: AdamWConfig,
-    /// The optimiser of the matrices of transformer blocks; AdamW takes them too if there is none.
+    /// The optimiser of the matrices of transformer blocks; without it AdamW optimises them, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub muon: Option<MuonConfig>,
     /// The distribution of times in the loss.

@@ -29,23 +29,22 @@ pub struct TrainConfig {
     /// Number of epochs.
     #[schemars(range(min = 1, max = MOST))]
     pub epochs: usize,
-    /// The base model: the name of a built-in checkpoint, the path of one, or a model in the layout
-    /// of diffusers, by its directory or as hub:OWNER/NAME@REVISION.
+    /// The base model: the name of a built-in checkpoint, the path of a checkpoint, the path of a
+    /// model directory in the layout of diffusers, or hub:OWNER/NAME@REVISION.
     pub base: String,
     /// The trained parameters: all weights or an adapter.
     pub tuning: Tuning,
-    /// An adapter to start from, a directory of PEFT or a file of diffusers; a new one if there is
-    /// none.
+    /// The adapter to start from: a directory of PEFT, a file of diffusers, or
+    /// hub:OWNER/NAME@REVISION. Without it training starts with a new adapter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<String>,
     /// Epochs between two checkpoints.
     #[schemars(range(min = 1, max = MOST))]
     pub checkpoint_every: usize,
-    /// Number of newest checkpoints that are kept, besides the checkpoint of the best evaluation.
+    /// Number of newest checkpoints to keep, besides the checkpoint of the best evaluation.
     #[schemars(range(min = 1, max = MOST))]
     pub keep_checkpoints: usize,
-    /// The number of an evaluation that chooses the best one: `overall`, `tags.KIND`,
-    /// `rewards.NAME`, ….
+    /// The metric that chooses the best evaluation: `overall`, `tags.KIND`, `rewards.NAME`, ….
     pub best_by: String,
     /// Epochs between two evaluations; the first comes before the first epoch, the last after the
     /// last epoch.
@@ -62,10 +61,10 @@ pub struct TrainConfig {
     pub prompts: PromptsConfig,
     /// Rewards by name: a weight, or a table with kind, weight and settings.
     pub rewards: BTreeMap<String, RewardConfig>,
-    /// Gold rewards: measured on the same images but not trained on, they are the goal behind the
-    /// trained rewards. Written like `rewards`; weights mean nothing here.
+    /// Gold rewards: the goal behind the trained rewards, measured on the same images but not
+    /// trained on. The format is that of `rewards`; weights have no effect.
     pub gold: BTreeMap<String, RewardConfig>,
-    /// Automatic actions when a number of an evaluation goes wrong.
+    /// Automatic actions when a metric of an evaluation passes a limit.
     pub rules: Vec<Rule>,
     /// Settings for a model directory; absent for other base models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -80,16 +79,16 @@ pub struct TrainConfig {
 pub struct PromptsConfig {
     /// Prompts for training.
     pub train: String,
-    /// Prompts for evaluation during training, which chooses the best checkpoint; people choose
-    /// settings by it, too.
+    /// Prompts for evaluations during training. They choose the best checkpoint, and people choose
+    /// settings by them.
     pub validation: String,
-    /// Prompts for evaluation before the first and after the last epoch, which chooses nothing.
+    /// Prompts for the evaluations before the first and after the last epoch. They choose nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<String>,
-    /// Prompts of another sort, evaluated like the test prompts.
+    /// Prompts unlike the training prompts, evaluated at the same times as the test prompts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unseen: Option<String>,
-    /// Relative weights of the kinds of prompt; empty draws every prompt equally often.
+    /// Relative weights of the kinds of prompt; if empty, every prompt is drawn equally often.
     pub mix: BTreeMap<String, f64>,
 }
 

@@ -19,12 +19,12 @@ pub struct ModelConfig {
     pub max_sequence_length: usize,
     /// Whether T5 reads prompts; without T5 its features are zeros. FLUX.1 needs T5.
     pub t5: bool,
-    /// A file in the publisher's own layout, as ComfyUI reads it, whose transformer (and
-    /// autoencoder) replace the directory's.
+    /// A single file of weights in the publisher's layout, as ComfyUI reads it. It replaces the
+    /// transformer of the directory, and the autoencoder if the file has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub single_file: Option<PathBuf>,
     /// Activation checkpointing: the backward pass recomputes every block instead of keeping its
-    /// activations. Less memory, more time, the same gradients.
+    /// activations. This takes less memory and more time, and gives the same gradients.
     pub recompute: bool,
 }
 

@@ -19,6 +19,9 @@ pub fn pinned(config: &TrainConfig) -> Result<TrainConfig> {
         let pinned = named::pinned(&file.to_string_lossy(), &[]);
         *file = pinned.context("model.single_file")?.into();
     }
+    if let Some(adapter) = &mut config.adapter {
+        *adapter = named::pinned(adapter, &[]).context("adapter")?;
+    }
     for (key, rewards) in [("rewards", &mut config.rewards), ("gold", &mut config.gold)] {
         for (name, RewardConfig { settings, .. }) in rewards {
             if let Some(Value::String(model)) = settings.get_mut("model") {

@@ -38,13 +38,10 @@ impl Inputs {
     /// # Errors
     /// If the inputs differ from those at the start of the run.
     pub fn check(&self, begun: &Self) -> Result<()> {
-        ensure!(
-            self.base == begun.base,
-            "`base` is another file than the one that the run was begun with"
-        );
+        ensure!(self.base == begun.base, "`base` is not the file that the run was started with");
         ensure!(
             self.prompts == begun.prompts,
-            "the prompts are others than those that the run was begun with"
+            "the prompts are not the ones that the run was started with"
         );
         Ok(())
     }

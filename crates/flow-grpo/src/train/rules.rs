@@ -1,4 +1,4 @@
-//! Rules: automatic actions of a run when a number of an evaluation goes wrong.
+//! Rules: automatic actions of a run when a metric of an evaluation passes a limit.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// The watched number of an evaluation, named as in `best_by`.
+    /// The metric of an evaluation to watch, named as in `best_by`.
     pub watch: String,
     /// The condition for the action.
     pub when: Condition,
@@ -17,21 +17,21 @@ pub struct Rule {
     pub action: Action,
 }
 
-/// The condition of a rule on its watched number.
+/// The condition of a rule on its watched metric.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Condition {
-    /// The number is below a value.
+    /// The metric is below a value.
     Below {
         /// The value.
         value: f64,
     },
-    /// The number is above a value.
+    /// The metric is above a value.
     Above {
         /// The value.
         value: f64,
     },
-    /// The number is lower than its peak by more than a threshold.
+    /// The metric is lower than its peak by more than a threshold.
     Fallen {
         /// The threshold.
         #[schemars(extend("exclusiveMinimum" = 0))]

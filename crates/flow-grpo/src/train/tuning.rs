@@ -12,6 +12,7 @@ use training::parameters::Trained;
 
 use crate::{
     backend::{Device, Plain, Training},
+    named,
     train::config::TrainConfig,
 };
 
@@ -33,7 +34,8 @@ pub fn policy<N: Network<Plain>>(
 ) -> Result<Policy<N>> {
     let Tuning::Lora(lora) = &config.tuning else { return Ok(Policy::full(base)) };
     let adapter = if let Some(path) = &config.adapter {
-        let adapter = Adapter::read(Path::new(path)).context("adapter")?;
+        let place = named::place(Path::new(path)).context("adapter")?;
+        let adapter = Adapter::read(&place).context("adapter")?;
         ensure!(
             (adapter.rank(), adapter.alpha) == (lora.rank, lora.alpha),
             "adapter: {} has rank {} and alpha {}, tuning asks for {} and {}",

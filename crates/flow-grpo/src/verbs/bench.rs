@@ -1,4 +1,4 @@
-//! `bench`: times the parts.
+//! `bench`: times the parts of the program.
 
 use std::path::PathBuf;
 
@@ -18,6 +18,7 @@ use crate::{
     },
     checkpoints, config,
     machine::host,
+    named,
     pretrain::{config::PretrainConfig, presets::PRETRAIN_PRESETS},
     train::{config::TrainConfig, presets::TRAIN_PRESETS},
 };
@@ -28,29 +29,30 @@ pub struct BenchArgs {
     /// The network to time: a checkpoint file or a built-in checkpoint.
     #[arg(long, default_value = "shapes-base")]
     checkpoint: String,
-    /// Instead of a checkpoint, times a network with random weights and the sizes of a preset of
+    /// Times a network with random weights instead of a checkpoint, in the sizes of a preset of
     /// `pretrain`, e.g. shapes-64-base.
     #[arg(long, conflicts_with = "checkpoint")]
     preset: Option<String>,
     #[command(flatten)]
     parts: PartsArgs,
-    /// Instead of timing the parts, measures how the time and memory of an epoch grow with its
-    /// groups and steps: prints a table and writes this SVG file.
+    /// Measures how the time and memory of an epoch grow with the number of groups and steps,
+    /// instead of timing the parts; prints a table and writes this SVG file.
     #[arg(long, value_name = "SVG", conflicts_with_all = ["peer", "output"])]
     scale: Option<PathBuf>,
     #[command(flatten)]
     directory: DirectoryArgs,
 }
 
-/// Times what the options ask for.
+/// Runs the measurements of the options.
 ///
 /// # Errors
-/// If the network cannot be opened, or a peer fails.
+/// If the network cannot be opened, or the peer fails.
 pub fn run(args: &BenchArgs) -> Result<()> {
     let device = &Device::default();
     let PartsArgs { repetitions, peer, output, .. } = &args.parts;
     if let Some(model) = &args.directory.model {
         let (peer, output) = (peer.as_deref(), output.as_deref());
+        let model = &named::place(model)?;
         return directory::bench(&args.directory, model, *repetitions, peer, output, device);
     }
     let (card, weights) = args.network()?;
@@ -63,7 +65,7 @@ impl BenchArgs {
     /// The network to time.
     ///
     /// # Errors
-    /// If the checkpoint or the preset cannot be read, or is not that of a transformer.
+    /// If the checkpoint or the preset cannot be read, or its network is not a transformer.
     fn network(&self) -> Result<(Card, Weights)> {
         let (card, weights) = if let Some(name) = &self.preset {
             let table = config::preset(&PRETRAIN_PRESETS, name)?.table(&PRETRAIN_PRESETS);
@@ -79,7 +81,7 @@ impl BenchArgs {
             (Card::of(&file)?, Weights::File(file))
         };
         if !matches!(card.architecture, Architecture::Dit(_)) {
-            bail!("it is not a transformer, and only that is timed")
+            bail!("bench times only transformers, and this network is not one")
         }
         Ok((card, weights))
     }

@@ -1,4 +1,4 @@
-//! `compare`: plots a number of several runs side by side.
+//! `compare`: plots metrics of several runs in one figure.
 
 use std::path::PathBuf;
 
@@ -12,10 +12,10 @@ use crate::terminal::output;
 /// Options of `compare`.
 #[derive(Args, Debug)]
 pub struct CompareArgs {
-    /// Run directories, each optionally with the name of its curve: NAME=RUN.
+    /// Run directories; NAME=RUN gives a curve another name.
     #[arg(required = true, value_name = "[NAME=]RUN")]
     runs: Vec<String>,
-    /// A number of the evaluations, as in `best_by`, or of the epochs, as `epoch.NAME`; may be
+    /// A metric: of the evaluations as in `best_by`, or of the epochs as `epoch.NAME`; may be
     /// repeated.
     #[arg(long = "number", value_name = "NAME", default_value = "overall")]
     numbers: Vec<String>,
@@ -27,7 +27,7 @@ pub struct CompareArgs {
 /// Draws the comparison and prints the last value of every curve.
 ///
 /// # Errors
-/// If a run cannot be read, or no run has one of the numbers.
+/// If a run cannot be read, or no run has one of the metrics.
 pub fn run(args: &CompareArgs) -> Result<()> {
     let runs: Vec<NamedRun> =
         args.runs.iter().map(|run| NamedRun::read(run)).collect::<Result<_, _>>()?;

@@ -23,10 +23,10 @@ pub struct ConfigArgs {
     /// The verb whose configuration is shown.
     #[arg(value_enum, default_value_t = Of::Train)]
     of: Of,
-    /// A built-in configuration [default: shapes, or shapes-base].
+    /// A built-in configuration [default: shapes, or shapes-base for pretrain].
     #[arg(long)]
     preset: Option<String>,
-    /// A profile, applied to the preset.
+    /// A profile, which changes settings of the preset.
     #[arg(long)]
     profile: Option<String>,
     /// A TOML file; its keys replace those of the preset.
@@ -35,8 +35,8 @@ pub struct ConfigArgs {
     /// Sets one key; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Explains a key: meaning, values, the value here, and the preset's comment on it; without a
-    /// key, every key in a line.
+    /// Explains a key: its meaning, its values, its value here, and the preset's comment. Without a
+    /// key, lists every key with its meaning.
     #[arg(long, value_name = "KEY", num_args = 0..=1)]
     #[expect(clippy::option_option, reason = "clap's type of an option with an optional value")]
     explain: Option<Option<String>>,
@@ -47,7 +47,7 @@ pub struct ConfigArgs {
 enum Of {
     /// Reinforcement learning.
     Train,
-    /// Training of a base model.
+    /// Pre-training of a base model.
     Pretrain,
 }
 

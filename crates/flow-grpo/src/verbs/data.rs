@@ -1,4 +1,4 @@
-//! `data`: fetches the published pictures of a task and makes its data of them.
+//! `data`: downloads the published pictures of a task and prepares its data.
 
 use std::path::{Path, PathBuf};
 
@@ -12,14 +12,14 @@ use crate::terminal::output;
 /// Options of `data`.
 #[derive(Args, Debug)]
 pub struct DataArgs {
-    /// The data.
+    /// The data to prepare.
     #[arg(value_enum)]
     of: Of,
-    /// The directory where the fetched packages are kept [default: flow-grpo in the user's cache
-    /// directory, or data].
+    /// The directory for downloaded packages [default: flow-grpo in the user's cache directory, or
+    /// data if there is none].
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
-    /// The directory to write, captions.tsv and pictures.png.
+    /// The directory for captions.tsv and pictures.png.
     #[arg(long, value_name = "DIR", default_value = "data/emoji")]
     out: PathBuf,
 }
@@ -31,10 +31,10 @@ enum Of {
     Emoji,
 }
 
-/// Fetches the packages, unless they are kept already, and writes the collection.
+/// Downloads the packages, unless the cache has them, and writes the collection.
 ///
 /// # Errors
-/// If a package cannot be fetched or is another one than expected, or a file cannot be written.
+/// If a package cannot be downloaded or has the wrong digest, or a file cannot be written.
 pub fn run(args: &DataArgs) -> Result<()> {
     let Of::Emoji = args.of;
     let cache = args.cache.clone().unwrap_or_else(cache);

@@ -16,38 +16,38 @@ use crate::{
 };
 
 /// Options for a model directory only.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct DirectoryArgs {
-    /// A model in the layout of diffusers: Stable Diffusion 3 or 3.5, or FLUX.1; a directory, or
+    /// A model in the layout of diffusers (Stable Diffusion 3, 3.5 or FLUX.1): a directory, or
     /// hub:OWNER/NAME, which is downloaded [default: the base model of --adapter].
     #[arg(long, value_name = "DIR", conflicts_with = "checkpoint")]
     pub model: Option<PathBuf>,
     /// Height of the images in pixels [default: the resolution that the model was trained on].
     #[arg(long, conflicts_with = "latents")]
     pub height: Option<usize>,
-    /// Width of the images in pixels.
+    /// Width of the images in pixels [default: the resolution that the model was trained on].
     #[arg(long, conflicts_with = "latents")]
     pub width: Option<usize>,
-    /// Tokens of a prompt that T5 reads [default: those of the run of --adapter
-    /// (`model.max_sequence_length`), or 256, or 512 for FLUX.1].
+    /// Number of tokens of a prompt that T5 reads [default: `model.max_sequence_length` of the run
+    /// that trained --adapter, otherwise 256, or 512 for FLUX.1].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=512))]
     pub max_sequence_length: Option<u32>,
     /// Leaves out T5: its features are zeros, as in diffusers. FLUX.1 needs T5.
     #[arg(long)]
     pub without_t5: bool,
-    /// A file in the publisher's own layout, as ComfyUI reads it, whose transformer, and autoencoder
-    /// if it has one, replace the directory's.
+    /// A single file of weights in the publisher's layout, as ComfyUI reads it. It replaces the
+    /// transformer of the directory, and the autoencoder if the file has one.
     #[arg(long, value_name = "FILE")]
     pub single_file: Option<PathBuf>,
-    /// The time grid [default: that of diffusers: double-shift, or shifted for FLUX.1].
+    /// The time grid [default: the grid of diffusers, double-shift, or shifted for FLUX.1].
     #[arg(long, value_enum)]
     pub grid: Option<Grid>,
-    /// Initial latents instead of noise, `[B, C, H, W]` under the name `latents` in a safetensors
-    /// file: one per image.
+    /// A safetensors file with initial latents instead of noise: a tensor `latents` of shape
+    /// `[B, C, H, W]`, one row per image.
     #[arg(long, value_name = "FILE")]
     pub latents: Option<PathBuf>,
-    /// Writes `tensors.safetensors` beside the images: `final_latents`, and `decoded`, the
-    /// autoencoder's output before clamping.
+    /// Writes `tensors.safetensors` beside the images, with `final_latents`, and with `decoded`, the
+    /// output of the autoencoder before clamping.
     #[arg(long)]
     pub save_latents: bool,
 }
@@ -66,8 +66,8 @@ impl DirectoryArgs {
         given.into_iter().find_map(|(option, given)| given.then_some(option))
     }
 
-    /// How the directory is used: like the run that trained the adapter, unless an option says
-    /// otherwise.
+    /// The settings of the directory: those of the options, otherwise those of the run that trained
+    /// the adapter.
     pub fn settings(
         &self,
         trained: Option<&ModelConfig>,
@@ -116,8 +116,8 @@ pub enum Grid {
     DoubleShift,
     /// The grid intended for SD3: the shift is applied once.
     SingleShift,
-    /// The linear grid, shifted once: that of diffusers for FLUX.1.
+    /// The linear grid, shifted once: the grid of diffusers for FLUX.1.
     Shifted,
-    /// No shift.
+    /// The linear grid, without a shift.
     Linear,
 }

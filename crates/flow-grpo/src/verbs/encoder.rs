@@ -31,17 +31,17 @@ use crate::{
 /// Options of `encoder`.
 #[derive(Args, Debug)]
 pub struct EncoderArgs {
-    /// The encoder: the reward or the gold. They differ in patches, width, augmentation and the
-    /// pictures that they never see.
+    /// The encoder to train: the reward or the gold reward. The two differ in patch size, width,
+    /// augmentation and the pictures that they never see.
     #[arg(long, value_enum, default_value_t = Role::Preference)]
     role: Role,
     /// Number of updates.
     #[arg(long, default_value_t = 1200, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
-    /// Emoji per update, each with one picture.
+    /// Number of emoji per update, each with one picture.
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=900))]
     batch: u32,
-    /// Seed of weights and pictures.
+    /// Seed of the weights and the choice of pictures.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// The file to write.
@@ -52,9 +52,9 @@ pub struct EncoderArgs {
 /// Which of the two encoders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Role {
-    /// The reward.
+    /// The reward, `emoji_preference`.
     Preference,
-    /// The second encoder.
+    /// The gold reward, `emoji_gold`.
     Gold,
 }
 
@@ -92,7 +92,7 @@ const OPTIMIZER: AdamWConfig = AdamWConfig {
 /// Updates between two lines.
 const REPORT_EVERY: usize = 100;
 
-/// Trains an encoder and reports how well it finds the captions of pictures that it never saw.
+/// Trains an encoder and reports how often it finds the caption of a picture that it never saw.
 ///
 /// # Errors
 /// If the file cannot be written, a number is not finite, or the training is interrupted.
@@ -159,7 +159,7 @@ fn trained(
     Ok(network)
 }
 
-/// Draws different emoji, each with one of its pictures that are trained on, changed.
+/// Draws distinct emoji, each with an augmented picture from its training pictures.
 fn batch<'a>(
     args: &EncoderArgs,
     emoji: &'a [Emoji],
@@ -177,7 +177,7 @@ fn batch<'a>(
     drawn.into_iter().map(pair).unzip()
 }
 
-/// Prints the retrieval on pictures that were trained on, and on those that were not.
+/// Prints the retrieval accuracy on training pictures and on held-out pictures.
 fn report(role: Role, encoder: &EmojiEncoder, emoji: &[Emoji], path: &Path) -> Result<()> {
     let captions: Vec<&str> = emoji.iter().map(|emoji| emoji.caption.as_str()).collect();
     let mut sets = [Vec::new(), Vec::new()];
@@ -192,7 +192,7 @@ fn report(role: Role, encoder: &EmojiEncoder, emoji: &[Emoji], path: &Path) -> R
         let Retrieval { pictures, captions, first, five } = retrieval(encoder, set, &captions)?;
         let [first, five] = [first, five].map(|share| 100.0 * share);
         text += &format!(
-            "{name}: the caption among {captions} of {pictures} pictures is the nearest for {first:.1} %, among the five nearest for {five:.1} %\n"
+            "{name}: of {pictures} pictures, {first:.1} % have their caption nearest among {captions}, {five:.1} % among the five nearest\n"
         );
         let scores = set.iter().map(|(image, index)| (image.clone(), captions_of(emoji, *index)));
         let (images, texts): (Vec<Image>, Vec<&str>) = scores.unzip();

@@ -30,36 +30,38 @@ use crate::{
 };
 
 /// Options of `eval`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct EvalArgs {
     #[command(flatten)]
     model: ModelArgs,
-    /// Evaluates like a training run, with its noise, validation prompts, number of images, grid,
-    /// steps, guidance and rewards, so that the results equal its metrics; uses its newest policy,
-    /// or the given --checkpoint, e.g. RUN/best.safetensors.
+    /// Repeats the evaluation of a training run, with its noise, validation prompts, number of
+    /// images, grid, steps, guidance and rewards, so the results equal the run's metrics. Evaluates
+    /// the newest policy of the run, or --checkpoint, e.g. RUN/best.safetensors.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["steps", "guidance", "seed", "samples"])]
     as_in: Option<PathBuf>,
-    /// Prompts: shapes:test, shapes:unseen, shapes:validation, shapes:train, or a GenEval metadata
-    /// file [default: shapes:test]; with --as-in text:test, text:validation and text:train, too.
+    /// The prompts: shapes:test, shapes:unseen, shapes:validation, shapes:train, or a GenEval
+    /// metadata file [default: shapes:test]. With --as-in also text:test, text:validation and
+    /// text:train.
     #[arg(long)]
     prompts: Option<String>,
-    /// Images per kind of prompt, spread evenly over its prompts; 0 takes every prompt once.
+    /// Images per kind of prompt, spread evenly over the prompts of the kind; 0 takes every prompt
+    /// once.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(0..=MOST_IMAGES))]
     samples: u32,
     #[command(flatten)]
     foreign: ForeignArgs,
-    /// A file that keeps the scores of servers and readers (judge, geneval, ocr): what it holds is
-    /// not scored again. Made if it is not there. Remove it when a server or its model changes.
+    /// A file that keeps the scores of slow rewards (judge, geneval, ocr), so that no image is scored
+    /// twice. Created if it does not exist. Remove it when a server or its model changes.
     #[arg(long, value_name = "FILE")]
     cache: Option<PathBuf>,
     /// The JSON file to write.
     #[arg(long)]
     output: Option<PathBuf>,
-    /// The model: a directory in the layout of diffusers, or hub:OWNER/NAME, which is downloaded.
+    /// A model in the layout of diffusers: a directory, or hub:OWNER/NAME, which is downloaded.
     #[arg(id = "directory", long = "model", value_name = "DIR", conflicts_with = "checkpoint")]
     directory: Option<String>,
-    /// Writes the images of --preset to this directory, in the layout of GenEval's scripts, instead
-    /// of asking the server.
+    /// With --preset: writes the images to this directory, in the layout of GenEval's scripts,
+    /// instead of asking the server.
     #[arg(long, value_name = "DIR", requires = "preset", conflicts_with = "samples_dir")]
     images: Option<PathBuf>,
 }
@@ -67,9 +69,10 @@ pub struct EvalArgs {
 /// Evaluates a model and prints tables.
 ///
 /// # Errors
-/// If the model, the prompts or the run cannot be read, or nothing can be verified.
+/// If the model, the prompts or the run cannot be read, or no image can be verified.
 pub fn run(args: &EvalArgs) -> Result<()> {
     args.output.as_deref().map_or(Ok(()), png::check_directory_of)?;
+    let args = &EvalArgs { model: args.model.fetched()?, ..args.clone() };
     if let (Some(preset), None) = (&args.foreign.preset, &args.foreign.samples_dir) {
         return benchmark::run(args, preset);
     }
@@ -142,7 +145,7 @@ impl Visitor<Training> for Evaluating<'_> {
     }
 }
 
-/// Prints an evaluation and writes it to a file, if one is given.
+/// Prints an evaluation, and writes it to a file if one is given.
 fn print_evaluation(
     evaluation: &Evaluation,
     with_rewards: bool,
@@ -167,7 +170,7 @@ fn print_evaluation(
 /// A training run whose evaluation is repeated.
 struct EvaluatedRun {
     config: TrainConfig,
-    /// Checkpoint and adapter of the newest policy of the run.
+    /// The checkpoint and the adapter of the run's newest policy.
     policy: (Option<String>, Option<PathBuf>),
 }
 

@@ -1,5 +1,5 @@
-//! `figure`: the computed figures of the book: paths and marginals of ODE and SDE, how their errors
-//! fall, tilted densities, guidance, and the curves of sick runs.
+//! `figure`: draws the computed figures of the book: paths and marginals of the ODE and the SDE,
+//! how their errors fall, tilted densities, guidance, and the curves of sick runs.
 
 mod guidance;
 mod line;
@@ -40,7 +40,7 @@ pub struct FigureArgs {
     /// The directory of the runs of `sick-runs`.
     #[arg(long, default_value = "runs/sick")]
     runs: PathBuf,
-    /// The directory of the figures.
+    /// The directory for the figures.
     #[arg(long, default_value = "book/src/figures")]
     output: PathBuf,
 }
@@ -89,8 +89,8 @@ fn mixture() -> MixtureField {
     ])
 }
 
-/// Draws the marginals of the mixture: exact, by the ODE and by the SDE, in a number of steps that
-/// is a multiple of ten.
+/// Draws the marginals of the mixture: exact, of the ODE and of the SDE. `steps` is a multiple of
+/// ten.
 fn marginals(path: &Path, steps: usize) -> Result<()> {
     let field = mixture();
     let ode = particles(&field, Ode {}.into(), steps, PARTICLES)?;
@@ -117,7 +117,7 @@ fn marginals(path: &Path, steps: usize) -> Result<()> {
     Ok(write_atomically(path, svg.as_bytes())?)
 }
 
-/// Draws paths of the ODE and of the SDE from the same noise, against the way from noise to data.
+/// Draws paths of the ODE and of the SDE from the same noise, against `1 − t`.
 fn paths(path: &Path) -> Result<()> {
     const STEPS: usize = 200;
     let panel = |title: &str, transition| -> Result<Panel> {
@@ -198,8 +198,8 @@ fn histogram(particles: &[f64]) -> Vec<(f64, f64)> {
 const DATA: f64 = 0.25;
 
 /// Draws the error of the final variance against the number of steps, for one Gaussian and several
-/// noise levels. Without sampling noise: its velocity is linear in `x`, so the variance of the
-/// sampler's points obeys a recursion.
+/// noise levels. The velocity of a Gaussian is linear in `x`, so a recursion gives the variance
+/// exactly, without sampling noise.
 fn spread(path: &Path) -> Result<()> {
     let curve = |level: f64| -> Result<Curve> {
         let rule = FlowSde { noise_level: NoiseLevel::new(level).context("a level")? };

@@ -1,4 +1,4 @@
-//! `init-random`: a model directory of a published size with random weights.
+//! `init-random`: writes a model directory with random weights in the sizes of a published model.
 
 use std::path::PathBuf;
 
@@ -20,11 +20,11 @@ pub struct InitRandomArgs {
     /// The directory to write; 16 GB for sd35-medium, 7 GB without T5.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Number of layers of the transformer, at most that of the model; each has full width, for a
-    /// small machine.
+    /// Number of layers of the transformer, at most the model's own number. Fewer layers of full
+    /// width fit on a small machine.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     layers: Option<u32>,
-    /// Leaves out T5, 9.5 GB.
+    /// Leaves out T5, which has 9.5 GB.
     #[arg(long)]
     without_t5: bool,
     /// Seed of the weights.
@@ -57,7 +57,7 @@ pub fn run(args: &InitRandomArgs) -> Result<()> {
     let layers = args.layers.map_or(most, |layers| layers as usize);
     ensure!(
         layers <= most,
-        "--layers ({layers}) must lie between 1 and {most}, as many as the model has"
+        "--layers ({layers}) must lie between 1 and {most}, the model's own number"
     );
     let sizes = sizes.with_layers(layers);
     let sizes = if args.without_t5 { Sizes { t5: None, ..sizes } } else { sizes };
@@ -68,7 +68,7 @@ pub fn run(args: &InitRandomArgs) -> Result<()> {
     );
     let device = Device::default();
     let count = sizes.count::<Plain>(&device);
-    let progress = Progress::new("writing", count / MILLION, "million numbers");
+    let progress = Progress::new("writing", count / MILLION, "million parameters");
     let mut written = 0;
     random::write::<Plain>(&sizes, args.seed, &args.out, &device, |numbers| {
         let before = written / MILLION;
@@ -76,7 +76,7 @@ pub fn run(args: &InitRandomArgs) -> Result<()> {
         progress.advance(written / MILLION - before);
     })?;
     progress.finish();
-    output::print(format!("{}: {:.2} billion numbers\n", args.out.display(), count as f64 / 1e9))
+    output::print(format!("{}: {:.2} billion parameters\n", args.out.display(), count as f64 / 1e9))
 }
 
 const MILLION: usize = 1_000_000;

@@ -12,20 +12,22 @@ use super::model_options::source;
 use crate::{
     backend::{Device, Training},
     machine::host,
+    named,
     terminal::output,
 };
 
 /// Options of `merge`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct MergeArgs {
-    /// The adapter: RUN/adapter, another directory of PEFT or diffusers, or a file of diffusers.
+    /// The adapter: RUN/adapter, any directory of PEFT or diffusers, a file of diffusers, or
+    /// hub:OWNER/NAME, which is downloaded.
     #[arg(long, value_name = "PATH")]
     adapter: PathBuf,
     /// The base model: a checkpoint file, a built-in checkpoint, or a model directory [default: the
-    /// base of the adapter, or shapes-base].
+    /// base of the adapter, otherwise shapes-base].
     #[arg(long)]
     checkpoint: Option<String>,
-    /// The checkpoint to write; for a model directory, a new directory for its transformer.
+    /// The checkpoint to write. For a model directory: a new directory for the merged transformer.
     #[arg(long, value_name = "PATH")]
     output: PathBuf,
 }
@@ -41,16 +43,17 @@ pub fn run(args: &MergeArgs) -> Result<()> {
         inputs.into_iter().flatten().find(|input| is_same_file(input, &args.output))
     {
         bail!(
-            "--output {} is {}, which is read: choose another file",
+            "--output {} is also the input {}: choose another file",
             args.output.display(),
             input.display()
         );
     }
+    let args = &MergeArgs { adapter: named::place(&args.adapter)?, ..args.clone() };
     let source = source(args.checkpoint.as_deref(), Some(&args.adapter), None)?;
     if let ModelSource::Directory { path, .. } = &source {
         ensure!(
             !args.output.exists(),
-            "--output {} is there already: a model directory's merged transformer goes to a new directory, which then replaces {}/transformer",
+            "--output {} exists: choose a new directory for the merged transformer, which then replaces {}/transformer",
             args.output.display(),
             path.display()
         );

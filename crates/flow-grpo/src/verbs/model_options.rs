@@ -12,26 +12,26 @@ use training::{
 };
 
 use crate::{
-    backend::Training, checkpoints, evaluation::Sampling, train::model_config::ModelConfig,
+    backend::Training, checkpoints, evaluation::Sampling, named, train::model_config::ModelConfig,
 };
 
 /// The network and how it samples.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
     /// A checkpoint file, or a built-in checkpoint: shapes-base, text-base, emoji-base, toy-2d-base
-    /// [default: the base of the adapter, or shapes-base].
+    /// [default: the base of the adapter, otherwise shapes-base].
     #[arg(long)]
     pub checkpoint: Option<String>,
-    /// A LoRA adapter for the checkpoint: RUN/adapter, another directory of PEFT or diffusers, or a
-    /// file of diffusers.
+    /// A LoRA adapter for the model: RUN/adapter, any directory of PEFT or diffusers, a file of
+    /// diffusers, or hub:OWNER/NAME, which is downloaded.
     #[arg(long, value_name = "PATH")]
     pub adapter: Option<PathBuf>,
     /// Number of ODE steps.
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=MOST_STEPS))]
     pub steps: u32,
-    /// Scale of classifier-free guidance; 1 turns it off [default: 1,
-    /// or with --model that of the published model: 4.5 for SD3.5, 3.5 for FLUX.1-dev, which reads
-    /// the scale itself].
+    /// Scale of classifier-free guidance; 1 turns it off [default: 1; with --model, the scale of the
+    /// published model: 4.5 for SD3.5, and 3.5 for FLUX.1-dev, whose network takes the scale as an
+    /// input].
     #[arg(long, value_parser = guidance)]
     pub guidance: Option<f64>,
     /// Seed of the noise.
@@ -52,6 +52,15 @@ fn guidance(text: &str) -> Result<f64, String> {
 }
 
 impl ModelArgs {
+    /// The options with the place of a named adapter, which is downloaded if it is not in the cache.
+    ///
+    /// # Errors
+    /// If it cannot be downloaded.
+    pub fn fetched(&self) -> Result<Self> {
+        let adapter = self.adapter.as_deref().map(named::place).transpose()?;
+        Ok(Self { adapter, ..self.clone() })
+    }
+
     /// How these options sample a model.
     ///
     /// # Errors
@@ -65,7 +74,7 @@ impl ModelArgs {
         })
     }
 
-    /// The checkpoint of these options: given, or the base of the adapter, or the default.
+    /// The model of these options: the given checkpoint, the base of the adapter, or the default.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -74,8 +83,8 @@ impl ModelArgs {
     }
 }
 
-/// The model of `--checkpoint` or `--adapter`; a directory is used like in a run with the model
-/// settings `trained`, if there is one.
+/// The model of `--checkpoint` or `--adapter`. `trained` has the model settings of the run that
+/// trained the adapter; a model directory is used with the same settings.
 ///
 /// # Errors
 /// If it cannot be read.

@@ -1,4 +1,4 @@
-//! `proxy`: trains the classifier of the reward `shapes_proxy`, only on clean scenes.
+//! `proxy`: trains the classifier of the reward `shapes_proxy` on clean scenes only.
 
 use std::path::PathBuf;
 
@@ -37,10 +37,10 @@ pub struct ProxyArgs {
     /// Number of updates.
     #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
-    /// Scenes per update.
+    /// Number of scenes per update.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
-    /// Seed of weights and scenes.
+    /// Seed of the weights and the scenes.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// The checkpoint to write.
@@ -154,7 +154,7 @@ fn loss(
     (entropy * said.clone()).sum() / said.sum()
 }
 
-/// The share of facts of held-out scenes that the classifier gets right, with threshold ½.
+/// The share of facts of held-out scenes on which the classifier is right, with threshold ½.
 fn accuracy(network: &Classifier<Plain>, device: &Device) -> f64 {
     let mut rng = Key::new(0, Purpose::Evaluation).rng();
     let (images, labels) = batch(&metadata(shapes::prompts(Split::Test)), 1000, &mut rng);

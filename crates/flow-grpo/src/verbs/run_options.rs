@@ -1,4 +1,4 @@
-//! Options of verbs that make runs, and the configuration and directory that they lead to.
+//! Options of the verbs that start a run, and the configuration and directory of that run.
 
 use std::path::PathBuf;
 
@@ -14,20 +14,21 @@ use crate::{
 /// Options of every run.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// A built-in configuration.
+    /// A built-in configuration; `help` lists the presets of each verb.
     #[arg(long)]
     pub preset: Option<String>,
     /// A TOML file; its keys replace those of the preset.
     #[arg(long)]
     pub config: Option<PathBuf>,
-    /// Sets one key, e.g. `--set epochs=10` or `--set grpo.group_size=8`; may be repeated.
+    /// Sets one key, e.g. `--set epochs=10` or `--set grpo.group_size=8`; may be repeated. `config
+    /// --explain` lists the keys.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// The directory of the run [default: runs/PRESET-SECONDS, the seconds since 1970].
+    /// The directory of the run [default: runs/PRESET-SECONDS, with the seconds since 1970].
     #[arg(long, conflicts_with = "resume")]
     pub out: Option<PathBuf>,
-    /// Resumes a run; `--set epochs=300` lengthens it, unless its learning rate has begun to fall.
-    /// Settings that would change its results are refused.
+    /// Resumes the run in this directory. `--set epochs=300` lengthens it, unless its learning rate
+    /// has begun to fall. Other settings that would change the results are refused.
     #[arg(long, value_name = "RUN", conflicts_with_all = ["preset", "config"])]
     pub resume: Option<PathBuf>,
 }
@@ -53,7 +54,7 @@ pub fn open<C: Checked>(
         config::resolve::<C>(table.clone(), None, None, &[]).with_context(|| {
             let weights = if verb == "train" { "policy.safetensors" } else { "base.safetensors" };
             format!(
-                "{}: this program cannot read it. The run was begun with {}: resume it with that version, or begin a new run from its \
+                "{}: this program cannot read it. The run was started with {}: resume it with that version, or start a new run from its \
                  weights, with --set base={}/{weights}",
                 file(),
                 run.begun_with(),

@@ -1,4 +1,4 @@
-//! `sample`: images of prompts, by any model.
+//! `sample`: samples images for prompts with any model.
 
 use std::path::{Path, PathBuf};
 
@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Options of `sample`.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct SampleArgs {
     #[command(flatten)]
     model: ModelArgs,
@@ -42,8 +42,7 @@ pub struct SampleArgs {
     /// Images per prompt [default: 6, or 1 with --model].
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=MOST_IMAGES))]
     count: Option<u32>,
-    /// The PNG file to write, with all images in a grid; or a directory, for one PNG file per
-    /// image.
+    /// The PNG file to write, with all images in a grid, or a directory for one PNG file per image.
     #[arg(long, default_value = "samples.png")]
     output: PathBuf,
     #[command(flatten)]
@@ -65,6 +64,7 @@ pub fn run(args: &SampleArgs) -> Result<()> {
     );
     let latents = args.directory.latents.as_deref();
     let latents = latents.map(|path| read_latents::<Plain>(path, &device)).transpose()?;
+    let args = &SampleArgs { model: args.model.fetched()?, ..args.clone() };
     let source = args.source(latents.as_ref())?;
     let drawing = Drawing { args, prompts, latents, device: &device };
     pipelines::open::<Training, _>(source, &host::machine(&device), drawing)
@@ -82,7 +82,7 @@ impl SampleArgs {
             prompts.extend(PromptSet::read(file)?.prompts);
         }
         if prompts.is_empty() {
-            bail!("give at least one --prompt \"…\" or a --prompt-file");
+            bail!("give at least one --prompt \"…\", or a --prompt-file");
         }
         Ok(prompts)
     }
@@ -103,15 +103,15 @@ impl SampleArgs {
         }
         if let Some(option) = self.directory.first_given() {
             bail!(
-                "{option} is for a model directory: pass it with --model DIR, or --adapter RUN/adapter of a run that trained one"
+                "{option} is for a model directory: also give --model DIR, or --adapter RUN/adapter of a run that trained one"
             );
         }
         self.model.checkpoint()
     }
 }
 
-/// Settings of the run that trained an adapter, if the adapter lies in a run directory: sampling
-/// uses the embeddings of its training.
+/// The model settings of the run that trained an adapter, if the adapter is in a run directory.
+/// Sampling then encodes prompts as the training did.
 ///
 /// # Errors
 /// If the run's configuration cannot be read.
@@ -168,9 +168,9 @@ impl Visitor<Training> for Drawing<'_> {
         let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
         let evaluator = Evaluator { pipeline: &pipeline, workers: &workers, device, sampling };
         let latents = evaluator.latents(network, &prompts, &rows, latents)?;
-        let sampled = pipeline.finish(latents)?; // The network is gone: the decoder needs its room.
+        let sampled = pipeline.finish(latents)?; // The network is freed: the decoder needs its memory.
         if sampled.images.first().is_some_and(|image| image.channels == 2) {
-            log("this model draws points of the plane and reads no prompt");
+            log("note: this model samples points of the plane and ignores the prompt");
             prompts.write_images(&sampled.images, &rows, &args.output)?;
         } else {
             let captions: Vec<&str> =
@@ -185,7 +185,7 @@ impl Visitor<Training> for Drawing<'_> {
 }
 
 /// # Errors
-/// If initial latents are not one for every row, or of another shape than the model's.
+/// If there is not one initial latent for every row, or the shape is not the model's.
 fn check_latents(latents: Option<&Tensor<Plain, 4>>, rows: usize, shape: [usize; 3]) -> Result<()> {
     let Some([found, channels, height, width]) = latents.map(burn::Tensor::dims) else {
         return Ok(());

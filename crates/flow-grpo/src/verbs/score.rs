@@ -1,4 +1,4 @@
-//! `score`: scores images on disk, or detections in them, by rewards.
+//! `score`: scores images on disk with rewards, or a file of detections by GenEval's rules.
 
 mod detections;
 
@@ -35,26 +35,27 @@ use crate::{
 pub struct ScoreArgs {
     #[command(flatten)]
     pub rewards: RewardArgs,
-    /// Images (PNG, JPEG or WebP), or directories of them, whose images are taken by name.
+    /// Images (PNG, JPEG or WebP), or directories of images, which are sorted by name.
     #[arg(value_name = "IMAGE", required_unless_present = "detections")]
     images: Vec<PathBuf>,
     /// The prompt of all images.
     #[arg(long, value_name = "TEXT", conflicts_with = "prompt_file")]
     prompt: Option<String>,
-    /// One prompt per image, in the order of the images: one per line, or GenEval metadata (.jsonl).
-    /// If there are n times as many images as prompts, each prompt has n images in a row.
+    /// A file of prompts in the order of the images: one per line, or GenEval metadata (.jsonl).
+    /// With n times as many images as prompts, each prompt has n images in a row.
     #[arg(long, value_name = "FILE")]
     prompt_file: Option<PathBuf>,
-    /// For `--reward geneval`: a .jsonl file, a line for each image, {"metadata": …, "detections":
-    /// […]}; `--set failed_position=zero_and_one` for the reward of the public servers.
+    /// With `--reward geneval`: a .jsonl file with a line {"metadata": …, "detections": […]} for each
+    /// image. `--set failed_position=zero_and_one` gives the reward of the public servers.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["images", "prompt", "prompt_file"])]
     detections: Option<PathBuf>,
-    /// With --detections and --model: the directory of the images, in the order of the lines by
-    /// name, or as a line's `image` says. CLIP names the colours that the detections lack.
+    /// With --detections and --model: the directory of the images. The lines belong to the images
+    /// sorted by name, unless a line names its `image`. CLIP names the colours that the detections
+    /// lack.
     #[arg(long = "images", value_name = "DIR", requires = "detections")]
     pictures: Option<PathBuf>,
-    /// A file that keeps the scores of servers and readers (judge, geneval, ocr): what it holds is
-    /// not scored again. Made if it is not there. Remove it when a server or its model changes.
+    /// A file that keeps the scores of slow rewards (judge, geneval, ocr), so that no image is scored
+    /// twice. Created if it does not exist. Remove it when a server or its model changes.
     #[arg(long, value_name = "FILE", conflicts_with = "detections")]
     cache: Option<PathBuf>,
     /// Prints one JSON object per line.
@@ -62,17 +63,17 @@ pub struct ScoreArgs {
     json: bool,
 }
 
-/// Rewards by the command line.
+/// Rewards and their settings on the command line.
 #[derive(Args, Clone, Debug)]
 pub struct RewardArgs {
-    /// A reward by its kind; may be repeated.
+    /// The kind of a reward; may be repeated.
     #[arg(long = "reward", value_name = "NAME", required = true)]
     names: Vec<String>,
-    /// The directory or file of the model of the reward, or hub:OWNER/NAME, which is downloaded.
+    /// The reward's model: a directory, a file, or hub:OWNER/NAME, which is downloaded.
     #[arg(long, value_name = "PATH")]
     model: Option<PathBuf>,
-    /// A setting of the rewards, e.g. `--set url=http://127.0.0.1:18085`; may be repeated. With
-    /// several rewards, `--set NAME.KEY=VALUE`.
+    /// Sets one key of the reward, e.g. `--set url=http://127.0.0.1:18085`; may be repeated. With
+    /// several rewards, write `--set NAME.KEY=VALUE`.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
@@ -137,7 +138,7 @@ impl RewardArgs {
         }
         let settings = self.configs()?.into_values().map(|config| config.settings);
         let mut settings: Table = settings.flatten().collect();
-        settings.remove("model"); // It names colours, and scores nothing.
+        settings.remove("model"); // The model names colours and does not score.
         let OfDetections { failed_position } = Value::Table(settings)
             .try_into()
             .context("--set: a file of detections has one setting")?;
@@ -163,7 +164,7 @@ pub fn run(args: &ScoreArgs) -> Result<()> {
     if let Some(path) = &args.detections {
         ensure!(
             args.rewards.names == ["geneval"],
-            "--detections is for --reward geneval, alone: other rewards look at images"
+            "--detections needs --reward geneval and no other reward: the others look at images"
         );
         let model = args.rewards.model.as_deref().map(Path::to_string_lossy);
         let painting = match (&model, &args.pictures) {
@@ -231,20 +232,20 @@ impl ScoreArgs {
 /// Number of images of each prompt of a file.
 ///
 /// # Errors
-/// If the images are not as many as the prompts or a multiple.
+/// If the number of images is not a multiple of the number of prompts.
 pub fn images_per_prompt(images: usize, prompts: usize, file: &Path) -> Result<usize> {
     ensure!(
         images.is_multiple_of(prompts),
-        "{images} images for the {prompts} prompts of {}: give as many, or a multiple",
+        "{images} images for the {prompts} prompts of {}: the number of images must be a multiple of the number of prompts",
         file.display()
     );
     Ok(images / prompts)
 }
 
-/// The endings of image files in a directory.
+/// The extensions of image files in a directory.
 const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
-/// The images of files and directories, those of a directory by name.
+/// The images of files and directories; the images of a directory are sorted by name.
 ///
 /// # Errors
 /// If a directory cannot be read or holds no image.
@@ -276,7 +277,7 @@ pub fn images_of(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 /// `convert("RGB")` does.
 ///
 /// # Errors
-/// If the file is no image.
+/// If the file is not an image.
 pub fn read(path: &Path) -> Result<Image> {
     let open = || -> Result<DynamicImage> {
         let mut decoder = ImageReader::open(path)?.with_guessed_format()?.into_decoder()?;

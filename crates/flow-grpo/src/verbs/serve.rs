@@ -1,4 +1,4 @@
-//! `serve`: rewards as a server for other programs.
+//! `serve`: serves rewards to other programs over HTTP.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,17 +22,17 @@ use crate::{
 pub struct ServeArgs {
     #[command(flatten)]
     rewards: RewardArgs,
-    /// Where to listen. Other machines reach only an address that is not of the loopback.
+    /// The address to listen on. Other machines cannot reach a loopback address like the default.
     #[arg(long, default_value = "127.0.0.1:18087")]
     address: SocketAddr,
-    /// The environment variable that holds the bearer token that clients must send; obligatory if
-    /// other machines can reach the address.
+    /// The environment variable with the bearer token that clients must send; required if other
+    /// machines can reach the address.
     #[arg(long, value_name = "NAME")]
     token_variable: Option<String>,
-    /// Images per request at most.
+    /// Largest number of images per request.
     #[arg(long, default_value_t = 256)]
     images: usize,
-    /// Requests that are scored at once.
+    /// Number of requests that are scored at once.
     #[arg(long, default_value_t = 1)]
     concurrency: usize,
 }
@@ -85,7 +85,7 @@ fn prompt(sample: &Sample) -> Prompt {
     }
 }
 
-/// How often to look for an interruption.
+/// Time between two looks for an interruption.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Serves until interrupted.

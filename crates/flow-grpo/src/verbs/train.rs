@@ -22,12 +22,12 @@ use crate::{
 pub struct TrainArgs {
     #[command(flatten)]
     run: RunArgs,
-    /// A profile, applied to the preset: `flow_grpo` follows the reference code in every choice
-    /// that the paper leaves open.
+    /// A profile, which changes settings of the preset: `flow_grpo` follows the reference code in
+    /// every choice that the paper leaves open.
     #[arg(long, conflicts_with = "resume")]
     profile: Option<String>,
-    /// The base model: a model directory in the layout of diffusers or hub:OWNER/NAME, which is
-    /// downloaded; or a checkpoint. Equivalent to --set base=….
+    /// The base model: a model directory in the layout of diffusers, hub:OWNER/NAME, which is
+    /// downloaded, or a checkpoint. Equivalent to --set base=….
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     model: Option<PathBuf>,
     /// Shows curves and the newest numbers in a full-screen view.

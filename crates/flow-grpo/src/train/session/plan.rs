@@ -25,7 +25,7 @@ impl<P: Pipeline<Training>> Session<'_, P> {
         let images = grpo.groups * grpo.group_size;
         let plan = format!(
             "plan: {} epochs x {} prompts x {} images = {} images, {} denoising steps each; up to {} transitions and {} updates an \
-             epoch\n      {} trainable numbers, {} backend, base {} ({}), run directory {}",
+             epoch\n      {} trainable parameters, {} backend, base {} ({}), run directory {}",
             self.config.epochs,
             grpo.groups,
             grpo.group_size,
@@ -60,7 +60,7 @@ impl<P: Pipeline<Training>> Session<'_, P> {
         };
         let ends = [("test", &self.test), ("unseen", &self.unseen)].into_iter();
         let ends = ends.filter_map(|(name, prompts)| {
-            Some(format!("; {name} at both ends: {}", size(prompts.as_ref()?)))
+            Some(format!("; {name} at start and end: {}", size(prompts.as_ref()?)))
         });
         let every = self.config.evaluate_every;
         let ends: String = ends.collect();

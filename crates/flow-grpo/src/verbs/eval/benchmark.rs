@@ -49,7 +49,7 @@ pub fn run(args: &EvalArgs, preset: &str) -> Result<()> {
     let config: TrainConfig =
         config::resolve(preset.table(&TRAIN_PRESETS), None, None, &args.foreign.set)?;
     if let Some(out) = &args.images {
-        ensure!(!out.exists(), "--images {} is there already", out.display());
+        ensure!(!out.exists(), "--images {} exists: choose a new directory", out.display());
     }
     let model = &args.model;
     let base = model.checkpoint.as_deref().or(args.directory.as_deref());
@@ -125,7 +125,7 @@ impl Visitor<Training> for Benchmarking<'_> {
     }
 }
 
-/// What becomes of the images.
+/// The use of the images.
 enum Use<'a> {
     /// They are written to a directory.
     Write(&'a Path),
@@ -134,8 +134,8 @@ enum Use<'a> {
 }
 
 impl<'a> Benchmarking<'a> {
-    /// What becomes of the images. The server is that of the configuration's reward, asked for the
-    /// official rule.
+    /// The use of the images. The server is the one of the configuration's reward `geneval`, and
+    /// judges by the official rule.
     fn use_of_images(&self, image_shape: [usize; 3]) -> Result<Use<'a>> {
         if let Some(out) = &self.args.images {
             return Ok(Use::Write(out));

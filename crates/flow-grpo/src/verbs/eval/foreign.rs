@@ -25,31 +25,31 @@ use crate::{
     verbs::score,
 };
 
-/// Options for images of another program.
-#[derive(Args, Debug)]
+/// Options for the images of another program.
+#[derive(Args, Clone, Debug)]
 pub(super) struct ForeignArgs {
-    /// Evaluates images of another program instead of a model: those of this directory by name, for
-    /// the prompts of its prompts.jsonl or prompts.txt, or of the file of --prompts. With n times as
-    /// many images as prompts, each prompt has n images in a row.
+    /// Evaluates the images in this directory, sorted by name, instead of a model. The prompts come
+    /// from its prompts.jsonl or prompts.txt, or from the file of --prompts. With n times as many
+    /// images as prompts, each prompt has n images in a row.
     #[arg(
         long,
         value_name = "DIR",
         conflicts_with_all = ["checkpoint", "adapter", "steps", "guidance", "seed", "samples"]
     )]
     pub samples_dir: Option<PathBuf>,
-    /// GenEval's score under this preset of `train`, sd35m-geneval: four images for each of its
-    /// validation prompts, judged by the server of its reward `geneval` by the official rule. With
-    /// --samples-dir: takes the rewards of this preset.
+    /// Measures the GenEval score with this preset of `train`, e.g. sd35m-geneval: samples four
+    /// images for each validation prompt, and lets the server of the reward `geneval` judge them by
+    /// the official rule. With --samples-dir: takes the rewards of this preset.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["as_in", "samples"])]
     pub preset: Option<String>,
-    /// With --preset: sets one of its keys, e.g. `--set rewards.geneval.url=http://…`; may be
+    /// With --preset: sets one key of the preset, e.g. `--set rewards.geneval.url=http://…`; may be
     /// repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "preset")]
     pub set: Vec<String>,
 }
 
 impl ForeignArgs {
-    /// The rewards of the options, or else those of a run; none without both.
+    /// The rewards of the options, otherwise the rewards of the run; none without either.
     ///
     /// # Errors
     /// If there is no such preset, or a setting is wrong.
@@ -79,7 +79,7 @@ pub(super) struct Foreign<'a> {
 const PROMPTS: [&str; 2] = ["prompts.jsonl", "prompts.txt"];
 
 impl Foreign<'_> {
-    /// Evaluates the images; also tells whether by rewards.
+    /// Evaluates the images; also returns whether rewards scored them.
     ///
     /// # Errors
     /// If an image or the prompts cannot be read, the images differ in size, a reward fails, or
