@@ -118,10 +118,10 @@ impl Written {
 
     /// Whether the page would show at most twice the images of a whole one.
     fn has_room(&self, all: &[Picture]) -> bool {
-        self.pictures.len() + self.new(all).count() <= pictures::chosen(all).len() + SHOWN
+        self.pictures.len() + self.missing(all).count() <= pictures::chosen(all).len() + SHOWN
     }
 
-    fn new<'a>(&self, all: &'a [Picture]) -> impl Iterator<Item = &'a Picture> {
+    fn missing<'a>(&self, all: &'a [Picture]) -> impl Iterator<Item = &'a Picture> {
         let epoch = self.pictures.iter().map(|picture| picture.epoch).max();
         all.iter().filter(move |picture| Some(picture.epoch) > epoch)
     }
@@ -129,7 +129,7 @@ impl Written {
     /// Adds the new images in place of the sections, and the sections after them.
     fn add(mut self, run: &RunDir, facts: &Facts<'_>, lines: &[Value]) -> Result<Self, RunError> {
         let all = pictures::all(run, lines);
-        let new: Vec<Picture> = self.new(&all).copied().collect();
+        let new: Vec<Picture> = self.missing(&all).copied().collect();
         let mut text: String =
             new.iter().map(|picture| picture.figure(run).into_string()).collect();
         let added = text.len() as u64;

@@ -244,7 +244,9 @@ fn fault_shares(line: &Value) -> Option<BTreeMap<String, f64>> {
             *shares.entry(name.clone()).or_insert(0.0) += share.as_f64()? * images;
         }
     }
-    shares.values_mut().for_each(|share| *share /= f64::max(all, 1.0));
+    for share in shares.values_mut() {
+        *share /= f64::max(all, 1.0);
+    }
     Some(shares)
 }
 
