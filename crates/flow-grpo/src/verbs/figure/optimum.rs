@@ -84,7 +84,7 @@ fn place(index: usize) -> f64 {
 
 /// Linear interpolation between the places.
 fn between(values: &[f64], x: f64) -> f64 {
-    let position = ((x / REACH + 1.0) / 2.0).clamp(0.0, 1.0) * (PLACES - 1) as f64;
+    let position = (x / REACH).midpoint(1.0).clamp(0.0, 1.0) * (PLACES - 1) as f64;
     let index = (position as usize).min(PLACES - 2);
     let share = position - index as f64;
     values[index] * (1.0 - share) + values[index + 1] * share
