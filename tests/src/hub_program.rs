@@ -100,7 +100,7 @@ fn an_adapter_by_name_is_the_same_as_its_directory() {
         std::fs::remove_dir_all(&output).expect("removed");
         bytes
     };
-    assert!(merged(&local).len() == merged(NAME).len(), "the cache needs no network");
+    assert!(merged(&local) == merged(NAME), "the cache needs no network");
 }
 
 #[test]
