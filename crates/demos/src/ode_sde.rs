@@ -122,11 +122,8 @@ impl OdeSde {
             return false;
         }
         let policy = self.policy(self.grid.step(self.taken));
-        self.particles = if policy.is_random() {
-            policy.sample(self.noise(Purpose::Step))
-        } else {
-            policy.mean
-        };
+        self.particles =
+            if policy.is_random() { policy.sample(self.noise(Purpose::Step)) } else { policy.mean };
         self.taken += 1;
         true
     }

@@ -106,8 +106,7 @@ impl Browser {
 
     /// The value of an expression in the page; a promise is awaited.
     pub fn evaluate(&mut self, expression: &str) -> Result<Value> {
-        let asked =
-            json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
+        let asked = json!({"expression": expression, "awaitPromise": true, "returnByValue": true});
         let answer = self.call("Runtime.evaluate", &asked)?;
         if answer.get("exceptionDetails").is_some() {
             bail!("the page threw: {}", exception(&answer["exceptionDetails"]));

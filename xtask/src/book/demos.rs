@@ -74,7 +74,10 @@ pub fn put_into(folder: &Path, engine: &Path) -> Result<()> {
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         let list: Vec<String> =
             sizes.iter().map(|(size, path)| format!("{size} {}", path.display())).collect();
-        bail!("the demos have {total} bytes compressed, {LARGEST} are allowed:\n{}", list.join("\n"));
+        bail!(
+            "the demos have {total} bytes compressed, {LARGEST} are allowed:\n{}",
+            list.join("\n")
+        );
     }
     println!("demos: {} kB compressed", total / 1000);
     Ok(())

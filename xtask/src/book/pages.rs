@@ -77,7 +77,10 @@ fn look(
         let name = seen["name"].as_str().unwrap_or("unnamed");
         problems.extend(strings(&seen["problems"]).map(|what| format!("{name}: {what}")));
         if moves {
-            println!("{name:<12} {width:>5} px {theme:<6} {:>5.0} frames a second", seen["frames"].as_f64().unwrap_or(0.0));
+            println!(
+                "{name:<12} {width:>5} px {theme:<6} {:>5.0} frames a second",
+                seen["frames"].as_f64().unwrap_or(0.0)
+            );
         }
         let side = |index: usize| seen["box"][index].as_f64().context("the probe saw a box");
         let picture = browser.picture([side(0)?, side(1)?, side(2)?, side(3)?])?;
@@ -95,7 +98,9 @@ fn wrong_numbers(browser: &mut Browser) -> Result<Vec<String>> {
     for one in expected.as_array().context("a list of numbers")? {
         let [code, tolerance] = ["code", "tolerance"].map(|key| &one[key]);
         let code = code.as_str().context("code")?;
-        let run = format!("import('./demos/wasm.js').then(async (wasm) => {{ await wasm.default(); {code} }})");
+        let run = format!(
+            "import('./demos/wasm.js').then(async (wasm) => {{ await wasm.default(); {code} }})"
+        );
         let seen = floats(&browser.evaluate(&run)?);
         let wanted = floats(&one["numbers"]);
         let tolerance = tolerance.as_f64().context("a tolerance")?;

@@ -92,7 +92,9 @@ mod tests {
         let file = |request: &str| file_of(request, Path::new("book"));
         assert_eq!(file("GET / HTTP/1.1"), Some("book/index.html".into()));
         assert_eq!(file("GET /a/b.js?v=1 HTTP/1.1"), Some("book/a/b.js".into()));
-        for outside in ["GET /../Cargo.toml HTTP/1.1", "GET //etc/passwd HTTP/1.1", "PUT /a HTTP/1.1"] {
+        for outside in
+            ["GET /../Cargo.toml HTTP/1.1", "GET //etc/passwd HTTP/1.1", "PUT /a HTTP/1.1"]
+        {
             assert_eq!(file(outside), None, "{outside}");
         }
     }
