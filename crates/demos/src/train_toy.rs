@@ -31,7 +31,7 @@ const SIZES: MlpConfig = MlpConfig { elements: 2, width: 64, depth: 3 };
 /// Steps of a trajectory.
 const STEPS: usize = 10;
 /// The number of points that are shown.
-const POINTS: usize = 400;
+const POINTS: usize = 200;
 /// Rows and transitions that pass through the network together: all of them.
 const TOGETHER: usize = 8192;
 /// More epochs than a reader waits for; the learning rate does not fall.
@@ -42,6 +42,8 @@ const EPOCHS: usize = 1_000_000;
 pub struct TrainToy {
     trainer: Trainer<Autodiff<Plain>, MlpField<Autodiff<Plain>>>,
     base: MlpField<Plain>,
+    /// The noise of the points that are shown, `[POINTS, 2, 1, 1]`.
+    noise: Tensor<Plain, 4>,
     seed: u64,
 }
 
@@ -100,8 +102,11 @@ impl TrainToy {
         let seed = u64::from(seed);
         let config =
             config(noise_level, group_size, learning_rate, updates, kl_weight, random_steps)?;
+        let keys: Vec<Key> =
+            (0..POINTS).map(|row| Key::new(seed, Purpose::Evaluation).row(0, row)).collect();
+        let noise = normal(&keys, [SIZES.elements, 1, 1], &FlexDevice);
         let trainer = trainer(config, seed, [x, y], &base);
-        Ok(Self { trainer, base, seed })
+        Ok(Self { trainer, base, noise, seed })
     }
 
     /// Goes on with other settings; the arguments are those of [`Self::new`]. Weights, moments and
@@ -153,15 +158,13 @@ impl TrainToy {
     /// of one after the other.
     pub fn points(&self) -> Vec<f32> {
         let policy = self.trainer.averaged_policy();
-        let keys: Vec<Key> =
-            (0..POINTS).map(|row| Key::new(self.seed, Purpose::Evaluation).row(0, row)).collect();
-        let noise = normal::<Plain>(&keys, [2, 1, 1], &FlexDevice);
         let Ok(grid) = (GridKind::Linear {}).grid(STEPS) else {
             unreachable!("the grid has steps");
         };
         let prompts = vec![TokenIds::from([]); POINTS];
         let none = |_| unreachable!("an ODE step draws no noise");
-        Sampler::ode(grid).sample(&policy, &prompts, noise, none).into_data().iter().collect()
+        let points = Sampler::ode(grid).sample(&policy, &prompts, self.noise.clone(), none);
+        points.into_data().iter().collect()
     }
 
     /// The number of clusters that points share evenly, `e^H` with the entropy `H` of the nearest

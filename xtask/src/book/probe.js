@@ -9,6 +9,8 @@ async (index, moves) => {
         const { left, top, width, height } = demo.getBoundingClientRect();
         return [left + scrollX, top + scrollY, width, height];
     };
+    // The menu would hide a part of tall demos.
+    document.querySelector("#mdbook-menu-bar, #menu-bar")?.remove();
     demo.scrollIntoView({ block: "start", behavior: "instant" });
     for (let i = 0; i < 600 && !demo.matches(".alive, .failed"); i++) await pause(50);
     if (!demo.matches(".alive")) {
@@ -34,7 +36,9 @@ async (index, moves) => {
 
     let frames = 0;
     if (moves) {
-        // As the demo is when a reader comes.
+        // A demo that waits for its reader is started.
+        const named = (name) => [...demo.querySelectorAll("button")].find((each) => each.textContent === name);
+        named("Run")?.click();
         const began = performance.now();
         while (performance.now() - began < 2000) {
             await frame();
@@ -77,6 +81,8 @@ async (index, moves) => {
             button.click();
             for (let i = 0; i < 10; i++) await frame();
         }
+        named("Reset")?.click();
+        named("Run")?.click();
         fits();
     }
     // Long enough for a film to show something.
