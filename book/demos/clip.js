@@ -5,8 +5,8 @@ import { axes, button, canvas, choice, dots, line, panel, readout, slider, withi
 // Settings to start from; the first one is also what Reset goes back to.
 const SETTINGS = [
     ["Shapes preset", { shift: 0.03, draw: 2, advantage: 1, range: 1e-3, elements: 1728, sum: false }],
-    ["SD3.5, published code", { shift: 0.0145, draw: 1, advantage: -1, range: 1e-4, elements: 65536, sum: false }],
-    ["PPO: one number", { shift: 0.14, draw: 1, advantage: 0.9, range: 0.2, elements: 1, sum: true }],
+    ["SD3.5, published code", { shift: 0.02, draw: 1, advantage: -1, range: 1e-4, elements: 65536, sum: false }],
+    ["PPO: one number", { shift: 0.045, draw: 1.2, advantage: 0.9, range: 0.2, elements: 1, sum: true }],
 ];
 // Reach of the plot, in clip ranges, and the number of points of a curve.
 const REACH = 3;

@@ -260,6 +260,13 @@ export function line(view, at, points, { colour, width = 2, dash = [] }) {
 export function dots(view, at, points, { colour, radius = 2 }) {
     const { context } = view;
     context.fillStyle = colour;
+    if (radius < 2) {
+        // Thousands of small dots are squares: circles would cost most of a frame.
+        for (const [x, y] of points) {
+            context.fillRect(at.x(x) - radius, at.y(y) - radius, 2 * radius, 2 * radius);
+        }
+        return;
+    }
     context.beginPath();
     for (const [x, y] of points) {
         context.moveTo(at.x(x) + radius, at.y(y));

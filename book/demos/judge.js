@@ -9,6 +9,8 @@ const PACE = 0.12;
 // Tools: the side of a brush, or the index of a shape to stamp.
 const BRUSHES = [1, 2, 4];
 const START = { tool: "brush 2", colour: 0, prompt: 2 };
+// The height of the bars below the picture.
+const SCORES = 42;
 // Colours of blobs in the mask, by number.
 const BLOBS = ["blue", "orange", "green", "red"];
 
@@ -29,7 +31,7 @@ export function mount(stage, wasm) {
     });
     const pair = add(stage, "div");
     pair.style.cssText = COLUMNS;
-    const square = (width) => Math.min(width, 360);
+    const square = (width) => Math.min(width, 340) + SCORES;
     const picture = canvas(add(pair, "div"), { height: square, label: "The picture. Arrow keys move the cursor, space paints.", draw: drawPicture });
     const mask = canvas(add(pair, "div"), { height: square, label: "The verifier's mask, with its blobs.", draw: drawMask });
     const say = readout(stage);
@@ -42,7 +44,7 @@ export function mount(stage, wasm) {
             ...BRUSHES.map((size) => [`brush ${size}`, `brush of ${size} x ${size} pixels`]),
             ...judge.shapes().map((shape, i) => [`stamp ${i}`, `a whole ${shape}`]),
         ],
-        change: (value) => { state.tool = value; },
+        change: (value) => { state.tool = value; picture.draw(); },
     });
     const steps = slider(tools, {
         label: "steps up the proxy", min: 0, max: STEPS, step: 1, value: 0,
@@ -62,6 +64,7 @@ export function mount(stage, wasm) {
     const buttons = panel(stage);
     buttons.classList.add("demo-buttons");
     button(buttons, "Draw what is asked", () => drawn(() => judge.draw_scene(state.seed++)));
+    button(buttons, "Empty", () => drawn(() => judge.clear()));
     button(buttons, "The hacked run's", () => drawn(() => judge.take(false)));
     button(buttons, "The held run's", () => drawn(() => judge.take(true)));
     let waited = 0;
@@ -78,7 +81,7 @@ export function mount(stage, wasm) {
         tool.set(START.tool);
         choose(START.colour);
         prompt.set(START.prompt);
-        drawn(() => judge.clear());
+        drawn(() => judge.draw_scene(0));
     });
 
     const below = add(stage, "div");
@@ -121,7 +124,7 @@ export function mount(stage, wasm) {
 
     // The side of a pixel and the corner of the picture in a view.
     function layout({ width, height }) {
-        const side = Math.floor(Math.min(width, height) / SIDE);
+        const side = Math.floor(Math.min(width, height - SCORES) / SIDE);
         return { side, left: Math.floor((width - side * SIDE) / 2), top: 0 };
     }
 
@@ -132,11 +135,38 @@ export function mount(stage, wasm) {
             context.fillStyle = rgb(seen.pixels, i);
             context.fillRect(left + (i % SIDE) * side, top + Math.floor(i / SIDE) * side, side, side);
         }
-        if (state.focused) {
-            context.strokeStyle = colours.orange;
-            context.lineWidth = 2;
-            context.strokeRect(left + state.cursor[1] * side, top + state.cursor[0] * side, side, side);
+        drawTool(context, left, top, side, colours);
+        drawScores(context, top + SIDE * side, left, SIDE * side, colours);
+    }
+
+    // The outline of what the tool would paint at the cursor.
+    function drawTool(context, left, top, side, colours) {
+        const [kind, number] = state.tool.split(" ");
+        const [row, column] = state.cursor;
+        context.strokeStyle = state.focused ? colours.orange : "rgb(255 255 255 / 70%)";
+        context.lineWidth = state.focused ? 2 : 1;
+        context.beginPath();
+        if (kind === "brush") {
+            const before = Math.floor((Number(number) - 1) / 2);
+            context.rect(left + (column - before) * side, top + (row - before) * side, Number(number) * side, Number(number) * side);
+        } else {
+            outline(context, Number(number), left + (column + 0.5) * side, top + (row + 0.5) * side, 9 * side);
         }
+        context.stroke();
+    }
+
+    // Below the picture: gold and proxy as bars.
+    function drawScores(context, y, left, wide, colours) {
+        const gold = judge.verdict() === "right" ? 1 : 0;
+        [["gold", gold, colours.green], ["proxy", seen.proxy, colours.orange]].forEach(([name, value, colour], i) => {
+            const row = y + 8 + 17 * i;
+            write({ context, colours }, name, left, row + 10);
+            context.fillStyle = colours.grid;
+            context.fillRect(left + 44, row, wide - 44 - 36, 11);
+            context.fillStyle = colour;
+            context.fillRect(left + 44, row, (wide - 44 - 36) * value, 11);
+            write({ context, colours }, value.toFixed(2), left + wide, row + 10, { align: "right" });
+        });
     }
 
     function drawMask({ context, colours, ...view }) {
@@ -231,7 +261,26 @@ export function mount(stage, wasm) {
 
     choose(state.colour);
     judge.choose(state.prompt);
+    judge.draw_scene(0);
     look();
+}
+
+// The outline of a shape by its index, in the order of the task: circle, square, triangle, cross.
+function outline(context, shape, x, y, size) {
+    const half = size / 2;
+    const arm = 0.17 * size;
+    const corners = [
+        [],
+        [[-0.45 * size, -0.45 * size], [0.45 * size, -0.45 * size], [0.45 * size, 0.45 * size], [-0.45 * size, 0.45 * size]],
+        [[0, -half], [half, half], [-half, half]],
+        [
+            [-arm, -half], [arm, -half], [arm, -arm], [half, -arm], [half, arm], [arm, arm],
+            [arm, half], [-arm, half], [-arm, arm], [-half, arm], [-half, -arm], [-arm, -arm],
+        ],
+    ][shape];
+    if (shape === 0) context.arc(x, y, half, 0, 2 * Math.PI);
+    corners.forEach(([right, down]) => context.lineTo(x + right, y + down));
+    context.closePath();
 }
 
 // Bars with names and values, in place of what `parent` had.

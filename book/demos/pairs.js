@@ -51,7 +51,7 @@ export function mount(stage, wasm) {
         if (state.t <= 0) run.stop();
         t.set(Math.max(0, state.t - seconds / SECONDS));
     });
-    button(buttons, "Run from noise to data", () => {
+    button(buttons, "Run", () => {
         t.set(1);
         run.start();
     });

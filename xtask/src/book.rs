@@ -1,35 +1,62 @@
-//! Builds the mdBook. The tools come from the crate registry and stay in `target/tools`.
+//! Builds the mdBook with its demos, serves it, and tests its demos in a browser. The tools come
+//! from the crate registry and stay in `target/tools`.
 
-use std::{path::Path, process::Command};
+mod chromium;
+mod demos;
+mod pages;
+mod server;
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::Result;
+use clap::Args;
 
 use crate::app::{cargo, succeed};
 
 const TOOLS: &str = "target/tools";
 /// The needed tools with their versions.
 const NEEDED: [(&str, &str); 2] = [("mdbook", "0.5.4"), ("mdbook-katex", "0.10.0")];
+/// Where the built book lies.
+const BOOK: &str = "book/book";
 
-/// Builds the book into `book/book`.
-pub fn build() -> Result<()> {
+/// What to do with the book after it is built.
+#[derive(Args, Debug)]
+pub struct BookArgs {
+    /// Test every demo in a headless Chromium.
+    #[arg(long)]
+    test: bool,
+    /// Serve the book on this machine: browsers run demos only from a server.
+    #[arg(long)]
+    serve: bool,
+}
+
+/// Builds the book, then tests and serves it as the options say.
+pub fn book(args: &BookArgs) -> Result<()> {
+    build()?;
+    if args.test {
+        pages::test()?;
+    }
+    if args.serve {
+        let server = server::Server::start(Path::new(BOOK), 3000)?;
+        println!("http://127.0.0.1:{}/ (Ctrl-C stops)", server.port());
+        server.wait();
+    }
+    Ok(())
+}
+
+/// Builds the book and tests its demos, as the checks do.
+pub fn check() -> Result<()> {
+    book(&BookArgs { test: true, serve: false })
+}
+
+/// Builds the book with its demos into `book/book`.
+fn build() -> Result<()> {
+    let engine = demos::compile()?;
     for (tool, version) in NEEDED {
-        let program = Path::new(TOOLS).join("bin").join(tool);
-        if !program.exists() {
-            println!("installing {tool} {version} into {TOOLS}");
-            let mut install = cargo();
-            install.args([
-                "install",
-                "--quiet",
-                "--locked",
-                "--root",
-                TOOLS,
-                "--version",
-                version,
-                tool,
-            ]);
-            install.env("CARGO_TARGET_DIR", "target/tools-build");
-            succeed(&mut install, "the tool does not install")?;
-        }
+        install(tool, tool, version)?;
     }
     let tools = Path::new(TOOLS).join("bin").canonicalize()?;
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -38,5 +65,20 @@ pub fn build() -> Result<()> {
     succeed(
         Command::new(tools.join("mdbook")).args(["build", "book"]).env("PATH", path),
         "the book does not build",
-    )
+    )?;
+    demos::put_into(&Path::new(BOOK).join("demos"), &engine)
+}
+
+/// Installs a program of a crate, unless it is there; returns its path.
+fn install(package: &str, program: &str, version: &str) -> Result<PathBuf> {
+    let path = Path::new(TOOLS).join("bin").join(program);
+    if !path.exists() {
+        println!("installing {package} {version} into {TOOLS}");
+        let mut install = cargo();
+        install.args(["install", "--quiet", "--locked", "--root", TOOLS]);
+        install.args(["--version", version, package]);
+        install.env("CARGO_TARGET_DIR", "target/tools-build");
+        succeed(&mut install, "the tool does not install")?;
+    }
+    Ok(path)
 }

@@ -22,7 +22,7 @@ const CHECK: [Stage; 7] = [
     ("dependencies", deny),
     ("docs", docs),
     ("tests (ndarray)", tests),
-    ("book", book::build),
+    ("book", book::check),
 ];
 
 /// Checks format, arrows between crates and modules, lints, dependencies, docs, tests and book.

@@ -267,7 +267,8 @@ impl Judge {
         let asked: Vec<i32> = self.asked().map(|asked| asked.fact as i32).collect();
         let asked = logits.select(1, Tensor::from_ints(asked.as_slice(), &device()));
         let gradients = activation::log_sigmoid(asked).sum().backward();
-        let gradient = pixels.grad(&gradients).unwrap_or_else(|| pixels.clone().inner().zeros_like());
+        let gradient =
+            pixels.grad(&gradients).unwrap_or_else(|| pixels.clone().inner().zeros_like());
         // The proxy sees pixels in [−1, 1], which is twice as wide.
         let moved = (pixels.inner() + gradient.sign() * (2.0 * STRIDE)).clamp(-1.0, 1.0);
         Decoder::Pixels.decode(moved).pop().unwrap_or_else(empty)

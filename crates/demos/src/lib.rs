@@ -15,7 +15,7 @@ pub use clip::Clip;
 pub use judge::Judge;
 pub use ode_sde::OdeSde;
 pub use pairs::{Pairs, mean_and_std};
-pub use train_toy::TrainToy;
+pub use train_toy::{Epoch, TrainToy};
 
 /// The backend of every demo: Burn's CPU backend, on one thread.
 pub type Plain = burn_flex::Flex;
