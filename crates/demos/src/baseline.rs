@@ -4,11 +4,7 @@
 //! The policy is `N(θ, I)` in the plane with `θ = 0`, and the reward is the first coordinate of the
 //! draw plus an offset and noise. The exact gradient of its mean is `(1, 0)`.
 
-use burn::{
-    backend::Autodiff,
-    prelude::*,
-    tensor::backend::{AutodiffBackend, BackendTypes},
-};
+use burn::{backend::Autodiff, prelude::*, tensor::backend::BackendTypes};
 use flow::{IsotropicGaussian, Reduction};
 use grpo::advantage::{AdvantageConfig, Spread, group_advantages, mean, std};
 use training::noise::{Key, Purpose, normal};

@@ -1,10 +1,6 @@
 //! The demo "ratio and clip": one transition whose mean has moved, its ratio, and the clipped loss.
 
-use burn::{
-    backend::Autodiff,
-    prelude::*,
-    tensor::backend::{AutodiffBackend, BackendTypes},
-};
+use burn::{backend::Autodiff, prelude::*, tensor::backend::BackendTypes};
 use flow::{IsotropicGaussian, Reduction};
 use grpo::objective;
 use wasm_bindgen::prelude::*;

@@ -6,10 +6,7 @@ use std::{ops::Range, path::Path};
 use burn::{
     backend::Autodiff,
     prelude::*,
-    tensor::{
-        activation,
-        backend::{AutodiffBackend, BackendTypes},
-    },
+    tensor::{activation, backend::BackendTypes},
 };
 use grpo::images::{Decode, Decoder};
 use models::{Classifier, ClassifierConfig, WeightsFile};
@@ -220,8 +217,9 @@ impl Judge {
     /// 0 where the blob has no colour.
     pub fn fits(&self) -> Vec<f32> {
         let of_blob = |blob: shapes::Blob| {
-            let fit = move |shape| blob.fits.iter().find(|found| found.shape == shape);
-            Shape::ALL.map(|shape| fit(shape).map_or(0.0, |found| found.fit))
+            Shape::ALL.map(|shape| {
+                blob.fits.iter().find(|found| found.shape == shape).map_or(0.0, |found| found.fit)
+            })
         };
         self.seen().into_iter().flat_map(|seen| seen.blobs).flat_map(of_blob).collect()
     }
@@ -405,6 +403,28 @@ mod tests {
         let beliefs = demo.beliefs();
         assert_eq!((beliefs.len(), demo.questions().len()), (4, 4));
         assert!((beliefs.iter().sum::<f32>() / 4.0 - demo.proxy()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_pictures_are_those_of_the_figures_of_the_book() {
+        // Rows and columns of the prompts, and the layout of the figures in pixels (`cut.py`).
+        let places = [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (3, 1), (4, 2), (5, 1)];
+        let figure = |name: &str| {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../book/src/figures");
+            image::open(folder.join(name)).expect("a figure of the book").into_rgb8()
+        };
+        let figures = [figure("hacked.png"), figure("held.png")];
+        let mut expected = Vec::new();
+        for ((row, column), figure) in
+            places.iter().flat_map(|&place| figures.iter().map(move |f| (place, f)))
+        {
+            for (y, x) in (0..24).flat_map(|y| (0..24).map(move |x| (y, x))) {
+                expected.extend(
+                    figure.get_pixel(8 + 128 * column + 5 * x + 2, 8 + 156 * row + 5 * y + 2).0,
+                );
+            }
+        }
+        assert!(expected == PICTURES, "run crates/demos/pictures/cut.py in its folder");
     }
 
     #[test]
