@@ -17,7 +17,7 @@ use crate::app::cargo;
 
 /// The crates of the workspace, from the ground up, each with those that it may use; the reasons
 /// are in ARCHITECTURE.md.
-const CRATES: [(&str, &[&str]); 19] = [
+const CRATES: [(&str, &[&str]); 20] = [
     ("files", &[]),
     ("hub", &["files"]),
     ("kernels", &[]),
@@ -52,6 +52,7 @@ const CRATES: [(&str, &[&str]); 19] = [
         ],
     ),
     ("demos", &["flow", "grpo", "models", "tasks", "training"]),
+    ("bind", &[]),
     ("exercises", &[]),
     ("xtask", &[]),
     (

@@ -6,10 +6,7 @@ mod demos;
 mod pages;
 mod server;
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{path::Path, process::Command};
 
 use anyhow::Result;
 use clap::Args;
@@ -56,7 +53,7 @@ pub fn check() -> Result<()> {
 fn build() -> Result<()> {
     let engine = demos::compile()?;
     for (tool, version) in NEEDED {
-        install(tool, tool, version)?;
+        install(tool, version)?;
     }
     let tools = Path::new(TOOLS).join("bin").canonicalize()?;
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -69,16 +66,14 @@ fn build() -> Result<()> {
     demos::put_into(&Path::new(BOOK).join("demos"), &engine)
 }
 
-/// Installs a program of a crate, unless it is there; returns its path.
-fn install(package: &str, program: &str, version: &str) -> Result<PathBuf> {
-    let path = Path::new(TOOLS).join("bin").join(program);
-    if !path.exists() {
-        println!("installing {package} {version} into {TOOLS}");
-        let mut install = cargo();
-        install.args(["install", "--quiet", "--locked", "--root", TOOLS]);
-        install.args(["--version", version, package]);
-        install.env("CARGO_TARGET_DIR", "target/tools-build");
-        succeed(&mut install, "the tool does not install")?;
+/// Installs a tool, unless it is there.
+fn install(tool: &str, version: &str) -> Result<()> {
+    if Path::new(TOOLS).join("bin").join(tool).exists() {
+        return Ok(());
     }
-    Ok(path)
+    println!("installing {tool} {version} into {TOOLS}");
+    let mut install = cargo();
+    install.args(["install", "--quiet", "--locked", "--root", TOOLS, "--version", version, tool]);
+    install.env("CARGO_TARGET_DIR", "target/tools-build");
+    succeed(&mut install, "the tool does not install")
 }

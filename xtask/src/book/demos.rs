@@ -10,7 +10,6 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use flate2::{Compression, write::GzEncoder};
 
-use super::install;
 use crate::app::{cargo, succeed};
 
 const TARGET: &str = "wasm32-unknown-unknown";
@@ -40,11 +39,10 @@ pub fn compile() -> Result<PathBuf> {
     }
     succeed(&mut build, "the demos do not build")?;
     let out = Path::new(TARGET_DIR).join("engine");
-    let mut bind = Command::new(wasm_bindgen()?);
-    bind.args(["--target", "web", "--no-typescript", "--out-name", "wasm"]);
-    bind.arg("--out-dir").arg(&out);
-    bind.arg(Path::new(TARGET_DIR).join(TARGET).join("demos/demos.wasm"));
-    succeed(&mut bind, "wasm-bindgen failed")?;
+    let mut bind = cargo();
+    bind.args(["run", "--quiet", "--package", "bind", "--"]);
+    bind.arg(Path::new(TARGET_DIR).join(TARGET).join("demos/demos.wasm")).arg(&out);
+    succeed(&mut bind, "the JavaScript side of the demos cannot be made")?;
     Ok(out)
 }
 
@@ -96,38 +94,4 @@ fn has_target() -> Result<bool> {
         .output()
         .context("cannot run rustc")?;
     Ok(Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir())
-}
-
-/// The program `wasm-bindgen` of the version that the crate was compiled with, which it insists on.
-fn wasm_bindgen() -> Result<PathBuf> {
-    let lock = fs::read_to_string("Cargo.lock").context("cannot read Cargo.lock")?;
-    let version = locked(&lock, "wasm-bindgen").context("Cargo.lock has no wasm-bindgen")?;
-    let installed = |program: &Path| {
-        let output = Command::new(program).arg("--version").output();
-        output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim().ends_with(version))
-    };
-    let program = install("wasm-bindgen-cli", "wasm-bindgen", version)?;
-    if !installed(&program) {
-        fs::remove_file(&program)?;
-        install("wasm-bindgen-cli", "wasm-bindgen", version)?;
-    }
-    Ok(program)
-}
-
-/// The version of a package in a lock file.
-fn locked<'a>(lock: &'a str, package: &str) -> Option<&'a str> {
-    let name = format!("name = \"{package}\"\nversion = \"");
-    lock.split_once(&name)?.1.split('"').next()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_version_is_that_of_the_package_and_not_of_its_neighbours() {
-        let lock = "[[package]]\nname = \"wasm-bindgen-macro\"\nversion = \"1.0.0\"\n\n[[package]]\nname = \"wasm-bindgen\"\nversion = \"0.2.9\"\nsource = \"x\"\n";
-        assert_eq!(locked(lock, "wasm-bindgen"), Some("0.2.9"));
-        assert_eq!(locked(lock, "wasm"), None);
-    }
 }
