@@ -13,6 +13,5 @@ fn main() -> Result<()> {
     let folder = arguments.next().context("usage: bind FILE.wasm FOLDER")?;
     let mut bindgen = Bindgen::new();
     bindgen.input_path(file).out_name("wasm").typescript(false);
-    bindgen.remove_name_section(true).remove_producers_section(true);
     bindgen.web(true)?.generate(folder)
 }
