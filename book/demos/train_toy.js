@@ -5,18 +5,20 @@ import {
     add, axes, button, canvas, dots, film, line, panel, readout, slider, within, write,
 } from "./controls.js";
 
-const START = { noise: 0.7, group: 64, rate: 1e-3, updates: 2, kl: 0, random: 9 };
+const START = { noise: 0.7, group: 32, rate: 1e-3, updates: 2, kl: 0, random: 9 };
 const PLACE = [2, 0];
 const REACH = 3.2;
 const FIRST_EPOCHS = 30;
 const CLUSTERS = 8;
+/** The number of the trainer's latest samples that are shown and counted. */
+const SHOWN = 256;
 
 export function mount(stage, wasm) {
     const settings = { ...START };
     let place = [...PLACE];
     let run = fresh();
     const base = run.points();
-    let points = base;
+    let samples = base; // The latest samples: x and y of one after the other.
     let history = []; // The numbers of each epoch.
     let fault = "";
 
@@ -94,7 +96,7 @@ export function mount(stage, wasm) {
     function restart() {
         run.free();
         run = fresh();
-        points = base;
+        samples = base;
         history = [];
         fault = "";
         view.draw();
@@ -106,8 +108,9 @@ export function mount(stage, wasm) {
     function epoch() {
         try {
             const { reward, ratio_min, ratio_max, clipped, kl } = run.epoch();
-            points = run.points();
-            const clusters = wasm.TrainToy.clusters(points);
+            const drawn = [...run.samples(), ...(history.length ? samples : [])];
+            samples = Float32Array.from(drawn.slice(0, 2 * SHOWN));
+            const clusters = wasm.TrainToy.clusters(samples);
             history.push({ reward, ratio_min, ratio_max, clipped, kl, clusters });
         } catch (error) {
             fault = String(error);
@@ -150,7 +153,7 @@ export function mount(stage, wasm) {
             }
             context.globalAlpha = 1;
             dots(view, at, pairs(base), { colour: colours.faint, radius: 1 });
-            dots(view, at, pairs(points), { colour: colours.blue, radius: 2 });
+            dots(view, at, pairs(samples), { colour: colours.blue, radius: 2 });
         });
         write(view, "+", at.x(place[0]), at.y(place[1]) + 6, { colour: colours.green, align: "center", size: 20 });
         const [left, top] = narrow ? [0, side + 4] : [side + 8, 0];

@@ -9,7 +9,7 @@ use burn::{backend::Autodiff, prelude::*};
 use burn_flex::FlexDevice;
 use flow::{FlowSde, GridKind, NoiseLevel, Sampler};
 use grpo::{
-    EncodedPrompt, GrpoConfig, Objective, Policy, RolloutConfig, Task, Trainer,
+    EncodedPrompt, GrpoConfig, Iteration, Objective, Policy, RolloutConfig, Task, Trainer,
     advantage::AdvantageConfig, images::Decoder, objective::ObjectiveConfig,
 };
 use models::{MlpConfig, MlpField, TokenIds, WeightsFile};
@@ -44,6 +44,8 @@ pub struct TrainToy {
     base: MlpField<Plain>,
     /// The noise of the points that are shown, `[POINTS, 2, 1, 1]`.
     noise: Tensor<Plain, 4>,
+    /// The samples of the last epoch, x and y of one after the other.
+    samples: Vec<f32>,
     seed: u64,
 }
 
@@ -106,7 +108,7 @@ impl TrainToy {
             (0..POINTS).map(|row| Key::new(seed, Purpose::Evaluation).row(0, row)).collect();
         let noise = normal(&keys, [SIZES.elements, 1, 1], &FlexDevice);
         let trainer = trainer(config, seed, [x, y], &base);
-        Ok(Self { trainer, base, noise, seed })
+        Ok(Self { trainer, base, noise, samples: Vec::new(), seed })
     }
 
     /// Goes on with other settings; the arguments are those of [`Self::new`]. Weights, moments and
@@ -140,7 +142,9 @@ impl TrainToy {
     /// # Errors
     /// If the loss or the gradient is not finite; the weights then stay.
     pub fn epoch(&mut self) -> Result<Epoch, String> {
-        let metrics = self.trainer.iterate().map_err(|error| error.to_string())?.metrics;
+        let Iteration { metrics, images, .. } =
+            self.trainer.iterate().map_err(|error| error.to_string())?;
+        self.samples = images.into_iter().flat_map(|image| image.pixels).collect();
         let number = |name: &str| metrics.number(name).unwrap_or(f64::NAN) as f32;
         let trained = |name: &str| if metrics.transitions > 0 { number(name) } else { f32::NAN };
         Ok(Epoch {
@@ -152,6 +156,11 @@ impl TrainToy {
             kl: trained("kl_reference"),
             gradient: metrics.gradient_norm as f32,
         })
+    }
+
+    /// The samples of the last epoch, which the trainer scored: x and y of one after the other.
+    pub fn samples(&self) -> Vec<f32> {
+        self.samples.clone()
     }
 
     /// Points that the averaged policy draws by the ODE from the same noise at every call: x and y
