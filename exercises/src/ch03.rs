@@ -60,16 +60,17 @@ pub fn spreading_sampler() -> Vec<Curve> {
 /// `t = 1`, take `steps` equal steps at the noise level `a = level`, and return the relative error of
 /// the variance at the end, `variance/data − 1`.
 ///
-/// In the book: *Ten steps* and *How fast does it converge?* Level 0 is the ODE.
+/// In the book: *Ten steps* and *How fast does it converge?* Level 0 is the ODE. Hint: your step of 3.2
+/// may be called; with the noise 0, it gives the number that multiplies `x`.
 pub fn spread_error(steps: usize, level: f64, data: f64) -> f64 {
     todo!("3.4: the relative error of the final variance")
 }
 // ANCHOR_END: spread_error
 
 // ANCHOR: covariance_in_time
-/// **3.5** At √2 the SDE runs the noising backwards. The covariance of a particle's places at two
-/// times, `t` and the later-visited `s < t`, for data `N(0, data)`, many small steps and the noise
-/// level `a = level`; it is asked for `t` up to 0.95.
+/// **3.5** At √2 the SDE runs the noising backwards. A particle is at `x_t` at the time `t`, and later,
+/// at `s < t`, at `x_s`. What is the covariance of the two, for data `N(0, data)`, many small steps and
+/// the noise level `a = level`? The law asks for `t` up to 0.95.
 ///
 /// A step multiplies `x` by a gain and adds noise that knows nothing of `x_t`. So the covariance is
 /// `V_t` times the product of the gains from `t` down to `s`. Walk it in some thousand steps, or do the

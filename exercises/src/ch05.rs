@@ -24,10 +24,12 @@ pub fn ratio(next: &[f64], mean: &[f64], old_mean: &[f64], std: f64) -> f64 {
 
 // ANCHOR: at_the_clip
 /// **5.3** What a clip range means, with log-probabilities as means over the elements. By how many
-/// standard deviations has the mean of every element moved when a typical transition reaches the clip
-/// range `clip`, and how many nats is the log density ratio there? Returns `[shift, nats]`.
+/// standard deviations has the mean of every element moved when the root mean square of the mean
+/// log-ratio is the clip range `clip`? And how many nats has a log density ratio at the clip range?
+/// Returns `[shift, nats]`.
 ///
-/// In the book: *A mean where a sum should be*.
+/// In the book: *A mean where a sum should be*. Hint: a mean square is a square of the mean plus a
+/// variance; solve for the square of the shift.
 pub fn at_the_clip(clip: f64, elements: usize) -> [f64; 2] {
     todo!("5.3: [shift in standard deviations, log density ratio in nats]")
 }
@@ -48,9 +50,11 @@ pub fn step_kl(velocity: &[f64], reference: &[f64], t: f64, next: f64, level: f6
 /// `random` draw noise at the level `a = level` and the others are ODE steps; data `N(0, data)`,
 /// reward `x₀`, and the same change of the velocity in all steps. A step contributes its push (the
 /// factor of the velocity) times the gains of the later steps; the score function sees the
-/// contributions of the random steps alone.
+/// contributions of the random steps alone. The gain of a step is the derivative of its mean by `x`,
+/// where the velocity is a multiple of `x` too.
 ///
-/// In the book: the table at the end of *Ten steps: denoising reduction*.
+/// In the book: the table of *Steps without noise*. The velocity of Gaussian data is in chapter 1. In
+/// the step from `t = 1`, take `1 − next` for `1 − t` in `σ_t`.
 pub fn seen_share(random: usize, level: f64, data: f64) -> f64 {
     todo!("5.5: what the random steps contribute / what all steps contribute")
 }
