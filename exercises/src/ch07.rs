@@ -21,8 +21,8 @@ pub fn log_prob_gradient(step: &Step, x: Point, velocity: Point, next: Point) ->
 
 // ANCHOR: epoch
 /// **7.2** An epoch. For every prompt draw a group of `GROUP` points, each from its own noise in
-/// `STEPS` steps with `step(i, NOISE_LEVEL)`; turn rewards into advantages within the group; move
-/// `policy.shifts[prompt][i]` by `LEARNING_RATE` times the mean over the group of
+/// `STEPS` steps with `step(i, NOISE_LEVEL)`; turn rewards into advantages within the group, as in 6.1
+/// with a `delta` of 0.001; move `policy.shifts[prompt][i]` by `LEARNING_RATE` times the mean over the group of
 /// `std² · advantage · log_prob_gradient`, in all steps that draw noise. Returns the mean reward.
 ///
 /// In the book: *The rollout* and *Advantages and loss*, and *Weights of the steps* in chapter 6 for

@@ -45,7 +45,12 @@ fn list() -> ExitCode {
             next = Some(exercise);
         }
         let level = level(exercise.level);
-        println!("{:<6}{level:<14}{:<52}{}", exercise.number, exercise.title, short(exercise, &state));
+        println!(
+            "{:<6}{level:<14}{:<52}{}",
+            exercise.number,
+            exercise.title,
+            short(exercise, &state)
+        );
     }
     println!("\n{done} of {} done.", catalog().len());
     if let Some(exercise) = next {
