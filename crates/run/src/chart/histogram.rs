@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::{Axis, BOTTOM, LEFT, RIGHT, SIZE, TOP, color};
+use super::{Axis, LEFT, RIGHT, SIZE, TOP, color};
 
 /// Numbers counted in bins of equal width.
 #[derive(Clone, Debug, Default, PartialEq)]
