@@ -82,6 +82,12 @@ pub fn bars(chart: &Bars) -> Result<String, RunError> {
                     stroke="#444" stroke-dasharray="4 3" {}
                 text x=(place(x(*at))) y=(top - 8.0) text-anchor="middle" font-size="12" { (name) }
             }
+            // After the marks, with a rim, so that no mark crosses a number.
+            @for (row, bar) in chart.bars.iter().enumerate() {
+                @let sum: f64 = bar.parts.iter().sum();
+                text x=(place(x(sum) + 6.0)) y=(top + PITCH * row as f64 + BAR - 4.0)
+                    stroke="white" stroke-width="4" paint-order="stroke" { (format!("{sum:.1}")) }
+            }
         }
     };
     Ok(svg.into_string())
@@ -101,14 +107,12 @@ fn drawing(bar: &Bar, top: f64, x: &impl Fn(f64) -> f64) -> Markup {
     for part in &bar.parts {
         ends.push(ends[ends.len() - 1] + part);
     }
-    let sum = ends[ends.len() - 1];
     html! {
         text x=(LEFT - 10.0) y=(top + BAR - 4.0) text-anchor="end" { (bar.name) }
         @for (part, edge) in ends.windows(2).enumerate().filter(|(_, edge)| edge[1] > edge[0]) {
             rect x=(place(x(edge[0]))) y=(top) height=(BAR) width=(place(x(edge[1]) - x(edge[0])))
                 fill=(color(part)) {}
         }
-        text x=(place(x(sum) + 6.0)) y=(top + BAR - 4.0) { (format!("{sum:.1}")) }
     }
 }
 

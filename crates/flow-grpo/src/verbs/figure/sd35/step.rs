@@ -64,7 +64,7 @@ fn readers(setting: &Setting) -> Card {
     let [small, large] = &setting.sizes.clip;
     let words = small.max_position_embeddings;
     let lines = format!(
-        "CLIP-L [{words}, {}]   CLIP-G [{words}, {}]   T5 [{of_t5}, {}]",
+        "CLIP-L [{words}, {}], CLIP-G [{words}, {}], T5 [{of_t5}, {}]",
         small.hidden_size,
         large.hidden_size,
         setting.sizes.transformer.text_features()
@@ -99,7 +99,7 @@ fn inputs(setting: &Setting) -> [Card; 6] {
             &[
                 &format!("patches of {patch} x {patch}"),
                 &format!("[{image}, {numbers}]"),
-                &format!("linear, positions: [{image}, {width}]"),
+                &format!("linear: [{image}, {width}]"),
             ],
         ),
         card(
