@@ -1,14 +1,30 @@
 //! Builds the mdBook. The tools come from the crate registry and stay in `target/tools`.
 
+mod table;
+
 use std::{path::Path, process::Command};
 
 use anyhow::Result;
+use clap::Args;
 
 use crate::app::{cargo, succeed};
 
 const TOOLS: &str = "target/tools";
 /// The needed tools with their versions.
 const NEEDED: [(&str, &str); 2] = [("mdbook", "0.5.4"), ("mdbook-katex", "0.10.0")];
+
+/// Options of `book`.
+#[derive(Args, Debug)]
+pub struct BookArgs {
+    /// Prints the words, figures, exercises and demos of every chapter as a table instead.
+    #[arg(long)]
+    table: bool,
+}
+
+/// Builds the book, or prints the table of its content.
+pub fn book(args: &BookArgs) -> Result<()> {
+    if args.table { table::print() } else { build() }
+}
 
 /// Builds the book into `book/book`.
 pub fn build() -> Result<()> {

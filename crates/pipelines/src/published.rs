@@ -252,6 +252,32 @@ const DECODED_TOGETHER: usize = 2;
 /// 512 pixels.
 const DECODED_PER_PIXEL: usize = 1024;
 
+/// The sizes on which the memory of a published model depends, besides those of its transformer.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// `[C, H, W]` of a latent.
+    pub latent_shape: [usize; 3],
+    /// `[3, H, W]` of an image.
+    pub pixels: [usize; 3],
+    /// Text tokens that the transformer reads.
+    pub text_tokens: usize,
+    /// Bytes of the autoencoder's weights.
+    pub decoder_bytes: u64,
+}
+
+/// The memory of a published model's activations and decoder; `recompute` is activation
+/// checkpointing.
+pub fn footprint(transformer: &impl TransformerSizes, sizes: Sizes, recompute: bool) -> Footprint {
+    let Sizes { latent_shape, pixels: [_, height, width], text_tokens, decoder_bytes } = sizes;
+    Footprint {
+        kept_per_row: transformer.kept_per_row(latent_shape, text_tokens, recompute),
+        alive_per_row: transformer.alive_per_row(latent_shape, text_tokens),
+        rows_together: (PIXELS_TOGETHER / (height * width)).clamp(1, MOST_TOGETHER),
+        decoder_bytes,
+        decoding: DECODED_TOGETHER * height * width * DECODED_PER_PIXEL,
+    }
+}
+
 impl<F, B> Pipeline<B> for Published<F, B::InnerBackend>
 where
     F: Family,
@@ -319,19 +345,15 @@ where
     }
 
     fn footprint(&self) -> Footprint {
-        let config = self.directory.transformer_config();
-        let (shape, text) =
-            (self.latent_shape, self.directory.text_tokens(self.max_sequence_length));
-        let [_, height, width] = self.pixels();
-        Footprint {
-            kept_per_row: config.kept_per_row(shape, text, self.recompute),
-            alive_per_row: config.alive_per_row(shape, text),
-            rows_together: (PIXELS_TOGETHER / (height * width)).clamp(1, MOST_TOGETHER),
+        let sizes = Sizes {
+            latent_shape: self.latent_shape,
+            pixels: self.pixels(),
+            text_tokens: self.directory.text_tokens(self.max_sequence_length),
             decoder_bytes: self
                 .directory
                 .vae_bytes::<B::InnerBackend>(FloatDType::F32, &self.machine.device),
-            decoding: DECODED_TOGETHER * height * width * DECODED_PER_PIXEL,
-        }
+        };
+        footprint(self.directory.transformer_config(), sizes, self.recompute)
     }
 
     fn grid(&self) -> Result<GridKind, PipelineError> {

@@ -41,8 +41,9 @@ fn missed(Mutant { number, mistake, verdict, says }: &Mutant) -> Option<String> 
     (!told.contains(says)).then(|| format!("{number}, {mistake}: {told}"))
 }
 
-/// Fails in a clone in which somebody has begun: the exercises must be handed out blank.
+/// For maintainers: `cargo xtask check` runs it.
 #[test]
+#[ignore = "fails in a clone in which somebody has begun"]
 fn the_exercises_are_handed_out_blank() {
     for exercise in catalog() {
         let (number, state) = (exercise.number, state(exercise.law));

@@ -97,7 +97,7 @@ impl<P: Pipeline<Training>> Session<'_, P> {
             trained: weights.count(),
             frozen,
         };
-        let needs = Needs::new(network, rows * latents, batches);
+        let needs = Needs::new(needs::Place::here(), network, rows * latents, batches);
         Needs { rewards: self.reward_bytes, ..needs }
     }
 
