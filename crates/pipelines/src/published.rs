@@ -10,7 +10,7 @@ use std::{
 use burn::{
     module::AutodiffModule,
     prelude::*,
-    tensor::{FloatDType, TensorData, backend::AutodiffBackend},
+    tensor::{DType, FloatDType, TensorData, backend::AutodiffBackend},
 };
 use files::sha256;
 use flow::{Checkpointed, GridKind};
@@ -244,8 +244,9 @@ impl<F: Family, B: Backend> Published<F, B> {
 
 /// Pixels that are sampled together: four images of 512 x 512, which keep a GPU busy.
 const PIXELS_TOGETHER: usize = 1 << 20;
-/// Upper bound on small images that are sampled together.
-const MOST_TOGETHER: usize = 16;
+/// Upper bounds on small images that are sampled together, on a thread of a CPU and on a GPU.
+const MOST_TOGETHER_ON_CPU: usize = 16;
+const MOST_TOGETHER_ON_GPU: usize = 256;
 /// Images that are decoded together.
 const DECODED_TOGETHER: usize = 2;
 /// Values per pixel that the decoder of SD3 and FLUX.1 needs: about a gigabyte for an image of 512 x
@@ -323,10 +324,14 @@ where
         let (shape, text) =
             (self.latent_shape, self.directory.text_tokens(self.max_sequence_length));
         let [_, height, width] = self.pixels();
+        let most_together =
+            if self.machine.on_cpu { MOST_TOGETHER_ON_CPU } else { MOST_TOGETHER_ON_GPU };
         Footprint {
             kept_per_row: config.kept_per_row(shape, text, self.recompute),
             alive_per_row: config.alive_per_row(shape, text),
-            rows_together: (PIXELS_TOGETHER / (height * width)).clamp(1, MOST_TOGETHER),
+            condition_bytes: ((text * config.text_features() + config.pooled_features())
+                * DType::from(self.machine.precision).size()) as u64,
+            rows_together: (PIXELS_TOGETHER / (height * width)).clamp(1, most_together),
             decoder_bytes: self
                 .directory
                 .vae_bytes::<B::InnerBackend>(FloatDType::F32, &self.machine.device),
