@@ -39,6 +39,7 @@ mod networks;
 mod nft;
 mod nft_question;
 mod ode_steps;
+mod prepared;
 mod pytorch;
 mod replay;
 mod rules;

@@ -217,9 +217,9 @@ pub fn line(found: &Found, gpu: &Gpu, precision: &str) -> String {
     let nvrtc = found.nvrtc().map_or_else(|| "NVRTC".to_owned(), |nvrtc| format!("NVRTC {nvrtc}"));
     // Tensor cores multiply f32 as tf32, from compute capability 8.0.
     let products = match (precision, major >= 8) {
-        ("f32", true) => "f32, products partly in tf32".to_owned(),
+        ("tf32", true) => "f32, products partly in tf32".to_owned(),
         (other, true) => format!("layers in {other}, products of f32 partly in tf32"),
-        ("f32", false) => "f32".to_owned(),
+        ("tf32", false) => "f32".to_owned(),
         (other, false) => format!("layers in {other}"),
     };
     let driver = match &found.driver {
