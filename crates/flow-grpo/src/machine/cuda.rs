@@ -17,7 +17,7 @@ use self::{
 };
 
 #[cfg(feature = "cuda")]
-pub use self::look::{free_memory, prepare};
+pub use self::look::{free_memory, prepare, taken_memory};
 
 /// The headers that kernels of CubeCL 0.10 include, apart from those of floats below 16 bits, of
 /// which this program has none, and one of each package that these need.
