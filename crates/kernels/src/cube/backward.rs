@@ -3,8 +3,8 @@
 use cubecl::prelude::*;
 
 use super::tile::{
-    ACROSS, PER_UNIT, Tile, across, add_mixed, first, head, load, products, share, store, top,
-    zeros,
+    ACROSS, PER_UNIT, Tile, Weights, across, add_mixed, first, head, load, products, share, store,
+    top, zeros,
 };
 
 /// Gradient of the queries of a tile, and `δ = Σ dy·y` of each.
@@ -26,7 +26,7 @@ pub(super) fn of_queries<F: Float, N: Size>(
     let mut gradients = SharedMemory::<Vector<f32, N>>::new(comptime!(tile.rows * tile.pitch()));
     let mut keys = SharedMemory::<Vector<f32, N>>::new(comptime!(tile.columns * tile.pitch()));
     let mut values = SharedMemory::<Vector<f32, N>>::new(comptime!(tile.columns * tile.pitch()));
-    let mut weights = SharedMemory::<f32>::new(comptime!(tile.rows * tile.weights_pitch()));
+    let mut weights = SharedMemory::<Weights>::new(comptime!(tile.columns * tile.weights_pitch()));
     let mut scratch = SharedMemory::<f32>::new(comptime!(tile.rows * (ACROSS + 1)));
 
     let vectors = query.shape(3) / N::value();
@@ -122,7 +122,7 @@ pub(super) fn of_keys<F: Float, N: Size>(
     let mut values = SharedMemory::<Vector<f32, N>>::new(comptime!(tile.rows * tile.pitch()));
     let mut queries = SharedMemory::<Vector<f32, N>>::new(comptime!(tile.columns * tile.pitch()));
     let mut gradients = SharedMemory::<Vector<f32, N>>::new(comptime!(tile.columns * tile.pitch()));
-    let mut weights = SharedMemory::<f32>::new(comptime!(tile.rows * tile.weights_pitch()));
+    let mut weights = SharedMemory::<Weights>::new(comptime!(tile.columns * tile.weights_pitch()));
 
     let vectors = query.shape(3) / N::value();
     let columns = comptime!(tile.columns_per_unit());

@@ -3,8 +3,8 @@
 use cubecl::prelude::*;
 
 use super::tile::{
-    ACROSS, NO_KEY, PER_UNIT, Tile, across, add_mixed, first, head, load, products, share, store,
-    top, zeros,
+    ACROSS, NO_KEY, PER_UNIT, Tile, Weights, across, add_mixed, first, head, load, products, share,
+    store, top, zeros,
 };
 
 /// Output and log-sum-exp of the queries of a tile; the module says how.
@@ -22,7 +22,7 @@ pub(super) fn forward<F: Float, N: Size>(
     let mut queries = SharedMemory::<Vector<f32, N>>::new(comptime!(tile.rows * tile.pitch()));
     // Keys, and then values.
     let mut others = SharedMemory::<Vector<f32, N>>::new(comptime!(tile.columns * tile.pitch()));
-    let mut weights = SharedMemory::<f32>::new(comptime!(tile.rows * tile.weights_pitch()));
+    let mut weights = SharedMemory::<Weights>::new(comptime!(tile.columns * tile.weights_pitch()));
     let mut scratch = SharedMemory::<f32>::new(comptime!(tile.rows * (ACROSS + 1)));
 
     let vectors = query.shape(3) / N::value();

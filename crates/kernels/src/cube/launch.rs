@@ -12,7 +12,7 @@ use burn_cubecl::{
 use super::{
     Attends, Saved, backward,
     forward::forward,
-    tile::{ACROSS, Tile},
+    tile::{ACROSS, PER_UNIT, Tile},
 };
 
 /// Rows and columns of tiles, the preferred ones first. Larger tiles read the tensors less often.
@@ -33,7 +33,7 @@ impl Tiles {
     fn bytes(self, tile: Tile, vector: usize) -> usize {
         let tokens = self.rows * tile.rows + self.columns * tile.columns;
         let numbers = tokens * tile.pitch() * vector
-            + tile.rows * tile.weights_pitch()
+            + tile.columns * tile.weights_pitch() * PER_UNIT
             + tile.rows * (ACROSS + 1);
         numbers * size_of::<f32>()
     }

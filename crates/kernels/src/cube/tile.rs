@@ -12,6 +12,9 @@ pub(super) const ACROSS: usize = 16;
 /// Rows of a tile per unit.
 pub(super) const PER_UNIT: usize = 4;
 
+/// A unit's weights of one column, in one access to shared memory.
+pub(super) type Weights = Vector<f32, Const<PER_UNIT>>;
+
 /// Score of a query without any key so far; far below every finite score that matters.
 pub(super) const NO_KEY: f32 = -1e30;
 
@@ -33,9 +36,9 @@ impl Tile {
         self.capacity + 1
     }
 
-    /// Numbers from a row of weights to the next in shared memory.
+    /// Vectors of weights from a column to the next in shared memory.
     pub fn weights_pitch(self) -> usize {
-        self.columns + 1
+        self.down() + 1
     }
 
     /// Units of a cube below each other.
@@ -136,18 +139,14 @@ pub(super) fn products<N: Size>(
 #[cube]
 pub(super) fn add_mixed<N: Size>(
     out: &mut Array<Vector<f32, N>>,
-    weights: &SharedMemory<f32>,
+    weights: &SharedMemory<Weights>,
     right: &SharedMemory<Vector<f32, N>>,
     vectors: usize,
     #[comptime] tile: Tile,
 ) {
     let features = comptime!(tile.vectors_per_unit());
     for j in 0..comptime!(tile.columns) {
-        let mut weight = Array::<f32>::new(PER_UNIT);
-        #[unroll]
-        for r in 0..PER_UNIT {
-            weight[r] = weights[(top() + r) * comptime!(tile.weights_pitch()) + j];
-        }
+        let weight = weights[j * comptime!(tile.weights_pitch()) + UNIT_POS_Y as usize];
         #[unroll]
         for c in 0..features {
             // A unit without features repeats the last ones; `store` ignores it.
@@ -175,15 +174,17 @@ pub(super) fn zeros<N: Size>(#[comptime] tile: Tile) -> Array<Vector<f32, N>> {
 
 /// Writes this unit's weights to shared memory.
 #[cube]
-pub(super) fn share(to: &mut SharedMemory<f32>, weights: &Array<f32>, #[comptime] tile: Tile) {
+pub(super) fn share(to: &mut SharedMemory<Weights>, weights: &Array<f32>, #[comptime] tile: Tile) {
     let columns = comptime!(tile.columns_per_unit());
     #[unroll]
-    for r in 0..PER_UNIT {
+    for c in 0..columns {
+        let mut of_column = Weights::empty();
         #[unroll]
-        for c in 0..columns {
-            let row = (top() + r) * comptime!(tile.weights_pitch());
-            to[row + UNIT_POS_X as usize + c * ACROSS] = weights[comptime!(r * columns + c)];
+        for r in 0..PER_UNIT {
+            of_column[r] = weights[comptime!(r * columns + c)];
         }
+        let column = UNIT_POS_X as usize + c * ACROSS;
+        to[column * comptime!(tile.weights_pitch()) + UNIT_POS_Y as usize] = of_column;
     }
 }
 
