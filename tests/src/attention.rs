@@ -36,7 +36,7 @@ fn computed(inputs: &[Tensor<Plain, 4>; 4]) -> [Tensor<Plain, 4>; 4] {
     let [query, key, value, gradient] = inputs.clone();
     let [query, key, value] =
         [query, key, value].map(|x| Tensor::<Training, 4>::from_inner(x).require_grad());
-    let output = Training::attention(query.clone(), key.clone(), value.clone());
+    let output = Training::softmax_attention(query.clone(), key.clone(), value.clone());
     let gradients = (output.clone() * Tensor::from_inner(gradient)).sum().backward();
     let [of_query, of_key, of_value] =
         [query, key, value].map(|x| x.grad(&gradients).expect("every input has a gradient"));

@@ -177,7 +177,7 @@ fn normalized<B: Backend>(
 /// The methods of [`Kernels`] for a backend, given a function that runs the kernels of `$plain`.
 macro_rules! attention_kernels {
     ($plain:ty, $run:expr) => {
-        fn attention(
+        fn softmax_attention(
             query: Tensor<Self, 4>,
             key: Tensor<Self, 4>,
             value: Tensor<Self, 4>,

@@ -76,7 +76,7 @@ pub trait Kernels: Backend {
     ///
     /// # Shapes
     /// `query`: `[B, heads, Q, w]`; `key`, `value`: `[B, heads, L, w]`; result: `[B, heads, Q, w]`
-    fn attention(
+    fn softmax_attention(
         query: Tensor<Self, 4>,
         key: Tensor<Self, 4>,
         value: Tensor<Self, 4>,

@@ -135,7 +135,7 @@ pub(crate) fn join_heads<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 3> {
 /// # Shapes
 /// all: `[B, heads, L, w]`
 pub(crate) fn attend<B: Kernels>([query, key, value]: [Tensor<B, 4>; 3]) -> Tensor<B, 4> {
-    B::attention(query, key, value)
+    B::softmax_attention(query, key, value)
 }
 
 /// GELU in its tanh form (arXiv 1606.08415, section 2).
