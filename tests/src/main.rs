@@ -5,6 +5,7 @@
 
 #![cfg(test)]
 
+mod attention;
 mod backend;
 mod benchmark;
 mod cli;

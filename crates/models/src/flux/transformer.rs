@@ -9,6 +9,7 @@ use burn::{
     tensor::{FloatDType, activation},
 };
 use flow::VelocityField;
+use kernels::Kernels;
 
 use super::{
     FluxConfig,
@@ -104,29 +105,6 @@ impl<B: Backend> FluxTransformer<B> {
         &self.config
     }
 
-    // ANCHOR: forward
-    /// Velocity `v(x, t, c)`, computed in the network's precision.
-    fn forward(
-        &self,
-        latent: Tensor<B, 4>,
-        time: Tensor<B, 1>,
-        conditions: &[Embedding],
-    ) -> Tensor<B, 4> {
-        let [_, _, height, width] = latent.dims();
-        let (tokens, conditioning) = self.embed(latent, time, conditions);
-        let rope = self.rope(&tokens, [height, width]);
-        let tokens = self
-            .double_blocks
-            .iter()
-            .fold(tokens, |tokens, block| block.forward(tokens, conditioning.clone(), &rope));
-        let both = self
-            .single_blocks
-            .iter()
-            .fold(joined(tokens), |both, block| block.forward(both, conditioning.clone(), &rope));
-        self.finish(both, conditioning, [height, width])
-    }
-    // ANCHOR_END: forward
-
     /// Tokens of both streams, and the vector that conditions every block, `[B, D]`.
     pub(super) fn embed(
         &self,
@@ -185,6 +163,31 @@ impl<B: Backend> FluxTransformer<B> {
     }
 }
 
+impl<B: Kernels> FluxTransformer<B> {
+    // ANCHOR: forward
+    /// Velocity `v(x, t, c)`, computed in the network's precision.
+    fn forward(
+        &self,
+        latent: Tensor<B, 4>,
+        time: Tensor<B, 1>,
+        conditions: &[Embedding],
+    ) -> Tensor<B, 4> {
+        let [_, _, height, width] = latent.dims();
+        let (tokens, conditioning) = self.embed(latent, time, conditions);
+        let rope = self.rope(&tokens, [height, width]);
+        let tokens = self
+            .double_blocks
+            .iter()
+            .fold(tokens, |tokens, block| block.forward(tokens, conditioning.clone(), &rope));
+        let both = self
+            .single_blocks
+            .iter()
+            .fold(joined(tokens), |both, block| block.forward(both, conditioning.clone(), &rope));
+        self.finish(both, conditioning, [height, width])
+    }
+    // ANCHOR_END: forward
+}
+
 /// `[B, C, H, W]` to `[B, H/2·W/2, 4C]`: in a token the channel is outermost, then row and column
 /// of the patch.
 fn packed<B: Backend>(latent: Tensor<B, 4>) -> Tensor<B, 3> {
@@ -203,7 +206,7 @@ fn unpacked<B: Backend>(
     split.permute([0, 3, 1, 4, 2, 5]).reshape([rows, channels, height, width])
 }
 
-impl<B: Backend> VelocityField<B> for FluxTransformer<B> {
+impl<B: Kernels> VelocityField<B> for FluxTransformer<B> {
     type Condition = Embedding;
 
     fn velocity(

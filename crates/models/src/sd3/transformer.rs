@@ -11,6 +11,7 @@ use burn::{
     tensor::{FloatDType, activation},
 };
 use flow::VelocityField;
+use kernels::Kernels;
 
 use crate::{
     layers::{modulated, modulation, normalized},
@@ -87,24 +88,6 @@ impl<B: Backend> Transformer<B> {
         &self.config
     }
 
-    // ANCHOR: forward
-    /// Velocity `v(x, t, c)`, computed in the network's precision.
-    fn forward(
-        &self,
-        latent: Tensor<B, 4>,
-        time: Tensor<B, 1>,
-        conditions: &[Embedding],
-    ) -> Tensor<B, 4> {
-        let [_, _, height, width] = latent.dims();
-        let (tokens, conditioning) = self.embed(latent, time, conditions);
-        let tokens = self
-            .blocks
-            .iter()
-            .fold(tokens, |tokens, block| block.forward(tokens, conditioning.clone()));
-        self.finish(tokens.image, conditioning, [height, width])
-    }
-    // ANCHOR_END: forward
-
     /// Tokens of both streams, and the conditioning vector of time and pooled text, `[B, D]`.
     fn embed(
         &self,
@@ -166,7 +149,27 @@ impl<B: Backend> Transformer<B> {
     }
 }
 
-impl<B: Backend> VelocityField<B> for Transformer<B> {
+impl<B: Kernels> Transformer<B> {
+    // ANCHOR: forward
+    /// Velocity `v(x, t, c)`, computed in the network's precision.
+    fn forward(
+        &self,
+        latent: Tensor<B, 4>,
+        time: Tensor<B, 1>,
+        conditions: &[Embedding],
+    ) -> Tensor<B, 4> {
+        let [_, _, height, width] = latent.dims();
+        let (tokens, conditioning) = self.embed(latent, time, conditions);
+        let tokens = self
+            .blocks
+            .iter()
+            .fold(tokens, |tokens, block| block.forward(tokens, conditioning.clone()));
+        self.finish(tokens.image, conditioning, [height, width])
+    }
+    // ANCHOR_END: forward
+}
+
+impl<B: Kernels> VelocityField<B> for Transformer<B> {
     type Condition = Embedding;
 
     fn velocity(
