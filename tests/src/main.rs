@@ -5,6 +5,7 @@
 
 #![cfg(test)]
 
+mod attention;
 mod backend;
 mod benchmark;
 mod cli;
@@ -40,6 +41,7 @@ mod nft;
 mod nft_question;
 mod ode_steps;
 mod penalty;
+mod prepared;
 mod pytorch;
 mod replay;
 mod rules;
