@@ -1,0 +1,17 @@
+//! A demo that is not written yet.
+
+use wasm_bindgen::prelude::*;
+
+/// A demo that is not written yet.
+#[wasm_bindgen]
+#[derive(Debug)]
+pub struct Baseline {}
+
+#[wasm_bindgen]
+impl Baseline {
+    /// Creates the demo.
+    #[wasm_bindgen(constructor)]
+    pub fn new() -> Baseline {
+        Self {}
+    }
+}
