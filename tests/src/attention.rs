@@ -108,7 +108,7 @@ fn is_right(sizes: Sizes, of: impl Fn([Tensor<Plain, 4>; 4]) -> [Tensor<Plain, 4
             let errors = errors(&got, &inputs, sample, head);
             assert!(
                 errors.iter().all(|&error| error < 1e-5),
-                "{sizes:?}, sample {sample}, head {head}: {errors:.1e?}"
+                "{sizes:?}, sample {sample}, head {head}: {errors:?}"
             );
         }
     }
@@ -156,7 +156,7 @@ fn attention_forgets_smaller_scores_when_a_larger_one_comes() {
         Tensor::<Plain, 1, Int>::arange(0..150, &key.device()).float().reshape([1, 1, 150, 1]);
     let inputs = [query, key * growing, value, gradient];
     let errors = errors(&computed(&inputs), &inputs, 0, 0);
-    assert!(errors.iter().all(|&error| error < 1e-3), "{errors:.1e?}");
+    assert!(errors.iter().all(|&error| error < 1e-3), "{errors:?}");
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn attention_is_right_with_all_heads_of_a_large_model() {
     let got = computed(&inputs);
     for head in [0, 11, 23] {
         let errors = errors(&got, &inputs, 0, head);
-        assert!(errors.iter().all(|&error| error < 1e-5), "head {head}: {errors:.1e?}");
+        assert!(errors.iter().all(|&error| error < 1e-5), "head {head}: {errors:?}");
     }
 }
 

@@ -40,6 +40,7 @@ mod networks;
 mod nft;
 mod nft_question;
 mod ode_steps;
+mod penalty;
 mod prepared;
 mod pytorch;
 mod replay;

@@ -253,6 +253,39 @@ const DECODED_TOGETHER: usize = 2;
 /// 512 pixels.
 const DECODED_PER_PIXEL: usize = 1024;
 
+/// The sizes on which the memory of a published model depends, besides those of its transformer.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// `[C, H, W]` of a latent.
+    pub latent_shape: [usize; 3],
+    /// `[3, H, W]` of an image.
+    pub pixels: [usize; 3],
+    /// Text tokens that the transformer reads.
+    pub text_tokens: usize,
+    /// The precision of conditions.
+    pub precision: FloatDType,
+    /// Whether the network runs on a CPU.
+    pub on_cpu: bool,
+    /// Bytes of the autoencoder's weights.
+    pub decoder_bytes: u64,
+}
+
+/// The memory of a published model's activations and decoder; `recompute` is activation
+/// checkpointing.
+pub fn footprint(transformer: &impl TransformerSizes, sizes: Sizes, recompute: bool) -> Footprint {
+    let Sizes { latent_shape, pixels: [_, height, width], text_tokens, decoder_bytes, .. } = sizes;
+    let most_together = if sizes.on_cpu { MOST_TOGETHER_ON_CPU } else { MOST_TOGETHER_ON_GPU };
+    let condition = text_tokens * transformer.text_features() + transformer.pooled_features();
+    Footprint {
+        kept_per_row: transformer.kept_per_row(latent_shape, text_tokens, recompute),
+        alive_per_row: transformer.alive_per_row(latent_shape, text_tokens),
+        condition_bytes: (condition * DType::from(sizes.precision).size()) as u64,
+        rows_together: (PIXELS_TOGETHER / (height * width)).clamp(1, most_together),
+        decoder_bytes,
+        decoding: DECODED_TOGETHER * height * width * DECODED_PER_PIXEL,
+    }
+}
+
 impl<F, B> Pipeline<B> for Published<F, B::InnerBackend>
 where
     F: Family,
@@ -320,23 +353,17 @@ where
     }
 
     fn footprint(&self) -> Footprint {
-        let config = self.directory.transformer_config();
-        let (shape, text) =
-            (self.latent_shape, self.directory.text_tokens(self.max_sequence_length));
-        let [_, height, width] = self.pixels();
-        let most_together =
-            if self.machine.on_cpu { MOST_TOGETHER_ON_CPU } else { MOST_TOGETHER_ON_GPU };
-        Footprint {
-            kept_per_row: config.kept_per_row(shape, text, self.recompute),
-            alive_per_row: config.alive_per_row(shape, text),
-            condition_bytes: ((text * config.text_features() + config.pooled_features())
-                * DType::from(self.machine.precision).size()) as u64,
-            rows_together: (PIXELS_TOGETHER / (height * width)).clamp(1, most_together),
+        let sizes = Sizes {
+            latent_shape: self.latent_shape,
+            pixels: self.pixels(),
+            text_tokens: self.directory.text_tokens(self.max_sequence_length),
+            precision: self.machine.precision,
+            on_cpu: self.machine.on_cpu,
             decoder_bytes: self
                 .directory
                 .vae_bytes::<B::InnerBackend>(FloatDType::F32, &self.machine.device),
-            decoding: DECODED_TOGETHER * height * width * DECODED_PER_PIXEL,
-        }
+        };
+        footprint(self.directory.transformer_config(), sizes, self.recompute)
     }
 
     fn grid(&self) -> Result<GridKind, PipelineError> {

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Shape, TensorMetadata, ops::FloatTensor};
 use burn_cubecl::{
     BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement,
-    cubecl::{CubeCount, CubeDim, Runtime},
+    cubecl::{CubeCount, CubeDim},
     kernel::into_contiguous,
     ops::numeric::empty_device_contiguous_dtype,
     tensor::CubeTensor,

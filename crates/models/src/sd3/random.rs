@@ -118,8 +118,16 @@ impl Sizes {
 
     /// Number of parameters of all parts together.
     pub fn count<B: Backend>(&self, device: &B::Device) -> usize {
-        let numbers = |(_, shape): &(String, Vec<usize>)| shape.iter().product::<usize>();
-        self.parts::<B>(device).iter().flat_map(|part| &part.tensors).map(numbers).sum()
+        self.tensors::<B>(device)
+            .iter()
+            .flat_map(|(_, tensors)| tensors)
+            .map(|(_, shape)| shape.iter().product::<usize>())
+            .sum()
+    }
+
+    /// Names and shapes of all tensors, by part, under the names of a model directory.
+    pub fn tensors<B: Backend>(&self, device: &B::Device) -> Vec<(&'static str, Tensors)> {
+        self.parts::<B>(device).into_iter().map(|part| (part.name, part.tensors)).collect()
     }
 
     fn parts<B: Backend>(&self, device: &B::Device) -> Vec<Part> {
@@ -157,11 +165,14 @@ impl Sizes {
     }
 }
 
+/// Names and shapes of tensors.
+pub type Tensors = Vec<(String, Vec<usize>)>;
+
 struct Part {
     name: &'static str,
     stem: &'static str,
     config: serde_json::Value,
-    tensors: Vec<(String, Vec<usize>)>,
+    tensors: Tensors,
 }
 
 /// Writes a model of these sizes in bf16, with weights drawn from `seed`; after each tensor, `done`
