@@ -85,9 +85,10 @@ pub fn gpu_used_mib() -> Option<u64> {
 /// so this is a peak.
 pub fn taken_mib() -> Option<u64> {
     #[cfg(feature = "cuda")]
-    return super::cuda::taken_memory().map(|bytes| bytes >> 20);
+    let taken = super::cuda::taken_memory();
     #[cfg(not(feature = "cuda"))]
-    None
+    let taken: Option<u64> = None;
+    taken.map(|bytes| bytes >> 20)
 }
 
 /// The version of NVIDIA's driver, on a GPU backend with `nvidia-smi`.
