@@ -111,7 +111,7 @@ const CATALOG: &[Exercise] = exercises! {
     ch05:
     "5.1" WarmUp "The log-probability of a step" step_log_prob;
     "5.2" WarmUp "The ratio" ratio;
-    "5.3" WarmUp "What a clip range means" at_the_clip;
+    "5.3" Derive "What a clip range means" at_the_clip;
     "5.4" Derive "The KL divergence of a step" step_kl;
     "5.5" Build "The share of the gradient that random steps see" seen_share;
     ch06:

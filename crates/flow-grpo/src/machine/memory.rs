@@ -81,6 +81,15 @@ pub fn gpu_used_mib() -> Option<u64> {
     nvidia("memory.used")?.first()?.parse().ok()
 }
 
+/// Memory of the GPU that was taken since the program began, in MiB, on cuda. Burn gives none back,
+/// so this is a peak.
+pub fn taken_mib() -> Option<u64> {
+    #[cfg(feature = "cuda")]
+    return super::cuda::taken_memory().map(|bytes| bytes >> 20);
+    #[cfg(not(feature = "cuda"))]
+    None
+}
+
 /// The version of NVIDIA's driver, on a GPU backend with `nvidia-smi`.
 #[cfg(feature = "cuda")]
 pub fn driver_version() -> Option<String> {

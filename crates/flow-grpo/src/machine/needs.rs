@@ -30,6 +30,8 @@ pub struct Needs {
     pub decoding: u64,
     /// The models of rewards, with the activations of their batches.
     pub rewards: u64,
+    /// Conditions on the device.
+    pub conditions: u64,
     /// Batch sizes of the run.
     pub batches: Batches,
     /// Whether tensors are in the memory of the machine, not of a GPU.
@@ -114,6 +116,7 @@ impl Needs {
             alive: computed(alive_per_row),
             decoding: bytes(&[workers, decoding]),
             rewards: 0,
+            conditions: 0,
             batches,
             on_cpu,
         }
@@ -121,7 +124,7 @@ impl Needs {
 
     /// What the run holds at its peak, apart from the program.
     fn held(&self) -> u64 {
-        let parts = [self.weights, self.samples, self.rewards, self.work().0];
+        let parts = [self.weights, self.samples, self.rewards, self.conditions, self.work().0];
         parts.into_iter().fold(0, u64::saturating_add)
     }
 
@@ -141,12 +144,13 @@ impl Needs {
     }
 
     /// The parts of the estimate in bytes, with their names.
-    pub fn parts(&self) -> [(u64, &'static str); 6] {
+    pub fn parts(&self) -> [(u64, &'static str); 7] {
         [
             (program(self.on_cpu), "program"),
             (self.weights, "weights and optimiser"),
             (self.samples, "samples"),
             (self.rewards, "rewards"),
+            (self.conditions, "conditions"),
             self.work(),
             (empty_pages(self.held(), self.on_cpu), "pages that are not full"),
         ]
@@ -283,6 +287,7 @@ mod tests {
         let footprint = Footprint {
             kept_per_row: 700,
             alive_per_row: 0,
+            condition_bytes: 0,
             rows_together: 16,
             decoder_bytes: 0,
             decoding: 0,
@@ -312,6 +317,7 @@ mod tests {
             alive: MIB,
             decoding: MIB,
             rewards: 0,
+            conditions: 0,
             batches: batches(4, 3, 1),
             on_cpu: ON_CPU,
         };
@@ -335,6 +341,9 @@ mod tests {
         assert_eq!(judged.total(), needs.total() + 9 * MIB);
         assert!(judged.line().contains("9 MiB rewards") && !needs.line().contains("rewards"));
         assert!(refused(judged, fits - 7 * MIB).contains("the models of rewards need most"));
+        let conditioned = Needs { conditions: 3 * MIB, ..needs };
+        assert_eq!(conditioned.total(), needs.total() + 3 * MIB);
+        assert!(conditioned.line().contains("3 MiB conditions"));
         // The rollout counts if it is larger; decoding runs at another time.
         let rollouts = Needs { batches: batches(1, 9, 1), ..needs };
         assert_eq!(rollouts.work(), (9 * MIB, "rollouts"));

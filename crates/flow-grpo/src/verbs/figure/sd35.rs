@@ -96,12 +96,16 @@ impl Setting {
                 latent_shape: self.latent,
                 pixels: self.pixels,
                 text_tokens: self.tokens[1],
+                precision: GPU.precision,
+                on_cpu: GPU.on_cpu,
                 decoder_bytes,
             };
             let footprint = footprint(&self.sizes.transformer, sizes, recompute);
             let network = Network { footprint, latent_shape: self.latent, trained, frozen };
+            // Those of an update, with the empty one.
+            let conditions = (grpo.groups + 1) as u64 * network.footprint.condition_bytes;
             // Trajectories stay on the host, so the device holds the final latents alone.
-            Needs::new(GPU, network, rows, batches)
+            Needs { conditions, ..Needs::new(GPU, network, rows, batches) }
         };
         let (adapter, frozen) = (self.adapter()?, 2 * count(&self.tensors("transformer")?) as u64);
         let decoder = 4 * count(&self.tensors("vae")?) as u64;
@@ -115,12 +119,13 @@ impl Setting {
     /// The parts of the estimate in GiB, in the order of [`PARTS`].
     fn parts(&self, micro_batch: usize, recompute: bool) -> Result<Vec<f64>> {
         let [all, transformer, frozen] = self.needs(micro_batch, recompute)?;
-        let [program, weights, samples, _, work, pages] = all.parts().map(|(bytes, _)| bytes);
+        let [program, weights, samples, _, conditions, work, pages] = all.parts().map(|(bytes, _)| bytes);
         let bytes = [
             transformer.weights,
             frozen.weights - transformer.weights,
             weights - frozen.weights,
             samples,
+            conditions,
             work,
             program,
             pages,
@@ -130,11 +135,12 @@ impl Setting {
 }
 
 /// The parts of a run's memory.
-const PARTS: [&str; 7] = [
+const PARTS: [&str; 8] = [
     "transformer",
     "autoencoder",
     "adapter and optimiser",
     "latents",
+    "conditions",
     "activations",
     "program",
     "pages that are not full",
