@@ -23,7 +23,7 @@ const CHECK: [Stage; 8] = [
     ("docs", docs),
     ("blank exercises", blanks),
     ("tests (ndarray)", tests),
-    ("book", book::build),
+    ("book", book::check),
 ];
 
 /// Checks format, arrows between crates and modules, lints, dependencies, docs, tests and book.

@@ -38,7 +38,7 @@ enum Verb {
     /// Run all checks, cheapest first: format, arrows between crates, clippy, licences, docs, tests
     /// and book.
     Check,
-    /// Build the book into book/book. Missing tools are installed into target/tools.
+    /// Build the book with its demos into book/book. Missing tools are installed into target/tools.
     Book(book::BookArgs),
     /// Run all checks and a smoke run of the program, as continuous integration does.
     Ci,

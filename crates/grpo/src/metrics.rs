@@ -1,11 +1,12 @@
 //! The metrics of an epoch.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tasks::reward::{Part, Scores};
 use training::optimisation::Update;
+use web_time::Instant;
 
 use crate::{
     advantage::{Advantages, mean, std},
