@@ -134,7 +134,7 @@ fn at_the_shift_of_a_clip_the_mean_log_ratio_has_the_clip_as_root_mean_square() 
             mean(&|x| f64::from(x.exp() > 1.0 + clip)),
         ];
         for (got, share) in outside.iter().zip(shares) {
-            let error = error * (share * (1.0 - share)).sqrt() + 0.01;
+            let error: f64 = error * f64::sqrt(share * (1.0 - share)) + 0.01;
             assert!(
                 (got - share).abs() < error,
                 "d = {elements}: {outside:?} instead of {shares:?}"
