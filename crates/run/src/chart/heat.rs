@@ -21,11 +21,12 @@ const SHADES: usize = 10;
 const SCALE: [f64; 4] = [LEFT + 66.0, BOTTOM + 28.0, 14.0, 12.0];
 
 impl Heat {
-    /// The smallest and the largest number; `None` without numbers.
+    /// The ends of the scale: below the first are 5 % of the numbers, so that few tiny ones do not
+    /// take most of the shades; above the last is none. `None` without numbers.
     pub fn range(&self) -> Option<[f64; 2]> {
-        let numbers = || self.cells.iter().flatten().flatten().copied();
-        let low = numbers().reduce(f64::min)?;
-        Some([low, numbers().reduce(f64::max)?])
+        let mut numbers: Vec<f64> = self.cells.iter().flatten().flatten().copied().collect();
+        numbers.sort_by(f64::total_cmp);
+        Some([*numbers.get(numbers.len() / 20)?, *numbers.last()?])
     }
 
     /// The edges of the columns: halfway between the places.
@@ -46,7 +47,7 @@ pub(crate) fn heat(map: &Heat, x_name: &str) -> Markup {
     let height = (BOTTOM - TOP) / map.rows.len() as f64;
     let shade = |value: f64| {
         let share = if high > low { (value / low).ln() / (high / low).ln() } else { 1.0 };
-        ((share * SHADES as f64) as usize).min(SHADES - 1)
+        ((share.max(0.0) * SHADES as f64) as usize).min(SHADES - 1)
     };
     // A path for each shade: a run has a thousand cells.
     let mut paths = vec![String::new(); SHADES];
@@ -76,7 +77,7 @@ pub(crate) fn heat(map: &Heat, x_name: &str) -> Markup {
                 text x=(place) y=(BOTTOM + 20.0) text-anchor="middle" { (x.label(value)) }
             }
         }
-        text x=(scale_x - 8.0) y=(scale_y + 11.0) text-anchor="end" { (format!("{low:.1e}")) }
+        text x=(scale_x - 8.0) y=(scale_y + 11.0) text-anchor="end" { (format!("≤ {low:.1e}")) }
         @for index in 0..SHADES {
             rect .heat x=(scale_x + width * index as f64) y=(scale_y) width=(width) height=(tall)
                 fill=(color(0)) fill-opacity=(opacity(index)) {}
@@ -112,9 +113,18 @@ mod tests {
             path.map_or(0, |(path, _)| path.matches('M').count())
         };
         assert_eq!([drawn("0.1"), drawn("0.6"), drawn("1.0")], [1, 2, 1], "{svg}");
-        assert!(svg.contains(">1.0e-6<") && svg.contains(">1.0e0<"), "{svg}");
+        assert!(svg.contains(">≤ 1.0e-6<") && svg.contains(">1.0e0<"), "{svg}");
         // The first column is half as wide as the second: its place is the left edge.
         assert!(svg.contains("d=\"M66.0 10.0H206.0v98.0H66.0z\""), "{svg}");
+    }
+
+    #[test]
+    fn a_twentieth_of_the_numbers_may_be_below_the_scale() {
+        let numbers = (0..40).map(|i| Some(if i < 2 { 1e-9 } else { 1.0 + f64::from(i) }));
+        let map =
+            Heat { columns: (0..40).map(f64::from).collect(), ..map(vec![numbers.collect()]) };
+        assert_eq!(map.range(), Some([3.0, 40.0]));
+        assert!(heat(&map, "").into_string().contains("<path class=\"heat\" d=\"M66.0 10.0H"));
     }
 
     #[test]

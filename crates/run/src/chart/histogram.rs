@@ -27,7 +27,7 @@ const EDGE: f64 = LEFT - 54.0;
 /// The content of an `svg` of the size of charts: each histogram is as high as its highest bar.
 pub(crate) fn histograms(all: &[Histogram]) -> Markup {
     let bounds: Vec<f64> = all.iter().flat_map(|one| one.range).collect();
-    let axis = Axis::of(&bounds, 0.02, 3.0);
+    let axis = Axis::of(&bounds, 0.02, 4.0);
     let rows = all.len().div_ceil(COLUMNS).max(1);
     let width = (RIGHT - EDGE - GAP * (COLUMNS - 1) as f64) / COLUMNS as f64;
     let height = (SIZE[1] - TOP) / rows as f64;

@@ -52,7 +52,7 @@ pub(super) fn figures(lines: &[Value]) -> Markup {
                         )))
                     }
                     @for (title, map) in &maps {
-                        (figure(title, &heat(map, "epochs"), "dark is large, on a logarithmic scale"))
+                        (figure(title, &heat(map, "epochs"), "the stronger, the larger; a logarithmic scale"))
                     }
                 }
             }

@@ -119,7 +119,8 @@ impl Setting {
     /// The parts of the estimate in GiB, in the order of [`PARTS`].
     fn parts(&self, micro_batch: usize, recompute: bool) -> Result<Vec<f64>> {
         let [all, transformer, frozen] = self.needs(micro_batch, recompute)?;
-        let [program, weights, samples, _, conditions, work, pages] = all.parts().map(|(bytes, _)| bytes);
+        let [program, weights, samples, _, conditions, work, pages] =
+            all.parts().map(|(bytes, _)| bytes);
         let bytes = [
             transformer.weights,
             frozen.weights - transformer.weights,
