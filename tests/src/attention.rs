@@ -196,7 +196,7 @@ fn attention_takes_no_memory_for_pairs_of_tokens() {
         let sizes = Sizes { samples: 1, heads: 1, queries: tokens, keys: tokens, width: 16 };
         let inputs = sizes.inputs();
         let before = reserved();
-        computed(&inputs).map(numbers);
+        let _ = computed(&inputs).map(numbers);
         let of_kernels = reserved() - before;
         assert!(of_kernels < pairs, "{of_kernels} bytes; a score per pair takes {pairs}");
 
