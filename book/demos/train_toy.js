@@ -30,8 +30,13 @@ export function mount(stage, wasm) {
     const say = readout(stage);
     const buttons = add(stage, "div", { className: "demo-panel demo-buttons" });
     const start = button(buttons, "Run", () => {
-        if (training.running) training.stop();
-        else training.start();
+        if (training.running) {
+            training.stop();
+            points.set(run.points());
+            view.draw();
+        } else {
+            training.start();
+        }
         label();
     });
     button(buttons, "One epoch", () => {
