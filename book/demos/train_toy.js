@@ -10,15 +10,15 @@ const PLACE = [2, 0];
 const REACH = 3.2;
 const FIRST_EPOCHS = 30;
 const CLUSTERS = 8;
-/** The number of the trainer's latest samples that are shown and counted. */
-const SHOWN = 256;
+/** A frame draws the points anew in this many parts, one after the other. */
+const PARTS = 4;
 
 export function mount(stage, wasm) {
     const settings = { ...START };
     let place = [...PLACE];
     let run = fresh();
     const base = run.points();
-    let samples = base; // The latest samples: x and y of one after the other.
+    const points = base.slice(); // x and y of one after the other.
     let history = []; // The numbers of each epoch.
     let fault = "";
 
@@ -30,14 +30,20 @@ export function mount(stage, wasm) {
     const say = readout(stage);
     const buttons = add(stage, "div", { className: "demo-panel demo-buttons" });
     const start = button(buttons, "Run", () => {
-        if (training.running) training.stop();
-        else training.start();
+        if (training.running) {
+            training.stop();
+            points.set(run.points());
+            view.draw();
+        } else {
+            training.start();
+        }
         label();
     });
     button(buttons, "One epoch", () => {
         training.stop();
         label();
         epoch();
+        points.set(run.points());
         view.draw();
     });
     button(buttons, "Reset", () => {
@@ -96,7 +102,7 @@ export function mount(stage, wasm) {
     function restart() {
         run.free();
         run = fresh();
-        samples = base;
+        points.set(base);
         history = [];
         fault = "";
         view.draw();
@@ -105,12 +111,16 @@ export function mount(stage, wasm) {
         start.textContent = training.running ? "Pause" : "Run";
     }
 
+    /** Draws a part of the points by the present policy. */
+    function refresh(part) {
+        const count = points.length / 2 / PARTS;
+        points.set(run.points_of(part * count, count), 2 * part * count);
+    }
     function epoch() {
         try {
             const { reward, ratio_min, ratio_max, clipped, kl } = run.epoch();
-            const drawn = [...run.samples(), ...(history.length ? samples : [])];
-            samples = Float32Array.from(drawn.slice(0, 2 * SHOWN));
-            const clusters = wasm.TrainToy.clusters(samples);
+            refresh(history.length % PARTS);
+            const clusters = wasm.TrainToy.clusters(points);
             history.push({ reward, ratio_min, ratio_max, clipped, kl, clusters });
         } catch (error) {
             fault = String(error);
@@ -153,7 +163,7 @@ export function mount(stage, wasm) {
             }
             context.globalAlpha = 1;
             dots(view, at, pairs(base), { colour: colours.faint, radius: 1 });
-            dots(view, at, pairs(samples), { colour: colours.blue, radius: 2 });
+            dots(view, at, pairs(points), { colour: colours.blue, radius: 2 });
         });
         write(view, "+", at.x(place[0]), at.y(place[1]) + 6, { colour: colours.green, align: "center", size: 20 });
         const [left, top] = narrow ? [0, side + 4] : [side + 8, 0];

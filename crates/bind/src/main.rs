@@ -13,5 +13,7 @@ fn main() -> Result<()> {
     let folder = arguments.next().context("usage: bind FILE.wasm FOLDER")?;
     let mut bindgen = Bindgen::new();
     bindgen.input_path(file).out_name("wasm").typescript(false);
+    // The JavaScript side finds the WebAssembly beside itself.
+    bindgen.omit_default_module_path(false);
     bindgen.web(true)?.generate(folder)
 }

@@ -9,7 +9,7 @@ use burn::{backend::Autodiff, prelude::*};
 use burn_flex::FlexDevice;
 use flow::{FlowSde, GridKind, NoiseLevel, Sampler};
 use grpo::{
-    EncodedPrompt, GrpoConfig, Iteration, Objective, Policy, RolloutConfig, Task, Trainer,
+    EncodedPrompt, GrpoConfig, Objective, Policy, RolloutConfig, Task, Trainer,
     advantage::AdvantageConfig, images::Decoder, objective::ObjectiveConfig,
 };
 use models::{MlpConfig, MlpField, TokenIds, WeightsFile};
@@ -44,8 +44,6 @@ pub struct TrainToy {
     base: MlpField<Plain>,
     /// The noise of the points that are shown, `[POINTS, 2, 1, 1]`.
     noise: Tensor<Plain, 4>,
-    /// The samples of the last epoch, x and y of one after the other.
-    samples: Vec<f32>,
     seed: u64,
 }
 
@@ -108,7 +106,7 @@ impl TrainToy {
             (0..POINTS).map(|row| Key::new(seed, Purpose::Evaluation).row(0, row)).collect();
         let noise = normal(&keys, [SIZES.elements, 1, 1], &FlexDevice);
         let trainer = trainer(config, seed, [x, y], &base);
-        Ok(Self { trainer, base, noise, samples: Vec::new(), seed })
+        Ok(Self { trainer, base, noise, seed })
     }
 
     /// Goes on with other settings; the arguments are those of [`Self::new`]. Weights, moments and
@@ -142,9 +140,7 @@ impl TrainToy {
     /// # Errors
     /// If the loss or the gradient is not finite; the weights then stay.
     pub fn epoch(&mut self) -> Result<Epoch, String> {
-        let Iteration { metrics, images, .. } =
-            self.trainer.iterate().map_err(|error| error.to_string())?;
-        self.samples = images.into_iter().flat_map(|image| image.pixels).collect();
+        let metrics = self.trainer.iterate().map_err(|error| error.to_string())?.metrics;
         let number = |name: &str| metrics.number(name).unwrap_or(f64::NAN) as f32;
         let trained = |name: &str| if metrics.transitions > 0 { number(name) } else { f32::NAN };
         Ok(Epoch {
@@ -158,21 +154,25 @@ impl TrainToy {
         })
     }
 
-    /// The samples of the last epoch, which the trainer scored: x and y of one after the other.
-    pub fn samples(&self) -> Vec<f32> {
-        self.samples.clone()
-    }
-
     /// Points that the averaged policy draws by the ODE from the same noise at every call: x and y
     /// of one after the other.
     pub fn points(&self) -> Vec<f32> {
-        let policy = self.trainer.averaged_policy();
+        self.points_of(0, POINTS)
+    }
+
+    /// A part of [`Self::points`]: `count` points, at most, from number `first` on. A page that
+    /// draws an epoch a frame has no time for all of them.
+    pub fn points_of(&self, first: usize, count: usize) -> Vec<f32> {
+        let first = first.min(POINTS - 1);
+        let count = count.clamp(1, POINTS - first);
         let Ok(grid) = (GridKind::Linear {}).grid(STEPS) else {
             unreachable!("the grid has steps");
         };
-        let prompts = vec![TokenIds::from([]); POINTS];
+        let prompts = vec![TokenIds::from([]); count];
         let none = |_| unreachable!("an ODE step draws no noise");
-        let points = Sampler::ode(grid).sample(&policy, &prompts, self.noise.clone(), none);
+        let noise = self.noise.clone().narrow(0, first, count);
+        let points =
+            Sampler::ode(grid).sample(&self.trainer.averaged_policy(), &prompts, noise, none);
         points.into_data().iter().collect()
     }
 
@@ -292,6 +292,7 @@ mod tests {
         let mut run = run(32, 1e-3, 0.0, [2.0, 0.0]);
         reward_after(&mut run, 4);
         let points = run.points();
+        assert_eq!(run.points_of(50, 25), points[100..150], "a part of the points");
         assert!(run.change(0.7, 0, 1e-3, 2, 0.0, 9, 2.0, 0.0).is_err(), "a group of nobody");
         run.change(1.0, 16, 2e-3, 1, 0.1, 5, -2.0, 0.0).expect("settings in range");
         assert_eq!(run.points(), points);
