@@ -4,7 +4,7 @@ import { add, button, canvas, choice, film, panel, readout, slider, write } from
 
 const SIDE = 24;
 // The most steps up the proxy's gradient, and the seconds between two of them in a film.
-const STEPS = 40;
+const STEPS = 60;
 const PACE = 0.12;
 // Tools: the side of a brush, or the index of a shape to stamp.
 const BRUSHES = [1, 2, 4];

@@ -149,8 +149,8 @@ mod tests {
                     let demo = Clip { shift, draw, advantage, range, elements, sum };
                     let [ratio, _, gradient, _] = demo.point()[..] else { panic!("four numbers") };
                     let beyond = (f64::from(ratio) - 1.0) / range;
-                    // Within rounding of the corner either is right.
-                    if (beyond.abs() - 1.0).abs() > 2e-3 {
+                    // Within rounding of the corner either is right, and a ratio below the smallest f32 is 0.
+                    if (beyond.abs() - 1.0).abs() > 2e-3 && ratio > 0.0 {
                         let off = if advantage > 0.0 { beyond > 1.0 } else { beyond < -1.0 };
                         assert_eq!(gradient == 0.0, off, "{demo:?}: ratio {ratio}");
                         assert!(off || (gradient + advantage * ratio).abs() < 1e-5, "{demo:?}");
@@ -177,8 +177,16 @@ mod tests {
     fn the_published_clip_range_is_a_density_ratio_of_seven_hundred() {
         assert!((Clip::new().nats() - 6.553).abs() < 1e-3);
         assert!((Clip::new().nats().exp() - 701.6).abs() < 1.0);
-        // A typical draw reaches it at a shift of κ√d.
-        let at = |shift| Clip { shift, ..Clip::new() }.point()[2];
-        assert!(at(0.027 * 0.9) != 0.0 || at(0.0256 * 2.0) != 0.0);
+    }
+
+    #[test]
+    fn in_many_dimensions_the_middle_draw_leaves_the_range_below_at_the_root_of_twice_the_clip() {
+        let edge = 2e-4_f32.sqrt();
+        for (factor, off) in [(0.9, false), (1.1, true)] {
+            let demo = Clip { shift: factor * edge, draw: 0.0, advantage: -1.0, ..Clip::new() };
+            assert_eq!(demo.point()[2] == 0.0, off, "{factor}");
+            // With a positive advantage, the gradient stays on and brings it back.
+            assert!(Clip { advantage: 1.0, ..demo }.point()[2] < 0.0);
+        }
     }
 }

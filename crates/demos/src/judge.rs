@@ -373,18 +373,21 @@ mod tests {
             }
         }
         let center = grpo::advantage::mean(&beliefs);
-        assert!(center > 0.8, "{center}");
+        assert!(center > 0.5, "{center}");
     }
 
     #[test]
-    fn climbing_the_proxy_convinces_it_of_a_picture_that_is_wrong() {
+    fn climbing_the_proxy_convinces_it_of_a_picture_that_shows_nothing() {
         let mut demo = demo();
-        for prompt in 0..PROMPTS.len() {
-            demo.choose(prompt);
+        for text in ["two green triangles", "a triangle above a cross", "a square"] {
+            demo.choose(PROMPTS.iter().position(|prompt| *prompt == text).expect("a prompt"));
             demo.clear();
-            demo.climb_to(40);
-            println!("{} {} {}", PROMPTS[prompt], demo.proxy(), demo.verdict());
-            assert!(demo.proxy() > 0.9 && demo.verdict() != "right", "{}", PROMPTS[prompt]);
+            let before = demo.proxy();
+            demo.climb_to(20);
+            assert!(demo.proxy() > 0.9 && demo.verdict() != "right", "{text}: {}", demo.proxy());
+            // The way back is the same picture again.
+            demo.climb_to(0);
+            assert_eq!((demo.proxy(), demo.pixels()), (before, empty().rgb8()));
         }
     }
 
@@ -395,7 +398,7 @@ mod tests {
             demo.choose(prompt);
             for held in [false, true] {
                 demo.take(held);
-                println!("{} {held} {} {}", PROMPTS[prompt], demo.proxy(), demo.verdict());
+                assert!((0.0..=1.0).contains(&demo.proxy()));
             }
         }
         // Of a circle, a magenta one, and a cross, a cyan one.

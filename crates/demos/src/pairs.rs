@@ -62,6 +62,9 @@ impl Pairs {
 
     /// The velocity of the flow at time `t` and each of some places.
     pub fn velocity(&self, t: f64, places: &[f32]) -> Vec<f32> {
+        if places.is_empty() {
+            return Vec::new();
+        }
         let query = Query::at(t.clamp(0.0, 1.0), points(places), &vec![(); places.len()]);
         numbers(query.ask(&self.field))
     }
