@@ -1,6 +1,6 @@
 //! Fields, steps and densities against their closed forms.
 
-use burn::tensor::Tensor;
+use burn::tensor::{ElementConversion, Tensor};
 use flow::{
     Affine, FlowSde, GridKind, Guidance, GuidanceGradient, IsotropicGaussian, KlForm, NoiseLevel,
     Ode, Reduction, Sampler, Step, Transition, VelocityField,
@@ -402,7 +402,12 @@ fn the_score_of_a_mixture_is_the_gradient_of_its_log_density() {
                 point.map(|x| x as f32).as_slice(),
                 &Device::default(),
             );
-            let got = numbers(field.score(latent.reshape([1, 2, 1, 1]), t));
+            let latent = latent.reshape([1, 2, 1, 1]);
+            let density: f64 = field.density(latent.clone(), t).into_scalar().elem();
+            // The weights sum to 3.1.
+            let expected = log_density(point).exp() / (3.1 * std::f64::consts::TAU);
+            assert!((density / expected - 1.0).abs() < 1e-5, "{density} is not {expected}");
+            let got = numbers(field.score(latent, t));
             let d = distance(&got, &[slope(0), slope(1)]);
             assert!(d < 1e-3, "at {point:?}, t = {t}: {got:?} {d:e}");
         }

@@ -17,7 +17,7 @@ use crate::app::cargo;
 
 /// The crates of the workspace, from the ground up, each with those that it may use; the reasons
 /// are in ARCHITECTURE.md.
-const CRATES: [(&str, &[&str]); 18] = [
+const CRATES: [(&str, &[&str]); 20] = [
     ("files", &[]),
     ("hub", &["files"]),
     ("kernels", &[]),
@@ -51,6 +51,8 @@ const CRATES: [(&str, &[&str]); 18] = [
             "training",
         ],
     ),
+    ("demos", &["flow", "grpo", "models", "tasks", "training"]),
+    ("bind", &[]),
     ("exercises", &[]),
     ("xtask", &[]),
     (

@@ -1,35 +1,66 @@
-//! Builds the mdBook. The tools come from the crate registry and stay in `target/tools`.
+//! Builds the mdBook with its demos, serves it, and tests its demos in a browser. The tools come
+//! from the crate registry and stay in `target/tools`.
+
+mod chromium;
+mod demos;
+mod pages;
+mod server;
+mod table;
 
 use std::{path::Path, process::Command};
 
 use anyhow::Result;
+use clap::Args;
 
 use crate::app::{cargo, succeed};
 
 const TOOLS: &str = "target/tools";
 /// The needed tools with their versions.
 const NEEDED: [(&str, &str); 2] = [("mdbook", "0.5.4"), ("mdbook-katex", "0.10.0")];
+/// Where the built book lies.
+const BOOK: &str = "book/book";
 
-/// Builds the book into `book/book`.
-pub fn build() -> Result<()> {
+/// What to do with the book after it is built.
+#[derive(Args, Debug)]
+pub struct BookArgs {
+    /// Test every demo in a headless Chromium.
+    #[arg(long)]
+    test: bool,
+    /// Serve the book on this machine: browsers run demos only from a server.
+    #[arg(long)]
+    serve: bool,
+    /// Print the words, figures, exercises and demos of every chapter as a table instead.
+    #[arg(long, conflicts_with_all = ["test", "serve"])]
+    table: bool,
+}
+
+/// Builds the book, then tests and serves it as the options say; or prints the table of its content.
+pub fn book(args: &BookArgs) -> Result<()> {
+    if args.table {
+        return table::print();
+    }
+    build()?;
+    if args.test {
+        pages::test()?;
+    }
+    if args.serve {
+        let server = server::Server::start(Path::new(BOOK), 3000)?;
+        println!("http://127.0.0.1:{}/ (Ctrl-C stops)", server.port());
+        server.wait();
+    }
+    Ok(())
+}
+
+/// Builds the book and tests its demos, as the checks do.
+pub fn check() -> Result<()> {
+    book(&BookArgs { test: true, serve: false, table: false })
+}
+
+/// Builds the book with its demos into `book/book`.
+fn build() -> Result<()> {
+    let engine = demos::compile()?;
     for (tool, version) in NEEDED {
-        let program = Path::new(TOOLS).join("bin").join(tool);
-        if !program.exists() {
-            println!("installing {tool} {version} into {TOOLS}");
-            let mut install = cargo();
-            install.args([
-                "install",
-                "--quiet",
-                "--locked",
-                "--root",
-                TOOLS,
-                "--version",
-                version,
-                tool,
-            ]);
-            install.env("CARGO_TARGET_DIR", "target/tools-build");
-            succeed(&mut install, "the tool does not install")?;
-        }
+        install(tool, version)?;
     }
     let tools = Path::new(TOOLS).join("bin").canonicalize()?;
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -38,5 +69,18 @@ pub fn build() -> Result<()> {
     succeed(
         Command::new(tools.join("mdbook")).args(["build", "book"]).env("PATH", path),
         "the book does not build",
-    )
+    )?;
+    demos::put_into(&Path::new(BOOK).join("demos"), &engine)
+}
+
+/// Installs a tool, unless it is there.
+fn install(tool: &str, version: &str) -> Result<()> {
+    if Path::new(TOOLS).join("bin").join(tool).exists() {
+        return Ok(());
+    }
+    println!("installing {tool} {version} into {TOOLS}");
+    let mut install = cargo();
+    install.args(["install", "--quiet", "--locked", "--root", TOOLS, "--version", version, tool]);
+    install.env("CARGO_TARGET_DIR", "target/tools-build");
+    succeed(&mut install, "the tool does not install")
 }

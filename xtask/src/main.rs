@@ -38,8 +38,8 @@ enum Verb {
     /// Run all checks, cheapest first: format, arrows between crates, clippy, licences, docs, tests
     /// and book.
     Check,
-    /// Build the book into book/book. Missing tools are installed into target/tools.
-    Book,
+    /// Build the book with its demos into book/book. Missing tools are installed into target/tools.
+    Book(book::BookArgs),
     /// Run all checks and a smoke run of the program, as continuous integration does.
     Ci,
     /// List the verbs of the program: train, sample, eval, ….
@@ -69,7 +69,7 @@ fn run() -> Result<ExitCode> {
         Verb::Exercise(args) => exercise::exercise(&args),
         Verb::Test(args) => test::test(&args).map(|()| ExitCode::SUCCESS),
         Verb::Check => check::check().map(|()| ExitCode::SUCCESS),
-        Verb::Book => book::build().map(|()| ExitCode::SUCCESS),
+        Verb::Book(args) => book::book(&args).map(|()| ExitCode::SUCCESS),
         Verb::Ci => check::ci().map(|()| ExitCode::SUCCESS),
         Verb::Verbs(args) => app::run("help", &args.args),
         Verb::Program(args) => match args.split_first() {

@@ -21,7 +21,7 @@ pub fn test(args: &TestArgs) -> Result<()> {
 }
 
 /// The packages that choose no backend: those without tensors, and those that test on ndarray.
-const LIBRARIES: [&str; 15] = [
+const LIBRARIES: [&str; 16] = [
     "files",
     "run",
     "settings",
@@ -35,6 +35,7 @@ const LIBRARIES: [&str; 15] = [
     "emoji",
     "hub",
     "pipelines",
+    "demos",
     "exercises",
     "xtask",
 ];

@@ -1,6 +1,6 @@
 //! The trainer: runs iterations of an algorithm and keeps the state between them.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use burn::{module::Module, prelude::*, tensor::backend::AutodiffBackend};
 use flow::{Guidance, Sampler, TrainableField, VelocityField};
@@ -20,6 +20,8 @@ use training::{
     schedule,
     workers::{Stopped, Workers},
 };
+// The clock of the standard library panics in WebAssembly.
+use web_time::Instant;
 
 use crate::{
     advantage::Advantages,

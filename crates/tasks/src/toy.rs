@@ -45,17 +45,30 @@ pub fn prompts() -> PromptSet {
     }
 }
 
-/// Reward `exp(−d²/(2·0.5²))`, where `d` is the distance from the first cluster; in `(0, 1]`.
+/// Reward `exp(−d²/(2·0.5²))`, where `d` is the distance from a place; in `(0, 1]`.
 #[derive(Clone, Copy, Debug)]
-pub struct FirstMode;
+pub struct Near {
+    /// The place in the plane.
+    pub place: [f32; 2],
+}
 
-impl Reward for FirstMode {
+impl Reward for Near {
     fn score(&self, images: &[Image], _prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
-        let [x, y] = center(0);
+        let [x, y] = self.place;
         let squared = |image: &Image| (image.pixels[0] - x).powi(2) + (image.pixels[1] - y).powi(2);
         Ok(images
             .iter()
             .map(|image| (-squared(image) / (2.0 * REWARD_WIDTH.powi(2))).exp())
             .collect())
+    }
+}
+
+/// The reward of the task: [`Near`] the first cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct FirstMode;
+
+impl Reward for FirstMode {
+    fn score(&self, images: &[Image], prompts: &[&Prompt]) -> Result<Vec<f32>, Unjudged> {
+        Near { place: center(0) }.score(images, prompts)
     }
 }

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Mutex};
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use thiserror::Error;
 
-/// A fixed number of worker threads.
+/// A fixed number of worker threads, or the calling thread alone.
 #[derive(Debug)]
 pub struct Workers {
     pools: Vec<ThreadPool>,
@@ -28,6 +28,12 @@ impl Workers {
         Ok(Self { pools: pools.collect::<Result<_, _>>()?, stop: || false })
     }
 
+    /// No threads: the calling thread does the work, for systems without threads such as
+    /// WebAssembly. An operation that a backend parallelises is not held on one thread.
+    pub fn on_the_calling_thread() -> Self {
+        Self { pools: Vec::new(), stop: || false }
+    }
+
     /// Stops starting items once `stop` returns true.
     #[must_use]
     pub fn stopping_when(self, stop: fn() -> bool) -> Self {
@@ -41,7 +47,7 @@ impl Workers {
 
     /// Number of workers.
     pub fn count(&self) -> usize {
-        self.pools.len()
+        self.pools.len().max(1)
     }
 
     /// Runs `job` for every item on the workers; the results are in the order of the items.
@@ -81,13 +87,16 @@ impl Workers {
                     .add(index, result);
             }
         };
-        std::thread::scope(|scope| {
-            for pool in &self.pools[1..] {
-                // If the system has no more threads, the workers that did start do the work.
-                let _ = std::thread::Builder::new().spawn_scoped(scope, || pool.install(work));
-            }
-            self.pools[0].install(work);
-        });
+        match self.pools.split_first() {
+            None => work(),
+            Some((first, others)) => std::thread::scope(|scope| {
+                for pool in others {
+                    // If the system has no more threads, the workers that did start do the work.
+                    let _ = std::thread::Builder::new().spawn_scoped(scope, || pool.install(work));
+                }
+                first.install(work);
+            }),
+        }
         let left = queue.into_inner().expect("no worker panics while it holds the queue").len();
         if left == 0 { Ok(()) } else { Err(Stopped) }
     }
@@ -118,8 +127,8 @@ mod tests {
 
     #[test]
     fn results_come_in_the_order_of_the_work() {
-        for count in [0, 1, 2, 5] {
-            let workers = Workers::new(count).expect("threads");
+        let of_threads = [0, 1, 2, 5].map(|count| Workers::new(count).expect("threads"));
+        for workers in of_threads.into_iter().chain([Workers::on_the_calling_thread()]) {
             let squares = workers.map((0..50_u64).collect(), |n| {
                 std::thread::sleep(std::time::Duration::from_micros(50 - n));
                 n * n

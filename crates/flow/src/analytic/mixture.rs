@@ -51,6 +51,21 @@ impl MixtureField {
         })
     }
 
+    /// The density `Σ_k w_k·N(x; (1 − t)·m_k, var_k·I)` of the marginal at `t`, `[B]`, with weights
+    /// that sum to 1.
+    pub fn density<B: Backend>(&self, latent: Tensor<B, 4>, t: f64) -> Tensor<B, 1> {
+        let flat = flatten(latent);
+        let [rows, d] = flat.dims();
+        let total: f64 = self.components.iter().map(|component| component.weight).sum();
+        let constant = total * (2.0 * std::f64::consts::PI).powf(d as f64 / 2.0);
+        let terms = self.components.iter().map(|component| {
+            let offset = flat.clone() - row(&component.mean, &flat.device()) * (1.0 - t);
+            log_density(component, offset, t).exp()
+        });
+        let sum = terms.reduce(|sum, term| sum + term).expect("a mixture has a component");
+        sum.reshape([rows]) / constant
+    }
+
     /// The velocity `Σ_k r_k(x)·[−m_k + (t − (1 − t)·s_k²)/var_k · (x − (1 − t)·m_k)]`, with every
     /// row at the time `t`.
     fn velocity_at<B: Backend>(&self, latent: Tensor<B, 4>, t: f64) -> Tensor<B, 4> {

@@ -1,0 +1,146 @@
+//! Tests of the book's pages in a browser: every demo starts, every control changes its drawing, and
+//! nothing complains. Also writes screenshots.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::{
+    BOOK,
+    chromium::{self, Browser},
+    server::Server,
+};
+
+/// Where screenshots go.
+const SHOTS: &str = "target/book-shots";
+/// Window sizes: a laptop and a phone.
+const SIZES: [[u32; 2]; 2] = [[1280, 900], [390, 844]];
+const THEMES: [&str; 2] = ["light", "navy"];
+/// What runs in the page.
+const PROBE: &str = include_str!("probe.js");
+/// Numbers that the native build computes, which the test `native_numbers_are_those_of_the_file` of
+/// the crate `demos` checks as well.
+const NUMBERS: &str = "crates/demos/tests/numbers.json";
+
+/// Tests all pages that have a demo. Says so if it cannot.
+pub fn test() -> Result<()> {
+    let Some(program) = chromium::find() else {
+        println!("SKIPPED: the demos of the book are not tested, because there is no Chromium");
+        println!("         (install it, or name it in the variable CHROMIUM)");
+        return Ok(());
+    };
+    let pages = pages_with_demos(Path::new(BOOK))?;
+    ensure!(!pages.is_empty(), "no page has a demo");
+    let server = Server::start(Path::new(BOOK), 0)?;
+    let site = format!("http://127.0.0.1:{}", server.port());
+    let mut browser = Browser::start(&program, Path::new("target/chromium"))?;
+    fs::create_dir_all(SHOTS)?;
+    let mut problems = Vec::new();
+    for page in &pages {
+        for (number, size) in SIZES.into_iter().enumerate() {
+            for (other, theme) in THEMES.into_iter().enumerate() {
+                browser.open(&format!("{site}/{page}"), size, theme)?;
+                let place = format!("{page}, {} px, {theme}", size[0]);
+                // Controls work alike in every theme, and layouts are those of the size.
+                let moves = number == other;
+                let found = look(&mut browser, page, size[0], theme, moves)?;
+                let complaints = browser.complaints();
+                problems.extend(
+                    found.into_iter().chain(complaints).map(|what| format!("{place}: {what}")),
+                );
+            }
+        }
+    }
+    problems.extend(wrong_numbers(&mut browser)?);
+    ensure!(problems.is_empty(), "the book in Chromium:\n  - {}", problems.join("\n  - "));
+    println!("demos: {} pages tested in Chromium; screenshots in {SHOTS}", pages.len());
+    Ok(())
+}
+
+/// Looks at the demos of the open page, moves their controls, and writes a screenshot of each;
+/// returns what is wrong.
+fn look(
+    browser: &mut Browser,
+    page: &str,
+    width: u32,
+    theme: &str,
+    moves: bool,
+) -> Result<Vec<String>> {
+    let count = browser.evaluate("document.querySelectorAll('.demo').length")?;
+    let mut problems = Vec::new();
+    for demo in 0..count.as_u64().context("a number of demos")? {
+        let seen = browser.evaluate(&format!("({PROBE})({demo}, {moves})"))?;
+        let name = seen["name"].as_str().unwrap_or("unnamed");
+        problems.extend(strings(&seen["problems"]).map(|what| format!("{name}: {what}")));
+        if moves {
+            println!(
+                "{name:<12} {width:>5} px {theme:<6} {:>5.0} frames a second",
+                seen["frames"].as_f64().unwrap_or(0.0)
+            );
+        }
+        let side = |index: usize| seen["box"][index].as_f64().context("the probe saw a box");
+        let picture = browser.picture([side(0)?, side(1)?, side(2)?, side(3)?])?;
+        let page = page.trim_end_matches(".html").replace('/', "-");
+        fs::write(Path::new(SHOTS).join(format!("{page}-{name}-{width}-{theme}.png")), picture)?;
+    }
+    Ok(problems)
+}
+
+/// Compares the numbers that the demos compute in the browser with those of a native build.
+fn wrong_numbers(browser: &mut Browser) -> Result<Vec<String>> {
+    let text = fs::read_to_string(NUMBERS).with_context(|| format!("cannot read {NUMBERS}"))?;
+    let expected: Value = serde_json::from_str(&text)?;
+    let mut problems = Vec::new();
+    for one in expected.as_array().context("a list of numbers")? {
+        let [code, tolerance] = ["code", "tolerance"].map(|key| &one[key]);
+        let code = code.as_str().context("code")?;
+        let run = format!(
+            "import('./demos/wasm.js').then(async (wasm) => {{ await wasm.default(); {code} }})"
+        );
+        let seen = floats(&browser.evaluate(&run)?);
+        let wanted = floats(&one["numbers"]);
+        let tolerance = tolerance.as_f64().context("a tolerance")?;
+        let far = seen.iter().zip(&wanted).find(|(a, b)| (*a - *b).abs() > tolerance);
+        if let Some((seen, wanted)) = far {
+            problems.push(format!("`{code}` gives {seen} in the browser and {wanted} natively"));
+        }
+        if seen.len() != wanted.len() {
+            problems.push(format!("`{code}` gives {} numbers", seen.len()));
+        }
+    }
+    Ok(problems)
+}
+
+/// The pages of a folder that have a demo, as paths in the site.
+fn pages_with_demos(book: &Path) -> Result<Vec<String>> {
+    let mut pages = Vec::new();
+    let mut folders = vec![PathBuf::from(book)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let name = path.strip_prefix(book)?.to_string_lossy().replace('\\', "/");
+            if path.is_dir() {
+                folders.push(path);
+            } else if name.ends_with(".html")
+                && name != "print.html"
+                && fs::read_to_string(&path)?.contains("class=\"demo\"")
+            {
+                pages.push(name);
+            }
+        }
+    }
+    pages.sort();
+    Ok(pages)
+}
+
+fn strings(list: &Value) -> impl Iterator<Item = String> + '_ {
+    list.as_array().into_iter().flatten().filter_map(|one| one.as_str().map(str::to_owned))
+}
+
+fn floats(list: &Value) -> Vec<f64> {
+    list.as_array().into_iter().flatten().map(|one| one.as_f64().unwrap_or(f64::NAN)).collect()
+}
