@@ -16,9 +16,11 @@ pub fn ratio(next: &[f64], mean: &[f64], old_mean: &[f64], std: f64) -> f64 {
 // ANCHOR_END: ratio
 
 // ANCHOR: at_the_clip
-/// 5.3: the mean over `d` elements has the spread `z/√d`, and `d` times as many nats in the sum.
+/// 5.3: the mean log-ratio has mean `−z²/2` and standard deviation `z/√d`, so `z⁴/4 + z²/d = clip²`,
+/// a quadratic equation in `z²`. The sum over `d` elements has `d` times as many nats.
 pub fn at_the_clip(clip: f64, elements: usize) -> [f64; 2] {
-    [clip * (elements as f64).sqrt(), clip * elements as f64]
+    let nats = clip * elements as f64;
+    [(2.0 * (nats.hypot(1.0) - 1.0) / elements as f64).sqrt(), nats]
 }
 // ANCHOR_END: at_the_clip
 

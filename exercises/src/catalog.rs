@@ -111,7 +111,7 @@ const CATALOG: &[Exercise] = exercises! {
     ch05:
     "5.1" WarmUp "The log-probability of a step" step_log_prob;
     "5.2" WarmUp "The ratio" ratio;
-    "5.3" WarmUp "What a clip range means" at_the_clip;
+    "5.3" Derive "What a clip range means" at_the_clip;
     "5.4" Derive "The KL divergence of a step" step_kl;
     "5.5" Build "The share of the gradient that random steps see" seen_share;
     ch06:
@@ -141,4 +141,10 @@ const CATALOG: &[Exercise] = exercises! {
     "12.2" Build "How far ODE and SDE part" moved;
     ch13:
     "13.1" Build "Another transition: Flow-CPS" flow_cps_step;
+    ch14:
+    "14.1" WarmUp "From tokens back to a latent" latent_of_tokens;
+    "14.2" Derive "The grid whose shift is applied twice" shifted_twice;
+    "14.3" Build "Joint attention" joint_attention;
+    "14.4" Derive "What guidance teaches each row" gradients_of_rows;
+    "14.5" Derive "How many blocks to a segment?" best_segment;
 };

@@ -1,8 +1,11 @@
 //! Chapter 4, *Policy gradients from zero*: your answers.
+//!
+//! The book prints what stands between the ANCHOR lines.
 #![allow(unused_variables, reason = "blanks use no arguments")]
 
 use crate::{Curve, Noise};
 
+// ANCHOR: reinforce_gradient
 /// **4.1** The gradient of an expectation. The policy `N(mean, std²)` drew `draws`, which got
 /// `rewards`. Estimate the derivative of the mean reward by `mean`, without a baseline.
 ///
@@ -10,7 +13,9 @@ use crate::{Curve, Noise};
 pub fn reinforce_gradient(draws: &[f64], rewards: &[f64], mean: f64, std: f64) -> f64 {
     todo!("4.1: the mean of r·∇log π")
 }
+// ANCHOR_END: reinforce_gradient
 
+// ANCHOR: leave_one_out
 /// **4.2** Leave one out. The advantage of each draw of a group: its reward minus the mean of the
 /// *other* rewards.
 ///
@@ -18,7 +23,9 @@ pub fn reinforce_gradient(draws: &[f64], rewards: &[f64], mean: f64, std: f64) -
 pub fn leave_one_out(rewards: &[f64]) -> Vec<f64> {
     todo!("4.2: an advantage per reward")
 }
+// ANCHOR_END: leave_one_out
 
+// ANCHOR: share_of_gradient
 /// **4.3** What the group's mean costs. With the mean of all `group` rewards as the baseline, which
 /// share of the gradient does the estimate have on average?
 ///
@@ -26,7 +33,9 @@ pub fn leave_one_out(rewards: &[f64]) -> Vec<f64> {
 pub fn share_of_gradient(group: usize) -> f64 {
     todo!("4.3: E[estimate] / gradient, for a group of this size")
 }
+// ANCHOR_END: share_of_gradient
 
+// ANCHOR: climbed_objective
 /// **4.4** What dividing by the group's spread climbs. Rewards are 0 and 1, and a prompt is solved with
 /// the probability `success`. Divided by the group's std, the gradient of `success` becomes the
 /// gradient of another function of `success`. Which one? A constant does not matter.
@@ -35,7 +44,9 @@ pub fn share_of_gradient(group: usize) -> f64 {
 pub fn climbed_objective(success: f64) -> f64 {
     todo!("4.4: the function whose gradient is ∇success / std")
 }
+// ANCHOR_END: climbed_objective
 
+// ANCHOR: best_baseline
 /// **4.5** The best baseline. Of all numbers `b`, which one gives `(r − b)·∇log π` the smallest
 /// variance? The policy `N(mean, std²)` drew `draws`, which got `rewards`.
 ///
@@ -43,11 +54,14 @@ pub fn climbed_objective(success: f64) -> f64 {
 pub fn best_baseline(draws: &[f64], rewards: &[f64], mean: f64, std: f64) -> f64 {
     todo!("4.5: the baseline with the smallest variance")
 }
+// ANCHOR_END: best_baseline
 
+// ANCHOR: confused_groups
 /// **4.6** Debugging. Four prompts, each with its own policy `N(θ, 0.5²)` and its own target; easy
 /// prompts get more reward for everything. The run returns the mean reward and the mean advantage of
 /// the first group, per epoch. `cargo xtask exercise 4.6 --curves` draws them beside a healthy run's.
 /// One line is wrong: which number should be zero, and why is it not?
+// ANCHOR_END: confused_groups
 pub fn confused_groups() -> Vec<Curve> {
     const GROUP: usize = 16;
     let (targets, easy) = ([2.0, -2.0, 1.5, -1.5], [0.0, 5.0, 10.0, 20.0]);

@@ -1,6 +1,9 @@
 //! Chapter 5, *The sampler as a policy*: your answers.
+//!
+//! The book prints what stands between the ANCHOR lines.
 #![allow(unused_variables, reason = "blanks use no arguments")]
 
+// ANCHOR: step_log_prob
 /// **5.1** The log-probability of a step: the log density at `next` of a Gaussian with this `mean` and
 /// the standard deviation `std` in every element. The sum over the elements.
 ///
@@ -8,23 +11,31 @@
 pub fn step_log_prob(next: &[f64], mean: &[f64], std: f64) -> f64 {
     todo!("5.1: the log density of next")
 }
+// ANCHOR_END: step_log_prob
 
+// ANCHOR: ratio
 /// **5.2** The ratio of the new to the old policy at `next`. Both have the standard deviation `std`.
 ///
 /// In the book: *Using a sample twice*, in chapter 4. On-policy it is 1.
 pub fn ratio(next: &[f64], mean: &[f64], old_mean: &[f64], std: f64) -> f64 {
     todo!("5.2: π(next) / π_old(next)")
 }
+// ANCHOR_END: ratio
 
+// ANCHOR: at_the_clip
 /// **5.3** What a clip range means, with log-probabilities as means over the elements. By how many
-/// standard deviations has the mean of every element moved when a typical transition reaches the clip
-/// range `clip`, and how many nats is the log density ratio there? Returns `[shift, nats]`.
+/// standard deviations has the mean of every element moved when the root mean square of the mean
+/// log-ratio is the clip range `clip`? And how many nats has a log density ratio at the clip range?
+/// Returns `[shift, nats]`.
 ///
-/// In the book: *A mean where a sum should be*.
+/// In the book: *A mean where a sum should be*. Hint: a mean square is a square of the mean plus a
+/// variance; solve for the square of the shift.
 pub fn at_the_clip(clip: f64, elements: usize) -> [f64; 2] {
     todo!("5.3: [shift in standard deviations, log density ratio in nats]")
 }
+// ANCHOR_END: at_the_clip
 
+// ANCHOR: step_kl
 /// **5.4** The KL divergence of a step of the SDE from `t` to `next`, at the noise level `a = level`,
 /// between the policy with this `velocity` and the one with the `reference` velocity; `t < 1`.
 ///
@@ -32,14 +43,19 @@ pub fn at_the_clip(clip: f64, elements: usize) -> [f64; 2] {
 pub fn step_kl(velocity: &[f64], reference: &[f64], t: f64, next: f64, level: f64) -> f64 {
     todo!("5.4: the KL divergence of a step")
 }
+// ANCHOR_END: step_kl
 
+// ANCHOR: seen_share
 /// **5.5** The share of the gradient that random steps see. Ten equal steps, of which the first
 /// `random` draw noise at the level `a = level` and the others are ODE steps; data `N(0, data)`,
 /// reward `x₀`, and the same change of the velocity in all steps. A step contributes its push (the
 /// factor of the velocity) times the gains of the later steps; the score function sees the
-/// contributions of the random steps alone.
+/// contributions of the random steps alone. The gain of a step is the derivative of its mean by `x`,
+/// where the velocity is a multiple of `x` too.
 ///
-/// In the book: the table at the end of *Ten steps: denoising reduction*.
+/// In the book: the table of *Steps without noise*. The velocity of Gaussian data is in chapter 1. In
+/// the step from `t = 1`, take `1 − next` for `1 − t` in `σ_t`.
 pub fn seen_share(random: usize, level: f64, data: f64) -> f64 {
     todo!("5.5: what the random steps contribute / what all steps contribute")
 }
+// ANCHOR_END: seen_share

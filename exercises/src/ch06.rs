@@ -1,8 +1,11 @@
 //! Chapter 6, *GRPO*: your answers.
+//!
+//! The book prints what stands between the ANCHOR lines.
 #![allow(unused_variables, reason = "blanks use no arguments")]
 
 use crate::{Curve, Noise};
 
+// ANCHOR: group_advantages
 /// **6.1** The advantages of a group: reward minus the group's mean, over the group's standard
 /// deviation plus `delta`.
 ///
@@ -11,7 +14,9 @@ use crate::{Curve, Noise};
 pub fn group_advantages(rewards: &[f64], delta: f64) -> Vec<f64> {
     todo!("6.1: an advantage per reward")
 }
+// ANCHOR_END: group_advantages
 
+// ANCHOR: clipped_loss
 /// **6.2** The clipped loss of a transition with this ratio and advantage. The clip ranges are `low`
 /// below 1 and `high` above.
 ///
@@ -19,7 +24,9 @@ pub fn group_advantages(rewards: &[f64], delta: f64) -> Vec<f64> {
 pub fn clipped_loss(ratio: f64, advantage: f64, low: f64, high: f64) -> f64 {
     todo!("6.2: the loss")
 }
+// ANCHOR_END: clipped_loss
 
+// ANCHOR: update_loss
 /// **6.3** A mean of means. The losses of an update's transitions come in micro-batches of different
 /// sizes. What is the loss of the update, the mean over its transitions?
 ///
@@ -27,11 +34,14 @@ pub fn clipped_loss(ratio: f64, advantage: f64, low: f64, high: f64) -> f64 {
 pub fn update_loss(batches: &[Vec<f64>]) -> f64 {
     todo!("6.3: the mean over all transitions")
 }
+// ANCHOR_END: update_loss
 
+// ANCHOR: overshooting_run
 /// **6.4** Debugging. A policy `N(θ, 0.5²)` learns a reward with twelve updates per epoch and a clip of
 /// 0.2. The run returns the mean reward, and how far the ratio is from 1 in the last update of an
 /// epoch, per epoch. `cargo xtask exercise 6.4 --curves` draws them beside a healthy run's. Lower the
 /// learning rate, and it learns; but that is not the bug. Which curve is too good to be true?
+// ANCHOR_END: overshooting_run
 pub fn overshooting_run() -> Vec<Curve> {
     const GROUP: usize = 64;
     let mut noise = Noise::new(64);

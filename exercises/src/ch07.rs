@@ -1,4 +1,6 @@
 //! Chapter 7, *The whole loop*: your answers. The task is in [`crate::toy`]: read it first.
+//!
+//! The book prints what stands between the ANCHOR lines.
 #![allow(unused_variables, reason = "blanks use no arguments")]
 
 use crate::{
@@ -6,6 +8,7 @@ use crate::{
     toy::{GROUP, LEARNING_RATE, NOISE_LEVEL, PROMPTS, Point, Policy, STEPS, Step, reward, step},
 };
 
+// ANCHOR: log_prob_gradient
 /// **7.1** The gradient of a step, by hand: the derivative of the log-probability of `next` by the
 /// velocity. The step is `N(latent·x + velocity·v, std²)` in both elements.
 ///
@@ -14,10 +17,12 @@ use crate::{
 pub fn log_prob_gradient(step: &Step, x: Point, velocity: Point, next: Point) -> Point {
     todo!("7.1: ∂ log π(next) / ∂ velocity")
 }
+// ANCHOR_END: log_prob_gradient
 
+// ANCHOR: epoch
 /// **7.2** An epoch. For every prompt draw a group of `GROUP` points, each from its own noise in
-/// `STEPS` steps with `step(i, NOISE_LEVEL)`; turn rewards into advantages within the group; move
-/// `policy.shifts[prompt][i]` by `LEARNING_RATE` times the mean over the group of
+/// `STEPS` steps with `step(i, NOISE_LEVEL)`; turn rewards into advantages within the group, as in 6.1
+/// with a `delta` of 0.001; move `policy.shifts[prompt][i]` by `LEARNING_RATE` times the mean over the group of
 /// `std² · advantage · log_prob_gradient`, in all steps that draw noise. Returns the mean reward.
 ///
 /// In the book: *The rollout* and *Advantages and loss*, and *Weights of the steps* in chapter 6 for
@@ -26,11 +31,14 @@ pub fn log_prob_gradient(step: &Step, x: Point, velocity: Point, next: Point) ->
 pub fn epoch(policy: &mut Policy, noise: &mut Noise) -> f64 {
     todo!("7.2: rollout, advantages, update")
 }
+// ANCHOR_END: epoch
 
+// ANCHOR: replayed_run
 /// **7.3** Debugging. A run with two updates per epoch: the second one needs the ratio, so the rollout
 /// keeps log-probabilities. Returns the mean reward, and the mean of `|log ρ|` in the first update of
 /// every epoch. `cargo xtask exercise 7.3 --curves` draws them beside a healthy run's. It learns
 /// something, and still a line is in the wrong place.
+// ANCHOR_END: replayed_run
 pub fn replayed_run() -> Vec<Curve> {
     let (mut policy, mut noise) = (Policy::base(), Noise::new(73));
     let [mut mean_reward, mut deviation] = [Vec::new(), Vec::new()];

@@ -1,8 +1,11 @@
 //! Chapter 10, *Reading a run*: your answers.
+//!
+//! The book prints what stands between the ANCHOR lines.
 #![allow(unused_variables, reason = "blanks use no arguments")]
 
 use crate::epochs::{Ailment, Epoch};
 
+// ANCHOR: diagnose
 /// **10.1** What ails this run? Read the numbers of its epochs, and name its ailment. No run has two.
 ///
 /// In the book: *Reading the metrics*; [`Epoch`] and [`Ailment`] say what the names mean. What a healthy
@@ -12,3 +15,4 @@ use crate::epochs::{Ailment, Epoch};
 pub fn diagnose(run: &[Epoch]) -> Ailment {
     todo!("10.1: the ailment of a run")
 }
+// ANCHOR_END: diagnose

@@ -1,6 +1,9 @@
 //! Chapter 11, *When a reward is hacked*: your answers.
+//!
+//! The book prints what stands between the ANCHOR lines.
 #![allow(unused_variables, reason = "blanks use no arguments")]
 
+// ANCHOR: best_pressure
 /// **11.1** The best pressure. Gold is `x − y²/4`, and the proxy is `x + liking·y`; both numbers are
 /// standard normal in the base model's images. Training moves the images to the base model times
 /// `e^(proxy/β)`. At which pressure `1/β` is the mean gold largest?
@@ -9,7 +12,9 @@
 pub fn best_pressure(liking: f64) -> f64 {
     todo!("11.1: the pressure with the largest mean gold")
 }
+// ANCHOR_END: best_pressure
 
+// ANCHOR: next_weight
 /// **11.2** A controller that holds. The KL weight of the next epoch, from the `weight` and the
 /// `divergence` of this one. It should bring the divergence to `target`; `rate` says how fast.
 ///
@@ -19,7 +24,9 @@ pub fn best_pressure(liking: f64) -> f64 {
 pub fn next_weight(weight: f64, divergence: f64, target: f64, rate: f64) -> f64 {
     todo!("11.2: the next weight of the KL penalty")
 }
+// ANCHOR_END: next_weight
 
+// ANCHOR: stops_at
 /// **11.3** A rule that stops in time. The index of the first evaluation at which gold has fallen by at
 /// least `by` from its highest value so far, if there is one.
 ///
@@ -27,3 +34,4 @@ pub fn next_weight(weight: f64, divergence: f64, target: f64, rate: f64) -> f64 
 pub fn stops_at(gold: &[f64], by: f64) -> Option<usize> {
     todo!("11.3: when the rule acts")
 }
+// ANCHOR_END: stops_at

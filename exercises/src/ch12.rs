@@ -1,6 +1,9 @@
 //! Chapter 12, KL, tilting, and what is optimal: your answers.
+//!
+//! The book prints what stands between the ANCHOR lines.
 #![allow(unused_variables, reason = "blanks use no arguments")]
 
+// ANCHOR: tilted
 /// **12.1** Tilting a density. A list of probabilities, and a reward for each place. Where does a KL
 /// penalty of the weight `beta` lead? Returns the probabilities there; they sum to 1.
 ///
@@ -9,7 +12,9 @@
 pub fn tilted(probabilities: &[f64], rewards: &[f64], beta: f64) -> Vec<f64> {
     todo!("12.1: probabilities times e^(r/β), normalised")
 }
+// ANCHOR_END: tilted
 
+// ANCHOR: moved
 /// **12.2** How far ODE and SDE part. Data `N(0, data)`, reward `x₀`, a KL penalty of the weight 1, and
 /// `steps` equal steps at the noise level `a = level`. Returns how far the mean of the end moves, in
 /// units of `data`: `[under the SDE, under the ODE with the same steps]`.
@@ -20,3 +25,4 @@ pub fn tilted(probabilities: &[f64], rewards: &[f64], beta: f64) -> Vec<f64> {
 pub fn moved(steps: usize, level: f64, data: f64) -> [f64; 2] {
     todo!("12.2: [SDE, ODE]")
 }
+// ANCHOR_END: moved

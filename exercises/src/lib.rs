@@ -1,6 +1,6 @@
 //! The exercises of the book, which check themselves.
 //!
-//! `ch01` to `ch13` are yours: functions with `todo!()` where you write, and four small programs
+//! `ch01` to `ch14` are yours: functions with `todo!()` where you write, and four small programs
 //! with a bug that you find. An exercise has a law in [`laws`], a property that every right answer
 //! has and that is tried with many random numbers; it explains a failure in terms of the mathematics.
 //! A solution lies in `solutions/`.
@@ -15,6 +15,7 @@
 //! Plain `f64` and `Vec`; no tensors, no files, and nothing of the other crates, so that a change is
 //! compiled and checked in seconds.
 
+pub mod attention;
 pub mod ch01;
 pub mod ch02;
 pub mod ch03;
@@ -28,6 +29,7 @@ pub mod ch10;
 pub mod ch11;
 pub mod ch12;
 pub mod ch13;
+pub mod ch14;
 
 mod catalog;
 mod chart;

@@ -45,7 +45,12 @@ fn list() -> ExitCode {
             next = Some(exercise);
         }
         let level = level(exercise.level);
-        println!("{:<6}{level:<14}{:<52}{}", exercise.number, exercise.title, short(&state));
+        println!(
+            "{:<6}{level:<14}{:<52}{}",
+            exercise.number,
+            exercise.title,
+            short(exercise, &state)
+        );
     }
     println!("\n{done} of {} done.", catalog().len());
     if let Some(exercise) = next {
@@ -66,11 +71,12 @@ fn level(level: Level) -> &'static str {
     }
 }
 
-/// A state in a line.
-fn short(state: &State) -> String {
+/// A state in a line. The symptom of a debugging exercise is for those who do it.
+fn short(exercise: &Exercise, state: &State) -> String {
     match state {
         State::ToDo => "to do".into(),
         State::Done => "done".into(),
+        State::NotYet(_) if exercise.curves.is_some() => "not yet".into(),
         State::Panicked(message) => format!("panics: {}", first_line(message)),
         State::NotYet(why) => format!("not yet: {}", first_line(why)),
     }

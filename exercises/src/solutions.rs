@@ -24,4 +24,5 @@ chapters! {
     ch11 "../solutions/ch11.rs",
     ch12 "../solutions/ch12.rs",
     ch13 "../solutions/ch13.rs",
+    ch14 "../solutions/ch14.rs",
 }

@@ -15,6 +15,10 @@ pub type Device = <Plain as burn::tensor::backend::BackendTypes>::Device;
 
 use burn::tensor::Tensor;
 
+/// The precision of all backends under test. Tolerances against references are for it; products in
+/// tf32, cuda's form of f32, would need about 2e-3.
+pub const PRECISION: &str = "f32";
+
 /// The values of a tensor, row-major.
 pub fn numbers<const D: usize>(tensor: Tensor<Plain, D>) -> Vec<f64> {
     tensor.into_data().iter::<f64>().collect()

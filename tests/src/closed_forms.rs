@@ -1,6 +1,6 @@
 //! Fields, steps and densities against their closed forms.
 
-use burn::tensor::Tensor;
+use burn::tensor::{ElementConversion, Tensor};
 use flow::{
     Affine, FlowSde, GridKind, Guidance, GuidanceGradient, IsotropicGaussian, KlForm, NoiseLevel,
     Ode, Reduction, Sampler, Step, Transition, VelocityField,

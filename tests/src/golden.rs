@@ -13,7 +13,7 @@ use grpo::{
 };
 use safetensors::SafeTensors;
 
-use crate::backend::{Device, Plain, distance, numbers};
+use crate::backend::{Device, PRECISION, Plain, distance, numbers};
 
 pub struct Golden {
     bytes: Vec<u8>,
@@ -69,11 +69,12 @@ impl Golden {
     }
 }
 
+/// In f32, relative to the largest number.
 const TOLERANCE: f64 = 1e-5;
 
 fn assert_near(what: &str, got: &[f64], want: &[f64], tolerance: f64) {
     let distance = distance(got, want);
-    assert!(distance <= tolerance, "{what}: off by {distance:e}");
+    assert!(distance <= tolerance, "{what}: off by {distance:e} in {PRECISION}");
 }
 
 #[test]

@@ -92,26 +92,62 @@ fn ten_steps_of_the_sde_miss_the_spread_by_less_than_ten_of_the_ode() {
     }
 }
 
-#[test]
-fn a_clip_of_the_mean_log_ratio_is_a_shift_of_the_mean_by_the_clip_times_the_root_of_d() {
-    // 64 x 64 elements; the mean moves by c·√d standard deviations in every element.
-    let (elements, clip, rows) = (4096.0_f64, 1e-3, 400);
-    let shift = clip * elements.sqrt();
-    let draw = noise(rows, [1, 64, 64], 77);
+/// The log-ratios of `rows` draws after the mean of every element has moved by `shift` standard
+/// deviations.
+fn log_ratios(rows: usize, shape: [usize; 3], shift: f64, reduction: Reduction) -> Vec<f64> {
+    let draw = noise(rows, shape, 77);
     let old = IsotropicGaussian::<Plain> { mean: draw.zeros_like(), std: 0.5 };
     let value = old.sample(draw);
     let new = IsotropicGaussian { mean: old.mean.clone() + shift * old.std, std: old.std };
-    let ratio = |reduction| {
-        numbers(new.log_prob(value.clone(), reduction) - old.log_prob(value.clone(), reduction))
-    };
-    let [mean, sum] = [ratio(Reduction::Mean), ratio(Reduction::Sum)];
-    let times_d: Vec<f64> = mean.iter().map(|log_ratio| log_ratio * elements).collect();
-    assert!(distance(&times_d, &sum) < 1e-2, "the sum has d times as many nats");
-    // The log density ratio is N(−δ²d/2, δ²d) with δ = c·√d, so the mean's spread is δ/√d = c.
-    let center = mean.iter().sum::<f64>() / rows as f64;
-    let spread = (mean.iter().map(|x| (x - center).powi(2)).sum::<f64>() / rows as f64).sqrt();
-    assert!((spread / clip - 1.0).abs() < 0.15, "{spread:e} is not {clip:e}");
-    assert!((center + shift * shift / 2.0).abs() < 5.0 * clip / (rows as f64).sqrt(), "{center:e}");
+    numbers(new.log_prob(value.clone(), reduction) - old.log_prob(value, reduction))
+}
+
+#[test]
+fn at_the_shift_of_a_clip_the_mean_log_ratio_has_the_clip_as_root_mean_square() {
+    // Rows of the book's table: shape, clip range, shift, shares of ratios below and above the clip.
+    let table = [
+        ([16, 64, 64], 100, 1e-4, 0.0131, [0.39, 0.00]),
+        ([3, 24, 24], 2000, 1e-3, 0.0340, [0.30, 0.027]),
+        ([2, 1, 1], 2000, 0.05, 0.0706, [0.16, 0.15]),
+    ];
+    for (shape, rows, clip, of_table, shares) in table {
+        let elements = shape.iter().product::<usize>() as f64;
+        let square = 2.0 * ((clip * elements).hypot(1.0) - 1.0) / elements;
+        let shift = square.sqrt();
+        assert!((shift / of_table - 1.0).abs() < 0.005, "{shift} is not {of_table}");
+        assert!((square.powi(2) / 4.0 + square / elements - clip * clip).abs() < 1e-9 * clip);
+
+        let drawn = log_ratios(rows, shape, shift, Reduction::Mean);
+        let mean =
+            |of: &dyn Fn(f64) -> f64| drawn.iter().map(|x| of(*x)).sum::<f64>() / rows as f64;
+        let (center, root) = (mean(&|x| x), mean(&|x| x * x).sqrt());
+        let spread = shift / elements.sqrt();
+        // Five standard errors, as for the shares below.
+        let error = 5.0 / (rows as f64).sqrt();
+        assert!((center + square / 2.0).abs() < error * spread, "d = {elements}: mean {center:e}");
+        assert!(
+            (root / clip - 1.0).abs() < error * 0.75,
+            "d = {elements}: {root:e} is not {clip:e}"
+        );
+        let outside = [
+            mean(&|x| f64::from(x.exp() < 1.0 - clip)),
+            mean(&|x| f64::from(x.exp() > 1.0 + clip)),
+        ];
+        for (got, share) in outside.iter().zip(shares) {
+            let error: f64 = error * f64::sqrt(share * (1.0 - share)) + 0.01;
+            assert!(
+                (got - share).abs() < error,
+                "d = {elements}: {outside:?} instead of {shares:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_sum_of_the_log_ratio_has_d_times_the_nats_of_its_mean() {
+    let of = |reduction| log_ratios(50, [1, 64, 64], 0.05, reduction);
+    let times_d: Vec<f64> = of(Reduction::Mean).iter().map(|x| x * 4096.0).collect();
+    assert!(distance(&times_d, &of(Reduction::Sum)) < 1e-2);
 }
 
 /// The mean over groups of `mean_i A_i·∇log π(x_i)` for actions `x ~ N(θ, 1)` with rewards

@@ -5,6 +5,7 @@
 
 #![cfg(test)]
 
+mod attention;
 mod backend;
 mod benchmark;
 mod cli;
@@ -39,6 +40,8 @@ mod networks;
 mod nft;
 mod nft_question;
 mod ode_steps;
+mod penalty;
+mod prepared;
 mod pytorch;
 mod replay;
 mod rules;

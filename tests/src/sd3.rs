@@ -17,7 +17,7 @@ use models::{
 };
 use safetensors::SafeTensors;
 
-use crate::backend::{Device, Plain, distance, numbers};
+use crate::backend::{Device, PRECISION, Plain, distance, numbers};
 
 /// A small random model in the layout of diffusers, with the values that diffusers computes from
 /// it.
@@ -90,7 +90,7 @@ impl Arrays {
         let (shape, want) = self.values(name);
         assert_eq!(got.dims().to_vec(), shape, "{name}");
         let distance = distance(&numbers(got), &want);
-        assert!(distance <= TOLERANCE, "{name}: off by {distance:e}");
+        assert!(distance <= TOLERANCE, "{name}: off by {distance:e} in {PRECISION}");
     }
 }
 
@@ -162,9 +162,9 @@ fn encode(directory: &ModelDirectory, prompts: &[&str], length: usize) -> Vec<Em
     clip.into_iter().enumerate().map(of_row).collect()
 }
 
-/// Tolerance relative to the largest number.
+/// Tolerance in f32, relative to the largest number.
 const TOLERANCE: f64 = 1e-4;
-/// Tolerance for gradients under guidance, in which two large gradients nearly cancel: matrix
+/// Tolerance in f32 for gradients under guidance, in which two large gradients nearly cancel: matrix
 /// products of ndarray round differently from one CPU to the next, and 1.6e-4 was seen.
 const GRADIENT_TOLERANCE: f64 = 5e-4;
 

@@ -33,8 +33,11 @@ impl Backend {
 /// The number type in which transformer layers compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Precision {
-    /// 32-bit floats.
+    /// 32-bit floats, on every backend but cuda.
     F32,
+    /// 32-bit floats, of which products on tensor cores read 10 bits of fraction: cuda's form of
+    /// f32.
+    Tf32,
     /// 16-bit floats with the range of f32, on wgpu and cuda.
     Bf16,
     /// 16-bit floats with three more bits of precision than bf16 and a small range, on wgpu and
@@ -43,10 +46,10 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// The application's feature for this precision; `None` for f32.
+    /// The application's feature for this precision; `None` for those that a backend has by default.
     fn feature(self) -> Option<&'static str> {
         match self {
-            Self::F32 => None,
+            Self::F32 | Self::Tf32 => None,
             Self::Bf16 => Some("bf16"),
             Self::Fp16 => Some("fp16"),
         }
@@ -62,24 +65,28 @@ pub enum Speedup {
     Autotune,
 }
 
+/// Why exact f32 is refused on cuda.
+const NO_F32_ON_CUDA: &str = "on cuda, CubeCL multiplies f32 matrices in tf32 wherever it chooses tensor cores, and cannot be told not to; \
+     use --precision tf32, the default on cuda, or compute in f32 with --backend wgpu or flex";
+
 /// Build options of the application.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Build {
     /// Backend on which the networks run.
     #[arg(long, value_enum, default_value_t = Backend::Flex)]
     pub backend: Backend,
-    /// Number type in which layers compute.
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    pub precision: Precision,
+    /// Number type in which layers compute [default: f32, on cuda tf32].
+    #[arg(long, value_enum)]
+    pub precision: Option<Precision>,
     /// Leaves out an optimisation of the GPU backend, to measure its effect; may be repeated.
     #[arg(long, value_enum)]
     pub without: Vec<Speedup>,
 }
 
 impl Build {
-    /// A build for a backend, in f32 and with all optimisations.
+    /// A build for a backend, in its own precision and with all optimisations.
     pub fn of(backend: Backend) -> Self {
-        Self { backend, precision: Precision::F32, without: Vec::new() }
+        Self { backend, precision: None, without: Vec::new() }
     }
 
     /// The application's features.
@@ -94,7 +101,15 @@ impl Build {
             Ok(())
         };
         let mut features = vec![self.backend.feature()];
-        if let Some(precision) = self.precision.feature() {
+        let on_cuda = self.backend == Backend::Cuda;
+        if self.precision == Some(Precision::F32) {
+            ensure!(!on_cuda, "--precision f32: {NO_F32_ON_CUDA}");
+        }
+        if self.precision == Some(Precision::Tf32) {
+            let name = self.backend.feature();
+            ensure!(on_cuda, "--precision tf32 is for --backend cuda, not for {name}");
+        }
+        if let Some(precision) = self.precision.and_then(Precision::feature) {
             for_gpus(&format!("--precision {precision}"))?;
             features.push(precision);
         }
@@ -115,8 +130,8 @@ impl Build {
 /// Arguments of a verb: the options of [`Build`] are xtask's, everything else is the application's.
 #[derive(Args, Debug)]
 pub struct AppArgs {
-    /// Options of `flow-grpo`, --backend flex|ndarray|wgpu|cuda, --precision f32|bf16|fp16 and
-    /// --without fusion|autotune.
+    /// Options of `flow-grpo`, --backend flex|ndarray|wgpu|cuda, --precision f32|tf32|bf16|fp16
+    /// and --without fusion|autotune.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub args: Vec<String>,
 }
@@ -146,7 +161,7 @@ fn split(args: &[String]) -> Result<Split> {
                     value.unwrap_or_else(|| rest.next().map(String::as_str).unwrap_or_default());
                 match name {
                     "--backend" => split.build.backend = choose(name, value)?,
-                    "--precision" => split.build.precision = choose(name, value)?,
+                    "--precision" => split.build.precision = Some(choose(name, value)?),
                     _ => split.build.without.push(choose(name, value)?),
                 }
             }
@@ -174,7 +189,7 @@ pub fn run(verb: &str, args: &[String]) -> Result<ExitCode> {
     let Split { build: how, app } = split(args)?;
     if app.iter().any(|arg| arg == "--help" || arg == "-h") {
         println!(
-            "cargo xtask {verb} [--backend flex|ndarray|wgpu|cuda] [--precision f32|bf16|fp16] [--without fusion|autotune]"
+            "cargo xtask {verb} [--backend flex|ndarray|wgpu|cuda] [--precision f32|tf32|bf16|fp16] [--without fusion|autotune]"
         );
         println!("    [OPTIONS OF THE APPLICATION]\n");
         println!(
@@ -259,7 +274,7 @@ mod tests {
             split.build,
             Build {
                 backend: Backend::Cuda,
-                precision: Precision::Bf16,
+                precision: Some(Precision::Bf16),
                 without: vec![Speedup::Fusion]
             }
         );
@@ -277,17 +292,34 @@ mod tests {
         );
         assert_eq!(features(&Build::of(Backend::Flex)), "flex");
         assert_eq!(
-            features(&Build { precision: Precision::Fp16, ..cuda.clone() }),
+            features(&Build { precision: Some(Precision::Fp16), ..cuda.clone() }),
             "cuda fp16 fusion autotune"
         );
         assert!(
-            Build { precision: Precision::Fp16, ..Build::of(Backend::Flex) }.features().is_err()
+            Build { precision: Some(Precision::Fp16), ..Build::of(Backend::Flex) }
+                .features()
+                .is_err()
         );
         assert!(
             Build { backend: Backend::Flex, ..Build { without: vec![Speedup::Fusion], ..cuda } }
                 .features()
                 .is_err()
         );
+    }
+
+    #[test]
+    fn f32_on_cuda_is_refused_and_tf32_is_only_there() {
+        let build = |backend, precision| {
+            Build { precision: Some(precision), ..Build::of(backend) }.features()
+        };
+        let refused = build(Backend::Cuda, Precision::F32).expect_err("no exact products");
+        assert!(refused.to_string().contains("--precision tf32"), "{refused}");
+        let tf32 = build(Backend::Cuda, Precision::Tf32).expect("cuda's own");
+        assert_eq!(tf32, Build::of(Backend::Cuda).features().expect("the default"));
+        for backend in [Backend::Flex, Backend::Ndarray, Backend::Wgpu] {
+            assert!(build(backend, Precision::Tf32).is_err());
+            assert!(build(backend, Precision::F32).is_ok());
+        }
     }
 
     #[test]
@@ -309,7 +341,7 @@ mod tests {
         assert!(refused(&["--backend"]).to_string().contains("choose flex"));
         assert_eq!(
             refused(&["--precision=f16"]).to_string(),
-            "--precision f16: choose f32, bf16, fp16"
+            "--precision f16: choose f32, tf32, bf16, fp16"
         );
     }
 }

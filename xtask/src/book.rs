@@ -5,6 +5,7 @@ mod chromium;
 mod demos;
 mod pages;
 mod server;
+mod table;
 
 use std::{path::Path, process::Command};
 
@@ -28,10 +29,16 @@ pub struct BookArgs {
     /// Serve the book on this machine: browsers run demos only from a server.
     #[arg(long)]
     serve: bool,
+    /// Print the words, figures, exercises and demos of every chapter as a table instead.
+    #[arg(long, conflicts_with_all = ["test", "serve"])]
+    table: bool,
 }
 
-/// Builds the book, then tests and serves it as the options say.
+/// Builds the book, then tests and serves it as the options say; or prints the table of its content.
 pub fn book(args: &BookArgs) -> Result<()> {
+    if args.table {
+        return table::print();
+    }
     build()?;
     if args.test {
         pages::test()?;
@@ -46,7 +53,7 @@ pub fn book(args: &BookArgs) -> Result<()> {
 
 /// Builds the book and tests its demos, as the checks do.
 pub fn check() -> Result<()> {
-    book(&BookArgs { test: true, serve: false })
+    book(&BookArgs { test: true, serve: false, table: false })
 }
 
 /// Builds the book with its demos into `book/book`.

@@ -15,12 +15,13 @@ use crate::{
 
 type Stage = (&'static str, fn() -> Result<()>);
 
-const CHECK: [Stage; 7] = [
+const CHECK: [Stage; 8] = [
     ("format", format),
     ("arrows", arrows::check),
     ("clippy", clippy),
     ("dependencies", deny),
     ("docs", docs),
+    ("blank exercises", blanks),
     ("tests (ndarray)", tests),
     ("book", book::check),
 ];
@@ -92,6 +93,22 @@ fn docs() -> Result<()> {
     let mut command = cargo();
     command.args(["doc", "--quiet", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
     succeed(&mut command, "the docs have warnings")
+}
+
+/// A student's clone has answers, so the tests alone do not ask for blanks.
+fn blanks() -> Result<()> {
+    let mut command = cargo();
+    command.args([
+        "test",
+        "--quiet",
+        "--package",
+        "exercises",
+        "--test",
+        "laws",
+        "--",
+        "--ignored",
+    ]);
+    succeed(&mut command, "the exercises must be handed out blank")
 }
 
 fn tests() -> Result<()> {

@@ -3,7 +3,8 @@
 //!
 //! Each stage leaves a log and its files in a directory. A finished stage is not run again, so the
 //! command can be interrupted and repeated; a stage that fails does not keep the others from
-//! running.
+//! running. A rehearsal runs every stage in the smallest sizes, to see on any machine that all of
+//! them work.
 
 use std::{
     fs::{self, File},
@@ -43,11 +44,19 @@ pub struct MeasureArgs {
     /// share that is reached.
     #[arg(long, value_name = "TFLOPS")]
     peak: Option<f64>,
+    /// Runs the stages in sizes that mean nothing and take minutes on a CPU; the results go to
+    /// OUT/rehearsal.
+    #[arg(long)]
+    rehearse: bool,
 }
 
 /// A stage of the measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Stage {
+    /// Compiles and tunes the kernels of the shapes task; nothing on a CPU.
+    WarmUp,
+    /// Launches and memory of the parts with the network of the shapes task; nothing but on cuda.
+    Count,
     /// The parts with the network of the shapes task, beside PyTorch if there is a peer.
     Parts,
     /// The parts with the network for 64 x 64 pixels, beside PyTorch if there is a peer.
@@ -62,6 +71,10 @@ enum Stage {
     Train64,
     /// Writes Stable Diffusion 3.5 Medium with random weights, without T5.
     Sd3Model,
+    /// Compiles and tunes the kernels of SD3.5 Medium; nothing on a CPU.
+    Sd3WarmUp,
+    /// Launches and memory of the next stage's cases; nothing but on cuda.
+    Sd3Count,
     /// Denoising step, trained transition, update and decoder of SD3.5 Medium at 512 x 512 pixels,
     /// beside diffusers and PEFT if there is a peer.
     Sd3,
@@ -72,7 +85,7 @@ enum Stage {
 impl Stage {
     /// The stages that run by default.
     fn usual(sd3: bool) -> Vec<Self> {
-        let of_sd3 = [Self::Sd3Model, Self::Sd3, Self::Sd3Train];
+        let of_sd3 = [Self::Sd3Model, Self::Sd3WarmUp, Self::Sd3Count, Self::Sd3, Self::Sd3Train];
         Self::value_variants()
             .iter()
             .copied()
@@ -86,6 +99,32 @@ impl Stage {
 
     /// The command line of the application; `file` gives the path for a result of a given name.
     fn command(self, args: &MeasureArgs, file: impl Fn(&str) -> String) -> Vec<String> {
+        let mut command = self.whole(args, &file);
+        let resumes = command.contains(&"--resume".to_owned());
+        if args.rehearse && !resumes {
+            command.extend(self.smallest().iter().map(|&word| word.to_owned()));
+        }
+        command
+    }
+
+    /// The options of a rehearsal, which come last.
+    fn smallest(self) -> &'static [&'static str] {
+        match self {
+            Self::Parts | Self::Parts64 => {
+                &["--images", "2", "--repetitions", "1", "--rounds", "1"]
+            }
+            Self::Count => &["--images", "2"],
+            Self::Growth => &["--smallest"],
+            Self::WarmUp | Self::Train | Self::Train64 => &SMALLEST_RUN,
+            Self::Pretrain64 => &SMALLEST_PRETRAINING,
+            Self::Sd3Model => &[],
+            Self::Sd3 => &["--resolution", "64", "--batch", "1,2", "--text-length", "80"],
+            Self::Sd3Count => &["--resolution", "64", "--batch", "1", "--text-length", "80"],
+            Self::Sd3WarmUp | Self::Sd3Train => &SMALLEST_SD3_RUN,
+        }
+    }
+
+    fn whole(self, args: &MeasureArgs, file: &impl Fn(&str) -> String) -> Vec<String> {
         let parts = |more: &[&str]| {
             let output = file(&format!("{}.json", self.name()));
             let peer = args
@@ -111,8 +150,14 @@ impl Stage {
                 .chain(setting)
                 .collect()
         };
+        let count = |more: &[&str]| {
+            ["bench", "--count"].iter().chain(more).map(|&word| word.to_owned()).collect()
+        };
         match self {
+            Self::WarmUp => ["warm-up", "--preset", "shapes"].map(str::to_owned).into(),
+            Self::Count => count(&[]),
             Self::Parts => parts(&[]),
+            Self::Parts64 if args.rehearse => parts(&["--preset", "shapes-64-base"]),
             Self::Parts64 => parts(&["--preset", "shapes-64-base", "--images", "256"]),
             Self::Growth => ["bench".to_owned(), "--scale".to_owned(), file("growth.svg")].into(),
             Self::Train => run("train", "shapes", None),
@@ -122,16 +167,30 @@ impl Stage {
                 run("train", "shapes-64", Some(base))
             }
             Self::Sd3Model => {
-                let fixed = ["init-random", "--like", "sd35-medium", "--without-t5", "--out"]
-                    .map(str::to_owned);
+                let like = if args.rehearse { "sd35-tiny" } else { "sd35-medium" };
+                let fixed =
+                    ["init-random", "--like", like, "--without-t5", "--out"].map(str::to_owned);
                 fixed.into_iter().chain([file(&self.name())]).collect()
+            }
+            Self::Sd3WarmUp => {
+                let base = format!("base={}", file(&Self::Sd3Model.name()));
+                let fixed = ["warm-up", "--preset", "sd35m-ocr-1gpu", "--set", &base];
+                let fixed = fixed.map(str::to_owned).into_iter();
+                fixed.chain(sd3_settings(&file("prompts.txt"))).collect()
+            }
+            Self::Sd3Count => {
+                let model = file(&Self::Sd3Model.name());
+                let fixed = ["--model", &model, "--recompute", "--batch", "8"];
+                count(if args.rehearse { &fixed[..3] } else { &fixed })
             }
             Self::Sd3 => {
                 let peak =
                     args.peak.iter().flat_map(|peak| ["--peak".to_owned(), peak.to_string()]);
                 let compile = args.peer.iter().map(|_| "--compile".to_owned());
                 let model = file(&Self::Sd3Model.name());
-                let fixed = parts(&["--model", &model, "--recompute", "--repetitions", "3"]);
+                let repetitions = if args.rehearse { "1" } else { "3" };
+                let fixed =
+                    parts(&["--model", &model, "--recompute", "--repetitions", repetitions]);
                 fixed.into_iter().chain(peak).chain(compile).collect()
             }
             Self::Sd3Train => {
@@ -143,6 +202,60 @@ impl Stage {
         }
     }
 }
+
+/// A run of an epoch of four images, of which two are evaluated for each kind of prompt.
+const SMALLEST_RUN: [&str; 18] = [
+    "--set",
+    "epochs=1",
+    "--set",
+    "evaluation_samples=1",
+    "--set",
+    "grpo.groups=2",
+    "--set",
+    "grpo.group_size=2",
+    "--set",
+    "grpo.micro_batch=2",
+    "--set",
+    "grpo.rollout_batch=4",
+    "--set",
+    "grpo.warm_up=0",
+    "--set",
+    "grpo.cool_down=0",
+    "--set",
+    "prompts.test=none",
+];
+
+/// A pre-training of two updates.
+const SMALLEST_PRETRAINING: [&str; 12] = [
+    "--set",
+    "steps=2",
+    "--set",
+    "batch_size=2",
+    "--set",
+    "micro_batch=2",
+    "--set",
+    "warm_up=0",
+    "--set",
+    "evaluate_every=2",
+    "--set",
+    "evaluation_samples=1",
+];
+
+/// A run of SD3 of an epoch of four images of 64 x 64 pixels.
+const SMALLEST_SD3_RUN: [&str; 12] = [
+    "--set",
+    "epochs=1",
+    "--set",
+    "evaluation_samples=1",
+    "--set",
+    "grpo.group_size=2",
+    "--set",
+    "model.resolution=64",
+    "--set",
+    "model.max_sequence_length=4",
+    "--set",
+    "grpo.rollout.steps=3",
+];
 
 /// Two epochs of SD3 training that need no judge, on a file of prompts.
 fn sd3_settings(prompts: &str) -> impl Iterator<Item = String> + use<> {
@@ -166,24 +279,24 @@ const PROMPTS: &str = "a photo of a cat\na photo of two clocks on a wall\na red 
 
 /// Runs the stages; fails if one of them fails.
 pub fn measure(args: &MeasureArgs) -> Result<ExitCode> {
-    fs::create_dir_all(&args.out).with_context(|| format!("cannot make {}", args.out.display()))?;
+    let out = if args.rehearse { args.out.join("rehearsal") } else { args.out.clone() };
+    fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     let program = match &args.program {
         Some(program) => program.to_string_lossy().into_owned(),
         None => app::build(&args.build)?,
     };
     let stages = if args.only.is_empty() { Stage::usual(args.sd3) } else { args.only.clone() };
-    let prompts = args.out.join("prompts.txt");
+    let prompts = out.join("prompts.txt");
     fs::write(&prompts, PROMPTS).with_context(|| format!("cannot write {}", prompts.display()))?;
     let mut failed = false;
     for stage in stages {
-        let (name, done) = (stage.name(), args.out.join(format!("{}.done", stage.name())));
+        let (name, done) = (stage.name(), out.join(format!("{}.done", stage.name())));
         if done.exists() {
             println!("{name:<12} done before");
             continue;
         }
-        let log = args.out.join(format!("{name}.log"));
-        let command =
-            stage.command(args, |file| args.out.join(file).to_string_lossy().into_owned());
+        let log = out.join(format!("{name}.log"));
+        let command = stage.command(args, |file| out.join(file).to_string_lossy().into_owned());
         println!("{name:<12} {} {}; see {}", program, command.join(" "), log.display());
         let started = Instant::now();
         let succeeded = logged(&program, &command, &log)?;
@@ -250,6 +363,25 @@ mod tests {
             "train --preset sd35m-ocr-1gpu --out d/sd3-train --set base=d/sd3-model --set rewards="
         ));
         assert!(train.ends_with("--set prompts.validation=d/prompts.txt"));
+    }
+
+    #[test]
+    fn a_rehearsal_runs_every_stage_in_the_smallest_sizes() {
+        let line = ["measure", "--out", "d", "--sd3"];
+        let whole = Line::parse_from(line).measure;
+        let args = Line::parse_from(line.iter().chain(&["--rehearse"])).measure;
+        for stage in Stage::usual(true) {
+            let [whole, command] =
+                [&whole, &args].map(|args| stage.command(args, |file| format!("d/{file}")));
+            assert_eq!(command[0], whole[0], "{stage:?}");
+            assert_ne!(command, whole, "{stage:?} is as large as in earnest");
+            let twice: Vec<&String> = command
+                .iter()
+                .filter(|word| word.starts_with("--") && *word != "--set")
+                .filter(|word| command.iter().filter(|other| other == word).count() > 1)
+                .collect();
+            assert!(twice.is_empty(), "{stage:?} has an option twice: {twice:?}");
+        }
     }
 
     #[test]

@@ -10,11 +10,11 @@ mod ode_sde;
 mod pairs;
 mod train_toy;
 
-pub use baseline::Baseline;
+pub use baseline::{Baseline, BaselineKind};
 pub use clip::Clip;
 pub use judge::Judge;
 pub use ode_sde::OdeSde;
-pub use pairs::Pairs;
+pub use pairs::{Pairs, mean_and_std};
 pub use train_toy::{Epoch, TrainToy};
 
 /// The backend of every demo: Burn's CPU backend, on one thread.

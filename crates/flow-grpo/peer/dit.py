@@ -16,6 +16,8 @@ from safetensors import safe_open
 
 path, repetitions, threads, device = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 torch.set_num_threads(threads)
+# As the program on cuda: products of f32 in TF32.
+torch.backends.cuda.matmul.allow_tf32 = True
 
 with safe_open(path, "pt", device=device) as file:
     sizes = json.loads(file.metadata()["sizes"])

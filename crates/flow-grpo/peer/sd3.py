@@ -1,6 +1,6 @@
 """The work of Flow-GRPO on Stable Diffusion 3.5 in PyTorch, diffusers and PEFT: the numbers to measure ours against.
 
-Usage: python sd3.py MODEL_DIRECTORY [--resolution 512] [--batch 1 2 4 8 16] [--precision bf16|f32] [--compile] [--recompute]
+Usage: python sd3.py MODEL_DIRECTORY [--resolution 512] [--batch 1 2 4 8 16] [--precision bf16|tf32|f32] [--compile] [--recompute]
 ... (--help lists all). MODEL_DIRECTORY is in the layout of diffusers; transformer, vae and scheduler are read from it, text
 encoders are not: prompt embeddings are random. With --random only the three configurations are read. Progress goes to standard
 error, one JSON object to standard output.
@@ -67,7 +67,7 @@ parser = argparse.ArgumentParser(description="Flow-GRPO's work on Stable Diffusi
 parser.add_argument("model", metavar="MODEL_DIRECTORY", help="a model in the layout of diffusers")
 parser.add_argument("--resolution", type=int, default=512, help="side of the pictures in pixels")
 parser.add_argument("--batch", type=int, nargs="+", default=[1, 2, 4, 8, 16], help="batch sizes to try")
-parser.add_argument("--precision", choices=["bf16", "f32"], default="bf16", help="of base weights and VAE")
+parser.add_argument("--precision", choices=["bf16", "tf32", "f32"], default="bf16", help="of base weights and VAE; tf32: f32, products in TF32")
 parser.add_argument("--repetitions", type=int, default=5, help=f"timed runs of a case, after {WARM_UP} that are not")
 parser.add_argument("--compile", action="store_true", help="measure torch.compile of the transformer too")
 parser.add_argument("--guidance", type=float, default=4.5, help="at most 1: no guidance, B rows instead of 2B")
@@ -83,7 +83,7 @@ parser.add_argument("--threads", type=int, help="of the CPU")
 args = parser.parse_args()
 
 device, on_gpu = args.device, args.device == "cuda"
-dtype = {"bf16": torch.bfloat16, "f32": torch.float32}[args.precision]
+dtype = {"bf16": torch.bfloat16, "tf32": torch.float32, "f32": torch.float32}[args.precision]
 guided = args.guidance > 1
 use_autocast = args.precision == "bf16" and not args.no_autocast
 if args.threads:

@@ -1,5 +1,6 @@
 //! Measurements of time and memory.
 
+pub mod count;
 pub mod directory;
 pub mod parts;
 pub mod scale;

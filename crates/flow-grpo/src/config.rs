@@ -67,9 +67,11 @@ pub fn resolve<C: Checked>(
     }
     if let Some(path) = file {
         let text = text_file::read(path)?;
-        let given: Table =
+        let mut given: Table =
             text.parse().with_context(|| format!("{} is not TOML", path.display()))?;
+        let on_gpu = preset::take_on_gpu(&mut given);
         merge(&mut table, given, &mut problems);
+        merge(&mut table, on_gpu.unwrap_or_default(), &mut problems);
     }
     for setting in settings {
         match parse_setting(setting, &table) {

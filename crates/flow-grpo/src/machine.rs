@@ -2,6 +2,7 @@
 
 #[cfg(any(feature = "cuda", test))]
 pub mod caches;
+pub mod counts;
 #[cfg(any(feature = "cuda", test))]
 pub mod cuda;
 pub mod host;

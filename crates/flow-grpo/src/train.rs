@@ -11,15 +11,17 @@ mod resume;
 pub mod rules;
 mod session;
 pub mod tuning;
+mod warm_up;
 mod warnings;
 
 pub use session::sampling;
+pub use warm_up::warm_up;
 
 use std::path::Path;
 
 use anyhow::{Context, Error, Result, bail};
 use flow::GridKind;
-use pipelines::{Cache, DirectorySettings, Pipeline, Visitor};
+use pipelines::{Cache, DirectorySettings, ModelSource, Pipeline, Visitor};
 use run::RunDir;
 
 use crate::{
@@ -41,12 +43,20 @@ use crate::{
 pub fn train(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device) -> Result<()> {
     check_begun(config, run)?; // Before anything is written or takes its time.
     let config = &pinned(config)?;
+    let cache = Cache { directory: run.prompt_embeddings(), resume: run.resume_command("train") };
+    let source = source(config, cache)?;
+    let work = Work { config, run, live, device };
+    pipelines::open::<Training, _>(source, &host::machine(device), work)
+}
+
+/// The base model of a run; `cache` is for the embeddings of its prompts.
+///
+/// # Errors
+/// If there is no such model, or it is none that the preset trains.
+fn source(config: &TrainConfig, cache: Cache) -> Result<ModelSource> {
     let is_directory = named::is_name(&config.base) || Path::new(&config.base).is_dir();
     let settings = match (&config.model, is_directory) {
-        (Some(model), true) => {
-            let directory = run.prompt_embeddings();
-            model.settings(Cache { directory, resume: run.resume_command("train") })
-        }
+        (Some(model), true) => model.settings(cache),
         (None, false) => DirectorySettings::default(),
         (Some(_), false) => bail!(
             "base: `{}` is no directory; this preset trains a model in a directory of diffusers' layout: pass --model DIR",
@@ -57,9 +67,7 @@ pub fn train(config: &TrainConfig, run: &mut RunDir, live: bool, device: &Device
             config.base
         ),
     };
-    let source = checkpoints::source(&config.base, settings)?;
-    let work = Work { config, run, live, device };
-    pipelines::open::<Training, _>(source, &host::machine(device), work)
+    checkpoints::source(&config.base, settings)
 }
 
 /// Training on a model, whatever its pipeline is.

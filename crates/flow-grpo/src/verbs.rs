@@ -18,6 +18,7 @@ pub mod sample;
 pub mod score;
 pub mod serve;
 pub mod train;
+pub mod warm_up;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -58,6 +59,9 @@ verbs! {
     /// sd35m-ocr, sd35m-ocr-1gpu, sd35m-pickscore.
     #[command(after_help = format!("Rewards, for --set rewards.NAME=WEIGHT:\n{}", rewards::table()))]
     Train(train::TrainArgs),
+    /// Compile and tune the kernels of a training run before it starts, on cuda and wgpu. Takes the
+    /// options of `train`.
+    WarmUp(warm_up::WarmUpArgs),
     /// Train a base model by flow matching. Presets: shapes-base (default), shapes-64-base (for a
     /// GPU), text-base, toy-2d-base, emoji-base.
     Pretrain(pretrain::PretrainArgs),

@@ -21,6 +21,14 @@ pub trait VelocityField<B: Backend> {
         conditions: &[Self::Condition],
     ) -> Tensor<B, 4>;
 
+    /// Moves what velocities for these conditions and latents of this size, `[C, H, W]`, need to the
+    /// device and keeps it there, in place of what was kept before. Costs memory and saves copies; a
+    /// velocity has the same value, also for other conditions. Nothing is kept by default.
+    fn prepare(&mut self, _conditions: &[Self::Condition], _latent: [usize; 3]) {}
+
+    /// Shares what `other` keeps: networks with the same conditions need it only once.
+    fn prepare_like(&mut self, _other: &Self) {}
+
     /// Prefixes of the paths of the parameters inside the field's repeated blocks; none by default.
     /// An optimiser may treat the matrices of blocks apart from those before and after them, as
     /// Muon does.
@@ -158,6 +166,11 @@ impl<C: Clone> Guidance<C> {
         // ANCHOR_END: combined
     }
 
+    /// The empty condition and these: the conditions of a doubled query.
+    pub fn and_unconditional(&self, conditions: &[C]) -> Vec<C> {
+        std::iter::once(&self.unconditional).chain(conditions).cloned().collect()
+    }
+
     /// Wraps a field with this guidance.
     pub fn around<F>(&self, field: F) -> Guided<F, C> {
         Guided { field, guidance: self.clone() }
@@ -199,5 +212,13 @@ impl<B: Backend, F: VelocityField<B>> VelocityField<B> for Guided<F, F::Conditio
     ) -> Tensor<B, 4> {
         let query = self.guidance.doubled(Query { latent, time, conditions: conditions.to_vec() });
         self.guidance.combined(query.ask(&self.field), GuidanceGradient::Both)
+    }
+
+    fn prepare(&mut self, conditions: &[Self::Condition], latent: [usize; 3]) {
+        self.field.prepare(&self.guidance.and_unconditional(conditions), latent);
+    }
+
+    fn prepare_like(&mut self, other: &Self) {
+        self.field.prepare_like(&other.field);
     }
 }

@@ -14,7 +14,6 @@ use burn::{
     prelude::*,
     tensor::{Distribution, activation::silu},
 };
-use burn_ndarray::NdArrayDevice;
 
 type Plain = burn_ndarray::NdArray<f32>;
 type Learning = burn::backend::Autodiff<Plain>;
@@ -76,7 +75,7 @@ fn prompts<B: Backend>() -> Points<B> {
 // ANCHOR: pretrain
 /// Flow matching: regression of `x_1 − x_0`. Cluster and prompt are independent here.
 fn pretrain(steps: usize) -> Field<Learning> {
-    let mut field = Field::new(&NdArrayDevice::Cpu);
+    let mut field = Field::new(&burn_ndarray::NdArrayDevice::Cpu);
     let mut adam = AdamConfig::new().init();
     for step in 0..steps {
         let (x1, t) = (normal(ROWS), uniform(ROWS, 1.0));
@@ -129,8 +128,7 @@ fn sample(field: &Field<Plain>, steps: usize, level: f64) -> (Points<Plain>, Vec
     let (mut x, mut kept) = (normal(ROWS), Vec::new());
     for at in (0..steps).map(|i| step(i, steps, level)) {
         let v = field.velocity(x.clone(), everywhere(at.t), prompts());
-        let mean = x.clone() * at.latent + v.clone() * at.velocity;
-        let next = mean + normal(ROWS) * at.std;
+        let next = x.clone() * at.latent + v.clone() * at.velocity + normal(ROWS) * at.std;
         if at.std > 0.0 {
             kept.push((x.clone(), next.clone(), log_prob(&at, x, v, next.clone())));
         }
@@ -141,9 +139,8 @@ fn sample(field: &Field<Plain>, steps: usize, level: f64) -> (Points<Plain>, Vec
 
 /// `exp(−2·d²)` with the distance `d` to the cluster that the row's prompt asks for, `[rows, 1]`.
 fn reward(points: Points<Plain>) -> Points<Plain> {
-    let angles = (0..ROWS).map(|row| (row / GROUP) as f32 * (TAU / PROMPTS as f64) as f32);
-    let angles = Tensor::<Plain, 1>::from_floats(&*angles.collect::<Vec<_>>(), &points.device());
-    let asked = on_circle(angles.reshape([ROWS, 1]));
+    let prompt = Tensor::<Plain, 1, Int>::arange(0..ROWS as i64, &points.device()) / GROUP as i64;
+    let asked = on_circle(prompt.float().reshape([ROWS, 1]) * (TAU / PROMPTS as f64));
     ((points - asked).powi_scalar(2).sum_dim(1) * -2.0).exp()
 }
 // ANCHOR_END: rollout
@@ -184,7 +181,7 @@ fn loss(
 // ANCHOR: train
 /// Trains for some epochs and returns the mean reward of 40-step ODE samples before and after.
 fn train(epochs: usize) -> [f32; 2] {
-    Plain::seed(&NdArrayDevice::Cpu, 1);
+    Plain::seed(&burn_ndarray::NdArrayDevice::Cpu, 1);
     let mut field = pretrain(1500);
     let base = field.valid();
     let mean = |points| reward(points).mean().into_scalar();

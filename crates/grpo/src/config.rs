@@ -33,10 +33,13 @@ pub struct GrpoConfig {
     #[schemars(range(min = 1, max = MOST))]
     pub updates_per_epoch: usize,
     /// Examples per forward and backward pass; changes speed and memory, and the update only by
-    /// rounding.
+    /// rounding. On a GPU (wgpu, cuda) the presets of small networks take more: their table `on_gpu`
+    /// has the number.
     #[schemars(range(min = 1, max = MOST))]
     pub micro_batch: usize,
     /// Rows that are sampled together; changes speed and memory, and the samples only by rounding.
+    /// On a GPU (wgpu, cuda) the presets of small networks take more: their table `on_gpu` has the
+    /// number.
     #[schemars(range(min = 1, max = MOST))]
     pub rollout_batch: usize,
     /// Which rows share a forward pass in the replay.

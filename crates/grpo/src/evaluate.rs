@@ -86,7 +86,7 @@ impl Generator<'_> {
                 (field.clone(), given, rows)
             })
             .collect();
-        self.workers.map(jobs, |(field, given, rows)| {
+        self.workers.map(jobs, |(mut field, given, rows)| {
             let conditions: Vec<_> =
                 rows.iter().map(|row| prompts[row.prompt].condition.clone()).collect();
             let keys: Vec<Key> = rows.iter().map(|row| key.row(row.prompt, row.sample)).collect();
@@ -95,6 +95,7 @@ impl Generator<'_> {
                 noise::normal(&keys, self.shape, device)
             };
             let initial = given.unwrap_or_else(|| noise::normal(&keys, self.shape, device));
+            field.prepare(&conditions, self.shape);
             finish(self.sampler.sample(&field, &conditions, initial, noise_of_step))
         })
     }

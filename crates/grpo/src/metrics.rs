@@ -40,6 +40,8 @@ pub struct EpochMetrics {
     pub zero_spread: f64,
     /// The advantages of the rows, after clipping.
     pub advantage: Summary,
+    /// The rewards and the advantages of the rows, counted in bins.
+    pub histograms: Histograms,
     /// The share of each reward in the advantages ([`Advantages::shares`]); empty if all advantages
     /// are 0.
     pub advantage_shares: BTreeMap<String, f64>,
@@ -96,6 +98,49 @@ impl Summary {
     }
 }
 
+/// Histograms of the rows of an epoch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Histograms {
+    /// Of the total reward.
+    pub reward: Histogram,
+    /// Of the advantages, after clipping.
+    pub advantage: Histogram,
+}
+
+/// Numbers counted in bins of equal width.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Histogram {
+    /// The smallest number, and the lower edge of the first bin.
+    pub low: f64,
+    /// The largest number, and the upper edge of the last bin, which includes it.
+    pub high: f64,
+    /// Numbers in each of twenty bins; in one if all numbers are equal, in none if there are none.
+    pub counts: Vec<usize>,
+}
+
+/// Number of bins.
+const BINS: usize = 20;
+
+impl Histogram {
+    /// Counts finite `values` between their extremes.
+    pub fn of(values: &[f64]) -> Self {
+        let Summary { min: low, max: high, .. } = Summary::of(values);
+        let bins = if values.is_empty() {
+            0
+        } else if high > low {
+            BINS
+        } else {
+            1
+        };
+        let mut counts = vec![0; bins];
+        for value in values {
+            let share = if high > low { (value - low) / (high - low) } else { 0.0 };
+            counts[((share * bins as f64) as usize).min(bins - 1)] += 1;
+        }
+        Self { low, high, counts }
+    }
+}
+
 /// Times, throughput and memory of an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct EpochTimes {
@@ -124,6 +169,7 @@ impl EpochMetrics {
         let total: Vec<f64> = scores.total.iter().copied().map(f64::from).collect();
         let part =
             |scores: &[f32]| mean(&scores.iter().copied().map(f64::from).collect::<Vec<_>>());
+        let of_rows: Vec<f64> = advantages.values.iter().copied().map(f64::from).collect();
         let all = || updates.iter().map(|EpochUpdate { update, .. }| update);
         let taken: Vec<&Update> = all().filter(|update| update.taken).collect();
         let of_taken = |number: fn(&Update) -> f64| {
@@ -147,9 +193,11 @@ impl EpochMetrics {
                     .map(|varies| if *varies { 0.0 } else { 1.0 })
                     .collect::<Vec<_>>(),
             ),
-            advantage: Summary::of(
-                &advantages.values.iter().copied().map(f64::from).collect::<Vec<_>>(),
-            ),
+            advantage: Summary::of(&of_rows),
+            histograms: Histograms {
+                reward: Histogram::of(&total),
+                advantage: Histogram::of(&of_rows),
+            },
             advantage_shares: advantages.shares(scores, config.group_size, &config.advantage),
             updates: taken.len(),
             skipped_updates: loss_scale.map(|_| updates.len() - taken.len()),
@@ -196,6 +244,16 @@ fn by_kind(rewards: &[f64], kinds: &[&str]) -> BTreeMap<String, f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_histogram_counts_every_number_once_and_the_largest_in_the_last_bin() {
+        let numbers: Vec<f64> = (0..=40).map(f64::from).collect();
+        let histogram = Histogram::of(&numbers);
+        assert_eq!((histogram.low, histogram.high), (0.0, 40.0));
+        assert_eq!(histogram.counts, [[2; 19].as_slice(), &[3]].concat());
+        assert_eq!(Histogram::of(&[0.5; 3]).counts, [3], "equal numbers have one bin");
+        assert_eq!(Histogram::of(&[]), Histogram::default());
+    }
     #[test]
     fn every_kind_has_the_mean_of_its_own_rewards() {
         let kinds = by_kind(&[1.0, 0.0, 0.5, 0.5], &["two", "two", "two", "one"]);

@@ -12,7 +12,7 @@ pub struct ObjectiveConfig {
     /// An action with a negative advantage has a gradient until its ratio falls to
     /// `1 − clip_range_low`. The reference code calls this `clip_range_lt` and uses 1e-4. Its
     /// log-probabilities are means over the `d` elements, so the clip acts once the mean of a step
-    /// has moved by about `1e-4·√d` standard deviations.
+    /// has moved by about `1e-4·√d` standard deviations, or by `√2e-4` if that is less.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub clip_range_low: f64,
     /// An action with a positive advantage has a gradient until its ratio rises to

@@ -90,7 +90,7 @@ impl<C: Clone + Send + Sync> Rollout<'_, C> {
     {
         let jobs: Vec<(F, &[Row])> =
             rows.chunks(self.batch.max(1)).map(|rows| (field.clone(), rows)).collect();
-        let sampled = |(field, rows): (F, &[Row])| {
+        let sampled = |(mut field, rows): (F, &[Row])| {
             let conditions: Vec<_> =
                 rows.iter().map(|row| prompts[row.prompt].condition.clone()).collect();
             let noise = |key: Key| {
@@ -101,14 +101,15 @@ impl<C: Clone + Send + Sync> Rollout<'_, C> {
             let of_step = |at: flow::Step| noise(step.step(at.index));
             let (start, reduction) = (noise(initial), self.reduction);
             let trajectory = match self.guidance {
-                None => self.sampler.trajectory(&field, &conditions, start, of_step, reduction),
-                Some(guidance) => self.sampler.trajectory(
-                    &guidance.around(field),
-                    &conditions,
-                    start,
-                    of_step,
-                    reduction,
-                ),
+                None => {
+                    field.prepare(&conditions, self.shape);
+                    self.sampler.trajectory(&field, &conditions, start, of_step, reduction)
+                }
+                Some(guidance) => {
+                    let mut field = guidance.around(field);
+                    field.prepare(&conditions, self.shape);
+                    self.sampler.trajectory(&field, &conditions, start, of_step, reduction)
+                }
             };
             Trajectories::keep(trajectory, self.kept_on)
         };

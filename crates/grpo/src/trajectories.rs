@@ -68,6 +68,17 @@ impl<B: Backend> Trajectories<B> {
         &self.device
     }
 
+    /// `[C, H, W]` of a latent.
+    pub fn latent_shape(&self) -> [usize; 3] {
+        match self.at(self.latents.len() - 1) {
+            Latents::Device(latents) => {
+                let [_, channels, height, width] = latents.dims();
+                [channels, height, width]
+            }
+            Latents::Host { shape, .. } => *shape,
+        }
+    }
+
     /// The latents of some rows at grid point `index`, `[rows, C, H, W]`.
     ///
     /// # Panics

@@ -1,5 +1,7 @@
 //! The replay: the gradient of an algorithm's loss over the examples of an update.
 
+use std::collections::BTreeSet;
+
 use burn::{prelude::*, tensor::backend::AutodiffBackend};
 use flow::{
     Checkpointed, Guidance, GuidanceGradient, Query, Sampler, Step, TrainableField, VelocityField,
@@ -64,6 +66,14 @@ impl<B: AutodiffBackend, M: TrainableField<B>> VelocityField<B::InnerBackend>
     ) -> Tensor<B::InnerBackend, 4> {
         self.differentiate
             .velocity(&self.network, Query { latent, time, conditions: conditions.to_vec() })
+    }
+
+    fn prepare(&mut self, conditions: &[M::Condition], latent: [usize; 3]) {
+        self.network.prepare(conditions, latent);
+    }
+
+    fn prepare_like(&mut self, other: &Self) {
+        self.network.prepare_like(&other.network);
     }
 }
 
@@ -239,9 +249,12 @@ impl<B: Backend, C: Clone + Send + Sync> Replay<'_, B, C> {
         M: TrainableField<AB, Condition = C>,
     {
         let share = 1.0 / update[0].len() as f64;
+        let terms = update.iter().enumerate();
+        let of_terms: Vec<Vec<Batch>> =
+            terms.map(|(term, examples)| self.batches(term, share, examples)).collect();
+        let (policy, others) = &self.prepared::<AB, M>(policy, others, of_terms.iter().flatten());
         let (mut sum, mut loss, mut terms) = (None, 0.0, Vec::with_capacity(update.len()));
-        for (term, examples) in update.iter().enumerate() {
-            let batches = self.batches(term, share, examples);
+        for batches in of_terms {
             if batches.is_empty() {
                 terms.push(Outcome::default());
                 continue;
@@ -260,6 +273,31 @@ impl<B: Backend, C: Clone + Send + Sync> Replay<'_, B, C> {
             });
         }
         Ok(ReplayOutcome { gradient: sum.expect("the first term has examples"), loss, terms })
+    }
+
+    /// The networks, with the conditions of all batches on their device.
+    fn prepared<'a, AB, M>(
+        &self,
+        policy: &M::InnerModule,
+        others: &Others<M::InnerModule>,
+        batches: impl Iterator<Item = &'a Batch>,
+    ) -> (M::InnerModule, Others<M::InnerModule>)
+    where
+        AB: AutodiffBackend<InnerBackend = B>,
+        M: TrainableField<AB, Condition = C>,
+    {
+        let rows: BTreeSet<usize> = batches.flat_map(|batch| batch.rows.iter().copied()).collect();
+        let conditions: Vec<C> = rows.iter().map(|&row| self.conditions[row].clone()).collect();
+        let conditions = match self.guidance {
+            Some(guidance) => guidance.and_unconditional(&conditions),
+            None => conditions,
+        };
+        let (mut policy, mut others) = (policy.clone(), others.clone());
+        policy.prepare(&conditions, self.trajectories.latent_shape());
+        for other in others.reference.iter_mut().chain(&mut others.old) {
+            other.prepare_like(&policy);
+        }
+        (policy, others)
     }
 
     /// Computes the gradient of a batch and the numbers of its examples.

@@ -1,16 +1,19 @@
 //! Fused operations of a transformer block, and matrix products that are correct on every backend.
 //!
-//! [`Kernels`] is a backend extension. [`plain`] defines each operation as a composition of tensor
-//! operations, and GPUs run that composition. The CPU backends run the same formula as one loop
-//! over the numbers, with a backward pass written by hand, because a composition of `n` operations
-//! reads and writes its tensors `n` times.
+//! [`Kernels`] is a backend extension. [`plain`] and [`product`] define each operation as a
+//! composition of tensor operations. The CPU backends run the same formula as one loop over the
+//! numbers, with a backward pass written by hand, because a composition of `n` operations reads and
+//! writes its tensors `n` times. GPUs run the composition, except for attention, which is three
+//! kernels (`cube`), because the composition writes a score for every pair of tokens.
 //!
-//! Knows nothing of models, conditioning or images. The fused path takes f32 tensors only; other
-//! precisions take the plain path.
+//! Knows nothing of models, conditioning or images. The fused path of the CPU backends takes f32
+//! tensors only; other precisions take the plain path.
 
 // Without a CPU backend there is nothing to fuse.
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod attention;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod cube;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod elementwise;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
@@ -62,6 +65,25 @@ pub trait Kernels: Backend {
         plain::squared_relu(x)
     }
 
+    /// Softmax attention of every head of every sample.
+    ///
+    /// ```text
+    /// y = softmax(q·kᵀ / √w)·v
+    /// ```
+    ///
+    /// Source: arXiv 1706.03762, section 3.2.1. On wgpu and cuda, forward and backward pass use
+    /// memory linear in the number of tokens.
+    ///
+    /// # Shapes
+    /// `query`: `[B, heads, Q, w]`; `key`, `value`: `[B, heads, L, w]`; result: `[B, heads, Q, w]`
+    fn softmax_attention(
+        query: Tensor<Self, 4>,
+        key: Tensor<Self, 4>,
+        value: Tensor<Self, 4>,
+    ) -> Tensor<Self, 4> {
+        product::attention(query, key, value, None, None)
+    }
+
     /// Softmax attention within each sample, with RMS-normalised queries and keys.
     ///
     /// ```text
@@ -90,20 +112,3 @@ pub trait Kernels: Backend {
         plain::normalized_attention(query, key, value, query_scale, key_scale, rows)
     }
 }
-
-/// Implements [`Kernels`] by the plain compositions, for a backend and its autodiff version.
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
-macro_rules! plain_backend {
-    ($backend:ty) => {
-        impl Kernels for $backend {}
-        impl<C: burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy> Kernels
-            for burn::backend::Autodiff<$backend, C>
-        {
-        }
-    };
-}
-
-#[cfg(feature = "wgpu")]
-plain_backend!(burn_wgpu::Wgpu<f32, i32>);
-#[cfg(feature = "cuda")]
-plain_backend!(burn_cuda::Cuda<f32, i32>);

@@ -55,7 +55,7 @@ pub fn normalized_attention<B: Backend>(
 }
 
 /// `x / √(mean(x²) + ε)` over the last dimension.
-fn normalize<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
+pub(crate) fn normalize<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
     let mean_square = (x.clone() * x.clone()).mean_dim(1);
     x / (mean_square + EPSILON).sqrt()
 }

@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    init::Initializer, linear::Linear, lora::Adaptable, time_embedding::sinusoidal,
+    init::Initializer, linear::Linear, lora::Adaptable, time_embedding::Sinusoidal,
     vocabulary::TokenIds,
 };
 
@@ -155,6 +155,8 @@ impl DitConfig {
             blocks: (0..self.depth).map(|_| Block::init(self, &mut init)).collect(),
             modulation: init.zero_linear(d, 2 * d),
             output: init.zero_linear(d, self.patch_elements()),
+            time: Sinusoidal::new(TIME_HALF, 1000.0, device),
+            positions: self.positions(device),
             config: self.clone(),
             precision: FloatDType::F32,
         }
@@ -169,6 +171,21 @@ impl DitConfig {
     pub fn kept_per_row(&self) -> usize {
         let tokens = self.text_length + self.patches_per_side().pow(2);
         tokens * self.width * (self.depth * (10 + 2 * self.mlp_ratio) + 2)
+    }
+
+    /// Fixed two-dimensional sine-cosine positions of unit scale, `[P, D]`: half the features for
+    /// the row, half for the column.
+    fn positions<B: Backend>(&self, device: &B::Device) -> Tensor<B, 2> {
+        let (side, d) = (self.patches_per_side(), self.width);
+        let quarter = d / 4;
+        let frequency = |i: usize| 100_f32.powf(-(i as f32) / quarter as f32);
+        let of_place = |place: usize| {
+            (0..quarter)
+                .flat_map(move |i| <[f32; 2]>::from((place as f32 * frequency(i)).sin_cos()))
+        };
+        let of_patch = |patch: usize| of_place(patch / side).chain(of_place(patch % side));
+        let values: Vec<f32> = (0..side * side).flat_map(of_patch).collect();
+        Tensor::from_data(TensorData::new(values, [side * side, d]), device)
     }
 
     fn patch_elements(&self) -> usize {
@@ -208,6 +225,8 @@ pub struct Dit<B: Backend> {
     blocks: Vec<Block<B>>,
     modulation: Linear<B>,
     output: Linear<B>,
+    time: Sinusoidal<B>,
+    positions: Tensor<B, 2>,
     #[module(skip)]
     config: DitConfig,
     #[module(skip)]
@@ -254,7 +273,7 @@ impl<B: Kernels> Dit<B> {
         let condition = self.condition(time, text.clone()); // [B, D]
         let text = text + self.text_positions.val().unsqueeze_dim(1);
         let image = self.patches.forward(self.patchify(latent)); // [P·B, D]
-        let image = image + self.positions(rows, &text.device());
+        let image = image + self.positions(rows);
         let tokens = Tensor::cat(vec![text.reshape([-1, d as i32]), image], 0); // [L·B, D]
         let tokens = self
             .blocks
@@ -308,7 +327,7 @@ impl<B: Kernels> Dit<B> {
     /// blocks share.
     fn condition(&self, time: Tensor<B, 1>, text: Tensor<B, 3>) -> Tensor<B, 2> {
         let time = self.time_out.forward(activation::silu(
-            self.time_in.forward(sinusoidal(time, TIME_HALF).cast(self.precision)),
+            self.time_in.forward(self.time.features(time).cast(self.precision)),
         ));
         let pooled = self.pooled.forward(text.mean_dim(0).squeeze_dim::<2>(0));
         activation::silu(time + pooled)
@@ -332,22 +351,11 @@ impl<B: Kernels> Dit<B> {
         split.permute([2, 3, 0, 4, 1, 5]).reshape([rows, channels, side * p, side * p])
     }
 
-    /// Fixed two-dimensional sine-cosine positions of unit scale, `[P·B, D]`: half the features for
-    /// the row, half for the column.
-    fn positions(&self, rows: usize, device: &B::Device) -> Tensor<B, 2> {
-        let (side, d) = (self.config.patches_per_side(), self.config.width);
-        let quarter = d / 4;
-        let frequency = |i: usize| 100_f32.powf(-(i as f32) / quarter as f32);
-        let of_place = |place: usize| {
-            (0..quarter)
-                .flat_map(move |i| <[f32; 2]>::from((place as f32 * frequency(i)).sin_cos()))
-        };
-        let of_patch = |patch: usize| {
-            of_place(patch / side).chain(of_place(patch % side)).collect::<Vec<f32>>().repeat(rows)
-        };
-        let values: Vec<f32> = (0..side * side).flat_map(of_patch).collect();
-        Tensor::<B, 2>::from_data(TensorData::new(values, [side * side * rows, d]), device)
-            .cast(self.precision)
+    /// The position of every patch for every row, `[P·B, D]`.
+    fn positions(&self, rows: usize) -> Tensor<B, 2> {
+        let (d, patches) = (self.config.width, self.config.patches_per_side().pow(2));
+        let positions = self.positions.clone().cast(self.precision).reshape([patches, 1, d]);
+        positions.expand([patches, rows, d]).reshape([patches * rows, d])
     }
 }
 

@@ -6,7 +6,7 @@ use burn::{
     prelude::*,
     tensor::{DType, FloatDType, module::conv2d, ops::ConvOptions},
 };
-use kernels::product::attention;
+use kernels::Kernels;
 
 use crate::linear::Linear;
 
@@ -134,8 +134,8 @@ pub(crate) fn join_heads<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 3> {
 ///
 /// # Shapes
 /// all: `[B, heads, L, w]`
-pub(crate) fn attend<B: Backend>([query, key, value]: [Tensor<B, 4>; 3]) -> Tensor<B, 4> {
-    attention(query, key, value, None, None)
+pub(crate) fn attend<B: Kernels>([query, key, value]: [Tensor<B, 4>; 3]) -> Tensor<B, 4> {
+    B::softmax_attention(query, key, value)
 }
 
 /// GELU in its tanh form (arXiv 1606.08415, section 2).

@@ -71,6 +71,11 @@ impl LoraConfig {
         }
         problems
     }
+
+    /// Whether the layer of this path gets an adapter.
+    pub fn adapts(&self, path: &str) -> bool {
+        self.targets.iter().any(|target| is_target(path, target))
+    }
 }
 
 /// The target that stands for every linear layer, as in PEFT.
@@ -134,7 +139,7 @@ impl Adapter {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut layers = BTreeMap::new();
         for (path, linear) in linears {
-            if !config.targets.iter().any(|target| is_target(&path, target)) {
+            if !config.adapts(&path) {
                 continue;
             }
             let [inputs, outputs] = linear.weight.dims();

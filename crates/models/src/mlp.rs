@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    init::Initializer, linear::Linear, lora::Adaptable, time_embedding::sinusoidal,
+    init::Initializer, linear::Linear, lora::Adaptable, time_embedding::Sinusoidal,
     vocabulary::TokenIds,
 };
 
@@ -50,6 +50,7 @@ impl MlpConfig {
         MlpField {
             hidden: widths.windows(2).map(|pair| init.linear(pair[0], pair[1])).collect(),
             output: init.zero_linear(widths[widths.len() - 1], self.elements),
+            time: Sinusoidal::new(HALF, 1000.0, device),
         }
     }
 }
@@ -65,6 +66,7 @@ const HALF: usize = 16;
 pub struct MlpField<B: Backend> {
     hidden: Vec<Linear<B>>,
     output: Linear<B>,
+    time: Sinusoidal<B>,
 }
 
 impl<B: Backend> Adaptable<B> for MlpField<B> {
@@ -85,7 +87,7 @@ impl<B: Backend> VelocityField<B> for MlpField<B> {
         _conditions: &[TokenIds],
     ) -> Tensor<B, 4> {
         let shape = latent.dims();
-        let input = Tensor::cat(vec![latent.flatten(1, 3), sinusoidal(time, HALF)], 1); // [B, elements + 2·HALF]
+        let input = Tensor::cat(vec![latent.flatten(1, 3), self.time.features(time)], 1); // [B, elements + 2·HALF]
         let features =
             self.hidden.iter().fold(input, |x, layer| activation::silu(layer.forward(x)));
         self.output.forward(features).reshape(shape)

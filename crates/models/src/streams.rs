@@ -5,6 +5,7 @@ use burn::{
     module::{Module, Param},
     prelude::*,
 };
+use kernels::Kernels;
 
 use crate::{
     layers::{attend, gelu_tanh, join_heads, rms_normalized, split_heads},
@@ -92,11 +93,6 @@ impl<B: Backend> Projections<B> {
         ]
     }
 
-    /// Self-attention of the stream.
-    pub fn attention(&self, tokens: Tensor<B, 3>) -> Tensor<B, 3> {
-        self.output(join_heads(attend(self.split(tokens))))
-    }
-
     /// Applies the output layer, if there is one.
     pub fn output(&self, mixed: Tensor<B, 3>) -> Tensor<B, 3> {
         match &self.output {
@@ -117,6 +113,13 @@ impl<B: Backend> Projections<B> {
             .zip(names)
             .filter_map(|(layer, name)| Some((format!("{path}.{name}"), layer?)))
             .collect()
+    }
+}
+
+impl<B: Kernels> Projections<B> {
+    /// Self-attention of the stream.
+    pub fn attention(&self, tokens: Tensor<B, 3>) -> Tensor<B, 3> {
+        self.output(join_heads(attend(self.split(tokens))))
     }
 }
 

@@ -6,6 +6,6 @@ mod readers;
 pub mod t5;
 pub mod tokenizer;
 
-pub(crate) use prompt::Texts;
 pub use prompt::{Embedding, Features, PromptEmbedding};
+pub(crate) use prompt::{HeldTexts, Texts};
 pub use readers::{ClipReader, T5Reader};

@@ -1,10 +1,11 @@
 //! The autoencoder between images and latents (arXiv 2112.10752; diffusers' `AutoencoderKL`).
 
 use burn::{module::Module, prelude::*, tensor::FloatDType, tensor::activation};
+use kernels::product::attention;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    layers::{Conv, GroupNorm, attend},
+    layers::{Conv, GroupNorm},
     linear::Linear,
     sizes::{out_of_range, wrong_class},
     storage::{
@@ -403,9 +404,10 @@ impl<B: Backend> PixelAttention<B> {
         let [rows, channels, height, width] = x.dims();
         let pixels: Tensor<B, 3> =
             self.norm.forward(x.clone()).reshape([rows, channels, height * width]).swap_dims(1, 2);
-        let qkv = [&self.query, &self.key, &self.value]
+        let [query, key, value] = [&self.query, &self.key, &self.value]
             .map(|layer| layer.forward(pixels.clone()).unsqueeze_dim::<4>(1));
-        let mixed = self.output.forward(attend(qkv).squeeze_dim::<3>(1)); // [B, H·W, C]
+        let mixed = attention(query, key, value, None, None); // [B, 1, H·W, C]
+        let mixed = self.output.forward(mixed.squeeze_dim::<3>(1));
         x + mixed.swap_dims(1, 2).reshape([rows, channels, height, width])
     }
 }

@@ -25,5 +25,5 @@ pub use error::PipelineError;
 pub use host::{Host, Machine, Progress, Quiet};
 pub use own::Own;
 pub use pipeline::{Defaults, Footprint, Network, Pipeline, Trainable};
-pub use published::{DirectorySettings, Published, Size};
+pub use published::{DirectorySettings, Published, Size, Sizes, footprint};
 pub use registry::{Computes, ModelSource, OwnVisitor, Visitor, Weights, open, open_own};

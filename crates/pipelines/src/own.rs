@@ -15,7 +15,7 @@ use models::{
 use tasks::{prompts::Prompt, shapes::Metadata};
 
 use crate::{
-    Card, Defaults, Footprint, Network, Pipeline, PipelineError, Trainable, card::CARD,
+    Card, Defaults, Footprint, Machine, Network, Pipeline, PipelineError, Trainable, card::CARD,
     sampled::Sampled,
 };
 
@@ -25,13 +25,22 @@ pub struct Own<B: AutodiffBackend, N: Trainable<B>> {
     pub card: Card,
     network: N::InnerModule,
     digest: String,
-    device: B::Device,
+    machine: Machine<B::InnerBackend>,
 }
+
+/// Rows that are sampled together, on each thread of a CPU and on a GPU, which has more to do.
+const TOGETHER_ON_CPU: usize = 16;
+const TOGETHER_ON_GPU: usize = 256;
 
 impl<B: AutodiffBackend, N: Trainable<B>> Own<B, N> {
     /// Surrounds a network; `digest` is the fingerprint of its file.
-    pub fn new(card: Card, network: N::InnerModule, digest: String, device: &B::Device) -> Self {
-        Self { card, network, digest, device: device.clone() }
+    pub fn new(
+        card: Card,
+        network: N::InnerModule,
+        digest: String,
+        machine: &Machine<B::InnerBackend>,
+    ) -> Self {
+        Self { card, network, digest, machine: machine.clone() }
     }
 
     /// The network.
@@ -83,7 +92,8 @@ where
         Footprint {
             kept_per_row: self.card.architecture.kept_per_row(),
             alive_per_row: 0,
-            rows_together: 16,
+            condition_bytes: 0,
+            rows_together: if self.machine.on_cpu { TOGETHER_ON_CPU } else { TOGETHER_ON_GPU },
             decoder_bytes: 0,
             decoding: 0,
         }
@@ -128,7 +138,7 @@ where
         made_by: &str,
         path: &Path,
     ) -> Result<(), PipelineError> {
-        let network = adapter.clone().attach(self.network.clone(), &self.device)?;
+        let network = adapter.clone().attach(self.network.clone(), &self.machine.device)?;
         let card = Card { made_by: made_by.to_owned(), ..self.card.clone() };
         write(&card, &lora::merged(network), StoredAs::F32, path)
     }

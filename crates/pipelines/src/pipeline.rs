@@ -204,6 +204,9 @@ pub struct Footprint {
     pub kept_per_row: usize,
     /// Values per row that are alive in a forward pass without a backward pass; 0 if negligible.
     pub alive_per_row: usize,
+    /// Bytes of a prompt's condition on the device, where it stays during a rollout batch and an
+    /// update; 0 if negligible.
+    pub condition_bytes: u64,
     /// Rows that a worker samples together in inference.
     pub rows_together: usize,
     /// Bytes of the decoder's weights, for the whole run.

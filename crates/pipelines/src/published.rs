@@ -10,7 +10,7 @@ use std::{
 use burn::{
     module::AutodiffModule,
     prelude::*,
-    tensor::{FloatDType, TensorData, backend::AutodiffBackend},
+    tensor::{DType, FloatDType, TensorData, backend::AutodiffBackend},
 };
 use files::sha256;
 use flow::{Checkpointed, GridKind};
@@ -244,13 +244,47 @@ impl<F: Family, B: Backend> Published<F, B> {
 
 /// Pixels that are sampled together: four images of 512 x 512, which keep a GPU busy.
 const PIXELS_TOGETHER: usize = 1 << 20;
-/// Upper bound on small images that are sampled together.
-const MOST_TOGETHER: usize = 16;
+/// Upper bounds on small images that are sampled together, on a thread of a CPU and on a GPU.
+const MOST_TOGETHER_ON_CPU: usize = 16;
+const MOST_TOGETHER_ON_GPU: usize = 256;
 /// Images that are decoded together.
 const DECODED_TOGETHER: usize = 2;
 /// Values per pixel that the decoder of SD3 and FLUX.1 needs: about a gigabyte for an image of 512 x
 /// 512 pixels.
 const DECODED_PER_PIXEL: usize = 1024;
+
+/// The sizes on which the memory of a published model depends, besides those of its transformer.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// `[C, H, W]` of a latent.
+    pub latent_shape: [usize; 3],
+    /// `[3, H, W]` of an image.
+    pub pixels: [usize; 3],
+    /// Text tokens that the transformer reads.
+    pub text_tokens: usize,
+    /// The precision of conditions.
+    pub precision: FloatDType,
+    /// Whether the network runs on a CPU.
+    pub on_cpu: bool,
+    /// Bytes of the autoencoder's weights.
+    pub decoder_bytes: u64,
+}
+
+/// The memory of a published model's activations and decoder; `recompute` is activation
+/// checkpointing.
+pub fn footprint(transformer: &impl TransformerSizes, sizes: Sizes, recompute: bool) -> Footprint {
+    let Sizes { latent_shape, pixels: [_, height, width], text_tokens, decoder_bytes, .. } = sizes;
+    let most_together = if sizes.on_cpu { MOST_TOGETHER_ON_CPU } else { MOST_TOGETHER_ON_GPU };
+    let condition = text_tokens * transformer.text_features() + transformer.pooled_features();
+    Footprint {
+        kept_per_row: transformer.kept_per_row(latent_shape, text_tokens, recompute),
+        alive_per_row: transformer.alive_per_row(latent_shape, text_tokens),
+        condition_bytes: (condition * DType::from(sizes.precision).size()) as u64,
+        rows_together: (PIXELS_TOGETHER / (height * width)).clamp(1, most_together),
+        decoder_bytes,
+        decoding: DECODED_TOGETHER * height * width * DECODED_PER_PIXEL,
+    }
+}
 
 impl<F, B> Pipeline<B> for Published<F, B::InnerBackend>
 where
@@ -319,19 +353,17 @@ where
     }
 
     fn footprint(&self) -> Footprint {
-        let config = self.directory.transformer_config();
-        let (shape, text) =
-            (self.latent_shape, self.directory.text_tokens(self.max_sequence_length));
-        let [_, height, width] = self.pixels();
-        Footprint {
-            kept_per_row: config.kept_per_row(shape, text, self.recompute),
-            alive_per_row: config.alive_per_row(shape, text),
-            rows_together: (PIXELS_TOGETHER / (height * width)).clamp(1, MOST_TOGETHER),
+        let sizes = Sizes {
+            latent_shape: self.latent_shape,
+            pixels: self.pixels(),
+            text_tokens: self.directory.text_tokens(self.max_sequence_length),
+            precision: self.machine.precision,
+            on_cpu: self.machine.on_cpu,
             decoder_bytes: self
                 .directory
                 .vae_bytes::<B::InnerBackend>(FloatDType::F32, &self.machine.device),
-            decoding: DECODED_TOGETHER * height * width * DECODED_PER_PIXEL,
-        }
+        };
+        footprint(self.directory.transformer_config(), sizes, self.recompute)
     }
 
     fn grid(&self) -> Result<GridKind, PipelineError> {

@@ -133,14 +133,14 @@ pub fn open_own<B: Computes, V: OwnVisitor<B>>(
             if let Weights::File(file) = weights {
                 network = file.load_into(network).map_err(PipelineError::from)?;
             }
-            visitor.visit(Own::<B, Dit<B>>::new(card, network, digest, device))
+            visitor.visit(Own::<B, Dit<B>>::new(card, network, digest, machine))
         }
         Architecture::Mlp(sizes) => {
             let mut network: MlpField<B::InnerBackend> = sizes.init(seed, device);
             if let Weights::File(file) = weights {
                 network = file.load_into(network).map_err(PipelineError::from)?;
             }
-            visitor.visit(Own::<B, MlpField<B>>::new(card, network, digest, device))
+            visitor.visit(Own::<B, MlpField<B>>::new(card, network, digest, machine))
         }
     }
 }

@@ -2,6 +2,10 @@
 //!
 //! Colours are attributes, so a file of its own shows them; a page may set others by class.
 
+pub mod bars;
+pub(crate) mod heat;
+pub(crate) mod histogram;
+
 use maud::{Markup, html};
 
 /// A line of a chart.

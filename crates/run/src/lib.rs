@@ -8,6 +8,7 @@ mod chart;
 pub mod checkpoints;
 pub mod compare;
 pub mod curves;
+pub mod diagram;
 mod directory;
 mod error;
 mod lines;
@@ -21,6 +22,7 @@ mod samples;
 pub mod scatter;
 pub mod tensorboard;
 
+pub use chart::bars;
 pub use directory::RunDir;
 pub use error::RunError;
 pub use lines::{Expected, Recorded};

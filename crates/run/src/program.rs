@@ -14,7 +14,7 @@ pub struct Program {
     pub revision: String,
     /// The name of the backend.
     pub backend: String,
-    /// The precision of the layers: `f32`, `fp16` or `bf16`.
+    /// The precision of the layers: `f32`, `tf32`, `fp16` or `bf16`.
     #[serde(default = "single")]
     pub precision: String,
     /// The command line, beginning with the program.
@@ -50,7 +50,8 @@ impl Program {
         let run = shell_quoted(&run.display().to_string());
         if self.by_xtask {
             let precision = match self.precision.as_str() {
-                "f32" => String::new(),
+                // Those that a backend has by default.
+                "f32" | "tf32" => String::new(),
                 name => format!(" --precision {name}"),
             };
             return format!(
@@ -106,6 +107,16 @@ mod tests {
             by_xtask.resume_command("train", run),
             "cargo xtask train --backend wgpu --precision fp16 --resume runs/a"
         );
+    }
+
+    #[test]
+    fn a_precision_that_a_backend_has_by_default_is_not_in_the_command() {
+        let text =
+            r#"{"version":"1","revision":"a","backend":"cuda","precision":"tf32","command":[]}"#;
+        let program: Program = serde_json::from_str(text).expect("an entry");
+        let by_xtask = Program { by_xtask: true, ..program };
+        let command = by_xtask.resume_command("train", Path::new("runs/a"));
+        assert_eq!(command, "cargo xtask train --backend cuda --resume runs/a");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod about;
 mod charts;
 mod comparison;
+mod distributions;
 mod page;
 mod panels;
 mod pictures;

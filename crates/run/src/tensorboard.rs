@@ -153,7 +153,9 @@ fn collect(path: &str, value: &Value, into: &mut Vec<SummaryValue>) {
             into.push(SummaryValue { tag: path.to_owned(), simple_value, image: None });
         }
         Value::Object(fields) => {
-            fields.iter().for_each(|(name, value)| collect(&join(name), value, into));
+            // As curves, the bins of histograms would bury the rest.
+            let fields = fields.iter().filter(|(name, _)| *name != "histograms");
+            fields.for_each(|(name, value)| collect(&join(name), value, into));
         }
         Value::Array(entries) => {
             for (index, entry) in entries.iter().enumerate() {

@@ -12,8 +12,8 @@ mod scene;
 mod variety;
 mod verify;
 
-pub use detect::{Detection, Detections, detect};
-pub use facts::{FACTS, belief, facts};
+pub use detect::{Blob, Detection, Detections, Examination, FIT, detect, examine};
+pub use facts::{Asked, FACTS, asked, belief, facts};
 pub use grammar::{Split, UNSEEN, captions, detailed, prompts, vocabulary};
 pub use metadata::{Entry, Excluded, Metadata, Relation, Tag};
 pub use render::{coverage, render};

@@ -2,7 +2,7 @@
 
 use std::f64::consts::TAU;
 
-use super::{mean, variance};
+use super::mean;
 use crate::{Noise, Verdict, number, numbers, require};
 
 /// 5.1 against the formula; the density integrates to 1.
@@ -100,45 +100,50 @@ pub fn ratio(answer: Ratio) -> Verdict {
     )
 }
 
-/// 5.3: the table of the chapter, from drawn transitions.
+/// 5.3: the table of the chapter, and drawn transitions.
 pub fn at_the_clip(answer: fn(f64, usize) -> [f64; 2]) -> Verdict {
     for (clip, elements) in [(1e-4, 65_536), (1e-3, 1728), (0.05, 2)] {
-        let root = (elements as f64).sqrt();
-        let of = format!("[shift, nats] at a clip range of {clip} and {elements} elements");
-        let (d, got) = (elements as f64, answer(clip, elements));
+        let d = elements as f64;
+        let (root, nats) = (d.sqrt(), clip * d);
+        let shift = (2.0 * (nats.hypot(1.0) - 1.0) / d).sqrt();
         numbers(
-            of,
-            &got,
-            &[clip * root, clip * d],
+            format!("[shift, nats] at a clip range of {clip} and {elements} elements"),
+            &answer(clip, elements),
+            &[shift, nats],
             &[
                 (
-                    vec![clip / root, clip * d],
-                    "The mean log-ratio has the spread z/√d; set it equal to the clip range and solve for z.",
+                    vec![clip * root, nats],
+                    "That is where the spread z/√d reaches the clip range. The mean −z²/2 counts too, and for many elements it is the larger part.",
                 ),
                 (
-                    vec![clip, clip * d],
+                    vec![(2.0 * clip).sqrt(), nats],
+                    "That is where the mean −z²/2 reaches the clip range. The spread z/√d counts too.",
+                ),
+                (
+                    vec![shift.powi(2), nats],
+                    "That is the square of the shift: the equation z⁴/4 + z²/d = clip² is quadratic in z².",
+                ),
+                (
+                    vec![clip, nats],
                     "The mean over d elements averages: its spread is z/√d, and not z.",
                 ),
                 (
-                    vec![clip * d, clip * d],
-                    "The mean over d elements has the spread z/√d, and not z/d.",
-                ),
-                (
-                    vec![clip * root, clip],
+                    vec![shift, clip],
                     "The log density ratio is the sum over the elements, d times their mean.",
                 ),
-                (vec![clip * d, clip * root], "The shift comes first."),
+                (vec![nats, shift], "The shift comes first."),
             ],
         )?;
     }
     let mut noise = Noise::new(53);
-    let [shift, _] = answer(0.01, 100);
-    let spread: Vec<f64> = (0..2000).map(|_| mean(&noise.normals(100)) * shift).collect();
-    let spread = variance(&spread).sqrt();
+    let [shift, _] = answer(0.03, 100);
+    let log_ratio = |_| mean(&noise.normals(100)) * shift - shift.powi(2) / 2.0;
+    let log_ratios: Vec<f64> = (0..2000).map(log_ratio).collect();
+    let root = mean(&log_ratios.iter().map(|x| x * x).collect::<Vec<_>>()).sqrt();
     require(
-        (spread / 0.01 - 1.0).abs() < 0.1,
+        (root / 0.03 - 1.0).abs() < 0.1,
         format!(
-            "With your shift, the mean log-ratio of 100 elements scatters by {spread:.4} instead of the clip range of 0.01."
+            "With your shift, the mean log-ratio of 100 elements has the root mean square {root:.4} instead of the clip range of 0.03."
         ),
         "",
     )

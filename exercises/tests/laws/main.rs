@@ -41,8 +41,9 @@ fn missed(Mutant { number, mistake, verdict, says }: &Mutant) -> Option<String> 
     (!told.contains(says)).then(|| format!("{number}, {mistake}: {told}"))
 }
 
-/// Fails in a clone in which somebody has begun: the exercises must be handed out blank.
+/// For maintainers: `cargo xtask check` runs it.
 #[test]
+#[ignore = "fails in a clone in which somebody has begun"]
 fn the_exercises_are_handed_out_blank() {
     for exercise in catalog() {
         let (number, state) = (exercise.number, state(exercise.law));
@@ -85,7 +86,7 @@ fn numbers_name_exercises_and_are_in_order() {
 }
 
 #[test]
-fn the_book_lists_every_exercise_and_includes_its_solution() {
+fn the_book_lists_every_exercise_with_its_statement_and_solution() {
     let book = concat!(env!("CARGO_MANIFEST_DIR"), "/../book/src");
     let pages = std::fs::read_dir(book).unwrap().filter_map(|entry| {
         let path = entry.unwrap().path();
@@ -99,13 +100,17 @@ fn the_book_lists_every_exercise_and_includes_its_solution() {
     for Exercise { number, title, name, level, file, .. } in catalog() {
         let row = format!("| {number} | {title} | {} ", *level as u8);
         assert!(list.contains(&row), "exercises.md has no row `{row}`");
-        let solution = file.replace("/src/", "/solutions/");
-        let (fold, include) = (
+        let include = |file: &str| format!("{{{{#include ../../{file}:{name}}}}}");
+        let parts = [
             format!("<summary>{number} {title} ("),
-            format!("{{{{#include ../../{solution}:{name}}}}}"),
-        );
-        let both = pages.iter().any(|(_, text)| text.contains(&fold) && text.contains(&include));
-        assert!(both, "no page has `{fold}` with `{include}`");
+            include(file),
+            include(&file.replace("/src/", "/solutions/")),
+        ];
+        let on_page = |text: &str| parts.iter().all(|part| text.contains(part));
+        assert!(pages.iter().any(|(_, text)| on_page(text)), "no page has all of {parts:?}");
+        let written = std::fs::read_to_string(format!("{book}/../../{file}")).unwrap();
+        let statement = format!("// ANCHOR: {name}\n/// **{number}** ");
+        assert!(written.contains(&statement), "{file} has no `{statement}`");
     }
 }
 

@@ -7,6 +7,7 @@ mod ch04;
 mod ch05;
 mod ch06;
 mod ch07;
+mod ch14;
 mod later;
 
 use exercises::Verdict;
@@ -24,9 +25,9 @@ pub struct Mutant {
 
 /// All wrong answers.
 pub fn all() -> Vec<Mutant> {
-    let chapters =
-        [ch01::all, ch02::all, ch03::all, ch04::all, ch05::all, ch06::all, ch07::all, later::all];
-    chapters.iter().flat_map(|chapter| chapter()).collect()
+    let early = [ch01::all, ch02::all, ch03::all, ch04::all, ch05::all, ch06::all, ch07::all];
+    let chapters = early.iter().chain(&[later::all, ch14::all]);
+    chapters.flat_map(|chapter| chapter()).collect()
 }
 
 fn mutant(

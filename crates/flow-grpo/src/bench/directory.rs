@@ -13,8 +13,11 @@ use models::Choices;
 use pipelines::{DirectorySettings, ModelSource, Pipeline, Size, Visitor};
 
 use crate::{
-    backend::{Device, Training},
-    bench::directory::{cases::Bench, report::Report},
+    backend::{self, Device, Training},
+    bench::{
+        count,
+        directory::{cases::Bench, report::Report},
+    },
     config,
     machine::host,
     terminal::output::print,
@@ -65,7 +68,7 @@ pub fn bench(
 ) -> Result<()> {
     let mut report = match args.batch[..] {
         [batch] => of_batch(args, model, batch, repetitions, device)?,
-        _ => processes::in_processes(args, model, repetitions)?,
+        _ => processes::in_processes(args, model, repetitions, output)?,
     };
     if let Some(python) = peer {
         // Measured results must not be lost if the peer fails.
@@ -76,6 +79,16 @@ pub fn bench(
     report.write(output)
 }
 
+/// Counts the cases of the smallest batch size.
+///
+/// # Errors
+/// If the model cannot be loaded, or this build does not count.
+pub fn count(args: &DirectoryArgs, model: &Path, device: &Device) -> Result<()> {
+    let batch = args.batch.iter().copied().min().unwrap_or(1);
+    let counting = Counting { args, batch, device };
+    pipelines::open::<Training, _>(source(args, model), &host::machine(device), counting)
+}
+
 /// Times one batch size in this process.
 fn of_batch(
     args: &DirectoryArgs,
@@ -84,6 +97,12 @@ fn of_batch(
     repetitions: u32,
     device: &Device,
 ) -> Result<Report> {
+    let timing = Timing { args, batch, repetitions, device };
+    pipelines::open::<Training, _>(source(args, model), &host::machine(device), timing)
+}
+
+/// The model directory, which reads no prompts.
+fn source(args: &DirectoryArgs, model: &Path) -> ModelSource {
     let size = Some(args.resolution);
     let settings = DirectorySettings {
         size: Size::Pixels { height: size, width: size },
@@ -93,9 +112,33 @@ fn of_batch(
         recompute: args.recompute,
         cache: None,
     };
-    let source = ModelSource::Directory { path: model.to_owned(), settings };
-    let timing = Timing { args, batch, repetitions, device };
-    pipelines::open::<Training, _>(source, &host::machine(device), timing)
+    ModelSource::Directory { path: model.to_owned(), settings }
+}
+
+/// Counting of a batch size on a model, whatever its family is.
+struct Counting<'a> {
+    args: &'a DirectoryArgs,
+    batch: usize,
+    device: &'a Device,
+}
+
+impl Visitor<Training> for Counting<'_> {
+    type Output = ();
+    type Error = Error;
+
+    fn visit<P: Pipeline<Training>>(self, pipeline: P) -> Result<()> {
+        let Self { args, batch, device } = self;
+        let side = args.resolution;
+        let title = format!(
+            "{} {}, batches of {batch}, {side} x {side} pixels, {} tokens of text, guidance {GUIDANCE}",
+            backend::NAME,
+            backend::PRECISION_NAME,
+            args.text_length
+        );
+        let preset = preset()?;
+        let bench = Bench::new(args, pipeline, &preset, batch, device)?;
+        bench.with_cases(|cases| count::count(&title, cases))?
+    }
 }
 
 /// Timing of a batch size on a model, whatever its family is.

@@ -16,7 +16,10 @@ use pipelines::{Own, Trainable};
 
 use crate::{
     backend::{self, Device, Training},
-    bench::parts::{cases::Bench, report::Report},
+    bench::{
+        count,
+        parts::{cases::Bench, report::Report},
+    },
     machine::{self, memory},
     terminal::output,
     train::config::TrainConfig,
@@ -41,6 +44,24 @@ pub struct PartsArgs {
     /// The JSON file to write.
     #[arg(long)]
     pub output: Option<PathBuf>,
+}
+
+/// Counts every case.
+///
+/// # Errors
+/// If this build does not count.
+pub fn count<N>(
+    args: &PartsArgs,
+    own: Own<Training, N>,
+    epoch: &TrainConfig,
+    device: &Device,
+) -> Result<()>
+where
+    N: Trainable<Training> + VelocityField<Training, Condition = TokenIds>,
+{
+    let title = format!("{}, {} images", backend::NAME, args.images);
+    let bench = Bench::new(own, epoch, args.images as usize, device)?;
+    bench.with_cases(|cases| count::count(&title, cases))
 }
 
 /// Seconds of every repetition, by case.

@@ -34,11 +34,12 @@ struct Cost {
 }
 
 /// Times one epoch of `config` for each number of groups and of steps, prints a table and draws the
-/// plot.
+/// plot; `smallest` takes only the first two numbers of each, of one group.
 pub fn scale<N>(
     config: &TrainConfig,
     own: &Own<Training, N>,
     plot: &Path,
+    smallest: bool,
     device: &Device,
 ) -> Result<()>
 where
@@ -54,7 +55,8 @@ where
                  set: &dyn Fn(&mut TrainConfig, usize)|
      -> Result<Vec<Panel>> {
         let mut costs = Vec::new();
-        for &value in values {
+        let count = if smallest { 2 } else { values.len() };
+        for &value in values.iter().take(count) {
             let mut config = config.clone();
             set(&mut config, value);
             let cost = epoch(&config, own, device)?;
@@ -83,7 +85,7 @@ where
         ])
     };
     let mut panels = sweep("steps", &STEPS, &|config, steps| {
-        config.grpo.groups = GROUPS_OF_STEPS;
+        config.grpo.groups = if smallest { 1 } else { GROUPS_OF_STEPS };
         config.grpo.rollout.steps = steps;
     })?;
     panels.extend(sweep("groups", &GROUPS, &|config, groups| config.grpo.groups = groups)?);

@@ -80,6 +80,16 @@ pub fn with_caches(mut config: Table, directory: &str) -> Table {
     config
 }
 
+/// A configuration of CubeCL that reports every launch to the `log` crate.
+#[cfg(feature = "cuda")]
+fn with_reports(mut config: Table) -> Table {
+    let logger = [("level", "minimal"), ("log", "info")];
+    let logger = logger.map(|(key, value)| (key.to_owned(), Value::from(value)));
+    let profiling = Table::from_iter([("logger".to_owned(), Table::from_iter(logger).into())]);
+    config.insert("profiling".to_owned(), profiling.into());
+    config
+}
+
 /// Tells CubeCL to keep kernels and choices in the directory of this name; without a directory that
 /// can be written, it says so and CubeCL compiles anew at every start.
 ///
@@ -96,6 +106,9 @@ pub fn keep(name: &str) -> Result<()> {
         Err(error) => crate::terminal::output::log(format!(
             "note: kernels are compiled at every start, because {error:#}"
         )),
+    }
+    if crate::machine::counts::started() {
+        config = with_reports(config);
     }
     let config: CubeClRuntimeConfig = config
         .try_into()

@@ -17,7 +17,7 @@ use self::{
 };
 
 #[cfg(feature = "cuda")]
-pub use self::look::{free_memory, prepare};
+pub use self::look::{free_memory, prepare, taken_memory};
 
 /// The headers that kernels of CubeCL 0.10 include, apart from those of floats below 16 bits, of
 /// which this program has none, and one of each package that these need.
@@ -217,9 +217,9 @@ pub fn line(found: &Found, gpu: &Gpu, precision: &str) -> String {
     let nvrtc = found.nvrtc().map_or_else(|| "NVRTC".to_owned(), |nvrtc| format!("NVRTC {nvrtc}"));
     // Tensor cores multiply f32 as tf32, from compute capability 8.0.
     let products = match (precision, major >= 8) {
-        ("f32", true) => "f32, products partly in tf32".to_owned(),
+        ("tf32", true) => "f32, products partly in tf32".to_owned(),
         (other, true) => format!("layers in {other}, products of f32 partly in tf32"),
-        ("f32", false) => "f32".to_owned(),
+        ("tf32", false) => "f32".to_owned(),
         (other, false) => format!("layers in {other}"),
     };
     let driver = match &found.driver {

@@ -81,6 +81,16 @@ pub fn gpu_used_mib() -> Option<u64> {
     nvidia("memory.used")?.first()?.parse().ok()
 }
 
+/// Memory of the GPU that was taken since the program began, in MiB, on cuda. Burn gives none back,
+/// so this is a peak.
+pub fn taken_mib() -> Option<u64> {
+    #[cfg(feature = "cuda")]
+    let taken = super::cuda::taken_memory();
+    #[cfg(not(feature = "cuda"))]
+    let taken: Option<u64> = None;
+    taken.map(|bytes| bytes >> 20)
+}
+
 /// The version of NVIDIA's driver, on a GPU backend with `nvidia-smi`.
 #[cfg(feature = "cuda")]
 pub fn driver_version() -> Option<String> {

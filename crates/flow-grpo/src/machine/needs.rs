@@ -6,7 +6,7 @@
 //! left, on CUDA with the memory of the GPU that was free at the start; on wgpu it is not checked.
 
 use anyhow::{Result, ensure};
-use burn::tensor::DType;
+use burn::tensor::{DType, FloatDType};
 use pipelines::Footprint;
 
 use crate::{
@@ -30,8 +30,30 @@ pub struct Needs {
     pub decoding: u64,
     /// The models of rewards, with the activations of their batches.
     pub rewards: u64,
+    /// Conditions on the device.
+    pub conditions: u64,
     /// Batch sizes of the run.
     pub batches: Batches,
+    /// Whether tensors are in the memory of the machine, not of a GPU.
+    pub on_cpu: bool,
+}
+
+/// What a run's memory depends on, besides its sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Whether tensors are in the memory of the machine, not of a GPU.
+    pub on_cpu: bool,
+    /// Threads that compute whole micro-batches.
+    pub workers: usize,
+    /// Precision of the layers of a transformer.
+    pub precision: FloatDType,
+}
+
+impl Place {
+    /// This build on this machine.
+    pub fn here() -> Self {
+        Self { on_cpu: ON_CPU, workers: backend::workers(), precision: PRECISION }
+    }
 }
 
 /// The sizes of a run's network and what surrounds it.
@@ -63,7 +85,9 @@ pub struct Batches {
 /// Memory of the program itself. On a CPU: the program, the buffers of matrix products and the
 /// reserve of the allocator; 79 to 128 MiB, measured with micro-batches from 16 to 128 and 8 to 128
 /// groups (lab notebook). On a GPU: the context of the driver and compiled kernels; a guess.
-const PROGRAM: u64 = if ON_CPU { 120 << 20 } else { 1 << 30 };
+const fn program(on_cpu: bool) -> u64 {
+    if on_cpu { 120 << 20 } else { 1 << 30 }
+}
 /// Bytes per value: all large data are f32, except what the layers of a transformer compute.
 const NUMBER: u64 = 4;
 /// Weights, reference, average and two moments; temporarily the new weights and the sum of
@@ -73,16 +97,16 @@ const COPIES_OF_WEIGHTS: usize = 11;
 
 impl Needs {
     /// Estimates the needs of a network with `latents` latents alive at the same time.
-    pub fn new(network: Network, latents: usize, batches: Batches) -> Self {
+    pub fn new(place: Place, network: Network, latents: usize, batches: Batches) -> Self {
         let Footprint { kept_per_row, alive_per_row, decoder_bytes, decoding, .. } =
             network.footprint;
-        let workers = backend::workers();
+        let Place { on_cpu, workers, precision } = place;
         let product = |factors: &[usize]| {
             factors.iter().fold(1, |product: u64, &factor| product.saturating_mul(factor as u64))
         };
         let bytes = |factors: &[usize]| product(factors).saturating_mul(NUMBER);
         let computed = |per_row: usize| {
-            product(&[workers, batches.rows, per_row, DType::from(PRECISION).size()])
+            product(&[workers, batches.rows, per_row, DType::from(precision).size()])
         };
         let weights = network.frozen.saturating_add(decoder_bytes);
         Self {
@@ -92,13 +116,15 @@ impl Needs {
             alive: computed(alive_per_row),
             decoding: bytes(&[workers, decoding]),
             rewards: 0,
+            conditions: 0,
             batches,
+            on_cpu,
         }
     }
 
     /// What the run holds at its peak, apart from the program.
     fn held(&self) -> u64 {
-        let parts = [self.weights, self.samples, self.rewards, self.work().0];
+        let parts = [self.weights, self.samples, self.rewards, self.conditions, self.work().0];
         parts.into_iter().fold(0, u64::saturating_add)
     }
 
@@ -114,20 +140,25 @@ impl Needs {
     }
 
     fn total(&self) -> u64 {
-        PROGRAM.saturating_add(self.held()).saturating_add(empty_pages(self.held(), ON_CPU))
+        self.parts().into_iter().fold(0, |total, (bytes, _)| total.saturating_add(bytes))
+    }
+
+    /// The parts of the estimate in bytes, with their names.
+    pub fn parts(&self) -> [(u64, &'static str); 7] {
+        [
+            (program(self.on_cpu), "program"),
+            (self.weights, "weights and optimiser"),
+            (self.samples, "samples"),
+            (self.rewards, "rewards"),
+            (self.conditions, "conditions"),
+            self.work(),
+            (empty_pages(self.held(), self.on_cpu), "pages that are not full"),
+        ]
     }
 
     /// The estimate as one line for people.
     pub fn line(&self) -> String {
-        let parts = [
-            (PROGRAM, "program"),
-            (self.weights, "weights and optimiser"),
-            (self.samples, "samples"),
-            (self.rewards, "rewards"),
-            self.work(),
-            (empty_pages(self.held(), ON_CPU), "pages that are not full"),
-        ];
-        let parts = parts.into_iter().filter(|(bytes, _)| *bytes > 0);
+        let parts = self.parts().into_iter().filter(|(bytes, _)| *bytes > 0);
         let parts: Vec<String> =
             parts.map(|(bytes, name)| format!("{} {name}", mebibytes(bytes))).collect();
         format!("memory: about {} ({})", mebibytes(self.total()), parts.join(", "))
@@ -193,7 +224,7 @@ pub fn check_room(what: &str, bytes: u64, advice: &str) -> Result<()> {
 }
 
 fn check_room_in(usable: u64, what: &str, bytes: u64, advice: &str) -> Result<()> {
-    let needs = bytes.saturating_add(PROGRAM);
+    let needs = bytes.saturating_add(program(ON_CPU));
     ensure!(
         needs <= usable,
         "{what} needs about {} of memory and {}; {advice}",
@@ -234,7 +265,7 @@ fn available(usable: u64) -> String {
 /// CubeCL takes pages of up to a quarter of the device's memory, cuts tensors of one range of sizes
 /// from each, and gives no page back. As much again as the tensors use: training SD3.5 Medium took
 /// 31,600 MiB where the other parts of the estimate add up to 15,900 (lab notebook, 2026-11-26, under
-/// a pretended driver). On a CPU the allocator's reserve is in [`PROGRAM`].
+/// a pretended driver). On a CPU the allocator's reserve is in [`program`].
 fn empty_pages(held: u64, on_cpu: bool) -> u64 {
     if on_cpu { 0 } else { held }
 }
@@ -256,12 +287,13 @@ mod tests {
         let footprint = Footprint {
             kept_per_row: 700,
             alive_per_row: 0,
+            condition_bytes: 0,
             rows_together: 16,
             decoder_bytes: 0,
             decoding: 0,
         };
         let network = Network { footprint, latent_shape: [2, 3, 1], trained: 10, frozen: 3 };
-        let needs = |latents, batches| Needs::new(network, latents, batches);
+        let needs = |latents, batches| Needs::new(Place::here(), network, latents, batches);
         let workers = backend::workers();
         let one = needs(5, batches(4, 2, 1));
         assert_eq!(one.weights, 3 + 4 * 10 * (11 + workers as u64));
@@ -285,9 +317,11 @@ mod tests {
             alive: MIB,
             decoding: MIB,
             rewards: 0,
+            conditions: 0,
             batches: batches(4, 3, 1),
+            on_cpu: ON_CPU,
         };
-        let fits = PROGRAM + 11 * MIB;
+        let fits = program(ON_CPU) + 11 * MIB;
         assert!(needs.check_against(fits).is_ok());
         let refused = |needs: Needs, usable: u64| {
             needs.check_against(usable).expect_err("too much").to_string()
@@ -307,11 +341,14 @@ mod tests {
         assert_eq!(judged.total(), needs.total() + 9 * MIB);
         assert!(judged.line().contains("9 MiB rewards") && !needs.line().contains("rewards"));
         assert!(refused(judged, fits - 7 * MIB).contains("the models of rewards need most"));
+        let conditioned = Needs { conditions: 3 * MIB, ..needs };
+        assert_eq!(conditioned.total(), needs.total() + 3 * MIB);
+        assert!(conditioned.line().contains("3 MiB conditions"));
         // The rollout counts if it is larger; decoding runs at another time.
         let rollouts = Needs { batches: batches(1, 9, 1), ..needs };
         assert_eq!(rollouts.work(), (9 * MIB, "rollouts"));
         let decoding = Needs { decoding: 20 * MIB, ..needs };
-        assert_eq!(decoding.total(), PROGRAM + 23 * MIB);
+        assert_eq!(decoding.total(), program(ON_CPU) + 23 * MIB);
         assert!(refused(decoding, fits).contains("it needs 143 MiB"));
     }
 
@@ -325,8 +362,8 @@ mod tests {
 
     #[test]
     fn what_has_no_room_is_refused_with_how_to_do_without() {
-        assert!(check_room_in(PROGRAM + 5, "T5", 5, "leave it out").is_ok());
-        let refused = check_room_in(PROGRAM + 5, "T5", 6, "leave it out")
+        assert!(check_room_in(program(ON_CPU) + 5, "T5", 5, "leave it out").is_ok());
+        let refused = check_room_in(program(ON_CPU) + 5, "T5", 6, "leave it out")
             .expect_err("a byte too little")
             .to_string();
         assert!(

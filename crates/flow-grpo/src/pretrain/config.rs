@@ -29,7 +29,8 @@ pub struct PretrainConfig {
     /// Images per update.
     #[schemars(range(min = 1, max = MOST))]
     pub batch_size: usize,
-    /// Images per forward and backward pass.
+    /// Images per forward and backward pass. On a GPU (wgpu, cuda) presets take more: their table
+    /// `on_gpu` has the number.
     #[schemars(range(min = 1, max = MOST))]
     pub micro_batch: usize,
     /// Number of updates at the start in which the learning rate rises from 0.

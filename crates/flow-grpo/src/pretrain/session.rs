@@ -132,7 +132,7 @@ where
         let batches = needs::Batches { key: "micro_batch", micro_batch, rollout_batch: 0, rows: 1 };
         let (footprint, latent_shape) = (self.own.footprint(), self.own.latent_shape());
         let network = needs::Network { footprint, latent_shape, trained, frozen: 0 };
-        Needs::new(network, 2 * rows, batches)
+        Needs::new(needs::Place::here(), network, 2 * rows, batches)
     }
 
     pub fn run(mut self, run: &mut RunDir) -> Result<()> {

@@ -8,6 +8,7 @@ mod groups;
 mod plan;
 mod report;
 mod start;
+mod warm_up;
 
 pub use evaluate::sampling;
 pub use start::Setup;

@@ -17,7 +17,7 @@ use crate::{
         scale,
     },
     checkpoints, config,
-    machine::{self, host},
+    machine::{self, counts, host},
     named,
     pretrain::{config::PretrainConfig, presets::PRETRAIN_PRESETS},
     train::{config::TrainConfig, presets::TRAIN_PRESETS},
@@ -39,6 +39,13 @@ pub struct BenchArgs {
     /// instead of timing the parts; prints a table and writes this SVG file.
     #[arg(long, value_name = "SVG", conflicts_with_all = ["peer", "output"])]
     scale: Option<PathBuf>,
+    /// With --scale: only the smallest numbers, for a rehearsal.
+    #[arg(long, requires = "scale")]
+    smallest: bool,
+    /// Counts launches, compiled kernels and memory of every case instead of timing it, on cuda;
+    /// of a model directory, the smallest batch.
+    #[arg(long, conflicts_with_all = ["peer", "output", "scale"])]
+    count: bool,
     #[command(flatten)]
     directory: DirectoryArgs,
 }
@@ -48,11 +55,17 @@ pub struct BenchArgs {
 /// # Errors
 /// If the network cannot be opened, or the peer fails.
 pub fn run(args: &BenchArgs) -> Result<()> {
+    if args.count {
+        counts::start();
+    }
     let device = &machine::device()?;
     let PartsArgs { repetitions, peer, output, .. } = &args.parts;
     if let Some(model) = &args.directory.model {
         let (peer, output) = (peer.as_deref(), output.as_deref());
         let model = &named::place(model)?;
+        if args.count {
+            return directory::count(&args.directory, model, device);
+        }
         return directory::bench(&args.directory, model, *repetitions, peer, output, device);
     }
     let (card, weights) = args.network()?;
@@ -104,7 +117,8 @@ impl OwnVisitor<Training> for Timing<'_> {
     {
         let Self { args, epoch, device } = self;
         match &args.scale {
-            Some(plot) => scale::scale(epoch, &own, plot, device),
+            Some(plot) => scale::scale(epoch, &own, plot, args.smallest, device),
+            None if args.count => parts::count(&args.parts, own, epoch, device),
             None => parts::time(&args.parts, own, epoch, device),
         }
     }

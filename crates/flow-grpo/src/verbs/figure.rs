@@ -1,9 +1,11 @@
 //! `figure`: draws the computed figures of the book: paths and marginals of the ODE and the SDE, their
-//! errors by the number of steps, tilted densities, guidance, and the curves of sick runs.
+//! errors by the number of steps, tilted densities, guidance, a step and the memory of Stable Diffusion
+//! 3.5, and the curves of sick runs.
 
 mod guidance;
 mod line;
 mod optimum;
+mod sd35;
 mod sick;
 
 use std::path::{Path, PathBuf};
@@ -49,7 +51,7 @@ pub struct FigureArgs {
 type Draw = fn(&Path) -> Result<()>;
 
 /// The figures by the names of their files.
-const FIGURES: [(&str, Draw); 7] = [
+const FIGURES: [(&str, Draw); 10] = [
     ("marginals-10", |path| marginals(path, 10)),
     ("marginals", |path| marginals(path, 200)),
     ("paths", paths),
@@ -57,6 +59,9 @@ const FIGURES: [(&str, Draw); 7] = [
     ("tilted", optimum::tilted),
     ("ode-sde-gap", optimum::gap),
     ("guidance", guidance::guidance),
+    ("sd35-step", sd35::step),
+    ("sd35-weights", sd35::weights),
+    ("sd35-memory", sd35::memory),
 ];
 
 /// The figures of runs.

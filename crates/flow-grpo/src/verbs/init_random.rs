@@ -42,6 +42,8 @@ enum Like {
     Sd35Medium,
     /// Stable Diffusion 3.5 Large.
     Sd35Large,
+    /// Stable Diffusion 3.5 Medium with two narrow layers and without T5, for rehearsals.
+    Sd35Tiny,
 }
 
 /// Writes the model directory.
@@ -53,6 +55,7 @@ pub fn run(args: &InitRandomArgs) -> Result<()> {
         Like::Sd3Medium => Sizes::sd3_medium(),
         Like::Sd35Medium => Sizes::sd35_medium(),
         Like::Sd35Large => Sizes::sd35_large(),
+        Like::Sd35Tiny => Sizes::tiny(),
     };
     let most = sizes.transformer.num_layers;
     let layers = args.layers.map_or(most, |layers| layers as usize);

@@ -48,8 +48,9 @@ pub fn run(args: &MergeArgs) -> Result<()> {
             input.display()
         );
     }
-    let args = &MergeArgs { adapter: named::place(&args.adapter)?, ..args.clone() };
-    let source = source(args.checkpoint.as_deref(), Some(&args.adapter), None)?;
+    let place = named::place(&args.adapter)?;
+    let adapter = named::pinned(&args.adapter.to_string_lossy(), &[])?;
+    let source = source(args.checkpoint.as_deref(), Some(&place), None)?;
     if let ModelSource::Directory { path, .. } = &source {
         ensure!(
             !args.output.exists(),
@@ -58,21 +59,27 @@ pub fn run(args: &MergeArgs) -> Result<()> {
             path.display()
         );
     }
-    pipelines::open::<Training, _>(source, &host::machine(&machine::device()?), Merging(args))
+    let work = Merging { adapter, place: &place, output: &args.output };
+    pipelines::open::<Training, _>(source, &host::machine(&machine::device()?), work)
 }
 
 /// Work of `merge` on a model.
-struct Merging<'a>(&'a MergeArgs);
+struct Merging<'a> {
+    /// The name of the adapter; of one from the hub, with its commit.
+    adapter: String,
+    /// Where the adapter is on this machine.
+    place: &'a Path,
+    output: &'a Path,
+}
 
 impl Visitor<Training> for Merging<'_> {
     type Output = ();
     type Error = Error;
 
     fn visit<P: Pipeline<Training>>(self, pipeline: P) -> Result<()> {
-        let MergeArgs { adapter, output, .. } = self.0;
-        let made_by = format!("{}, with the adapter {}", pipeline.made_by(), adapter.display());
-        pipeline.write_merged(&Adapter::read(adapter)?, &made_by, output)?;
-        output::print(format!("{}\n", output.display()))
+        let made_by = format!("{}, with the adapter {}", pipeline.made_by(), self.adapter);
+        pipeline.write_merged(&Adapter::read(self.place)?, &made_by, self.output)?;
+        output::print(format!("{}\n", self.output.display()))
     }
 }
 

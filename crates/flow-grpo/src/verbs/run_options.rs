@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use files::text_file;
 use run::{Program, RunDir};
 
 use crate::{
@@ -65,15 +66,31 @@ pub fn open<C: Checked>(
         let config: C = config::resolve(table, None, None, &args.set).with_context(file)?;
         return Ok((config, run));
     }
-    let preset = config::preset(presets, args.preset.as_deref().unwrap_or(presets[0].name))?;
-    let config: C =
-        config::resolve(preset.table(presets), layer, args.config.as_deref(), &args.set)?;
-    let out = args
-        .out
-        .clone()
-        .unwrap_or_else(|| PathBuf::from(format!("runs/{}-{}", preset.name, timestamp())));
+    let config = configuration(args, presets, layer)?;
+    let preset = args.preset.as_deref().unwrap_or(presets[0].name);
+    let out =
+        args.out.clone().unwrap_or_else(|| PathBuf::from(format!("runs/{preset}-{}", timestamp())));
     let run = RunDir::create(&out, program())?;
     Ok((config, run))
+}
+
+/// The configuration of a new run, or of the run to resume, without a directory.
+///
+/// # Errors
+/// If the configuration is refused or cannot be read.
+pub fn configuration<C: Checked>(
+    args: &RunArgs,
+    presets: &[Preset],
+    layer: Option<&str>,
+) -> Result<C> {
+    if let Some(path) = &args.resume {
+        let path = path.join("config.toml");
+        let table = config::parse(&text_file::read(&path)?)?;
+        return config::resolve(table, None, None, &args.set)
+            .with_context(|| path.display().to_string());
+    }
+    let preset = config::preset(presets, args.preset.as_deref().unwrap_or(presets[0].name))?;
+    config::resolve(preset.table(presets), layer, args.config.as_deref(), &args.set)
 }
 
 /// Seconds since 1970, which sort by time and need no time zone.

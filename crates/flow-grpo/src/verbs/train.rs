@@ -45,20 +45,37 @@ pub fn run(args: &TrainArgs) -> Result<()> {
         !args.live || std::io::stderr().is_terminal(),
         "--live needs a terminal on standard error"
     );
-    let mut run_args = args.run.clone();
-    let layer = args
-        .profile
-        .as_deref()
-        .map(|name| config::preset(&PROFILES, name))
-        .transpose()?
-        .map(|profile| profile.text);
-    // Quote the path: it is data, not TOML.
-    run_args.set.extend(
-        args.model
-            .iter()
-            .map(|path| format!("base={}", toml::Value::String(path.display().to_string()))),
-    );
+    let (run_args, layer) = args.resolvable()?;
     let (config, mut run): (TrainConfig, _) =
         run_options::open("train", &run_args, &TRAIN_PRESETS, layer)?;
     train::train(&config, &mut run, args.live, &device)
+}
+
+impl TrainArgs {
+    /// The options of the run with the model among the settings, and the profile.
+    fn resolvable(&self) -> Result<(RunArgs, Option<&'static str>)> {
+        let mut run_args = self.run.clone();
+        let layer = self
+            .profile
+            .as_deref()
+            .map(|name| config::preset(&PROFILES, name))
+            .transpose()?
+            .map(|profile| profile.text);
+        // Quote the path: it is data, not TOML.
+        run_args.set.extend(
+            self.model
+                .iter()
+                .map(|path| format!("base={}", toml::Value::String(path.display().to_string()))),
+        );
+        Ok((run_args, layer))
+    }
+
+    /// The configuration of the run, of which nothing is written.
+    ///
+    /// # Errors
+    /// If it is refused, or that of the run to resume cannot be read.
+    pub(super) fn configuration(&self) -> Result<TrainConfig> {
+        let (run_args, layer) = self.resolvable()?;
+        run_options::configuration(&run_args, &TRAIN_PRESETS, layer)
+    }
 }

@@ -2,6 +2,7 @@
 //! together.
 
 use burn::{module::Module, prelude::*, tensor::activation};
+use kernels::Kernels;
 
 use super::{FluxConfig, rope::Rope};
 use crate::{
@@ -103,6 +104,14 @@ impl<B: Backend> DoubleBlock<B> {
         }
     }
 
+    pub fn linears(&mut self) -> Vec<(String, &mut Linear<B>)> {
+        let mut all = self.image.linears(OF_IMAGE);
+        all.extend(self.text.linears(OF_TEXT));
+        all
+    }
+}
+
+impl<B: Kernels> DoubleBlock<B> {
     /// Runs the block; `conditioning` is `[B, D]`, after its activation.
     pub fn forward(
         &self,
@@ -132,12 +141,6 @@ impl<B: Backend> DoubleBlock<B> {
             text: self.text.finish(text, mixed.narrow(1, 0, words), text_rest),
         }
     }
-
-    pub fn linears(&mut self) -> Vec<(String, &mut Linear<B>)> {
-        let mut all = self.image.linears(OF_IMAGE);
-        all.extend(self.text.linears(OF_TEXT));
-        all
-    }
 }
 
 /// A block on text and image together, with attention and MLP side by side.
@@ -165,6 +168,16 @@ impl<B: Backend> SingleBlock<B> {
         }
     }
 
+    pub fn linears(&mut self) -> Vec<(String, &mut Linear<B>)> {
+        let mut all = vec![("norm.linear".to_owned(), &mut self.modulation)];
+        all.extend(self.attention.linears("attn", IMAGE));
+        all.push(("proj_mlp".to_owned(), &mut self.mlp));
+        all.push(("proj_out".to_owned(), &mut self.output));
+        all
+    }
+}
+
+impl<B: Kernels> SingleBlock<B> {
     /// Runs the block on `[text, image]`, `[B, T + P, D]`.
     pub fn forward(
         &self,
@@ -178,14 +191,6 @@ impl<B: Backend> SingleBlock<B> {
         let mixed = join_heads(attend([rope.rotate(query), rope.rotate(key), value]));
         let hidden = gelu_tanh(self.mlp.forward(normed));
         tokens + gate * self.output.forward(Tensor::cat(vec![mixed, hidden], 2))
-    }
-
-    pub fn linears(&mut self) -> Vec<(String, &mut Linear<B>)> {
-        let mut all = vec![("norm.linear".to_owned(), &mut self.modulation)];
-        all.extend(self.attention.linears("attn", IMAGE));
-        all.push(("proj_mlp".to_owned(), &mut self.mlp));
-        all.push(("proj_out".to_owned(), &mut self.output));
-        all
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rotary positions in three axes.
 
-use burn::{prelude::*, tensor::FloatDType};
+use burn::{module::Module, prelude::*, tensor::FloatDType};
 
 use super::FluxConfig;
 use crate::layers::in_f32;
@@ -14,10 +14,14 @@ use crate::layers::in_f32;
 /// Source: RoFormer, arXiv 2104.09864, equation 15, axis by axis as in diffusers' `FluxPosEmbed`.
 /// Text tokens are at position 0 of every axis, so they are not rotated; an image token is at (0,
 /// row, column) of its patch.
-#[derive(Clone, Debug)]
+#[derive(Module, Debug)]
 pub(super) struct Rope<B: Backend> {
     cos: Tensor<B, 4>,
     sin: Tensor<B, 4>,
+    #[module(skip)]
+    text: usize,
+    #[module(skip)]
+    patches: [usize; 2],
 }
 
 impl<B: Backend> Rope<B> {
@@ -46,7 +50,13 @@ impl<B: Backend> Rope<B> {
                 device,
             )
         };
-        Self { cos: table(f64::cos), sin: table(f64::sin) }
+        let patches = [height, width];
+        Self { cos: table(f64::cos), sin: table(f64::sin), text, patches }
+    }
+
+    /// Whether these are the angles of so many text tokens and patches.
+    pub fn is_of(&self, text: usize, patches: [usize; 2]) -> bool {
+        self.text == text && self.patches == patches
     }
 
     /// Rotates neighbouring features: `(a, b) → (a·cos − b·sin, a·sin + b·cos)`.

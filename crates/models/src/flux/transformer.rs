@@ -9,6 +9,7 @@ use burn::{
     tensor::{FloatDType, activation},
 };
 use flow::VelocityField;
+use kernels::Kernels;
 
 use super::{
     FluxConfig,
@@ -22,13 +23,21 @@ use crate::{
     lora::Adaptable,
     storage::Source,
     streams::{EPSILON, Tokens},
-    text::{Embedding, Texts},
+    text::{Embedding, HeldTexts, Texts},
+    time_embedding::Sinusoidal,
 };
 
 /// Half the number of time features.
 pub(super) const TIME_HALF: usize = 128;
 /// Times and guidance scales are multiplied by this before their sines are taken.
 const TIME_SCALE: f64 = 1000.0;
+
+/// What stays on the device between two velocities.
+#[derive(Module, Debug)]
+struct Held<B: Backend> {
+    texts: HeldTexts<B>,
+    rope: Rope<B>,
+}
 
 /// The transformer of FLUX.1.
 ///
@@ -44,6 +53,8 @@ pub struct FluxTransformer<B: Backend> {
     pub(super) single_blocks: Vec<SingleBlock<B>>,
     modulation: Linear<B>,
     output: Linear<B>,
+    sinusoidal: Sinusoidal<B>,
+    held: Option<Held<B>>,
     #[module(skip)]
     config: FluxConfig,
     #[module(skip)]
@@ -75,6 +86,8 @@ impl<B: Backend> FluxTransformer<B> {
                 .collect(),
             modulation: source.linear("norm_out.linear", d, 2 * d),
             output: source.linear("proj_out", d, config.in_channels),
+            sinusoidal: Sinusoidal::new(TIME_HALF, 1.0, source.device()),
+            held: None,
             config: config.clone(),
             guidance_scale: 3.5,
             precision: source.precision(),
@@ -92,6 +105,65 @@ impl<B: Backend> FluxTransformer<B> {
         &self.config
     }
 
+    /// Tokens of both streams, and the vector that conditions every block, `[B, D]`.
+    pub(super) fn embed(
+        &self,
+        latent: Tensor<B, 4>,
+        time: Tensor<B, 1>,
+        conditions: &[Embedding],
+    ) -> (Tokens<B>, Tensor<B, 2>) {
+        let held = self.held.as_ref().map(|held| &held.texts);
+        let texts = Texts::new(conditions, held, self.precision, &latent.device());
+        let image = self.tokens.forward(packed(latent.cast(self.precision)));
+        let text = texts.spread(self.context.forward(texts.text.clone()));
+        let pooled = texts.spread(self.pooled.forward(texts.pooled.clone()));
+        (Tokens { image, text }, activation::silu(self.conditioning(time, pooled)))
+    }
+
+    /// The positions of the tokens of a latent.
+    pub(super) fn rope(&self, tokens: &Tokens<B>, [height, width]: [usize; 2]) -> Rope<B> {
+        let (words, patches) = (tokens.text.dims()[1], [height / 2, width / 2]);
+        match &self.held {
+            Some(Held { rope, .. }) if rope.is_of(words, patches) => rope.clone(),
+            _ => Rope::new(&self.config, words, patches, &tokens.text.device()),
+        }
+    }
+
+    /// Computes the velocity, `[B, C, H, W]`, from the tokens after the last block.
+    pub(super) fn finish(
+        &self,
+        both: Tensor<B, 3>,
+        conditioning: Tensor<B, 2>,
+        [height, width]: [usize; 2],
+    ) -> Tensor<B, 4> {
+        let [_, tokens, _] = both.dims();
+        let patches = height * width / 4;
+        let image = both.narrow(1, tokens - patches, patches);
+        let [scale, shift] = modulation(&self.modulation, conditioning);
+        let patches = self.output.forward(modulated(normalized(image, EPSILON), shift, scale));
+        let channels = self.config.in_channels / 4;
+        unpacked(patches, [channels, height, width]).cast(FloatDType::F32)
+    }
+
+    /// The sum of the embeddings of time, guidance scale and pooled text, `[B, D]`.
+    fn conditioning(&self, time: Tensor<B, 1>, of_pooled: Tensor<B, 2>) -> Tensor<B, 2> {
+        let of_time = self.time.forward(self.features(time.clone()));
+        match &self.guidance {
+            None => of_time + of_pooled,
+            Some(embedder) => {
+                let scale = self.features(time.full_like(self.guidance_scale));
+                of_time + embedder.forward(scale) + of_pooled
+            }
+        }
+    }
+
+    /// The sinusoidal features of times or guidance scales, `[B, 256]`.
+    fn features(&self, time: Tensor<B, 1>) -> Tensor<B, 2> {
+        self.sinusoidal.features(time * TIME_SCALE).cast(self.precision)
+    }
+}
+
+impl<B: Kernels> FluxTransformer<B> {
     // ANCHOR: forward
     /// Velocity `v(x, t, c)`, computed in the network's precision.
     fn forward(
@@ -114,54 +186,6 @@ impl<B: Backend> FluxTransformer<B> {
         self.finish(both, conditioning, [height, width])
     }
     // ANCHOR_END: forward
-
-    /// Tokens of both streams, and the vector that conditions every block, `[B, D]`.
-    pub(super) fn embed(
-        &self,
-        latent: Tensor<B, 4>,
-        time: Tensor<B, 1>,
-        conditions: &[Embedding],
-    ) -> (Tokens<B>, Tensor<B, 2>) {
-        let texts = Texts::new(conditions, self.precision, &latent.device());
-        let image = self.tokens.forward(packed(latent.cast(self.precision)));
-        let text = texts.spread(self.context.forward(texts.text.clone()));
-        let pooled = texts.spread(self.pooled.forward(texts.pooled.clone()));
-        (Tokens { image, text }, activation::silu(self.conditioning(time, pooled)))
-    }
-
-    /// The positions of the tokens of a latent.
-    pub(super) fn rope(&self, tokens: &Tokens<B>, [height, width]: [usize; 2]) -> Rope<B> {
-        let words = tokens.text.dims()[1];
-        Rope::new(&self.config, words, [height / 2, width / 2], &tokens.text.device())
-    }
-
-    /// Computes the velocity, `[B, C, H, W]`, from the tokens after the last block.
-    pub(super) fn finish(
-        &self,
-        both: Tensor<B, 3>,
-        conditioning: Tensor<B, 2>,
-        [height, width]: [usize; 2],
-    ) -> Tensor<B, 4> {
-        let [_, tokens, _] = both.dims();
-        let patches = height * width / 4;
-        let image = both.narrow(1, tokens - patches, patches);
-        let [scale, shift] = modulation(&self.modulation, conditioning);
-        let patches = self.output.forward(modulated(normalized(image, EPSILON), shift, scale));
-        let channels = self.config.in_channels / 4;
-        unpacked(patches, [channels, height, width]).cast(FloatDType::F32)
-    }
-
-    /// The sum of the embeddings of time, guidance scale and pooled text, `[B, D]`.
-    fn conditioning(&self, time: Tensor<B, 1>, of_pooled: Tensor<B, 2>) -> Tensor<B, 2> {
-        let of_time = self.time.forward(sinusoidal(time.clone()).cast(self.precision));
-        match &self.guidance {
-            None => of_time + of_pooled,
-            Some(embedder) => {
-                let scale = sinusoidal(time.full_like(self.guidance_scale));
-                of_time + embedder.forward(scale.cast(self.precision)) + of_pooled
-            }
-        }
-    }
 }
 
 /// `[B, C, H, W]` to `[B, H/2·W/2, 4C]`: in a token the channel is outermost, then row and column
@@ -182,17 +206,7 @@ fn unpacked<B: Backend>(
     split.permute([0, 3, 1, 4, 2, 5]).reshape([rows, channels, height, width])
 }
 
-/// `[cos(1000·t·ω_i), sin(1000·t·ω_i)]_i` with `ω_i = 10000^(−i/128)`, `[B, 256]`.
-fn sinusoidal<B: Backend>(time: Tensor<B, 1>) -> Tensor<B, 2> {
-    let frequencies: Vec<f32> =
-        (0..TIME_HALF).map(|i| (-(i as f32) / TIME_HALF as f32 * 10_000_f32.ln()).exp()).collect();
-    let frequencies = Tensor::<B, 1>::from_floats(frequencies.as_slice(), &time.device())
-        .reshape([1, TIME_HALF as i32]);
-    let angles: Tensor<B, 2> = (time * TIME_SCALE).reshape([-1, 1]) * frequencies;
-    Tensor::cat(vec![angles.clone().cos(), angles.sin()], 1)
-}
-
-impl<B: Backend> VelocityField<B> for FluxTransformer<B> {
+impl<B: Kernels> VelocityField<B> for FluxTransformer<B> {
     type Condition = Embedding;
 
     fn velocity(
@@ -202,6 +216,18 @@ impl<B: Backend> VelocityField<B> for FluxTransformer<B> {
         conditions: &[Embedding],
     ) -> Tensor<B, 4> {
         self.forward(latent, time, conditions)
+    }
+
+    fn prepare(&mut self, conditions: &[Embedding], [_, height, width]: [usize; 3]) {
+        let device = self.tokens.weight.val().device();
+        self.held = conditions.first().map(|first| Held {
+            texts: HeldTexts::new(conditions, self.precision, &device),
+            rope: Rope::new(&self.config, first.text_shape[0], [height / 2, width / 2], &device),
+        });
+    }
+
+    fn prepare_like(&mut self, other: &Self) {
+        self.held.clone_from(&other.held);
     }
 
     fn blocks(&self) -> &'static [&'static str] {

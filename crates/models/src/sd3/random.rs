@@ -81,6 +81,33 @@ impl Sizes {
         Self { transformer, ..medium }
     }
 
+    /// Every part of Stable Diffusion 3.5 Medium with a few narrow layers, for rehearsals: nothing
+    /// that it computes means anything.
+    pub fn tiny() -> Self {
+        let medium = Self::sd35_medium();
+        let clip = |of: ClipConfig| ClipConfig {
+            hidden_size: 32,
+            intermediate_size: 64,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            projection_dim: 32,
+            ..of
+        };
+        let transformer = TransformerConfig {
+            num_layers: 2,
+            attention_head_dim: 16,
+            num_attention_heads: 2,
+            joint_attention_dim: 128,
+            caption_projection_dim: 32,
+            pooled_projection_dim: 64,
+            pos_embed_max_size: 64,
+            dual_attention_layers: vec![0],
+            ..medium.transformer
+        };
+        let vae = VaeConfig { block_out_channels: vec![32; 4], ..medium.vae };
+        Self { transformer, vae, clip: medium.clip.map(clip), t5: None }
+    }
+
     /// Reduces the transformer to this number of layers.
     #[must_use]
     pub fn with_layers(mut self, layers: usize) -> Self {
@@ -91,8 +118,16 @@ impl Sizes {
 
     /// Number of parameters of all parts together.
     pub fn count<B: Backend>(&self, device: &B::Device) -> usize {
-        let numbers = |(_, shape): &(String, Vec<usize>)| shape.iter().product::<usize>();
-        self.parts::<B>(device).iter().flat_map(|part| &part.tensors).map(numbers).sum()
+        self.tensors::<B>(device)
+            .iter()
+            .flat_map(|(_, tensors)| tensors)
+            .map(|(_, shape)| shape.iter().product::<usize>())
+            .sum()
+    }
+
+    /// Names and shapes of all tensors, by part, under the names of a model directory.
+    pub fn tensors<B: Backend>(&self, device: &B::Device) -> Vec<(&'static str, Tensors)> {
+        self.parts::<B>(device).into_iter().map(|part| (part.name, part.tensors)).collect()
     }
 
     fn parts<B: Backend>(&self, device: &B::Device) -> Vec<Part> {
@@ -130,11 +165,14 @@ impl Sizes {
     }
 }
 
+/// Names and shapes of tensors.
+pub type Tensors = Vec<(String, Vec<usize>)>;
+
 struct Part {
     name: &'static str,
     stem: &'static str,
     config: serde_json::Value,
-    tensors: Vec<(String, Vec<usize>)>,
+    tensors: Tensors,
 }
 
 /// Writes a model of these sizes in bf16, with weights drawn from `seed`; after each tensor, `done`

@@ -11,6 +11,7 @@ use burn::{
     tensor::{FloatDType, activation},
 };
 use flow::VelocityField;
+use kernels::Kernels;
 
 use crate::{
     layers::{modulated, modulation, normalized},
@@ -18,8 +19,8 @@ use crate::{
     lora::Adaptable,
     storage::Source,
     streams::{EPSILON, Tokens},
-    text::{Embedding, Texts},
-    time_embedding::sinusoidal,
+    text::{Embedding, HeldTexts, Texts},
+    time_embedding::Sinusoidal,
 };
 
 mod block;
@@ -45,6 +46,8 @@ pub struct Transformer<B: Backend> {
     blocks: Vec<Block<B>>,
     modulation: Linear<B>,
     output: Linear<B>,
+    time: Sinusoidal<B>,
+    held: Option<HeldTexts<B>>,
     #[module(skip)]
     config: TransformerConfig,
     #[module(skip)]
@@ -73,6 +76,8 @@ impl<B: Backend> Transformer<B> {
                 .collect(),
             modulation: source.linear("norm_out.linear", d, 2 * d),
             output: source.linear("proj_out", d, patch * config.out_channels),
+            time: Sinusoidal::new(TIME_HALF, 1000.0, source.device()),
+            held: None,
             config: config.clone(),
             precision: source.precision(),
         }
@@ -82,24 +87,6 @@ impl<B: Backend> Transformer<B> {
     pub fn config(&self) -> &TransformerConfig {
         &self.config
     }
-
-    // ANCHOR: forward
-    /// Velocity `v(x, t, c)`, computed in the network's precision.
-    fn forward(
-        &self,
-        latent: Tensor<B, 4>,
-        time: Tensor<B, 1>,
-        conditions: &[Embedding],
-    ) -> Tensor<B, 4> {
-        let [_, _, height, width] = latent.dims();
-        let (tokens, conditioning) = self.embed(latent, time, conditions);
-        let tokens = self
-            .blocks
-            .iter()
-            .fold(tokens, |tokens, block| block.forward(tokens, conditioning.clone()));
-        self.finish(tokens.image, conditioning, [height, width])
-    }
-    // ANCHOR_END: forward
 
     /// Tokens of both streams, and the conditioning vector of time and pooled text, `[B, D]`.
     fn embed(
@@ -112,8 +99,8 @@ impl<B: Backend> Transformer<B> {
         let p = self.config.patch_size;
         let image = self.patches.forward(self.patchify(latent.cast(self.precision)));
         let image = image + self.positions([height / p, width / p]);
-        let texts = Texts::new(conditions, self.precision, &image.device());
-        let time = sinusoidal(time, TIME_HALF).cast(self.precision);
+        let texts = Texts::new(conditions, self.held.as_ref(), self.precision, &image.device());
+        let time = self.time.features(time).cast(self.precision);
         let time = self.time_out.forward(activation::silu(self.time_in.forward(time)));
         let pooled = activation::silu(self.pooled_in.forward(texts.pooled.clone()));
         let pooled = self.pooled_out.forward(pooled);
@@ -162,7 +149,27 @@ impl<B: Backend> Transformer<B> {
     }
 }
 
-impl<B: Backend> VelocityField<B> for Transformer<B> {
+impl<B: Kernels> Transformer<B> {
+    // ANCHOR: forward
+    /// Velocity `v(x, t, c)`, computed in the network's precision.
+    fn forward(
+        &self,
+        latent: Tensor<B, 4>,
+        time: Tensor<B, 1>,
+        conditions: &[Embedding],
+    ) -> Tensor<B, 4> {
+        let [_, _, height, width] = latent.dims();
+        let (tokens, conditioning) = self.embed(latent, time, conditions);
+        let tokens = self
+            .blocks
+            .iter()
+            .fold(tokens, |tokens, block| block.forward(tokens, conditioning.clone()));
+        self.finish(tokens.image, conditioning, [height, width])
+    }
+    // ANCHOR_END: forward
+}
+
+impl<B: Kernels> VelocityField<B> for Transformer<B> {
     type Condition = Embedding;
 
     fn velocity(
@@ -172,6 +179,15 @@ impl<B: Backend> VelocityField<B> for Transformer<B> {
         conditions: &[Embedding],
     ) -> Tensor<B, 4> {
         self.forward(latent, time, conditions)
+    }
+
+    fn prepare(&mut self, conditions: &[Embedding], _latent: [usize; 3]) {
+        let device = self.positions.val().device();
+        self.held = Some(HeldTexts::new(conditions, self.precision, &device));
+    }
+
+    fn prepare_like(&mut self, other: &Self) {
+        self.held.clone_from(&other.held);
     }
 
     fn blocks(&self) -> &'static [&'static str] {

@@ -66,6 +66,11 @@ impl<'a, B: Backend> Source<'a, B> {
         self.precision
     }
 
+    /// The device of the tensors.
+    pub fn device(&self) -> &'a B::Device {
+        self.device
+    }
+
     /// Lists all problems, one sentence each: tensors that are missing, of another shape,
     /// unreadable, not finite, or not asked for.
     pub fn problems(self) -> Vec<String> {

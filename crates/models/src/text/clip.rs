@@ -9,10 +9,11 @@ use burn::{
         ops::AttentionModuleOptions,
     },
 };
+use kernels::product;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    layers::{LayerNorm, attend, join_heads, split_heads},
+    layers::{LayerNorm, join_heads, split_heads},
     linear::Linear,
     sizes::{not_an_epsilon, out_of_range},
     storage::{Source, TensorFiles},
@@ -324,7 +325,7 @@ impl<B: Backend> Layer<B> {
                 AttentionModuleOptions { is_causal: true, ..AttentionModuleOptions::default() };
             attention(query, key, value, None, None, options)
         } else {
-            attend([query, key, value])
+            product::attention(query, key, value, None, None)
         };
         let mixed = join_heads(mixed);
         let tokens = tokens + self.output.forward(mixed);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use burn::{
+    module::Module,
     prelude::*,
     tensor::{DType, FloatDType},
 };
@@ -91,6 +92,69 @@ impl PromptEmbedding {
     // ANCHOR_END: text
 }
 
+/// Prompts whose features stay on the device.
+#[derive(Module, Debug)]
+pub(crate) struct HeldTexts<B: Backend> {
+    /// `[1, T, D]` for each prompt.
+    text: Vec<Tensor<B, 3>>,
+    /// `[1, D_pooled]` for each prompt.
+    pooled: Vec<Tensor<B, 2>>,
+    #[module(skip)]
+    prompts: Vec<Embedding>,
+}
+
+impl<B: Backend> HeldTexts<B> {
+    /// Moves the distinct prompts among `conditions` to the device.
+    pub fn new(conditions: &[Embedding], precision: FloatDType, device: &B::Device) -> Self {
+        let mut held = Self { text: Vec::new(), pooled: Vec::new(), prompts: Vec::new() };
+        for condition in conditions {
+            if held.position(condition).is_none() {
+                let (text, pooled) = on_device(&[condition], precision, device);
+                held.text.push(text);
+                held.pooled.push(pooled);
+                held.prompts.push(condition.clone());
+            }
+        }
+        held
+    }
+
+    /// The features of some prompts, unless one of them is not held.
+    fn of(&self, prompts: &[&Embedding]) -> Option<(Tensor<B, 3>, Tensor<B, 2>)> {
+        let positions: Vec<usize> =
+            prompts.iter().map(|prompt| self.position(prompt)).collect::<Option<_>>()?;
+        Some((joined(&self.text, &positions), joined(&self.pooled, &positions)))
+    }
+
+    fn position(&self, prompt: &Embedding) -> Option<usize> {
+        self.prompts.iter().position(|held| Arc::ptr_eq(held, prompt))
+    }
+}
+
+/// The chosen tensors, one after the other.
+fn joined<B: Backend, const D: usize>(of: &[Tensor<B, D>], chosen: &[usize]) -> Tensor<B, D> {
+    match chosen {
+        [only] => of[*only].clone(),
+        _ => Tensor::cat(chosen.iter().map(|&index| of[index].clone()).collect(), 0),
+    }
+}
+
+/// Copies the features of prompts to the device: `[prompts, T, D]` and `[prompts, D_pooled]`.
+fn on_device<B: Backend>(
+    prompts: &[&Embedding],
+    precision: FloatDType,
+    device: &B::Device,
+) -> (Tensor<B, 3>, Tensor<B, 2>) {
+    let text = prompts.iter().flat_map(|prompt| prompt.text()).collect::<Vec<f32>>();
+    let pooled = prompts.iter().flat_map(|prompt| prompt.pooled.numbers()).collect::<Vec<f32>>();
+    let [length, width] = prompts[0].text_shape;
+    let text = TensorData::new(text, [prompts.len(), length, width]);
+    let pooled = TensorData::new(pooled, [prompts.len(), prompts[0].pooled.shape()[0]]);
+    (
+        Tensor::<B, 3>::from_data(text, device).cast(precision),
+        Tensor::<B, 2>::from_data(pooled, device).cast(precision),
+    )
+}
+
 /// The distinct prompts of a batch on the device: neighbouring rows that share a prompt are one row
 /// here.
 #[derive(Clone, Debug)]
@@ -99,37 +163,36 @@ pub(crate) struct Texts<B: Backend> {
     pub text: Tensor<B, 3>,
     /// `[prompts, D_pooled]`
     pub pooled: Tensor<B, 2>,
-    /// Rows of every prompt.
-    rows: Vec<usize>,
+    /// The prompt of every row, unless every row has its own.
+    prompts: Option<Tensor<B, 1, Int>>,
 }
 
 impl<B: Backend> Texts<B> {
-    pub fn new(conditions: &[Embedding], precision: FloatDType, device: &B::Device) -> Self {
+    /// The prompts of a batch, taken from `held` if it has all of them.
+    pub fn new(
+        conditions: &[Embedding],
+        held: Option<&HeldTexts<B>>,
+        precision: FloatDType,
+        device: &B::Device,
+    ) -> Self {
         let runs: Vec<&[Embedding]> = conditions.chunk_by(Arc::ptr_eq).collect();
-        let distinct: Vec<&PromptEmbedding> = runs.iter().map(|run| &*run[0]).collect();
-        let text = distinct.iter().flat_map(|embedding| embedding.text()).collect::<Vec<f32>>();
-        let pooled =
-            distinct.iter().flat_map(|embedding| embedding.pooled.numbers()).collect::<Vec<f32>>();
-        let [length, width] = distinct[0].text_shape;
-        let features = distinct[0].pooled.shape()[0];
-        let text = TensorData::new(text, [distinct.len(), length, width]);
-        let pooled = TensorData::new(pooled, [distinct.len(), features]);
-        Self {
-            text: Tensor::<B, 3>::from_data(text, device).cast(precision),
-            pooled: Tensor::<B, 2>::from_data(pooled, device).cast(precision),
-            rows: runs.iter().map(|run| run.len()).collect(),
-        }
+        let distinct: Vec<&Embedding> = runs.iter().map(|run| &run[0]).collect();
+        let (text, pooled) = held
+            .and_then(|held| held.of(&distinct))
+            .unwrap_or_else(|| on_device(&distinct, precision, device));
+        let prompts = (runs.len() < conditions.len()).then(|| {
+            let runs = runs.iter().enumerate();
+            let prompts = runs.flat_map(|(prompt, run)| vec![prompt as i32; run.len()]);
+            Tensor::from_ints(prompts.collect::<Vec<i32>>().as_slice(), device)
+        });
+        Self { text, pooled, prompts }
     }
 
     /// Expands one row per prompt to one row per row of the batch.
     pub fn spread<const D: usize>(&self, of_prompts: Tensor<B, D>) -> Tensor<B, D> {
-        if self.rows.iter().all(|rows| *rows == 1) {
-            return of_prompts;
+        match &self.prompts {
+            Some(prompts) => of_prompts.select(0, prompts.clone()),
+            None => of_prompts,
         }
-        let rows = self.rows.iter().enumerate();
-        let prompts: Vec<i32> =
-            rows.flat_map(|(prompt, &rows)| vec![prompt as i32; rows]).collect();
-        let prompts = Tensor::<B, 1, Int>::from_ints(prompts.as_slice(), &of_prompts.device());
-        of_prompts.select(0, prompts)
     }
 }

@@ -33,7 +33,7 @@ for (const section of document.querySelectorAll('section.images')) {
 const [LEFT, RIGHT, TOP, BOTTOM] = [66, 626, 10, 206];
 const data = JSON.parse(document.getElementById('data').textContent);
 const controls = document.getElementById('controls');
-const figures = [...document.querySelectorAll('.panel')];
+const figures = [...document.querySelectorAll('.panel[data-panel]')];
 controls.hidden = false;
 
 // The number of images or the time after an epoch of a run.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{
     Facts, about,
     charts::{self, Chart, Progress, short},
-    panels,
+    distributions, panels,
     pictures::{Picture, SETS},
     tables,
 };
@@ -91,6 +91,7 @@ pub(super) fn sections(
                 p { "An epoch has one update, so ratios and clipping show rounding alone and are not drawn." }
             }
         }
+        (distributions::figures(lines))
         section id="about" { h2 { "About" } (about::about(run, facts, lines, &progress)) }
         section id="settings" { h2 { "Settings" } pre { (facts.configuration) } }
         (charts::data(&[(name_of(run), progress)], &charts))

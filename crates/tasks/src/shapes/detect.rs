@@ -31,6 +31,38 @@ pub struct Detections {
     pub unrecognised: usize,
 }
 
+/// A connected part of the foreground, with the measurements that decide whether it is an object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Blob {
+    /// The indices of its pixels, row-major.
+    pub pixels: Vec<usize>,
+    /// The known colour that its inner pixels share; `None` if they share none.
+    pub color: Option<Color>,
+    /// Share of its mass in opaque pixels, `Σo²/Σo`, in `[0, 1]`; 0 without a colour.
+    pub sharpness: f32,
+    /// Every shape at its best size and place; empty without a colour.
+    pub fits: Vec<Detection>,
+    /// The object that it is recognised as.
+    pub object: Option<Detection>,
+}
+
+/// What the verifier sees in an image: its measurements, before any comparison with a prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Examination {
+    /// The colour of the background, each channel in `[0, 1]`.
+    pub background: [f32; 3],
+    /// Whether each pixel is foreground, row-major.
+    pub foreground: Vec<bool>,
+    /// The parts of the foreground that are large enough to count.
+    pub blobs: Vec<Blob>,
+    /// The pixels of the smaller parts.
+    pub specks: Vec<usize>,
+    /// Whether the specks together are large enough to count.
+    pub speckled: bool,
+    /// Whether the background is free of visible structure.
+    pub plain: bool,
+}
+
 /// RGB distance from the background above which a pixel is foreground.
 const FOREGROUND: f32 = 0.3;
 /// Smallest blob that counts, in shares of the image: 2 of 24 x 24 pixels. A smaller blob is a
@@ -47,7 +79,7 @@ const FIELD: f32 = 3.0 / 24.0;
 /// Smallest and largest size of an object, in shares of the image's side.
 const SIZES: std::ops::RangeInclusive<f32> = 5.0 / 24.0..=13.0 / 24.0;
 /// Smallest fit at which the best shape is accepted.
-const FIT: f32 = 0.72;
+pub const FIT: f32 = 0.72;
 /// Smallest share of an object's mass that lies in its opaque pixels, `Σo²/Σo`; below it the object
 /// is blurred.
 const SHARPNESS: f32 = 0.76;
@@ -62,22 +94,36 @@ const ONE_COLOR: f32 = 0.85;
 /// # Panics
 /// If the image has fewer than three channels or is not square.
 pub fn detect(image: &Image) -> Detections {
+    examine(image).map_or(Detections { objects: Vec::new(), unrecognised: 1 }, |examination| {
+        let objects: Vec<Detection> =
+            examination.blobs.iter().filter_map(|blob| blob.object).collect();
+        let unrecognised = examination.blobs.len() - objects.len()
+            + usize::from(examination.speckled)
+            + usize::from(!examination.plain);
+        Detections { objects, unrecognised }
+    })
+}
+
+/// Measures what [`detect`] decides by; `None` if the image has NaN or infinite values.
+///
+/// # Panics
+/// If the image has fewer than three channels or is not square.
+pub fn examine(image: &Image) -> Option<Examination> {
     assert!(
         image.channels >= 3 && image.height == image.width,
         "the verifier needs square RGB images"
     );
     if !image.pixels.iter().all(|value| value.is_finite()) {
-        return Detections { objects: Vec::new(), unrecognised: 1 };
+        return None;
     }
     let pixels = Pixels::new(image);
     let is_speck = |blob: &Vec<usize>| (blob.len() as f32) < SPECK * pixels.rgb.len() as f32;
     let (specks, blobs): (Vec<_>, Vec<_>) = pixels.components().into_iter().partition(is_speck);
-    let objects: Vec<Detection> = blobs.iter().filter_map(|blob| pixels.recognise(blob)).collect();
-    let speckled = !is_speck(&specks.concat());
-    let unrecognised = blobs.len() - objects.len()
-        + usize::from(speckled)
-        + usize::from(!pixels.background_is_plain());
-    Detections { objects, unrecognised }
+    let blobs = blobs.into_iter().map(|blob| pixels.measure(blob)).collect();
+    let specks = specks.concat();
+    let (speckled, plain) = (!is_speck(&specks), pixels.background_is_plain());
+    let Pixels { background, foreground, .. } = pixels;
+    Some(Examination { background, foreground, blobs, specks, speckled, plain })
 }
 
 /// An image with its background and foreground separated.
@@ -164,19 +210,19 @@ impl Pixels {
             .all(|row| around(column).all(|column| !self.foreground[row * self.side + column]))
     }
 
-    fn recognise(&self, component: &[usize]) -> Option<Detection> {
-        let color = self.color(component)?;
-        let opacity = self.opacity(component, color);
+    fn measure(&self, pixels: Vec<usize>) -> Blob {
+        let Some(color) = self.color(&pixels) else {
+            return Blob { pixels, color: None, sharpness: 0.0, fits: Vec::new(), object: None };
+        };
+        let opacity = self.opacity(&pixels, color);
         let sharpness =
             opacity.iter().map(|share| share * share).sum::<f32>() / opacity.iter().sum::<f32>();
-        if sharpness < SHARPNESS {
-            return None;
-        }
-        Shape::ALL
-            .into_iter()
-            .filter_map(|shape| self.fit(shape, color, &opacity))
-            .max_by(|a, b| a.fit.total_cmp(&b.fit))
-            .filter(|best| best.fit >= FIT && SIZES.contains(&best.size))
+        let fits: Vec<Detection> =
+            Shape::ALL.into_iter().filter_map(|shape| self.fit(shape, color, &opacity)).collect();
+        let best = fits.iter().copied().max_by(|a, b| a.fit.total_cmp(&b.fit));
+        let object = best
+            .filter(|best| sharpness >= SHARPNESS && best.fit >= FIT && SIZES.contains(&best.size));
+        Blob { pixels, color: Some(color), sharpness, fits, object }
     }
 
     /// The known colour of a component, judged by its inner pixels, which do not blend with the

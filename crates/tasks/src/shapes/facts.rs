@@ -4,7 +4,7 @@
 //! The classifier is a reward that can be hacked: it was trained on clean scenes only. It stands in
 //! for the verifier.
 
-use super::{Color, Metadata, Relation, Scene, Shape};
+use super::{Color, Entry, Metadata, Relation, Scene, Shape};
 
 /// Number of counts that are told apart: none, one, …, and `COUNTS − 1` or more.
 const COUNTS: usize = 6;
@@ -61,6 +61,44 @@ pub fn facts(scene: &Scene) -> Vec<Option<bool>> {
     facts
 }
 
+/// A part of a prompt as a question to the classifier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The index of the fact.
+    pub fact: usize,
+    /// The fact in words: `2 circles`, `a red circle`, `a circle left of a square`.
+    pub text: String,
+}
+
+/// The facts that a prompt asks for, entry by entry: the number, the colour and the place, as far
+/// as the entry has them.
+///
+/// # Panics
+/// If an entry refers to another one that does not exist.
+pub fn asked(metadata: &Metadata) -> Vec<Vec<Asked>> {
+    let of_entry = |entry: &Entry| {
+        let word = entry.class.word();
+        let noun = if entry.count == 1 { word } else { entry.class.plural() };
+        let count = Asked {
+            fact: counted(entry.class, entry.count),
+            text: format!("{} {noun}", entry.count),
+        };
+        let color = entry.color.map(|color| Asked {
+            fact: colored(entry.class, color),
+            text: format!("a {} {word}", color.word()),
+        });
+        let place = entry.position.map(|(relation, other)| {
+            let other = metadata.include[other].class;
+            Asked {
+                fact: placed(entry.class, relation, other),
+                text: format!("a {word} {} a {}", relation.words(), other.word()),
+            }
+        });
+        std::iter::once(count).chain(color).chain(place).collect()
+    };
+    metadata.include.iter().map(of_entry).collect()
+}
+
 /// Score of an image by the classifier's probabilities, in `[0, 1]`: the mean over entries of the
 /// mean over their parts, as in [`super::verify`], with the probability of each fact in place of
 /// its truth.
@@ -70,17 +108,10 @@ pub fn facts(scene: &Scene) -> Vec<Option<bool>> {
 // ANCHOR: belief
 pub fn belief(probabilities: &[f32], metadata: &Metadata) -> f32 {
     assert_eq!(probabilities.len(), FACTS, "one probability for every fact");
-    let entries = metadata.include.iter().map(|entry| {
-        let count = Some(counted(entry.class, entry.count));
-        let color = entry.color.map(|color| colored(entry.class, color));
-        let place = entry
-            .position
-            .map(|(relation, other)| placed(entry.class, relation, metadata.include[other].class));
-        let parts: Vec<f32> =
-            [count, color, place].into_iter().flatten().map(|fact| probabilities[fact]).collect();
-        parts.iter().sum::<f32>() / parts.len() as f32
-    });
-    entries.sum::<f32>() / metadata.include.len().max(1) as f32
+    let of_entry = |parts: Vec<Asked>| {
+        parts.iter().map(|asked| probabilities[asked.fact]).sum::<f32>() / parts.len() as f32
+    };
+    asked(metadata).into_iter().map(of_entry).sum::<f32>() / metadata.include.len().max(1) as f32
 }
 // ANCHOR_END: belief
 

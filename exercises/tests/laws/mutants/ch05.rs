@@ -71,16 +71,22 @@ fn exercise_5_3() -> Vec<Mutant> {
     vec![
         mutant(
             "5.3",
-            "divides by √d",
-            "solve for z",
-            at_the_clip(|c, d| [c / (d as f64).sqrt(), c * d as f64]),
+            "the mean of the log-ratio is ignored",
+            "counts too, and for many elements",
+            at_the_clip(|c, d| [c * (d as f64).sqrt(), c * d as f64]),
+        ),
+        mutant(
+            "5.3",
+            "the spread is ignored",
+            "The spread z/√d counts too",
+            at_the_clip(|c, d| [(2.0 * c).sqrt(), c * d as f64]),
         ),
         mutant("5.3", "no √d", "averages", at_the_clip(|c, d| [c, c * d as f64])),
         mutant(
             "5.3",
             "nats of the mean",
             "d times their mean",
-            at_the_clip(|c, d| [c * (d as f64).sqrt(), c]),
+            at_the_clip(|c, d| [right::at_the_clip(c, d)[0], c]),
         ),
     ]
 }

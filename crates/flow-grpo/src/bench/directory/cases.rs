@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Error, Result};
 use burn::tensor::Tensor;
-use flow::{FlowSde, Guidance, Reduction, Sampler, Trajectory, velocity_at};
+use flow::{FlowSde, Guidance, Reduction, Sampler, Trajectory, VelocityField, velocity_at};
 use grpo::{
     TrainedSteps,
     algorithm::{Clipped, Example},
@@ -25,6 +25,7 @@ use training::{
 use crate::{
     backend::{self, Device, Plain, Training},
     bench::{
+        count::Case,
         directory::{
             CASES, DirectoryArgs, GUIDANCE,
             report::{Cases, Measured},
@@ -74,18 +75,25 @@ impl<'a, P: Pipeline<Training>> Bench<'a, P> {
         let Tuning::Lora(lora) = &preset.tuning else {
             unreachable!("the presets of a model directory train adapters")
         };
-        let policy = Adapter::new(lora, &mut base, 1)?.attach(base.clone(), device)?;
+        let mut policy = Adapter::new(lora, &mut base, 1)?.attach(base.clone(), device)?;
         let shape = pipeline.latent_shape();
+        let conditions = (1..=batch).map(prompt).collect::<Result<Vec<_>>>()?;
+        let guidance = (!pipeline.reads_guidance())
+            .then(|| Ok::<_, Error>(Guidance { unconditional: prompt(0)?, scale: GUIDANCE }))
+            .transpose()?;
+        // As a rollout does.
+        match &guidance {
+            Some(guidance) => policy.prepare(&guidance.and_unconditional(&conditions), shape),
+            None => policy.prepare(&conditions, shape),
+        }
         let keys =
             |purpose| (0..batch).map(|row| Key::new(1, purpose).row(row, 0)).collect::<Vec<Key>>();
         Ok(Self {
             base,
             policy,
             preset,
-            conditions: (1..=batch).map(prompt).collect::<Result<_>>()?,
-            guidance: (!pipeline.reads_guidance())
-                .then(|| Ok::<_, Error>(Guidance { unconditional: prompt(0)?, scale: GUIDANCE }))
-                .transpose()?,
+            conditions,
+            guidance,
             sampler: Sampler::new(pipeline.grid()?.grid(10)?, FlowSde::default()),
             latents: normal::<Plain>(&keys(Purpose::Initial), shape, device),
             noise: normal::<Plain>(&keys(Purpose::Step), shape, device),
@@ -116,6 +124,23 @@ impl<'a, P: Pipeline<Training>> Bench<'a, P> {
     /// # Errors
     /// If the decoder cannot be loaded.
     pub fn cases(&self, repetitions: u32) -> Result<Cases> {
+        self.with_cases(|all| {
+            let mut cases = Cases::new();
+            for (name, case) in all {
+                let measured = measure(case, repetitions);
+                let batch = self.conditions.len();
+                log(format!("batch {batch}: {name} {:.3} s", measured.median));
+                cases.insert((*name).to_owned(), Some(measured));
+            }
+            cases
+        })
+    }
+
+    /// Makes the cases and hands them on.
+    ///
+    /// # Errors
+    /// If the decoder cannot be loaded.
+    pub fn with_cases<T>(&self, work: impl FnOnce(&[Case<'_>]) -> T) -> Result<T> {
         let trained = Trained::named(&self.policy, lora::is_of_adapter);
         let objective = ObjectiveConfig::default();
         let algorithm =
@@ -152,7 +177,7 @@ impl<'a, P: Pipeline<Training>> Bench<'a, P> {
         let optimizer = Optimizer::new(self.preset.grpo.optimizer, &weights);
         let optimisation = Optimisation::new(weights, optimizer, self.preset.grpo.ema);
         let decoder = self.pipeline.decoder()?;
-        let run: [(&str, &dyn Fn()); CASES.len()] = [
+        let cases: [Case<'_>; CASES.len()] = [
             (CASES[0], &|| drop(self.denoise().1.into_data())),
             (CASES[1], &|| drop(outcome())),
             (CASES[2], &|| {
@@ -162,13 +187,7 @@ impl<'a, P: Pipeline<Training>> Bench<'a, P> {
             }),
             (CASES[3], &|| drop(decoder.decode(self.latents.clone()))),
         ];
-        let mut cases = Cases::new();
-        for (name, case) in run {
-            let measured = measure(case, repetitions);
-            log(format!("batch {batch}: {name} {:.3} s", measured.median));
-            cases.insert(name.to_owned(), Some(measured));
-        }
-        Ok(cases)
+        Ok(work(&cases))
     }
 
     /// Trajectories that consist of the timed step.

@@ -16,11 +16,16 @@ use crate::{
 /// The peer, which a Python reads from standard input.
 const PEER: &str = include_str!("../../../peer/sd3.py");
 
-/// Times every batch size in its own process.
+/// Times every batch size in its own process, and writes what there is after each.
 ///
 /// # Errors
-/// If this program cannot be run again.
-pub fn in_processes(args: &DirectoryArgs, model: &Path, repetitions: u32) -> Result<Report> {
+/// If this program cannot be run again, or a report not be written.
+pub fn in_processes(
+    args: &DirectoryArgs,
+    model: &Path,
+    repetitions: u32,
+    output: Option<&Path>,
+) -> Result<Report> {
     let mut report = Report::new(args, 0.0);
     for &batch in &args.batch {
         let cases = in_a_process(args, model, batch, repetitions)?.map(|of_batch| {
@@ -28,6 +33,7 @@ pub fn in_processes(args: &DirectoryArgs, model: &Path, repetitions: u32) -> Res
             of_batch.cases.into_values().next().flatten()
         });
         report.cases.insert(batch, cases.flatten());
+        report.write(output)?;
     }
     Ok(report)
 }

@@ -31,7 +31,7 @@ use training::{
 
 use crate::{
     backend::{self, Device, Plain, Training},
-    bench::parts::Times,
+    bench::{count::Case, parts::Times},
     train::config::TrainConfig,
 };
 
@@ -104,6 +104,21 @@ where
 
     /// Times every case `repetitions` times.
     pub fn round(&self, repetitions: u32, times: &mut Times) {
+        self.with_cases(|cases| {
+            for (name, case) in cases {
+                case();
+                for _ in 0..repetitions {
+                    let started = Instant::now();
+                    case();
+                    let seconds = started.elapsed().as_secs_f64();
+                    times.entry((*name).to_owned()).or_default().push(seconds);
+                }
+            }
+        });
+    }
+
+    /// Makes the cases and hands them on.
+    pub fn with_cases<T>(&self, work: impl FnOnce(&[Case<'_>]) -> T) -> T {
         let gradient = self.loss_and_gradient().1;
         let weights = Parameters::of(&self.network);
         let optimizer = Optimizer::new(OPTIMIZER, &weights).with_muon(
@@ -113,7 +128,7 @@ where
         let optimisation = Optimisation::new(weights, optimizer, EmaConfig::default());
         let images = self.own.card.architecture.decoder().decode(self.data.clone());
         let trajectories = self.rollout();
-        let cases: [(&str, &dyn Fn()); 7] = [
+        let cases: [Case<'_>; 7] = [
             ("forward", &|| drop(read(self.velocity()))),
             ("train step", &|| drop(self.loss_and_gradient())),
             ("rollout", &|| drop(read(self.rollout().final_latents()))),
@@ -132,14 +147,7 @@ where
                 }
             }),
         ];
-        for (name, case) in cases {
-            case();
-            for _ in 0..repetitions {
-                let started = Instant::now();
-                case();
-                times.entry(name.to_owned()).or_default().push(started.elapsed().as_secs_f64());
-            }
-        }
+        work(&cases)
     }
 
     /// Images per pass: `on_cpu` on a CPU, all on a GPU.

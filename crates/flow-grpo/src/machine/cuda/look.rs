@@ -53,6 +53,13 @@ pub fn free_memory() -> Option<u64> {
     DEVICE.get().map(|(_, free)| *free)
 }
 
+/// Bytes of the device's memory that were taken since the program looked, if it has.
+pub fn taken_memory() -> Option<u64> {
+    let (context, before) = DEVICE.get()?;
+    let (free, _) = context.mem_get_info().ok()?;
+    Some(before.saturating_sub(free as u64))
+}
+
 fn look() -> (Found, Option<Arc<CudaContext>>) {
     let proc = fs::read_to_string("/proc/driver/nvidia/version").ok();
     let mut found = Found {

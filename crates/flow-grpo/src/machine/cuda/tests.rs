@@ -47,13 +47,13 @@ fn a_whole_machine_is_used_and_described_in_a_line() {
     let found = whole();
     let gpu = found.judge().expect("whole");
     assert_eq!(
-        line(&found, &gpu, "f32"),
+        line(&found, &gpu, "tf32"),
         "cuda: NVIDIA H100 80GB HBM3, compute capability 9.0, driver 580.65.06 (CUDA 13.0), NVRTC 13.0.88; 79.0 of 80.0 GiB free; f32, \
          products partly in tf32"
     );
     assert!(line(&found, &gpu, "bf16").ends_with("layers in bf16, products of f32 partly in tf32"));
     let turing = Gpu { capability: (7, 5), ..gpu };
-    assert!(line(&found, &turing, "f32").ends_with("GiB free; f32"));
+    assert!(line(&found, &turing, "tf32").ends_with("GiB free; f32"));
     assert!(line(&found, &turing, "fp16").ends_with("; layers in fp16"));
     assert_eq!(turing.architecture(), "sm_75");
 }

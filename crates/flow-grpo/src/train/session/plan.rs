@@ -97,8 +97,11 @@ impl<P: Pipeline<Training>> Session<'_, P> {
             trained: weights.count(),
             frozen,
         };
-        let needs = Needs::new(network, rows * latents, batches);
-        Needs { rewards: self.reward_bytes, ..needs }
+        // Those of an update, or those of the batches that the workers sample, with the empty one.
+        let together = backend::workers() * (batches.rollout_batch.min(grpo.groups) + 1);
+        let conditions = together.max(grpo.groups + 1) as u64 * network.footprint.condition_bytes;
+        let needs = Needs::new(needs::Place::here(), network, rows * latents, batches);
+        Needs { rewards: self.reward_bytes, conditions, ..needs }
     }
 
     /// Estimates the time of training from the pace of the first evaluation.

@@ -2,6 +2,7 @@
 //! one, and the MLPs.
 
 use burn::{module::Module, prelude::*};
+use kernels::Kernels;
 
 use super::TransformerConfig;
 use crate::{
@@ -58,42 +59,6 @@ impl<B: Backend> Block<B> {
         }
     }
 
-    // ANCHOR: block
-    /// Runs the block; `conditioning` is the conditioning vector, `[B, D]`.
-    pub fn forward(
-        &self,
-        Tokens { image, text }: Tokens<B>,
-        conditioning: Tensor<B, 2>,
-    ) -> Tokens<B> {
-        let normed = normalized(image.clone(), EPSILON);
-        let (first, second) = self.modulations(conditioning.clone());
-        let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] = first;
-        let of_text = self.text_modulations(conditioning);
-        let [text_shift, text_scale] = [of_text[0].clone(), of_text[1].clone()];
-
-        let image_in = modulated(normed.clone(), shift, scale);
-        let text_in = modulated(normalized(text.clone(), EPSILON), text_shift, text_scale);
-        let (image_out, text_out) = joint_attention(&self.image, &self.text, image_in, text_in);
-        let mut image = image + gate * image_out;
-        if let (Some(attention), Some([shift, scale, gate])) = (&self.second, second) {
-            image = image + gate * attention.attention(modulated(normed, shift, scale));
-        }
-        let hidden = modulated(normalized(image.clone(), EPSILON), mlp_shift, mlp_scale);
-        let image = image + mlp_gate * self.ff.forward(hidden);
-
-        let (Some(feed_forward), Some(text_out), [_, _, gate, mlp_shift, mlp_scale, mlp_gate]) =
-            (&self.ff_context, text_out, &of_text[..])
-        else {
-            return Tokens { image, text }; // The text is not used after the last block.
-        };
-        let text = text + gate.clone() * text_out;
-        let hidden =
-            modulated(normalized(text.clone(), EPSILON), mlp_shift.clone(), mlp_scale.clone());
-        let text = text + mlp_gate.clone() * feed_forward.forward(hidden);
-        Tokens { image, text }
-    }
-    // ANCHOR_END: block
-
     /// Shift, scale and gate of the joint attention and of the MLP, and of the second attention if
     /// there is one.
     fn modulations(
@@ -131,8 +96,46 @@ impl<B: Backend> Block<B> {
     }
 }
 
+impl<B: Kernels> Block<B> {
+    // ANCHOR: block
+    /// Runs the block; `conditioning` is the conditioning vector, `[B, D]`.
+    pub fn forward(
+        &self,
+        Tokens { image, text }: Tokens<B>,
+        conditioning: Tensor<B, 2>,
+    ) -> Tokens<B> {
+        let normed = normalized(image.clone(), EPSILON);
+        let (first, second) = self.modulations(conditioning.clone());
+        let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] = first;
+        let of_text = self.text_modulations(conditioning);
+        let [text_shift, text_scale] = [of_text[0].clone(), of_text[1].clone()];
+
+        let image_in = modulated(normed.clone(), shift, scale);
+        let text_in = modulated(normalized(text.clone(), EPSILON), text_shift, text_scale);
+        let (image_out, text_out) = joint_attention(&self.image, &self.text, image_in, text_in);
+        let mut image = image + gate * image_out;
+        if let (Some(attention), Some([shift, scale, gate])) = (&self.second, second) {
+            image = image + gate * attention.attention(modulated(normed, shift, scale));
+        }
+        let hidden = modulated(normalized(image.clone(), EPSILON), mlp_shift, mlp_scale);
+        let image = image + mlp_gate * self.ff.forward(hidden);
+
+        let (Some(feed_forward), Some(text_out), [_, _, gate, mlp_shift, mlp_scale, mlp_gate]) =
+            (&self.ff_context, text_out, &of_text[..])
+        else {
+            return Tokens { image, text }; // The text is not used after the last block.
+        };
+        let text = text + gate.clone() * text_out;
+        let hidden =
+            modulated(normalized(text.clone(), EPSILON), mlp_shift.clone(), mlp_scale.clone());
+        let text = text + mlp_gate.clone() * feed_forward.forward(hidden);
+        Tokens { image, text }
+    }
+    // ANCHOR_END: block
+}
+
 /// Joint attention over both streams; the text's output is `None` if it has no output layer.
-fn joint_attention<B: Backend>(
+fn joint_attention<B: Kernels>(
     image: &Projections<B>,
     text: &Projections<B>,
     image_tokens: Tensor<B, 3>,

@@ -3,6 +3,7 @@
 
 use burn::{prelude::*, tensor::backend::AutodiffBackend};
 use flow::{Checkpointed, Query};
+use kernels::Kernels;
 
 use super::Transformer;
 use crate::{
@@ -23,7 +24,10 @@ pub struct Kept<B: Backend> {
 }
 
 // ANCHOR: parts
-impl<B: AutodiffBackend> Checkpointed<B> for Transformer<B> {
+impl<B> Checkpointed<B> for Transformer<B>
+where
+    B: AutodiffBackend<InnerBackend: Kernels> + Kernels,
+{
     type Kept = Kept<B::InnerBackend>;
 
     fn forward_keeping(
