@@ -171,7 +171,15 @@ impl Browser {
 }
 
 impl Drop for Browser {
+    /// Asks the browser to close, with its child processes, and kills it if it does not.
     fn drop(&mut self) {
+        let _ = self.input.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0");
+        for _ in 0..50 {
+            if self.process.try_wait().is_ok_and(|ended| ended.is_some()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

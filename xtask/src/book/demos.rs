@@ -35,7 +35,9 @@ pub fn compile() -> Result<PathBuf> {
     // The workspace compiles for this machine; every browser has WebAssembly's own SIMD.
     build.env("RUSTFLAGS", "-C target-feature=+simd128").env_remove("CARGO_ENCODED_RUSTFLAGS");
     if !Path::new(TARGET_DIR).exists() {
-        println!("compiling the demos for {TARGET}, which takes five to ten minutes the first time");
+        println!(
+            "compiling the demos for {TARGET}, which takes five to ten minutes the first time"
+        );
     }
     succeed(&mut build, "the demos do not build")?;
     let out = Path::new(TARGET_DIR).join("engine");

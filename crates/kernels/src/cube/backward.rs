@@ -1,5 +1,7 @@
 //! The two kernels of the backward pass, on the device.
 
+#![allow(clippy::too_many_arguments, reason = "a kernel has an argument for each tensor")]
+
 use cubecl::prelude::*;
 
 use super::tile::{
