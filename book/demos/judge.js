@@ -9,6 +9,8 @@ const PACE = 0.12;
 // Tools: the side of a brush, or the index of a shape to stamp.
 const BRUSHES = [1, 2, 4];
 const START = { tool: "brush 2", colour: 0, prompt: 2 };
+// The largest side of a picture on the screen.
+const LARGEST = 340;
 // The height of the bars below the picture.
 const SCORES = 42;
 // Colours of blobs in the mask, by number.
@@ -31,8 +33,8 @@ export function mount(stage, wasm) {
     });
     const pair = add(stage, "div");
     pair.style.cssText = COLUMNS;
-    const square = (width) => Math.min(width, 340) + SCORES;
-    const picture = canvas(add(pair, "div"), { height: square, label: "The picture. Arrow keys move the cursor, space paints.", draw: drawPicture });
+    const square = (width) => Math.min(width, LARGEST);
+    const picture = canvas(add(pair, "div"), { height: (width) => square(width) + SCORES, label: "The picture. Arrow keys move the cursor, space paints.", draw: drawPicture });
     const mask = canvas(add(pair, "div"), { height: square, label: "The verifier's mask, with its blobs.", draw: drawMask });
     const say = readout(stage);
     say("");
@@ -123,8 +125,8 @@ export function mount(stage, wasm) {
     }
 
     // The side of a pixel and the corner of the picture in a view.
-    function layout({ width, height }) {
-        const side = Math.floor(Math.min(width, height - SCORES) / SIDE);
+    function layout({ width }) {
+        const side = Math.floor(Math.min(width, LARGEST) / SIDE);
         return { side, left: Math.floor((width - side * SIDE) / 2), top: 0 };
     }
 

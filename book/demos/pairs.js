@@ -26,7 +26,7 @@ export function mount(stage, wasm) {
     const sliders = panel(stage);
     const t = slider(sliders, {
         label: "time t", min: 0, max: 1, step: 0.01, value: state.t, show: (value) => value.toFixed(2),
-        change: (value) => { state.t = value; update(); },
+        change: (value) => { state.t = value; view.draw(); },
     });
     const shown = slider(sliders, {
         label: "pairs shown", min: 0, max: 200, step: 1, value: state.pairs,
@@ -68,15 +68,12 @@ export function mount(stage, wasm) {
         pairs = demo.pairs(state.pairs);
         paths = demo.paths(state.steps);
         ends = demo.ends(state.steps);
-        data = demo.pairs(4000).filter((_, i) => i % 2 === 0);
-        update();
-    }
-
-    function update() {
+        data = histogram(demo.pairs(4000).filter((_, i) => i % 2 === 0));
         const [mean, spread] = demo.data();
         const [at, wide] = wasm.mean_and_std(ends);
         say(`Data: mean ${sign(mean)}, spread ${spread.toFixed(2)}. Particles at the end: mean ${sign(at)}, spread ${wide.toFixed(2)}`
             + ` (${state.steps} step${state.steps === 1 ? "" : "s"}).`);
+        ends = histogram(ends);
         view.draw();
     }
 
@@ -97,9 +94,11 @@ export function mount(stage, wasm) {
 
     function drawPairs(at, colours, context) {
         context.globalAlpha = 0.55;
+        const lines = [];
         for (let i = 0; i < pairs.length; i += 2) {
-            line(view, at, [[1, pairs[i + 1]], [0, pairs[i]]], { colour: colours.faint, width: 1 });
+            lines.push([1, pairs[i + 1]], [0, pairs[i]], [NaN, NaN]); // NaN lifts the pen.
         }
+        line(view, at, lines, { colour: colours.faint, width: 1 });
         context.globalAlpha = 1;
     }
 
@@ -107,6 +106,7 @@ export function mount(stage, wasm) {
         const count = demo.particles();
         const n = state.steps;
         const place = (i, particle) => paths[i * count + particle];
+        const [lines, now_at] = [[], []];
         for (let particle = 0; particle < count; particle++) {
             const all = Array.from({ length: n + 1 }, (_, i) => [1 - i / n, place(i, particle)]);
             const passed = Math.min(n, Math.floor((1 - state.t) * n + 1e-9));
@@ -115,9 +115,11 @@ export function mount(stage, wasm) {
                 ? place(passed, particle) + rest * (place(passed + 1, particle) - place(passed, particle))
                 : place(passed, particle);
             const now = [state.t, here];
-            line(view, at, [...all.slice(0, passed + 1), now], { colour: colours.blue, width: 1.5 });
-            dots(view, at, [now], { colour: colours.blue, radius: 3 });
+            lines.push(...all.slice(0, passed + 1), now, [NaN, NaN]);
+            now_at.push(now);
         }
+        line(view, at, lines, { colour: colours.blue, width: 1.5 });
+        dots(view, at, now_at, { colour: colours.blue, radius: 3 });
     }
 
     // The arrows are the velocity of the flow, read towards the data; a ring is where the mean of the
@@ -140,16 +142,15 @@ export function mount(stage, wasm) {
 
     // On the right: the data as an area, the ends of 2,000 particles as a line.
     function drawEnds(at, left, side, colours, context) {
-        const [of_data, of_ends] = [histogram(data), histogram(ends)];
-        const most = Math.max(...of_data) * 1.6;
+        const most = Math.max(...data) * 1.6;
         const x = (share) => left + 4 + Math.min(1, share / most) * (side - 10);
         const y = (i) => at.y(-TOP + (2 * TOP * i) / BINS);
         context.fillStyle = colours.grid;
-        of_data.forEach((share, i) => context.fillRect(x(0), y(i + 1), x(share) - x(0), y(i) - y(i + 1)));
+        data.forEach((share, i) => context.fillRect(x(0), y(i + 1), x(share) - x(0), y(i) - y(i + 1)));
         context.strokeStyle = colours.blue;
         context.lineWidth = 1.5;
         context.beginPath();
-        of_ends.forEach((share, i) => {
+        ends.forEach((share, i) => {
             context.lineTo(x(share), y(i));
             context.lineTo(x(share), y(i + 1));
         });
