@@ -20,6 +20,9 @@ const SHAPES = 4;
 // Two columns, or one on a phone.
 const COLUMNS = "display:grid;grid-template-columns:repeat(auto-fit,minmax(min(15em,100%),1fr));gap:0.4em 1.2em;font-size:0.85em";
 
+// Columns of controls with room for long words.
+const WIDE = "repeat(auto-fill,minmax(min(24em,100%),1fr))";
+
 export function mount(stage, wasm) {
     const judge = new wasm.Judge();
     const palette = judge.palette();
@@ -27,6 +30,7 @@ export function mount(stage, wasm) {
     const state = { ...START, cursor: [12, 12], focused: false, seed: 1 };
 
     const top = panel(stage);
+    top.style.gridTemplateColumns = WIDE;
     const prompt = choice(top, {
         label: "prompt", value: state.prompt, options: judge.prompts().map((text, i) => [i, text]),
         change: (value) => { state.prompt = value; judge.choose(value); fresh(); },
@@ -40,6 +44,7 @@ export function mount(stage, wasm) {
     say("");
 
     const tools = panel(stage);
+    tools.style.gridTemplateColumns = WIDE;
     const tool = choice(tools, {
         label: "tool", value: state.tool,
         options: [
