@@ -100,15 +100,20 @@ fn errors(
     })
 }
 
+/// Largest relative error of a gradient. Burn's ndarray takes reciprocals from the processor's
+/// approximation of 12 bits (its feature `simd`), and the gradient of a division is a product with
+/// one: through a softmax, its gradients are right to 4e-4 alone.
+const OF_GRADIENTS: f64 = if cfg!(feature = "ndarray") { 1e-3 } else { 1e-5 };
+
 fn is_right(sizes: Sizes, of: impl Fn([Tensor<Plain, 4>; 4]) -> [Tensor<Plain, 4>; 4]) {
     let inputs = of(sizes.inputs());
     let got = computed(&inputs);
     for sample in 0..sizes.samples {
         for head in 0..sizes.heads {
-            let errors = errors(&got, &inputs, sample, head);
+            let [of_output, of_gradients @ ..] = errors(&got, &inputs, sample, head);
             assert!(
-                errors.iter().all(|&error| error < 1e-5),
-                "{sizes:?}, sample {sample}, head {head}: {errors:?}"
+                of_output < 1e-5 && of_gradients.iter().all(|&error| error < OF_GRADIENTS),
+                "{sizes:?}, sample {sample}, head {head}: {of_output:e}, {of_gradients:?}"
             );
         }
     }
