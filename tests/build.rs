@@ -49,6 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let name = path.file_stem().and_then(|stem| stem.to_str()).ok_or("the name of a patch")?;
         let file = Path::new(&out).join(format!("{name}.rs"));
         fs::write(&file, patched(source, name, &fs::read_to_string(&path)?)?)?;
+        let file = file.to_str().ok_or("a path that is UTF-8")?;
         modules += &format!("#[path = {file:?}]\nmod {};\n", name.replace('-', "_"));
         names.push(name.to_owned());
     }

@@ -124,35 +124,49 @@ impl Stage {
         }
     }
 
+    /// Times the parts of a model.
+    fn parts(
+        self,
+        args: &MeasureArgs,
+        file: &impl Fn(&str) -> String,
+        more: &[&str],
+    ) -> Vec<String> {
+        let output = file(&format!("{}.json", self.name()));
+        let peer = args
+            .peer
+            .iter()
+            .flat_map(|peer| ["--peer".to_owned(), peer.to_string_lossy().into_owned()]);
+        let fixed = ["bench", "--output", &output]
+            .into_iter()
+            .chain(more.iter().copied())
+            .map(str::to_owned);
+        fixed.chain(peer).collect()
+    }
+
+    /// Starts a run of a preset, or resumes it.
+    fn run(
+        self,
+        file: &impl Fn(&str) -> String,
+        verb: &str,
+        preset: &str,
+        base: Option<String>,
+    ) -> Vec<String> {
+        let directory = file(&self.name());
+        if Path::new(&directory).join("config.toml").exists() {
+            return [verb, "--resume", &directory].map(str::to_owned).to_vec();
+        }
+        let setting =
+            base.into_iter().flat_map(|base| ["--set".to_owned(), format!("base={base}")]);
+        [verb, "--preset", preset, "--out", &directory]
+            .map(str::to_owned)
+            .into_iter()
+            .chain(setting)
+            .collect()
+    }
+
     fn whole(self, args: &MeasureArgs, file: &impl Fn(&str) -> String) -> Vec<String> {
-        let parts = |more: &[&str]| {
-            let output = file(&format!("{}.json", self.name()));
-            let peer = args
-                .peer
-                .iter()
-                .flat_map(|peer| ["--peer".to_owned(), peer.to_string_lossy().into_owned()]);
-            let fixed = ["bench", "--output", &output]
-                .into_iter()
-                .chain(more.iter().copied())
-                .map(str::to_owned);
-            fixed.chain(peer).collect()
-        };
-        let run = |verb: &str, preset: &str, base: Option<String>| {
-            let directory = file(&self.name());
-            if Path::new(&directory).join("config.toml").exists() {
-                return [verb, "--resume", &directory].map(str::to_owned).to_vec();
-            }
-            let setting =
-                base.into_iter().flat_map(|base| ["--set".to_owned(), format!("base={base}")]);
-            [verb, "--preset", preset, "--out", &directory]
-                .map(str::to_owned)
-                .into_iter()
-                .chain(setting)
-                .collect()
-        };
-        let count = |more: &[&str]| {
-            ["bench", "--count"].iter().chain(more).map(|&word| word.to_owned()).collect()
-        };
+        let parts = |more: &[&str]| self.parts(args, file, more);
+        let run = |verb, preset, base| self.run(file, verb, preset, base);
         match self {
             Self::WarmUp => ["warm-up", "--preset", "shapes"].map(str::to_owned).into(),
             Self::Count => count(&[]),
@@ -201,6 +215,11 @@ impl Stage {
             }
         }
     }
+}
+
+/// Counts launches and copies.
+fn count(more: &[&str]) -> Vec<String> {
+    ["bench", "--count"].iter().chain(more).map(|&word| word.to_owned()).collect()
 }
 
 /// A run of an epoch of four images, of which two are evaluated for each kind of prompt.

@@ -7,7 +7,7 @@ pub fn fnv1a(text: &str) -> u64 {
     })
 }
 
-/// The FNV-1a hash of a text, its bits mixed with the last step of SplitMix64.
+/// The FNV-1a hash of a text, its bits mixed with the last step of `SplitMix64`.
 ///
 /// FNV-1a alone must not rank short texts: texts that begin alike have hashes close to each other,
 /// so a rank follows the first letters.

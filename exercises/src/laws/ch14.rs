@@ -168,8 +168,6 @@ pub fn joint_attention(answer: Joint) -> Verdict {
                 )
             };
             let (alone, across) = (of(own, 2.0), of(other, 2.0));
-            let halves = alone.iter().zip(&across).map(|(a, b)| 0.5 * (a + b)).collect();
-            let sums = alone.iter().zip(&across).map(|(a, b)| a + b).collect();
             let flat: Vec<f64> = got[index].iter().flatten().copied().collect();
             require(
                 flat.iter().all(|number| number.is_finite()),
@@ -182,33 +180,37 @@ pub fn joint_attention(answer: Joint) -> Verdict {
                 format!("The features of the {name}'s tokens"),
                 &flat,
                 &attention(&own.queries, &keys, &values, 2.0),
-                &[
-                    (
-                        alone,
-                        "Each stream reads itself alone: that is the second attention of MMDiT-X.",
-                    ),
-                    (across, "Each stream reads the other alone. Joint attention reads both."),
-                    (
-                        halves,
-                        "Two softmaxes are averaged: one softmax runs over the keys of both streams.",
-                    ),
-                    (
-                        sums,
-                        "Two softmaxes are added: one softmax runs over the keys of both streams.",
-                    ),
-                    (
-                        attention(&own.queries, &keys, &values, 1.0),
-                        "The scores are not divided by the root of the features.",
-                    ),
-                    (
-                        attention(&own.queries, &keys, &values, 4.0),
-                        "The scores are divided by the features, and not by their root.",
-                    ),
-                ],
+                &wrong_attentions(own, [alone, across], &keys, &values),
             )?;
         }
     }
     Ok(())
+}
+
+/// Features that mistakes would give the tokens of a stream: from those that it reads alone and from
+/// those that it reads across.
+fn wrong_attentions(
+    own: &Stream,
+    [alone, across]: [Vec<f64>; 2],
+    keys: &[&Vec<f64>],
+    values: &[&Vec<f64>],
+) -> [(Vec<f64>, &'static str); 6] {
+    let halves = alone.iter().zip(&across).map(|(a, b)| 0.5 * (a + b)).collect();
+    let sums = alone.iter().zip(&across).map(|(a, b)| a + b).collect();
+    [
+        (alone, "Each stream reads itself alone: that is the second attention of MMDiT-X."),
+        (across, "Each stream reads the other alone. Joint attention reads both."),
+        (halves, "Two softmaxes are averaged: one softmax runs over the keys of both streams."),
+        (sums, "Two softmaxes are added: one softmax runs over the keys of both streams."),
+        (
+            attention(&own.queries, keys, values, 1.0),
+            "The scores are not divided by the root of the features.",
+        ),
+        (
+            attention(&own.queries, keys, values, 4.0),
+            "The scores are divided by the features, and not by their root.",
+        ),
+    ]
 }
 
 type Rows = fn(&[f64], f64) -> [Vec<f64>; 2];

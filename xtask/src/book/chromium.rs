@@ -1,4 +1,4 @@
-//! A headless Chromium, driven over its DevTools protocol through pipes.
+//! A headless Chromium, driven over its `DevTools` protocol through pipes.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 /// Names of the program; the variable `CHROMIUM` goes first.
 const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
 /// An answer that takes longer never comes.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// The path of Chromium, if it is installed.
 pub fn find() -> Option<PathBuf> {

@@ -125,7 +125,7 @@ fn pages_with_demos(book: &Path) -> Result<Vec<String>> {
             let name = path.strip_prefix(book)?.to_string_lossy().replace('\\', "/");
             if path.is_dir() {
                 folders.push(path);
-            } else if name.ends_with(".html")
+            } else if path.extension().is_some_and(|kind| kind == "html")
                 && name != "print.html"
                 && fs::read_to_string(&path)?.contains("class=\"demo\"")
             {

@@ -104,12 +104,11 @@ fn words(text: &str) -> usize {
         let end = if from.starts_with('<') { '>' } else { ')' };
         let skipped = from.starts_with('<') || before.ends_with(']');
         kept += before;
-        match from.find(end).filter(|_| skipped) {
-            Some(at) => rest = &from[at + 1..],
-            None => {
-                kept.push(' ');
-                rest = &from[1..];
-            }
+        if let Some(at) = from.find(end).filter(|_| skipped) {
+            rest = &from[at + 1..];
+        } else {
+            kept.push(' ');
+            rest = &from[1..];
         }
     }
     kept += rest;
