@@ -66,7 +66,7 @@ fn at_rest(loss: Loss, rewards: &Rewards) -> f64 {
 
 /// The mean of `e^reward` over the base model's second choices, for both first choices.
 fn tilts(rewards: &Rewards) -> [f64; 2] {
-    rewards.map(|after| (after[0].exp() + after[1].exp()) / 2.0)
+    rewards.map(|after| f64::midpoint(after[0].exp(), after[1].exp()))
 }
 
 #[test]

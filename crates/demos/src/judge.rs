@@ -164,7 +164,7 @@ impl Judge {
     /// the proxy believes more of what the prompt asks for.
     pub fn climb_to(&mut self, steps: usize) {
         let steps = steps.min(MOST_STEPS);
-        if self.climbed.first().is_none() {
+        if self.climbed.is_empty() {
             self.climbed.push(self.image.clone());
         }
         while self.climbed.len() <= steps {
@@ -317,7 +317,7 @@ fn empty() -> Image {
 }
 
 fn device() -> <Plain as BackendTypes>::Device {
-    Default::default()
+    burn_flex::FlexDevice::default()
 }
 
 #[cfg(test)]
@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn the_verdict_is_that_of_the_verifier() {
         let mut demo = demo();
-        for prompt in 0..PROMPTS.len() {
+        for (prompt, text) in PROMPTS.iter().enumerate() {
             demo.choose(prompt);
             for picture in 0..12 {
                 match picture {
@@ -364,11 +364,11 @@ mod tests {
     fn a_drawn_scene_is_right_and_the_proxy_believes_it() {
         let mut demo = demo();
         let mut beliefs = Vec::new();
-        for prompt in 0..PROMPTS.len() {
+        for (prompt, text) in PROMPTS.iter().enumerate() {
             demo.choose(prompt);
             for seed in 0..10 {
                 demo.draw_scene(seed);
-                assert_eq!(demo.verdict(), "right", "{} {seed}", PROMPTS[prompt]);
+                assert_eq!(demo.verdict(), "right", "{text} {seed}");
                 beliefs.push(f64::from(demo.proxy()));
             }
         }
@@ -394,7 +394,7 @@ mod tests {
     #[test]
     fn the_score_of_the_proxy_is_the_mean_of_its_beliefs() {
         let mut demo = demo();
-        for prompt in 0..PROMPTS.len() {
+        for (prompt, text) in PROMPTS.iter().enumerate() {
             demo.choose(prompt);
             for held in [false, true] {
                 demo.take(held);

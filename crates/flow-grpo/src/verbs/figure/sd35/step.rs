@@ -112,39 +112,43 @@ fn inputs(setting: &Setting) -> [Card; 6] {
     ]
 }
 
-/// The blocks, and what follows them.
-fn network(setting: &Setting) -> [Card; 5] {
+/// The blocks.
+fn blocks(setting: &Setting) -> Card {
     let transformer = &setting.sizes.transformer;
     let (image, [_, words]) = (transformer.image_tokens(setting.latent), setting.tokens);
     let second = transformer.dual_attention_layers.len();
-    let (width, numbers) =
-        (transformer.width(), transformer.patch_size.pow(2) * transformer.out_channels);
+    let width = transformer.width();
+    card(
+        ALL,
+        [302.0, 90.0],
+        3,
+        &[
+            &format!("{} blocks: image and text have weights of their own", transformer.num_layers),
+            &format!(
+                "attention over all {} tokens, {} heads of {}",
+                image + words,
+                transformer.num_attention_heads,
+                transformer.attention_head_dim
+            ),
+            &format!(
+                "in the first {second} a second attention over the {image} tokens of the image"
+            ),
+            &format!(
+                "MLPs {width} → {} → {width}; the conditioning gives shift, scale and gate",
+                4 * width
+            ),
+        ],
+    )
+}
+
+/// The blocks, and what follows them.
+fn network(setting: &Setting) -> [Card; 5] {
+    let transformer = &setting.sizes.transformer;
+    let image = transformer.image_tokens(setting.latent);
+    let numbers = transformer.patch_size.pow(2) * transformer.out_channels;
     let (scale, steps) = (setting.config.grpo.rollout.guidance, setting.config.grpo.rollout.steps);
     [
-        card(
-            ALL,
-            [302.0, 90.0],
-            3,
-            &[
-                &format!(
-                    "{} blocks: image and text have weights of their own",
-                    transformer.num_layers
-                ),
-                &format!(
-                    "attention over all {} tokens, {} heads of {}",
-                    image + words,
-                    transformer.num_attention_heads,
-                    transformer.attention_head_dim
-                ),
-                &format!(
-                    "in the first {second} a second attention over the {image} tokens of the image"
-                ),
-                &format!(
-                    "MLPs {width} → {} → {width}; the conditioning gives shift, scale and gate",
-                    4 * width
-                ),
-            ],
-        ),
+        blocks(setting),
         card(
             ALL,
             [424.0, 54.0],
