@@ -127,7 +127,7 @@ fn gradients(actions: Vec<f32>, advantages: Vec<f32>, size: usize) -> Vec<f32> {
 }
 
 fn device() -> <Plain as BackendTypes>::Device {
-    burn_flex::FlexDevice::default()
+    burn_flex::FlexDevice
 }
 
 #[cfg(test)]

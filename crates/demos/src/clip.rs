@@ -68,7 +68,7 @@ impl Clip {
         // With this std, `ln std + ½·ln 2π` is 0, so that no large number hides the small ratio.
         let std = (2.0 * std::f64::consts::PI).sqrt().recip();
         let all = |value: f64| -> Tensor<Plain, 4> {
-            Tensor::full([1, elements, 1, 1], value, &burn_flex::FlexDevice::default())
+            Tensor::full([1, elements, 1, 1], value, &burn_flex::FlexDevice)
         };
         let log_prob = |mean: f64, value: f64| -> f32 {
             let policy = IsotropicGaussian { mean: all(mean * std), std };

@@ -317,7 +317,7 @@ fn empty() -> Image {
 }
 
 fn device() -> <Plain as BackendTypes>::Device {
-    burn_flex::FlexDevice::default()
+    burn_flex::FlexDevice
 }
 
 #[cfg(test)]
@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn the_verdict_is_that_of_the_verifier() {
         let mut demo = demo();
-        for (prompt, text) in PROMPTS.iter().enumerate() {
+        for prompt in 0..PROMPTS.len() {
             demo.choose(prompt);
             for picture in 0..12 {
                 match picture {
@@ -394,7 +394,7 @@ mod tests {
     #[test]
     fn the_score_of_the_proxy_is_the_mean_of_its_beliefs() {
         let mut demo = demo();
-        for (prompt, text) in PROMPTS.iter().enumerate() {
+        for prompt in 0..PROMPTS.len() {
             demo.choose(prompt);
             for held in [false, true] {
                 demo.take(held);
