@@ -10,9 +10,9 @@ use std::path::Path;
 use demos::{OdeSde, TrainToy};
 use serde::Deserialize;
 
-/// Numbers of a demo.
+/// Numbers of a demo, as the file has them.
 #[derive(Deserialize)]
-struct Numbers {
+struct Expected {
     name: String,
     tolerance: f32,
     numbers: Vec<f32>,
@@ -54,8 +54,8 @@ fn thirty_epochs() -> Vec<f32> {
 fn native_numbers_are_those_of_the_file() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/numbers.json");
     let text = std::fs::read_to_string(path).expect("the file of the numbers");
-    let file: Vec<Numbers> = serde_json::from_str(&text).expect("lists of numbers");
-    for Numbers { name, tolerance, numbers } in file {
+    let file: Vec<Expected> = serde_json::from_str(&text).expect("lists of numbers");
+    for Expected { name, tolerance, numbers } in file {
         let computed = match name.as_str() {
             "ode_sde" => ode_sde(),
             "first_epochs" => first_epochs(),
