@@ -162,6 +162,15 @@ mod tests {
     }
 
     #[test]
+    fn the_nats_at_the_clip_give_the_ratio_at_the_clip() {
+        for (range, elements, sum) in [(0.2, 1, false), (0.5, 100, false), (0.5, 100, true)] {
+            let demo = Clip { range, elements, sum, ..Clip::new() };
+            let reduced = if sum { demo.nats() } else { demo.nats() / elements as f64 };
+            assert!((reduced.exp() - 1.0 - range).abs() < 1e-12, "{demo:?}");
+        }
+    }
+
+    #[test]
     fn the_ratio_is_the_closed_form_of_two_gaussians() {
         for elements in [1, 2, 1728, MOST] {
             for (shift, draw) in [(1e-3_f32, 1.0_f32), (0.02, 1.5), (0.1, -0.5)] {
