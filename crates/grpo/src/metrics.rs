@@ -251,6 +251,8 @@ mod tests {
         let histogram = Histogram::of(&numbers);
         assert_eq!((histogram.low, histogram.high), (0.0, 40.0));
         assert_eq!(histogram.counts, [[2; 19].as_slice(), &[3]].concat());
+        let uneven = Histogram::of(&[0.0, 0.0, 0.0, 1.0]).counts;
+        assert_eq!((uneven[0], uneven[19]), (3, 1), "small numbers come first");
         assert_eq!(Histogram::of(&[0.5; 3]).counts, [3], "equal numbers have one bin");
         assert_eq!(Histogram::of(&[]), Histogram::default());
     }
