@@ -12,4 +12,4 @@ mod words;
 pub use prompts::{Split, prompt, prompts, vocabulary};
 pub use render::render;
 pub use sign::{Sign, Typeface};
-pub use words::{LETTERS, LONGEST, is_held_out, misspelt, random_word, words};
+pub use words::{LETTERS, LONGEST, is_held_out, misspelt, random_word, strings, words};

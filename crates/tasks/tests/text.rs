@@ -27,13 +27,45 @@ fn no_word_is_in_two_splits_or_twice_in_one() {
 #[test]
 fn a_prompt_has_its_word_in_quotes_and_its_colour() {
     for split in SPLITS {
-        let (words, prompts) = (text::words(split), text::prompts(split).prompts);
-        assert_eq!(prompts.len(), words.len() * Color::ALL.len());
-        let all = words.iter().flat_map(|word| Color::ALL.map(|color| (word, color)));
-        for (prompt, (word, color)) in prompts.iter().zip(all) {
-            assert_eq!(ocr::target(&prompt.text), Ok(*word));
-            assert!(prompt.text.starts_with(&format!("a {} sign", color.word())));
+        let (words, mut prompts) = (text::words(split), text::prompts(split).prompts);
+        let strings = prompts.split_off(words.len() * Color::ALL.len());
+        for (word, prompts) in words.iter().zip(prompts.chunks(Color::ALL.len())) {
+            let prompts: BTreeSet<&str> = prompts.iter().map(|prompt| &*prompt.text).collect();
+            let expected = Color::ALL.map(|color| format!("a {} sign that says \"{word}\"", color.word()));
+            assert_eq!(prompts, expected.iter().map(|prompt| &**prompt).collect());
         }
+        let expected = if split == Split::Train { text::strings() } else { Vec::new() };
+        let strings: Vec<_> = strings.iter().map(|prompt| ocr::target(&prompt.text)).collect();
+        assert_eq!(strings, expected.iter().map(|string| Ok(&**string)).collect::<Vec<_>>());
+    }
+}
+
+/// Evaluations take every n-th prompt.
+#[test]
+fn every_sixth_prompt_has_every_colour() {
+    for split in SPLITS {
+        let prompts = text::prompts(split).prompts;
+        let mut seen = [0; Color::ALL.len()];
+        for prompt in prompts.iter().step_by(Color::ALL.len()) {
+            let has = |color: &Color| prompt.text.starts_with(&format!("a {} ", color.word()));
+            seen[Color::ALL.iter().position(has).expect("a colour")] += 1;
+        }
+        let fewest = prompts.len() / Color::ALL.len() / Color::ALL.len();
+        assert!(seen.iter().all(|count| *count >= fewest), "{split:?}: {seen:?}");
+    }
+}
+
+#[test]
+fn training_strings_have_every_letter_equally_often_and_hold_no_word() {
+    let strings = text::strings();
+    assert_eq!(strings.iter().collect::<BTreeSet<_>>().len(), 2000);
+    for split in SPLITS {
+        assert!(text::words(split).iter().all(|word| !strings.iter().any(|string| string == word)));
+    }
+    // 2,000 strings with 23 letters: 87 of each at every place, with a standard deviation of 9.
+    for (place, letter) in (0..LONGEST).flat_map(|place| LETTERS.chars().map(move |c| (place, c))) {
+        let count = strings.iter().filter(|string| string.chars().nth(place) == Some(letter)).count();
+        assert!((52..=122).contains(&count), "{letter} at {place}: {count}");
     }
 }
 

@@ -1,8 +1,8 @@
 //! The prompts of the task, split into training, validation and test prompts.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, iter::repeat_n};
 
-use super::words;
+use super::words::{strings, words};
 use crate::{
     prompts::{Prompt, PromptSet},
     shapes::Color,
@@ -19,11 +19,24 @@ pub enum Split {
     Test,
 }
 
-/// All prompts of a split, always in the same order: every word on a board of every colour.
+/// All prompts of a split, always in the same order: every word on a board of every colour. The
+/// training split continues with random strings, each on a board of one colour.
 pub fn prompts(split: Split) -> PromptSet {
-    let of_word = |word: &'static str| Color::ALL.map(|color| Prompt::plain(&prompt(word, color)));
-    let prompts = words(split).into_iter().flat_map(of_word).collect();
+    let words = words(split).into_iter().flat_map(|word| repeat_n(word, Color::ALL.len()));
+    let mut texts: Vec<String> = words.map(str::to_owned).collect();
+    if split == Split::Train {
+        texts.extend(strings());
+    }
+    let of_text = |(index, text): (usize, &String)| Prompt::plain(&prompt(text, color(index)));
+    let prompts = texts.iter().enumerate().map(of_text).collect();
     PromptSet { name: format!("text-{split:?}").to_lowercase(), prompts }
+}
+
+/// The colour of a prompt: all six in turn, and every six prompts begin with the next colour, so that
+/// every sixth prompt has all colours, too. Evaluations take every n-th prompt.
+fn color(index: usize) -> Color {
+    let colors = Color::ALL.len();
+    Color::ALL[(index + index / colors) % colors]
 }
 
 /// The prompt for a word on a board of a colour.

@@ -49,6 +49,27 @@ pub fn words(split: Split) -> Vec<&'static str> {
     own
 }
 
+/// Number of random strings among the training prompts.
+const STRINGS: usize = 2000;
+
+/// Random strings of [`LONGEST`] letters, in alphabetical order; none is a word of the task.
+///
+/// They have every letter about equally often at every place. Of the training words, 17 end in E and
+/// none in H. The strings with the lowest hashes are taken.
+pub fn strings() -> Vec<String> {
+    let words: BTreeSet<&str> = WORDS.split_whitespace().collect();
+    let mut all = vec![String::new()];
+    for _ in 0..LONGEST {
+        let longer = |start: String| LETTERS.chars().map(move |letter| format!("{start}{letter}"));
+        all = all.into_iter().flat_map(longer).collect();
+    }
+    all.retain(|string| !words.contains(string.as_str()));
+    all.sort_by_key(|string| mixed(string));
+    all.truncate(STRINGS);
+    all.sort_unstable();
+    all
+}
+
 /// The words of validation and test.
 static HELD_OUT: LazyLock<BTreeSet<&str>> =
     LazyLock::new(|| [Split::Validation, Split::Test].into_iter().flat_map(words).collect());
