@@ -334,8 +334,8 @@ mod tests {
             let (pictures, captions) = held_out(role);
             let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
             let found = retrieval(&encoder, &pictures, &captions).expect("known words");
-            // Chance is 5 of 969, so this is ten times as often.
-            assert!(found.pictures > 150 && found.five > 0.052, "{role:?}: {found:?}");
+            // Chance is 5 of 969, so this is thirty times as often.
+            assert!(found.pictures > 150 && found.five > 0.155, "{role:?}: {found:?}");
         }
     }
 
