@@ -38,7 +38,7 @@ pub fn share_of_gradient(group: usize) -> f64 {
 // ANCHOR: climbed_objective
 /// **4.4** What dividing by the group's spread climbs. Rewards are 0 and 1, and a prompt is solved with
 /// the probability `success`. Divided by the group's std, the gradient of `success` becomes the
-/// gradient of another function of `success`. Which one? A constant does not matter.
+/// gradient of another function of `success`. Which one? An added constant is free.
 ///
 /// In the book: *Dividing by a spread is another matter*. Hint: `∇f(q) = f′(q)·∇q`.
 pub fn climbed_objective(success: f64) -> f64 {

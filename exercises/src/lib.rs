@@ -46,4 +46,4 @@ pub use catalog::{Exercise, Level, Program, catalog, find};
 pub use chart::{Curve, charts};
 pub use noise::Noise;
 pub use state::{State, state};
-pub use verdict::{Fault, Verdict, number, numbers, require};
+pub use verdict::{Fault, Verdict, explain, number, numbers, require};

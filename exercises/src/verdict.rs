@@ -38,6 +38,11 @@ pub fn require(holds: bool, finding: impl Into<String>, hint: &str) -> Verdict {
     Err(if hint.is_empty() { Fault::new(finding) } else { Fault::with(finding, hint) })
 }
 
+/// The explanation of the first cause that is found; empty if none is.
+pub fn explain<'a>(causes: &[(bool, &'a str)]) -> &'a str {
+    causes.iter().find(|(found, _)| *found).map_or("", |(_, why)| why)
+}
+
 /// Requires that a number is the expected one up to rounding.
 ///
 /// `usual` has the numbers that usual mistakes give, each with its explanation: the first that is
@@ -49,7 +54,8 @@ pub fn number(of: impl fmt::Display, got: f64, expected: f64, usual: &[(f64, &st
     if near(got, expected) {
         return Ok(());
     }
-    let finding = format!("{of} is {} instead of {}.", shown(got), shown(expected));
+    let [got_shown, expected_shown] = apart(|digits| [got, expected].map(|x| shown(x, digits)));
+    let finding = format!("{of} is {got_shown} instead of {expected_shown}.");
     let mistake = usual.iter().find(|(wrong, _)| near(got, *wrong)).map(|(_, why)| (*why).into());
     Err(Fault { finding, mistake })
 }
@@ -72,7 +78,8 @@ pub fn numbers(
     if close(expected) {
         return Ok(());
     }
-    let finding = format!("{of} are {} instead of {}.", listed(got), listed(expected));
+    let [got_shown, expected_shown] = apart(|digits| [got, expected].map(|x| listed(x, digits)));
+    let finding = format!("{of} are {got_shown} instead of {expected_shown}.");
     let mistake = usual.iter().find(|(wrong, _)| close(wrong)).map(|(_, why)| (*why).into());
     Err(Fault { finding, mistake })
 }
@@ -81,18 +88,25 @@ fn near(got: f64, expected: f64) -> bool {
     (got - expected).abs() <= 1e-6 * expected.abs().max(1e-6)
 }
 
-/// Four digits that count.
-fn shown(number: f64) -> String {
+/// Two texts with as few digits more than usual as tell them apart.
+fn apart(texts: impl Fn(usize) -> [String; 2]) -> [String; 2] {
+    let more = (0..8).find(|digits| texts(*digits)[0] != texts(*digits)[1]);
+    texts(more.unwrap_or(0))
+}
+
+/// Four digits that count, and some more.
+fn shown(number: f64, more: usize) -> String {
     if number == 0.0 || (1e-3..1e5).contains(&number.abs()) {
-        let digits = if number.abs() < 0.1 { 5 } else { 3 };
+        let digits = if number.abs() < 0.1 { 5 } else { 3 } + more;
         format!("{number:.digits$}")
     } else {
-        format!("{number:.3e}")
+        let digits = 3 + more;
+        format!("{number:.digits$e}")
     }
 }
 
-fn listed(numbers: &[f64]) -> String {
-    let some: Vec<String> = numbers.iter().take(8).map(|number| shown(*number)).collect();
-    let more = if numbers.len() > 8 { ", …" } else { "" };
-    format!("[{}{more}]", some.join(", "))
+fn listed(numbers: &[f64], more: usize) -> String {
+    let some: Vec<String> = numbers.iter().take(8).map(|number| shown(*number, more)).collect();
+    let rest = if numbers.len() > 8 { ", …" } else { "" };
+    format!("[{}{rest}]", some.join(", "))
 }

@@ -29,6 +29,10 @@ pub fn reinforce_gradient(answer: Estimate) -> Verdict {
                 (average(&|x, r| r * x / 0.64), "∇log π has x − mean, and not x."),
                 (average(&|x, _| (x - 0.5) / 0.64), "The reward is missing."),
                 (
+                    average(&|x, r| r * -(x - 0.5).powi(2) / 1.28),
+                    "This has log π; it must be the derivative of log π by the mean.",
+                ),
+                (
                     average(&|x, r| (r - mean(&rewards)) * (x - 0.5) / 0.64),
                     "This has a baseline; here none is asked for.",
                 ),
@@ -70,6 +74,10 @@ pub fn leave_one_out(answer: fn(&[f64]) -> Vec<f64>) -> Verdict {
                 ),
                 (of(&|_| sum / others), "The sum of the others leaves out one's own reward."),
                 (of(&|r| 2.0 * r - (sum - r) / others), "That is the baseline minus the reward."),
+                (
+                    of(&|r| r - (sum - r) / others),
+                    "That is the baseline; the advantage is the reward minus it.",
+                ),
                 (rewards.clone(), "There is no baseline."),
             ],
         )?;
@@ -199,12 +207,9 @@ pub fn confused_groups(answer: fn() -> Vec<Curve>) -> Verdict {
     let end = mean(&reward[reward.len().saturating_sub(5)..]);
     if largest > 1e-9 {
         let finding = format!(
-            "The mean advantage of the first group reaches {largest:.3}, and the mean reward ends at {end:.2}."
+            "The mean advantage of the first group reaches {largest:.3}, and should be 0; the mean reward ends at {end:.2}."
         );
-        return Err(Fault::with(
-            finding,
-            "Which number should be zero in every group, and over which rows is it computed?",
-        ));
+        return Err(Fault::new(finding));
     }
     require(
         end > 9.6,

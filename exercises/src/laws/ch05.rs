@@ -2,8 +2,8 @@
 
 use std::f64::consts::TAU;
 
-use super::mean;
-use crate::{Noise, Verdict, number, numbers, require};
+use super::{mean, slope};
+use crate::{Noise, Verdict, explain, number, numbers, require};
 
 /// 5.1 against the formula; the density integrates to 1.
 pub fn step_log_prob(answer: fn(&[f64], &[f64], f64) -> f64) -> Verdict {
@@ -12,17 +12,30 @@ pub fn step_log_prob(answer: fn(&[f64], &[f64], f64) -> f64) -> Verdict {
         let whole: f64 = (-4000..4000)
             .map(|i| answer(&[f64::from(i) * std * 2e-3], &[0.0], std).exp() * std * 2e-3)
             .sum();
-        let missing = (whole / (std * TAU.sqrt()) - 1.0).abs() < 1e-3;
+        let root = TAU.sqrt();
+        let near = |wrong: f64| (whole / wrong - 1.0).abs() < 1e-3;
         require(
-            (whole - 1.0).abs() < 1e-3,
+            near(1.0),
             format!(
                 "With std = {std} the density of one element integrates to {whole:.3} instead of 1."
             ),
-            if missing {
-                "The normalisation is missing: −log(s√2π) per element. It cancels in a ratio, but not here."
-            } else {
-                "A Gaussian has −(x − μ)²/(2s²) − log(s√2π) per element, with s² the variance."
-            },
+            explain(&[
+                (
+                    near(std * root),
+                    "The normalisation is missing: −log(s√2π) per element. It cancels in a ratio, but not here.",
+                ),
+                (near(std), "The normalisation has √2π alone: it is −log(s√2π) per element."),
+                (near(root), "The normalisation has s alone: it is −log(s√2π) per element."),
+                (
+                    near(1.0 / std.sqrt()),
+                    "The square is divided by 2s, and should be by 2s², twice the variance.",
+                ),
+                (near(0.5_f64.sqrt()), "The square is divided by s², and should be by 2s²."),
+                (
+                    true,
+                    "A Gaussian has −(x − μ)²/(2s²) − log(s√2π) per element, with s² the variance.",
+                ),
+            ]),
         )?;
         let (next, center) = (noise.normals(5), noise.normals(5));
         let squares: f64 = next.iter().zip(&center).map(|(x, m)| (x - m).powi(2)).sum();
@@ -74,6 +87,7 @@ pub fn ratio(answer: Ratio) -> Verdict {
             &[
                 ((-log).exp(), "The ratio is the wrong way up: new over old."),
                 (log, "That is the log-ratio; the ratio is its exponential."),
+                (1.0 + log, "That is the ratio to first order; the ratio is e^log ρ."),
                 (
                     (log / 2.0).exp(),
                     "That is the geometric mean over the elements; the ratio of densities has their sum.",
@@ -130,6 +144,10 @@ pub fn at_the_clip(answer: fn(f64, usize) -> [f64; 2]) -> Verdict {
                 (
                     vec![shift, clip],
                     "The log density ratio is the sum over the elements, d times their mean.",
+                ),
+                (
+                    vec![shift, nats.exp()],
+                    "That is the density ratio at the clip; in nats it is its logarithm.",
                 ),
                 (vec![nats, shift], "The shift comes first."),
             ],
@@ -200,29 +218,66 @@ pub fn step_kl(answer: Kl) -> Verdict {
     Ok(())
 }
 
-/// 5.5: the table of the chapter.
+/// 5.5 against the product of gains, as in the table of the chapter.
 pub fn seen_share(answer: fn(usize, f64, f64) -> f64) -> Verdict {
-    let table = [
-        (0.25, [(10, 1.0), (9, 0.875), (7, 0.606), (5, 0.374), (3, 0.196)]),
-        (1.0, [(10, 1.0), (9, 0.92), (7, 0.72), (5, 0.49), (3, 0.27)]),
-    ];
-    for (data, row) in table {
-        for (random, share) in row {
+    for data in [0.25, 1.0, 0.0225] {
+        for random in [10, 9, 7, 5, 3] {
             let got = answer(random, 0.7, data);
-            let hint = if (got - random as f64 / 10.0).abs() < 1e-6 {
-                "All steps count alike here. A push early in the trajectory is shrunk by the gains of all later steps."
-            } else if (got - (1.0 - share)).abs() < 0.006 {
-                "That is the share that is hidden."
-            } else if !got.is_finite() {
-                "At t = 1, σ divides by zero: take 1 − t of the next time there."
-            } else {
-                "A random step pushes by (1 + σ²(1−t)/2t)Δt and an ODE step by Δt; later gains are 1 + σ²/2t·Δt + push·slope."
-            };
-            let finding = format!(
-                "With {random} random steps of 10 and V₀ = {data}, the share is {got:.3} instead of {share:.3}."
-            );
-            require((got - share).abs() < 0.006, finding, hint)?;
+            let of = format!("With {random} random steps of 10 and V₀ = {data}, the share");
+            require(
+                got.is_finite(),
+                format!("{of} is {got}."),
+                "At t = 1, σ divides by zero: take 1 − t of the next time there.",
+            )?;
+            let right = share(random, 0.7, data, |gain| gain.whole);
+            let with = |gain: fn(Gain) -> f64| share(random, 0.7, data, gain);
+            let wrong = [
+                (
+                    random as f64 / 10.0,
+                    "That is the number of random steps over ten. It comes out if every step counts alike, and also if the gains leave out the velocity, which is slope·x.",
+                ),
+                (1.0 - right, "That is the share that is hidden."),
+                (with(|_| 1.0), "The gains of the later steps are missing."),
+                (
+                    with(|gain| gain.of_ode),
+                    "The gains are those of ODE steps: a random step also pulls by its score.",
+                ),
+                (
+                    with(|gain| gain.whole.powi(2)),
+                    "A push is multiplied by the gains; their squares are for variances.",
+                ),
+                (
+                    share(random, 0.0, data, |gain| gain.whole),
+                    "Here all steps push like ODE steps: a random step has the factor 1 + σ²(1−t)/2t too.",
+                ),
+            ];
+            number(of, got, right, &wrong)?;
         }
     }
     Ok(())
+}
+
+/// The gain of a step, and that of an ODE step in its place.
+#[derive(Clone, Copy)]
+struct Gain {
+    whole: f64,
+    of_ode: f64,
+}
+
+/// The share of the gradient that random steps see, with the later steps counted by a part of their
+/// gains.
+fn share(random: usize, level: f64, data: f64, part: impl Fn(Gain) -> f64) -> f64 {
+    let [mut seen, mut all, mut after] = [0.0, 0.0, 1.0];
+    for i in (0..10).rev() {
+        let (t, dt) = (1.0 - i as f64 / 10.0, -0.1);
+        let diffusion = level.powi(2) * t / if i == 0 { 0.1 } else { 1.0 - t };
+        let pull = if i < random { diffusion / (2.0 * t) } else { 0.0 };
+        let push = (1.0 + pull * (1.0 - t)) * dt;
+        seen += if i < random { push * after } else { 0.0 };
+        all += push * after;
+        let slope = slope(t, data);
+        let whole = 1.0 + pull * dt + push * slope;
+        after *= part(Gain { whole, of_ode: 1.0 + dt * slope });
+    }
+    seen / all
 }

@@ -3,45 +3,53 @@
 use super::{curve, mean, variance};
 use crate::{Curve, Fault, Noise, Verdict, number, numbers, require};
 
+fn over(rewards: &[f64], baseline: f64, spread: f64) -> Vec<f64> {
+    rewards.iter().map(|r| (r - baseline) / spread).collect()
+}
+
+/// Advantages that mistakes would give.
+fn wrong_advantages(rewards: &[f64], delta: f64) -> [(Vec<f64>, &'static str); 9] {
+    let (center, variance, size) = (mean(rewards), variance(rewards), rewards.len() as f64);
+    let std = variance.sqrt();
+    let over = |baseline, spread| over(rewards, baseline, spread);
+    let inside = "δ is added to the std, and not under its root.";
+    [
+        (
+            over(center, (variance * size / (size - 1.0)).sqrt() + delta),
+            "The standard deviation divides by G − 1 here; the population's divides by G.",
+        ),
+        (over(center, variance + delta), "That divides by the variance; take its root."),
+        (over(0.0, std + delta), "There is no baseline: subtract the group's mean."),
+        (over(center, 1.0), "The division by the standard deviation is missing."),
+        (over(center, delta), "That divides by δ alone."),
+        (
+            over(center, std),
+            "δ does nothing in this group; it is added to every group's std, large or small.",
+        ),
+        (over(center, (variance + delta).sqrt()), inside),
+        (over(center, variance.sqrt().hypot(delta)), inside),
+        (over(center, -std - delta), "That is the mean minus the reward."),
+    ]
+}
+
 /// 6.1 against the formula; a constant group has no advantages.
 pub fn group_advantages(answer: fn(&[f64], f64) -> Vec<f64>) -> Verdict {
+    // So large that one sees where it stands.
+    let delta = 0.1;
+    let constant = answer(&[0.5; 6], delta);
+    require(
+        constant.iter().all(|a| a.is_finite()),
+        format!("A group of equal rewards has the advantages {constant:?} instead of zeros."),
+        "δ is missing: it keeps the denominator from zero.",
+    )?;
     let mut noise = Noise::new(61);
     let mut groups = vec![vec![0.0, 1.0, 1.0, 0.5], vec![1.0, 0.0, 0.0, 0.0]];
     groups.extend((0..20).map(|_| noise.normals(8)));
     for rewards in groups {
-        let (center, variance, size) = (mean(&rewards), variance(&rewards), rewards.len() as f64);
-        let over = |b: f64, std: f64| rewards.iter().map(|r| (r - b) / std).collect::<Vec<_>>();
-        let sample = (variance * size / (size - 1.0)).sqrt();
-        let delta = 1e-4;
-        let right = over(center, variance.sqrt() + delta);
-        numbers(
-            format!("The advantages of {size} rewards"),
-            &answer(&rewards, delta),
-            &right,
-            &[
-                (
-                    over(center, sample + delta),
-                    "The standard deviation divides by G − 1 here; the population's divides by G.",
-                ),
-                (over(center, variance + delta), "That divides by the variance; take its root."),
-                (
-                    over(0.0, variance.sqrt() + delta),
-                    "There is no baseline: subtract the group's mean.",
-                ),
-                (over(center, 1.0), "The division by the standard deviation is missing."),
-                (
-                    over(center, variance.sqrt()),
-                    "δ is missing: a constant group would divide by zero.",
-                ),
-                (
-                    over(center, (variance + delta).sqrt()),
-                    "δ is added to the std, and not to the variance.",
-                ),
-                (right.iter().map(|a| -a).collect(), "That is the mean minus the reward."),
-            ],
-        )?;
+        let of = format!("With δ = {delta}, the advantages of the rewards {rewards:.3?}");
+        let right = over(&rewards, mean(&rewards), variance(&rewards).sqrt() + delta);
+        numbers(of, &answer(&rewards, delta), &right, &wrong_advantages(&rewards, delta))?;
     }
-    let constant = answer(&[0.5; 6], 1e-4);
     require(
         constant.iter().all(|a| *a == 0.0),
         format!("A group of equal rewards has the advantages {constant:?} instead of zeros."),
@@ -111,10 +119,16 @@ pub fn update_loss(answer: fn(&[Vec<f64>]) -> f64) -> Verdict {
     };
     for sizes in [&[24][..], &[8, 8, 8], &[16, 7, 1], &[10, 0, 14]] {
         let batches = cut(sizes);
+        let got = answer(&batches);
+        require(
+            got.is_finite() || !sizes.contains(&0),
+            format!("The loss of 24 transitions in batches of {sizes:?} is {got}."),
+            "A batch without transitions has no mean, 0/0, and must not count.",
+        )?;
         let means: Vec<f64> = batches.iter().map(|batch| mean(batch)).collect();
         number(
             format!("The loss of 24 transitions in batches of {sizes:?}"),
-            answer(&batches),
+            got,
             mean(&losses),
             &[
                 (24.0 * mean(&losses), "That is the sum; the loss is a mean."),
@@ -126,7 +140,6 @@ pub fn update_loss(answer: fn(&[Vec<f64>]) -> f64) -> Verdict {
                     means.iter().sum(),
                     "That is the sum of the batches' means: it grows with the number of batches.",
                 ),
-                (f64::NAN, ""),
             ],
         )?;
     }
@@ -143,10 +156,7 @@ pub fn overshooting_run(answer: fn() -> Vec<Curve>) -> Verdict {
         let finding = format!(
             "The mean reward ends at {end:.3}, and in the twelfth update of every epoch all ratios are exactly 1."
         );
-        return Err(Fault::with(
-            finding,
-            "After eleven updates the policy has moved. Which two policies does the ratio compare?",
-        ));
+        return Err(Fault::with(finding, "After eleven updates the policy has moved."));
     }
     require(end > 0.7, format!("The mean reward ends at {end:.3} instead of about 0.8."), "")
 }

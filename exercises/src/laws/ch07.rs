@@ -1,5 +1,7 @@
 //! The laws of chapter 7, *The whole loop*.
 
+mod wrong_epochs;
+
 use super::{curve, mean};
 use crate::{
     Curve, Fault, Noise, Verdict, numbers, require,
@@ -65,7 +67,11 @@ pub fn epoch(answer: Epoch) -> Verdict {
             format!("The first epoch reports a mean reward of {first:.3}; chance gives about 0.1."),
             "Return the mean reward of all points. If it is low, follow a point: does it go from noise to a cluster?",
         )?;
-        require(policy != Policy::base(), "An epoch changed nothing.", "Move policy.shifts.")?;
+        require(
+            policy != Policy::base(),
+            "An epoch changed nothing.",
+            "`policy.shifts` moves in every step that draws noise; at NOISE_LEVEL these are all but the last.",
+        )?;
         require(
             policy.shifts.iter().all(|shifts| shifts[STEPS - 1] == [0.0; 2]),
             "The shift of the last step has changed.",
@@ -78,24 +84,10 @@ pub fn epoch(answer: Epoch) -> Verdict {
         let finding = format!(
             "After 80 epochs the mean reward is {after:.3}; it was {before:.3} and should be 0.9."
         );
-        require(after > 0.9, finding, why(&policy, after, before))?;
+        let why = if after > 0.9 { String::new() } else { wrong_epochs::why(answer) };
+        require(after > 0.9, finding, &why)?;
     }
     Ok(())
-}
-
-fn why(policy: &Policy, after: f64, before: f64) -> &'static str {
-    let size = policy.shifts.iter().flatten().flatten().map(|s| s.abs()).fold(0.0, f64::max);
-    if !after.is_finite() || size > 100.0 {
-        "The shifts grow without end: take the mean over the group, and use the policy that sampled for all gradients."
-    } else if after < 0.5 * before {
-        "It runs away from the reward: advantage times gradient is added, and a prompt is moved by its own points."
-    } else if size < 0.2 {
-        "The policy hardly moves: the shifts are changed by LEARNING_RATE times the mean of std² · advantage · gradient."
-    } else if after < 0.3 {
-        "The prompts do not get what they ask for: is the advantage of a point from its own prompt, its own group, its own row?"
-    } else {
-        "It learns, and slowly: subtract the group's mean, divide by its std, and give every random step the advantage of its point."
-    }
 }
 
 /// 7.3: the replay is the rollout, and the run learns.

@@ -7,10 +7,17 @@ fn gaussian(t: f64, v0: f64) -> (f64, f64) {
 }
 
 pub fn all() -> Vec<Mutant> {
-    [exercise_1_1(), exercise_1_2(), exercise_1_3(), exercise_1_4(), exercise_1_5()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        exercise_1_1(),
+        exercise_1_2(),
+        exercise_1_3(),
+        exercise_1_4(),
+        exercise_1_5(),
+        exercise_1_5_weights(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn exercise_1_1() -> Vec<Mutant> {
@@ -40,6 +47,36 @@ fn exercise_1_1() -> Vec<Mutant> {
             gaussian_velocity(|x, t, v0| gaussian(t, v0).0 / ((1.0 - t) * v0 + t) * x),
         ),
         mutant("1.1", "nothing", "instead of", gaussian_velocity(|_, _, _| 0.0)),
+        mutant(
+            "1.1",
+            "√V₀",
+            "no root",
+            gaussian_velocity(|x, t, v0| {
+                let (c, v) = gaussian(t, v0.sqrt());
+                c / v * x
+            }),
+        ),
+        mutant(
+            "1.1",
+            "V₀²",
+            "no square",
+            gaussian_velocity(|x, t, v0| {
+                let (c, v) = gaussian(t, v0 * v0);
+                c / v * x
+            }),
+        ),
+        mutant(
+            "1.1",
+            "the part of the image",
+            "a part of the noise",
+            gaussian_velocity(|x, t, v0| -(1.0 - t) * v0 / gaussian(t, v0).1 * x),
+        ),
+        mutant(
+            "1.1",
+            "the part of the noise",
+            "a part of the image",
+            gaussian_velocity(|x, t, v0| t / gaussian(t, v0).1 * x),
+        ),
     ]
 }
 
@@ -63,6 +100,7 @@ fn exercise_1_2() -> Vec<Mutant> {
             "exchanged",
             both_ends(|x, v, t| [x - (1.0 - t) * v, x + t * v]),
         ),
+        mutant("1.2", "no time", "not multiplied by a time", both_ends(|x, v, _| [x - v, x + v])),
     ]
 }
 
@@ -124,6 +162,31 @@ fn exercise_1_4() -> Vec<Mutant> {
                 quotients.sum::<f64>() / pairs.len() as f64
             }),
         ),
+        mutant(
+            "1.4",
+            "times exchanged",
+            "are exchanged",
+            fit_velocity(|pairs, t| fit(pairs, 1.0 - t, |p| p[1] - p[0])),
+        ),
+        mutant(
+            "1.4",
+            "a quotient of sums",
+            "the sum of the targets",
+            fit_velocity(|pairs, t| {
+                let sum = |of: &dyn Fn(&[f64; 2]) -> f64| pairs.iter().map(of).sum::<f64>();
+                sum(&|p| p[1] - p[0]) / sum(&|p| (1.0 - t) * p[0] + t * p[1])
+            }),
+        ),
+        mutant(
+            "1.4",
+            "the other regression",
+            "the other regression",
+            fit_velocity(|pairs, t| {
+                let sum = |of: &dyn Fn(&[f64; 2]) -> f64| pairs.iter().map(of).sum::<f64>();
+                sum(&|p| (p[1] - p[0]).powi(2))
+                    / sum(&|p| (p[1] - p[0]) * ((1.0 - t) * p[0] + t * p[1]))
+            }),
+        ),
     ]
 }
 
@@ -132,7 +195,7 @@ fn exercise_1_5() -> Vec<Mutant> {
         mutant(
             "1.5",
             "Euler",
-            "Order 1 is Euler's",
+            "Euler's step, of order 1",
             heun_step(|v, x, t, next| x + v(x, t) * (next - t)),
         ),
         mutant(
@@ -150,6 +213,11 @@ fn exercise_1_5() -> Vec<Mutant> {
             "predicted point",
             heun_step(|v, x, t, next| x + 0.5 * (v(x, t) + v(x, next)) * (next - t)),
         ),
+    ]
+}
+
+fn exercise_1_5_weights() -> Vec<Mutant> {
+    vec![
         mutant(
             "1.5",
             "a sum",
@@ -159,6 +227,50 @@ fn exercise_1_5() -> Vec<Mutant> {
                 x + (first + v(x + first * (next - t), next)) * (next - t)
             }),
         ),
+        mutant(
+            "1.5",
+            "the midpoint",
+            "midpoint method",
+            heun_step(|v, x, t, next| {
+                let dt = next - t;
+                x + v(x + 0.5 * v(x, t) * dt, t + 0.5 * dt) * dt
+            }),
+        ),
+        mutant(
+            "1.5",
+            "the second velocity alone",
+            "Only the second velocity",
+            heun_step(|v, x, t, next| x + v(x + v(x, t) * (next - t), next) * (next - t)),
+        ),
+        mutant(
+            "1.5",
+            "on from the predicted point",
+            "and not at the predicted point",
+            heun_step(|v, x, t, next| {
+                let (first, dt) = (v(x, t), next - t);
+                let there = x + first * dt;
+                there + 0.5 * (first + v(there, next)) * dt
+            }),
+        ),
+        mutant(
+            "1.5",
+            "the wrong way",
+            "the wrong way",
+            heun_step(|v, x, t, next| {
+                let (first, dt) = (v(x, t), t - next);
+                x + 0.5 * (first + v(x + first * dt, next)) * dt
+            }),
+        ),
+        mutant(
+            "1.5",
+            "the last half the wrong way",
+            "The step goes the wrong way",
+            heun_step(|v, x, t, next| {
+                let (first, dt) = (v(x, t), next - t);
+                x - 0.5 * (first + v(x + first * dt, next)) * dt
+            }),
+        ),
+        mutant("1.5", "nothing", "instead of", heun_step(|_, x, _, _| x)),
     ]
 }
 

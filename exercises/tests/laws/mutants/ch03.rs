@@ -9,15 +9,30 @@ fn step([x, v, t, next, level, e]: [f64; 6], share: f64, noise: impl Fn(f64, f64
     x + (v - share * 0.5 * sigma * sigma * score) * (next - t) + noise(sigma, t - next) * e
 }
 
+/// A step with a diffusion of one's own.
+fn with_sigma([x, v, t, next, e]: [f64; 5], sigma: f64) -> f64 {
+    let score = -(x + (1.0 - t) * v) / t;
+    x + (v - 0.5 * sigma * sigma * score) * (next - t) + sigma * (t - next).sqrt() * e
+}
+
 fn right(sigma: f64, h: f64) -> f64 {
     sigma * h.sqrt()
 }
 
 pub fn all() -> Vec<Mutant> {
-    [exercise_3_1(), exercise_3_2(), exercise_3_3(), exercise_3_4(), exercise_3_5()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        exercise_3_1(),
+        exercise_3_2(),
+        exercise_3_2_sigma(),
+        exercise_3_2_level(),
+        exercise_3_2_noise(),
+        exercise_3_3(),
+        exercise_3_4(),
+        exercise_3_5(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn exercise_3_1() -> Vec<Mutant> {
@@ -35,6 +50,18 @@ fn exercise_3_1() -> Vec<Mutant> {
             score_from_velocity(|x, v, t| -(x + (1.0 - t) * v)),
         ),
         mutant("3.1", "the image", "mean image", score_from_velocity(|x, v, t| -(x - t * v) / t)),
+        mutant(
+            "3.1",
+            "the noise on the wrong side",
+            "and not x − (1−t)v",
+            score_from_velocity(|x, v, t| -(x - (1.0 - t) * v) / t),
+        ),
+        mutant(
+            "3.1",
+            "the score of noise",
+            "the score of noise alone",
+            score_from_velocity(|x, _, t| -x / (t * t)),
+        ),
     ]
 }
 
@@ -80,15 +107,109 @@ fn exercise_3_2() -> Vec<Mutant> {
                     + sigma * (t - n).sqrt() * e
             }),
         ),
+    ]
+}
+
+fn exercise_3_2_sigma() -> Vec<Mutant> {
+    vec![
         mutant(
             "3.2",
-            "forgets the root in σ",
-            "has the factor",
+            "no root in σ",
+            "the root is missing",
             flow_sde_step(|x, v, t, n, a, e| {
-                let sigma = a * t / if t == 1.0 { 1.0 - n } else { 1.0 - t };
-                x + (v + sigma * sigma / (2.0 * t) * (x + (1.0 - t) * v)) * (n - t)
-                    + sigma * (t - n).sqrt() * e
+                with_sigma([x, v, t, n, e], a * t / if t == 1.0 { 1.0 - n } else { 1.0 - t })
             }),
+        ),
+        mutant(
+            "3.2",
+            "a constant σ",
+            "σ is constant",
+            flow_sde_step(|x, v, t, n, a, e| with_sigma([x, v, t, n, e], a)),
+        ),
+        mutant(
+            "3.2",
+            "σ upside down",
+            "upside down",
+            flow_sde_step(|x, v, t, n, a, e| {
+                with_sigma(
+                    [x, v, t, n, e],
+                    a * (if t == 1.0 { 1.0 - n } else { 1.0 - t } / t).sqrt(),
+                )
+            }),
+        ),
+        mutant(
+            "3.2",
+            "1 − next in all steps",
+            "in no other",
+            flow_sde_step(|x, v, t, n, a, e| {
+                with_sigma([x, v, t, n, e], a * (t / (1.0 - n)).sqrt())
+            }),
+        ),
+        mutant(
+            "3.2",
+            "|Δt| as the least 1 − t",
+            "in no other",
+            flow_sde_step(|x, v, t, n, a, e| {
+                with_sigma([x, v, t, n, e], a * (t / (1.0 - t).max(t - n)).sqrt())
+            }),
+        ),
+    ]
+}
+
+fn exercise_3_2_level() -> Vec<Mutant> {
+    vec![
+        mutant(
+            "3.2",
+            "a²",
+            "and not a²",
+            flow_sde_step(|x, v, t, n, a, e| {
+                with_sigma(
+                    [x, v, t, n, e],
+                    a * a * (t / if t == 1.0 { 1.0 - n } else { 1.0 - t }).sqrt(),
+                )
+            }),
+        ),
+        mutant(
+            "3.2",
+            "a under the root",
+            "before the root",
+            flow_sde_step(|x, v, t, n, a, e| {
+                with_sigma(
+                    [x, v, t, n, e],
+                    (a * t / if t == 1.0 { 1.0 - n } else { 1.0 - t }).sqrt(),
+                )
+            }),
+        ),
+        mutant(
+            "3.2",
+            "another least 1 − t",
+            "At t = 1",
+            flow_sde_step(|x, v, t, n, a, e| {
+                with_sigma([x, v, t, n, e], a * (t / (1.0 - t).max(1e-3)).sqrt())
+            }),
+        ),
+    ]
+}
+
+fn exercise_3_2_noise() -> Vec<Mutant> {
+    vec![
+        mutant(
+            "3.2",
+            "the noise subtracted",
+            "here it is added",
+            flow_sde_step(|x, v, t, n, a, e| step([x, v, t, n, a, e], 1.0, |s, h| -s * h.sqrt())),
+        ),
+        mutant(
+            "3.2",
+            "a root of Δt",
+            "The root of a negative number",
+            flow_sde_step(|x, v, t, n, a, e| step([x, v, t, n, a, e], 1.0, |s, h| s * (-h).sqrt())),
+        ),
+        mutant(
+            "3.2",
+            "an unknown mistake",
+            "the factor of x is",
+            flow_sde_step(|x, v, t, n, a, e| 1.001 * step([x, v, t, n, a, e], 1.0, right)),
         ),
     ]
 }
@@ -110,22 +231,46 @@ fn exercise_3_4() -> Vec<Mutant> {
         mutant(
             "3.4",
             "no noise added",
-            "added in every step",
+            "is not added",
             spread_error(|steps, level, data| variance(steps, level, data, 0.0)),
         ),
         mutant(
             "3.4",
             "the ODE at all levels",
-            "gain²V",
+            "the ODE's error",
             spread_error(|steps, _, data| solutions::ch03::spread_error(steps, 0.0, data)),
         ),
         mutant("3.4", "infinite σ at 1", "At t = 1", spread_error(|_, _, _| f64::NAN)),
         mutant(
             "3.4",
             "standard deviations",
-            "multiplies x",
+            "the error of the standard deviation",
             spread_error(|steps, level, data| {
                 (1.0 + solutions::ch03::spread_error(steps, level, data)).sqrt() - 1.0
+            }),
+        ),
+        mutant(
+            "3.4",
+            "an absolute error",
+            "absolute error",
+            spread_error(|steps, level, data| {
+                data * solutions::ch03::spread_error(steps, level, data)
+            }),
+        ),
+        mutant(
+            "3.4",
+            "no sign",
+            "has a sign",
+            spread_error(|steps, level, data| {
+                solutions::ch03::spread_error(steps, level, data).abs()
+            }),
+        ),
+        mutant(
+            "3.4",
+            "a quotient",
+            "quotient of the variances",
+            spread_error(|steps, level, data| {
+                1.0 + solutions::ch03::spread_error(steps, level, data)
             }),
         ),
     ]
@@ -156,6 +301,31 @@ fn exercise_3_5() -> Vec<Mutant> {
             "twice too strong",
             covariance_in_time(|a, s, t, data| {
                 solutions::ch03::covariance_in_time(a * f64::sqrt(2.0), s, t, data)
+            }),
+        ),
+        mutant(
+            "3.5",
+            "noising at every level",
+            "at a = √2 alone",
+            covariance_in_time(|_, s, t, data| {
+                solutions::ch03::covariance_in_time(f64::sqrt(2.0), s, t, data)
+            }),
+        ),
+        mutant(
+            "3.5",
+            "V_s for V_t",
+            "here it starts at V_s",
+            covariance_in_time(|a, s, t, data| {
+                let variance = |u: f64| (1.0 - u).powi(2) * data + u * u;
+                solutions::ch03::covariance_in_time(a, s, t, data) * variance(s) / variance(t)
+            }),
+        ),
+        mutant(
+            "3.5",
+            "half of the score",
+            "half of its strength",
+            covariance_in_time(|a, s, t, data| {
+                solutions::ch03::covariance_in_time(a / f64::sqrt(2.0), s, t, data)
             }),
         ),
     ]

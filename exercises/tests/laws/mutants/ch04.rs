@@ -56,6 +56,15 @@ fn exercise_4_1() -> Vec<Mutant> {
                 estimate(x, &vec![1.0; x.len()], |x| (x - m) / (s * s))
             }),
         ),
+        mutant(
+            "4.1",
+            "log π for its derivative",
+            "This has log π",
+            reinforce_gradient(|x, r, m, s| {
+                x.iter().zip(r).map(|(x, r)| -r * (x - m).powi(2) / (2.0 * s * s)).sum::<f64>()
+                    / x.len() as f64
+            }),
+        ),
     ]
 }
 
@@ -74,6 +83,15 @@ fn exercise_4_2() -> Vec<Mutant> {
             leave_one_out(|r| minus(r, |own| mean(r) - own / r.len() as f64)),
         ),
         mutant("4.2", "no baseline", "no baseline", leave_one_out(<[f64]>::to_vec)),
+        mutant(
+            "4.2",
+            "the baseline",
+            "That is the baseline;",
+            leave_one_out(|r| {
+                let sum: f64 = r.iter().sum();
+                r.iter().map(|x| (sum - x) / (r.len() as f64 - 1.0)).collect()
+            }),
+        ),
     ]
 }
 

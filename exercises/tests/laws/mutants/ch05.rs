@@ -7,10 +7,17 @@ fn a2(level: f64) -> f64 {
 }
 
 pub fn all() -> Vec<Mutant> {
-    [exercise_5_1(), exercise_5_2(), exercise_5_3(), exercise_5_4(), exercise_5_5()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        exercise_5_1(),
+        exercise_5_1_normalisation(),
+        exercise_5_2(),
+        exercise_5_3(),
+        exercise_5_4(),
+        exercise_5_5(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn exercise_5_1() -> Vec<Mutant> {
@@ -34,6 +41,51 @@ fn exercise_5_1() -> Vec<Mutant> {
             "s for s²",
             "s² the variance",
             step_log_prob(|x, m, s| right::step_log_prob(x, m, s.sqrt())),
+        ),
+        mutant(
+            "5.1",
+            "2s in the exponent",
+            "divided by 2s,",
+            step_log_prob(|x, m, s| {
+                x.iter()
+                    .zip(m)
+                    .map(|(x, m)| {
+                        -(x - m).powi(2) / (2.0 * s) - (s * std::f64::consts::TAU.sqrt()).ln()
+                    })
+                    .sum()
+            }),
+        ),
+        mutant(
+            "5.1",
+            "s² in the exponent",
+            "divided by s²,",
+            step_log_prob(|x, m, s| {
+                x.iter()
+                    .zip(m)
+                    .map(|(x, m)| {
+                        -(x - m).powi(2) / (s * s) - (s * std::f64::consts::TAU.sqrt()).ln()
+                    })
+                    .sum()
+            }),
+        ),
+    ]
+}
+
+fn exercise_5_1_normalisation() -> Vec<Mutant> {
+    vec![
+        mutant(
+            "5.1",
+            "no s in the normalisation",
+            "has √2π alone",
+            step_log_prob(|x, m, s| right::step_log_prob(x, m, s) + x.len() as f64 * s.ln()),
+        ),
+        mutant(
+            "5.1",
+            "no √2π",
+            "has s alone",
+            step_log_prob(|x, m, s| {
+                right::step_log_prob(x, m, s) + x.len() as f64 * 0.5 * std::f64::consts::TAU.ln()
+            }),
         ),
     ]
 }
@@ -64,6 +116,12 @@ fn exercise_5_2() -> Vec<Mutant> {
             "s² is the variance",
             ratio(|x, m, o, s| right::ratio(x, m, o, s.sqrt())),
         ),
+        mutant(
+            "5.2",
+            "first order",
+            "to first order",
+            ratio(|x, m, o, s| 1.0 + right::ratio(x, m, o, s).ln()),
+        ),
     ]
 }
 
@@ -87,6 +145,15 @@ fn exercise_5_3() -> Vec<Mutant> {
             "nats of the mean",
             "d times their mean",
             at_the_clip(|c, d| [right::at_the_clip(c, d)[0], c]),
+        ),
+        mutant(
+            "5.3",
+            "e to the nats",
+            "the density ratio at the clip",
+            at_the_clip(|c, d| {
+                let [z, nats] = right::at_the_clip(c, d);
+                [z, nats.exp()]
+            }),
         ),
     ]
 }
@@ -126,12 +193,29 @@ fn exercise_5_4() -> Vec<Mutant> {
     ]
 }
 
+/// The recursion of 5.5 with gains of one's own: functions of the velocity's slope, the pull by the
+/// score, and the push.
+fn share(random: usize, level: f64, data: f64, gain: impl Fn(f64, f64, f64) -> f64) -> f64 {
+    let [mut seen, mut all, mut after] = [0.0, 0.0, 1.0];
+    for i in (0..10).rev() {
+        let t = 1.0 - i as f64 / 10.0;
+        let slope = (t - (1.0 - t) * data) / ((1.0 - t).powi(2) * data + t * t);
+        let sigma2 = level * level * t / (1.0 - t).max(0.1);
+        let pull = if i < random { sigma2 / (2.0 * t) } else { 0.0 };
+        let push = -0.1 * (1.0 + pull * (1.0 - t));
+        all += push * after;
+        seen += if i < random { push * after } else { 0.0 };
+        after *= gain(slope, pull, push);
+    }
+    seen / all
+}
+
 fn exercise_5_5() -> Vec<Mutant> {
     vec![
         mutant(
             "5.5",
             "steps counted",
-            "count alike",
+            "the number of random steps over ten",
             seen_share(|random, _, _| random as f64 / 10.0),
         ),
         mutant(
@@ -147,8 +231,35 @@ fn exercise_5_5() -> Vec<Mutant> {
         mutant(
             "5.5",
             "no noise level",
-            "instead of",
-            seen_share(|random, _, v| right::seen_share(random, 1e-6, v)),
+            "push like ODE steps",
+            seen_share(|random, _, v| right::seen_share(random, 0.0, v)),
         ),
+        mutant(
+            "5.5",
+            "gains without the velocity",
+            "leave out the velocity",
+            seen_share(|n, a, v| share(n, a, v, |_, pull, _| 1.0 - 0.1 * pull)),
+        ),
+        mutant(
+            "5.5",
+            "no gains",
+            "later steps are missing",
+            seen_share(|n, a, v| share(n, a, v, |_, _, _| 1.0)),
+        ),
+        mutant(
+            "5.5",
+            "gains of the ODE",
+            "of ODE steps",
+            seen_share(|n, a, v| share(n, a, v, |slope, _, _| 1.0 - 0.1 * slope)),
+        ),
+        mutant(
+            "5.5",
+            "squared gains",
+            "for variances",
+            seen_share(|n, a, v| {
+                share(n, a, v, |slope, pull, push| (1.0 - 0.1 * pull + push * slope).powi(2))
+            }),
+        ),
+        mutant("5.5", "infinite σ at 1", "σ divides by zero", seen_share(|_, _, _| f64::NAN)),
     ]
 }

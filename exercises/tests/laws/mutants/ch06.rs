@@ -47,6 +47,30 @@ fn exercise_6_1() -> Vec<Mutant> {
             "division by the standard deviation is missing",
             group_advantages(|r, _| advantages(r, |m, _, _| (m, 1.0))),
         ),
+        mutant(
+            "6.1",
+            "the larger of std and δ",
+            "δ does nothing in this group",
+            group_advantages(|r, d| advantages(r, |m, v, _| (m, v.sqrt().max(d)))),
+        ),
+        mutant(
+            "6.1",
+            "δ² under the root",
+            "not under its root",
+            group_advantages(|r, d| advantages(r, |m, v, _| (m, (v + d * d).sqrt()))),
+        ),
+        mutant(
+            "6.1",
+            "δ under the root",
+            "not under its root",
+            group_advantages(|r, d| advantages(r, |m, v, _| (m, (v + d).sqrt()))),
+        ),
+        mutant(
+            "6.1",
+            "δ for the std",
+            "by δ alone",
+            group_advantages(|r, d| advantages(r, |m, _, _| (m, d))),
+        ),
     ]
 }
 
@@ -102,6 +126,18 @@ fn exercise_6_3() -> Vec<Mutant> {
             "a sum",
             "That is the sum",
             update_loss(|batches| batches.iter().flatten().sum()),
+        ),
+        mutant(
+            "6.3",
+            "a batch without transitions",
+            "no mean, 0/0",
+            update_loss(|batches| {
+                let count = batches.iter().map(Vec::len).sum::<usize>() as f64;
+                batches
+                    .iter()
+                    .map(|b| b.iter().sum::<f64>() / b.len() as f64 * b.len() as f64 / count)
+                    .sum()
+            }),
         ),
     ]
 }
