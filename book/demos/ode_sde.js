@@ -1,5 +1,6 @@
 // ODE or SDE: particles go from noise to data; their histogram stands beside the exact density, and
-// below is the distance between the two against the number of steps.
+// below is the distance between the two against the number of steps. With a tilt, the exact density is
+// that of the tilted data, and the ODE follows the velocity that was best for the SDE.
 
 import {
     add, axes, button, canvas, choice, dots, film, lessMotion, line, panel, readout, slider, within, write,
@@ -15,20 +16,26 @@ const REACH = 3.5;
 const SECONDS = 4;
 const PAUSE = 1.5;
 const FUTURES = 0.7; // The point of noise from which all futures start.
-const START = { noise: 0.7, steps: 10, grid: 0, share: 1, ode: 0 };
+const CALM = { noise: 0.7, steps: 10, grid: 0, share: 1, ode: 0, tilt: 0 };
 
 export function mount(stage, wasm) {
     const demo = new wasm.OdeSde(PARTICLES, 1);
+    const twin = new wasm.OdeSde(PARTICLES, 1); // The ODE with the velocity of a tilted SDE.
+    twin.follow_ode(true);
     const survey = new wasm.OdeSde(MANY, 1);
-    const byChance = { few: demo.distance_by_chance(), many: survey.distance_by_chance() };
+    let byChance; // The distances of exact draws.
+    // A page can begin with a tilt: `data-tilt`.
+    const START = { ...CALM, tilt: Number(stage.parentElement.dataset.tilt ?? CALM.tilt) };
     const settings = { ...START };
     let seed = 1;
     let futures = false; // Whether all particles start at the same point.
     let path = []; // The places of all particles at the times passed so far.
+    let twins = []; // Those of the twin.
     let clock = 0; // Seconds since the particles left the noise.
     let times = demo.times();
     let curve = []; // Points [steps, distance] of the survey.
-    let heat; // The exact density at all times, as an image.
+    let curveOfOde = [];
+    let heat; // The exact density at all times, as an image, for a tilt.
 
     const view = canvas(stage, {
         height: (width) => Math.max(230, Math.min(340, 0.42 * width)),
@@ -52,6 +59,10 @@ export function mount(stage, wasm) {
         }),
         ode: slider(controls, {
             label: "ODE steps at the end", min: 0, max: 20, step: 1, value: START.ode, change: set("ode"),
+        }),
+        tilt: slider(controls, {
+            label: "tilt λ", min: 0, max: 1.5, step: 0.05, value: START.tilt,
+            show: (value) => value.toFixed(2), change: set("tilt"),
         }),
         grid: choice(controls, {
             label: "grid", value: START.grid, change: set("grid"),
@@ -84,25 +95,48 @@ export function mount(stage, wasm) {
         };
     }
     function choose() {
-        demo.choose(settings.noise, settings.steps, settings.grid, settings.share, settings.ode);
+        chooseFor(demo, settings.steps);
+        if (settings.tilt > 0) chooseFor(twin, settings.steps);
         times = demo.times();
-        curve = [];
-        survey.choose(settings.noise, NUMBERS_OF_STEPS[0], settings.grid, settings.share, settings.ode);
+        [curve, curveOfOde] = [[], []];
+        survey.follow_ode(false);
+        chooseFor(survey, NUMBERS_OF_STEPS[0]);
+        if (heat?.tilt !== settings.tilt) {
+            heat = { ...densities(demo), tilt: settings.tilt };
+            byChance = { few: demo.distance_by_chance(), many: survey.distance_by_chance() };
+        }
         restart();
         below.draw();
     }
+    function chooseFor(one, steps) {
+        const { noise, grid, share, ode, tilt } = settings;
+        one.choose(noise, steps, grid, share, ode, tilt);
+    }
     function restart() {
-        if (futures) demo.restart_at(FUTURES, seed);
-        else demo.restart(seed);
+        for (const one of [demo, twin]) {
+            if (futures) one.restart_at(FUTURES, seed);
+            else one.restart(seed);
+        }
         clock = 0;
         path = [demo.places()];
+        twins = [twin.places()];
         if (!moving.running) finish();
         view.draw();
     }
     /** Without a film, the reader sees the whole paths. */
     function finish() {
-        while (demo.advance()) path.push(demo.places());
+        while (step());
         clock = SECONDS;
+    }
+    /** A step of all particles; false if they have arrived. */
+    function step() {
+        if (!demo.advance()) return false;
+        path.push(demo.places());
+        if (settings.tilt > 0) {
+            twin.advance();
+            twins.push(twin.places());
+        }
+        return true;
     }
     function label() {
         run.textContent = moving.running ? "Pause" : "Run";
@@ -116,8 +150,7 @@ export function mount(stage, wasm) {
         }
         // Every step begins when the film passes its time; a fine grid has several per frame.
         while (path.length < times.length && 1 - times[path.length - 1] <= clock / SECONDS) {
-            demo.advance();
-            path.push(demo.places());
+            step();
         }
         view.draw();
         measure();
@@ -126,13 +159,20 @@ export function mount(stage, wasm) {
     /** A part of the survey, so short that the film does not stumble. */
     function measure() {
         const until = performance.now() + 4;
-        while (curve.length < NUMBERS_OF_STEPS.length && performance.now() < until) {
+        while (!measured() && performance.now() < until) {
             if (survey.advance()) continue;
-            curve.push([NUMBERS_OF_STEPS[curve.length], survey.distance()]);
+            const ofOde = curveOfOde.length < curve.length && settings.tilt > 0;
+            const points = ofOde ? curveOfOde : curve;
+            points.push([NUMBERS_OF_STEPS[points.length], survey.distance()]);
+            if (settings.tilt > 0) survey.follow_ode(!ofOde);
             const next = NUMBERS_OF_STEPS[curve.length];
-            if (next) survey.choose(settings.noise, next, settings.grid, settings.share, settings.ode);
+            if (next && (ofOde || settings.tilt === 0)) chooseFor(survey, next);
             below.draw();
         }
+    }
+    function measured() {
+        const points = settings.tilt > 0 ? curveOfOde : curve;
+        return points.length === NUMBERS_OF_STEPS.length;
     }
 
     function drawPaths({ context, colours, width, height }) {
@@ -143,7 +183,6 @@ export function mount(stage, wasm) {
             xTicks: [0, 0.25, 0.5, 0.75, 1],
         });
         const { left, top, right, bottom } = at.inside;
-        heat ??= densities(demo);
         context.imageSmoothingEnabled = true;
         context.globalAlpha = 0.5;
         context.drawImage(tinted(heat, colours.green), left, top, right - left, bottom - top);
@@ -152,6 +191,7 @@ export function mount(stage, wasm) {
             for (let row = 0; row < PATHS; row++) {
                 line(view, at, passed(row, now), { colour: colours.blue, width: 1 });
             }
+            if (settings.tilt > 0) drawMeans(at, now);
             context.globalAlpha = 0.25;
             const heads = Array.from(path[0], (_, row) => [now + spread(row), headOf(row, now)]);
             dots(view, at, heads, { colour: colours.blue, radius: 1.2 });
@@ -161,28 +201,39 @@ export function mount(stage, wasm) {
         const last = path.length - 1 - (now < 1 - times[path.length - 1] ? 1 : 0);
         const t = times[Math.max(0, last)];
         const box = { left: split, top: 0, width: width - split, height };
-        const most = t < 0.12 ? 1.1 : t < 0.5 ? 0.75 : 0.55;
-        const beside = axes(view, box, {
+        const exact = demo.density(t, -REACH, REACH, 141);
+        const most = Math.max(t < 0.12 ? 1.1 : t < 0.5 ? 0.75 : 0.55, 1.1 * Math.max(...exact));
+        const aside = axes(view, box, {
             x: [0, most], y: [-REACH, REACH], xTicks: [], yTicks: [], xLabel: `density at t = ${t.toFixed(2)}`,
         });
-        within(view, beside, () => {
-            bars(beside, path[Math.max(0, last)], colours.blue);
-            const exact = demo.density(t, -REACH, REACH, 141);
-            line(view, beside, Array.from(exact, (p, i) => [p, -REACH + (2 * REACH * i) / 140]),
+        within(view, aside, () => {
+            bars(aside, path[Math.max(0, last)], colours.blue);
+            line(view, aside, Array.from(exact, (p, i) => [p, -REACH + (2 * REACH * i) / 140]),
                 { colour: colours.green });
+            if (settings.tilt > 0) outline(aside, twins[Math.max(0, last)], colours.orange);
         });
-        write(view, "exact", width - 8, beside.inside.top + 14, { colour: colours.green, align: "right" });
-        write(view, "particles", width - 8, beside.inside.top + 29, { colour: colours.blue, align: "right" });
-        say(
-            futures
-                ? `All ${PARTICLES} particles start at x₁ = ${FUTURES}. ` +
-                  (settings.noise > 0 ? "Their noise parts them." : "Without noise they share one path.")
-                : `Step ${Math.max(0, last)} of ${settings.steps}. ` +
-                  (path.length === times.length && now === 1
-                      ? `Distance from the exact density: ${demo.distance().toFixed(3)}; ` +
-                        `${PARTICLES} exact draws have ${byChance.few.toFixed(3)} by chance.`
-                      : "The green density is exact."),
-        );
+        const names = settings.tilt > 0
+            ? [["tilted data", colours.green], ["SDE", colours.blue], ["ODE, same velocity", colours.orange]]
+            : [["exact", colours.green], ["particles", colours.blue]];
+        names.forEach(([name, colour], i) =>
+            write(view, name, width - 8, aside.inside.top + 14 + 15 * i, { colour, align: "right" }));
+        say(words(Math.max(0, last), now));
+    }
+
+    function words(taken, now) {
+        if (futures) {
+            return `All ${PARTICLES} particles start at x₁ = ${FUTURES}. ` +
+                (settings.noise > 0 ? "Their noise parts them." : "Without noise they share one path.");
+        }
+        const step = `Step ${taken} of ${settings.steps}. `;
+        if (settings.tilt > 0) {
+            const [sde, ode] = [path, twins].map((places) => mean(places[taken]).toFixed(2));
+            return `${step}Means: SDE ${sde}, ODE ${ode}; the tilted data has ${demo.goal_mean().toFixed(2)}.`;
+        }
+        return step + (path.length === times.length && now === 1
+            ? `Distance from the exact density: ${demo.distance().toFixed(3)}; ` +
+              `${PARTICLES} exact draws have ${byChance.few.toFixed(3)} by chance.`
+            : "The green density is exact.");
     }
 
     /** Where particle `row` is when the film is at `now`, between two steps on a straight line. */
@@ -201,14 +252,24 @@ export function mount(stage, wasm) {
         return points;
     }
 
+    /** The mean of all particles on their way, and the mean of the tilted data. */
+    function drawMeans(at, now) {
+        const { colours } = view;
+        const passed = (places) =>
+            places.map((all, i) => [1 - times[i], mean(all)]).filter(([when]) => when <= now);
+        line(view, at, passed(path), { colour: colours.blue, width: 4 });
+        line(view, at, passed(twins), { colour: colours.orange, width: 4 });
+        line(view, at, [[0.93, demo.goal_mean()], [1, demo.goal_mean()]], { colour: colours.green, width: 4 });
+    }
+
+    function outline(at, places, colour) {
+        const { size, counts } = histogram(places);
+        const points = Array.from(counts, (density, bin) => [density, -REACH + (bin + 0.5) * size]);
+        line(view, at, points, { colour });
+    }
+
     function bars(at, places, colour) {
-        const bins = 56;
-        const size = (2 * REACH) / bins;
-        const counts = new Float32Array(bins);
-        for (const x of places) {
-            const bin = Math.floor((x + REACH) / size);
-            if (bin >= 0 && bin < bins) counts[bin] += 1 / (places.length * size);
-        }
+        const { size, counts } = histogram(places);
         view.context.fillStyle = colour;
         view.context.globalAlpha = 0.45;
         counts.forEach((density, bin) => {
@@ -226,8 +287,10 @@ export function mount(stage, wasm) {
         within(below, at, () => {
             line(below, at, [[2.7, byChance.many], [220, byChance.many]],
                 { colour: colours.green, width: 1.5, dash: [5, 4] });
-            line(below, at, curve, { colour: colours.orange });
-            dots(below, at, curve, { colour: colours.orange, radius: 3 });
+            for (const [points, colour] of [[curve, colours.blue], [curveOfOde, colours.orange]]) {
+                line(below, at, points, { colour });
+                dots(below, at, points, { colour, radius: 3 });
+            }
         });
         write(below, `${MANY} exact draws, by chance`, at.inside.left + 6, at.y(byChance.many) - 5,
             { colour: colours.green });
@@ -239,13 +302,28 @@ export function mount(stage, wasm) {
         finish();
         const whole = () => {
             measure();
-            if (curve.length < NUMBERS_OF_STEPS.length) setTimeout(whole, 0);
+            if (!measured()) setTimeout(whole, 0);
         };
         whole();
     } else {
         moving.start();
     }
     label();
+}
+
+function mean(values) {
+    return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+/** Densities of places in bins of a size. */
+function histogram(places) {
+    const counts = new Float32Array(56);
+    const size = (2 * REACH) / counts.length;
+    for (const x of places) {
+        const bin = Math.floor((x + REACH) / size);
+        if (bin >= 0 && bin < counts.length) counts[bin] += 1 / (places.length * size);
+    }
+    return { size, counts };
 }
 
 /** A small shift to the side, so that particles do not hide one another. */
@@ -268,8 +346,9 @@ function densities(demo) {
 
 let cached = {};
 /** The image of densities in a colour. */
-function tinted({ columns, rows, alpha }, colour) {
-    if (cached.colour === colour) return cached.image;
+function tinted(densities, colour) {
+    if (cached.colour === colour && cached.densities === densities) return cached.image;
+    const { columns, rows, alpha } = densities;
     const image = Object.assign(document.createElement("canvas"), { width: columns, height: rows });
     const context = image.getContext("2d");
     context.fillStyle = colour;
@@ -277,6 +356,6 @@ function tinted({ columns, rows, alpha }, colour) {
     const pixels = context.getImageData(0, 0, columns, rows);
     alpha.forEach((value, i) => (pixels.data[4 * i + 3] = value));
     context.putImageData(pixels, 0, 0);
-    cached = { colour, image };
+    cached = { colour, densities, image };
     return image;
 }

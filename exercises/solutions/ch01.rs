@@ -15,9 +15,12 @@ pub fn both_ends(x: f64, velocity: f64, t: f64) -> [f64; 2] {
 // ANCHOR_END: both_ends
 
 // ANCHOR: velocity_of_images
-/// 1.3: the mean image is a weighted mean, with the densities of `x` given each image as weights.
+/// 1.3: the mean image is a weighted mean, with the densities of `x` given each image as weights. All are
+/// divided by the largest one, so that this has the weight 1, and not all are rounded to zero.
 pub fn velocity_of_images(x: f64, t: f64, images: &[f64]) -> f64 {
-    let weight = |image: f64| (-(x - (1.0 - t) * image).powi(2) / (2.0 * t * t)).exp();
+    let exponent = |image: f64| -(x - (1.0 - t) * image).powi(2) / (2.0 * t * t);
+    let largest = images.iter().fold(f64::NEG_INFINITY, |most, image| most.max(exponent(*image)));
+    let weight = |image: f64| (exponent(image) - largest).exp();
     let all: f64 = images.iter().map(|image| weight(*image)).sum();
     let mean_image = images.iter().map(|image| weight(*image) * image).sum::<f64>() / all;
     (x - mean_image) / t

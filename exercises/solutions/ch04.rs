@@ -17,12 +17,14 @@ pub fn leave_one_out(rewards: &[f64]) -> Vec<f64> {
 }
 // ANCHOR_END: leave_one_out
 
-// ANCHOR: share_of_gradient
-/// 4.3: the baseline contains one's own reward with the weight `1/G`, which takes that share away.
-pub fn share_of_gradient(group: usize) -> f64 {
-    1.0 - 1.0 / group as f64
+// ANCHOR: group_variances
+/// 4.3: deviations from a group's own mean sum to zero, so `G − 1` of them are free. Leave-one-out is
+/// `G/(G−1)` times as long. With the exact baseline the variance is `2/G`: leave-one-out costs one draw.
+pub fn group_variances(group: usize) -> [f64; 2] {
+    let (all, free) = (group as f64, group as f64 - 1.0);
+    [2.0 * free / all.powi(2), 2.0 / free]
 }
-// ANCHOR_END: share_of_gradient
+// ANCHOR_END: group_variances
 
 // ANCHOR: climbed_objective
 /// 4.4: `f′(q) = 1/√(q(1−q))`, so `f(q) = 2·arcsin √q`. It is steep at 0 and at 1.

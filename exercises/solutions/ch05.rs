@@ -25,11 +25,12 @@ pub fn at_the_clip(clip: f64, elements: usize) -> [f64; 2] {
 // ANCHOR_END: at_the_clip
 
 // ANCHOR: step_kl
-/// 5.4: `‖μ − μ_ref‖²/2s²`, where both means have the velocity with the factor `(1 + a²/2)Δt`.
-pub fn step_kl(velocity: &[f64], reference: &[f64], t: f64, next: f64, level: f64) -> f64 {
+/// 5.4: `‖μ − μ_ref‖²/2s²`, where both means have the velocity with the factor `(1 + σ²(1−t)/2t)Δt`.
+/// For Flow-GRPO's `σ_t` the bracket is `1 + a²/2`; at `t = 1` it is 1.
+pub fn step_kl(velocity: &[f64], reference: &[f64], t: f64, next: f64, sigma: f64) -> f64 {
     let squared: f64 = velocity.iter().zip(reference).map(|(v, w)| (v - w).powi(2)).sum();
-    let a2 = level.powi(2);
-    (1.0 + a2 / 2.0).powi(2) * (1.0 - t) / (2.0 * a2 * t) * (t - next) * squared
+    let (push, variance) = (1.0 + sigma.powi(2) * (1.0 - t) / (2.0 * t), sigma.powi(2) * (t - next));
+    (push * (t - next)).powi(2) / (2.0 * variance) * squared
 }
 // ANCHOR_END: step_kl
 

@@ -11,8 +11,9 @@ pub fn group_advantages(rewards: &[f64], delta: f64) -> Vec<f64> {
 // ANCHOR_END: group_advantages
 
 // ANCHOR: clipped_loss
-/// 6.2: the larger of two losses is the more pessimistic one.
-pub fn clipped_loss(ratio: f64, advantage: f64, low: f64, high: f64) -> f64 {
+/// 6.2: the larger of two losses is the more pessimistic one; for `A < 0` it is at most `−A·cap`.
+pub fn clipped_loss(ratio: f64, advantage: f64, low: f64, high: f64, cap: f64) -> f64 {
+    let ratio = if advantage < 0.0 { ratio.min(cap) } else { ratio };
     (-advantage * ratio).max(-advantage * ratio.clamp(1.0 - low, 1.0 + high))
 }
 // ANCHOR_END: clipped_loss

@@ -104,7 +104,7 @@ const CATALOG: &[Exercise] = exercises! {
     ch04:
     "4.1" WarmUp "The gradient of an expectation" reinforce_gradient;
     "4.2" WarmUp "Leave one out" leave_one_out;
-    "4.3" Derive "What the group's mean costs" share_of_gradient;
+    "4.3" Derive "What leave-one-out costs" group_variances;
     "4.4" Derive "What dividing by the group's spread climbs" climbed_objective;
     "4.5" Build "The best baseline" best_baseline;
     "4.6" Investigate "Debugging: the groups that learn nothing" confused_groups curves;
@@ -112,11 +112,11 @@ const CATALOG: &[Exercise] = exercises! {
     "5.1" WarmUp "The log-probability of a step" step_log_prob;
     "5.2" WarmUp "The ratio" ratio;
     "5.3" Derive "What a clip range means" at_the_clip;
-    "5.4" Derive "The KL divergence of a step" step_kl;
+    "5.4" Derive "The KL divergence of a step with any noise" step_kl;
     "5.5" Build "The share of the gradient that random steps see" seen_share;
     ch06:
     "6.1" WarmUp "The advantages of a group" group_advantages;
-    "6.2" Derive "The clipped loss in six cells" clipped_loss;
+    "6.2" Derive "The clipped loss, with a cap" clipped_loss;
     "6.3" WarmUp "A mean of means" update_loss;
     "6.4" Investigate "Debugging: the run that overshoots" overshooting_run curves;
     ch07:

@@ -23,10 +23,12 @@ pub fn both_ends(x: f64, velocity: f64, t: f64) -> [f64; 2] {
 
 // ANCHOR: velocity_of_images
 /// **1.3** The velocity of a data set. The data is a list of numbers, all equally likely: what is
-/// `v(x, t)`? The example with two images has `images = [-1, 1]`.
+/// `v(x, t)`? The example with two images has `images = [-1, 1]`. Your answer must hold down to
+/// `t = 0.003`, where an `f64` rounds most densities to zero.
 ///
 /// In the book: *A path from noise to data*. Hint: Bayes' rule gives each image its probability, given
-/// `x`; then `x̂₀` is their weighted mean, and `v = (x − x̂₀)/t`.
+/// `x`; then `x̂₀` is their weighted mean, and `v = (x − x̂₀)/t`. Only the quotients of the densities
+/// matter.
 pub fn velocity_of_images(x: f64, t: f64, images: &[f64]) -> f64 {
     todo!("1.3: the velocity of a data set")
 }

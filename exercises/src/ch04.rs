@@ -25,15 +25,17 @@ pub fn leave_one_out(rewards: &[f64]) -> Vec<f64> {
 }
 // ANCHOR_END: leave_one_out
 
-// ANCHOR: share_of_gradient
-/// **4.3** What the group's mean costs. With the mean of all `group` rewards as the baseline, which
-/// share of the gradient does the estimate have on average?
+// ANCHOR: group_variances
+/// **4.3** What leave-one-out costs. The policy is `N(θ, 1)` and the reward is `r = x`. What is the
+/// variance of the estimate from a group of this size? `[the group's mean, leave-one-out]` as baselines.
 ///
-/// In the book: *A baseline for free: the group's mean*. Derive it before you look.
-pub fn share_of_gradient(group: usize) -> f64 {
-    todo!("4.3: E[estimate] / gradient, for a group of this size")
+/// In the book: *A baseline for free: the group's mean*, whose table has a group of four. Hint: with the
+/// group's mean, the estimate is `Σ(x_j − x̄)²/G`. A sum of `k` squared normal numbers has the variance
+/// `2k`; how many free ones are in this sum?
+pub fn group_variances(group: usize) -> [f64; 2] {
+    todo!("4.3: the variances of two estimates")
 }
-// ANCHOR_END: share_of_gradient
+// ANCHOR_END: group_variances
 
 // ANCHOR: climbed_objective
 /// **4.4** What dividing by the group's spread climbs. Rewards are 0 and 1, and a prompt is solved with

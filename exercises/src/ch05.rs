@@ -36,11 +36,12 @@ pub fn at_the_clip(clip: f64, elements: usize) -> [f64; 2] {
 // ANCHOR_END: at_the_clip
 
 // ANCHOR: step_kl
-/// **5.4** The KL divergence of a step of the SDE from `t` to `next`, at the noise level `a = level`,
-/// between the policy with this `velocity` and the one with the `reference` velocity; `t < 1`.
+/// **5.4** The KL divergence of a step of the SDE from `t` to `next`, between the policy with this
+/// `velocity` and the one with the `reference` velocity. The diffusion `sigma` may have any value.
 ///
-/// In the book: *The KL divergence in closed form*; derive its second formula from the first.
-pub fn step_kl(velocity: &[f64], reference: &[f64], t: f64, next: f64, level: f64) -> f64 {
+/// In the book: *The KL divergence in closed form* takes Flow-GRPO's `σ_t = a·√(t/(1−t))`, and
+/// *Euler-Maruyama* in chapter 3 has the step for every `σ_t`. Your answer must hold at `t = 1` too.
+pub fn step_kl(velocity: &[f64], reference: &[f64], t: f64, next: f64, sigma: f64) -> f64 {
     todo!("5.4: the KL divergence of a step")
 }
 // ANCHOR_END: step_kl

@@ -17,11 +17,13 @@ pub fn group_advantages(rewards: &[f64], delta: f64) -> Vec<f64> {
 // ANCHOR_END: group_advantages
 
 // ANCHOR: clipped_loss
-/// **6.2** The clipped loss of a transition with this ratio and advantage. The clip ranges are `low`
-/// below 1 and `high` above.
+/// **6.2** The clipped loss, with a cap. The clip ranges are `low` below 1 and `high` above. One cell of
+/// the table has no bound: for `A < 0`, a ratio of 100 gives a hundred times the loss. Let the gradient
+/// stop in this cell once the ratio passes `cap`, which lies above `1 + high`. The loss has no jumps.
 ///
-/// In the book: *Ratio and clip*. The law looks at all six cells of its table.
-pub fn clipped_loss(ratio: f64, advantage: f64, low: f64, high: f64) -> f64 {
+/// In the book: *Ratio and clip* has the loss without the cap. With it, it is called the dual clip
+/// (arXiv 1912.09729). The law looks at all cells. Is your cap out of the way for `A > 0`?
+pub fn clipped_loss(ratio: f64, advantage: f64, low: f64, high: f64, cap: f64) -> f64 {
     todo!("6.2: the loss")
 }
 // ANCHOR_END: clipped_loss

@@ -21,7 +21,7 @@ struct Expected {
 /// Ten steps of the SDE: the first places, and the distance from the exact density.
 fn ode_sde() -> Vec<f32> {
     let mut demo = OdeSde::new(500, 7).expect("particles");
-    demo.choose(0.7, 10, 0, 1.0, 1).expect("a sampler");
+    demo.choose(0.7, 10, 0, 1.0, 1, 0.0).expect("a sampler");
     while demo.advance() {}
     let mut numbers = demo.places()[..5].to_vec();
     numbers.extend([demo.distance(), demo.distance_by_chance()]);

@@ -2,11 +2,13 @@
 
 mod gaussian;
 mod mixture;
+mod tilt;
 
 use burn::prelude::*;
 
 pub use gaussian::GaussianField;
 pub use mixture::{Component, MixtureField};
+pub use tilt::BestChange;
 
 /// Computes the score from the velocity, for any flow with `x_1 ~ N(0, I)`.
 ///

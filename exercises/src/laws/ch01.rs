@@ -102,28 +102,39 @@ pub fn velocity_of_images(answer: fn(f64, f64, &[f64]) -> f64) -> Verdict {
             ((0.6_f64).tanh(), "This is the mean image x̂₀, and the velocity is (x − x̂₀)/t."),
         ],
     )?;
-    for _ in 0..200 {
+    for round in 0..200 {
         let images = noise.normals(5);
-        let (x, t) = (noise.normal(), noise.between(0.2, 0.95));
-        let weights: Vec<f64> = images
-            .iter()
-            .map(|image| (-(x - (1.0 - t) * image).powi(2) / (2.0 * t * t)).exp())
-            .collect();
-        let sum: f64 = weights.iter().sum();
-        let velocity =
-            images.iter().zip(&weights).map(|(image, w)| w / sum * (x - image) / t).sum();
-        let plain = images.iter().map(|image| (x - image) / t / 5.0).sum();
-        let prior: Vec<f64> =
-            images.iter().map(|image| (-(x - image).powi(2) / (2.0 * t * t)).exp()).collect();
-        let all: f64 = prior.iter().sum();
-        let unscaled = images.iter().zip(&prior).map(|(image, w)| w / all * (x - image) / t).sum();
+        let (from, to) = if round < 100 { (0.2, 0.95) } else { (0.003, 0.02) };
+        let (x, t) = (noise.normal(), noise.between(from, to));
+        // The mean velocity, with images weighted by a Gaussian around `scale` times the image.
+        let weighted = |scale: f64| -> f64 {
+            let exponent = |image: &f64| -(x - scale * image).powi(2) / (2.0 * t * t);
+            let largest = images.iter().map(exponent).fold(f64::NEG_INFINITY, f64::max);
+            let weight = |image: &f64| (exponent(image) - largest).exp();
+            let sum: f64 = images.iter().map(weight).sum();
+            images.iter().map(|image| weight(image) / sum * (x - image) / t).sum()
+        };
+        let got = answer(x, t, &images);
+        let of = format!("The velocity of five images at x = {x:.3}, t = {t:.3}");
+        require(
+            got.is_finite(),
+            format!("{of} is {got}."),
+            "This close to the images, exp rounds the density of every image to zero, and 0/0 is no number. Divide all densities by the largest: subtract the largest exponent before exp.",
+        )?;
         number(
-            format!("The velocity of five images at x = {x:.3}, t = {t:.3}"),
-            answer(x, t, &images),
-            velocity,
+            of,
+            got,
+            weighted(1.0 - t),
             &[
-                (plain, "All images have equal weights here."),
-                (unscaled, "Given x₀, the mean of x is (1−t)·x₀, and not x₀."),
+                (
+                    images.iter().map(|image| (x - image) / t / 5.0).sum(),
+                    "All images have equal weights here.",
+                ),
+                (weighted(1.0), "Given x₀, the mean of x is (1−t)·x₀, and not x₀."),
+                (
+                    x / t,
+                    "The mean image is zero here: exp has rounded all weights to zero. Subtract the largest exponent before exp.",
+                ),
             ],
         )?;
     }

@@ -85,40 +85,40 @@ pub fn leave_one_out(answer: fn(&[f64]) -> Vec<f64>) -> Verdict {
     Ok(())
 }
 
-/// 4.3 against 40,000 groups.
-pub fn share_of_gradient(answer: fn(usize) -> f64) -> Verdict {
+/// 4.3 against the closed form, and this against drawn groups.
+pub fn group_variances(answer: fn(usize) -> [f64; 2]) -> Verdict {
     for group in [2, 4, 16] {
         let mut noise = Noise::new(430 + group as u64);
         let groups = 160_000 / group;
-        let estimates: Vec<f64> = (0..groups)
-            .map(|_| {
-                let draws = noise.normals(group);
-                let center = mean(&draws);
-                draws.iter().map(|x| (x - center) * x).sum::<f64>() / group as f64
-            })
-            .collect();
-        let size = group as f64;
+        let estimates: Vec<f64> = (0..groups).map(|_| variance(&noise.normals(group))).collect();
+        let (all, free) = (group as f64, group as f64 - 1.0);
+        let (own, others) = (2.0 * free / all.powi(2), 2.0 / free);
         let of = format!(
-            "{groups} groups of {group} with r = x have {:.3} of the gradient. Your share",
-            mean(&estimates)
+            "The estimates of {groups} groups of {group} have the variances {:.3} with the group's mean and {:.3} with leave-one-out. Your variances",
+            variance(&estimates),
+            variance(&estimates) * (all / free).powi(2)
         );
-        number(
+        numbers(
             of,
-            answer(group),
-            1.0 - 1.0 / size,
+            &answer(group),
+            &[own, others],
             &[
                 (
-                    1.0,
-                    "The group's mean depends on the draw, so it is not free: it contains r_j with the weight 1/G.",
+                    vec![2.0 / all, 2.0 / all],
+                    "That is the variance with the exact baseline θ. The deviations from the group's own mean sum to zero: G − 1 of them are free.",
                 ),
-                (1.0 / size, "That is what is lost."),
+                (vec![others, own], "The group's mean comes first."),
                 (
-                    size / (size - 1.0),
-                    "Upside down: that is the factor that leave-one-out puts back.",
+                    vec![own, own],
+                    "Leave-one-out is G/(G−1) times as long, so its variance is not the same.",
                 ),
                 (
-                    1.0 - 1.0 / (size - 1.0),
-                    "The baseline has the weight 1/G, and not 1/(G−1): it is the mean of all G.",
+                    vec![own, 2.0 / all],
+                    "The factor G/(G−1) of the estimate is squared in its variance.",
+                ),
+                (
+                    vec![2.0 * free / all, others * all],
+                    "The sum is divided by G, so its variance is divided by G².",
                 ),
             ],
         )?;

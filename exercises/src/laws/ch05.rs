@@ -169,38 +169,50 @@ pub fn at_the_clip(answer: fn(f64, usize) -> [f64; 2]) -> Verdict {
 
 type Kl = fn(&[f64], &[f64], f64, f64, f64) -> f64;
 
-/// 5.4 against `‖μ − μ_ref‖²/2s²`, and against the mean log-ratio.
+/// 5.4 against the two Gaussians of a step; the first step starts at `t = 1`.
 pub fn step_kl(answer: Kl) -> Verdict {
     let mut noise = Noise::new(54);
-    for _ in 0..50 {
+    for round in 0..50 {
         let (v, w) = (noise.normals(4), noise.normals(4));
-        let (t, level) = (noise.between(0.15, 0.95), noise.between(0.4, 1.4));
+        let t = if round == 0 { 1.0 } else { noise.between(0.15, 0.95) };
+        let sigma = noise.between(0.4, 1.4);
         let next = t - 0.1;
         let squared: f64 = v.iter().zip(&w).map(|(v, w)| (v - w).powi(2)).sum();
-        let a2 = level * level;
-        let s2 = a2 * t / (1.0 - t) * 0.1;
-        let shift = (1.0 + a2 / 2.0) * 0.1;
-        let kl = shift * shift * squared / (2.0 * s2);
+        let s2 = sigma * sigma * 0.1;
+        let push = 1.0 + sigma * sigma * (1.0 - t) / (2.0 * t);
+        let kl = (push * 0.1).powi(2) * squared / (2.0 * s2);
         // Under the policy, the log-ratio to the reference is KL + √(2·KL)·ε.
         let log_ratios: Vec<f64> =
             noise.normals(400).iter().map(|e| kl + (2.0 * kl).sqrt() * e).collect();
         let log_ratio = mean(&log_ratios);
         let of = format!(
-            "At t = {t:.2}, a = {level:.2} the mean log-ratio of 400 draws is {log_ratio:.3}. The divergence"
+            "At t = {t:.2}, σ = {sigma:.2} the mean log-ratio of 400 draws is {log_ratio:.3}. The divergence"
         );
+        let half = 1.0 + sigma * sigma / 2.0;
+        let got = answer(&v, &w, t, next, sigma);
+        require(
+            got.is_finite(),
+            format!("{of} is {got}."),
+            "At t = 1 only Flow-GRPO's a·√(t/(1−t)) divides by zero. Here σ is given: do without a.",
+        )?;
         number(
             of,
-            answer(&v, &w, t, next, level),
+            got,
             kl,
             &[
                 (
-                    kl / (1.0 + a2 / 2.0).powi(2),
-                    "The mean of a step has the velocity with the factor (1 + a²/2)Δt, and not Δt: the score has the velocity too.",
+                    (half * 0.1).powi(2) * squared / (2.0 * s2),
+                    "The factor 1 + a²/2 belongs to Flow-GRPO's σ_t = a·√(t/(1−t)). Here it is 1 + σ²(1−t)/2t.",
                 ),
                 (
-                    kl / (1.0 + a2 / 2.0),
-                    "The factor 1 + a²/2 is squared, like the shift of the mean.",
+                    (half * 0.1).powi(2) * (1.0 - t) / (t * 0.2 * sigma * sigma) * squared,
+                    "That is the chapter's formula with σ for a: Flow-GRPO's noise, which grows with t.",
                 ),
+                (
+                    kl / push.powi(2),
+                    "The mean of a step has the velocity with the factor (1 + σ²(1−t)/2t)Δt, and not Δt: the score has the velocity too.",
+                ),
+                (kl / push, "The factor 1 + σ²(1−t)/2t is squared, like the shift of the mean."),
                 (2.0 * kl, "Half of it: ‖μ − μ_ref‖²/2s²."),
                 (
                     kl / 4.0,

@@ -57,26 +57,30 @@ pub fn group_advantages(answer: fn(&[f64], f64) -> Vec<f64>) -> Verdict {
     )
 }
 
-/// 6.2: the value, and the gradient in the six cells.
-pub fn clipped_loss(answer: fn(f64, f64, f64, f64) -> f64) -> Verdict {
-    let (low, high) = (0.1, 0.3);
-    let cells = [(0.8, "below 1 − κ_low"), (1.05, "between"), (1.4, "above 1 + κ_high")];
+type Loss = fn(f64, f64, f64, f64, f64) -> f64;
+
+/// 6.2: the value, and the gradient in the cells.
+pub fn clipped_loss(answer: Loss) -> Verdict {
+    let (low, high, cap) = (0.1, 0.3, 3.0);
+    let cells = [
+        (0.8, "below 1 − κ_low"),
+        (1.05, "between"),
+        (1.4, "above 1 + κ_high"),
+        (4.0, "above the cap"),
+    ];
     for (advantage, sign) in [(2.0, "A > 0"), (-2.0, "A < 0")] {
         for (at, (rho, place)) in cells.iter().enumerate() {
             let h = 1e-6;
-            let slope = (answer(rho + h, advantage, low, high)
-                - answer(rho - h, advantage, low, high))
+            let slope = (answer(rho + h, advantage, low, high, cap)
+                - answer(rho - h, advantage, low, high, cap))
                 / (2.0 * h);
-            let stopped = if advantage > 0.0 { at == 2 } else { at == 0 };
+            let stopped = if advantage > 0.0 { at >= 2 } else { at == 0 || at == 3 };
             let right = if stopped { 0.0 } else { -advantage };
-            let hint = if (slope - advantage).abs() < 1e-4 {
-                "The sign is wrong: this is what should be raised; the loss is its negative."
-            } else if stopped {
-                "The transition has moved far enough in the direction of its advantage, so its gradient stops: the clip is missing here."
-            } else if at == 1 {
-                "Between the clip ranges the loss is −A·ρ."
+            let value = answer(*rho, advantage, low, high, cap);
+            let hint = if advantage > 0.0 && (value + advantage * cap).abs() < 1e-9 {
+                "The cap is for A < 0 alone. For A > 0, −A·cap is the smallest loss of all, and not the largest."
             } else {
-                "It has moved in the wrong direction, and its gradient must stay, so that it can come back: take the maximum of both losses."
+                cell_hint(advantage, at, stopped, (slope - advantage).abs() < 1e-4)
             };
             require(
                 (slope - right).abs() < 1e-4,
@@ -85,16 +89,17 @@ pub fn clipped_loss(answer: fn(f64, f64, f64, f64) -> f64) -> Verdict {
                 ),
                 hint,
             )?;
-            let value = -advantage * if stopped { rho.clamp(1.0 - low, 1.0 + high) } else { *rho };
+            let most = if advantage < 0.0 { cap } else { 1.0 + high };
+            let right = -advantage * if stopped { rho.clamp(1.0 - low, most) } else { *rho };
             number(
                 format!("The loss for {sign} at ρ = {rho}"),
-                answer(*rho, advantage, low, high),
                 value,
-                &[],
+                right,
+                &[(0.0, "Where the gradient stops, the loss is constant, and not zero: no jumps.")],
             )?;
         }
     }
-    let slope = (answer(0.85, -1.0, 0.2, 0.01) - answer(0.84, -1.0, 0.2, 0.01)) / 0.01;
+    let slope = (answer(0.85, -1.0, 0.2, 0.01, 3.0) - answer(0.84, -1.0, 0.2, 0.01, 3.0)) / 0.01;
     require(
         (slope - 1.0).abs() < 1e-6,
         format!(
@@ -102,6 +107,21 @@ pub fn clipped_loss(answer: fn(f64, f64, f64, f64) -> f64) -> Verdict {
         ),
         "Below 1 the range is κ_low.",
     )
+}
+
+/// What is wrong in a cell whose gradient is.
+fn cell_hint(advantage: f64, at: usize, stopped: bool, upside_down: bool) -> &'static str {
+    if upside_down {
+        "The sign is wrong: this is what should be raised; the loss is its negative."
+    } else if stopped && advantage < 0.0 && at == 3 {
+        "The cap is missing: however far ρ grows, the loss of a transition with A < 0 ends at −A·cap."
+    } else if stopped {
+        "The transition has moved far enough in the direction of its advantage, so its gradient stops: the clip is missing here."
+    } else if at == 1 {
+        "Between the clip ranges the loss is −A·ρ."
+    } else {
+        "It has moved in the wrong direction, and its gradient must stay, so that it can come back: take the maximum of both losses."
+    }
 }
 
 /// 6.3: the mean over all transitions, however they are cut.

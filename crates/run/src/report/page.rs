@@ -17,9 +17,15 @@ use super::{
 };
 use crate::{RunDir, chart::Mark, lines::of_event};
 
-/// The parts of every page, with the links to them.
-const PARTS: [(&str, &str); 4] =
-    [("results", "Results"), ("curves", "Curves"), ("about", "About"), ("settings", "Settings")];
+/// The parts of a page, with the links to them. The style sheet hides the link to `distributions` on a
+/// page that has none.
+const PARTS: [(&str, &str); 5] = [
+    ("results", "Results"),
+    ("curves", "Curves"),
+    ("distributions", "Distributions"),
+    ("about", "About"),
+    ("settings", "Settings"),
+];
 
 /// The beginning of a page: all that never changes.
 pub(super) fn opening(title: &str) -> Markup {

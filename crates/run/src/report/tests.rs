@@ -103,6 +103,23 @@ fn the_page_needs_no_network() {
 }
 
 #[test]
+fn the_navigation_links_to_every_section_and_to_nothing_else() {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut run = run(home.path());
+    run.append(&json!({"event": "epoch", "epoch": 1, "reward": 0.5,
+        "histograms": {"reward": {"low": 0.0, "high": 1.0, "counts": [1, 2]}}}))
+        .expect("appended");
+    Report::default().write(&run, &FACTS).expect("written");
+    let page = page(&run);
+    let names = |before: &str| -> std::collections::BTreeSet<String> {
+        page.split(before).skip(1).filter_map(|rest| Some(rest.split_once('"')?.0.into())).collect()
+    };
+    let sections = names("<section id=\"");
+    assert!(sections.contains("distributions"), "{sections:?}");
+    assert_eq!(names("<a href=\"#"), sections);
+}
+
+#[test]
 fn a_run_without_evaluations_has_a_page() {
     let home = tempfile::tempdir().expect("a directory");
     let mut run = run(home.path());

@@ -136,6 +136,25 @@ fn exercise_1_3() -> Vec<Mutant> {
                 x - t * weighted(x, t, images, |d| (-d * d / (2.0 * t * t)).exp())
             }),
         ),
+        mutant(
+            "1.3",
+            "densities that are all rounded to zero",
+            "subtract the largest exponent",
+            velocity_of_images(|x, t, images| {
+                weighted(x, t, images, |d| (-d * d / (2.0 * t * t)).exp())
+            }),
+        ),
+        mutant(
+            "1.3",
+            "a guard against 0/0",
+            "rounded all weights to zero",
+            velocity_of_images(|x, t, images| {
+                let weight = |i: f64| (-(x - (1.0 - t) * i).powi(2) / (2.0 * t * t)).exp();
+                let all: f64 = images.iter().map(|i| weight(*i)).sum();
+                let image = images.iter().map(|i| weight(*i) * i).sum::<f64>();
+                (x - image / all.max(1e-300)) / t
+            }),
+        ),
     ]
 }
 

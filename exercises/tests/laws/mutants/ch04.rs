@@ -1,4 +1,4 @@
-use exercises::laws::ch04::*;
+use exercises::{laws::ch04::*, solutions::ch04 as right};
 
 use super::{Mutant, mutant};
 
@@ -97,13 +97,33 @@ fn exercise_4_2() -> Vec<Mutant> {
 
 fn exercise_4_3() -> Vec<Mutant> {
     vec![
-        mutant("4.3", "for free", "not free", share_of_gradient(|_| 1.0)),
-        mutant("4.3", "what is lost", "what is lost", share_of_gradient(|g| 1.0 / g as f64)),
+        mutant("4.3", "all deviations free", "are free", group_variances(|g| [2.0 / g as f64; 2])),
         mutant(
             "4.3",
-            "upside down",
-            "Upside down",
-            share_of_gradient(|g| g as f64 / (g as f64 - 1.0)),
+            "the wrong order",
+            "comes first",
+            group_variances(|g| {
+                let [own, others] = right::group_variances(g);
+                [others, own]
+            }),
+        ),
+        mutant(
+            "4.3",
+            "the length of leave-one-out forgotten",
+            "is not the same",
+            group_variances(|g| [right::group_variances(g)[0]; 2]),
+        ),
+        mutant(
+            "4.3",
+            "the length not squared",
+            "is squared",
+            group_variances(|g| [right::group_variances(g)[0], 2.0 / g as f64]),
+        ),
+        mutant(
+            "4.3",
+            "G for G²",
+            "divided by G²",
+            group_variances(|g| right::group_variances(g).map(|v| v * g as f64)),
         ),
     ]
 }

@@ -2,8 +2,14 @@ use exercises::{laws::ch05::*, solutions::ch05 as right};
 
 use super::{Mutant, mutant};
 
-fn a2(level: f64) -> f64 {
-    1.0 + level * level / 2.0
+/// The factor of `v·Δt` in the mean of a step.
+fn push(t: f64, sigma: f64) -> f64 {
+    1.0 + sigma * sigma * (1.0 - t) / (2.0 * t)
+}
+
+/// What taking `1 + σ²/2` for that factor does to a divergence.
+fn half(t: f64, sigma: f64) -> f64 {
+    ((1.0 + sigma * sigma / 2.0) / push(t, sigma)).powi(2)
 }
 
 pub fn all() -> Vec<Mutant> {
@@ -162,33 +168,55 @@ fn exercise_5_4() -> Vec<Mutant> {
     vec![
         mutant(
             "5.4",
+            "the factor of another σ_t",
+            "belongs to Flow-GRPO",
+            step_kl(|v, w, t, n, s| right::step_kl(v, w, t, n, s) * half(t, s)),
+        ),
+        mutant(
+            "5.4",
+            "the chapter's formula with its a from σ",
+            "do without a",
+            step_kl(|v, w, t, n, s| {
+                let a2 = s * s * (1.0 - t) / t;
+                let squared: f64 = v.iter().zip(w).map(|(v, w)| (v - w).powi(2)).sum();
+                (1.0 + a2 / 2.0).powi(2) * (1.0 - t) / (2.0 * a2 * t) * (t - n) * squared
+            }),
+        ),
+        mutant(
+            "5.4",
+            "the chapter's formula",
+            "Flow-GRPO's noise",
+            step_kl(|v, w, t, n, s| right::step_kl(v, w, t, n, s) * half(t, s) * (1.0 - t) / t),
+        ),
+        mutant(
+            "5.4",
             "the score forgotten",
             "the score has the velocity too",
-            step_kl(|v, w, t, n, a| right::step_kl(v, w, t, n, a) / a2(a).powi(2)),
+            step_kl(|v, w, t, n, s| right::step_kl(v, w, t, n, s) / push(t, s).powi(2)),
         ),
         mutant(
             "5.4",
             "not squared",
             "is squared",
-            step_kl(|v, w, t, n, a| right::step_kl(v, w, t, n, a) / a2(a)),
+            step_kl(|v, w, t, n, s| right::step_kl(v, w, t, n, s) / push(t, s)),
         ),
         mutant(
             "5.4",
             "no half",
             "Half of it",
-            step_kl(|v, w, t, n, a| right::step_kl(v, w, t, n, a) * 2.0),
+            step_kl(|v, w, t, n, s| right::step_kl(v, w, t, n, s) * 2.0),
         ),
         mutant(
             "5.4",
             "a mean",
             "mean over the elements",
-            step_kl(|v, w, t, n, a| right::step_kl(v, w, t, n, a) / v.len() as f64),
+            step_kl(|v, w, t, n, s| right::step_kl(v, w, t, n, s) / v.len() as f64),
         ),
         mutant(
             "5.4",
             "Δt for |Δt|",
             "never negative",
-            step_kl(|v, w, t, n, a| -right::step_kl(v, w, t, n, a)),
+            step_kl(|v, w, t, n, s| -right::step_kl(v, w, t, n, s)),
         ),
     ]
 }

@@ -80,32 +80,54 @@ fn exercise_6_2() -> Vec<Mutant> {
             "6.2",
             "min for max",
             "wrong direction",
-            clipped_loss(|p, a, l, h| (-a * p).min(-a * p.clamp(1.0 - l, 1.0 + h))),
+            clipped_loss(|p, a, l, h, _| (-a * p).min(-a * p.clamp(1.0 - l, 1.0 + h))),
         ),
-        mutant("6.2", "no clip", "the clip is missing here", clipped_loss(|p, a, _, _| -a * p)),
+        mutant("6.2", "no clip", "the clip is missing here", clipped_loss(|p, a, _, _, _| -a * p)),
         mutant(
             "6.2",
             "always clipped",
             "so that it can come back",
-            clipped_loss(|p, a, l, h| -a * p.clamp(1.0 - l, 1.0 + h)),
+            clipped_loss(|p, a, l, h, _| -a * p.clamp(1.0 - l, 1.0 + h)),
         ),
         mutant(
             "6.2",
             "clips above only",
             "the clip is missing here",
-            clipped_loss(|p, a, _, h| (-a * p).max(-a * p.min(1.0 + h))),
+            clipped_loss(|p, a, _, h, _| (-a * p).max(-a * p.min(1.0 + h))),
         ),
         mutant(
             "6.2",
             "the wrong sign",
             "sign is wrong",
-            clipped_loss(|p, a, l, h| -right::clipped_loss(p, a, l, h)),
+            clipped_loss(|p, a, l, h, c| -right::clipped_loss(p, a, l, h, c)),
         ),
         mutant(
             "6.2",
             "ranges exchanged",
             "instead of",
-            clipped_loss(|p, a, l, h| right::clipped_loss(p, a, h, l)),
+            clipped_loss(|p, a, l, h, c| right::clipped_loss(p, a, h, l, c)),
+        ),
+        mutant(
+            "6.2",
+            "the chapter's loss",
+            "The cap is missing",
+            clipped_loss(|p, a, l, h, _| (-a * p).max(-a * p.clamp(1.0 - l, 1.0 + h))),
+        ),
+        mutant(
+            "6.2",
+            "a cap on every loss",
+            "for A < 0 alone",
+            clipped_loss(|p, a, l, h, c| right::clipped_loss(p, a, l, h, c).min(-a * c)),
+        ),
+        mutant(
+            "6.2",
+            "nothing beyond the cap",
+            "no jumps",
+            clipped_loss(
+                |p, a, l, h, c| {
+                    if a < 0.0 && p > c { 0.0 } else { right::clipped_loss(p, a, l, h, c) }
+                },
+            ),
         ),
     ]
 }

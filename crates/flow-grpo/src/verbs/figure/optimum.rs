@@ -5,7 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use files::write_atomically;
-use flow::{Affine, FlowSde, GridKind, NoiseLevel, Ode, Transition, analytic::MixtureField};
+use flow::{
+    Affine, FlowSde, GridKind, NoiseLevel, Ode, Step, Transition,
+    analytic::{BestChange, MixtureField},
+};
 use run::curves::{Curve, Panel, curves_over};
 
 use super::{
@@ -71,62 +74,13 @@ fn rule(level: f64) -> Result<FlowSde> {
     Ok(FlowSde { noise_level: NoiseLevel::new(level).context("a noise level")? })
 }
 
-/// The change of the velocity that maximises `E[x_0] − β·KL`, by step and place.
-struct Change(Vec<Vec<f64>>);
-
-/// The places of a [`Change`].
-const PLACES: usize = 641;
-const REACH: f64 = 8.0;
-
-fn place(index: usize) -> f64 {
-    REACH * (2.0 * index as f64 / (PLACES - 1) as f64 - 1.0)
-}
-
-/// Linear interpolation between the places.
-fn between(values: &[f64], x: f64) -> f64 {
-    let position = (x / REACH).midpoint(1.0).clamp(0.0, 1.0) * (PLACES - 1) as f64;
-    let index = (position as usize).min(PLACES - 2);
-    let share = position - index as f64;
-    values[index] * (1.0 - share) + values[index + 1] * share
-}
-
-impl Change {
-    fn at(&self, step: usize, x: f64) -> f64 {
-        between(&self.0[step], x)
-    }
-}
-
-/// Solves for the best change by recursion from the last step to the first. With
-///
-/// ```text
-/// h_N(x) = e^{x/β}        h_i(x) = E[ h_{i+1}(x') ]        x' = μ_i(x) + s_i·ε
-/// ```
-///
-/// the best policy multiplies the density of `x'` by `h_{i+1}`; the change moves its mean there.
-fn best_change(base: &MixtureField, sde: Transition) -> Result<Change> {
-    let mut log_h: Vec<f64> = (0..PLACES).map(|i| place(i) / BETA).collect();
-    let steps: Vec<_> = (GridKind::Linear {}).grid(STEPS)?.steps().collect();
-    let mut change = Vec::new();
-    for &step in steps.iter().rev() {
-        let Affine { latent, velocity: push, std } = sde.affine(step);
-        let of_place = |x: f64| {
-            let mean = latent * x + push * velocity(base, x, step.from);
-            let (mut weights, mut shift, mut total) = (0.0, 0.0, 0.0);
-            for e in (-20..=20).map(|i| f64::from(i) / 4.0) {
-                let weight = (-e * e / 2.0_f64).exp();
-                let tilted = weight * between(&log_h, mean + std * e).exp();
-                weights += weight;
-                total += tilted;
-                shift += tilted * std * e;
-            }
-            (shift / total / push, (total / weights).ln())
-        };
-        let (changes, next): (Vec<f64>, Vec<f64>) = (0..PLACES).map(place).map(of_place).unzip();
-        change.push(changes);
-        log_h = next;
-    }
-    change.reverse();
-    Ok(Change(change))
+/// The change of the velocity that maximises `E[x_0] − β·KL`.
+fn best_change(base: &MixtureField, sde: Transition) -> Result<BestChange> {
+    let steps: Vec<_> =
+        (GridKind::Linear {}).grid(STEPS)?.steps().map(|step| (step, sde.affine(step))).collect();
+    let of_base =
+        |step: Step, places: &[f64]| places.iter().map(|x| velocity(base, *x, step.from)).collect();
+    Ok(BestChange::new(&steps, of_base, 1.0 / BETA))
 }
 
 /// The variance of the data of [`gap`].
@@ -164,7 +118,7 @@ struct Link {
 /// The ratio of the shifts; the SDE takes `steps`, the ODE `times` as many.
 fn moved(steps: usize, times: usize, level: f64) -> Result<f64> {
     let links = |transition: Transition, steps: usize| -> Result<Vec<Link>> {
-        let link = |step: flow::Step| {
+        let link = |step: Step| {
             let Affine { latent, velocity, std } = transition.affine(step);
             let t = step.from;
             let slope = (t - (1.0 - t) * DATA) / ((1.0 - t).powi(2) * DATA + t * t);
