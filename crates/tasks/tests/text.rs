@@ -31,7 +31,8 @@ fn a_prompt_has_its_word_in_quotes_and_its_colour() {
         let strings = prompts.split_off(words.len() * Color::ALL.len());
         for (word, prompts) in words.iter().zip(prompts.chunks(Color::ALL.len())) {
             let prompts: BTreeSet<&str> = prompts.iter().map(|prompt| &*prompt.text).collect();
-            let expected = Color::ALL.map(|color| format!("a {} sign that says \"{word}\"", color.word()));
+            let expected =
+                Color::ALL.map(|color| format!("a {} sign that says \"{word}\"", color.word()));
             assert_eq!(prompts, expected.iter().map(|prompt| &**prompt).collect());
         }
         let expected = if split == Split::Train { text::strings() } else { Vec::new() };
@@ -64,7 +65,8 @@ fn training_strings_have_every_letter_equally_often_and_hold_no_word() {
     }
     // 2,000 strings with 23 letters: 87 of each at every place, with a standard deviation of 9.
     for (place, letter) in (0..LONGEST).flat_map(|place| LETTERS.chars().map(move |c| (place, c))) {
-        let count = strings.iter().filter(|string| string.chars().nth(place) == Some(letter)).count();
+        let count =
+            strings.iter().filter(|string| string.chars().nth(place) == Some(letter)).count();
         assert!((52..=122).contains(&count), "{letter} at {place}: {count}");
     }
 }
