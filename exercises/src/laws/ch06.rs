@@ -80,7 +80,12 @@ pub fn clipped_loss(answer: Loss) -> Verdict {
             let hint = if advantage > 0.0 && (value + advantage * cap).abs() < 1e-9 {
                 "The cap is for A < 0 alone. For A > 0, −A·cap is the smallest loss of all, and not the largest."
             } else {
-                cell_hint(advantage, at, stopped, (slope - advantage).abs() < 1e-4)
+                let seen = Cell {
+                    upside_down: (slope - advantage).abs() < 1e-4,
+                    clipped: value == -advantage * rho.clamp(1.0 - low, 1.0 + high),
+                    around_zero: value == -advantage * rho.clamp(low, high),
+                };
+                cell_hint(advantage, at, stopped, &seen)
             };
             require(
                 (slope - right).abs() < 1e-4,
@@ -95,7 +100,20 @@ pub fn clipped_loss(answer: Loss) -> Verdict {
                 format!("The loss for {sign} at ρ = {rho}"),
                 value,
                 right,
-                &[(0.0, "Where the gradient stops, the loss is constant, and not zero: no jumps.")],
+                &[
+                    (
+                        0.0,
+                        "Where the gradient stops, the loss is constant, and not zero: no jumps.",
+                    ),
+                    (
+                        -advantage * (1.0 + low),
+                        "Above 1 the range is κ_high; this is the loss at 1 + κ_low.",
+                    ),
+                    (
+                        -advantage * (1.0 - high),
+                        "Below 1 the range is κ_low; this is the loss at 1 − κ_high.",
+                    ),
+                ],
             )?;
         }
     }
@@ -109,18 +127,34 @@ pub fn clipped_loss(answer: Loss) -> Verdict {
     )
 }
 
-/// What is wrong in a cell whose gradient is.
-fn cell_hint(advantage: f64, at: usize, stopped: bool, upside_down: bool) -> &'static str {
-    if upside_down {
+/// What an answer with a wrong gradient is in a cell.
+struct Cell {
+    /// The gradient has the other sign.
+    upside_down: bool,
+    /// The value is the clipped loss.
+    clipped: bool,
+    /// The value is clipped between the ranges themselves.
+    around_zero: bool,
+}
+
+/// What is wrong in a cell whose gradient is; nothing if no cause is known.
+fn cell_hint(advantage: f64, at: usize, stopped: bool, seen: &Cell) -> &'static str {
+    if seen.upside_down && advantage < 0.0 {
+        "For A > 0 the loss is right, so its sign is: here the sign of A is lost. For A < 0 the loss −A·ρ rises with ρ."
+    } else if seen.upside_down {
         "The sign is wrong: this is what should be raised; the loss is its negative."
     } else if stopped && advantage < 0.0 && at == 3 {
         "The cap is missing: however far ρ grows, the loss of a transition with A < 0 ends at −A·cap."
     } else if stopped {
         "The transition has moved far enough in the direction of its advantage, so its gradient stops: the clip is missing here."
+    } else if seen.around_zero {
+        "ρ is clipped between κ_low and κ_high. The ranges are distances from 1: clip it between 1 − κ_low and 1 + κ_high."
     } else if at == 1 {
         "Between the clip ranges the loss is −A·ρ."
-    } else {
+    } else if seen.clipped {
         "It has moved in the wrong direction, and its gradient must stay, so that it can come back: take the maximum of both losses."
+    } else {
+        ""
     }
 }
 

@@ -130,6 +130,34 @@ fn exercise_1_3() -> Vec<Mutant> {
         ),
         mutant(
             "1.3",
+            "means at the images",
+            "1 − t is missing",
+            velocity_of_images(|x, t, images| {
+                let weight = |i: f64| (-(x - i).powi(2) / (2.0 * t * t)).exp();
+                let all: f64 = images.iter().map(|i| weight(*i)).sum();
+                images.iter().map(|i| weight(*i) / all * (x - i) / t).sum()
+            }),
+        ),
+        mutant(
+            "1.3",
+            "t and 1 − t exchanged",
+            "exchanged",
+            velocity_of_images(|x, t, images| {
+                weighted(x, 1.0 - t, images, |d| (-d * d / (2.0 * (1.0 - t).powi(2))).exp())
+            }),
+        ),
+        mutant(
+            "1.3",
+            "the nearest image",
+            "nearest image counts",
+            velocity_of_images(|x, t, images| {
+                let far = |i: &&f64| (x - (1.0 - t) * **i).abs();
+                let nearest = images.iter().min_by(|a, b| far(a).total_cmp(&far(b)));
+                (x - nearest.expect("an image")) / t
+            }),
+        ),
+        mutant(
+            "1.3",
             "the mean image",
             "mean image",
             velocity_of_images(|x, t, images| {

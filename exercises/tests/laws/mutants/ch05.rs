@@ -202,6 +202,21 @@ fn exercise_5_4() -> Vec<Mutant> {
         ),
         mutant(
             "5.4",
+            "|Δt| forgotten",
+            "A factor |Δt| is missing",
+            step_kl(|v, w, t, n, s| right::step_kl(v, w, t, n, s) / (t - n)),
+        ),
+        mutant(
+            "5.4",
+            "t and 1 − t exchanged",
+            "are exchanged",
+            step_kl(|v, w, t, n, s| {
+                let kl = right::step_kl(v, w, t, n, s) / push(t, s).powi(2);
+                if t < 1.0 { kl * push(1.0 - t, s).powi(2) } else { kl }
+            }),
+        ),
+        mutant(
+            "5.4",
             "no half",
             "Half of it",
             step_kl(|v, w, t, n, s| right::step_kl(v, w, t, n, s) * 2.0),

@@ -104,8 +104,26 @@ fn exercise_6_2() -> Vec<Mutant> {
         mutant(
             "6.2",
             "ranges exchanged",
-            "instead of",
+            "Above 1 the range is κ_high",
             clipped_loss(|p, a, l, h, c| right::clipped_loss(p, a, h, l, c)),
+        ),
+        mutant(
+            "6.2",
+            "the upper range below 1, too",
+            "Below 1 the range is κ_low",
+            clipped_loss(|p, a, _, h, c| right::clipped_loss(p, a, h, h, c)),
+        ),
+        mutant(
+            "6.2",
+            "clipped around zero",
+            "distances from 1",
+            clipped_loss(|p, a, l, h, _| (-a * p).max(-a * p.clamp(l, h))),
+        ),
+        mutant(
+            "6.2",
+            "|A|",
+            "the sign of A is lost",
+            clipped_loss(|p, a, l, h, _| -a.abs() * p.min(p.clamp(1.0 - l, 1.0 + h))),
         ),
         mutant(
             "6.2",
