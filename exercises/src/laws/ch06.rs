@@ -96,25 +96,8 @@ pub fn clipped_loss(answer: Loss) -> Verdict {
             )?;
             let most = if advantage < 0.0 { cap } else { 1.0 + high };
             let right = -advantage * if stopped { rho.clamp(1.0 - low, most) } else { *rho };
-            number(
-                format!("The loss for {sign} at ρ = {rho}"),
-                value,
-                right,
-                &[
-                    (
-                        0.0,
-                        "Where the gradient stops, the loss is constant, and not zero: no jumps.",
-                    ),
-                    (
-                        -advantage * (1.0 + low),
-                        "Above 1 the range is κ_high; this is the loss at 1 + κ_low.",
-                    ),
-                    (
-                        -advantage * (1.0 - high),
-                        "Below 1 the range is κ_low; this is the loss at 1 − κ_high.",
-                    ),
-                ],
-            )?;
+            let of = format!("The loss for {sign} at ρ = {rho}");
+            number(of, value, right, &wrong_constants(advantage, low, high))?;
         }
     }
     let slope = (answer(0.85, -1.0, 0.2, 0.01, 3.0) - answer(0.84, -1.0, 0.2, 0.01, 3.0)) / 0.01;
@@ -125,6 +108,15 @@ pub fn clipped_loss(answer: Loss) -> Verdict {
         ),
         "Below 1 the range is κ_low.",
     )
+}
+
+/// Wrong losses where the gradient stops.
+fn wrong_constants(advantage: f64, low: f64, high: f64) -> [(f64, &'static str); 3] {
+    [
+        (0.0, "Where the gradient stops, the loss is constant, and not zero: no jumps."),
+        (-advantage * (1.0 + low), "Above 1 the range is κ_high; this is the loss at 1 + κ_low."),
+        (-advantage * (1.0 - high), "Below 1 the range is κ_low; this is the loss at 1 − κ_high."),
+    ]
 }
 
 /// What an answer with a wrong gradient is in a cell.

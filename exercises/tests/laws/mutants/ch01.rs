@@ -11,6 +11,7 @@ pub fn all() -> Vec<Mutant> {
         exercise_1_1(),
         exercise_1_2(),
         exercise_1_3(),
+        exercise_1_3_means(),
         exercise_1_4(),
         exercise_1_5(),
         exercise_1_5_weights(),
@@ -130,6 +131,38 @@ fn exercise_1_3() -> Vec<Mutant> {
         ),
         mutant(
             "1.3",
+            "the mean image",
+            "mean image",
+            velocity_of_images(|x, t, images| {
+                x - t * weighted(x, t, images, |d| (-d * d / (2.0 * t * t)).exp())
+            }),
+        ),
+        mutant(
+            "1.3",
+            "densities that are all rounded to zero",
+            "subtract the largest exponent",
+            velocity_of_images(|x, t, images| {
+                weighted(x, t, images, |d| (-d * d / (2.0 * t * t)).exp())
+            }),
+        ),
+        mutant(
+            "1.3",
+            "a guard against 0/0",
+            "rounded all weights to zero",
+            velocity_of_images(|x, t, images| {
+                let weight = |i: f64| (-(x - (1.0 - t) * i).powi(2) / (2.0 * t * t)).exp();
+                let all: f64 = images.iter().map(|i| weight(*i)).sum();
+                let image = images.iter().map(|i| weight(*i) * i).sum::<f64>();
+                (x - image / all.max(1e-300)) / t
+            }),
+        ),
+    ]
+}
+
+fn exercise_1_3_means() -> Vec<Mutant> {
+    vec![
+        mutant(
+            "1.3",
             "means at the images",
             "1 − t is missing",
             velocity_of_images(|x, t, images| {
@@ -154,33 +187,6 @@ fn exercise_1_3() -> Vec<Mutant> {
                 let far = |i: &&f64| (x - (1.0 - t) * **i).abs();
                 let nearest = images.iter().min_by(|a, b| far(a).total_cmp(&far(b)));
                 (x - nearest.expect("an image")) / t
-            }),
-        ),
-        mutant(
-            "1.3",
-            "the mean image",
-            "mean image",
-            velocity_of_images(|x, t, images| {
-                x - t * weighted(x, t, images, |d| (-d * d / (2.0 * t * t)).exp())
-            }),
-        ),
-        mutant(
-            "1.3",
-            "densities that are all rounded to zero",
-            "subtract the largest exponent",
-            velocity_of_images(|x, t, images| {
-                weighted(x, t, images, |d| (-d * d / (2.0 * t * t)).exp())
-            }),
-        ),
-        mutant(
-            "1.3",
-            "a guard against 0/0",
-            "rounded all weights to zero",
-            velocity_of_images(|x, t, images| {
-                let weight = |i: f64| (-(x - (1.0 - t) * i).powi(2) / (2.0 * t * t)).exp();
-                let all: f64 = images.iter().map(|i| weight(*i)).sum();
-                let image = images.iter().map(|i| weight(*i) * i).sum::<f64>();
-                (x - image / all.max(1e-300)) / t
             }),
         ),
     ]

@@ -19,6 +19,7 @@ pub fn all() -> Vec<Mutant> {
         exercise_5_2(),
         exercise_5_3(),
         exercise_5_4(),
+        exercise_5_4_times(),
         exercise_5_5(),
     ]
     .into_iter()
@@ -202,6 +203,23 @@ fn exercise_5_4() -> Vec<Mutant> {
         ),
         mutant(
             "5.4",
+            "no half",
+            "Half of it",
+            step_kl(|v, w, t, n, s| right::step_kl(v, w, t, n, s) * 2.0),
+        ),
+        mutant(
+            "5.4",
+            "a mean",
+            "mean over the elements",
+            step_kl(|v, w, t, n, s| right::step_kl(v, w, t, n, s) / v.len() as f64),
+        ),
+    ]
+}
+
+fn exercise_5_4_times() -> Vec<Mutant> {
+    vec![
+        mutant(
+            "5.4",
             "|Δt| forgotten",
             "A factor |Δt| is missing",
             step_kl(|v, w, t, n, s| right::step_kl(v, w, t, n, s) / (t - n)),
@@ -214,18 +232,6 @@ fn exercise_5_4() -> Vec<Mutant> {
                 let kl = right::step_kl(v, w, t, n, s) / push(t, s).powi(2);
                 if t < 1.0 { kl * push(1.0 - t, s).powi(2) } else { kl }
             }),
-        ),
-        mutant(
-            "5.4",
-            "no half",
-            "Half of it",
-            step_kl(|v, w, t, n, s| right::step_kl(v, w, t, n, s) * 2.0),
-        ),
-        mutant(
-            "5.4",
-            "a mean",
-            "mean over the elements",
-            step_kl(|v, w, t, n, s| right::step_kl(v, w, t, n, s) / v.len() as f64),
         ),
         mutant(
             "5.4",

@@ -12,7 +12,10 @@ fn advantages(rewards: &[f64], of: impl Fn(f64, f64, f64) -> (f64, f64)) -> Vec<
 }
 
 pub fn all() -> Vec<Mutant> {
-    [exercise_6_1(), exercise_6_2(), exercise_6_3(), exercise_6_4()].into_iter().flatten().collect()
+    [exercise_6_1(), exercise_6_2(), exercise_6_2_ranges(), exercise_6_3(), exercise_6_4()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn exercise_6_1() -> Vec<Mutant> {
@@ -103,6 +106,33 @@ fn exercise_6_2() -> Vec<Mutant> {
         ),
         mutant(
             "6.2",
+            "the chapter's loss",
+            "The cap is missing",
+            clipped_loss(|p, a, l, h, _| (-a * p).max(-a * p.clamp(1.0 - l, 1.0 + h))),
+        ),
+        mutant(
+            "6.2",
+            "a cap on every loss",
+            "for A < 0 alone",
+            clipped_loss(|p, a, l, h, c| right::clipped_loss(p, a, l, h, c).min(-a * c)),
+        ),
+        mutant(
+            "6.2",
+            "nothing beyond the cap",
+            "no jumps",
+            clipped_loss(
+                |p, a, l, h, c| {
+                    if a < 0.0 && p > c { 0.0 } else { right::clipped_loss(p, a, l, h, c) }
+                },
+            ),
+        ),
+    ]
+}
+
+fn exercise_6_2_ranges() -> Vec<Mutant> {
+    vec![
+        mutant(
+            "6.2",
             "ranges exchanged",
             "Above 1 the range is κ_high",
             clipped_loss(|p, a, l, h, c| right::clipped_loss(p, a, h, l, c)),
@@ -124,28 +154,6 @@ fn exercise_6_2() -> Vec<Mutant> {
             "|A|",
             "the sign of A is lost",
             clipped_loss(|p, a, l, h, _| -a.abs() * p.min(p.clamp(1.0 - l, 1.0 + h))),
-        ),
-        mutant(
-            "6.2",
-            "the chapter's loss",
-            "The cap is missing",
-            clipped_loss(|p, a, l, h, _| (-a * p).max(-a * p.clamp(1.0 - l, 1.0 + h))),
-        ),
-        mutant(
-            "6.2",
-            "a cap on every loss",
-            "for A < 0 alone",
-            clipped_loss(|p, a, l, h, c| right::clipped_loss(p, a, l, h, c).min(-a * c)),
-        ),
-        mutant(
-            "6.2",
-            "nothing beyond the cap",
-            "no jumps",
-            clipped_loss(
-                |p, a, l, h, c| {
-                    if a < 0.0 && p > c { 0.0 } else { right::clipped_loss(p, a, l, h, c) }
-                },
-            ),
         ),
     ]
 }
