@@ -163,7 +163,7 @@ export function mount(stage, wasm) {
             }
             context.globalAlpha = 1;
             dots(view, at, pairs(base), { colour: colours.faint, radius: 1 });
-            dots(view, at, pairs(points), { colour: colours.blue, radius: 2 });
+            dots(view, at, pairs(points), { colour: colours.blue, radius: 1.8 });
         });
         write(view, "+", at.x(place[0]), at.y(place[1]) + 6, { colour: colours.green, align: "center", size: 20 });
         const [left, top] = narrow ? [0, side + 4] : [side + 8, 0];

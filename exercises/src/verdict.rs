@@ -85,7 +85,7 @@ pub fn numbers(
 }
 
 fn near(got: f64, expected: f64) -> bool {
-    (got - expected).abs() <= 1e-6 * expected.abs().max(1e-6)
+    expected.is_finite() && (got - expected).abs() <= 1e-6 * expected.abs().max(1e-6)
 }
 
 /// Two texts with as few digits more than usual as tell them apart.
@@ -109,4 +109,17 @@ fn listed(numbers: &[f64], more: usize) -> String {
     let some: Vec<String> = numbers.iter().take(8).map(|number| shown(*number, more)).collect();
     let rest = if numbers.len() > 8 { ", …" } else { "" };
     format!("[{}{rest}]", some.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_without_a_number_explains_no_answer() {
+        let usual = [(f64::INFINITY, "divided by zero"), (f64::NAN, "0/0"), (2.0, "doubled")];
+        let mistake = |got| number("It", got, 1.0, &usual).expect_err("it is not 1").mistake;
+        assert_eq!(mistake(3.0), None);
+        assert_eq!(mistake(2.0).as_deref(), Some("doubled"));
+    }
 }

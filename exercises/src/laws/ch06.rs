@@ -138,7 +138,7 @@ fn cell_hint(advantage: f64, at: usize, stopped: bool, seen: &Cell) -> &'static 
     } else if stopped && advantage < 0.0 && at == 3 {
         "The cap is missing: however far ρ grows, the loss of a transition with A < 0 ends at −A·cap."
     } else if stopped {
-        "The transition has moved far enough in the direction of its advantage, so its gradient stops: the clip is missing here."
+        "The transition has moved far enough in the direction of its advantage, so its gradient stops: the clip is missing here, or has the range of the other side."
     } else if seen.around_zero {
         "ρ is clipped between κ_low and κ_high. The ranges are distances from 1: clip it between 1 − κ_low and 1 + κ_high."
     } else if at == 1 {

@@ -140,7 +140,7 @@ fn exercise_6_2_ranges() -> Vec<Mutant> {
         mutant(
             "6.2",
             "the upper range below 1, too",
-            "Below 1 the range is κ_low",
+            "has the range of the other side",
             clipped_loss(|p, a, _, h, c| right::clipped_loss(p, a, h, h, c)),
         ),
         mutant(
