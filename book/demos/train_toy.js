@@ -11,7 +11,7 @@ const REACH = 3.2;
 const FIRST_EPOCHS = 30;
 const CLUSTERS = 8;
 /** A frame draws the points anew in this many parts, one after the other. */
-const PARTS = 4;
+const PARTS = 8;
 
 export function mount(stage, wasm) {
     const settings = { ...START };
