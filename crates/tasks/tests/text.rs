@@ -59,15 +59,15 @@ fn every_sixth_prompt_has_every_colour() {
 #[test]
 fn training_strings_have_every_letter_equally_often_and_hold_no_word() {
     let strings = text::strings();
-    assert_eq!(strings.iter().collect::<BTreeSet<_>>().len(), 2000);
+    assert_eq!(strings.iter().collect::<BTreeSet<_>>().len(), 131 * Color::ALL.len());
     for split in SPLITS {
         assert!(text::words(split).iter().all(|word| !strings.iter().any(|string| string == word)));
     }
-    // 2,000 strings with 23 letters: 87 of each at every place, with a standard deviation of 9.
+    // 786 strings with 23 letters: 34 of each at every place, with a standard deviation of 6.
     for (place, letter) in (0..LONGEST).flat_map(|place| LETTERS.chars().map(move |c| (place, c))) {
         let count =
             strings.iter().filter(|string| string.chars().nth(place) == Some(letter)).count();
-        assert!((52..=122).contains(&count), "{letter} at {place}: {count}");
+        assert!((14..=54).contains(&count), "{letter} at {place}: {count}");
     }
 }
 
