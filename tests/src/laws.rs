@@ -5,7 +5,7 @@
 //! forms; `θ` is a constant that is added to the velocity.
 
 use burn::tensor::Tensor;
-use flow::{Affine, IsotropicGaussian, KlForm, Ode, Reduction, Step, Transition};
+use flow::{Affine, GridKind, IsotropicGaussian, KlForm, Ode, Reduction, Step, Transition};
 use grpo::advantage::{AdvantageConfig, Spread, group_advantages};
 
 use crate::{
@@ -13,12 +13,12 @@ use crate::{
     closed_forms::{flow_sde, noise},
 };
 
-/// The variance of the data.
+/// The variance of the data, where a law does not name another.
 const DATA: f64 = 0.25;
 
-/// The variance of the marginal at `t`.
-fn variance(t: f64) -> f64 {
-    (1.0 - t).powi(2) * DATA + t * t
+/// The variance of the marginal at `t`, for data of variance `data`.
+fn variance(t: f64, data: f64) -> f64 {
+    (1.0 - t).powi(2) * data + t * t
 }
 
 /// One step of the chain.
@@ -35,14 +35,25 @@ struct Link {
 /// ODE.
 fn chain(start: f64, steps: usize, random: usize, transition: Transition) -> Vec<Link> {
     let time = |i: usize| start * (1.0 - i as f64 / steps as f64);
-    let link = |index: usize| {
-        let step = Step { index, from: time(index), to: time(index + 1) };
-        let rule = if index < random { transition } else { Ode {}.into() };
+    let steps = (0..steps).map(|index| Step { index, from: time(index), to: time(index + 1) });
+    linked(steps, random, transition, DATA)
+}
+
+/// The chain of some steps for data of variance `data`: `transition` in the first `random`, then the
+/// ODE.
+fn linked(
+    steps: impl Iterator<Item = Step>,
+    random: usize,
+    transition: Transition,
+    data: f64,
+) -> Vec<Link> {
+    let link = |step: Step| {
+        let rule = if step.index < random { transition } else { Ode {}.into() };
         let Affine { latent, velocity, std } = rule.affine(step);
-        let slope = (step.from - (1.0 - step.from) * DATA) / variance(step.from);
+        let slope = (step.from - (1.0 - step.from) * data) / variance(step.from, data);
         Link { gain: latent + velocity * slope, push: velocity, std }
     };
-    (0..steps).map(link).collect()
+    steps.map(link).collect()
 }
 
 fn sde(steps: usize, level: f64) -> Vec<Link> {
@@ -201,6 +212,31 @@ fn ode_steps_at_the_end_hide_their_share_of_the_gradient() {
     let of = |random| chain(1.0, 10, random, flow_sde(0.7));
     for (random, share) in [(10, 1.0), (9, 0.875), (7, 0.606), (5, 0.374), (3, 0.196)] {
         assert!((seen(&of(random)) - share).abs() < 1e-3, "{random}: {}", seen(&of(random)));
+    }
+}
+
+/// Percentages of the two tables of the chapter *The sampler as a policy*, which prints whole ones.
+#[test]
+fn grids_and_narrow_data_change_the_share_that_random_steps_see() {
+    let sd3 = GridKind::Sd3DoubleShift { shift: 3.0 };
+    let rows = [
+        (GridKind::Linear {}, 1.0, [(9, 92), (7, 72), (5, 49), (3, 27)].as_slice()),
+        (GridKind::Linear {}, 0.25, &[(9, 88), (7, 61), (5, 37), (3, 20)]),
+        (GridKind::Linear {}, 0.0225, &[(9, 70), (7, 37), (5, 21), (3, 11)]),
+        (sd3, 1.0, &[(9, 99), (5, 26)]),
+        (sd3, 0.25, &[(9, 99), (5, 17)]),
+        (sd3, 0.0225, &[(9, 97), (5, 6)]),
+    ];
+    for (kind, data, shares) in rows {
+        let grid = kind.grid(10).expect("valid");
+        for (random, percent) in shares {
+            let share = 100.0 * seen(&linked(grid.steps(), *random, flow_sde(0.7), data));
+            let distance = (share - f64::from(*percent)).abs();
+            assert!(
+                distance <= 0.5,
+                "{kind:?}, data {data}, {random}: {share:.2} % is not {percent}"
+            );
+        }
     }
 }
 

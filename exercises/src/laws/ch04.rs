@@ -166,6 +166,7 @@ pub fn best_baseline(answer: Estimate) -> Verdict {
         let all: f64 = weight.iter().sum();
         let best = rewards.iter().zip(&weight).map(|(r, w)| r * w).sum::<f64>() / all;
         let got = answer(&draws, &rewards, center, std);
+        let sum = best * all;
         let spread = |b: f64| {
             rewards.iter().zip(&weight).map(|(r, w)| (r - b).powi(2) * w).sum::<f64>() / 500.0
         };
@@ -191,6 +192,11 @@ pub fn best_baseline(answer: Estimate) -> Verdict {
                     "The weights are the squares of the score function, and not their size.",
                 ),
                 (linear, "The weights are the squares of the score function."),
+                (sum, "Divide by the sum of the weights: a baseline is a mean."),
+                (
+                    sum / rewards.len() as f64,
+                    "Divide by the sum of the weights, and not by the number of draws.",
+                ),
                 (0.0, "That is no baseline."),
             ],
         )?;

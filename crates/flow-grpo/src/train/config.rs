@@ -64,6 +64,10 @@ pub struct TrainConfig {
     /// Gold rewards: the goal behind the trained rewards, measured on the same images but not
     /// trained on. The format is that of `rewards`; weights have no effect.
     pub gold: BTreeMap<String, RewardConfig>,
+    /// The share of an epoch's images that gold rewards judge, spread evenly over its groups;
+    /// evaluations judge every image.
+    #[schemars(range(max = 1.0), extend("exclusiveMinimum" = 0))]
+    pub gold_share: f64,
     /// Automatic actions when a metric of an evaluation passes a limit.
     pub rules: Vec<Rule>,
     /// Settings for a model directory; absent for other base models.

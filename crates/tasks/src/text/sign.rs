@@ -45,10 +45,10 @@ impl Sign {
     pub fn sample(word: &str, color: Color, rng: &mut impl Rng) -> Self {
         let letters = word.chars().count().max(1) as f32;
         let width = rng.random_range(0.84..0.90);
-        let height = rng.random_range(0.42..0.52);
+        let height = rng.random_range(0.44..0.50);
         let board = (width + 0.08, height + rng.random_range(0.16..0.28));
         let x = rng.random_range(-1.0..1.0) * (1.0 - board.0) / 2.0;
-        let y = rng.random_range(-0.8..0.8) * (1.0 - board.1) / 2.0;
+        let y = rng.random_range(-0.3..0.3) * (1.0 - board.1) / 2.0;
         Self {
             word: word.to_owned(),
             color,

@@ -142,6 +142,20 @@ fn exercise_4_5() -> Vec<Mutant> {
         mutant("4.5", "nothing", "no baseline", best_baseline(|_, _, _, _| 0.0)),
         mutant(
             "4.5",
+            "a sum that is not divided",
+            "Divide by the sum of the weights: a baseline",
+            best_baseline(|x, r, m, s| {
+                x.len() as f64 * estimate(x, r, |x| ((x - m) / (s * s)).powi(2))
+            }),
+        ),
+        mutant(
+            "4.5",
+            "a sum that is divided by the number",
+            "not by the number of draws",
+            best_baseline(|x, r, m, s| estimate(x, r, |x| ((x - m) / (s * s)).powi(2))),
+        ),
+        mutant(
+            "4.5",
             "sizes for squares",
             "and not their size",
             best_baseline(|x, r, m, _| {

@@ -1,12 +1,12 @@
 //! An epoch: its iteration, and what its end does.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result};
 use grpo::{Iteration, TrainError};
 use pipelines::Pipeline;
 use run::{RunDir, record::EpochLine};
-use tasks::prompts::Prompt;
+use tasks::{image::Image, prompts::Prompt};
 
 use super::Session;
 use crate::{
@@ -76,10 +76,24 @@ impl<P: Pipeline<Training>> Session<'_, P> {
             iteration.rows.iter().map(|row| &prompts[row.prompt].prompt).collect();
         let mut metrics = iteration.metrics.clone();
         metrics.time.peak_memory_mib = memory::peak_mib();
-        let gold = monitors::means(&self.gold, &iteration.images, &prompts)?;
+        let gold = self.gold_of(&iteration.images, &prompts)?;
         let monitors = Monitors::of(&iteration.images, &iteration.rows, &prompts)?;
         Ok(EpochLine { event: "epoch", metrics, gold, monitors })
     }
+
+    /// The mean of every gold reward on the share of an epoch's images that is judged.
+    fn gold_of(&self, images: &[Image], prompts: &[&Prompt]) -> Result<BTreeMap<String, f64>> {
+        let judged = spread_evenly(images.len(), self.config.gold_share);
+        let (images, prompts): (Vec<Image>, Vec<&Prompt>) =
+            judged.map(|row| (images[row].clone(), prompts[row])).unzip();
+        monitors::means(&self.gold, &images, &prompts)
+    }
+}
+
+/// A share of `count` rows, rounded up, each from the middle of its part of the rows.
+fn spread_evenly(count: usize, share: f64) -> impl Iterator<Item = usize> {
+    let taken = (count as f64 * share).ceil() as usize;
+    (0..taken).map(move |part| (2 * part + 1) * count / (2 * taken))
 }
 
 /// The line of an epoch for people.
@@ -104,4 +118,19 @@ fn epoch_line(metrics: &grpo::EpochMetrics, remaining: Duration) -> String {
         metrics.time.seconds,
         whole_seconds(remaining),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_the_rows_takes_as_many_of_every_group() {
+        let all: Vec<usize> = spread_evenly(7, 1.0).collect();
+        assert_eq!(all, [0, 1, 2, 3, 4, 5, 6]);
+        let mut of_group = [0; 32];
+        spread_evenly(512, 0.125).for_each(|row| of_group[row / 16] += 1);
+        assert_eq!(of_group, [2; 32]);
+        assert_eq!(spread_evenly(10, 0.01).collect::<Vec<_>>(), [5], "never none");
+    }
 }
