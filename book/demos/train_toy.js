@@ -1,5 +1,5 @@
-// Train the toy: the project's trainer on eight clusters of points, one epoch a frame. A click
-// chooses the rewarded place.
+// Train the toy: the project's trainer on eight clusters of points, one epoch a frame. A click or the
+// arrow keys choose the rewarded place.
 
 import {
     add, axes, button, canvas, dots, film, line, panel, readout, slider, within, write,
@@ -8,6 +8,8 @@ import {
 const START = { noise: 0.7, group: 32, rate: 1e-3, updates: 2, kl: 0, random: 9 };
 const PLACE = [2, 0];
 const REACH = 3.2;
+/** How far an arrow key moves the rewarded place. */
+const STRIDE = 0.2;
 const FIRST_EPOCHS = 30;
 const CLUSTERS = 8;
 /** A frame draws the points anew in this many parts, one after the other. */
@@ -24,7 +26,7 @@ export function mount(stage, wasm) {
 
     const view = canvas(stage, {
         height: (width) => (width < 560 ? width + 200 : Math.max(280, 0.46 * width)),
-        label: "Points of the policy among eight clusters, the rewarded place, and the curves of the run",
+        label: "Points of the policy among eight clusters, the rewarded place, and the curves of the run. Arrow keys move the place.",
         draw,
     });
     const say = readout(stage);
@@ -133,6 +135,13 @@ export function mount(stage, wasm) {
         view.draw();
     });
 
+    /** Moves the rewarded place. */
+    function reward(where) {
+        place = where;
+        change();
+    }
+    view.element.tabIndex = 0;
+    view.element.setAttribute("role", "application");
     view.element.style.cursor = "crosshair";
     view.element.addEventListener("click", (event) => {
         const { left, top } = view.element.getBoundingClientRect();
@@ -140,8 +149,13 @@ export function mount(stage, wasm) {
         const [x, y] = [event.clientX - left, event.clientY - top];
         if (x < inside.left || x > inside.right || y < inside.top || y > inside.bottom) return;
         const share = [(x - inside.left) / (inside.right - inside.left), (inside.bottom - y) / (inside.bottom - inside.top)];
-        place = share.map((each) => (2 * each - 1) * REACH);
-        change();
+        reward(share.map((each) => (2 * each - 1) * REACH));
+    });
+    view.element.addEventListener("keydown", (event) => {
+        const way = { ArrowUp: [0, 1], ArrowDown: [0, -1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] }[event.key];
+        if (!way) return;
+        event.preventDefault();
+        reward(place.map((each, i) => Math.max(-REACH, Math.min(REACH, each + STRIDE * way[i]))));
     });
 
     function draw({ colours, width, height, context }) {
@@ -195,10 +209,10 @@ export function mount(stage, wasm) {
 
 function numbersOf(history) {
     const last = history.at(-1);
-    if (!last) return "Run trains; a click into the plane chooses the rewarded place.";
+    if (!last) return "Run trains; a click into the plane, or the arrow keys there, choose the rewarded place.";
     const shown = (value, digits) => (Number.isFinite(value) ? value.toFixed(digits) : "–");
     return `Epoch ${history.length}: reward ${shown(last.reward, 2)}, clipped ${shown(100 * last.clipped, 0)} %, ` +
-        `clusters in use ${shown(last.clusters, 1)}`;
+        `KL ${Number.isFinite(last.kl) ? last.kl.toExponential(1) : "–"}, clusters in use ${shown(last.clusters, 1)}`;
 }
 
 /** The range of the ratios, at least from 0.9 to 1.1. */

@@ -114,6 +114,26 @@ impl Browser {
         Ok(answer["result"]["value"].clone())
     }
 
+    /// Presses a key on what has the focus.
+    pub fn press(&mut self, key: &str) -> Result<()> {
+        let code = match key {
+            "ArrowLeft" => 37,
+            "ArrowRight" => 39,
+            _ => u32::from(key.bytes().next().unwrap_or_default()),
+        };
+        for kind in ["rawKeyDown", "keyUp"] {
+            let event = json!({"type": kind, "key": key, "windowsVirtualKeyCode": code});
+            self.call("Input.dispatchKeyEvent", &event)?;
+        }
+        Ok(())
+    }
+
+    /// Touches a point of the window with a finger.
+    pub fn tap(&mut self, [x, y]: [f64; 2]) -> Result<()> {
+        let at = json!({"x": x, "y": y, "gestureSourceType": "touch"});
+        self.call("Input.synthesizeTapGesture", &at).map(drop)
+    }
+
     /// A picture of the page's rectangle `[x, y, width, height]`, as PNG.
     pub fn picture(&mut self, [x, y, width, height]: [f64; 4]) -> Result<Vec<u8>> {
         let clip = json!({"x": x, "y": y, "width": width, "height": height, "scale": 1});

@@ -22,6 +22,8 @@ const SIZES: [[u32; 2]; 2] = [[1280, 900], [390, 844]];
 const THEMES: [&str; 2] = ["light", "navy"];
 /// What runs in the page.
 const PROBE: &str = include_str!("probe.js");
+/// What finds a reader's ways into a demo.
+const INPUTS: &str = include_str!("inputs.js");
 /// Numbers that the native build computes, which the test `native_numbers_are_those_of_the_file` of
 /// the crate `demos` checks as well.
 const NUMBERS: &str = "crates/demos/tests/numbers.json";
@@ -82,12 +84,41 @@ fn look(
                 seen["frames"].as_f64().unwrap_or(0.0)
             );
         }
+        if moves {
+            problems
+                .extend(inputs(browser, demo, width < 600)?.map(|what| format!("{name}: {what}")));
+        }
         let side = |index: usize| seen["box"][index].as_f64().context("the probe saw a box");
         let picture = browser.picture([side(0)?, side(1)?, side(2)?, side(3)?])?;
         let page = page.trim_end_matches(".html").replace('/', "-");
         fs::write(Path::new(SHOTS).join(format!("{page}-{name}-{width}-{theme}.png")), picture)?;
     }
     Ok(problems)
+}
+
+/// Moves every slider of a demo and uses its drawings, by keys or by touch; returns what does not
+/// react.
+fn inputs(
+    browser: &mut Browser,
+    demo: u64,
+    touch: bool,
+) -> Result<impl Iterator<Item = String> + use<>> {
+    let mut problems = Vec::new();
+    for number in 0.. {
+        let input = browser.evaluate(&format!("({INPUTS})({demo}, {number})"))?;
+        let Some(what) = input["what"].as_str() else { break };
+        let side = |name: &str| input[name].as_f64().context("an input has a place");
+        if touch {
+            browser.tap([side("x")?, side("y")?])?;
+        } else {
+            strings(&input["keys"]).try_for_each(|key| browser.press(&key))?;
+        }
+        if browser.evaluate("changed()")? != true {
+            let by = if touch { "a touch" } else { "the keyboard" };
+            problems.push(format!("{what} does not react to {by}"));
+        }
+    }
+    Ok(problems.into_iter())
 }
 
 /// Compares the numbers that the demos compute in the browser with those of a native build.

@@ -66,6 +66,10 @@ pub struct CaptionConfig {
     /// exchanged for random ones.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub wrong: f64,
+    /// The share of the updates after which captions are wrong; those before have right captions
+    /// only. A model that draws well learns to draw wrong letters faster than a fresh one.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub wrong_from: f64,
     /// Images without a caption, for classifier-free guidance.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub dropped: f64,
@@ -73,6 +77,14 @@ pub struct CaptionConfig {
     /// people do; the others in any order. Signs have no order.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub reading_order: f64,
+}
+
+impl CaptionConfig {
+    /// The composition at a point of pre-training, which goes from 0 to 1.
+    pub fn at(&self, progress: f64) -> Self {
+        let wrong = if progress < self.wrong_from { 0.0 } else { self.wrong };
+        Self { wrong, ..self.clone() }
+    }
 }
 
 /// An endless source of images with captions.
@@ -267,13 +279,20 @@ mod tests {
 
     /// Read back from the picture, because a wrong caption shows nowhere else.
     #[test]
-    fn a_sign_shows_its_caption_unless_letters_are_exchanged() {
+    fn a_sign_shows_its_caption_until_letters_are_exchanged() {
         let (card, reader) = (card(), ocr::Reader::built_in(ocr::Options::default()));
         let reader = reader.expect("a reader");
         let examples = Examples::new(&card, Data::Signs).expect("the task's own words");
         let mut rng = Key::new(1, Purpose::Pretraining).rng();
-        let mut agreeing = |wrong: f64| {
-            let captions = CaptionConfig { detailed: 0.0, wrong, dropped: 0.0, reading_order: 0.0 };
+        let mut agreeing = |wrong: f64, progress: f64| {
+            let captions = CaptionConfig {
+                detailed: 0.0,
+                wrong,
+                wrong_from: 0.5,
+                dropped: 0.0,
+                reading_order: 0.0,
+            };
+            let captions = captions.at(progress);
             let agrees = |_| {
                 let (image, caption) = examples.draw(&captions, &mut rng);
                 let lines = reader.read(&image.rgb8(), image.width, image.height);
@@ -282,7 +301,7 @@ mod tests {
             };
             (0..60).map(agrees).filter(|agrees| *agrees).count()
         };
-        let [right, wrong] = [agreeing(0.0), agreeing(1.0)];
-        assert!(right > 50 && wrong < 10, "{right} and {wrong} of 60");
+        let [right, wrong, early] = [agreeing(0.0, 0.5), agreeing(1.0, 0.5), agreeing(1.0, 0.49)];
+        assert!(right > 50 && wrong < 10 && early > 50, "{right}, {wrong} and {early} of 60");
     }
 }
