@@ -68,9 +68,9 @@ pub fn spread_error(steps: usize, level: f64, data: f64) -> f64 {
 // ANCHOR_END: spread_error
 
 // ANCHOR: covariance_in_time
-/// **3.5** At √2 the SDE runs the noising backwards. A particle is at `x_t` at the time `t`, and later,
-/// at `s < t`, at `x_s`. What is the covariance of the two, for data `N(0, data)`, many small steps and
-/// the noise level `a = level`? The law asks for `t` up to 0.95.
+/// **3.5** At √2 the SDE runs the noising backwards. A particle is at `x_t` at the time `t`, and later
+/// in sampling, at the time `s < t`, at `x_s`. What is the covariance of the two, for data
+/// `N(0, data)`, many small steps and the noise level `a = level`? The law asks for `t` up to 0.95.
 ///
 /// A step multiplies `x` by a gain and adds noise that knows nothing of `x_t`. So the covariance is
 /// `V_t` times the product of the gains from `t` down to `s`. Walk it in some thousand steps, or do the

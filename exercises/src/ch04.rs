@@ -30,8 +30,9 @@ pub fn leave_one_out(rewards: &[f64]) -> Vec<f64> {
 /// variance of the estimate from a group of this size? `[the group's mean, leave-one-out]` as baselines.
 ///
 /// In the book: *A baseline for free: the group's mean*, whose table has a group of four. Hint: with the
-/// group's mean, the estimate is `Σ(x_j − x̄)²/G`. A sum of `k` squared normal numbers has the variance
-/// `2k`; how many free ones are in this sum?
+/// group's mean, the estimate is `Σ(x_j − x̄)(x_j − θ)/G`. This is `Σ(x_j − x̄)²/G`, because
+/// `Σ(x_j − x̄) = 0`. A sum of `k` squared normal numbers has the variance `2k`; how many free ones are
+/// in this sum?
 pub fn group_variances(group: usize) -> [f64; 2] {
     todo!("4.3: the variances of two estimates")
 }

@@ -14,7 +14,8 @@ pub fn step_log_prob(next: &[f64], mean: &[f64], std: f64) -> f64 {
 // ANCHOR_END: step_log_prob
 
 // ANCHOR: ratio
-/// **5.2** The ratio of the new to the old policy at `next`. Both have the standard deviation `std`.
+/// **5.2** The ratio of the new to the old policy at `next`: the ratio of the densities, and not its
+/// geometric mean over the elements. Both have the standard deviation `std`.
 ///
 /// In the book: *Using a sample twice*, in chapter 4. On-policy it is 1.
 pub fn ratio(next: &[f64], mean: &[f64], old_mean: &[f64], std: f64) -> f64 {
@@ -23,10 +24,11 @@ pub fn ratio(next: &[f64], mean: &[f64], old_mean: &[f64], std: f64) -> f64 {
 // ANCHOR_END: ratio
 
 // ANCHOR: at_the_clip
-/// **5.3** What a clip range means, with log-probabilities as means over the elements. By how many
-/// standard deviations has the mean of every element moved when the root mean square of the mean
-/// log-ratio is the clip range `clip`? And how many nats has a log density ratio at the clip range?
-/// Returns `[shift, nats]`.
+/// **5.3** What a clip range means, with log-probabilities as means over the elements. (A clip, in the
+/// next chapter, removes a transition's gradient when its ratio leaves `1 ± clip` in the direction of
+/// its advantage.) By how many standard deviations has the mean of every element moved when the root
+/// mean square of the mean log-ratio is the clip range `clip`? And how many nats has a log density ratio
+/// at the clip range? Returns `[shift, nats]`.
 ///
 /// In the book: *A mean where a sum should be*. Hint: a mean square is a square of the mean plus a
 /// variance; solve for the square of the shift.
@@ -52,7 +54,8 @@ pub fn step_kl(velocity: &[f64], reference: &[f64], t: f64, next: f64, sigma: f6
 /// reward `x₀`, and the same change of the velocity in all steps. A step contributes its push (the
 /// factor of the velocity) times the gains of the later steps; the score function sees the
 /// contributions of the random steps alone. The gain of a step is the derivative of its mean by `x`,
-/// where the velocity is a multiple of `x` too.
+/// where the velocity is a multiple of `x` too. An ODE step has no noise, so its mean has no score term:
+/// `σ_t` is 0 in its push and in its gain.
 ///
 /// In the book: the table of *Steps without noise*. The velocity of Gaussian data is in chapter 1. In
 /// the step from `t = 1`, take `1 − next` for `1 − t` in `σ_t`.
