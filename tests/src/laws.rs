@@ -170,11 +170,13 @@ fn group_gradients(slopes: &[f64], group: usize, groups: usize, spread: Spread) 
         AdvantageConfig { spread, epsilon, clip: f64::INFINITY, ..AdvantageConfig::default() };
     let scale = if spread == Spread::Epoch { epsilon } else { 1.0 };
     let of_prompt = |(prompt, slope): (usize, &f64)| {
+        // ANCHOR: estimate
         let actions = numbers(noise(group * groups, [1, 1, 1], 900 + prompt));
         let rewards: Vec<f32> = actions.iter().map(|x| (slope * x) as f32).collect();
         let advantages = group_advantages(&rewards, group, &config).values;
         let terms = advantages.iter().zip(&actions).map(|(a, x)| f64::from(*a) * scale * x);
         terms.sum::<f64>() / actions.len() as f64
+        // ANCHOR_END: estimate
     };
     slopes.iter().enumerate().map(of_prompt).collect()
 }
