@@ -28,11 +28,11 @@ pub fn merged(
 // ANCHOR_END: merged
 
 // ANCHOR: lag
-/// **8.3** The lag of an average. The moving average `m ← decay·m + (1 − decay)·w` follows a weight
-/// that grows by 1 per update. By how much is it behind, after many updates?
+/// **8.3** The lag of an average. The moving average `average ← decay·average + (1 − decay)·weight`
+/// follows a weight that grows by 1 per update. By how much is it behind, after many updates?
 ///
-/// Hint: when the lag is constant, `m` grows by 1 per update too.
+/// Hint: when the lag is constant, the average grows by 1 per update too.
 pub fn lag(decay: f64) -> f64 {
-    todo!("8.3: w − m, after many updates")
+    todo!("8.3: weight − average, after many updates")
 }
 // ANCHOR_END: lag

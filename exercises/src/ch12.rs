@@ -20,8 +20,8 @@ pub fn tilted(probabilities: &[f64], rewards: &[f64], beta: f64) -> Vec<f64> {
 /// units of `data`: `[under the SDE, under the ODE with the same steps]`.
 ///
 /// In the book: *After training, ODE and SDE part*, in chapter 5. Step `i` of the SDE is shifted by
-/// `z_i = s_i²·P_i`, where `P_i` is the product of the later gains. The same change of the velocity
-/// shifts step `i` of the ODE by `z_i` over the factor of the velocity in the SDE's step, times `Δt`.
+/// `s_i²·P_i`, where `P_i` is the product of the later gains. The same change of the velocity shifts
+/// step `i` of the ODE by that, over the factor of the velocity in the SDE's step, times `Δt`.
 pub fn moved(steps: usize, level: f64, data: f64) -> [f64; 2] {
     todo!("12.2: [SDE, ODE]")
 }

@@ -170,11 +170,13 @@ fn group_gradients(slopes: &[f64], group: usize, groups: usize, spread: Spread) 
         AdvantageConfig { spread, epsilon, clip: f64::INFINITY, ..AdvantageConfig::default() };
     let scale = if spread == Spread::Epoch { epsilon } else { 1.0 };
     let of_prompt = |(prompt, slope): (usize, &f64)| {
+        // ANCHOR: estimate
         let actions = numbers(noise(group * groups, [1, 1, 1], 900 + prompt));
         let rewards: Vec<f32> = actions.iter().map(|x| (slope * x) as f32).collect();
         let advantages = group_advantages(&rewards, group, &config).values;
         let terms = advantages.iter().zip(&actions).map(|(a, x)| f64::from(*a) * scale * x);
         terms.sum::<f64>() / actions.len() as f64
+        // ANCHOR_END: estimate
     };
     slopes.iter().enumerate().map(of_prompt).collect()
 }
@@ -305,23 +307,23 @@ fn the_ode_of_a_tilted_sde_moves_2_over_1_plus_half_a_squared_times_as_far() {
 /// Mean and variance at t = 0 of SDE and ODE when the velocity of the SDE is tilted to its optimum
 /// for the reward `−(x_0 − place)²/2` with a KL penalty of weight `beta`.
 ///
-/// `log h = −p·x²/2 + q·x` stays quadratic from step to step, so the recursion is exact.
+/// `log h = −curvature·x²/2 + slope·x` stays quadratic from step to step, so the recursion is exact.
 fn tilted_to_a_place(steps: usize, level: f64, beta: f64, place: f64) -> [(f64, f64); 2] {
     let (sde, ode) = (sde(steps, level), ode(steps));
     // ANCHOR: value
-    let (mut p, mut q) = (1.0 / beta, place / beta);
-    let mut shifts = vec![(0.0, 0.0); steps]; // of the mean of x': slope·x + constant
+    let (mut curvature, mut slope) = (1.0 / beta, place / beta);
+    let mut shifts = vec![(0.0, 0.0); steps]; // of the mean of x': factor·x + constant
     for (shift, Link { gain, std, .. }) in shifts.iter_mut().zip(&sde).rev() {
-        let rest = 1.0 + p * std * std;
-        *shift = (gain / rest - gain, q * std * std / rest);
-        (p, q) = (gain * gain * p / rest, gain * q / rest);
+        let rest = 1.0 + curvature * std * std;
+        *shift = (gain / rest - gain, slope * std * std / rest);
+        (curvature, slope) = (gain * gain * curvature / rest, gain * slope / rest);
     }
     // ANCHOR_END: value
     let end = |chain: &[Link]| {
         let steps = chain.iter().zip(&sde).zip(&shifts);
-        steps.fold((0.0, 1.0), |(mean, variance), ((link, of_sde), (slope, constant))| {
+        steps.fold((0.0, 1.0), |(mean, variance), ((link, of_sde), (factor, constant))| {
             let share = link.push / of_sde.push; // the velocity changes by shift/push of the SDE
-            let gain = link.gain + share * slope;
+            let gain = link.gain + share * factor;
             (gain * mean + share * constant, gain * gain * variance + link.std.powi(2))
         })
     };

@@ -18,6 +18,7 @@ pub struct IsotropicGaussian<B: Backend> {
 }
 
 impl<B: Backend> IsotropicGaussian<B> {
+    // ANCHOR: sample
     /// Draws `mean + std·noise`, given standard normal noise, `[B, C, H, W]`.
     pub fn sample(&self, noise: Tensor<B, 4>) -> Tensor<B, 4> {
         if self.std == 0.0 {
@@ -25,6 +26,7 @@ impl<B: Backend> IsotropicGaussian<B> {
         }
         self.mean.clone() + noise * self.std
     }
+    // ANCHOR_END: sample
 
     /// Whether a draw is random, so that it has a density.
     pub fn is_random(&self) -> bool {

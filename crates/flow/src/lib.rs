@@ -6,6 +6,9 @@
 //!
 //! Pure tensor maths: no files, no random numbers (noise is an argument), no reinforcement
 //! learning. Latents are always `[B, C, H, W]`; a point in the plane is a `[B, 2, 1, 1]` latent.
+//!
+//! The book derives the mathematics in its chapters *Flow matching*, *Noise*, *From the ODE to the
+//! SDE* and *The sampler as a policy*.
 
 pub mod analytic;
 mod field;

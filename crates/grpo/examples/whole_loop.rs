@@ -137,7 +137,7 @@ fn sample(field: &Field<Plain>, steps: usize, level: f64) -> (Points<Plain>, Vec
     (x, kept)
 }
 
-/// `exp(−2·d²)` with the distance `d` to the cluster that the row's prompt asks for, `[rows, 1]`.
+/// `exp(−2·distance²)`, by the distance to the cluster that the row's prompt asks for, `[rows, 1]`.
 fn reward(points: Points<Plain>) -> Points<Plain> {
     let prompt = Tensor::<Plain, 1, Int>::arange(0..ROWS as i64, &points.device()) / GROUP as i64;
     let asked = on_circle(prompt.float().reshape([ROWS, 1]) * (TAU / PROMPTS as f64));

@@ -126,6 +126,7 @@ fn normalized(rewards: &[f64], group_size: usize, scales: &[f64]) -> Vec<f64> {
 }
 // ANCHOR_END: advantages
 
+// ANCHOR: scales
 /// The scale of every group: the standard deviation of the group or of the epoch, plus `epsilon`.
 fn scales(rewards: &[f64], group_size: usize, spread: Spread, epsilon: f64) -> Vec<f64> {
     assert!(
@@ -138,6 +139,7 @@ fn scales(rewards: &[f64], group_size: usize, spread: Spread, epsilon: f64) -> V
         Spread::Group => groups.map(|group| std(group) + epsilon).collect(),
     }
 }
+// ANCHOR_END: scales
 
 /// Clips advantages, and marks the groups whose advantages differ.
 fn clipped(advantages: &[f64], group_size: usize, clip: f64) -> Advantages {

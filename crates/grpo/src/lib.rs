@@ -2,6 +2,9 @@
 //!
 //! Knows the velocity field and the reward trait, not the networks.
 //!
+//! The book derives the mathematics in its chapters *Policy gradients from zero*, *The sampler as a
+//! policy*, *GRPO* and *KL, tilting, and what is optimal*.
+//!
 //! # A run from code
 #![doc = include_str!("run_from_code.md")]
 

@@ -99,12 +99,12 @@ pub fn moved(answer: fn(usize, f64, f64) -> [f64; 2]) -> Verdict {
     for level in [1.0, root, 2.0] {
         let [sde, ode] = answer(40_000, level, 0.25);
         let law = 2.0 / (1.0 + level * level / 2.0);
-        let memory = (1.0 - sde).max(0.0).sqrt(); // E₁
+        let memory = (1.0 - sde).max(0.0).sqrt(); // M₁
         let limit = law / (1.0 + memory);
         require(
             (ode / sde / limit - 1.0).abs() < 0.02,
             format!(
-                "In 40,000 steps at a = {level:.2}, the ODE moves {:.3} times as far as the SDE instead of {limit:.3} times: 2/((1+a²/2)(1+E₁)).",
+                "In 40,000 steps at a = {level:.2}, the ODE moves {:.3} times as far as the SDE instead of {limit:.3} times: 2/((1+a²/2)(1+M₁)).",
                 ode / sde
             ),
             "Look at the first step: σ has another form there.",

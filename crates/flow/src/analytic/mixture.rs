@@ -44,12 +44,14 @@ impl MixtureField {
         &self.components
     }
 
+    // ANCHOR: score
     /// The exact score `Σ_k r_k(x)·((1 − t)·m_k − x) / var_k`, `[B, C, H, W]`.
     pub fn score<B: Backend>(&self, latent: Tensor<B, 4>, t: f64) -> Tensor<B, 4> {
         self.weighted(latent, t, |component, offset| {
             offset * (-1.0 / marginal_variance(component, t))
         })
     }
+    // ANCHOR_END: score
 
     /// The density `Σ_k w_k·N(x; (1 − t)·m_k, var_k·I)` of the marginal at `t`, `[B]`, with weights
     /// that sum to 1.

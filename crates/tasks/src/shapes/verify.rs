@@ -110,6 +110,7 @@ fn fault(found: &Detections, metadata: &Metadata) -> Option<Fault> {
     }
 }
 
+// ANCHOR: partial
 fn partial(objects: &[Detection], entry: &Entry, metadata: &Metadata) -> f32 {
     let asked = entry.count.max(1) as f32;
     let of_class = count(objects, |object| object.shape == entry.class) as f32;
@@ -121,6 +122,7 @@ fn partial(objects: &[Detection], entry: &Entry, metadata: &Metadata) -> f32 {
     let parts: Vec<f32> = std::iter::once(number).chain(color).chain(place).collect();
     parts.iter().sum::<f32>() / parts.len() as f32
 }
+// ANCHOR_END: partial
 
 /// Whether some object of the entry has the relation to some object of the entry it refers to;
 /// `None` if no relation was asked for.
