@@ -74,15 +74,15 @@ fn propagated(chain: &[Link]) -> Vec<f64> {
 }
 
 /// The relative error of the final variance, from the exact marginal at t = 1.
-fn spread_error(chain: &[Link]) -> f64 {
+fn spread_error(chain: &[Link], data: f64) -> f64 {
     let end = chain.iter().fold(1.0, |v, link| link.gain.powi(2) * v + link.std.powi(2));
-    end / DATA - 1.0
+    end / data - 1.0
 }
 
 #[test]
 fn from_pure_noise_the_order_is_the_square_of_the_noise_level_up_to_one() {
     let order = |level: f64, steps: usize| {
-        let [coarse, fine] = [steps, 4 * steps].map(|n| spread_error(&sde(n, level)).abs());
+        let [coarse, fine] = [steps, 4 * steps].map(|n| spread_error(&sde(n, level), DATA).abs());
         (coarse / fine).ln() / 4.0_f64.ln()
     };
     // The slope between 800 and 3,200 steps is not the order: it is still rising.
@@ -96,10 +96,24 @@ fn from_pure_noise_the_order_is_the_square_of_the_noise_level_up_to_one() {
 
 #[test]
 fn ten_steps_of_the_sde_miss_the_spread_by_less_than_ten_of_the_ode() {
-    let percent = |chain: &[Link]| 100.0 * spread_error(chain);
-    for (steps, of_ode, of_sde) in [(10, -25.8, -8.0), (40, -7.1, -1.1), (200, -1.5, 0.4)] {
-        let got = [percent(&ode(steps)), percent(&sde(steps, 0.7))];
-        assert!((got[0] - of_ode).abs() < 0.06 && (got[1] - of_sde).abs() < 0.06, "{got:?}");
+    let percent = |steps: usize, data: f64| {
+        let grid = GridKind::Linear {}.grid(steps).expect("valid");
+        [0.0, 0.7, 1.0, 2.0_f64.sqrt()].map(|level| {
+            let random = if level > 0.0 { steps } else { 0 };
+            100.0 * spread_error(&linked(grid.steps(), random, flow_sde(level), data), data)
+        })
+    };
+    // Rows of the book's table, and narrow data.
+    let table = [
+        (10, DATA, [-25.8, -8.0, -2.6, 1.8]),
+        (40, DATA, [-7.1, -1.1, -0.5, 0.1]),
+        (200, DATA, [-1.5, 0.4, 0.0, 0.0]),
+        (10, 0.0225, [-48.4, -18.5, -2.3, 24.1]),
+    ];
+    for (steps, data, expected) in table {
+        let got = percent(steps, data);
+        let far = got.iter().zip(expected).any(|(a, b): (&f64, f64)| (a - b).abs() > 0.06);
+        assert!(!far, "{steps} steps, data {data}: {got:.2?}");
     }
 }
 
@@ -187,6 +201,39 @@ fn the_groups_own_mean_as_a_baseline_shortens_the_gradient_by_one_over_its_size(
         let got = group_gradients(&[1.0], group, 200_000 / group, Spread::Epoch)[0];
         let exact = 1.0 - 1.0 / group as f64;
         assert!((got - exact).abs() < 0.015, "G = {group}: {got} is not {exact}");
+    }
+}
+
+/// The table of the chapter *Policy gradients from zero*: groups of four draws of `N(0, 1)` with the
+/// reward `x + 10`.
+#[test]
+fn a_baseline_takes_the_offset_out_of_the_variance() {
+    const GROUP: usize = 4;
+    let draws = numbers(noise(400_000, [1, 1, GROUP], 1_000));
+    let moments = |baseline: fn(&[f64], usize) -> f64| {
+        let of_group = |group: &[f64]| {
+            let terms = (0..GROUP).map(|i| (group[i] + 10.0 - baseline(group, i)) * group[i]);
+            terms.sum::<f64>() / GROUP as f64
+        };
+        let estimates: Vec<f64> = draws.chunks(GROUP).map(of_group).collect();
+        let mean = estimates.iter().sum::<f64>() / estimates.len() as f64;
+        let squares = estimates.iter().map(|x| (x - mean).powi(2));
+        [mean, squares.sum::<f64>() / estimates.len() as f64]
+    };
+    let own: fn(&[f64], usize) -> f64 = |group, _| group.iter().sum::<f64>() / GROUP as f64 + 10.0;
+    let others: fn(&[f64], usize) -> f64 =
+        |group, i| (group.iter().sum::<f64>() - group[i]) / (GROUP - 1) as f64 + 10.0;
+    let table: [(fn(&[f64], usize) -> f64, [f64; 2]); 4] = [
+        (|_, _| 0.0, [1.0, 25.5]),
+        (|_, _| 10.0, [1.0, 0.5]),
+        (own, [0.75, 0.375]),
+        (others, [1.0, 0.667]),
+    ];
+    for (baseline, [mean, variance]) in table {
+        let got = moments(baseline);
+        let error = 5.0 * (variance / 400_000.0).sqrt();
+        assert!((got[0] - mean).abs() < error, "{got:?} has not the mean {mean}");
+        assert!((got[1] / variance - 1.0).abs() < 0.02, "{got:?} has not the variance {variance}");
     }
 }
 

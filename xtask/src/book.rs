@@ -66,11 +66,22 @@ fn build() -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path =
         std::env::join_paths(std::iter::once(tools.clone()).chain(std::env::split_paths(&path)))?;
-    succeed(
-        Command::new(tools.join("mdbook")).args(["build", "book"]).env("PATH", path),
-        "the book does not build",
-    )?;
+    let mut mdbook = Command::new(tools.join("mdbook"));
+    mdbook.args(["build", "book"]).env("PATH", path).envs(repository());
+    succeed(&mut mdbook, "the book does not build")?;
     demos::put_into(&Path::new(BOOK).join("demos"), &engine)
+}
+
+/// mdBook's settings for links to the repository and to the source of each page. Only a build on
+/// GitHub knows where the repository is.
+fn repository() -> Vec<(&'static str, String)> {
+    let known = ["GITHUB_SERVER_URL", "GITHUB_REPOSITORY"].map(std::env::var);
+    let [Ok(server), Ok(name)] = known else { return Vec::new() };
+    let url = format!("{server}/{name}");
+    vec![
+        ("MDBOOK_OUTPUT__HTML__EDIT_URL_TEMPLATE", format!("{url}/edit/main/book/{{path}}")),
+        ("MDBOOK_OUTPUT__HTML__GIT_REPOSITORY_URL", url),
+    ]
 }
 
 /// Installs a tool, unless it is there.
@@ -78,7 +89,7 @@ fn install(tool: &str, version: &str) -> Result<()> {
     if Path::new(TOOLS).join("bin").join(tool).exists() {
         return Ok(());
     }
-    println!("installing {tool} {version} into {TOOLS}");
+    println!("installing {tool} {version} into {TOOLS}, which takes some minutes the first time");
     let mut install = cargo();
     install.args(["install", "--quiet", "--locked", "--root", TOOLS, "--version", version, tool]);
     install.env("CARGO_TARGET_DIR", "target/tools-build");

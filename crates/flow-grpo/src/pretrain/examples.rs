@@ -48,7 +48,7 @@ impl Data {
     pub fn evaluated(self) -> (&'static str, Option<&'static str>) {
         match self {
             Self::Scenes => ("shapes:validation", None),
-            Self::Emoji => ("emoji:validation", None),
+            Self::Emoji => ("emoji:validation", Some("emoji_preference")),
             Self::Signs => ("text:validation", Some("ocr")),
         }
     }
