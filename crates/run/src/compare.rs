@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     RunError,
-    curves::{Curve, Panel, curves_over},
+    curves::{Curve, Panel, curves},
     lines::{self, Lines, of_event},
     recorder::METRICS,
 };
@@ -89,7 +89,7 @@ pub fn compare(runs: &[NamedRun], numbers: &[String]) -> Result<Comparison, RunE
         }
         panels.push(Panel { title: number.clone(), curves: of_runs });
     }
-    Ok(Comparison { svg: curves_over(&panels, "epochs")?, table, notes })
+    Ok(Comparison { svg: curves(&panels, "epochs")?, table, notes })
 }
 
 /// The numbers in the metrics of any run, as they are asked for.

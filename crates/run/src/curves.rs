@@ -12,11 +12,11 @@ use crate::{
 pub struct Curve {
     /// Name of the curve in the legend; a panel of curves without names has none.
     pub name: String,
-    /// The points (epoch, value).
+    /// The points, from left to right.
     pub points: Vec<(f64, f64)>,
 }
 
-/// A panel of curves over the same epochs.
+/// A panel of curves over the same axis.
 #[derive(Clone, Debug)]
 pub struct Panel {
     /// Label of the vertical axis.
@@ -34,19 +34,12 @@ const TITLE: usize = 76;
 const CHARACTER: f64 = 7.6;
 const KEY: f64 = 46.0;
 
-/// Draws panels below each other and returns the SVG; panels without points are left out.
+/// Draws panels below each other, with the name of their horizontal axis, and returns the SVG;
+/// panels without points are left out.
 ///
 /// # Errors
 /// If a point is not finite.
-pub fn curves(panels: &[Panel]) -> Result<String, RunError> {
-    curves_over(panels, "")
-}
-
-/// Draws panels as [`curves`] does, with the name of their horizontal axis.
-///
-/// # Errors
-/// If a point is not finite.
-pub fn curves_over(panels: &[Panel], x_name: &str) -> Result<String, RunError> {
+pub fn curves(panels: &[Panel], x_name: &str) -> Result<String, RunError> {
     let drawn: Vec<&Panel> = panels
         .iter()
         .filter(|panel| panel.curves.iter().any(|curve| !curve.points.is_empty()))
@@ -157,8 +150,8 @@ mod tests {
     #[test]
     fn names_are_escaped_and_stand_beside_no_single_curve() {
         let points = [(0.0, 1.0), (2.0, 3.0)];
-        let svg = curves(&[panel("a & b", &["<x>", "y"], &points), panel("c", &["z"], &points)])
-            .expect("an SVG");
+        let panels = [panel("a & b", &["<x>", "y"], &points), panel("c", &["z"], &points)];
+        let svg = curves(&panels, "epoch").expect("an SVG");
         assert!(svg.contains("a &amp; b") && svg.contains("&lt;x&gt;"), "{svg}");
         assert!(!svg.contains(">z<"), "{svg}");
         assert_eq!(svg.matches("</svg>").count(), 1);
@@ -166,9 +159,9 @@ mod tests {
 
     #[test]
     fn a_panel_without_points_is_left_out_and_a_point_must_be_finite() {
-        let svg = curves(&[panel("empty", &["x"], &[])]).expect("an SVG");
+        let svg = curves(&[panel("empty", &["x"], &[])], "").expect("an SVG");
         assert!(!svg.contains("empty"), "{svg}");
-        let error = curves(&[panel("bad", &["x"], &[(0.0, f64::NAN)])]).expect_err("refused");
+        let error = curves(&[panel("bad", &["x"], &[(0.0, f64::NAN)])], "").expect_err("refused");
         assert!(error.to_string().contains("\"bad\" has a point"), "{error}");
     }
 }

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::{
     RunDir, RunError,
-    curves::{Curve, Panel, curves_over},
+    curves::{Curve, Panel, curves},
 };
 use pictures::{Picture, SHOWN};
 
@@ -162,7 +162,7 @@ fn write_curves(run: &RunDir, lines: &[Value]) -> Result<(), RunError> {
             .collect(),
     };
     let panels: Vec<Panel> = panels::of_run(lines).into_iter().map(panel).collect();
-    run.write("curves.svg", &curves_over(&panels, "epochs")?)
+    run.write("curves.svg", &curves(&panels, "epochs")?)
 }
 
 #[cfg(test)]

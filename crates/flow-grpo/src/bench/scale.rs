@@ -89,7 +89,7 @@ where
         config.grpo.rollout.steps = steps;
     })?;
     panels.extend(sweep("groups", &GROUPS, &|config, groups| config.grpo.groups = groups)?);
-    Ok(write_atomically(plot, curves(&panels)?.as_bytes())?)
+    Ok(write_atomically(plot, curves(&panels, "")?.as_bytes())?)
 }
 
 /// Measures one epoch, after a warm-up epoch.

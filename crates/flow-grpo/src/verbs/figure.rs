@@ -1,12 +1,14 @@
-//! `figure`: draws the computed figures of the book: paths and marginals of the ODE and the SDE, their
-//! errors by the number of steps, tilted densities, guidance, a step and the memory of Stable Diffusion
-//! 3.5, and the curves of sick runs.
+//! `figure`: draws the computed figures of the book: walkers, paths and marginals of the ODE and the SDE,
+//! their errors by the number of steps, the steps as a policy, tilted densities, guidance, a step and
+//! the memory of Stable Diffusion 3.5, and the curves of sick runs.
 
 mod guidance;
 mod line;
 mod optimum;
+mod policy;
 mod sd35;
 mod sick;
+mod walkers;
 
 use std::path::{Path, PathBuf};
 
@@ -51,11 +53,15 @@ pub struct FigureArgs {
 type Draw = fn(&Path) -> Result<()>;
 
 /// The figures by the names of their files.
-const FIGURES: [(&str, Draw); 10] = [
+const FIGURES: [(&str, Draw); 14] = [
+    ("euler", euler),
+    ("walkers", walkers::walkers),
     ("marginals-10", |path| marginals(path, 10)),
     ("marginals", |path| marginals(path, 200)),
     ("paths", paths),
     ("spread", spread),
+    ("noise-of-steps", policy::noise_of_steps),
+    ("seen-gradient", policy::seen_gradient),
     ("tilted", optimum::tilted),
     ("ode-sde-gap", optimum::gap),
     ("guidance", guidance::guidance),
@@ -118,29 +124,38 @@ fn marginals(path: &Path, steps: usize) -> Result<()> {
             }
         })
         .collect();
-    let svg = curves(&panels)?;
+    let svg = curves(&panels, "x")?;
     Ok(write_atomically(path, svg.as_bytes())?)
 }
 
 /// Draws paths of the ODE and of the SDE from the same noise, against `1 − t`.
 fn paths(path: &Path) -> Result<()> {
-    const STEPS: usize = 200;
-    let panel = |title: &str, transition| -> Result<Panel> {
-        let latents = particles(&mixture(), transition, STEPS, PATHS)?;
-        let point = |row: usize| {
-            move |(step, latent): (usize, &Vec<f64>)| (step as f64 / STEPS as f64, latent[row])
-        };
-        let curve = |row: usize| Curve {
-            name: String::new(),
-            points: latents.iter().enumerate().map(point(row)).collect(),
-        };
-        Ok(Panel { title: title.to_owned(), curves: (0..PATHS).map(curve).collect() })
+    let panels = [
+        paths_of("ODE: x against 1 - t", Ode {}.into(), 200)?,
+        paths_of("SDE, a = 0.7, from the same noise", FlowSde::default().into(), 200)?,
+    ];
+    Ok(write_atomically(path, curves(&panels, "1 - t")?.as_bytes())?)
+}
+
+/// Draws paths of the ODE from the same noise with few Euler steps and with many.
+fn euler(path: &Path) -> Result<()> {
+    let panel =
+        |steps: usize| paths_of(&format!("x with {steps} Euler steps"), Ode {}.into(), steps);
+    let panels = [2, 5, 50].map(panel).into_iter().collect::<Result<Vec<_>>>()?;
+    Ok(write_atomically(path, curves(&panels, "1 - t")?.as_bytes())?)
+}
+
+/// Paths of particles of the mixture, as many as a figure shows.
+fn paths_of(title: &str, transition: Transition, steps: usize) -> Result<Panel> {
+    let latents = particles(&mixture(), transition, steps, PATHS)?;
+    let point = |row: usize| {
+        move |(step, latent): (usize, &Vec<f64>)| (step as f64 / steps as f64, latent[row])
     };
-    let svg = curves(&[
-        panel("ODE: x against 1 - t", Ode {}.into())?,
-        panel("SDE, a = 0.7, from the same noise", FlowSde::default().into())?,
-    ])?;
-    Ok(write_atomically(path, svg.as_bytes())?)
+    let curve = |row: usize| Curve {
+        name: String::new(),
+        points: latents.iter().enumerate().map(point(row)).collect(),
+    };
+    Ok(Panel { title: title.to_owned(), curves: (0..PATHS).map(curve).collect() })
 }
 
 /// The particles at all times of the grid.
@@ -216,9 +231,8 @@ fn spread(path: &Path) -> Result<()> {
         Ok(Curve { name: format!("a = {level:.1}"), points })
     };
     let curves_of = [0.0, 0.7, 1.0, 1.4].map(curve).into_iter().collect::<Result<Vec<_>>>()?;
-    let title = "error of the final variance in per cent, against the decimal logarithm of the \
-                 number of steps";
-    let svg = curves(&[Panel { title: title.to_owned(), curves: curves_of }])?;
+    let title = "error of the final variance in per cent".to_owned();
+    let svg = curves(&[Panel { title, curves: curves_of }], "log10 of the number of steps")?;
     Ok(write_atomically(path, svg.as_bytes())?)
 }
 

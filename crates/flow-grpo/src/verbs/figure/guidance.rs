@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use files::write_atomically;
 use flow::Ode;
-use run::curves::{Curve, Panel, curves_over};
+use run::curves::{Curve, Panel, curves};
 
 use super::{
     density, histogram,
@@ -54,6 +54,6 @@ pub fn guidance(path: &Path) -> Result<()> {
             curves: vec![guided(5.0)?, sharpened(5.0)],
         },
     ];
-    let svg = curves_over(&panels, "x")?;
+    let svg = curves(&panels, "x")?;
     Ok(write_atomically(path, svg.as_bytes())?)
 }

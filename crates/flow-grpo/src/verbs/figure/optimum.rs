@@ -9,7 +9,7 @@ use flow::{
     Affine, FlowSde, GridKind, NoiseLevel, Ode, Step, Transition,
     analytic::{BestChange, MixtureField},
 };
-use run::curves::{Curve, Panel, curves_over};
+use run::curves::{Curve, Panel, curves};
 
 use super::{
     density, histogram,
@@ -66,7 +66,7 @@ pub fn tilted(path: &Path) -> Result<()> {
             ],
         });
     }
-    let svg = curves_over(&panels, "x")?;
+    let svg = curves(&panels, "x")?;
     Ok(write_atomically(path, svg.as_bytes())?)
 }
 
@@ -104,7 +104,7 @@ pub fn gap(path: &Path) -> Result<()> {
             curve("10 steps", &|level| moved(10, 1, level))?,
         ],
     };
-    let svg = curves_over(&[panel], "noise level a")?;
+    let svg = curves(&[panel], "noise level a")?;
     Ok(write_atomically(path, svg.as_bytes())?)
 }
 

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 use files::write_atomically;
-use run::curves::{Curve, Panel, curves_over};
+use run::curves::{Curve, Panel, curves};
 use serde_json::Value;
 
 /// A panel: its title, the number in a line of the metrics, and the runs that it shows.
@@ -37,7 +37,7 @@ const FIGURES: [&[Spec]; 3] = [
 pub fn sick_runs(output: &Path, name: &str, runs: &Path) -> Result<()> {
     for (number, panels) in (1..).zip(FIGURES) {
         let panels = panels.iter().map(|spec| panel(spec, runs)).collect::<Result<Vec<_>>>()?;
-        let svg = curves_over(&panels, "epoch")?;
+        let svg = curves(&panels, "epoch")?;
         write_atomically(&output.join(format!("{name}-{number}.svg")), svg.as_bytes())?;
     }
     Ok(())

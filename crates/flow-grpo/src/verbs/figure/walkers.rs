@@ -1,0 +1,44 @@
+//! Walkers on the line: many of them have the smooth density of the heat equation.
+
+use std::{f64::consts::TAU, path::Path};
+
+use anyhow::Result;
+use files::write_atomically;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+use run::curves::{Curve, Panel, curves};
+
+use super::{PARTICLES, REACH, histogram};
+
+/// The duration of a step.
+const STEP: f64 = 0.05;
+/// Steps after which the walkers are counted.
+const COUNTED: [usize; 3] = [2, 10, 40];
+
+/// Draws the density of walkers that began at 0, at three times, beside the Gaussian `N(0, t)`.
+pub fn walkers(path: &Path) -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut places = vec![0.0; PARTICLES];
+    let mut panels = Vec::new();
+    for step in 1..=COUNTED[COUNTED.len() - 1] {
+        for x in &mut places {
+            *x += STEP.sqrt() * rng.sample::<f64, _>(StandardNormal);
+        }
+        if !COUNTED.contains(&step) {
+            continue;
+        }
+        let t = step as f64 * STEP;
+        let gaussian = |x: f64| (-x * x / (2.0 * t)).exp() / (TAU * t).sqrt();
+        let x = |i: i32| REACH * f64::from(i) / 100.0;
+        let exact = (-100..=100).map(|i| (x(i), gaussian(x(i)))).collect();
+        panels.push(Panel {
+            title: format!("density at t = {t}, after {step} steps"),
+            curves: vec![
+                Curve { name: "20,000 walkers".to_owned(), points: histogram(&places) },
+                Curve { name: "heat equation".to_owned(), points: exact },
+            ],
+        });
+    }
+    Ok(write_atomically(path, curves(&panels, "x")?.as_bytes())?)
+}
