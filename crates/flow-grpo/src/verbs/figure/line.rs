@@ -37,19 +37,20 @@ pub fn velocity(field: &MixtureField, x: f64, t: f64) -> f64 {
     if total > 0.0 { sum / total } else { x / t.max(1e-3) }
 }
 
+/// The standard normal noise of a step, a number for every particle.
+pub fn noise(step: usize) -> Vec<f64> {
+    let key = |row: usize| Key::new(1, Purpose::Step).row(row, 0).step(step);
+    let keys: Vec<Key> = (0..PARTICLES).map(key).collect();
+    let drawn: Tensor<Plain, 4> = normal(&keys, [1, 1, 1], &Device::default());
+    drawn.to_data().iter::<f64>().collect()
+}
+
 /// The last points of a sampler whose velocity is `velocity(step, x)`.
 pub fn samples(
     transition: Transition,
     steps: usize,
     velocity: impl Fn(Step, f64) -> f64,
 ) -> Result<Vec<f64>> {
-    let device = Device::default();
-    let noise = |step: usize| -> Vec<f64> {
-        let key = |row: usize| Key::new(1, Purpose::Step).row(row, 0).step(step);
-        let keys: Vec<Key> = (0..PARTICLES).map(key).collect();
-        let drawn: Tensor<Plain, 4> = normal(&keys, [1, 1, 1], &device);
-        drawn.to_data().iter::<f64>().collect()
-    };
     let mut points = noise(0);
     for step in (GridKind::Linear {}).grid(steps)?.steps() {
         let Affine { latent, velocity: push, std } = transition.affine(step);

@@ -1,4 +1,5 @@
-//! Healthy and sick runs of the toy task, from the metrics that they wrote.
+//! Healthy and sick runs of the toy task, from the metrics that they wrote, and of the 150 lines,
+//! from what they printed.
 
 use std::{fs, path::Path};
 
@@ -33,14 +34,36 @@ const FIGURES: [&[Spec]; 3] = [
     ],
 ];
 
-/// Draws the runs in a directory, into three files whose names begin with `name`.
+/// The runs of the 150 lines, whole and with a patch of the book: files of what they printed.
+const OF_THE_LOOP: [&str; 4] = ["whole-loop", "wrong-sign", "stale-ratio", "nan-reward"];
+
+/// Draws the runs in a directory, into four files whose names begin with `name`.
 pub fn sick_runs(output: &Path, name: &str, runs: &Path) -> Result<()> {
     for (number, panels) in (1..).zip(FIGURES) {
         let panels = panels.iter().map(|spec| panel(spec, runs)).collect::<Result<Vec<_>>>()?;
         let svg = curves(&panels, "epoch")?;
         write_atomically(&output.join(format!("{name}-{number}.svg")), svg.as_bytes())?;
     }
-    Ok(())
+    let printed = OF_THE_LOOP.iter().map(|name| printed(runs, name)).collect::<Result<_>>()?;
+    let panel = Panel { title: "mean reward of an epoch".to_owned(), curves: printed };
+    let last = output.join(format!("{name}-{}.svg", FIGURES.len() + 1));
+    Ok(write_atomically(&last, curves(&[panel], "epoch")?.as_bytes())?)
+}
+
+/// The rewards in a file of lines `epoch N  reward R`; without those that are not a number.
+fn printed(runs: &Path, name: &str) -> Result<Curve> {
+    let text = read(&runs.join(format!("{name}.txt")))?;
+    let point = |line: &str| {
+        let (epoch, reward) = line.strip_prefix("epoch")?.split_once("reward")?;
+        Some((epoch.trim().parse().ok()?, reward.trim().parse().ok()?))
+    };
+    let points = text.lines().filter_map(point).filter(|(_, reward): &(f64, f64)| !reward.is_nan());
+    Ok(Curve { name: name.to_owned(), points: points.collect() })
+}
+
+fn read(file: &Path) -> Result<String> {
+    fs::read_to_string(file)
+        .with_context(|| format!("no run in {}: make it as the book says", file.display()))
 }
 
 fn panel((title, number, names): &Spec, runs: &Path) -> Result<Panel> {
@@ -49,9 +72,7 @@ fn panel((title, number, names): &Spec, runs: &Path) -> Result<Panel> {
 }
 
 fn curve(run: &Path, name: &str, number: &str) -> Result<Curve> {
-    let file = run.join("metrics.jsonl");
-    let text = fs::read_to_string(&file)
-        .with_context(|| format!("no run in {}: train it as the book says", file.display()))?;
+    let text = read(&run.join("metrics.jsonl"))?;
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let point = |line: Value| Some((line["epoch"].as_f64()?, line.pointer(number)?.as_f64()?));
     let points = lines.filter(|line| line["event"] == "epoch").filter_map(point).collect();

@@ -4,12 +4,9 @@ use std::{f64::consts::TAU, path::Path};
 
 use anyhow::Result;
 use files::write_atomically;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use rand_distr::StandardNormal;
 use run::curves::{Curve, Panel, curves};
 
-use super::{PARTICLES, REACH, histogram};
+use super::{REACH, histogram, line::noise};
 
 /// The duration of a step.
 const STEP: f64 = 0.05;
@@ -18,13 +15,10 @@ const COUNTED: [usize; 3] = [2, 10, 40];
 
 /// Draws the density of walkers that began at 0, at three times, beside the Gaussian `N(0, t)`.
 pub fn walkers(path: &Path) -> Result<()> {
-    let mut rng = ChaCha8Rng::seed_from_u64(1);
-    let mut places = vec![0.0; PARTICLES];
+    let mut places = vec![0.0; noise(0).len()];
     let mut panels = Vec::new();
     for step in 1..=COUNTED[COUNTED.len() - 1] {
-        for x in &mut places {
-            *x += STEP.sqrt() * rng.sample::<f64, _>(StandardNormal);
-        }
+        places.iter_mut().zip(noise(step)).for_each(|(x, e)| *x += STEP.sqrt() * e);
         if !COUNTED.contains(&step) {
             continue;
         }
