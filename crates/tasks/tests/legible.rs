@@ -65,6 +65,7 @@ fn tesseract_reads_rendered_words_too() {
         total += ocr::reward(&read, word);
     }
     let mean = total / words.len() as f32;
+    println!("tesseract: mean reward {mean}");
     assert!(mean > 0.9, "mean reward {mean}");
 }
 

@@ -22,6 +22,8 @@ const SIZES: [[u32; 2]; 2] = [[1280, 900], [390, 844]];
 const THEMES: [&str; 2] = ["light", "navy"];
 /// What runs in the page.
 const PROBE: &str = include_str!("probe.js");
+/// What looks at a page as a whole.
+const PAGE: &str = include_str!("page.js");
 /// What finds a reader's ways into a demo.
 const INPUTS: &str = include_str!("inputs.js");
 /// Numbers that the native build computes, which the test `native_numbers_are_those_of_the_file` of
@@ -38,14 +40,22 @@ pub fn test() -> Result<()> {
         println!("         (install it, or name it in the variable CHROMIUM)");
         return Ok(());
     };
-    let pages = pages_with_demos(Path::new(BOOK))?;
+    let all = pages(Path::new(BOOK))?;
+    let pages: Vec<&String> = all.iter().filter(|(_, demo)| *demo).map(|(page, _)| page).collect();
     ensure!(!pages.is_empty(), "no page has a demo");
     let server = Server::start(Path::new(BOOK), 0)?;
     let site = format!("http://127.0.0.1:{}", server.port());
     let mut browser = Browser::start(&program, Path::new("target/chromium"))?;
     fs::create_dir_all(SHOTS)?;
     let mut problems = Vec::new();
-    for page in &pages {
+    for (page, _) in &all {
+        browser.open(&format!("{site}/{page}"), SIZES[1], THEMES[0])?;
+        let found = browser.evaluate(&format!("({PAGE})()"))?;
+        let found: Vec<String> = strings(&found).collect();
+        let found = found.into_iter().chain(browser.complaints());
+        problems.extend(found.map(|what| format!("{page}, {} px: {what}", SIZES[1][0])));
+    }
+    for page in pages.iter().copied() {
         for (number, size) in SIZES.into_iter().enumerate() {
             for (other, theme) in THEMES.into_iter().enumerate() {
                 browser.open(&format!("{site}/{page}"), size, theme)?;
@@ -62,7 +72,11 @@ pub fn test() -> Result<()> {
     }
     problems.extend(wrong_numbers(&mut browser)?);
     ensure!(problems.is_empty(), "the book in Chromium:\n  - {}", problems.join("\n  - "));
-    println!("demos: {} pages tested in Chromium; screenshots in {SHOTS}", pages.len());
+    println!(
+        "book: {} pages tested in Chromium, {} of them with demos; screenshots in {SHOTS}",
+        all.len(),
+        pages.len()
+    );
     Ok(())
 }
 
@@ -149,21 +163,19 @@ fn wrong_numbers(browser: &mut Browser) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// The pages of a folder that have a demo, as paths in the site.
-fn pages_with_demos(book: &Path) -> Result<Vec<String>> {
+/// The pages of a folder, as paths in the site, with whether they have a demo.
+fn pages(book: &Path) -> Result<Vec<(String, bool)>> {
     let mut pages = Vec::new();
     let mut folders = vec![PathBuf::from(book)];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
             let name = path.strip_prefix(book)?.to_string_lossy().replace('\\', "/");
+            let special = ["print.html", "404.html", "toc.html"].contains(&name.as_str());
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|kind| kind == "html")
-                && name != "print.html"
-                && fs::read_to_string(&path)?.contains("class=\"demo\"")
-            {
-                pages.push(name);
+            } else if path.extension().is_some_and(|kind| kind == "html") && !special {
+                pages.push((name, fs::read_to_string(&path)?.contains("class=\"demo\"")));
             }
         }
     }
