@@ -57,6 +57,20 @@ export function mount(stage, wasm) {
         label: "steps up the proxy", min: 0, max: STEPS, step: 1, value: 0,
         change: (value) => { judge.climb_to(value); look(); },
     });
+    // The pictures that two runs made for the prompt, epoch by epoch.
+    const runs = panel(stage);
+    runs.style.gridTemplateColumns = WIDE;
+    const epochs = judge.epochs();
+    const taken = () => drawn(() => judge.take(run.value === "held", epoch.value));
+    const run = choice(runs, {
+        label: "picture of a run", value: "hacked",
+        options: [["hacked", "without a KL penalty"], ["held", "with a KL weight of 0.4"]],
+        change: () => taken(),
+    });
+    const epoch = slider(runs, {
+        label: "after epoch", min: 0, max: epochs.length - 1, step: 1, value: epochs.length - 1,
+        show: (index) => String(epochs[index]), change: () => taken(),
+    });
     const swatches = panel(stage);
     swatches.classList.add("demo-buttons");
     swatches.setAttribute("aria-label", "colour of the brush");
@@ -72,8 +86,6 @@ export function mount(stage, wasm) {
     buttons.classList.add("demo-buttons");
     button(buttons, "Draw what is asked", () => drawn(() => judge.draw_scene(state.seed++)));
     button(buttons, "Empty", () => drawn(() => judge.clear()));
-    button(buttons, "The hacked run's", () => drawn(() => judge.take(false)));
-    button(buttons, "The held run's", () => drawn(() => judge.take(true)));
     let waited = 0;
     const climb = film(stage, (seconds) => {
         waited += seconds;

@@ -38,8 +38,11 @@ const PROMPTS: [&str; 8] = [
     "a square",
     "a circle and a cross",
 ];
-/// The classifier, and the pictures that two runs made for [`PROMPTS`]: the one that hacked the
-/// classifier and the one that a KL penalty held, prompt by prompt (`pictures/cut.py`).
+/// The epochs of the runs whose pictures are kept.
+const EPOCHS: [u32; 6] = [0, 20, 40, 60, 80, 100];
+/// The classifier, and the pictures that two runs made for [`PROMPTS`] from the same noise: the one
+/// that hacked the classifier, then the one that a KL penalty held; of every epoch of [`EPOCHS`],
+/// prompt by prompt (`pictures/cut.py`).
 const PROXY: &[u8] = include_bytes!("../../../assets/checkpoints/shapes-proxy.safetensors");
 const CARD: &str = "flow_grpo_classifier";
 const PICTURES: &[u8] = include_bytes!("../pictures/hacking.rgb");
@@ -101,11 +104,18 @@ impl Judge {
         self.set(&shapes::render(&scene, SIDE));
     }
 
-    /// Takes the picture that a run made for the prompt: the one that hacked the proxy, or the one
-    /// that a KL penalty held.
-    pub fn take(&mut self, held: bool) {
+    /// The epochs of the runs whose pictures are kept.
+    pub fn epochs(&self) -> Vec<u32> {
+        EPOCHS.to_vec()
+    }
+
+    /// Takes the picture that a run made for the prompt after the epoch of this index of
+    /// [`Self::epochs`]: the run that hacked the proxy, or the one that a KL penalty held.
+    pub fn take(&mut self, held: bool, epoch: usize) {
+        let epoch = epoch.min(EPOCHS.len() - 1);
+        let sheet = usize::from(held) * EPOCHS.len() + epoch;
         let bytes = 3 * SIDE * SIDE;
-        let first = (2 * self.prompt + usize::from(held)) * bytes;
+        let first = (sheet * PROMPTS.len() + self.prompt) * bytes;
         if let Some(picture) = PICTURES.get(first..first + bytes) {
             self.set(&Image::from_rgb8(picture, SIDE, SIDE));
         }
@@ -335,8 +345,8 @@ mod tests {
             demo.choose(prompt);
             for picture in 0..12 {
                 match picture {
-                    0 => demo.take(false),
-                    1 => demo.take(true),
+                    0 => demo.take(false, 5),
+                    1 => demo.take(true, prompt),
                     2 => demo.clear(),
                     _ => demo.draw_scene(picture),
                 }
@@ -397,7 +407,7 @@ mod tests {
         for prompt in 0..PROMPTS.len() {
             demo.choose(prompt);
             for held in [false, true] {
-                demo.take(held);
+                demo.take(held, 5);
                 assert!((0.0..=1.0).contains(&demo.proxy()));
             }
         }
@@ -409,25 +419,37 @@ mod tests {
     }
 
     #[test]
-    fn the_pictures_are_those_of_the_figures_of_the_book() {
-        // Rows and columns of the prompts, and the layout of the figures in pixels (`cut.py`).
-        let places = [(0, 0), (0, 1), (1, 0), (2, 0), (2, 1), (3, 1), (4, 2), (5, 1)];
-        let figure = |name: &str| {
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../book/src/figures");
-            image::open(folder.join(name)).expect("a figure of the book").into_rgb8()
-        };
-        let figures = [figure("hacked.png"), figure("held.png")];
-        let mut expected = Vec::new();
-        for ((row, column), figure) in
-            places.iter().flat_map(|&place| figures.iter().map(move |f| (place, f)))
-        {
-            for (y, x) in (0..24).flat_map(|y| (0..24).map(move |x| (y, x))) {
-                expected.extend(
-                    figure.get_pixel(8 + 128 * column + 5 * x + 2, 8 + 156 * row + 5 * y + 2).0,
-                );
+    fn the_last_pictures_are_those_of_the_figures_of_the_book() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../book/src/figures");
+        for (held, name) in [(false, "hacked.png"), (true, "held.png")] {
+            let figure = image::open(folder.join(name)).expect("a figure of the book").into_rgb8();
+            for prompt in 0..PROMPTS.len() {
+                let mut demo = demo();
+                demo.choose(prompt);
+                demo.take(held, EPOCHS.len() - 1);
+                // A prompt has a row of the figure; a pixel has 5 x 5 (`cut.py`).
+                let top = 8 + 156 * prompt as u32;
+                let places = (0..SIDE as u32).flat_map(|y| (0..SIDE as u32).map(move |x| (x, y)));
+                let of_figure =
+                    places.flat_map(|(x, y)| figure.get_pixel(10 + 5 * x, top + 5 * y + 2).0);
+                let far = of_figure.zip(demo.pixels()).any(|(a, b)| a.abs_diff(b) > 5);
+                assert!(!far, "{name}, prompt {prompt}: run crates/demos/pictures/cut.py");
             }
         }
-        assert!(expected == PICTURES, "run crates/demos/pictures/cut.py in its folder");
+    }
+
+    #[test]
+    fn both_runs_begin_with_the_pictures_of_the_base_model_and_part() {
+        let mut demo = demo();
+        for prompt in 0..PROMPTS.len() {
+            demo.choose(prompt);
+            let mut taken = |held, epoch| {
+                demo.take(held, epoch);
+                demo.pixels()
+            };
+            assert!(taken(false, 0) == taken(true, 0), "prompt {prompt}");
+            assert!(taken(false, 5) != taken(true, 5), "prompt {prompt}");
+        }
     }
 
     #[test]
