@@ -25,14 +25,16 @@ pub struct State {
     pub cut: Vec<usize>,
     /// Whether the storage ignores ranges.
     pub ignores_ranges: bool,
+    /// Whether the storage answers every range with the whole, and says so.
+    pub answers_whole: bool,
     /// Whether the storage gives other bytes than it states.
     pub lies: bool,
     /// The requests, `METHOD PATH RANGE`.
     pub requests: Vec<String>,
     /// Whether a token reached the storage.
     pub leaked: bool,
-    /// The address of the storage: another host than the hub.
-    storage: String,
+    /// The address of the storage: another host than the hub, unless a test changes it.
+    pub storage: String,
 }
 
 /// A running server.
@@ -178,6 +180,7 @@ fn stored(request: &Request, digest: &str, state: &mut State) -> (String, Vec<u8
     }
     let all = bytes.len();
     let from = request.range.filter(|_| !state.ignores_ranges);
+    let from = from.map(|from| if state.answers_whole { 0 } else { from });
     let mut body = bytes.split_off(from.unwrap_or(0));
     let length = body.len();
     if !state.cut.is_empty() {

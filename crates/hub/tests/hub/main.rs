@@ -216,12 +216,47 @@ fn a_download_that_breaks_off_goes_on_where_it_was() {
     assert_eq!(ranges.len(), 3);
     assert!(ranges[1].ends_with(" 1000000") && ranges[2].ends_with(" 1500000"), "{ranges:?}");
 
-    // A server without ranges begins anew.
-    let other = tempfile::tempdir().expect("a directory");
-    hub.set(|state| (state.cut, state.ignores_ranges) = (vec![1_000_000], true));
+    // A server without ranges begins anew, and so does one that answers with another range.
+    let anew = |change: fn(&mut fake::State)| {
+        let other = tempfile::tempdir().expect("a directory");
+        hub.set(|state| state.cut = vec![1_000_000]);
+        hub.set(change);
+        let settings = hub.settings(other.path(), None);
+        let snapshot = fetched(&settings, &Told::default()).expect("downloaded");
+        assert!(fs::read(snapshot.path.join("model.safetensors")).expect("whole") == weights);
+    };
+    anew(|state| state.ignores_ranges = true);
+    anew(|state| (state.ignores_ranges, state.answers_whole) = (false, true));
+}
+
+#[test]
+fn a_cache_that_is_out_of_date_or_damaged_is_put_right() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let weights = weights();
+    let hub = one(&weights);
+    let root = directory.path().join("models--owner--model");
+    let put = |path: &str, bytes: &[u8]| {
+        let file = root.join(path);
+        fs::create_dir_all(file.parent().expect("a folder")).expect("made");
+        fs::write(file, bytes).expect("written");
+    };
+    put("refs/main", b"fedcba9876543210fedcba9876543210fedcba98");
+    put(&format!("blobs/{}", files::sha256(&weights)), &weights[..1_000]);
     let snapshot =
-        fetched(&hub.settings(other.path(), None), &Told::default()).expect("downloaded");
-    assert_eq!(fs::read(snapshot.path.join("model.safetensors")).expect("whole"), weights);
+        fetched(&hub.settings(directory.path(), None), &Told::default()).expect("downloaded");
+    assert_eq!(fs::read_to_string(root.join("refs/main")).expect("a reference"), COMMIT);
+    assert!(fs::read(snapshot.path.join("model.safetensors")).expect("whole") == weights);
+}
+
+#[test]
+fn a_storage_on_the_hubs_own_host_states_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let weights = weights();
+    let hub = one(&weights);
+    hub.set(|state| state.storage = "/storage".to_owned());
+    let snapshot =
+        fetched(&hub.settings(directory.path(), None), &Told::default()).expect("downloaded");
+    assert!(fs::read(snapshot.path.join("model.safetensors")).expect("whole") == weights);
 }
 
 #[test]
