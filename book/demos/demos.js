@@ -16,6 +16,8 @@
     async function start(demo) {
         const stage = document.createElement("div");
         stage.className = "demo-stage";
+        // The book turns its pages with the arrow keys; here they move sliders and cursors.
+        stage.addEventListener("keydown", (event) => event.stopPropagation());
         try {
             const [wasm, page] = await Promise.all([
                 load(),

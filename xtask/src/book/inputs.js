@@ -13,7 +13,7 @@
     const seen = () => (slides ? element.value : drawings.map((canvas) => canvas.toDataURL()).join());
     const before = seen();
     globalThis.changed = async () => {
-        for (let i = 0; i < 40 && seen() === before; i++) await new Promise(requestAnimationFrame);
+        for (let i = 0; i < 120 && seen() === before; i++) await new Promise(requestAnimationFrame);
         return seen() !== before;
     };
     const what = slides ? `the slider ${element.parentElement.textContent}` : "the drawing";
