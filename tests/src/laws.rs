@@ -204,26 +204,30 @@ fn the_groups_own_mean_as_a_baseline_shortens_the_gradient_by_one_over_its_size(
     }
 }
 
+/// A baseline for draw `i` of a group.
+type Baseline = fn(&[f64], usize) -> f64;
+
 /// The table of the chapter *Policy gradients from zero*: groups of four draws of `N(0, 1)` with the
 /// reward `x + 10`.
 #[test]
 fn a_baseline_takes_the_offset_out_of_the_variance() {
     const GROUP: usize = 4;
-    let draws = numbers(noise(400_000, [1, 1, GROUP], 1_000));
-    let moments = |baseline: fn(&[f64], usize) -> f64| {
+    const GROUPS: usize = 400_000;
+    let draws = numbers(noise(GROUPS, [1, 1, GROUP], 1_000));
+    let moments = |baseline: Baseline| {
         let of_group = |group: &[f64]| {
             let terms = (0..GROUP).map(|i| (group[i] + 10.0 - baseline(group, i)) * group[i]);
             terms.sum::<f64>() / GROUP as f64
         };
         let estimates: Vec<f64> = draws.chunks(GROUP).map(of_group).collect();
-        let mean = estimates.iter().sum::<f64>() / estimates.len() as f64;
+        let mean = estimates.iter().sum::<f64>() / GROUPS as f64;
         let squares = estimates.iter().map(|x| (x - mean).powi(2));
-        [mean, squares.sum::<f64>() / estimates.len() as f64]
+        [mean, squares.sum::<f64>() / GROUPS as f64]
     };
-    let own: fn(&[f64], usize) -> f64 = |group, _| group.iter().sum::<f64>() / GROUP as f64 + 10.0;
-    let others: fn(&[f64], usize) -> f64 =
+    let own: Baseline = |group, _| group.iter().sum::<f64>() / GROUP as f64 + 10.0;
+    let others: Baseline =
         |group, i| (group.iter().sum::<f64>() - group[i]) / (GROUP - 1) as f64 + 10.0;
-    let table: [(fn(&[f64], usize) -> f64, [f64; 2]); 4] = [
+    let table: [(Baseline, [f64; 2]); 4] = [
         (|_, _| 0.0, [1.0, 25.5]),
         (|_, _| 10.0, [1.0, 0.5]),
         (own, [0.75, 0.375]),
@@ -231,7 +235,7 @@ fn a_baseline_takes_the_offset_out_of_the_variance() {
     ];
     for (baseline, [mean, variance]) in table {
         let got = moments(baseline);
-        let error = 5.0 * (variance / 400_000.0).sqrt();
+        let error = 5.0 * (variance / GROUPS as f64).sqrt();
         assert!((got[0] - mean).abs() < error, "{got:?} has not the mean {mean}");
         assert!((got[1] / variance - 1.0).abs() < 0.02, "{got:?} has not the variance {variance}");
     }
