@@ -158,6 +158,24 @@ export function mount(stage, wasm) {
         reward(place.map((each, i) => Math.max(-REACH, Math.min(REACH, each + STRIDE * way[i]))));
     });
 
+    /** The points of the base model, on a canvas that is drawn once for a size and a theme. */
+    let ground;
+    function drawGround(at, colours, context) {
+        const { width, height } = view.element;
+        const key = [width, height, at.x(0), at.x(1), at.y(0), colours.faint].join();
+        if (ground?.key !== key) {
+            const sheet = Object.assign(document.createElement("canvas"), { width, height });
+            const own = sheet.getContext("2d");
+            own.setTransform(context.getTransform());
+            dots({ context: own }, at, pairs(base), { colour: colours.faint, radius: 1 });
+            ground = { key, sheet };
+        }
+        context.save();
+        context.resetTransform();
+        context.drawImage(ground.sheet, 0, 0);
+        context.restore();
+    }
+
     function draw({ colours, width, height, context }) {
         const narrow = width < 560;
         const side = narrow ? width : Math.min(height, width * 0.52);
@@ -176,7 +194,7 @@ export function mount(stage, wasm) {
                 context.stroke();
             }
             context.globalAlpha = 1;
-            dots(view, at, pairs(base), { colour: colours.faint, radius: 1 });
+            drawGround(at, colours, context);
             dots(view, at, pairs(points), { colour: colours.blue, radius: 1.8 });
         });
         write(view, "+", at.x(place[0]), at.y(place[1]) + 6, { colour: colours.green, align: "center", size: 20 });
