@@ -22,6 +22,10 @@ const SIZES: [[u32; 2]; 2] = [[1280, 900], [390, 844]];
 const THEMES: [&str; 2] = ["light", "navy"];
 /// What runs in the page.
 const PROBE: &str = include_str!("probe.js");
+/// The folder of a run with a report; `cargo xtask ci` trains it before the book is tested.
+const RUN: &str = "target/smoke/toy";
+/// What uses a report.
+const REPORT: &str = include_str!("report.js");
 /// What looks at a page as a whole.
 const PAGE: &str = include_str!("page.js");
 /// What finds a reader's ways into a demo.
@@ -71,6 +75,7 @@ pub fn test() -> Result<()> {
         }
     }
     problems.extend(wrong_numbers(&mut browser)?);
+    problems.extend(report(&mut browser)?);
     ensure!(problems.is_empty(), "the book in Chromium:\n  - {}", problems.join("\n  - "));
     println!(
         "book: {} pages tested in Chromium, {} of them with demos; screenshots in {SHOTS}",
@@ -78,6 +83,30 @@ pub fn test() -> Result<()> {
         pages.len()
     );
     Ok(())
+}
+
+/// Uses the report of a run, if there is one; returns what is wrong with it.
+fn report(browser: &mut Browser) -> Result<Vec<String>> {
+    if !Path::new(RUN).join("report.html").is_file() {
+        println!("no report is tested, because {RUN} has none: `cargo xtask ci` makes it");
+        return Ok(Vec::new());
+    }
+    let server = Server::start(Path::new(RUN), 0)?;
+    let mut problems = Vec::new();
+    for size in SIZES {
+        browser.open(
+            &format!("http://127.0.0.1:{}/report.html", server.port()),
+            size,
+            THEMES[0],
+        )?;
+        for script in [PAGE, REPORT] {
+            problems.extend(strings(&browser.evaluate(&format!("({script})()"))?));
+        }
+        // A browser asks every site for an icon; a report is opened as a file.
+        let complaints = browser.complaints().into_iter();
+        problems.extend(complaints.filter(|what| !what.contains("favicon.ico")));
+    }
+    Ok(problems.into_iter().map(|what| format!("report.html: {what}")).collect())
 }
 
 /// Looks at the demos of the open page, moves their controls, and writes a screenshot of each;
