@@ -277,4 +277,20 @@ mod tests {
         setup.reward("r").score(&images[..2], &[&prompt; 2]).expect("scores");
         assert_eq!(setup.asked(), 0, "the line after the cut one is whole");
     }
+
+    #[test]
+    fn a_line_whose_score_is_no_number_is_passed_over() {
+        let setup = Setup::new();
+        let (prompt, images) = (Prompt::plain("p"), [image(0.1)]);
+        let first = setup.reward("r").score(&images, &[&prompt]).expect("a score");
+        let text = std::fs::read_to_string(setup.path()).expect("a file");
+        let key = text.split(' ').next().expect("a key");
+        for bad in [f32::NAN, f32::INFINITY] {
+            std::fs::write(setup.path(), format!("{key} {:08x}\n", bad.to_bits()))
+                .expect("written");
+            setup.asked();
+            let again = setup.reward("r").score(&images, &[&prompt]).expect("a score");
+            assert_eq!((setup.asked(), again), (1, first.clone()), "{bad}");
+        }
+    }
 }
