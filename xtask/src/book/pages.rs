@@ -131,8 +131,8 @@ fn look(
             );
         }
         if moves {
-            problems
-                .extend(inputs(browser, demo, width < 600)?.map(|what| format!("{name}: {what}")));
+            let idle = inputs(browser, demo, width < 600)?;
+            problems.extend(idle.into_iter().map(|what| format!("{name}: {what}")));
         }
         let side = |index: usize| seen["box"][index].as_f64().context("the probe saw a box");
         let picture = browser.picture([side(0)?, side(1)?, side(2)?, side(3)?])?;
@@ -142,29 +142,38 @@ fn look(
     Ok(problems)
 }
 
+/// How often a reader tries a control: a touch is lost while the page still moves.
+const TRIES: usize = 5;
+
 /// Moves every slider of a demo and uses its drawings, by keys or by touch; returns what does not
 /// react.
-fn inputs(
-    browser: &mut Browser,
-    demo: u64,
-    touch: bool,
-) -> Result<impl Iterator<Item = String> + use<>> {
+fn inputs(browser: &mut Browser, demo: u64, touch: bool) -> Result<Vec<String>> {
     let mut problems = Vec::new();
     for number in 0.. {
-        let input = browser.evaluate(&format!("({INPUTS})({demo}, {number})"))?;
-        let Some(what) = input["what"].as_str() else { break };
-        let side = |name: &str| input[name].as_f64().context("an input has a place");
-        if touch {
-            browser.tap([side("x")?, side("y")?])?;
-        } else {
-            strings(&input["keys"]).try_for_each(|key| browser.press(&key))?;
+        let find = format!("({INPUTS})({demo}, {number})");
+        let Some(what) = browser.evaluate(&find)?["what"].as_str().map(str::to_owned) else {
+            return Ok(problems);
+        };
+        let mut reacts = false;
+        for _ in 0..TRIES {
+            let input = browser.evaluate(&find)?;
+            let side = |name: &str| input[name].as_f64().context("an input has a place");
+            if touch {
+                browser.tap([side("x")?, side("y")?])?;
+            } else {
+                strings(&input["keys"]).try_for_each(|key| browser.press(&key))?;
+            }
+            reacts = browser.evaluate("changed()")? == true;
+            if reacts {
+                break;
+            }
         }
-        if browser.evaluate("changed()")? != true {
+        if !reacts {
             let by = if touch { "a touch" } else { "the keyboard" };
             problems.push(format!("{what} does not react to {by}"));
         }
     }
-    Ok(problems.into_iter())
+    Ok(problems)
 }
 
 /// Compares the numbers that the demos compute in the browser with those of a native build.
