@@ -1,4 +1,5 @@
 //! Applies every patch of the book to the example that it changes: the tests compile the results.
+//! Sets `on_gpu` where the backend under test is a GPU's.
 
 use std::{env, error::Error, fs, path::Path};
 
@@ -37,6 +38,11 @@ fn patched(source: &str, name: &str, patch: &str) -> Result<String, String> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rustc-check-cfg=cfg(on_gpu)");
+    let chosen = |backend: &str| env::var_os(format!("CARGO_FEATURE_{backend}")).is_some();
+    if (chosen("WGPU") || chosen("CUDA")) && !chosen("NDARRAY") && !chosen("FLEX") {
+        println!("cargo::rustc-cfg=on_gpu");
+    }
     println!("cargo::rerun-if-changed={EXAMPLE}");
     println!("cargo::rerun-if-changed={PATCHES}");
     let example = fs::read_to_string(EXAMPLE)?;

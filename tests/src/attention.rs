@@ -5,7 +5,7 @@ use burn::prelude::*;
 use kernels::Kernels;
 
 use crate::{
-    backend::{Plain, Training, distance, numbers},
+    backend::{PRECISION, Plain, Training, distance, numbers},
     closed_forms::noise,
 };
 
@@ -133,6 +133,30 @@ fn attention_and_its_gradients_are_what_f64_computes() {
     }
 }
 
+/// Inputs and results of 16 bits; inside, the kernels compute in f32.
+#[test]
+#[cfg(on_gpu)]
+fn attention_of_16_bits_is_right_to_their_precision() {
+    use burn::tensor::FloatDType;
+    let device = crate::backend::Device::default();
+    for (dtype, digits) in [(FloatDType::F16, 11), (FloatDType::BF16, 8)] {
+        if !Plain::supports_dtype(&device, dtype.into()) {
+            assert_eq!(PRECISION, "f32", "cuda has both");
+            println!("{dtype:?}: not on this device");
+            continue;
+        }
+        let sizes = Sizes { samples: 1, heads: 2, queries: 45, keys: 70, width: 64 };
+        let inputs = sizes.inputs().map(|x| x.cast(dtype));
+        let got = computed(&inputs);
+        for head in 0..2 {
+            let errors = errors(&got, &inputs, 0, head);
+            // Output and gradients are rounded, the output once more within the gradients.
+            let rounding = 0.5_f64.powi(digits);
+            assert!(errors.iter().all(|&error| error < 2.0 * rounding), "{dtype:?}: {errors:?}");
+        }
+    }
+}
+
 #[test]
 fn attention_reads_views_as_what_they_show() {
     // `[B, L, heads, w]`, `[L, B, heads, w]` and, where no vector is whole in memory, `[B, heads,
@@ -165,13 +189,13 @@ fn attention_forgets_smaller_scores_when_a_larger_one_comes() {
 }
 
 #[test]
-#[cfg(all(feature = "wgpu", not(any(feature = "ndarray", feature = "flex"))))]
+#[cfg(on_gpu)]
 fn attention_is_right_at_the_length_of_a_large_model() {
     is_right(Sizes { samples: 1, heads: 1, queries: 1152, keys: 1152, width: 64 }, |inputs| inputs);
 }
 
 #[test]
-#[cfg(all(feature = "wgpu", not(any(feature = "ndarray", feature = "flex"))))]
+#[cfg(on_gpu)]
 #[ignore = "ten minutes where the CPU is the GPU: cargo xtask test --backend wgpu -- --ignored large_model"]
 fn attention_is_right_with_all_heads_of_a_large_model() {
     let sizes = Sizes { samples: 1, heads: 24, queries: 1152, keys: 1152, width: 64 };
@@ -184,15 +208,15 @@ fn attention_is_right_with_all_heads_of_a_large_model() {
 }
 
 /// Memory that the device has reserved for the calling thread, in bytes.
-#[cfg(all(feature = "wgpu", not(any(feature = "ndarray", feature = "flex"))))]
+#[cfg(on_gpu)]
 fn reserved() -> u64 {
     use burn_cubecl::cubecl::Runtime;
-    let client = burn_wgpu::WgpuRuntime::client(&crate::backend::Device::default());
+    let client = crate::backend::Runtime::client(&crate::backend::Device::default());
     client.memory_usage().expect("a device that answers").bytes_reserved
 }
 
 #[test]
-#[cfg(all(feature = "wgpu", not(any(feature = "ndarray", feature = "flex"))))]
+#[cfg(on_gpu)]
 fn attention_takes_no_memory_for_pairs_of_tokens() {
     // A thread of its own: the device counts memory by thread.
     std::thread::spawn(|| {

@@ -1,23 +1,37 @@
 //! The backend under test.
 
-#[cfg(not(any(feature = "ndarray", feature = "flex", feature = "wgpu")))]
-compile_error!("choose a backend: cargo xtask test --backend ndarray|flex|wgpu");
+#[cfg(not(any(feature = "ndarray", feature = "flex", feature = "wgpu", feature = "cuda")))]
+compile_error!("choose a backend: cargo xtask test --backend ndarray|flex|wgpu|cuda");
 
 #[cfg(feature = "ndarray")]
 pub type Plain = burn_ndarray::NdArray<f32>;
 #[cfg(all(feature = "flex", not(feature = "ndarray")))]
 pub type Plain = burn_flex::Flex;
-#[cfg(all(feature = "wgpu", not(any(feature = "ndarray", feature = "flex"))))]
+#[cfg(all(on_gpu, feature = "wgpu"))]
 pub type Plain = burn_wgpu::Wgpu<f32, i32>;
+#[cfg(all(on_gpu, not(feature = "wgpu")))]
+pub type Plain = burn_cuda::Cuda<f32, i32>;
+
+/// The runtime that launches the kernels of the backend.
+#[cfg(all(on_gpu, feature = "wgpu"))]
+pub type Runtime = burn_wgpu::WgpuRuntime;
+#[cfg(all(on_gpu, not(feature = "wgpu")))]
+pub type Runtime = burn_cubecl::cubecl::cuda::CudaRuntime;
 
 pub type Training = burn::backend::Autodiff<Plain>;
 pub type Device = <Plain as burn::tensor::backend::BackendTypes>::Device;
 
 use burn::tensor::Tensor;
 
-/// The precision of all backends under test. Tolerances against references are for it; products in
-/// tf32, cuda's form of f32, would need about 2e-3.
-pub const PRECISION: &str = "f32";
+/// The precision of the products of the backend under test.
+pub const PRECISION: &str = if cfg!(feature = "cuda") { "tf32" } else { "f32" };
+
+/// Largest relative error of a result into which products go, where it is `in_f32` in f32. Products
+/// in tf32, cuda's form of f32, read 10 bits of a number's fraction.
+pub const fn of_products(in_f32: f64) -> f64 {
+    let in_tf32 = 3e-3;
+    if cfg!(all(on_gpu, feature = "cuda")) && in_f32 < in_tf32 { in_tf32 } else { in_f32 }
+}
 
 /// The values of a tensor, row-major.
 pub fn numbers<const D: usize>(tensor: Tensor<Plain, D>) -> Vec<f64> {

@@ -6,7 +6,7 @@
 
 use burn::{prelude::*, tensor::TensorPrimitive};
 use burn_cubecl::kernel::matmul::init_matmul_output;
-use burn_wgpu::{CubeTensor, WgpuRuntime};
+use burn_cubecl::tensor::CubeTensor;
 use cubek::{
     matmul::{
         definition::{MatmulElems, MatmulGlobalElems},
@@ -18,7 +18,7 @@ use cubek::{
 use kernels::product;
 
 use crate::{
-    backend::{Plain, distance, numbers},
+    backend::{Plain, Runtime, distance, numbers},
     closed_forms::noise,
 };
 
@@ -32,7 +32,7 @@ fn double_buffered(
         Strategy::DoubleUnit(BlueprintStrategy::Inferred(DoubleUnitSelectionArgs { tile_size }));
     let [a, b] = [a, b].map(|x| x.into_primitive().tensor());
     let dtype = a.dtype.into();
-    let out: CubeTensor<WgpuRuntime> = init_matmul_output(&a, &b, a.dtype);
+    let out: CubeTensor<Runtime> = init_matmul_output(&a, &b, a.dtype);
     let mut types =
         MatmulElems::from_globals(&MatmulGlobalElems { lhs: dtype, rhs: dtype, out: dtype });
     let client = out.client.clone();

@@ -6,7 +6,7 @@ use kernels::{Kernels, plain, product};
 use proptest::{prelude::*, test_runner::RngSeed};
 
 use crate::{
-    backend::{Device, Plain, Training, distance, numbers},
+    backend::{Device, Plain, Training, distance, numbers, of_products},
     closed_forms::noise,
 };
 
@@ -49,13 +49,13 @@ fn agree<const N: usize>(
     let ((value, gradients), (want_value, want_gradients)) =
         (value_and_gradients(&inputs, fused), value_and_gradients(&inputs, plain));
     let d = distance(&value, &want_value);
-    assert!(d < 2e-5, "the result: {d:e}");
+    assert!(d < of_products(2e-5), "the result: {d:e}");
     let d = distance(&gradients.concat(), &want_gradients.concat());
     let alone: Vec<f64> =
         gradients.iter().zip(&want_gradients).map(|(got, want)| distance(got, want)).collect();
     // A wrong formula is off by more than a hundredth; a norm of few and small features magnifies
     // rounding to 1.2e-4.
-    assert!(d < 1e-3, "the gradients: {d:e}; each by itself: {alone:?}");
+    assert!(d < of_products(1e-3), "the gradients: {d:e}; each by itself: {alone:?}");
 }
 
 // At least four features: a norm over fewer is nearly a sign, whose gradient is a difference of
@@ -140,7 +140,7 @@ fn a_product_with_filled_sides_is_the_product() {
         agree(x(), filled, |[x, w, b]| flat(rows(x).matmul(w.unsqueeze())) * b);
         let [a, b, _] = x();
         let (filled, want) = (product::filled_matmul(a.clone(), b.clone()), a.matmul(b));
-        assert!(distance(&numbers(filled), &numbers(want)) < 1e-6);
+        assert!(distance(&numbers(filled), &numbers(want)) < of_products(1e-6));
     }
 }
 
@@ -183,7 +183,7 @@ fn attention_with_filled_sides_is_attention() {
 #[test]
 fn products_are_filled_up_on_gpus_and_nowhere_else() {
     let device = Device::default();
-    let on_a_gpu = cfg!(all(feature = "wgpu", not(any(feature = "ndarray", feature = "flex"))));
+    let on_a_gpu = cfg!(on_gpu);
     assert_eq!(
         [product::fills_up::<Plain>(&device), product::fills_up::<Training>(&device)],
         [on_a_gpu; 2]

@@ -1,7 +1,8 @@
 //! Tests across crates: laws over many seeds, goldens, equivalent runs, whole runs, the command
 //! line.
 //!
-//! One binary, one backend per build: `cargo xtask test --backend ndarray|flex|wgpu`.
+//! One binary, one backend per build: `cargo xtask test --backend ndarray|flex|wgpu`. On cuda without a
+//! GPU: `tests/pretended-gpu/README.md`.
 
 #![cfg(test)]
 
@@ -13,7 +14,7 @@ mod clip;
 mod closed_forms;
 mod config;
 mod contrastive;
-#[cfg(all(feature = "wgpu", not(any(feature = "ndarray", feature = "flex"))))]
+#[cfg(on_gpu)]
 mod double_buffering;
 mod durability;
 mod ema;

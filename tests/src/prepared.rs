@@ -183,12 +183,12 @@ fn every_batch_of_an_evaluation_prepares_its_own_conditions() {
     let workers = Workers::new(2).expect("threads");
     let sampler = Sampler::ode(config().rollout.grid.grid(3).expect("a grid"));
     let generator = Generator { sampler, shape: SHAPE, batch: 4, workers: &workers };
-    let start = Start { key: Key::new(1, Purpose::Evaluation), initial: None };
+    let start = || Start { key: Key::new(1, Purpose::Evaluation), initial: None };
     let (prompts, rows, device) = (prompts(), Row::all(9, 2), Device::default());
     let rows_of = |latents: Tensor<Plain, 4>| latents.dims()[0];
-    let alone = generator.generate(&wary(), &prompts, &rows, start, &device, rows_of);
+    let alone = generator.generate(&wary(), &prompts, &rows, start(), &device, rows_of);
     assert_eq!(alone.expect("not stopped"), [4, 4, 4, 4, 2]);
     let guided = Guidance { unconditional: 0, scale: 2.0 }.around(wary());
-    let guided = generator.generate(&guided, &prompts, &rows, start, &device, rows_of);
+    let guided = generator.generate(&guided, &prompts, &rows, start(), &device, rows_of);
     assert_eq!(guided.expect("not stopped"), [4, 4, 4, 4, 2]);
 }

@@ -17,7 +17,7 @@ use models::{
 };
 use safetensors::SafeTensors;
 
-use crate::backend::{Device, PRECISION, Plain, distance, numbers};
+use crate::backend::{Device, PRECISION, Plain, distance, numbers, of_products};
 
 /// A small random model in the layout of diffusers, with the values that diffusers computes from
 /// it.
@@ -163,10 +163,10 @@ fn encode(directory: &ModelDirectory, prompts: &[&str], length: usize) -> Vec<Em
 }
 
 /// Tolerance in f32, relative to the largest number.
-const TOLERANCE: f64 = 1e-4;
+const TOLERANCE: f64 = of_products(1e-4);
 /// Tolerance in f32 for gradients under guidance, in which two large gradients nearly cancel: matrix
 /// products of ndarray round differently from one CPU to the next, and 1.6e-4 was seen.
-const GRADIENT_TOLERANCE: f64 = 5e-4;
+const GRADIENT_TOLERANCE: f64 = of_products(5e-4);
 
 const MODELS: [&str; 2] = ["sd3-tiny", "sd3-plain"];
 

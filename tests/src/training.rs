@@ -198,6 +198,24 @@ fn the_ratio_is_one_on_policy() {
     }
 }
 
+/// Then the loss is that of REINFORCE: every ratio is 1, with or without a clip.
+#[test]
+fn with_one_update_an_epoch_the_clip_changes_nothing() {
+    let weights = |updates_per_epoch: usize, clip: f64| {
+        let config = GrpoConfig { updates_per_epoch, ..config() };
+        let mut trainer = trainer(
+            with_objective(config, |objective| {
+                (objective.clip_range_low, objective.clip_range_high) = (clip, clip);
+            }),
+            3,
+        );
+        (0..3).for_each(|_| drop(trainer.iterate().expect("an epoch")));
+        trainer.weights().to_data()
+    };
+    assert_eq!(weights(1, 1e-4), weights(1, 1e4));
+    assert_ne!(weights(3, 1e-4), weights(3, 1e4), "later updates are clipped");
+}
+
 #[test]
 fn a_constant_reward_moves_nothing() {
     struct Constant;

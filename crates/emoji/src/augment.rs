@@ -57,6 +57,12 @@ impl Augmentation {
     }
 }
 
+/// Washes a picture out: `contrast` is what it keeps of the distance to white, in `[0, 1]`.
+pub fn faded(image: &Image, contrast: f32) -> Image {
+    let pixels = image.pixels.iter().map(|value| 1.0 - (1.0 - value) * contrast).collect();
+    Image { pixels, ..image.clone() }
+}
+
 /// The mean over 3 x 3 pixels, at the rim over those that exist.
 fn blurred(image: &Image) -> Image {
     let mut blurred = image.clone();
@@ -108,6 +114,18 @@ mod tests {
             places.insert((row, column));
         }
         assert_eq!(places.len(), 25, "every shift occurs");
+    }
+
+    #[test]
+    fn a_faded_picture_keeps_its_white_and_a_share_of_its_darkness() {
+        assert_eq!(faded(&dot(), 1.0), dot());
+        let pale = faded(&dot(), 0.25);
+        assert!(
+            pale.pixels
+                .iter()
+                .zip(&dot().pixels)
+                .all(|(pale, full)| *pale == if *full == 0.0 { 0.75 } else { 1.0 })
+        );
     }
 
     #[test]

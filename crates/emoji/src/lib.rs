@@ -14,7 +14,7 @@ mod sheet;
 pub mod source;
 mod split;
 
-pub use augment::Augmentation;
+pub use augment::{Augmentation, faded};
 pub use captions::{prompts, words};
 pub use category::Category;
 pub use collection::{Collection, Emoji, LONGEST_CAPTION, SIDE, STYLES, Style};

@@ -218,6 +218,27 @@ mod tests {
         assert_eq!(KlController::Fixed {}.next(0.4, 9.0), 0.4);
     }
 
+    /// The book's advice: in the shapes task the divergence answers some twenty epochs later.
+    #[test]
+    fn a_weight_that_is_answered_late_swings_with_a_high_rate() {
+        let late = 20;
+        let extremes = |rate: f64| {
+            let controller = KlController::Adaptive { target: 0.5, rate };
+            let mut weights = vec![1.0; late];
+            let mut divergences = Vec::new();
+            for epoch in 0..400 {
+                let divergence = 1.0 / weights[epoch];
+                divergences.push(divergence / 0.5);
+                weights.push(controller.next(weights[epoch + late - 1], divergence));
+            }
+            let settled = &divergences[60..];
+            [f64::min, f64::max].map(|f| settled.iter().copied().reduce(f).expect("epochs"))
+        };
+        let ([low, high], [lowest, highest]) = (extremes(0.1), extremes(0.5));
+        assert!(low > 0.7 && high < 1.4, "gentle: {low} to {high} times the target");
+        assert!(lowest < 0.2 && highest > 5.0, "hasty: {lowest} to {highest} times the target");
+    }
+
     #[test]
     fn weights_have_mean_1_over_the_trained_steps_and_follow_the_noise() {
         let grid = GridKind::Linear {}.grid(10).expect("a valid grid");

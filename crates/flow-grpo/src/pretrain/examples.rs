@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow};
-use emoji::{Category, Collection, Emoji, STYLES};
+use emoji::{Category, Collection, Emoji, STYLES, faded};
 use models::{TokenIds, Vocabulary};
 use rand::{Rng, seq::IndexedRandom};
 use schemars::JsonSchema;
@@ -66,8 +66,11 @@ pub struct CaptionConfig {
     /// exchanged for random ones.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub wrong: f64,
-    /// The share of the updates after which captions are wrong; those before have right captions
-    /// only. A model that draws well learns to draw wrong letters faster than a fresh one.
+    /// Of emoji, the pictures that are washed out ([`PALE`]).
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub pale: f64,
+    /// The share of the updates after which captions are wrong and pictures pale; the updates before
+    /// have neither. A model that draws well learns to draw wrong letters faster than a fresh one.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub wrong_from: f64,
     /// Images without a caption, for classifier-free guidance.
@@ -82,10 +85,16 @@ pub struct CaptionConfig {
 impl CaptionConfig {
     /// The composition at a point of pre-training, which goes from 0 to 1.
     pub fn at(&self, progress: f64) -> Self {
-        let wrong = if progress < self.wrong_from { 0.0 } else { self.wrong };
-        Self { wrong, ..self.clone() }
+        if progress < self.wrong_from {
+            Self { wrong: 0.0, pale: 0.0, ..self.clone() }
+        } else {
+            self.clone()
+        }
     }
 }
+
+/// What a washed-out picture keeps of its contrast to white; drawn uniformly for every picture.
+pub const PALE: std::ops::Range<f32> = 0.05..0.35;
 
 /// An endless source of images with captions.
 pub enum Examples {
@@ -201,7 +210,10 @@ impl EmojiExamples {
     /// Draws a picture in either style; a wrong caption is that of another emoji of the category.
     fn draw(&self, captions: &CaptionConfig, rng: &mut impl Rng) -> (Image, TokenIds) {
         let (emoji, right) = self.emoji.choose(rng).expect("there are emoji");
-        let picture = emoji.picture(*STYLES.choose(rng).expect("there are styles"));
+        let mut picture = emoji.picture(*STYLES.choose(rng).expect("there are styles"));
+        if rng.random_bool(captions.pale) {
+            picture = faded(&picture, rng.random_range(PALE));
+        }
         let caption = if rng.random_bool(captions.wrong) {
             let alike = &self.by_category[emoji.category as usize];
             &self.emoji[*alike.choose(rng).expect("the emoji itself")].1
@@ -257,12 +269,48 @@ mod tests {
         assert!((share(0.5) - 0.75).abs() < 0.08 && (share(0.0) - 0.5).abs() < 0.08);
     }
 
-    /// The card of a small network for signs.
-    fn card() -> Card {
-        let preset = include_str!("../../../../assets/presets/text-base.toml");
+    /// The card of a preset's network.
+    fn card_of(preset: &str, data: Data) -> Card {
         let mut table: toml::Table = preset.parse().expect("TOML");
         let architecture = table.remove("model").expect("sizes").try_into().expect("a network");
-        Card { architecture, vocabulary: Data::Signs.vocabulary(), made_by: String::new() }
+        Card { architecture, vocabulary: data.vocabulary(), made_by: String::new() }
+    }
+
+    /// The card of a small network for signs.
+    fn card() -> Card {
+        card_of(include_str!("../../../../assets/presets/text-base.toml"), Data::Signs)
+    }
+
+    #[test]
+    fn emoji_are_washed_out_in_the_asked_share_of_images_and_late() {
+        let preset = include_str!("../../../../assets/presets/emoji-base.toml");
+        let card = card_of(preset, Data::Emoji);
+        let examples = Examples::new(&card, Data::Emoji).expect("the task's own words");
+        let mut rng = Key::new(1, Purpose::Pretraining).rng();
+        let mut pale_of_200 = |pale: f64, progress: f64| {
+            let captions = CaptionConfig {
+                detailed: 0.0,
+                wrong: 0.0,
+                pale,
+                wrong_from: 0.5,
+                dropped: 0.0,
+                reading_order: 0.0,
+            };
+            let captions = captions.at(progress);
+            let is_pale = |_| {
+                let (image, _) = examples.draw(&captions, &mut rng);
+                image.pixels.iter().all(|&value| value >= 1.0 - PALE.end)
+            };
+            (0..200).map(is_pale).filter(|pale| *pale).count()
+        };
+        let [none, half, all, early] = [
+            pale_of_200(0.0, 0.5),
+            pale_of_200(0.5, 0.5),
+            pale_of_200(1.0, 0.5),
+            pale_of_200(1.0, 0.4),
+        ];
+        assert!(none < 20 && early < 20 && (80..130).contains(&half), "{none}, {early}, {half}");
+        assert_eq!(all, 200);
     }
 
     #[test]
@@ -288,6 +336,7 @@ mod tests {
             let captions = CaptionConfig {
                 detailed: 0.0,
                 wrong,
+                pale: 0.0,
                 wrong_from: 0.5,
                 dropped: 0.0,
                 reading_order: 0.0,

@@ -263,6 +263,25 @@ mod tests {
         assert_eq!(verdict, Verdict { fault: Some(Fault::Colors), partial: 0.5 });
     }
 
+    /// What a policy may still do to the images: no prompt asks for a bright ground, and single
+    /// specks, or a step that is fainter than a person would notice, are nobody's object.
+    #[test]
+    fn the_verifier_does_not_see_what_no_prompt_asks_for() {
+        let circle = asked(Tag::SingleObject, vec![entry(Shape::Circle)]);
+        let mut image = drawn(&[CIRCLE_LEFT]);
+        let plane = image.height * image.width;
+        let right_half = |pixel: &usize| pixel % image.width >= image.width / 2;
+        for pixel in (0..plane).filter(right_half) {
+            for channel in 0..3 {
+                image.pixels[channel * plane + pixel] = 0.04;
+            }
+        }
+        image.pixels[20] = 1.0; // red, in the first row
+        assert!(verify(&image, &circle).strict());
+        image.pixels[9 * image.width + 20] = 1.0;
+        assert_eq!(verify(&image, &circle).fault, Some(Fault::Number), "two specks are a blob");
+    }
+
     #[test]
     fn a_further_object_is_not_strictly_right() {
         let circle = asked(Tag::SingleObject, vec![entry(Shape::Circle)]);

@@ -1,0 +1,737 @@
+// A libcuda.so.1 without a GPU: pretends to be one H100, keeps device memory in host memory, checks what it is asked for and
+// counts it. What CUDA would refuse is refused with the same code and written to $STUB_DIR/invalid.log. See README.md.
+#define _GNU_SOURCE
+#include <cuda.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#include <dlfcn.h>
+
+// ---------------------------------------------------------------- the device
+
+static size_t DEVICE_MEMORY = 80ull << 30;        // STUB_MEMORY_MIB
+static int MAJOR = 9, MINOR = 0;                  // STUB_SM, as 90
+static int DRIVER = 13000;                        // STUB_DRIVER
+enum { SHARED_DEFAULT = 48 << 10, SHARED_OPTIN = 227 << 10, REGISTERS = 65536 };
+
+// ---------------------------------------------------------------- logs
+
+static const char *DIR_;
+static FILE *INVALID, *EVENTS;
+static pthread_mutex_t LOCK = PTHREAD_MUTEX_INITIALIZER;
+static double START;
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + 1e-9 * t.tv_nsec;
+}
+
+static FILE *open_log(const char *name) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", DIR_, name);
+    FILE *f = fopen(path, "w");
+    if (!f) { fprintf(stderr, "pretended driver: cannot write %s\n", path); exit(70); }
+    return f;
+}
+
+/// Something that a real driver would refuse or that looks wrong. Call with LOCK held.
+static void invalid(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    fprintf(INVALID, "%.3f ", now() - START);
+    vfprintf(INVALID, format, args);
+    fputc('\n', INVALID);
+    fflush(INVALID);
+    va_end(args);
+}
+
+/// One line per event: seconds, kind, numbers, name. Turned off by STUB_EVENTS=0. Call with LOCK held.
+static void event(const char *kind, uint64_t a, uint64_t b, const char *name) {
+    if (EVENTS) fprintf(EVENTS, "%.6f %s %llu %llu %s\n", now(), kind, (unsigned long long)a, (unsigned long long)b, name ? name : "");
+}
+
+// ---------------------------------------------------------------- counters
+
+static struct {
+    uint64_t launches, loads, syncs, event_syncs, stream_waits, events, set_attribute;
+    uint64_t h2d, h2d_bytes, d2h, d2h_bytes, d2d, d2d_bytes, sets;
+    uint64_t allocs, frees, live, peak, host_live, host_peak, host_allocs;
+    double ptxas_seconds;
+} N;
+
+// ---------------------------------------------------------------- memory
+
+typedef struct { uint64_t ptr; size_t size, mapped; int dead; } Block;
+static Block *BLOCKS;
+static size_t BLOCK_COUNT, BLOCK_ROOM;
+
+static Block *block_of(uint64_t ptr) {
+    for (size_t i = BLOCK_COUNT; i-- > 0;)
+        if (!BLOCKS[i].dead && ptr >= BLOCKS[i].ptr && ptr < BLOCKS[i].ptr + BLOCKS[i].size) return &BLOCKS[i];
+    return NULL;
+}
+
+static CUresult take(CUdeviceptr *out, size_t size) {
+    if (!size) { invalid("allocation of 0 bytes"); return CUDA_ERROR_INVALID_VALUE; }
+    if (N.live + size > DEVICE_MEMORY) { invalid("out of memory: %zu asked, %zu live", size, (size_t)N.live); return CUDA_ERROR_OUT_OF_MEMORY; }
+    // One more page without access behind the block: a kernel that is run on the CPU and writes behind it dies there.
+    size_t mapped = (size + 8191) & ~4095ull;
+    void *at = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED) return CUDA_ERROR_OUT_OF_MEMORY;
+    mprotect((char *)at + mapped - 4096, 4096, PROT_NONE);
+    if (BLOCK_COUNT == BLOCK_ROOM) BLOCKS = realloc(BLOCKS, (BLOCK_ROOM = BLOCK_ROOM * 2 + 256) * sizeof *BLOCKS);
+    BLOCKS[BLOCK_COUNT++] = (Block){(uint64_t)at, size, mapped, 0};
+    N.allocs++;
+    N.live += size;
+    if (N.live > N.peak) N.peak = N.live;
+    event("alloc", size, N.live, NULL);
+    *out = (CUdeviceptr)at;
+    return CUDA_SUCCESS;
+}
+
+static CUresult give(CUdeviceptr ptr) {
+    Block *block = block_of(ptr);
+    if (!block || block->ptr != ptr) { invalid("free of %llx, which is no block", (unsigned long long)ptr); return CUDA_ERROR_INVALID_VALUE; }
+    munmap((void *)ptr, block->mapped);
+    N.live -= block->size;
+    N.frees++;
+    event("free", block->size, N.live, NULL);
+    block->dead = 1;
+    while (BLOCK_COUNT && BLOCKS[BLOCK_COUNT - 1].dead) BLOCK_COUNT--;
+    return CUDA_SUCCESS;
+}
+
+static int inside(uint64_t ptr, size_t size, const char *what) {
+    Block *block = block_of(ptr);
+    if (block && ptr + size <= block->ptr + block->size) return 1;
+    invalid("%s of %zu bytes at %llx: not inside a live block", what, size, (unsigned long long)ptr);
+    return 0;
+}
+
+// ---------------------------------------------------------------- modules
+
+enum { MAX_PARAMS = 512 };
+typedef struct {
+    char name[1024];
+    int params, size[MAX_PARAMS], is_pointer[MAX_PARAMS], is_map[MAX_PARAMS];
+    int param_bytes;
+    int reqntid[3], maxntid[3], cluster;
+    int static_shared, max_dynamic;
+    int registers, spills;
+    char file[64];
+    uint64_t launches;
+    void (*run)(void **, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned);
+    int tried;
+} Kernel;
+typedef struct { Kernel *kernel; } Module;
+static Kernel *KERNELS[65536];
+static size_t KERNEL_COUNT;
+
+/// What a .entry says: parameters, bounds of the block, static shared memory.
+static void read_ptx(Kernel *k, const char *ptx) {
+    const char *entry = strstr(ptx, ".entry ");
+    if (!entry) { invalid("%s: no .entry", k->file); return; }
+    sscanf(entry, ".entry %1023[^( \n]", k->name);
+    const char *open = strchr(entry, '('), *body = strchr(entry, '{'), *close = open;
+    while (close < body && *close != '{') close++;
+    for (const char *p = open; p && p < body; p++) {
+        p = strstr(p, ".param ");
+        if (!p || p >= body) break;
+        int i = k->params++, bytes = 0;
+        if (i >= MAX_PARAMS) { invalid("%s: more than %d parameters", k->file, MAX_PARAMS); return; }
+        const char *end = p;
+        while (*end && *end != ',' && *end != '\n' && end < body) end++;
+        char line[2048];
+        snprintf(line, sizeof line, "%.*s", (int)(end - p), p);
+        char *bracket = strchr(line, '[');
+        if (bracket) bytes = atoi(bracket + 1); // .param .align N .b8 name[bytes]
+        else if (strstr(line, ".u64") || strstr(line, ".b64") || strstr(line, ".f64") || strstr(line, ".s64")) bytes = 8;
+        else if (strstr(line, ".u32") || strstr(line, ".b32") || strstr(line, ".f32") || strstr(line, ".s32")) bytes = 4;
+        else if (strstr(line, "16")) bytes = 2;
+        else bytes = 1;
+        k->size[i] = bytes;
+        k->is_pointer[i] = !bracket && bytes == 8;
+        k->is_map[i] = bracket && bytes == 128 && (strstr(line, ".align 64") || strstr(line, ".align 128"));
+        k->param_bytes += bytes;
+        p = end;
+    }
+    char head[65536];
+    const char *after = strchr(open, ')');
+    while (after && after < body && after[1] && !strchr("\n.{", after[1])) after++;
+    snprintf(head, sizeof head, "%.*s", (int)(body - (after ? after : open)), after ? after : open);
+    char *at;
+    if ((at = strstr(head, ".reqntid"))) sscanf(at, ".reqntid %d, %d, %d", &k->reqntid[0], &k->reqntid[1], &k->reqntid[2]);
+    if ((at = strstr(head, ".maxntid"))) {
+        k->maxntid[1] = k->maxntid[2] = 1;
+        sscanf(at, ".maxntid %d, %d, %d", &k->maxntid[0], &k->maxntid[1], &k->maxntid[2]);
+    }
+    k->cluster = strstr(head, ".explicitcluster") || strstr(head, ".reqnctapercluster");
+    for (const char *p = ptx; (p = strstr(p, ".shared ")); p++) { // .shared .align 16 .b8 name[bytes];
+        const char *line_start = p;
+        while (line_start > ptx && line_start[-1] != '\n') line_start--;
+        const char *eol = strchr(p, '\n'), *bracket = strchr(p, '[');
+        int is_extern = !strncmp(line_start, ".extern", 7);
+        if (bracket && bracket < eol && !is_extern && strstr(p, ".b8") && strstr(p, ".b8") < eol) k->static_shared += atoi(bracket + 1);
+    }
+}
+
+/// Assembles with ptxas, which is what the driver does at this point on a machine with a GPU.
+static CUresult assemble(Kernel *k, const char *path) {
+    const char *ptxas = getenv("STUB_PTXAS");
+    if (!ptxas) return CUDA_SUCCESS;
+    char command[12288], line[4096];
+    int suffix = MAJOR * 10 + MINOR >= 90;
+    snprintf(command, sizeof command, "%s -v -arch=sm_%d%d%s %s -o %s.cubin 2>&1", ptxas, MAJOR, MINOR, suffix ? "a" : "", path, path);
+    double started = now();
+    // The environment of the program points to this library; ptxas needs none of it.
+    FILE *pipe = popen(command, "r");
+    if (!pipe) return CUDA_SUCCESS;
+    char all[16384] = "";
+    while (fgets(line, sizeof line, pipe)) {
+        char *at;
+        if ((at = strstr(line, "Used "))) sscanf(at, "Used %d registers", &k->registers);
+        if ((at = strstr(line, "bytes spill stores"))) {
+            at = strstr(line, "frame, ");
+            if (at) sscanf(at, "frame, %d bytes spill", &k->spills);
+        }
+        strncat(all, line, sizeof all - strlen(all) - 1);
+    }
+    int status = pclose(pipe);
+    N.ptxas_seconds += now() - started;
+    event("ptxas", (uint64_t)((now() - started) * 1e6), k->registers, k->name);
+    if (status) {
+        invalid("%s: ptxas refuses it: %s", path, all);
+        return CUDA_ERROR_INVALID_PTX;
+    }
+    return CUDA_SUCCESS;
+}
+
+CUresult cuModuleLoadData(CUmodule *module, const void *image) {
+    // What a driver says that is older than the NVRTC which made the PTX.
+    if (getenv("STUB_OLD_DRIVER")) return CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
+    pthread_mutex_lock(&LOCK);
+    Kernel *k = calloc(1, sizeof *k);
+    size_t index = KERNEL_COUNT++;
+    KERNELS[index] = k;
+    k->max_dynamic = SHARED_DEFAULT;
+    N.loads++;
+    char path[4096];
+    snprintf(k->file, sizeof k->file, "%05zu.ptx", index);
+    snprintf(path, sizeof path, "%s/modules/%s", DIR_, k->file);
+    size_t length = strlen(image); // NVRTC's PTX ends with a zero.
+    FILE *f = fopen(path, "w");
+    if (f) { fwrite(image, 1, length, f); fclose(f); }
+    if (memcmp(image, "\177ELF", 4) == 0) invalid("%s is a cubin", k->file);
+    read_ptx(k, image);
+    event("module", index, length, k->name);
+    CUresult result = assemble(k, path);
+    Module *m = calloc(1, sizeof *m);
+    m->kernel = k;
+    *module = (CUmodule)m;
+    pthread_mutex_unlock(&LOCK);
+    return result;
+}
+
+CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned count, CUjit_option *options, void **values) {
+    (void)count, (void)options, (void)values;
+    return cuModuleLoadData(module, image);
+}
+
+CUresult cuModuleUnload(CUmodule module) { free(module); return CUDA_SUCCESS; }
+
+CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name) {
+    Kernel *k = ((Module *)module)->kernel;
+    if (strcmp(name, k->name)) {
+        pthread_mutex_lock(&LOCK);
+        invalid("%s has no function %s but %s", k->file, name, k->name);
+        pthread_mutex_unlock(&LOCK);
+        return CUDA_ERROR_NOT_FOUND;
+    }
+    *function = (CUfunction)k;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute, int value) {
+    Kernel *k = (Kernel *)function;
+    CUresult result = CUDA_SUCCESS;
+    pthread_mutex_lock(&LOCK);
+    N.set_attribute++;
+    if (attribute == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) {
+        if (value < 0 || value + k->static_shared > SHARED_OPTIN) {
+            invalid("%s: %d + %d bytes of shared memory, more than %d", k->name, value, k->static_shared, SHARED_OPTIN);
+            result = CUDA_ERROR_INVALID_VALUE;
+        } else k->max_dynamic = value;
+    }
+    pthread_mutex_unlock(&LOCK);
+    return result;
+}
+
+CUresult cuFuncGetAttribute(int *value, CUfunction_attribute attribute, CUfunction function) {
+    Kernel *k = (Kernel *)function;
+    switch (attribute) {
+    case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *value = 1024; break;
+    case CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES: *value = k->static_shared; break;
+    case CU_FUNC_ATTRIBUTE_NUM_REGS: *value = k->registers; break;
+    case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: *value = k->max_dynamic; break;
+    default: *value = 0;
+    }
+    return CUDA_SUCCESS;
+}
+
+/// Runs kernels on the CPU, if STUB_EXECUTE names a library that can (see README); set up at the first launch.
+typedef int (*Execute)(const char *ptx_file, const char *name, void **params, unsigned *grid, unsigned *block, unsigned shared);
+static Execute EXECUTE;
+
+CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                        unsigned shared, CUstream stream, void **params, void **extra) {
+    (void)stream, (void)extra;
+    Kernel *k = (Kernel *)function;
+    CUresult result = CUDA_SUCCESS;
+    pthread_mutex_lock(&LOCK);
+    N.launches++;
+    k->launches++;
+    unsigned threads = bx * by * bz;
+    event("launch", (uint64_t)gx * gy * gz, threads, k->name);
+#define REFUSE(code, condition, ...) if (condition) { invalid(__VA_ARGS__); result = code; }
+    REFUSE(CUDA_ERROR_INVALID_VALUE, !gx || !gy || !gz || !bx || !by || !bz, "%s: a grid of %u %u %u blocks of %u %u %u", k->name, gx, gy, gz, bx, by, bz)
+    REFUSE(CUDA_ERROR_INVALID_VALUE, gx > 0x7fffffffu || gy > 65535 || gz > 65535, "%s: a grid of %u %u %u", k->name, gx, gy, gz)
+    REFUSE(CUDA_ERROR_INVALID_VALUE, bx > 1024 || by > 1024 || bz > 64 || threads > 1024, "%s: blocks of %u %u %u", k->name, bx, by, bz)
+    REFUSE(CUDA_ERROR_INVALID_VALUE, (int)shared > k->max_dynamic, "%s: %u bytes of dynamic shared memory, %d allowed", k->name, shared, k->max_dynamic)
+    REFUSE(CUDA_ERROR_INVALID_VALUE, (int)shared + k->static_shared > SHARED_OPTIN, "%s: %u + %d bytes of shared memory", k->name, shared, k->static_shared)
+    REFUSE(CUDA_ERROR_INVALID_VALUE, k->maxntid[0] && (int)threads > k->maxntid[0] * k->maxntid[1] * k->maxntid[2], "%s: %u threads, %d %d %d allowed", k->name, threads, k->maxntid[0], k->maxntid[1], k->maxntid[2])
+    REFUSE(CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, k->registers && ((threads + 31) / 32) * (((unsigned)k->registers + 7) / 8 * 8) * 32 > REGISTERS, "%s: %u threads of %d registers", k->name, threads, k->registers)
+    REFUSE(CUDA_ERROR_INVALID_VALUE, k->param_bytes > 32764, "%s: %d bytes of parameters", k->name, k->param_bytes)
+    for (int i = 0; i < k->params; i++) {
+        if (!params[i]) { invalid("%s: parameter %d is missing", k->name, i); result = CUDA_ERROR_INVALID_VALUE; break; }
+        if (k->is_map[i] && (uintptr_t)params[i] % 64) invalid("%s: parameter %d, a tensor map, is not aligned", k->name, i);
+        if (k->is_pointer[i]) {
+            uint64_t ptr = *(uint64_t *)params[i];
+            // The one behind everything may belong to a block of 0 bytes at the end of a page; a read there would be the kernel's fault.
+            if (!block_of(ptr)) { invalid("%s: parameter %d of %d is %llx, not inside a live block", k->name, i, k->params, (unsigned long long)ptr); }
+        }
+    }
+    if (result == CUDA_SUCCESS && EXECUTE) {
+        char path[4096];
+        snprintf(path, sizeof path, "%s/modules/%s", DIR_, k->file);
+        int failed = EXECUTE(path, k->name, params, (unsigned[]){gx, gy, gz}, (unsigned[]){bx, by, bz}, shared);
+        if (failed) { invalid("%s: could not be run on the CPU (%d)", k->name, failed); }
+    }
+    pthread_mutex_unlock(&LOCK);
+    return result;
+}
+
+CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+                                   unsigned shared, CUstream stream, void **params) {
+    return cuLaunchKernel(f, gx, gy, gz, bx, by, bz, shared, stream, params, NULL);
+}
+
+// ---------------------------------------------------------------- tensor maps (the descriptors of bulk copies)
+
+typedef struct {
+    uint64_t address, dims[5], strides[5];
+    uint32_t box[5], element_strides[5], rank, type, interleave, swizzle, fill;
+} Map;
+static Map MAPS[1 << 20];
+static uint32_t MAP_COUNT = 1;
+const void *stub_map(uint32_t index) { return index < MAP_COUNT ? &MAPS[index] : NULL; }
+
+static int type_bytes(CUtensorMapDataType type) {
+    switch (type) {
+    case CU_TENSOR_MAP_DATA_TYPE_UINT8: return 1;
+    case CU_TENSOR_MAP_DATA_TYPE_UINT16: case CU_TENSOR_MAP_DATA_TYPE_FLOAT16: case CU_TENSOR_MAP_DATA_TYPE_BFLOAT16: return 2;
+    case CU_TENSOR_MAP_DATA_TYPE_UINT64: case CU_TENSOR_MAP_DATA_TYPE_INT64: case CU_TENSOR_MAP_DATA_TYPE_FLOAT64: return 8;
+    default: return 4;
+    }
+}
+
+CUresult cuTensorMapEncodeTiled(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t rank, void *address, const cuuint64_t *dims,
+                                const cuuint64_t *strides, const cuuint32_t *box, const cuuint32_t *element_strides,
+                                CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle, CUtensorMapL2promotion promotion,
+                                CUtensorMapFloatOOBfill fill) {
+    (void)promotion;
+    pthread_mutex_lock(&LOCK);
+    CUresult result = CUDA_SUCCESS;
+    int bytes = type_bytes(type);
+    char text[512];
+    snprintf(text, sizeof text, "tensor map: type %d rank %u at %p dims %llu %llu %llu strides %llu %llu box %u %u %u swizzle %d", type, rank, address,
+             (unsigned long long)dims[0], rank > 1 ? (unsigned long long)dims[1] : 0, rank > 2 ? (unsigned long long)dims[2] : 0,
+             rank > 1 ? (unsigned long long)strides[0] : 0, rank > 2 ? (unsigned long long)strides[1] : 0, box[0], rank > 1 ? box[1] : 0,
+             rank > 2 ? box[2] : 0, swizzle);
+#define MAP_REFUSE(condition, why) if (condition) { invalid("%s: %s", text, why); result = CUDA_ERROR_INVALID_VALUE; }
+    MAP_REFUSE((uintptr_t)map % 64, "the descriptor must be aligned to 64 bytes")
+    MAP_REFUSE((uintptr_t)address % 16, "the tensor must be aligned to 16 bytes")
+    MAP_REFUSE(rank < 1 || rank > 5 || (interleave != CU_TENSOR_MAP_INTERLEAVE_NONE && rank < 3), "rank")
+    for (unsigned i = 0; i < rank; i++) {
+        MAP_REFUSE(!dims[i] || dims[i] > 1ull << 32, "a dimension")
+        MAP_REFUSE(!box[i] || box[i] > 256, "a side of the box")
+        MAP_REFUSE(!element_strides[i] || element_strides[i] > 8, "an element stride")
+        if (i + 1 < rank) {
+            MAP_REFUSE(strides[i] % 16 || strides[i] >= 1ull << 40, "a stride must be a multiple of 16 below 2^40")
+            // Documented: each stride at least the size of what it strides over.
+            uint64_t least = i ? strides[i - 1] * dims[i] : dims[0] * bytes;
+            MAP_REFUSE(dims[i + 1] > 1 && strides[i] && strides[i] < least && strides[i] * dims[i + 1] < least, "a stride is smaller than what it strides over")
+        }
+    }
+    unsigned inner = box[0] * bytes;
+    MAP_REFUSE(interleave == CU_TENSOR_MAP_INTERLEAVE_NONE && inner % 16, "the inner side of the box must be a multiple of 16 bytes")
+    MAP_REFUSE(swizzle == CU_TENSOR_MAP_SWIZZLE_32B && inner > 32, "the inner side of the box is wider than the swizzle")
+    MAP_REFUSE(swizzle == CU_TENSOR_MAP_SWIZZLE_64B && inner > 64, "the inner side of the box is wider than the swizzle")
+    MAP_REFUSE(swizzle >= CU_TENSOR_MAP_SWIZZLE_128B && inner > 128, "the inner side of the box is wider than the swizzle")
+    if (address) inside((uint64_t)address, 1, "tensor map");
+    event("map", rank, inner, NULL);
+    if (result == CUDA_SUCCESS) {
+        uint32_t index = MAP_COUNT < (1 << 20) - 1 ? MAP_COUNT++ : (MAP_COUNT = 2, 1); // a ring
+        Map *m = &MAPS[index];
+        memset(m, 0, sizeof *m);
+        m->address = (uint64_t)address, m->rank = rank, m->type = type, m->interleave = interleave, m->swizzle = swizzle, m->fill = fill;
+        for (unsigned i = 0; i < rank; i++) {
+            m->dims[i] = dims[i], m->box[i] = box[i], m->element_strides[i] = element_strides[i];
+            if (i + 1 < rank) m->strides[i + 1] = strides[i];
+        }
+        memset(map, 0, sizeof *map);
+        ((uint32_t *)map)[0] = 0x7473eb00;
+        ((uint32_t *)map)[1] = index;
+    }
+    pthread_mutex_unlock(&LOCK);
+    return result;
+}
+
+/// Bulk copies for convolutions: what the documentation says must hold is checked, nothing is kept (the emulator has none).
+CUresult cuTensorMapEncodeIm2col(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t rank, void *address, const cuuint64_t *dims,
+                                 const cuuint64_t *strides, const int *lower, const int *upper, cuuint32_t channels, cuuint32_t pixels,
+                                 const cuuint32_t *element_strides, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
+                                 CUtensorMapL2promotion promotion, CUtensorMapFloatOOBfill fill) {
+    (void)promotion, (void)fill, (void)lower, (void)upper;
+    pthread_mutex_lock(&LOCK);
+    CUresult result = CUDA_SUCCESS;
+    int bytes = type_bytes(type);
+    char text[512];
+    snprintf(text, sizeof text, "im2col map: type %d rank %u at %p channels %u pixels %u swizzle %d", type, rank, address, channels, pixels, swizzle);
+    MAP_REFUSE((uintptr_t)map % 64, "the descriptor must be aligned to 64 bytes")
+    MAP_REFUSE((uintptr_t)address % 16, "the tensor must be aligned to 16 bytes")
+    MAP_REFUSE(rank < 3 || rank > 5, "rank")
+    MAP_REFUSE(channels > 256 || pixels > 1024, "channels or pixels")
+    for (unsigned i = 0; i < rank; i++) {
+        MAP_REFUSE(!dims[i] || dims[i] > 1ull << 32, "a dimension")
+        MAP_REFUSE(!element_strides[i] || element_strides[i] > 8, "an element stride")
+        if (i + 1 < rank) MAP_REFUSE(strides[i] % 16 || strides[i] >= 1ull << 40, "a stride must be a multiple of 16 below 2^40")
+    }
+    unsigned inner = channels * bytes;
+    MAP_REFUSE(interleave == CU_TENSOR_MAP_INTERLEAVE_NONE && inner % 16, "channels must be a multiple of 16 bytes")
+    MAP_REFUSE(swizzle == CU_TENSOR_MAP_SWIZZLE_32B && inner > 32, "channels are wider than the swizzle")
+    MAP_REFUSE(swizzle == CU_TENSOR_MAP_SWIZZLE_64B && inner > 64, "channels are wider than the swizzle")
+    MAP_REFUSE(swizzle >= CU_TENSOR_MAP_SWIZZLE_128B && inner > 128, "channels are wider than the swizzle")
+    event("map-im2col", rank, inner, NULL);
+    memset(map, 0, sizeof *map);
+    pthread_mutex_unlock(&LOCK);
+    return result;
+}
+
+// ---------------------------------------------------------------- copies
+
+CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t size, CUstream stream) {
+    (void)stream;
+    pthread_mutex_lock(&LOCK);
+    CUresult result = CUDA_SUCCESS;
+    if (size && !inside(to, size, "copy to the device")) result = CUDA_ERROR_INVALID_VALUE;
+    else memcpy((void *)to, from, size);
+    N.h2d++, N.h2d_bytes += size;
+    event("h2d", size, 0, NULL);
+    pthread_mutex_unlock(&LOCK);
+    return result;
+}
+CUresult cuMemcpyHtoD(CUdeviceptr to, const void *from, size_t size) { return cuMemcpyHtoDAsync(to, from, size, NULL); }
+
+/// Where nothing is computed everything read is 0, and a program that trains on rewards never trains: reads of the sizes that
+/// STUB_NOISE lists (bytes, separated by commas) are filled with numbers between -1 and 1 instead.
+static size_t NOISE[64];
+static int NOISE_COUNT;
+static void noise(void *to, size_t size) {
+    static uint64_t state = 88172645463325252ull;
+    for (int i = 0; i < NOISE_COUNT; i++)
+        if (NOISE[i] == size)
+            for (size_t n = 0; n < size / 4; n++) {
+                state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+                ((float *)to)[n] = (float)(state >> 40) / (1 << 23) - 1;
+            }
+}
+
+CUresult cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t size, CUstream stream) {
+    (void)stream;
+    pthread_mutex_lock(&LOCK);
+    CUresult result = CUDA_SUCCESS;
+    if (size && !inside(from, size, "copy from the device")) result = CUDA_ERROR_INVALID_VALUE;
+    else memcpy(to, (void *)from, size), noise(to, size);
+    N.d2h++, N.d2h_bytes += size;
+    event("d2h", size, 0, NULL);
+    pthread_mutex_unlock(&LOCK);
+    return result;
+}
+CUresult cuMemcpyDtoH(void *to, CUdeviceptr from, size_t size) { return cuMemcpyDtoHAsync(to, from, size, NULL); }
+
+CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream) {
+    (void)stream;
+    pthread_mutex_lock(&LOCK);
+    CUresult result = CUDA_SUCCESS;
+    if (size && (!inside(from, size, "copy on the device, from") || !inside(to, size, "copy on the device, to"))) result = CUDA_ERROR_INVALID_VALUE;
+    else memmove((void *)to, (void *)from, size);
+    N.d2d++, N.d2d_bytes += size;
+    event("d2d", size, 0, NULL);
+    pthread_mutex_unlock(&LOCK);
+    return result;
+}
+
+CUresult cuMemcpy2DAsync(const CUDA_MEMCPY2D *c, CUstream stream) {
+    (void)stream;
+    pthread_mutex_lock(&LOCK);
+    CUresult result = CUDA_SUCCESS;
+    int up = c->dstMemoryType == CU_MEMORYTYPE_DEVICE, from_device = c->srcMemoryType == CU_MEMORYTYPE_DEVICE;
+    size_t bytes = c->WidthInBytes * c->Height;
+    if ((c->dstPitch && c->dstPitch < c->WidthInBytes) || (c->srcPitch && c->srcPitch < c->WidthInBytes) || c->dstPitch > 0x7fffffff || c->srcPitch > 0x7fffffff) {
+        invalid("2D copy of %zu x %zu bytes with pitches %zu and %zu", c->WidthInBytes, c->Height, c->srcPitch, c->dstPitch);
+        result = CUDA_ERROR_INVALID_VALUE;
+    } else if (bytes) {
+        size_t dst = c->dstPitch ? c->dstPitch : c->WidthInBytes, src = c->srcPitch ? c->srcPitch : c->WidthInBytes;
+        char *to = up ? (char *)c->dstDevice : c->dstHost;
+        const char *from = from_device ? (const char *)c->srcDevice : c->srcHost;
+        int ok = (!up || inside((uint64_t)to, dst * (c->Height - 1) + c->WidthInBytes, "2D copy to the device")) &&
+                 (!from_device || inside((uint64_t)from, src * (c->Height - 1) + c->WidthInBytes, "2D copy from the device"));
+        if (!ok) result = CUDA_ERROR_INVALID_VALUE;
+        else {
+            for (size_t row = 0; row < c->Height; row++) memcpy(to + row * dst, from + row * src, c->WidthInBytes);
+            if (!up && from_device) noise(to, bytes);
+        }
+    }
+    if (up && from_device) N.d2d++, N.d2d_bytes += bytes, event("d2d", bytes, c->Height, "2d");
+    else if (up) N.h2d++, N.h2d_bytes += bytes, event("h2d", bytes, c->Height, c->dstPitch == c->WidthInBytes ? "2d" : "2d-pitched");
+    else N.d2h++, N.d2h_bytes += bytes, event("d2h", bytes, c->Height, c->srcPitch == c->WidthInBytes ? "2d" : "2d-pitched");
+    pthread_mutex_unlock(&LOCK);
+    return result;
+}
+
+CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t size, CUstream stream) {
+    (void)stream;
+    pthread_mutex_lock(&LOCK);
+    CUresult result = CUDA_SUCCESS;
+    if (size && !inside(to, size, "memset")) result = CUDA_ERROR_INVALID_VALUE;
+    else memset((void *)to, value, size);
+    N.sets++;
+    pthread_mutex_unlock(&LOCK);
+    return result;
+}
+
+// ---------------------------------------------------------------- allocation
+
+#define LOCKED(expression) pthread_mutex_lock(&LOCK); CUresult result = expression; pthread_mutex_unlock(&LOCK); return result
+CUresult cuMemAlloc(CUdeviceptr *out, size_t size) { LOCKED(take(out, size)); }
+CUresult cuMemAllocAsync(CUdeviceptr *out, size_t size, CUstream stream) { (void)stream; LOCKED(take(out, size)); }
+CUresult cuMemFree(CUdeviceptr ptr) { LOCKED(give(ptr)); }
+CUresult cuMemFreeAsync(CUdeviceptr ptr, CUstream stream) { (void)stream; LOCKED(give(ptr)); }
+CUresult cuMemGetInfo(size_t *left, size_t *total) { *total = DEVICE_MEMORY, *left = DEVICE_MEMORY - N.live; return CUDA_SUCCESS; }
+
+CUresult cuMemAllocHost(void **out, size_t size) {
+    pthread_mutex_lock(&LOCK);
+    CUresult result = CUDA_SUCCESS;
+    size_t *at = aligned_alloc(4096, ((size + 4095) & ~4095ull) + 4096);
+    if (!at || !size) result = CUDA_ERROR_INVALID_VALUE, invalid("host allocation of %zu bytes", size);
+    else {
+        *at = size;
+        *out = (char *)at + 4096;
+        N.host_allocs++;
+        N.host_live += size;
+        if (N.host_live > N.host_peak) N.host_peak = N.host_live;
+        event("pinned", size, N.host_live, NULL);
+    }
+    pthread_mutex_unlock(&LOCK);
+    return result;
+}
+CUresult cuMemHostAlloc(void **out, size_t size, unsigned flags) { (void)flags; return cuMemAllocHost(out, size); }
+CUresult cuMemFreeHost(void *ptr) {
+    pthread_mutex_lock(&LOCK);
+    size_t *at = (size_t *)((char *)ptr - 4096);
+    N.host_live -= *at;
+    free(at);
+    pthread_mutex_unlock(&LOCK);
+    return CUDA_SUCCESS;
+}
+
+// ---------------------------------------------------------------- streams and events
+
+CUresult cuStreamCreate(CUstream *stream, unsigned flags) {
+    (void)flags;
+    static uintptr_t next = 0x5000;
+    pthread_mutex_lock(&LOCK);
+    *stream = (CUstream)(next += 0x10);
+    event("stream", next, 0, NULL);
+    pthread_mutex_unlock(&LOCK);
+    return CUDA_SUCCESS;
+}
+CUresult cuStreamCreateWithPriority(CUstream *stream, unsigned flags, int priority) { (void)priority; return cuStreamCreate(stream, flags); }
+CUresult cuStreamDestroy(CUstream stream) { (void)stream; return CUDA_SUCCESS; }
+CUresult cuStreamSynchronize(CUstream stream) {
+    (void)stream;
+    pthread_mutex_lock(&LOCK);
+    N.syncs++;
+    event("sync", 0, 0, "stream");
+    pthread_mutex_unlock(&LOCK);
+    return CUDA_SUCCESS;
+}
+CUresult cuStreamQuery(CUstream stream) { (void)stream; return CUDA_SUCCESS; }
+CUresult cuStreamWaitEvent(CUstream stream, CUevent e, unsigned flags) {
+    (void)stream, (void)e, (void)flags;
+    pthread_mutex_lock(&LOCK);
+    N.stream_waits++;
+    event("streamwait", (uintptr_t)stream, 0, NULL);
+    pthread_mutex_unlock(&LOCK);
+    return CUDA_SUCCESS;
+}
+CUresult cuEventCreate(CUevent *e, unsigned flags) {
+    (void)flags;
+    *e = calloc(1, sizeof(double));
+    return CUDA_SUCCESS;
+}
+CUresult cuEventDestroy(CUevent e) { free(e); return CUDA_SUCCESS; }
+CUresult cuEventRecord(CUevent e, CUstream stream) {
+    (void)stream;
+    *(double *)e = now();
+    pthread_mutex_lock(&LOCK);
+    N.events++;
+    pthread_mutex_unlock(&LOCK);
+    return CUDA_SUCCESS;
+}
+CUresult cuEventSynchronize(CUevent e) {
+    (void)e;
+    pthread_mutex_lock(&LOCK);
+    N.event_syncs++;
+    event("sync", 0, 0, "event");
+    pthread_mutex_unlock(&LOCK);
+    return CUDA_SUCCESS;
+}
+CUresult cuEventQuery(CUevent e) { (void)e; return CUDA_SUCCESS; }
+CUresult cuEventElapsedTime(float *ms, CUevent from, CUevent to) { *ms = (*(double *)to - *(double *)from) * 1e3; return CUDA_SUCCESS; }
+
+// ---------------------------------------------------------------- device and context
+
+CUresult cuInit(unsigned flags) { (void)flags; return getenv("STUB_NO_DEVICE") ? CUDA_ERROR_NO_DEVICE : CUDA_SUCCESS; }
+CUresult cuDriverGetVersion(int *version) { *version = DRIVER; return CUDA_SUCCESS; }
+CUresult cuDeviceGetCount(int *count) { *count = getenv("STUB_NO_DEVICE") ? 0 : 1; return CUDA_SUCCESS; }
+CUresult cuDeviceGet(CUdevice *device, int ordinal) { *device = 0; return ordinal ? CUDA_ERROR_INVALID_DEVICE : CUDA_SUCCESS; }
+CUresult cuDeviceGetName(char *name, int length, CUdevice device) { (void)device; snprintf(name, length, "NVIDIA H100 80GB HBM3 (stub)"); return CUDA_SUCCESS; }
+CUresult cuDeviceGetUuid(CUuuid *uuid, CUdevice device) { (void)device; memset(uuid, 7, sizeof *uuid); return CUDA_SUCCESS; }
+CUresult cuDeviceTotalMem(size_t *bytes, CUdevice device) { (void)device; *bytes = DEVICE_MEMORY; return CUDA_SUCCESS; }
+CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) { (void)device; *context = (CUcontext)0x1000; return CUDA_SUCCESS; }
+CUresult cuDevicePrimaryCtxRelease(CUdevice device) { (void)device; return CUDA_SUCCESS; }
+CUresult cuCtxSetCurrent(CUcontext context) { (void)context; return CUDA_SUCCESS; }
+CUresult cuCtxGetCurrent(CUcontext *context) { *context = (CUcontext)0x1000; return CUDA_SUCCESS; }
+CUresult cuCtxGetDevice(CUdevice *device) { *device = 0; return CUDA_SUCCESS; }
+CUresult cuCtxSynchronize(void) {
+    pthread_mutex_lock(&LOCK);
+    N.syncs++;
+    event("sync", 0, 0, "context");
+    pthread_mutex_unlock(&LOCK);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device) {
+    (void)device;
+    switch (attribute) {
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = MAJOR; break;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = MINOR; break;
+    case CU_DEVICE_ATTRIBUTE_WARP_SIZE: *value = 32; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK: *value = SHARED_DEFAULT; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *value = SHARED_OPTIN; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR: *value = 228 << 10; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *value = 1024; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR: *value = 2048; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X: case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y: *value = 1024; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z: *value = 64; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X: *value = 0x7fffffff; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y: case CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z: *value = 65535; break;
+    case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *value = 132; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_BLOCK: *value = REGISTERS; break;
+    case CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED: *value = 1; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_PITCH: *value = 0x7fffffff; break;
+    case CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING: *value = 1; break;
+    default:
+        *value = 0;
+        pthread_mutex_lock(&LOCK);
+        invalid("note: device attribute %d asked for, 0 answered", attribute);
+        pthread_mutex_unlock(&LOCK);
+    }
+    return CUDA_SUCCESS;
+}
+
+CUresult cuGetErrorName(CUresult error, const char **text) {
+    static char names[1000][24];
+    snprintf(names[error % 1000], 24, "CUDA_ERROR_%d", error);
+    *text = names[error % 1000];
+    return CUDA_SUCCESS;
+}
+CUresult cuGetErrorString(CUresult error, const char **text) { return cuGetErrorName(error, text); }
+
+// ---------------------------------------------------------------- everything else
+
+static CUresult missing(const char *name) {
+    pthread_mutex_lock(&LOCK);
+    invalid("not in the stub: %s", name);
+    pthread_mutex_unlock(&LOCK);
+    return CUDA_ERROR_NOT_SUPPORTED;
+}
+#define X(name) __attribute__((visibility("default"))) CUresult stub_##name(void) __asm__(#name); CUresult stub_##name(void) { return missing(#name); }
+#include "unimplemented.inc"
+#undef X
+
+// ---------------------------------------------------------------- start and end
+
+__attribute__((constructor)) static void start(void) {
+    char path[4096];
+    DIR_ = getenv("STUB_DIR");
+    if (!DIR_) DIR_ = "pretended-gpu";
+    mkdir(DIR_, 0777);
+    snprintf(path, sizeof path, "%s/modules", DIR_);
+    mkdir(path, 0777);
+    START = now();
+    INVALID = open_log("invalid.log");
+    const char *events = getenv("STUB_EVENTS");
+    if (!events || strcmp(events, "0")) EVENTS = open_log("events.log");
+    if (EVENTS) setvbuf(EVENTS, NULL, _IOFBF, 1 << 20);
+    if (getenv("STUB_MEMORY_MIB")) DEVICE_MEMORY = (size_t)atoi(getenv("STUB_MEMORY_MIB")) << 20;
+    if (getenv("STUB_SM")) MAJOR = atoi(getenv("STUB_SM")) / 10, MINOR = atoi(getenv("STUB_SM")) % 10;
+    for (char *at = getenv("STUB_NOISE"); at && *at && NOISE_COUNT < 64; at += *at == ',') NOISE[NOISE_COUNT++] = strtoull(at, &at, 10);
+    const char *execute = getenv("STUB_EXECUTE");
+    if (execute) {
+        void *library = dlopen(execute, RTLD_NOW | RTLD_GLOBAL);
+        if (library) EXECUTE = (Execute)dlsym(library, "stub_execute");
+        const void *(**lookup)(uint32_t) = library ? dlsym(library, "emu_lookup") : NULL;
+        if (lookup) *lookup = stub_map;
+        if (!EXECUTE) { fprintf(stderr, "pretended driver: %s\n", dlerror()); exit(70); }
+    }
+}
+
+__attribute__((destructor)) static void end(void) {
+    FILE *f = open_log("summary.txt");
+    fprintf(f, "launches %llu of %zu kernels (modules %llu, ptxas %.1f s)\n", (unsigned long long)N.launches, KERNEL_COUNT, (unsigned long long)N.loads, N.ptxas_seconds);
+    fprintf(f, "host to device %llu copies %llu bytes\n", (unsigned long long)N.h2d, (unsigned long long)N.h2d_bytes);
+    fprintf(f, "device to host %llu copies %llu bytes\n", (unsigned long long)N.d2h, (unsigned long long)N.d2h_bytes);
+    fprintf(f, "device to device %llu copies %llu bytes\n", (unsigned long long)N.d2d, (unsigned long long)N.d2d_bytes);
+    fprintf(f, "waits: %llu for events, %llu for streams or the context; %llu events recorded, %llu waits between streams\n", (unsigned long long)N.event_syncs,
+            (unsigned long long)N.syncs, (unsigned long long)N.events, (unsigned long long)N.stream_waits);
+    fprintf(f, "device memory: %llu allocations, %llu frees, peak %llu bytes; pinned: %llu allocations, peak %llu bytes\n", (unsigned long long)N.allocs,
+            (unsigned long long)N.frees, (unsigned long long)N.peak, (unsigned long long)N.host_allocs, (unsigned long long)N.host_peak);
+    fprintf(f, "%8s %5s %6s %6s %6s %s\n", "launches", "regs", "spill", "static", "params", "kernel");
+    for (size_t i = 0; i < KERNEL_COUNT; i++)
+        fprintf(f, "%8llu %5d %6d %6d %6d %s %s\n", (unsigned long long)KERNELS[i]->launches, KERNELS[i]->registers, KERNELS[i]->spills, KERNELS[i]->static_shared,
+                KERNELS[i]->param_bytes, KERNELS[i]->file, KERNELS[i]->name);
+    fclose(f);
+    if (EVENTS) fflush(EVENTS);
+}
