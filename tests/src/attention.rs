@@ -5,7 +5,7 @@ use burn::prelude::*;
 use kernels::Kernels;
 
 use crate::{
-    backend::{PRECISION, Plain, Training, distance, numbers},
+    backend::{Plain, Training, distance, numbers},
     closed_forms::noise,
 };
 
@@ -138,6 +138,8 @@ fn attention_and_its_gradients_are_what_f64_computes() {
 #[cfg(on_gpu)]
 fn attention_of_16_bits_is_right_to_their_precision() {
     use burn::tensor::FloatDType;
+
+    use crate::backend::PRECISION;
     let device = crate::backend::Device::default();
     for (dtype, digits) in [(FloatDType::F16, 11), (FloatDType::BF16, 8)] {
         if !Plain::supports_dtype(&device, dtype.into()) {
