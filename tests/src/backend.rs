@@ -23,14 +23,16 @@ pub type Device = <Plain as burn::tensor::backend::BackendTypes>::Device;
 
 use burn::tensor::Tensor;
 
-/// The precision of the products of the backend under test.
-pub const PRECISION: &str = if cfg!(feature = "cuda") { "tf32" } else { "f32" };
+/// Whether products read 10 bits of a number's fraction: cuda's form of f32.
+const TF32: bool = cfg!(all(on_gpu, not(feature = "wgpu")));
 
-/// Largest relative error of a result into which products go, where it is `in_f32` in f32. Products
-/// in tf32, cuda's form of f32, read 10 bits of a number's fraction.
+/// The precision of the products of the backend under test.
+pub const PRECISION: &str = if TF32 { "tf32" } else { "f32" };
+
+/// Largest relative error of a result into which products go, where it is `in_f32` in f32.
 pub const fn of_products(in_f32: f64) -> f64 {
     let in_tf32 = 3e-3;
-    if cfg!(all(on_gpu, feature = "cuda")) && in_f32 < in_tf32 { in_tf32 } else { in_f32 }
+    if TF32 && in_f32 < in_tf32 { in_tf32 } else { in_f32 }
 }
 
 /// The values of a tensor, row-major.

@@ -5,8 +5,7 @@
 //! takes the fastest, which differs from machine to machine.
 
 use burn::{prelude::*, tensor::TensorPrimitive};
-use burn_cubecl::kernel::matmul::init_matmul_output;
-use burn_cubecl::tensor::CubeTensor;
+use burn_cubecl::{kernel::matmul::init_matmul_output, tensor::CubeTensor};
 use cubek::{
     matmul::{
         definition::{MatmulElems, MatmulGlobalElems},

@@ -281,6 +281,18 @@ mod tests {
         card_of(include_str!("../../../../assets/presets/text-base.toml"), Data::Signs)
     }
 
+    /// Wrong captions and pale pictures from half of pre-training on.
+    fn faulty(wrong: f64, pale: f64) -> CaptionConfig {
+        CaptionConfig {
+            detailed: 0.0,
+            wrong,
+            pale,
+            wrong_from: 0.5,
+            dropped: 0.0,
+            reading_order: 0.0,
+        }
+    }
+
     #[test]
     fn emoji_are_washed_out_in_the_asked_share_of_images_and_late() {
         let preset = include_str!("../../../../assets/presets/emoji-base.toml");
@@ -288,15 +300,7 @@ mod tests {
         let examples = Examples::new(&card, Data::Emoji).expect("the task's own words");
         let mut rng = Key::new(1, Purpose::Pretraining).rng();
         let mut pale_of_200 = |pale: f64, progress: f64| {
-            let captions = CaptionConfig {
-                detailed: 0.0,
-                wrong: 0.0,
-                pale,
-                wrong_from: 0.5,
-                dropped: 0.0,
-                reading_order: 0.0,
-            };
-            let captions = captions.at(progress);
+            let captions = faulty(0.0, pale).at(progress);
             let is_pale = |_| {
                 let (image, _) = examples.draw(&captions, &mut rng);
                 image.pixels.iter().all(|&value| value >= 1.0 - PALE.end)
@@ -333,15 +337,7 @@ mod tests {
         let examples = Examples::new(&card, Data::Signs).expect("the task's own words");
         let mut rng = Key::new(1, Purpose::Pretraining).rng();
         let mut agreeing = |wrong: f64, progress: f64| {
-            let captions = CaptionConfig {
-                detailed: 0.0,
-                wrong,
-                pale: 0.0,
-                wrong_from: 0.5,
-                dropped: 0.0,
-                reading_order: 0.0,
-            };
-            let captions = captions.at(progress);
+            let captions = faulty(wrong, 0.0).at(progress);
             let agrees = |_| {
                 let (image, caption) = examples.draw(&captions, &mut rng);
                 let lines = reader.read(&image.rgb8(), image.width, image.height);
