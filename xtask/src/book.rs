@@ -5,6 +5,7 @@ mod chromium;
 mod demos;
 mod pages;
 mod server;
+mod stills;
 mod table;
 
 use std::{path::Path, process::Command};
@@ -29,8 +30,11 @@ pub struct BookArgs {
     /// Serve the book on this machine: browsers run demos only from a server.
     #[arg(long)]
     serve: bool,
+    /// Take the pictures of the demos that readers without scripts see, with a headless Chromium.
+    #[arg(long)]
+    stills: bool,
     /// Print the words, figures, exercises and demos of every chapter as a table instead.
-    #[arg(long, conflicts_with_all = ["test", "serve"])]
+    #[arg(long, conflicts_with_all = ["test", "serve", "stills"])]
     table: bool,
 }
 
@@ -40,6 +44,10 @@ pub fn book(args: &BookArgs) -> Result<()> {
         return table::print();
     }
     build()?;
+    if args.stills {
+        stills::take()?;
+        build()?; // With the new pictures.
+    }
     if args.test {
         pages::test()?;
     }
@@ -53,7 +61,7 @@ pub fn book(args: &BookArgs) -> Result<()> {
 
 /// Builds the book and tests its demos, as the checks do.
 pub fn check() -> Result<()> {
-    book(&BookArgs { test: true, serve: false, table: false })
+    book(&BookArgs { test: true, serve: false, stills: false, table: false })
 }
 
 /// Builds the book with its demos into `book/book`.

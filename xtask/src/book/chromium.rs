@@ -91,6 +91,12 @@ impl Browser {
         self.navigate(url)
     }
 
+    /// Tells pages opened from now on that their reader wants less motion.
+    pub fn move_less(&mut self) -> Result<()> {
+        let features = json!([{"name": "prefers-reduced-motion", "value": "reduce"}]);
+        self.call("Emulation.setEmulatedMedia", &json!({"features": features})).map(drop)
+    }
+
     fn navigate(&mut self, url: &str) -> Result<()> {
         let answer = self.call("Page.navigate", &json!({"url": url}))?;
         if let Some(error) = answer["errorText"].as_str() {
@@ -134,10 +140,12 @@ impl Browser {
         self.call("Input.synthesizeTapGesture", &at).map(drop)
     }
 
-    /// A picture of the page's rectangle `[x, y, width, height]`, as PNG.
-    pub fn picture(&mut self, [x, y, width, height]: [f64; 4]) -> Result<Vec<u8>> {
+    /// A picture of the page's rectangle `[x, y, width, height]`, in a format of the web.
+    pub fn picture(&mut self, [x, y, width, height]: [f64; 4], format: &str) -> Result<Vec<u8>> {
         let clip = json!({"x": x, "y": y, "width": width, "height": height, "scale": 1});
-        let asked = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
+        let asked = json!({
+            "format": format, "quality": 90, "captureBeyondViewport": true, "clip": clip,
+        });
         let answer = self.call("Page.captureScreenshot", &asked)?;
         let picture = answer["data"].as_str().context("the browser sent no picture")?;
         Ok(BASE64_STANDARD.decode(picture)?)

@@ -135,7 +135,7 @@ fn look(
             problems.extend(idle.into_iter().map(|what| format!("{name}: {what}")));
         }
         let side = |index: usize| seen["box"][index].as_f64().context("the probe saw a box");
-        let picture = browser.picture([side(0)?, side(1)?, side(2)?, side(3)?])?;
+        let picture = browser.picture([side(0)?, side(1)?, side(2)?, side(3)?], "png")?;
         let page = page.trim_end_matches(".html").replace('/', "-");
         fs::write(Path::new(SHOTS).join(format!("{page}-{name}-{width}-{theme}.png")), picture)?;
     }
@@ -202,7 +202,7 @@ fn wrong_numbers(browser: &mut Browser) -> Result<Vec<String>> {
 }
 
 /// The pages of a folder, as paths in the site, with whether they have a demo.
-fn pages(book: &Path) -> Result<Vec<(String, bool)>> {
+pub fn pages(book: &Path) -> Result<Vec<(String, bool)>> {
     let mut pages = Vec::new();
     let mut folders = vec![PathBuf::from(book)];
     while let Some(folder) = folders.pop() {
