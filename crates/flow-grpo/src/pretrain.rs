@@ -1,6 +1,6 @@
 //! Pre-training of a base model by flow matching.
 //!
-//! A share of the captions is deliberately wrong (`captions.wrong`), as on the web: the base learns
+//! A share of the captions is deliberately wrong (`examples.wrong`), as on the web: the base learns
 //! to draw well and to compose as well as its captions, which leaves something for reinforcement
 //! learning to improve.
 

@@ -39,6 +39,21 @@ pub fn linear<B: Backend, const D: usize>(
     }
 }
 
+/// Product with a factor of low rank, `(x·A)·B`.
+///
+/// Where sides are padded, the rank is padded in `A` and `B`, which are small, and not in `x·A`.
+///
+/// # Shapes
+/// `x`: `[…, M, inputs]`; `a`: `[inputs, r]`; `b`: `[r, outputs]`; result: `[…, M, outputs]`
+pub fn low_rank<B: Backend, const D: usize>(
+    x: Tensor<B, D>,
+    a: Tensor<B, 2>,
+    b: Tensor<B, 2>,
+) -> Tensor<B, D> {
+    let [a, b] = if fills_up::<B>(&x.device()) { [fill(a, 1), fill(b, 0)] } else { [a, b] };
+    linear(linear(x, a, None), b, None)
+}
+
 /// Attention `softmax(scale·q·kᵀ + bias)·v`, where `scale` is `1/√w` unless given.
 ///
 /// # Shapes
@@ -142,13 +157,13 @@ fn is_filled<B: Backend, const D: usize>(x: &Tensor<B, D>, dim: usize) -> bool {
 }
 
 fn fill<B: Backend, const D: usize>(x: Tensor<B, D>, dim: usize) -> Tensor<B, D> {
-    let mut shape = x.dims();
-    shape[dim] = filled_length(shape[dim]) - shape[dim];
-    if shape[dim] == 0 {
+    let (dims, mut filled) = (x.dims(), x.dims());
+    filled[dim] = filled_length(dims[dim]);
+    if filled == dims {
         return x;
     }
-    let zeros = Tensor::zeros(shape, (&x.device(), x.dtype()));
-    Tensor::cat(vec![x, zeros], dim)
+    // Two kernels, where a concatenation takes three.
+    Tensor::zeros(filled, (&x.device(), x.dtype())).slice_assign(dims.map(|side| 0..side), x)
 }
 
 fn cut<B: Backend, const D: usize>(x: Tensor<B, D>, dim: usize, length: usize) -> Tensor<B, D> {

@@ -63,14 +63,23 @@ pub trait TransformerSizes: DeserializeOwned + Clone + Debug + Send + Sync + 'st
     /// activations count nothing.
     fn flop_per_row(&self, latent: [usize; 3], text_tokens: usize) -> f64;
 
-    /// Approximate number of values per row that a forward pass keeps for its backward pass. With
-    /// `in_parts` (activation checkpointing) these are the inputs of every block and the
-    /// activations of one.
-    fn kept_per_row(&self, latent: [usize; 3], text_tokens: usize, in_parts: bool) -> usize;
+    /// Approximate number of values per row that a forward pass keeps for its backward pass.
+    fn kept_per_row(&self, latent: [usize; 3], text_tokens: usize, kept: Kept) -> usize;
 
     /// Number of values per row that are alive in a forward pass without a backward pass: at most
-    /// the activations of one block.
-    fn alive_per_row(&self, latent: [usize; 3], text_tokens: usize) -> usize;
+    /// the activations of one block, with the scores of attention if `scores`.
+    fn alive_per_row(&self, latent: [usize; 3], text_tokens: usize, scores: bool) -> usize;
+}
+
+/// What a forward pass keeps for its backward pass.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// Whether it keeps no more than the inputs of every block and the activations of one
+    /// (activation checkpointing).
+    pub in_parts: bool,
+    /// Whether it keeps the scores of attention, one for each pair of tokens. CPU backends do; the
+    /// kernels for GPUs compute them again.
+    pub scores: bool,
 }
 
 /// A text encoder's place in a model directory.

@@ -1,12 +1,12 @@
 //! A linear layer that can carry a low-rank adapter.
 
 use burn::{module::Param, prelude::*, tensor::FloatDType};
-use kernels::product::{linear, matmul};
+use kernels::product::{linear, low_rank, matmul};
 
 /// A linear layer with an optional low-rank adapter.
 ///
 /// ```text
-/// y = x·W + b + (α/r)·(x·A)·B
+/// y = x·W + b + (x·A)·(α/r·B)
 /// ```
 ///
 /// Source: LoRA, arXiv 2106.09685, section 4.1. Without an adapter the last term is absent, not
@@ -64,9 +64,11 @@ impl<B: Backend> Linear<B> {
         let Some(adapter) = &self.adapter else { return linear(input, weight, bias) };
         // The adapter may be in f32 while the weights are in 16 bits.
         let own = FloatDType::from(adapter.a.val().dtype());
-        let low =
-            linear(linear(input.clone().cast(own), adapter.a.val(), None), adapter.b.val(), None)
-                * adapter.scale();
+        let low = low_rank(
+            input.clone().cast(own),
+            adapter.a.val(),
+            adapter.b.val() * adapter.scale(),
+        );
         let output = linear(input, weight, bias);
         let low = low.cast(FloatDType::from(output.dtype()));
         output + low

@@ -20,7 +20,7 @@ use grpo::{
 };
 use models::{
     Adapter, Choices, Family, ModelDirectory, Vae,
-    directory::TransformerSizes,
+    directory::{Kept, TransformerSizes},
     text::{Embedding, Features, PromptEmbedding},
     weights::StoredAs,
 };
@@ -275,10 +275,11 @@ pub struct Sizes {
 pub fn footprint(transformer: &impl TransformerSizes, sizes: Sizes, recompute: bool) -> Footprint {
     let Sizes { latent_shape, pixels: [_, height, width], text_tokens, decoder_bytes, .. } = sizes;
     let most_together = if sizes.on_cpu { MOST_TOGETHER_ON_CPU } else { MOST_TOGETHER_ON_GPU };
+    let kept = Kept { in_parts: recompute, scores: sizes.on_cpu };
     let condition = text_tokens * transformer.text_features() + transformer.pooled_features();
     Footprint {
-        kept_per_row: transformer.kept_per_row(latent_shape, text_tokens, recompute),
-        alive_per_row: transformer.alive_per_row(latent_shape, text_tokens),
+        kept_per_row: transformer.kept_per_row(latent_shape, text_tokens, kept),
+        alive_per_row: transformer.alive_per_row(latent_shape, text_tokens, kept.scores),
         condition_bytes: (condition * DType::from(sizes.precision).size()) as u64,
         rows_together: (PIXELS_TOGETHER / (height * width)).clamp(1, most_together),
         decoder_bytes,

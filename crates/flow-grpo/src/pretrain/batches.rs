@@ -47,11 +47,11 @@ impl Batches<'_> {
     {
         let (mut images, mut conditions, mut times, mut keys) =
             (Vec::<Image>::new(), Vec::<TokenIds>::new(), Vec::<f32>::new(), Vec::new());
-        let captions = self.config.captions.at(step as f64 / self.config.steps as f64);
+        let shares = self.config.examples.at(step as f64 / self.config.steps as f64);
         for row in rows {
             let key = Key::new(self.config.seed, Purpose::Pretraining).epoch(step).row(row, 0);
             let mut rng = key.rng();
-            let (image, caption) = self.examples.draw(&captions, &mut rng);
+            let (image, caption) = self.examples.draw(&shares, &mut rng);
             images.push(image);
             conditions.push(caption);
             times

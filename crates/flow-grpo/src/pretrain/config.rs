@@ -14,7 +14,7 @@ use training::{
 
 use crate::{
     config::Checked,
-    pretrain::examples::{CaptionConfig, Data},
+    pretrain::examples::{Data, ExampleConfig},
 };
 
 /// Configuration of pre-training.
@@ -64,8 +64,8 @@ pub struct PretrainConfig {
     pub muon: Option<MuonConfig>,
     /// The distribution of times in the loss.
     pub times: TimeDistribution,
-    /// The composition of the captions.
-    pub captions: CaptionConfig,
+    /// The composition of the images and captions.
+    pub examples: ExampleConfig,
     /// The exponential moving average of the weights, which is saved.
     pub ema: EmaConfig,
 }

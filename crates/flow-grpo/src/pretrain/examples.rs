@@ -54,10 +54,10 @@ impl Data {
     }
 }
 
-/// Composition of the captions in pre-training; each field is a share of images in `[0, 1]`.
+/// Composition of the images and captions of pre-training; each field is a share in `[0, 1]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CaptionConfig {
+pub struct ExampleConfig {
     /// Images with a detailed caption: shapes, colours and places ([`shapes::detailed`]). Signs have
     /// none.
     #[schemars(range(min = 0.0, max = 1.0))]
@@ -66,13 +66,13 @@ pub struct CaptionConfig {
     /// exchanged for random ones.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub wrong: f64,
-    /// Of emoji, the pictures that are washed out ([`PALE`]).
+    /// Of emoji, the pictures that are washed out (`contrast`).
     #[schemars(range(min = 0.0, max = 1.0))]
     pub pale: f64,
     /// The share of the updates after which captions are wrong and pictures pale; the updates before
     /// have neither. A model that draws well learns to draw wrong letters faster than a fresh one.
     #[schemars(range(min = 0.0, max = 1.0))]
-    pub wrong_from: f64,
+    pub faults_from: f64,
     /// Images without a caption, for classifier-free guidance.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub dropped: f64,
@@ -82,10 +82,10 @@ pub struct CaptionConfig {
     pub reading_order: f64,
 }
 
-impl CaptionConfig {
+impl ExampleConfig {
     /// The composition at a point of pre-training, which goes from 0 to 1.
     pub fn at(&self, progress: f64) -> Self {
-        if progress < self.wrong_from {
+        if progress < self.faults_from {
             Self { wrong: 0.0, pale: 0.0, ..self.clone() }
         } else {
             self.clone()
@@ -93,8 +93,12 @@ impl CaptionConfig {
     }
 }
 
-/// What a washed-out picture keeps of its contrast to white; drawn uniformly for every picture.
-pub const PALE: std::ops::Range<f32> = 0.05..0.35;
+/// The contrast to white that a washed-out picture keeps, of a uniform `u` in `[0, 1)`: `0.05 +
+/// 0.95·u²⁰`. Nine in ten keep less than .17, and one in thirty more than half, so that full colours
+/// are not forgotten.
+fn contrast(u: f32) -> f32 {
+    0.05 + 0.95 * u.powi(20)
+}
 
 /// An endless source of images with captions.
 pub enum Examples {
@@ -153,30 +157,29 @@ impl Examples {
     }
 
     /// Draws an image with its caption.
-    pub fn draw(&self, captions: &CaptionConfig, rng: &mut impl Rng) -> (Image, TokenIds) {
+    pub fn draw(&self, shares: &ExampleConfig, rng: &mut impl Rng) -> (Image, TokenIds) {
         match self {
             Self::Points { caption } => (toy::sample(rng), caption.clone()),
             Self::Signs { card, image_size } => {
                 let (word, color) = (text::random_word(rng), *Color::ALL.choose(rng).expect("six"));
-                let shown = text::misspelt(&word, captions.wrong, rng);
-                let dropped = rng.random_bool(captions.dropped);
+                let shown = text::misspelt(&word, shares.wrong, rng);
+                let dropped = rng.random_bool(shares.dropped);
                 let caption = if dropped { String::new() } else { text::prompt(&word, color) };
                 let caption = card.condition(&caption).expect("the task's own words");
                 (text::render(&Sign::sample(&shown, color, rng), *image_size), caption)
             }
-            Self::Emoji(examples) => examples.draw(captions, rng),
+            Self::Emoji(examples) => examples.draw(shares, rng),
             Self::Scenes { by_tag, detailed, empty, image_size } => {
                 let of_a_kind = by_tag.choose(rng).expect("there are kinds of prompts");
-                let prompts = if rng.random_bool(captions.detailed) { detailed } else { of_a_kind };
+                let prompts = if rng.random_bool(shares.detailed) { detailed } else { of_a_kind };
                 let (metadata, caption) = prompts.choose(rng).expect("every kind has prompts");
-                let shown = if rng.random_bool(captions.wrong) {
+                let shown = if rng.random_bool(shares.wrong) {
                     metadata.similar(rng)
                 } else {
                     metadata.clone()
                 };
-                let scene =
-                    sample(&shown, *image_size, rng.random_bool(captions.reading_order), rng);
-                let caption = if rng.random_bool(captions.dropped) { empty } else { caption };
+                let scene = sample(&shown, *image_size, rng.random_bool(shares.reading_order), rng);
+                let caption = if rng.random_bool(shares.dropped) { empty } else { caption };
                 (shapes::render(&scene, *image_size), caption.clone())
             }
         }
@@ -208,19 +211,19 @@ impl EmojiExamples {
     }
 
     /// Draws a picture in either style; a wrong caption is that of another emoji of the category.
-    fn draw(&self, captions: &CaptionConfig, rng: &mut impl Rng) -> (Image, TokenIds) {
+    fn draw(&self, shares: &ExampleConfig, rng: &mut impl Rng) -> (Image, TokenIds) {
         let (emoji, right) = self.emoji.choose(rng).expect("there are emoji");
         let mut picture = emoji.picture(*STYLES.choose(rng).expect("there are styles"));
-        if rng.random_bool(captions.pale) {
-            picture = faded(&picture, rng.random_range(PALE));
+        if rng.random_bool(shares.pale) {
+            picture = faded(&picture, contrast(rng.random()));
         }
-        let caption = if rng.random_bool(captions.wrong) {
+        let caption = if rng.random_bool(shares.wrong) {
             let alike = &self.by_category[emoji.category as usize];
             &self.emoji[*alike.choose(rng).expect("the emoji itself")].1
         } else {
             right
         };
-        let caption = if rng.random_bool(captions.dropped) { &self.empty } else { caption };
+        let caption = if rng.random_bool(shares.dropped) { &self.empty } else { caption };
         (picture, caption.clone())
     }
 }
@@ -282,12 +285,12 @@ mod tests {
     }
 
     /// Wrong captions and pale pictures from half of pre-training on.
-    fn faulty(wrong: f64, pale: f64) -> CaptionConfig {
-        CaptionConfig {
+    fn faulty(wrong: f64, pale: f64) -> ExampleConfig {
+        ExampleConfig {
             detailed: 0.0,
             wrong,
             pale,
-            wrong_from: 0.5,
+            faults_from: 0.5,
             dropped: 0.0,
             reading_order: 0.0,
         }
@@ -300,10 +303,10 @@ mod tests {
         let examples = Examples::new(&card, Data::Emoji).expect("the task's own words");
         let mut rng = Key::new(1, Purpose::Pretraining).rng();
         let mut pale_of_200 = |pale: f64, progress: f64| {
-            let captions = faulty(0.0, pale).at(progress);
+            let shares = faulty(0.0, pale).at(progress);
             let is_pale = |_| {
-                let (image, _) = examples.draw(&captions, &mut rng);
-                image.pixels.iter().all(|&value| value >= 1.0 - PALE.end)
+                let (image, _) = examples.draw(&shares, &mut rng);
+                image.pixels.iter().all(|&value| value >= 0.6)
             };
             (0..200).map(is_pale).filter(|pale| *pale).count()
         };
@@ -314,7 +317,7 @@ mod tests {
             pale_of_200(1.0, 0.4),
         ];
         assert!(none < 20 && early < 20 && (80..130).contains(&half), "{none}, {early}, {half}");
-        assert_eq!(all, 200);
+        assert!((180..200).contains(&all), "{all}: nearly all, and some in full colours");
     }
 
     #[test]
@@ -337,9 +340,9 @@ mod tests {
         let examples = Examples::new(&card, Data::Signs).expect("the task's own words");
         let mut rng = Key::new(1, Purpose::Pretraining).rng();
         let mut agreeing = |wrong: f64, progress: f64| {
-            let captions = faulty(wrong, 0.0).at(progress);
+            let shares = faulty(wrong, 0.0).at(progress);
             let agrees = |_| {
-                let (image, caption) = examples.draw(&captions, &mut rng);
+                let (image, caption) = examples.draw(&shares, &mut rng);
                 let lines = reader.read(&image.rgb8(), image.width, image.height);
                 let word = format!("\"{}\"", ocr::text(&lines.expect("an image")));
                 card.condition(&word).is_ok_and(|ids| ids[..3] == caption[5..])

@@ -1,10 +1,11 @@
 //! `figure`: draws the computed figures of the book: walkers, paths and marginals of the ODE and the SDE,
 //! their errors by the number of steps, the steps as a policy, tilted densities, guidance, a step and
-//! the memory of Stable Diffusion 3.5, and the curves of sick runs.
+//! the memory of Stable Diffusion 3.5, the curves of sick runs, and images before and after a run.
 
 mod guidance;
 mod line;
 mod optimum;
+mod pictures;
 mod policy;
 mod sd35;
 mod sick;
@@ -24,6 +25,7 @@ use flow::{
 use run::curves::{Curve, Panel, curves};
 use training::noise::{Key, Purpose, normal};
 
+use self::pictures::PICTURES;
 use crate::{backend::Plain, machine};
 
 /// Number of particles of a histogram, and of a figure of paths.
@@ -41,9 +43,10 @@ pub struct FigureArgs {
     /// The figures to draw; if none is named, all that need no runs.
     #[arg(value_parser = names())]
     names: Vec<String>,
-    /// The directory of the runs of `sick-runs`.
-    #[arg(long, default_value = "runs/sick")]
-    runs: PathBuf,
+    /// The directory of the runs, for figures of runs [default: runs/sick for `sick-runs`,
+    /// runs/book for images].
+    #[arg(long)]
+    runs: Option<PathBuf>,
     /// The directory for the figures.
     #[arg(long, default_value = "book/src/figures")]
     output: PathBuf,
@@ -70,11 +73,12 @@ const FIGURES: [(&str, Draw); 14] = [
     ("sd35-memory", sd35::memory),
 ];
 
-/// The figures of runs.
+/// The curves of runs.
 const OF_RUNS: &str = "sick-runs";
 
 fn names() -> Vec<&'static str> {
-    FIGURES.iter().map(|(name, _)| *name).chain([OF_RUNS]).collect()
+    let pictures = PICTURES.iter().map(|picture| picture.name);
+    FIGURES.iter().map(|(name, _)| *name).chain([OF_RUNS]).chain(pictures).collect()
 }
 
 /// Draws figures into a directory.
@@ -84,10 +88,13 @@ pub fn run(args: &FigureArgs) -> Result<()> {
             draw(&args.output.join(format!("{name}.svg")))?;
         }
     }
+    let runs = |usual: &str| args.runs.clone().unwrap_or_else(|| Path::new("runs").join(usual));
     if args.names.iter().any(|asked| asked == OF_RUNS) {
-        sick::sick_runs(&args.output, OF_RUNS, &args.runs)?;
+        sick::sick_runs(&args.output, OF_RUNS, &runs("sick"))?;
     }
-    Ok(())
+    let asked =
+        PICTURES.iter().filter(|picture| args.names.iter().any(|name| name == picture.name));
+    asked.into_iter().try_for_each(|picture| picture.draw(&args.output, &runs("book")))
 }
 
 /// The flow of a mixture of three Gaussians.

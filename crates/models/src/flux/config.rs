@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::transformer::TIME_HALF;
 use crate::{
-    directory::TransformerSizes,
+    directory::{Kept, TransformerSizes},
     sizes::{out_of_range, unequal, wrong_class},
 };
 
@@ -70,8 +70,8 @@ impl FluxConfig {
     const USUAL_SIDE: usize = 128;
 
     /// Number of values per row that a double block keeps, and number that a single block keeps.
-    fn kept_of_blocks(&self, tokens: usize) -> [usize; 2] {
-        let attention = self.num_attention_heads * tokens.pow(2) * 3;
+    fn kept_of_blocks(&self, tokens: usize, scores: bool) -> [usize; 2] {
+        let attention = if scores { self.num_attention_heads * tokens.pow(2) * 3 } else { 0 };
         // Both norms, q, k, v before and after their norms and rotations, the attention output, both
         // projections, two MLPs of four widths, the sums.
         let double = tokens * self.width() * 30 + attention;
@@ -172,19 +172,19 @@ impl TransformerSizes for FluxConfig {
         embeddings + blocks + output
     }
 
-    fn kept_per_row(&self, latent: [usize; 3], text_tokens: usize, in_parts: bool) -> usize {
+    fn kept_per_row(&self, latent: [usize; 3], text_tokens: usize, kept: Kept) -> usize {
         let tokens = self.image_tokens(latent) + text_tokens;
-        if in_parts {
+        if kept.in_parts {
             let (inputs, gradients) = (tokens * self.width(), tokens * self.width() * 8);
-            let blocks = self.num_layers + self.num_single_layers;
-            return blocks * inputs + self.alive_per_row(latent, text_tokens) + gradients;
+            let inputs = (self.num_layers + self.num_single_layers) * inputs;
+            return inputs + self.alive_per_row(latent, text_tokens, kept.scores) + gradients;
         }
-        let [double, single] = self.kept_of_blocks(tokens);
+        let [double, single] = self.kept_of_blocks(tokens, kept.scores);
         self.num_layers * double + self.num_single_layers * single
     }
 
-    fn alive_per_row(&self, latent: [usize; 3], text_tokens: usize) -> usize {
-        let [double, single] = self.kept_of_blocks(self.image_tokens(latent) + text_tokens);
+    fn alive_per_row(&self, latent: [usize; 3], text_tokens: usize, scores: bool) -> usize {
+        let [double, single] = self.kept_of_blocks(self.image_tokens(latent) + text_tokens, scores);
         double.max(single)
     }
 }

@@ -26,6 +26,9 @@ pub const NO_DEVICE: &str = "`nvidia-smi` must show one; a container needs `--gp
 /// The CUDA version that the program was tried with, and that is advised unless the driver is older.
 const ADVISED: Version = Version::new(13, 0);
 
+/// The oldest CUDA version whose headers have all that kernels include: `cuda/ptx` came with it.
+const OLDEST: Version = Version::new(12, 4);
+
 /// The last CUDA version for GPUs before Turing, of the versions that the program was tried with.
 const LAST_FOR_OLD_GPUS: Version = Version::new(12, 8);
 
@@ -52,7 +55,8 @@ fn package_of(header: &str) -> &'static str {
 
 /// The commands that install parts of a toolkit that a driver's CUDA version knows.
 pub fn install(parts: &[&str], driver: Option<Version>) -> String {
-    let Version { major, minor, .. } = driver.map_or(ADVISED, |driver| driver.min(ADVISED));
+    let Version { major, minor, .. } =
+        driver.map_or(ADVISED, |driver| driver.clamp(OLDEST, ADVISED));
     let debian = parts.iter().map(|part| {
         let name = if *part == "runtime" { "cudart-dev" } else { part };
         format!("cuda-{name}-{major}-{minor}")
@@ -128,6 +132,11 @@ pub fn older_nvrtc(
         .and_then(driver_for)
         .map_or_else(|| "a newer driver".to_owned(), |branch| format!("driver {branch} or newer"));
     let older = match driver.and_then(cuda_of_driver) {
+        Some(cuda) if cuda < OLDEST => format!(
+            "{} and the toolkit of CUDA {OLDEST}, the oldest with all headers. {}",
+            driver_for(OLDEST).map_or_else(String::new, |branch| format!("driver {branch}")),
+            install(&["nvrtc", "runtime", "crt", "cccl"], Some(cuda))
+        ),
         Some(cuda) if nvrtc.is_none_or(|nvrtc| cuda < nvrtc) => format!(
             "the toolkit of CUDA {cuda}. {}",
             install(&["nvrtc", "runtime", "crt", "cccl"], Some(cuda))

@@ -130,13 +130,22 @@ fn a_probe_that_does_not_compile_says_why() {
 #[test]
 fn a_driver_older_than_the_compiler_is_told_both_ways_out() {
     let loaded = failed("CUDA_ERROR_UNSUPPORTED_PTX_VERSION (old)");
-    let old = Found { driver: Some("535.183.01".to_owned()), loaded, ..whole() };
+    let old = Found { driver: Some("570.86.15".to_owned()), loaded, ..whole() };
     has(
         &refused(old.clone()),
         &[
-            "driver 535.183.01 (CUDA 12.2) is older than NVRTC 13.0.88",
+            "driver 570.86.15 (CUDA 12.8) is older than NVRTC 13.0.88",
             "driver 580 or newer",
-            "cuda-nvrtc-12-2 cuda-cudart-dev-12-2 cuda-crt-12-2 cuda-cccl-12-2",
+            "cuda-nvrtc-12-8 cuda-cudart-dev-12-8 cuda-crt-12-8 cuda-cccl-12-8",
+        ],
+    );
+    // No toolkit that this driver knows has all headers.
+    has(
+        &refused(Found { driver: Some("535.183.01".to_owned()), ..old.clone() }),
+        &[
+            "driver 535.183.01 (CUDA 12.2) is older than NVRTC 13.0.88",
+            "Use driver 580 or newer, or driver 550 and the toolkit of CUDA 12.4",
+            "cuda-nvrtc-12-4",
         ],
     );
     has(

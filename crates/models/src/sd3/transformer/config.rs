@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::TIME_HALF;
 use crate::{
-    directory::TransformerSizes,
+    directory::{Kept, TransformerSizes},
     sizes::{out_of_range, unequal, wrong_class},
 };
 
@@ -74,12 +74,14 @@ impl TransformerConfig {
     }
 
     /// Number of values per row that a block keeps, and number that its second attention keeps.
-    fn kept_of_block(&self, image: usize, text: usize) -> [usize; 2] {
+    fn kept_of_block(&self, image: usize, text: usize, scores: bool) -> [usize; 2] {
+        let of_scores = |tokens: usize| {
+            if scores { self.num_attention_heads * tokens.pow(2) * 3 } else { 0 }
+        };
         // Both norms, q, k, v before and after their norms, the attention output, both projections,
         // two MLPs of four widths, the sums.
-        let block = (image + text) * self.width() * 26
-            + self.num_attention_heads * (image + text).pow(2) * 3;
-        [block, self.num_attention_heads * image.pow(2) * 3 + image * self.width() * 10]
+        let block = (image + text) * self.width() * 26 + of_scores(image + text);
+        [block, image * self.width() * 10 + of_scores(image)]
     }
 }
 
@@ -178,20 +180,20 @@ impl TransformerSizes for TransformerConfig {
         embeddings + (0..self.num_layers).map(block).sum::<f64>() + 2.0 * 2.0 * d * d + patches
     }
 
-    fn kept_per_row(&self, latent: [usize; 3], text_tokens: usize, in_parts: bool) -> usize {
+    fn kept_per_row(&self, latent: [usize; 3], text_tokens: usize, kept: Kept) -> usize {
         let image = self.image_tokens(latent);
         let tokens = (image + text_tokens) * self.width();
-        if in_parts {
-            let gradients = tokens * 8;
-            return self.num_layers * tokens + self.alive_per_row(latent, text_tokens) + gradients;
+        if kept.in_parts {
+            let (inputs, gradients) = (self.num_layers * tokens, tokens * 8);
+            return inputs + self.alive_per_row(latent, text_tokens, kept.scores) + gradients;
         }
-        let [block, second] = self.kept_of_block(image, text_tokens);
+        let [block, second] = self.kept_of_block(image, text_tokens, kept.scores);
         self.num_layers * block + self.dual_attention_layers.len() * second
     }
 
-    fn alive_per_row(&self, latent: [usize; 3], text_tokens: usize) -> usize {
+    fn alive_per_row(&self, latent: [usize; 3], text_tokens: usize, scores: bool) -> usize {
         let image = self.image_tokens(latent);
-        let [block, second] = self.kept_of_block(image, text_tokens);
+        let [block, second] = self.kept_of_block(image, text_tokens, scores);
         if self.dual_attention_layers.is_empty() { block } else { block + second }
     }
 }
@@ -202,10 +204,13 @@ mod tests {
 
     #[test]
     fn computing_blocks_again_keeps_a_sixteenth() {
-        // The book's table of memory.
-        let kept =
-            |in_parts| TransformerConfig::sd35_medium().kept_per_row([16, 64, 64], 205, in_parts);
-        assert_eq!([kept(true), kept(false)].map(|numbers| numbers / 1_000_000), [309, 4973]);
+        // The numbers of the chapter about SD3's inside.
+        let millions = |in_parts, scores| {
+            let kept = Kept { in_parts, scores };
+            TransformerConfig::sd35_medium().kept_per_row([16, 64, 64], 205, kept) / 1_000_000
+        };
+        assert_eq!([millions(true, true), millions(false, true)], [309, 4973]);
+        assert_eq!([millions(true, false), millions(false, false)], [125, 1382]);
     }
 
     #[test]

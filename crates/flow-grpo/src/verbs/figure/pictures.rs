@@ -1,0 +1,174 @@
+//! The figures that are images: what models draw before and after a run.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, FromArgMatches};
+
+use crate::{terminal::output::print, verbs::sample};
+
+/// A figure with images.
+pub struct Picture {
+    /// The name of its file, without `.png`.
+    pub name: &'static str,
+    of: Of,
+}
+
+/// Where the images come from.
+enum Of {
+    /// A file of a run's samples.
+    Samples(&'static Run, &'static str),
+    /// A model draws for prompts, so many images for each.
+    Drawn(Model, &'static [&'static str], u32),
+}
+
+/// What draws.
+enum Model {
+    /// A built-in checkpoint.
+    Base(&'static str),
+    /// The policy of a run.
+    Policy(&'static Run),
+}
+
+/// A run, in a directory of this name.
+struct Run {
+    name: &'static str,
+    /// The options of `cargo xtask train` that make it.
+    options: &'static [&'static str],
+}
+
+const TOY: Run = Run { name: "toy-2d", options: &["--preset toy-2d"] };
+const SHAPES: Run = Run { name: "shapes", options: &["--preset shapes"] };
+const TEXT: Run = Run { name: "text", options: &["--preset text"] };
+const EMOJI: Run = Run { name: "emoji", options: &["--preset emoji"] };
+/// The options of a run that learns what the proxy likes.
+const OF_PROXY: &str = "--preset shapes --set rewards={shapes_proxy=1.0} --set gold={shapes_strict=1.0} \
+    --set 'best_by=\"gold.shapes_strict\"' --set grpo.objective.kl_ode_steps=0 --set epochs=100 --set grpo.cool_down=0";
+const HACKED: Run =
+    Run { name: "hacked", options: &[OF_PROXY, "--set grpo.objective.kl_weight=0"] };
+const HELD: Run = Run { name: "held", options: &[OF_PROXY, "--set grpo.objective.kl_weight=0.4"] };
+
+const SIGNS: [&str; 3] = [
+    "a red sign that says \"BUS\"",
+    "a blue sign that says \"SUN\"",
+    "a green sign that says \"PIG\"",
+];
+const EMOJIS: [&str; 4] = ["grapes", "dress", "water buffalo", "angry face"];
+const SCENES: [&str; 8] = [
+    "a photo of a magenta circle and a cyan cross",
+    "a photo of a red square and a blue circle",
+    "a photo of a yellow circle",
+    "a photo of three red squares",
+    "a photo of two green triangles",
+    "a photo of a triangle above a cross",
+    "a photo of a square",
+    "a photo of a circle and a cross",
+];
+
+/// All of them.
+pub const PICTURES: [Picture; 11] = [
+    samples("toy-before", &TOY, "validation-000000"),
+    samples("toy-after", &TOY, "validation-000030"),
+    samples("shapes-before", &SHAPES, "validation-000000"),
+    samples("shapes-after", &SHAPES, "validation-000150"),
+    samples("groups", &TEXT, "training-000020"),
+    drawn("text-before", Model::Base("text-base"), &SIGNS, 8),
+    drawn("text-after", Model::Policy(&TEXT), &SIGNS, 8),
+    drawn("emoji-before", Model::Base("emoji-base"), &EMOJIS, 8),
+    drawn("emoji-after", Model::Policy(&EMOJI), &EMOJIS, 8),
+    drawn("hacked", Model::Policy(&HACKED), &SCENES, 4),
+    drawn("held", Model::Policy(&HELD), &SCENES, 4),
+];
+
+const fn samples(name: &'static str, run: &'static Run, file: &'static str) -> Picture {
+    Picture { name, of: Of::Samples(run, file) }
+}
+
+const fn drawn(
+    name: &'static str,
+    model: Model,
+    prompts: &'static [&'static str],
+    count: u32,
+) -> Picture {
+    Picture { name, of: Of::Drawn(model, prompts, count) }
+}
+
+impl Picture {
+    /// Makes the picture in a directory, from runs in another.
+    ///
+    /// # Errors
+    /// If its run is not there; the error says how to make it.
+    pub fn draw(&self, output: &Path, runs: &Path) -> Result<()> {
+        let path = output.join(format!("{}.png", self.name));
+        match &self.of {
+            Of::Samples(run, file) => {
+                let from = run.file(runs, &format!("samples/{file}.png"))?;
+                std::fs::copy(&from, &path)
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+                print(format!("{}\n", path.display()))
+            }
+            Of::Drawn(model, prompts, count) => {
+                let checkpoint = match model {
+                    Model::Base(name) => (*name).to_owned(),
+                    Model::Policy(run) => run.file(runs, "policy.safetensors")?,
+                };
+                let (count, path) = (count.to_string(), path.to_string_lossy().into_owned());
+                let mut options = vec![
+                    "sample",
+                    "--checkpoint",
+                    &checkpoint,
+                    "--count",
+                    &count,
+                    "--output",
+                    &path,
+                ];
+                options.extend(prompts.iter().flat_map(|prompt| ["--prompt", prompt]));
+                let command = sample::SampleArgs::augment_args(clap::Command::new("sample"));
+                let found = command.try_get_matches_from(options)?;
+                sample::run(&sample::SampleArgs::from_arg_matches(&found)?)
+            }
+        }
+    }
+}
+
+impl Run {
+    /// The path of one of its files.
+    fn file(&self, runs: &Path, file: &str) -> Result<String> {
+        let directory = runs.join(self.name);
+        let path = directory.join(file);
+        ensure!(
+            path.is_file(),
+            "{} is missing: cargo xtask train {} --out {}",
+            path.display(),
+            self.options.join(" "),
+            directory.display()
+        );
+        Ok(path.to_string_lossy().into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_image_of_the_book_is_made_by_a_command() {
+        let figures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../book/src/figures");
+        for entry in std::fs::read_dir(figures).expect("the figures of the book") {
+            let path = entry.expect("readable").path();
+            let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
+            if path.extension().is_some_and(|kind| kind == "png") {
+                assert!(PICTURES.iter().any(|picture| picture.name == name), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_run_is_named_with_its_command() {
+        let empty = tempfile::tempdir().expect("a directory");
+        let picture = PICTURES.iter().find(|picture| picture.name == "held").expect("there");
+        let error = picture.draw(empty.path(), empty.path()).expect_err("no run").to_string();
+        assert!(error.contains("held/policy.safetensors is missing: cargo xtask train --preset"));
+        assert!(error.contains("kl_weight=0.4 --out"), "{error}");
+    }
+}
