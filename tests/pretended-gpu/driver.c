@@ -1,9 +1,9 @@
 // A libcuda.so.1 without a GPU: pretends to be one H100, keeps device memory in host memory, checks what it is asked for and
-// counts it. What CUDA would refuse is refused with the same code and written to $STUB_DIR/invalid.log. See README.md.
+// counts it. What CUDA would refuse is refused with the same error and written to invalid.log. See README.md.
 #define _GNU_SOURCE
 #include <cuda.h>
-#include <errno.h>
-#include <fcntl.h>
+#include <dlfcn.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -14,20 +14,50 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
-#include <dlfcn.h>
 
-// ---------------------------------------------------------------- the device
+// ---------------------------------------------------------------- settings and the device
 
-static size_t DEVICE_MEMORY = 80ull << 30;        // STUB_MEMORY_MIB
-static int MAJOR = 9, MINOR = 0;                  // STUB_SM, as 90
-static int DRIVER = 13000;                        // STUB_DRIVER
-enum { SHARED_DEFAULT = 48 << 10, SHARED_OPTIN = 227 << 10, REGISTERS = 65536 };
+enum { MAX_NOISE = 64 };
+static struct {
+    int capability;            // STUB_SM: 90 is 9.0
+    int no_device, old_driver; // STUB_NO_DEVICE, STUB_OLD_DRIVER
+    const char *ptxas;         // STUB_PTXAS
+    size_t noise[MAX_NOISE];   // STUB_NOISE
+    int noise_count;
+} SETTINGS = {.capability = 90};
+
+enum {
+    SHARED_DEFAULT = 48 << 10, REGISTERS = 65536, MAX_PITCH = 0x7fffffff,
+    MAX_THREADS = 1024, MAX_BLOCK_Z = 64, MAX_GRID_X = 0x7fffffff, MAX_GRID_YZ = 65535,
+};
+
+/// Bytes of shared memory that a block may ask for.
+static unsigned shared_limit(void) {
+    switch (SETTINGS.capability) {
+    case 75: return 64 << 10;
+    case 80: case 87: return 163 << 10;
+    case 86: case 89: case 120: return 99 << 10;
+    default: return 227 << 10;
+    }
+}
+
+// ---------------------------------------------------------------- counters, and the lock over all that changes
+
+typedef unsigned long long Count;
+static struct {
+    Count launches, syncs, event_syncs, stream_waits, events;
+    double ptxas_seconds;
+} COUNTS;
+
+static pthread_mutex_t LOCK = PTHREAD_MUTEX_INITIALIZER;
+static void lock(void) { pthread_mutex_lock(&LOCK); }
+static CUresult unlock(CUresult result) { pthread_mutex_unlock(&LOCK); return result; }
 
 // ---------------------------------------------------------------- logs
 
-static const char *DIR_;
+enum { PATH_SIZE = PATH_MAX + 32 };
+static char LOGS[PATH_MAX]; // STUB_DIR, absolute
 static FILE *INVALID, *EVENTS;
-static pthread_mutex_t LOCK = PTHREAD_MUTEX_INITIALIZER;
 static double START;
 
 static double now(void) {
@@ -36,16 +66,23 @@ static double now(void) {
     return t.tv_sec + 1e-9 * t.tv_nsec;
 }
 
-static FILE *open_log(const char *name) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s", DIR_, name);
-    FILE *f = fopen(path, "w");
-    if (!f) { fprintf(stderr, "pretended driver: cannot write %s\n", path); exit(70); }
-    return f;
+/// Ends the program without what else runs at an end, which would need what could not be set up.
+_Noreturn static void die(const char *what, const char *why) {
+    fprintf(stderr, "pretended driver: %s: %s\n", what, why);
+    _exit(70);
 }
 
-/// Something that a real driver would refuse or that looks wrong. Call with LOCK held.
-static void invalid(const char *format, ...) {
+static void path_of(char path[PATH_SIZE], const char *name) { snprintf(path, PATH_SIZE, "%s/%s", LOGS, name); }
+
+static FILE *open_log(const char *name) {
+    char path[PATH_SIZE];
+    path_of(path, name);
+    return fopen(path, "w");
+}
+
+/// Writes a line to invalid.log and returns the error that CUDA would. Call with LOCK held.
+__attribute__((format(printf, 2, 3)))
+static CUresult refuse(CUresult error, const char *format, ...) {
     va_list args;
     va_start(args, format);
     fprintf(INVALID, "%.3f ", now() - START);
@@ -53,21 +90,24 @@ static void invalid(const char *format, ...) {
     fputc('\n', INVALID);
     fflush(INVALID);
     va_end(args);
+    return error;
 }
 
-/// One line per event: seconds, kind, numbers, name. Turned off by STUB_EVENTS=0. Call with LOCK held.
-static void event(const char *kind, uint64_t a, uint64_t b, const char *name) {
-    if (EVENTS) fprintf(EVENTS, "%.6f %s %llu %llu %s\n", now(), kind, (unsigned long long)a, (unsigned long long)b, name ? name : "");
+/// A line of events.log: seconds, kind, two numbers, a name. Call with LOCK held.
+static void event(const char *kind, Count a, Count b, const char *name) {
+    if (EVENTS) fprintf(EVENTS, "%.6f %s %llu %llu %s\n", now(), kind, a, b, name ? name : "");
 }
 
-// ---------------------------------------------------------------- counters
+// ---------------------------------------------------------------- for the parts that are still to be revised
 
 static struct {
-    uint64_t launches, loads, syncs, event_syncs, stream_waits, events, set_attribute;
-    uint64_t h2d, h2d_bytes, d2h, d2h_bytes, d2d, d2d_bytes, sets;
-    uint64_t allocs, frees, live, peak, host_live, host_peak, host_allocs;
+    Count launches, loads, syncs, event_syncs, stream_waits, events, set_attribute;
+    Count h2d, h2d_bytes, d2h, d2h_bytes, d2d, d2d_bytes, sets;
+    Count allocs, frees, live, peak, host_live, host_peak, host_allocs;
     double ptxas_seconds;
 } N;
+#define invalid(...) (void)refuse(CUDA_SUCCESS, __VA_ARGS__)
+static size_t DEVICE_MEMORY = 80ull << 30; // STUB_MEMORY_MIB
 
 // ---------------------------------------------------------------- memory
 
@@ -187,11 +227,11 @@ static void read_ptx(Kernel *k, const char *ptx) {
 
 /// Assembles with ptxas, which is what the driver does at this point on a machine with a GPU.
 static CUresult assemble(Kernel *k, const char *path) {
-    const char *ptxas = getenv("STUB_PTXAS");
+    const char *ptxas = SETTINGS.ptxas;
     if (!ptxas) return CUDA_SUCCESS;
     char command[12288], line[4096];
-    int suffix = MAJOR * 10 + MINOR >= 90;
-    snprintf(command, sizeof command, "%s -v -arch=sm_%d%d%s %s -o %s.cubin 2>&1", ptxas, MAJOR, MINOR, suffix ? "a" : "", path, path);
+    int suffix = SETTINGS.capability >= 90;
+    snprintf(command, sizeof command, "%s -v -arch=sm_%d%s %s -o %s.cubin 2>&1", ptxas, SETTINGS.capability, suffix ? "a" : "", path, path);
     double started = now();
     // The environment of the program points to this library; ptxas needs none of it.
     FILE *pipe = popen(command, "r");
@@ -218,7 +258,7 @@ static CUresult assemble(Kernel *k, const char *path) {
 
 CUresult cuModuleLoadData(CUmodule *module, const void *image) {
     // What a driver says that is older than the NVRTC which made the PTX.
-    if (getenv("STUB_OLD_DRIVER")) return CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
+    if (SETTINGS.old_driver) return CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
     pthread_mutex_lock(&LOCK);
     Kernel *k = calloc(1, sizeof *k);
     size_t index = KERNEL_COUNT++;
@@ -227,7 +267,7 @@ CUresult cuModuleLoadData(CUmodule *module, const void *image) {
     N.loads++;
     char path[4096];
     snprintf(k->file, sizeof k->file, "%05zu.ptx", index);
-    snprintf(path, sizeof path, "%s/modules/%s", DIR_, k->file);
+    snprintf(path, sizeof path, "%s/modules/%s", LOGS, k->file);
     size_t length = strlen(image); // NVRTC's PTX ends with a zero.
     FILE *f = fopen(path, "w");
     if (f) { fwrite(image, 1, length, f); fclose(f); }
@@ -267,8 +307,8 @@ CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute,
     pthread_mutex_lock(&LOCK);
     N.set_attribute++;
     if (attribute == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) {
-        if (value < 0 || value + k->static_shared > SHARED_OPTIN) {
-            invalid("%s: %d + %d bytes of shared memory, more than %d", k->name, value, k->static_shared, SHARED_OPTIN);
+        if (value < 0 || value + k->static_shared > (int)shared_limit()) {
+            invalid("%s: %d + %d bytes of shared memory, more than %d", k->name, value, k->static_shared, (int)shared_limit());
             result = CUDA_ERROR_INVALID_VALUE;
         } else k->max_dynamic = value;
     }
@@ -307,7 +347,7 @@ CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned 
     REFUSE(CUDA_ERROR_INVALID_VALUE, gx > 0x7fffffffu || gy > 65535 || gz > 65535, "%s: a grid of %u %u %u", k->name, gx, gy, gz)
     REFUSE(CUDA_ERROR_INVALID_VALUE, bx > 1024 || by > 1024 || bz > 64 || threads > 1024, "%s: blocks of %u %u %u", k->name, bx, by, bz)
     REFUSE(CUDA_ERROR_INVALID_VALUE, (int)shared > k->max_dynamic, "%s: %u bytes of dynamic shared memory, %d allowed", k->name, shared, k->max_dynamic)
-    REFUSE(CUDA_ERROR_INVALID_VALUE, (int)shared + k->static_shared > SHARED_OPTIN, "%s: %u + %d bytes of shared memory", k->name, shared, k->static_shared)
+    REFUSE(CUDA_ERROR_INVALID_VALUE, (int)shared + k->static_shared > (int)shared_limit(), "%s: %u + %d bytes of shared memory", k->name, shared, k->static_shared)
     REFUSE(CUDA_ERROR_INVALID_VALUE, k->maxntid[0] && (int)threads > k->maxntid[0] * k->maxntid[1] * k->maxntid[2], "%s: %u threads, %d %d %d allowed", k->name, threads, k->maxntid[0], k->maxntid[1], k->maxntid[2])
     REFUSE(CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, k->registers && ((threads + 31) / 32) * (((unsigned)k->registers + 7) / 8 * 8) * 32 > REGISTERS, "%s: %u threads of %d registers", k->name, threads, k->registers)
     REFUSE(CUDA_ERROR_INVALID_VALUE, k->param_bytes > 32764, "%s: %d bytes of parameters", k->name, k->param_bytes)
@@ -322,7 +362,7 @@ CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned 
     }
     if (result == CUDA_SUCCESS && EXECUTE) {
         char path[4096];
-        snprintf(path, sizeof path, "%s/modules/%s", DIR_, k->file);
+        snprintf(path, sizeof path, "%s/modules/%s", LOGS, k->file);
         int failed = EXECUTE(path, k->name, params, (unsigned[]){gx, gy, gz}, (unsigned[]){bx, by, bz}, shared);
         if (failed) { invalid("%s: could not be run on the CPU (%d)", k->name, failed); }
     }
@@ -454,12 +494,10 @@ CUresult cuMemcpyHtoD(CUdeviceptr to, const void *from, size_t size) { return cu
 
 /// Where nothing is computed everything read is 0, and a program that trains on rewards never trains: reads of the sizes that
 /// STUB_NOISE lists (bytes, separated by commas) are filled with numbers between -1 and 1 instead.
-static size_t NOISE[64];
-static int NOISE_COUNT;
 static void noise(void *to, size_t size) {
     static uint64_t state = 88172645463325252ull;
-    for (int i = 0; i < NOISE_COUNT; i++)
-        if (NOISE[i] == size)
+    for (int i = 0; i < SETTINGS.noise_count; i++)
+        if (SETTINGS.noise[i] == size)
             for (size_t n = 0; n < size / 4; n++) {
                 state ^= state << 13, state ^= state >> 7, state ^= state << 17;
                 ((float *)to)[n] = (float)(state >> 40) / (1 << 23) - 1;
@@ -622,9 +660,9 @@ CUresult cuEventElapsedTime(float *ms, CUevent from, CUevent to) { *ms = (*(doub
 
 // ---------------------------------------------------------------- device and context
 
-CUresult cuInit(unsigned flags) { (void)flags; return getenv("STUB_NO_DEVICE") ? CUDA_ERROR_NO_DEVICE : CUDA_SUCCESS; }
-CUresult cuDriverGetVersion(int *version) { *version = DRIVER; return CUDA_SUCCESS; }
-CUresult cuDeviceGetCount(int *count) { *count = getenv("STUB_NO_DEVICE") ? 0 : 1; return CUDA_SUCCESS; }
+CUresult cuInit(unsigned flags) { (void)flags; return SETTINGS.no_device ? CUDA_ERROR_NO_DEVICE : CUDA_SUCCESS; }
+CUresult cuDriverGetVersion(int *version) { *version = 13000; return CUDA_SUCCESS; }
+CUresult cuDeviceGetCount(int *count) { *count = SETTINGS.no_device ? 0 : 1; return CUDA_SUCCESS; }
 CUresult cuDeviceGet(CUdevice *device, int ordinal) { *device = 0; return ordinal ? CUDA_ERROR_INVALID_DEVICE : CUDA_SUCCESS; }
 CUresult cuDeviceGetName(char *name, int length, CUdevice device) { (void)device; snprintf(name, length, "NVIDIA H100 80GB HBM3 (stub)"); return CUDA_SUCCESS; }
 CUresult cuDeviceGetUuid(CUuuid *uuid, CUdevice device) { (void)device; memset(uuid, 7, sizeof *uuid); return CUDA_SUCCESS; }
@@ -645,11 +683,11 @@ CUresult cuCtxSynchronize(void) {
 CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device) {
     (void)device;
     switch (attribute) {
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = MAJOR; break;
-    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = MINOR; break;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = SETTINGS.capability / 10; break;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = SETTINGS.capability % 10; break;
     case CU_DEVICE_ATTRIBUTE_WARP_SIZE: *value = 32; break;
     case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK: *value = SHARED_DEFAULT; break;
-    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *value = SHARED_OPTIN; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *value = (int)shared_limit(); break;
     case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR: *value = 228 << 10; break;
     case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *value = 1024; break;
     case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR: *value = 2048; break;
@@ -682,56 +720,86 @@ CUresult cuGetErrorString(CUresult error, const char **text) { return cuGetError
 // ---------------------------------------------------------------- everything else
 
 static CUresult missing(const char *name) {
-    pthread_mutex_lock(&LOCK);
-    invalid("not in the stub: %s", name);
-    pthread_mutex_unlock(&LOCK);
-    return CUDA_ERROR_NOT_SUPPORTED;
+    lock();
+    return unlock(refuse(CUDA_ERROR_NOT_SUPPORTED, "not in the stub: %s", name));
 }
-#define X(name) __attribute__((visibility("default"))) CUresult stub_##name(void) __asm__(#name); CUresult stub_##name(void) { return missing(#name); }
+// A function for each name that unimplemented.py lists. cuda.h declares them with arguments, so they have a C name of their own.
+#define X(name) CUresult missing_##name(void) __asm__(#name); CUresult missing_##name(void) { return missing(#name); }
 #include "unimplemented.inc"
 #undef X
 
 // ---------------------------------------------------------------- start and end
 
-__attribute__((constructor)) static void start(void) {
-    char path[4096];
-    DIR_ = getenv("STUB_DIR");
-    if (!DIR_) DIR_ = "pretended-gpu";
-    mkdir(DIR_, 0777);
-    snprintf(path, sizeof path, "%s/modules", DIR_);
-    mkdir(path, 0777);
-    START = now();
+/// A setting of the environment, or NULL where it is missing, empty or 0.
+static const char *setting(const char *name) {
+    const char *value = getenv(name);
+    return value && *value && strcmp(value, "0") ? value : NULL;
+}
+
+static void read_settings(void) {
+    const char *memory = setting("STUB_MEMORY_MIB"), *capability = setting("STUB_SM");
+    const char *ptxas = setting("STUB_PTXAS"), *noise = setting("STUB_NOISE");
+    if (memory) DEVICE_MEMORY = strtoull(memory, NULL, 10) << 20;
+    if (capability) SETTINGS.capability = atoi(capability);
+    if (ptxas) SETTINGS.ptxas = strdup(ptxas); // the environment may change
+    SETTINGS.no_device = setting("STUB_NO_DEVICE") != NULL;
+    SETTINGS.old_driver = setting("STUB_OLD_DRIVER") != NULL;
+    for (char *end; noise && *noise && SETTINGS.noise_count < MAX_NOISE; noise = *end == ',' ? end + 1 : end) {
+        SETTINGS.noise[SETTINGS.noise_count++] = strtoull(noise, &end, 10);
+        if (end == noise) die("STUB_NOISE", "numbers of bytes with commas between them");
+    }
+}
+
+static void open_logs(void) {
+    const char *directory = setting("STUB_DIR");
+    if (!directory) directory = "pretended-gpu";
+    mkdir(directory, 0777);
+    if (!realpath(directory, LOGS)) die(directory, "cannot be made");
+    char modules[PATH_SIZE];
+    path_of(modules, "modules");
+    mkdir(modules, 0777);
     INVALID = open_log("invalid.log");
-    const char *events = getenv("STUB_EVENTS");
-    if (!events || strcmp(events, "0")) EVENTS = open_log("events.log");
-    if (EVENTS) setvbuf(EVENTS, NULL, _IOFBF, 1 << 20);
-    if (getenv("STUB_MEMORY_MIB")) DEVICE_MEMORY = (size_t)atoi(getenv("STUB_MEMORY_MIB")) << 20;
-    if (getenv("STUB_SM")) MAJOR = atoi(getenv("STUB_SM")) / 10, MINOR = atoi(getenv("STUB_SM")) % 10;
-    for (char *at = getenv("STUB_NOISE"); at && *at && NOISE_COUNT < 64; at += *at == ',') NOISE[NOISE_COUNT++] = strtoull(at, &at, 10);
-    const char *execute = getenv("STUB_EXECUTE");
-    if (execute) {
-        void *library = dlopen(execute, RTLD_NOW | RTLD_GLOBAL);
-        if (library) EXECUTE = (Execute)dlsym(library, "stub_execute");
-        const void *(**lookup)(uint32_t) = library ? dlsym(library, "emu_lookup") : NULL;
-        if (lookup) *lookup = stub_map;
-        if (!EXECUTE) { fprintf(stderr, "pretended driver: %s\n", dlerror()); exit(70); }
+    if (setting("STUB_EVENTS")) EVENTS = open_log("events.log");
+    if (!INVALID || (setting("STUB_EVENTS") && !EVENTS)) die(LOGS, "cannot be written");
+}
+
+/// The kernels that the emulator builds are libraries which need its names: RTLD_GLOBAL.
+static void load_emulator(const char *path) {
+    void *library = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
+    if (!library) die(path, dlerror());
+    EXECUTE = (Execute)dlsym(library, "stub_execute");
+    const void *(**lookup)(uint32_t) = dlsym(library, "emu_lookup");
+    if (!EXECUTE || !lookup) die(path, "no emulator");
+    *lookup = stub_map;
+}
+
+__attribute__((constructor)) static void start(void) {
+    START = now();
+    open_logs();
+    read_settings();
+    if (setting("STUB_EXECUTE")) load_emulator(setting("STUB_EXECUTE"));
+}
+
+static void write_summary(FILE *f) {
+    fprintf(f, "launches %llu of %zu kernels (modules %zu, ptxas %.1f s)\n", N.launches, KERNEL_COUNT, KERNEL_COUNT, N.ptxas_seconds);
+    fprintf(f, "host to device %llu copies %llu bytes\n", N.h2d, N.h2d_bytes);
+    fprintf(f, "device to host %llu copies %llu bytes\n", N.d2h, N.d2h_bytes);
+    fprintf(f, "device to device %llu copies %llu bytes\n", N.d2d, N.d2d_bytes);
+    fprintf(f, "waits: %llu for events, %llu for streams or the context; %llu events recorded, %llu waits between streams\n",
+            N.event_syncs, N.syncs, N.events, N.stream_waits);
+    fprintf(f, "device memory: %llu allocations, %llu frees, peak %llu bytes; pinned: %llu allocations, peak %llu bytes\n",
+            N.allocs, N.frees, N.peak, N.host_allocs, N.host_peak);
+    fprintf(f, "%8s %5s %6s %6s %6s %s\n", "launches", "regs", "spill", "static", "params", "kernel");
+    for (size_t i = 0; i < KERNEL_COUNT; i++) {
+        const Kernel *k = KERNELS[i];
+        fprintf(f, "%8llu %5u %6u %6u %6d %s %s\n", k->launches, k->registers, k->spills, k->static_shared, k->param_bytes, k->file, k->name);
     }
 }
 
 __attribute__((destructor)) static void end(void) {
-    FILE *f = open_log("summary.txt");
-    fprintf(f, "launches %llu of %zu kernels (modules %llu, ptxas %.1f s)\n", (unsigned long long)N.launches, KERNEL_COUNT, (unsigned long long)N.loads, N.ptxas_seconds);
-    fprintf(f, "host to device %llu copies %llu bytes\n", (unsigned long long)N.h2d, (unsigned long long)N.h2d_bytes);
-    fprintf(f, "device to host %llu copies %llu bytes\n", (unsigned long long)N.d2h, (unsigned long long)N.d2h_bytes);
-    fprintf(f, "device to device %llu copies %llu bytes\n", (unsigned long long)N.d2d, (unsigned long long)N.d2d_bytes);
-    fprintf(f, "waits: %llu for events, %llu for streams or the context; %llu events recorded, %llu waits between streams\n", (unsigned long long)N.event_syncs,
-            (unsigned long long)N.syncs, (unsigned long long)N.events, (unsigned long long)N.stream_waits);
-    fprintf(f, "device memory: %llu allocations, %llu frees, peak %llu bytes; pinned: %llu allocations, peak %llu bytes\n", (unsigned long long)N.allocs,
-            (unsigned long long)N.frees, (unsigned long long)N.peak, (unsigned long long)N.host_allocs, (unsigned long long)N.host_peak);
-    fprintf(f, "%8s %5s %6s %6s %6s %s\n", "launches", "regs", "spill", "static", "params", "kernel");
-    for (size_t i = 0; i < KERNEL_COUNT; i++)
-        fprintf(f, "%8llu %5d %6d %6d %6d %s %s\n", (unsigned long long)KERNELS[i]->launches, KERNELS[i]->registers, KERNELS[i]->spills, KERNELS[i]->static_shared,
-                KERNELS[i]->param_bytes, KERNELS[i]->file, KERNELS[i]->name);
-    fclose(f);
+    FILE *f = open_log("summary.txt"); // none if the directory is gone by now
+    lock();
+    if (f) write_summary(f), fclose(f);
     if (EVENTS) fflush(EVENTS);
+    unlock(CUDA_SUCCESS);
 }
