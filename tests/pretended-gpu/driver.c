@@ -98,6 +98,20 @@ static void event(const char *kind, Count a, Count b, const char *name) {
     if (EVENTS) fprintf(EVENTS, "%.6f %s %llu %llu %s\n", now(), kind, a, b, name ? name : "");
 }
 
+// ---------------------------------------------------------------- the context of a thread
+
+static int INITIALISED;
+static __thread CUcontext CURRENT;
+
+/// A call that no handle ties to a context is refused in a thread that has none. Call with LOCK held.
+static CUresult need_context(const char *call) {
+    return CURRENT ? CUDA_SUCCESS : refuse(CUDA_ERROR_INVALID_CONTEXT, "%s in a thread without a context", call);
+}
+
+static CUresult need_init(const char *call) {
+    return INITIALISED ? CUDA_SUCCESS : refuse(CUDA_ERROR_NOT_INITIALIZED, "%s before cuInit", call);
+}
+
 // ---------------------------------------------------------------- for the parts that are still to be revised
 
 static struct {
@@ -660,62 +674,106 @@ CUresult cuEventElapsedTime(float *ms, CUevent from, CUevent to) { *ms = (*(doub
 
 // ---------------------------------------------------------------- device and context
 
-CUresult cuInit(unsigned flags) { (void)flags; return SETTINGS.no_device ? CUDA_ERROR_NO_DEVICE : CUDA_SUCCESS; }
-CUresult cuDriverGetVersion(int *version) { *version = 13000; return CUDA_SUCCESS; }
-CUresult cuDeviceGetCount(int *count) { *count = SETTINGS.no_device ? 0 : 1; return CUDA_SUCCESS; }
-CUresult cuDeviceGet(CUdevice *device, int ordinal) { *device = 0; return ordinal ? CUDA_ERROR_INVALID_DEVICE : CUDA_SUCCESS; }
-CUresult cuDeviceGetName(char *name, int length, CUdevice device) { (void)device; snprintf(name, length, "NVIDIA H100 80GB HBM3 (stub)"); return CUDA_SUCCESS; }
-CUresult cuDeviceGetUuid(CUuuid *uuid, CUdevice device) { (void)device; memset(uuid, 7, sizeof *uuid); return CUDA_SUCCESS; }
-CUresult cuDeviceTotalMem(size_t *bytes, CUdevice device) { (void)device; *bytes = DEVICE_MEMORY; return CUDA_SUCCESS; }
-CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) { (void)device; *context = (CUcontext)0x1000; return CUDA_SUCCESS; }
-CUresult cuDevicePrimaryCtxRelease(CUdevice device) { (void)device; return CUDA_SUCCESS; }
-CUresult cuCtxSetCurrent(CUcontext context) { (void)context; return CUDA_SUCCESS; }
-CUresult cuCtxGetCurrent(CUcontext *context) { *context = (CUcontext)0x1000; return CUDA_SUCCESS; }
-CUresult cuCtxGetDevice(CUdevice *device) { *device = 0; return CUDA_SUCCESS; }
-CUresult cuCtxSynchronize(void) {
-    pthread_mutex_lock(&LOCK);
-    N.syncs++;
-    event("sync", 0, 0, "context");
-    pthread_mutex_unlock(&LOCK);
+#define CONTEXT ((CUcontext)0x1000)
+
+static CUresult initialise(unsigned flags) {
+    if (flags) return refuse(CUDA_ERROR_INVALID_VALUE, "cuInit with flags %u", flags);
+    if (SETTINGS.no_device) return refuse(CUDA_ERROR_NO_DEVICE, "cuInit: there is no device");
+    INITIALISED = 1;
     return CUDA_SUCCESS;
 }
+CUresult cuInit(unsigned flags) { lock(); return unlock(initialise(flags)); }
+CUresult cuDriverGetVersion(int *version) { *version = SETTINGS.old_driver ? 12000 : 13000; return CUDA_SUCCESS; }
 
-CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device) {
-    (void)device;
+CUresult cuDeviceGetCount(int *count) {
+    lock();
+    *count = 1;
+    return unlock(need_init("cuDeviceGetCount"));
+}
+
+static CUresult check_device(CUdevice device, const char *call) {
+    lock();
+    CUresult result = need_init(call);
+    if (!result && device) result = refuse(CUDA_ERROR_INVALID_DEVICE, "%s of device %d", call, device);
+    return unlock(result);
+}
+CUresult cuDeviceGet(CUdevice *device, int ordinal) { *device = ordinal; return check_device(ordinal, "cuDeviceGet"); }
+CUresult cuDeviceGetName(char *name, int length, CUdevice device) {
+    snprintf(name, length, "NVIDIA H100 80GB HBM3 (stub)");
+    return check_device(device, "cuDeviceGetName");
+}
+CUresult cuDeviceTotalMem(size_t *bytes, CUdevice device) { *bytes = DEVICE_MEMORY; return check_device(device, "cuDeviceTotalMem"); }
+
+CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
+    *context = CONTEXT;
+    return check_device(device, "cuDevicePrimaryCtxRetain");
+}
+CUresult cuDevicePrimaryCtxRelease(CUdevice device) { return check_device(device, "cuDevicePrimaryCtxRelease"); }
+CUresult cuCtxGetCurrent(CUcontext *context) { *context = CURRENT; return CUDA_SUCCESS; }
+CUresult cuCtxSetCurrent(CUcontext context) {
+    lock();
+    if (context && context != CONTEXT) return unlock(refuse(CUDA_ERROR_INVALID_CONTEXT, "cuCtxSetCurrent to %p", (void *)context));
+    CURRENT = context;
+    return unlock(CUDA_SUCCESS);
+}
+
+static CUresult attribute_of_device(int *value, CUdevice_attribute attribute) {
     switch (attribute) {
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR: *value = SETTINGS.capability / 10; break;
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR: *value = SETTINGS.capability % 10; break;
     case CU_DEVICE_ATTRIBUTE_WARP_SIZE: *value = 32; break;
     case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK: *value = SHARED_DEFAULT; break;
-    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *value = (int)shared_limit(); break;
-    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR: *value = 228 << 10; break;
-    case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *value = 1024; break;
-    case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR: *value = 2048; break;
-    case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X: case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y: *value = 1024; break;
-    case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z: *value = 64; break;
-    case CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X: *value = 0x7fffffff; break;
-    case CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y: case CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z: *value = 65535; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN: *value = shared_limit(); break;
+    case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *value = MAX_THREADS; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X: case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y: *value = MAX_THREADS; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z: *value = MAX_BLOCK_Z; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_X: *value = MAX_GRID_X; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Y: case CU_DEVICE_ATTRIBUTE_MAX_GRID_DIM_Z: *value = MAX_GRID_YZ; break;
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT: *value = 132; break;
     case CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_BLOCK: *value = REGISTERS; break;
     case CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED: *value = 1; break;
-    case CU_DEVICE_ATTRIBUTE_MAX_PITCH: *value = 0x7fffffff; break;
+    case CU_DEVICE_ATTRIBUTE_MAX_PITCH: *value = MAX_PITCH; break;
     case CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING: *value = 1; break;
-    default:
-        *value = 0;
-        pthread_mutex_lock(&LOCK);
-        invalid("note: device attribute %d asked for, 0 answered", attribute);
-        pthread_mutex_unlock(&LOCK);
+    default: *value = 0; return refuse(CUDA_ERROR_NOT_SUPPORTED, "not in the stub: attribute %d of a device", attribute);
     }
     return CUDA_SUCCESS;
 }
-
-CUresult cuGetErrorName(CUresult error, const char **text) {
-    static char names[1000][24];
-    snprintf(names[error % 1000], 24, "CUDA_ERROR_%d", error);
-    *text = names[error % 1000];
-    return CUDA_SUCCESS;
+CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device) {
+    CUresult result = check_device(device, "cuDeviceGetAttribute");
+    if (result) return result;
+    lock();
+    return unlock(attribute_of_device(value, attribute));
 }
-CUresult cuGetErrorString(CUresult error, const char **text) { return cuGetErrorName(error, text); }
+
+// ---------------------------------------------------------------- errors
+
+/// NVIDIA's words for the errors that this driver gives.
+static const char *words_of(CUresult error) {
+    switch (error) {
+    case CUDA_SUCCESS: return "no error";
+    case CUDA_ERROR_INVALID_VALUE: return "invalid argument";
+    case CUDA_ERROR_OUT_OF_MEMORY: return "out of memory";
+    case CUDA_ERROR_NOT_INITIALIZED: return "initialization error";
+    case CUDA_ERROR_NO_DEVICE: return "no CUDA-capable device is detected";
+    case CUDA_ERROR_INVALID_DEVICE: return "invalid device ordinal";
+    case CUDA_ERROR_INVALID_IMAGE: return "device kernel image is invalid";
+    case CUDA_ERROR_INVALID_CONTEXT: return "invalid device context";
+    case CUDA_ERROR_INVALID_PTX: return "a PTX JIT compilation failed";
+    case CUDA_ERROR_UNSUPPORTED_PTX_VERSION: return "the provided PTX was compiled with an unsupported toolchain.";
+    case CUDA_ERROR_OPERATING_SYSTEM: return "OS call failed or operation not supported on this OS";
+    case CUDA_ERROR_INVALID_HANDLE: return "invalid resource handle";
+    case CUDA_ERROR_NOT_FOUND: return "named symbol not found";
+    case CUDA_ERROR_ILLEGAL_ADDRESS: return "an illegal memory access was encountered";
+    case CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES: return "too many resources requested for launch";
+    case CUDA_ERROR_LAUNCH_FAILED: return "unspecified launch failure";
+    case CUDA_ERROR_NOT_SUPPORTED: return "operation not supported";
+    default: return NULL;
+    }
+}
+CUresult cuGetErrorString(CUresult error, const char **words) {
+    *words = words_of(error);
+    return *words ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
 
 // ---------------------------------------------------------------- everything else
 
