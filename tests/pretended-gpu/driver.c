@@ -121,55 +121,84 @@ static struct {
     double ptxas_seconds;
 } N;
 #define invalid(...) (void)refuse(CUDA_SUCCESS, __VA_ARGS__)
-static size_t DEVICE_MEMORY = 80ull << 30; // STUB_MEMORY_MIB
 
 // ---------------------------------------------------------------- memory
 
-typedef struct { uint64_t ptr; size_t size, mapped; int dead; } Block;
-static Block *BLOCKS;
-static size_t BLOCK_COUNT, BLOCK_ROOM;
+typedef struct { CUdeviceptr start; size_t size; } Block;
+enum { PAGE = 4096, MAX_BLOCKS = 32768 }; // Linux maps 65530 areas by default, and a block takes two.
 
-static Block *block_of(uint64_t ptr) {
-    for (size_t i = BLOCK_COUNT; i-- > 0;)
-        if (!BLOCKS[i].dead && ptr >= BLOCKS[i].ptr && ptr < BLOCKS[i].ptr + BLOCKS[i].size) return &BLOCKS[i];
+/// Memory of the device, or memory of the host that is pinned.
+typedef struct {
+    Count limit, live, peak, allocations, frees;
+    const char *taken, *freed; // kinds in events.log
+    Block blocks[MAX_BLOCKS];
+    size_t block_count;
+} Memory;
+static Memory DEVICE = {.limit = 80ull << 30 /* STUB_MEMORY_MIB */, .taken = "alloc", .freed = "free"};
+static Memory PINNED = {.limit = 1ull << 47, .taken = "pinned", .freed = "unpinned"};
+
+static Block *block_of(Memory *memory, CUdeviceptr address) {
+    for (Block *block = memory->blocks; block < memory->blocks + memory->block_count; block++)
+        if (address >= block->start && address - block->start < block->size) return block;
     return NULL;
 }
 
-static CUresult take(CUdeviceptr *out, size_t size) {
-    if (!size) { invalid("allocation of 0 bytes"); return CUDA_ERROR_INVALID_VALUE; }
-    if (N.live + size > DEVICE_MEMORY) { invalid("out of memory: %zu asked, %zu live", size, (size_t)N.live); return CUDA_ERROR_OUT_OF_MEMORY; }
-    // One more page without access behind the block: a kernel that is run on the CPU and writes behind it dies there.
-    size_t mapped = (size + 8191) & ~4095ull;
-    void *at = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (at == MAP_FAILED) return CUDA_ERROR_OUT_OF_MEMORY;
-    mprotect((char *)at + mapped - 4096, 4096, PROT_NONE);
-    if (BLOCK_COUNT == BLOCK_ROOM) BLOCKS = realloc(BLOCKS, (BLOCK_ROOM = BLOCK_ROOM * 2 + 256) * sizeof *BLOCKS);
-    BLOCKS[BLOCK_COUNT++] = (Block){(uint64_t)at, size, mapped, 0};
-    N.allocs++;
-    N.live += size;
-    if (N.live > N.peak) N.peak = N.live;
-    event("alloc", size, N.live, NULL);
-    *out = (CUdeviceptr)at;
+/// Whole pages and one more without access: a kernel that is run on the CPU and writes behind a block dies there.
+static size_t mapped_size(size_t size) { return (size + PAGE - 1) / PAGE * PAGE + PAGE; }
+
+static CUresult allocate(Memory *memory, size_t size, CUdeviceptr *start) {
+    if (need_context("an allocation")) return CUDA_ERROR_INVALID_CONTEXT;
+    if (!size) return refuse(CUDA_ERROR_INVALID_VALUE, "allocation of 0 bytes");
+    if (size > memory->limit - memory->live || memory->block_count == MAX_BLOCKS)
+        return refuse(CUDA_ERROR_OUT_OF_MEMORY, "out of memory: %zu asked, %llu live", size, memory->live);
+    size_t mapped = mapped_size(size);
+    char *at = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED) return refuse(CUDA_ERROR_OUT_OF_MEMORY, "out of the host's memory: %zu asked", size);
+    mprotect(at + mapped - PAGE, PAGE, PROT_NONE);
+    *start = (CUdeviceptr)at;
+    memory->blocks[memory->block_count++] = (Block){*start, size};
+    memory->allocations++;
+    memory->live += size;
+    if (memory->live > memory->peak) memory->peak = memory->live;
+    event(memory->taken, size, memory->live, "");
     return CUDA_SUCCESS;
 }
 
-static CUresult give(CUdeviceptr ptr) {
-    Block *block = block_of(ptr);
-    if (!block || block->ptr != ptr) { invalid("free of %llx, which is no block", (unsigned long long)ptr); return CUDA_ERROR_INVALID_VALUE; }
-    munmap((void *)ptr, block->mapped);
-    N.live -= block->size;
-    N.frees++;
-    event("free", block->size, N.live, NULL);
-    block->dead = 1;
-    while (BLOCK_COUNT && BLOCKS[BLOCK_COUNT - 1].dead) BLOCK_COUNT--;
+static CUresult release(Memory *memory, CUdeviceptr start) {
+    Block *block = block_of(memory, start);
+    if (!block || block->start != start) return refuse(CUDA_ERROR_INVALID_VALUE, "free of %llx, which is no block", start);
+    munmap((void *)start, mapped_size(block->size));
+    memory->live -= block->size;
+    memory->frees++;
+    event(memory->freed, block->size, memory->live, "");
+    *block = memory->blocks[--memory->block_count];
     return CUDA_SUCCESS;
 }
 
-static int inside(uint64_t ptr, size_t size, const char *what) {
-    Block *block = block_of(ptr);
-    if (block && ptr + size <= block->ptr + block->size) return 1;
-    invalid("%s of %zu bytes at %llx: not inside a live block", what, size, (unsigned long long)ptr);
-    return 0;
+static CUresult check_inside(CUdeviceptr address, size_t size, const char *what) {
+    Block *block = block_of(&DEVICE, address);
+    if (block && size <= block->size - (address - block->start)) return CUDA_SUCCESS;
+    return refuse(CUDA_ERROR_INVALID_VALUE, "%s of %zu bytes at %llx: not inside a live block", what, size, address);
+}
+
+CUresult cuMemAlloc(CUdeviceptr *address, size_t size) { lock(); return unlock(allocate(&DEVICE, size, address)); }
+CUresult cuMemAllocAsync(CUdeviceptr *address, size_t size, CUstream stream) { (void)stream; return cuMemAlloc(address, size); }
+CUresult cuMemFree(CUdeviceptr address) { lock(); return unlock(release(&DEVICE, address)); }
+CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream) { (void)stream; return cuMemFree(address); }
+
+CUresult cuMemAllocHost(void **address, size_t size) {
+    CUdeviceptr start = 0;
+    lock();
+    CUresult result = allocate(&PINNED, size, &start);
+    if (!result) *address = (void *)start;
+    return unlock(result);
+}
+CUresult cuMemFreeHost(void *address) { lock(); return unlock(release(&PINNED, (CUdeviceptr)address)); }
+
+CUresult cuMemGetInfo(size_t *left, size_t *total) {
+    lock();
+    *total = DEVICE.limit, *left = DEVICE.limit - DEVICE.live;
+    return unlock(need_context("cuMemGetInfo"));
 }
 
 // ---------------------------------------------------------------- modules
@@ -371,7 +400,7 @@ CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned 
         if (k->is_pointer[i]) {
             uint64_t ptr = *(uint64_t *)params[i];
             // The one behind everything may belong to a block of 0 bytes at the end of a page; a read there would be the kernel's fault.
-            if (!block_of(ptr)) { invalid("%s: parameter %d of %d is %llx, not inside a live block", k->name, i, k->params, (unsigned long long)ptr); }
+            if (!block_of(&DEVICE, ptr)) { invalid("%s: parameter %d of %d is %llx, not inside a live block", k->name, i, k->params, (unsigned long long)ptr); }
         }
     }
     if (result == CUDA_SUCCESS && EXECUTE) {
@@ -441,7 +470,7 @@ CUresult cuTensorMapEncodeTiled(CUtensorMap *map, CUtensorMapDataType type, cuui
     MAP_REFUSE(swizzle == CU_TENSOR_MAP_SWIZZLE_32B && inner > 32, "the inner side of the box is wider than the swizzle")
     MAP_REFUSE(swizzle == CU_TENSOR_MAP_SWIZZLE_64B && inner > 64, "the inner side of the box is wider than the swizzle")
     MAP_REFUSE(swizzle >= CU_TENSOR_MAP_SWIZZLE_128B && inner > 128, "the inner side of the box is wider than the swizzle")
-    if (address) inside((uint64_t)address, 1, "tensor map");
+    if (address) !check_inside((uint64_t)address, 1, "tensor map");
     event("map", rank, inner, NULL);
     if (result == CUDA_SUCCESS) {
         uint32_t index = MAP_COUNT < (1 << 20) - 1 ? MAP_COUNT++ : (MAP_COUNT = 2, 1); // a ring
@@ -497,7 +526,7 @@ CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t size, CUstre
     (void)stream;
     pthread_mutex_lock(&LOCK);
     CUresult result = CUDA_SUCCESS;
-    if (size && !inside(to, size, "copy to the device")) result = CUDA_ERROR_INVALID_VALUE;
+    if (size && check_inside(to, size, "copy to the device")) result = CUDA_ERROR_INVALID_VALUE;
     else memcpy((void *)to, from, size);
     N.h2d++, N.h2d_bytes += size;
     event("h2d", size, 0, NULL);
@@ -522,7 +551,7 @@ CUresult cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t size, CUstream str
     (void)stream;
     pthread_mutex_lock(&LOCK);
     CUresult result = CUDA_SUCCESS;
-    if (size && !inside(from, size, "copy from the device")) result = CUDA_ERROR_INVALID_VALUE;
+    if (size && check_inside(from, size, "copy from the device")) result = CUDA_ERROR_INVALID_VALUE;
     else memcpy(to, (void *)from, size), noise(to, size);
     N.d2h++, N.d2h_bytes += size;
     event("d2h", size, 0, NULL);
@@ -535,7 +564,7 @@ CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t size, CUstre
     (void)stream;
     pthread_mutex_lock(&LOCK);
     CUresult result = CUDA_SUCCESS;
-    if (size && (!inside(from, size, "copy on the device, from") || !inside(to, size, "copy on the device, to"))) result = CUDA_ERROR_INVALID_VALUE;
+    if (size && (check_inside(from, size, "copy on the device, from") || check_inside(to, size, "copy on the device, to"))) result = CUDA_ERROR_INVALID_VALUE;
     else memmove((void *)to, (void *)from, size);
     N.d2d++, N.d2d_bytes += size;
     event("d2d", size, 0, NULL);
@@ -556,8 +585,8 @@ CUresult cuMemcpy2DAsync(const CUDA_MEMCPY2D *c, CUstream stream) {
         size_t dst = c->dstPitch ? c->dstPitch : c->WidthInBytes, src = c->srcPitch ? c->srcPitch : c->WidthInBytes;
         char *to = up ? (char *)c->dstDevice : c->dstHost;
         const char *from = from_device ? (const char *)c->srcDevice : c->srcHost;
-        int ok = (!up || inside((uint64_t)to, dst * (c->Height - 1) + c->WidthInBytes, "2D copy to the device")) &&
-                 (!from_device || inside((uint64_t)from, src * (c->Height - 1) + c->WidthInBytes, "2D copy from the device"));
+        int ok = (!up || !check_inside((uint64_t)to, dst * (c->Height - 1) + c->WidthInBytes, "2D copy to the device")) &&
+                 (!from_device || !check_inside((uint64_t)from, src * (c->Height - 1) + c->WidthInBytes, "2D copy from the device"));
         if (!ok) result = CUDA_ERROR_INVALID_VALUE;
         else {
             for (size_t row = 0; row < c->Height; row++) memcpy(to + row * dst, from + row * src, c->WidthInBytes);
@@ -575,46 +604,11 @@ CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t size, CUstr
     (void)stream;
     pthread_mutex_lock(&LOCK);
     CUresult result = CUDA_SUCCESS;
-    if (size && !inside(to, size, "memset")) result = CUDA_ERROR_INVALID_VALUE;
+    if (size && check_inside(to, size, "memset")) result = CUDA_ERROR_INVALID_VALUE;
     else memset((void *)to, value, size);
     N.sets++;
     pthread_mutex_unlock(&LOCK);
     return result;
-}
-
-// ---------------------------------------------------------------- allocation
-
-#define LOCKED(expression) pthread_mutex_lock(&LOCK); CUresult result = expression; pthread_mutex_unlock(&LOCK); return result
-CUresult cuMemAlloc(CUdeviceptr *out, size_t size) { LOCKED(take(out, size)); }
-CUresult cuMemAllocAsync(CUdeviceptr *out, size_t size, CUstream stream) { (void)stream; LOCKED(take(out, size)); }
-CUresult cuMemFree(CUdeviceptr ptr) { LOCKED(give(ptr)); }
-CUresult cuMemFreeAsync(CUdeviceptr ptr, CUstream stream) { (void)stream; LOCKED(give(ptr)); }
-CUresult cuMemGetInfo(size_t *left, size_t *total) { *total = DEVICE_MEMORY, *left = DEVICE_MEMORY - N.live; return CUDA_SUCCESS; }
-
-CUresult cuMemAllocHost(void **out, size_t size) {
-    pthread_mutex_lock(&LOCK);
-    CUresult result = CUDA_SUCCESS;
-    size_t *at = aligned_alloc(4096, ((size + 4095) & ~4095ull) + 4096);
-    if (!at || !size) result = CUDA_ERROR_INVALID_VALUE, invalid("host allocation of %zu bytes", size);
-    else {
-        *at = size;
-        *out = (char *)at + 4096;
-        N.host_allocs++;
-        N.host_live += size;
-        if (N.host_live > N.host_peak) N.host_peak = N.host_live;
-        event("pinned", size, N.host_live, NULL);
-    }
-    pthread_mutex_unlock(&LOCK);
-    return result;
-}
-CUresult cuMemHostAlloc(void **out, size_t size, unsigned flags) { (void)flags; return cuMemAllocHost(out, size); }
-CUresult cuMemFreeHost(void *ptr) {
-    pthread_mutex_lock(&LOCK);
-    size_t *at = (size_t *)((char *)ptr - 4096);
-    N.host_live -= *at;
-    free(at);
-    pthread_mutex_unlock(&LOCK);
-    return CUDA_SUCCESS;
 }
 
 // ---------------------------------------------------------------- streams and events
@@ -702,7 +696,7 @@ CUresult cuDeviceGetName(char *name, int length, CUdevice device) {
     snprintf(name, length, "NVIDIA H100 80GB HBM3 (stub)");
     return check_device(device, "cuDeviceGetName");
 }
-CUresult cuDeviceTotalMem(size_t *bytes, CUdevice device) { *bytes = DEVICE_MEMORY; return check_device(device, "cuDeviceTotalMem"); }
+CUresult cuDeviceTotalMem(size_t *bytes, CUdevice device) { *bytes = DEVICE.limit; return check_device(device, "cuDeviceTotalMem"); }
 
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
     *context = CONTEXT;
@@ -797,7 +791,7 @@ static const char *setting(const char *name) {
 static void read_settings(void) {
     const char *memory = setting("STUB_MEMORY_MIB"), *capability = setting("STUB_SM");
     const char *ptxas = setting("STUB_PTXAS"), *noise = setting("STUB_NOISE");
-    if (memory) DEVICE_MEMORY = strtoull(memory, NULL, 10) << 20;
+    if (memory) DEVICE.limit = strtoull(memory, NULL, 10) << 20;
     if (capability) SETTINGS.capability = atoi(capability);
     if (ptxas) SETTINGS.ptxas = strdup(ptxas); // the environment may change
     SETTINGS.no_device = setting("STUB_NO_DEVICE") != NULL;
@@ -846,7 +840,7 @@ static void write_summary(FILE *f) {
     fprintf(f, "waits: %llu for events, %llu for streams or the context; %llu events recorded, %llu waits between streams\n",
             N.event_syncs, N.syncs, N.events, N.stream_waits);
     fprintf(f, "device memory: %llu allocations, %llu frees, peak %llu bytes; pinned: %llu allocations, peak %llu bytes\n",
-            N.allocs, N.frees, N.peak, N.host_allocs, N.host_peak);
+            DEVICE.allocations, DEVICE.frees, DEVICE.peak, PINNED.allocations, PINNED.peak);
     fprintf(f, "%8s %5s %6s %6s %6s %s\n", "launches", "regs", "spill", "static", "params", "kernel");
     for (size_t i = 0; i < KERNEL_COUNT; i++) {
         const Kernel *k = KERNELS[i];
