@@ -522,93 +522,104 @@ CUresult cuTensorMapEncodeIm2col(CUtensorMap *map, CUtensorMapDataType type, cuu
 
 // ---------------------------------------------------------------- copies
 
+/// Copies of one direction, as they are counted.
+typedef struct { const char *kind; Count count, bytes; } Copies; // the kind is that of events.log
+static Copies TO_DEVICE = {.kind = "h2d"}, TO_HOST = {.kind = "d2h"}, ON_DEVICE = {.kind = "d2d"};
+
+/// Where a copy reads or writes: rows that begin `pitch` bytes apart.
+typedef struct { char *start; size_t pitch; int on_device; } Side;
+static Side on_device(CUdeviceptr start, size_t pitch) { return (Side){(char *)start, pitch, 1}; }
+static Side on_host(const void *start, size_t pitch) { return (Side){(char *)start, pitch, 0}; }
+
+/// Numbers between -1 and 1.
+static void fill_with_noise(char *to, size_t bytes) {
+    static uint64_t state = 88172645463325252ull;
+    for (; bytes >= sizeof(float); bytes -= sizeof(float), to += sizeof(float)) {
+        state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+        float value = (float)(state >> 40) / (1 << 23) - 1;
+        memcpy(to, &value, sizeof value);
+    }
+}
+
+/// Where nothing is computed everything read is 0, and a program that trains on rewards never trains: reads of some sizes may
+/// be noise instead.
+static int is_noise(size_t bytes) {
+    for (int i = 0; i < SETTINGS.noise_count; i++)
+        if (SETTINGS.noise[i] == bytes) return !EXECUTE;
+    return 0;
+}
+
+static CUresult check_side(Side side, size_t width, size_t height, const char *what) {
+    size_t span;
+    if (!side.on_device) return CUDA_SUCCESS;
+    if (__builtin_mul_overflow(side.pitch, height - 1, &span) || __builtin_add_overflow(span, width, &span)) span = SIZE_MAX;
+    return check_inside((CUdeviceptr)side.start, span, what);
+}
+
+/// Every copy: `height` rows of `width` bytes. `shape` is how events.log names a copy of more than a row.
+static CUresult copy(Side to, Side from, size_t width, size_t height, const char *shape) {
+    if (!width || !height) return CUDA_SUCCESS;
+    CUresult result = check_side(from, width, height, "copy from the device");
+    if (!result) result = check_side(to, width, height, "copy to the device");
+    if (result) return result;
+    size_t bytes = width * height;
+    int noise = !to.on_device && is_noise(bytes);
+    for (size_t row = 0; row < height; row++) {
+        memmove(to.start + row * to.pitch, from.start + row * from.pitch, width);
+        if (noise) fill_with_noise(to.start + row * to.pitch, width);
+    }
+    Copies *copies = !to.on_device ? &TO_HOST : from.on_device ? &ON_DEVICE : &TO_DEVICE;
+    copies->count++, copies->bytes += bytes;
+    event(copies->kind, bytes, *shape ? height : 0, shape);
+    return CUDA_SUCCESS;
+}
+
 CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void *from, size_t size, CUstream stream) {
     (void)stream;
-    pthread_mutex_lock(&LOCK);
-    CUresult result = CUDA_SUCCESS;
-    if (size && check_inside(to, size, "copy to the device")) result = CUDA_ERROR_INVALID_VALUE;
-    else memcpy((void *)to, from, size);
-    N.h2d++, N.h2d_bytes += size;
-    event("h2d", size, 0, NULL);
-    pthread_mutex_unlock(&LOCK);
-    return result;
+    lock();
+    return unlock(copy(on_device(to, size), on_host(from, size), size, 1, ""));
 }
-CUresult cuMemcpyHtoD(CUdeviceptr to, const void *from, size_t size) { return cuMemcpyHtoDAsync(to, from, size, NULL); }
-
-/// Where nothing is computed everything read is 0, and a program that trains on rewards never trains: reads of the sizes that
-/// STUB_NOISE lists (bytes, separated by commas) are filled with numbers between -1 and 1 instead.
-static void noise(void *to, size_t size) {
-    static uint64_t state = 88172645463325252ull;
-    for (int i = 0; i < SETTINGS.noise_count; i++)
-        if (SETTINGS.noise[i] == size)
-            for (size_t n = 0; n < size / 4; n++) {
-                state ^= state << 13, state ^= state >> 7, state ^= state << 17;
-                ((float *)to)[n] = (float)(state >> 40) / (1 << 23) - 1;
-            }
-}
-
 CUresult cuMemcpyDtoHAsync(void *to, CUdeviceptr from, size_t size, CUstream stream) {
     (void)stream;
-    pthread_mutex_lock(&LOCK);
-    CUresult result = CUDA_SUCCESS;
-    if (size && check_inside(from, size, "copy from the device")) result = CUDA_ERROR_INVALID_VALUE;
-    else memcpy(to, (void *)from, size), noise(to, size);
-    N.d2h++, N.d2h_bytes += size;
-    event("d2h", size, 0, NULL);
-    pthread_mutex_unlock(&LOCK);
-    return result;
+    lock();
+    return unlock(copy(on_host(to, size), on_device(from, size), size, 1, ""));
 }
-CUresult cuMemcpyDtoH(void *to, CUdeviceptr from, size_t size) { return cuMemcpyDtoHAsync(to, from, size, NULL); }
-
 CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream) {
     (void)stream;
-    pthread_mutex_lock(&LOCK);
-    CUresult result = CUDA_SUCCESS;
-    if (size && (check_inside(from, size, "copy on the device, from") || check_inside(to, size, "copy on the device, to"))) result = CUDA_ERROR_INVALID_VALUE;
-    else memmove((void *)to, (void *)from, size);
-    N.d2d++, N.d2d_bytes += size;
-    event("d2d", size, 0, NULL);
-    pthread_mutex_unlock(&LOCK);
-    return result;
+    lock();
+    return unlock(copy(on_device(to, size), on_device(from, size), size, 1, ""));
 }
 
-CUresult cuMemcpy2DAsync(const CUDA_MEMCPY2D *c, CUstream stream) {
-    (void)stream;
-    pthread_mutex_lock(&LOCK);
-    CUresult result = CUDA_SUCCESS;
-    int up = c->dstMemoryType == CU_MEMORYTYPE_DEVICE, from_device = c->srcMemoryType == CU_MEMORYTYPE_DEVICE;
-    size_t bytes = c->WidthInBytes * c->Height;
-    if ((c->dstPitch && c->dstPitch < c->WidthInBytes) || (c->srcPitch && c->srcPitch < c->WidthInBytes) || c->dstPitch > 0x7fffffff || c->srcPitch > 0x7fffffff) {
-        invalid("2D copy of %zu x %zu bytes with pitches %zu and %zu", c->WidthInBytes, c->Height, c->srcPitch, c->dstPitch);
-        result = CUDA_ERROR_INVALID_VALUE;
-    } else if (bytes) {
-        size_t dst = c->dstPitch ? c->dstPitch : c->WidthInBytes, src = c->srcPitch ? c->srcPitch : c->WidthInBytes;
-        char *to = up ? (char *)c->dstDevice : c->dstHost;
-        const char *from = from_device ? (const char *)c->srcDevice : c->srcHost;
-        int ok = (!up || !check_inside((uint64_t)to, dst * (c->Height - 1) + c->WidthInBytes, "2D copy to the device")) &&
-                 (!from_device || !check_inside((uint64_t)from, src * (c->Height - 1) + c->WidthInBytes, "2D copy from the device"));
-        if (!ok) result = CUDA_ERROR_INVALID_VALUE;
-        else {
-            for (size_t row = 0; row < c->Height; row++) memcpy(to + row * dst, from + row * src, c->WidthInBytes);
-            if (!up && from_device) noise(to, bytes);
-        }
-    }
-    if (up && from_device) N.d2d++, N.d2d_bytes += bytes, event("d2d", bytes, c->Height, "2d");
-    else if (up) N.h2d++, N.h2d_bytes += bytes, event("h2d", bytes, c->Height, c->dstPitch == c->WidthInBytes ? "2d" : "2d-pitched");
-    else N.d2h++, N.d2h_bytes += bytes, event("d2h", bytes, c->Height, c->srcPitch == c->WidthInBytes ? "2d" : "2d-pitched");
-    pthread_mutex_unlock(&LOCK);
-    return result;
+/// Whether a copy is on the device, or between it and the host.
+static int is_known(CUmemorytype to, CUmemorytype from) {
+    if (to == CU_MEMORYTYPE_DEVICE) return from == CU_MEMORYTYPE_DEVICE || from == CU_MEMORYTYPE_HOST;
+    return to == CU_MEMORYTYPE_HOST && from == CU_MEMORYTYPE_DEVICE;
 }
 
+/// Without a pitch, rows follow each other.
+static CUresult copy_2d(const CUDA_MEMCPY2D *c) {
+    size_t width = c->WidthInBytes, to_pitch = c->dstPitch ? c->dstPitch : width, from_pitch = c->srcPitch ? c->srcPitch : width;
+    if (to_pitch < width || from_pitch < width || c->dstPitch > MAX_PITCH || c->srcPitch > MAX_PITCH)
+        return refuse(CUDA_ERROR_INVALID_VALUE, "2D copy of %zu x %zu bytes with pitches %zu and %zu", width, c->Height, c->srcPitch, c->dstPitch);
+    if (!is_known(c->dstMemoryType, c->srcMemoryType))
+        return refuse(CUDA_ERROR_NOT_SUPPORTED, "not in the stub: 2D copies from memory of type %d to %d", c->srcMemoryType, c->dstMemoryType);
+    if (c->srcXInBytes || c->srcY || c->dstXInBytes || c->dstY) return refuse(CUDA_ERROR_NOT_SUPPORTED, "not in the stub: 2D copies with offsets");
+    Side to = c->dstMemoryType == CU_MEMORYTYPE_DEVICE ? on_device(c->dstDevice, to_pitch) : on_host(c->dstHost, to_pitch);
+    Side from = c->srcMemoryType == CU_MEMORYTYPE_DEVICE ? on_device(c->srcDevice, from_pitch) : on_host(c->srcHost, from_pitch);
+    return copy(to, from, width, c->Height, to_pitch == width && from_pitch == width ? "2d" : "2d-pitched");
+}
+CUresult cuMemcpy2DAsync(const CUDA_MEMCPY2D *c, CUstream stream) { (void)stream; lock(); return unlock(copy_2d(c)); }
+
+static CUresult fill(CUdeviceptr to, unsigned char value, size_t size) {
+    if (!size) return CUDA_SUCCESS;
+    CUresult result = check_inside(to, size, "memset");
+    if (!result) memset((void *)to, value, size);
+    return result;
+}
 CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t size, CUstream stream) {
     (void)stream;
-    pthread_mutex_lock(&LOCK);
-    CUresult result = CUDA_SUCCESS;
-    if (size && check_inside(to, size, "memset")) result = CUDA_ERROR_INVALID_VALUE;
-    else memset((void *)to, value, size);
-    N.sets++;
-    pthread_mutex_unlock(&LOCK);
-    return result;
+    lock();
+    return unlock(fill(to, value, size));
 }
 
 // ---------------------------------------------------------------- streams and events
@@ -834,9 +845,9 @@ __attribute__((constructor)) static void start(void) {
 
 static void write_summary(FILE *f) {
     fprintf(f, "launches %llu of %zu kernels (modules %zu, ptxas %.1f s)\n", N.launches, KERNEL_COUNT, KERNEL_COUNT, N.ptxas_seconds);
-    fprintf(f, "host to device %llu copies %llu bytes\n", N.h2d, N.h2d_bytes);
-    fprintf(f, "device to host %llu copies %llu bytes\n", N.d2h, N.d2h_bytes);
-    fprintf(f, "device to device %llu copies %llu bytes\n", N.d2d, N.d2d_bytes);
+    fprintf(f, "host to device %llu copies %llu bytes\n", TO_DEVICE.count, TO_DEVICE.bytes);
+    fprintf(f, "device to host %llu copies %llu bytes\n", TO_HOST.count, TO_HOST.bytes);
+    fprintf(f, "device to device %llu copies %llu bytes\n", ON_DEVICE.count, ON_DEVICE.bytes);
     fprintf(f, "waits: %llu for events, %llu for streams or the context; %llu events recorded, %llu waits between streams\n",
             N.event_syncs, N.syncs, N.events, N.stream_waits);
     fprintf(f, "device memory: %llu allocations, %llu frees, peak %llu bytes; pinned: %llu allocations, peak %llu bytes\n",
