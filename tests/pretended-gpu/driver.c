@@ -201,221 +201,231 @@ CUresult cuMemGetInfo(size_t *left, size_t *total) {
     return unlock(need_context("cuMemGetInfo"));
 }
 
-// ---------------------------------------------------------------- modules
+// ---------------------------------------------------------------- modules: each has one kernel, as CubeCL makes them
 
-enum { MAX_PARAMS = 512 };
+enum { MAX_KERNELS = 65536, MAX_PARAMETERS = 512, MAX_PARAMETER_BYTES = 32764 };
 typedef struct {
+    char path[PATH_SIZE]; // of its PTX, DIR/modules/NNNNN.ptx
+    const char *file;     // the path's last part
     char name[1024];
-    int params, size[MAX_PARAMS], is_pointer[MAX_PARAMS], is_map[MAX_PARAMS];
-    int param_bytes;
-    int reqntid[3], maxntid[3], cluster;
-    int static_shared, max_dynamic;
-    int registers, spills;
-    char file[64];
-    uint64_t launches;
-    void (*run)(void **, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned);
-    int tried;
+    int parameters, parameter_bytes;
+    char is_pointer[MAX_PARAMETERS];
+    unsigned max_threads, static_shared, max_dynamic_shared, registers, spills;
+    int unloaded;
+    Count launches;
 } Kernel;
-typedef struct { Kernel *kernel; } Module;
-static Kernel *KERNELS[65536];
+static Kernel *KERNELS[MAX_KERNELS];
 static size_t KERNEL_COUNT;
 
-/// What a .entry says: parameters, bounds of the block, static shared memory.
-static void read_ptx(Kernel *k, const char *ptx) {
-    const char *entry = strstr(ptx, ".entry ");
-    if (!entry) { invalid("%s: no .entry", k->file); return; }
-    sscanf(entry, ".entry %1023[^( \n]", k->name);
-    const char *open = strchr(entry, '('), *body = strchr(entry, '{'), *close = open;
-    while (close < body && *close != '{') close++;
-    for (const char *p = open; p && p < body; p++) {
-        p = strstr(p, ".param ");
-        if (!p || p >= body) break;
-        int i = k->params++, bytes = 0;
-        if (i >= MAX_PARAMS) { invalid("%s: more than %d parameters", k->file, MAX_PARAMS); return; }
-        const char *end = p;
-        while (*end && *end != ',' && *end != '\n' && end < body) end++;
-        char line[2048];
-        snprintf(line, sizeof line, "%.*s", (int)(end - p), p);
-        char *bracket = strchr(line, '[');
-        if (bracket) bytes = atoi(bracket + 1); // .param .align N .b8 name[bytes]
-        else if (strstr(line, ".u64") || strstr(line, ".b64") || strstr(line, ".f64") || strstr(line, ".s64")) bytes = 8;
-        else if (strstr(line, ".u32") || strstr(line, ".b32") || strstr(line, ".f32") || strstr(line, ".s32")) bytes = 4;
-        else if (strstr(line, "16")) bytes = 2;
-        else bytes = 1;
-        k->size[i] = bytes;
-        k->is_pointer[i] = !bracket && bytes == 8;
-        k->is_map[i] = bracket && bytes == 128 && (strstr(line, ".align 64") || strstr(line, ".align 128"));
-        k->param_bytes += bytes;
-        p = end;
+/// A declaration of PTX: `.param .u64 NAME`, `.param .align 4 .b8 NAME[112]` or `.shared .align 16 .b8 NAME[]`.
+typedef struct { int is_array, bytes; } Declaration;
+
+static int read_declaration(const char *text, Declaration *d) {
+    int bits; // behind the one letter of a type
+    if (sscanf(text, "%*s .align %*d .%*1[a-z]%d", &bits) != 1 && sscanf(text, "%*s .%*1[a-z]%d", &bits) != 1) return 0;
+    const char *bracket = memchr(text, '[', strcspn(text, ",;\n"));
+    d->is_array = bracket != NULL;
+    d->bytes = bits / 8 * (bracket ? atoi(bracket + 1) : 1);
+    return 1;
+}
+
+static CUresult read_parameters(Kernel *k, const char *head) {
+    Declaration d;
+    for (const char *at = head; (at = strstr(at, ".param ")); at++) {
+        if (!read_declaration(at, &d)) return refuse(CUDA_ERROR_INVALID_PTX, "%s: parameter %d cannot be read", k->file, k->parameters);
+        if (k->parameters == MAX_PARAMETERS) return refuse(CUDA_ERROR_INVALID_PTX, "%s: more than %d parameters", k->file, MAX_PARAMETERS);
+        k->is_pointer[k->parameters++] = !d.is_array && d.bytes == 8; // CubeCL puts numbers into a struct
+        k->parameter_bytes += d.bytes;
     }
-    char head[65536];
-    const char *after = strchr(open, ')');
-    while (after && after < body && after[1] && !strchr("\n.{", after[1])) after++;
-    snprintf(head, sizeof head, "%.*s", (int)(body - (after ? after : open)), after ? after : open);
-    char *at;
-    if ((at = strstr(head, ".reqntid"))) sscanf(at, ".reqntid %d, %d, %d", &k->reqntid[0], &k->reqntid[1], &k->reqntid[2]);
-    if ((at = strstr(head, ".maxntid"))) {
-        k->maxntid[1] = k->maxntid[2] = 1;
-        sscanf(at, ".maxntid %d, %d, %d", &k->maxntid[0], &k->maxntid[1], &k->maxntid[2]);
-    }
-    k->cluster = strstr(head, ".explicitcluster") || strstr(head, ".reqnctapercluster");
-    for (const char *p = ptx; (p = strstr(p, ".shared ")); p++) { // .shared .align 16 .b8 name[bytes];
-        const char *line_start = p;
-        while (line_start > ptx && line_start[-1] != '\n') line_start--;
-        const char *eol = strchr(p, '\n'), *bracket = strchr(p, '[');
-        int is_extern = !strncmp(line_start, ".extern", 7);
-        if (bracket && bracket < eol && !is_extern && strstr(p, ".b8") && strstr(p, ".b8") < eol) k->static_shared += atoi(bracket + 1);
-    }
+    if (k->parameter_bytes <= MAX_PARAMETER_BYTES) return CUDA_SUCCESS;
+    return refuse(CUDA_ERROR_INVALID_PTX, "%s: %d bytes of parameters", k->file, k->parameter_bytes);
+}
+
+/// What lies between `.entry` and the body: name, parameters, the largest block.
+static CUresult read_head(Kernel *k, const char *head) {
+    int x = MAX_THREADS, y = 1, z = 1;
+    const char *bound = strstr(head, ".maxntid ");
+    if (bound) sscanf(bound, ".maxntid %d, %d, %d", &x, &y, &z);
+    k->max_threads = x * y * z;
+    sscanf(head, ".entry %1023[^( \n]", k->name);
+    return read_parameters(k, head);
+}
+
+static CUresult read_shared(Kernel *k, const char *ptx) {
+    Declaration d;
+    for (const char *at = ptx; (at = strstr(at, ".shared ")); at++)
+        if (read_declaration(at, &d)) k->static_shared += d.bytes;
+    if (k->static_shared > SHARED_DEFAULT) return refuse(CUDA_ERROR_INVALID_PTX, "%s: %u bytes of static shared memory", k->file, k->static_shared);
+    k->max_dynamic_shared = SHARED_DEFAULT - k->static_shared;
+    return CUDA_SUCCESS;
+}
+
+static CUresult read_ptx(Kernel *k, const char *ptx) {
+    const char *entry = strstr(ptx, ".entry "), *body = entry ? strchr(entry, '{') : NULL;
+    if (!body) return refuse(CUDA_ERROR_INVALID_PTX, "%s: no kernel", k->file);
+    char *head = strndup(entry, body - entry);
+    CUresult result = read_head(k, head);
+    free(head);
+    return result ? result : read_shared(k, ptx);
+}
+
+static void read_report(Kernel *k, const char *line) {
+    const char *used = strstr(line, "Used "), *frame = strstr(line, "frame, ");
+    if (used) sscanf(used, "Used %u registers", &k->registers);
+    if (frame) sscanf(frame, "frame, %u bytes spill stores", &k->spills);
 }
 
 /// Assembles with ptxas, which is what the driver does at this point on a machine with a GPU.
-static CUresult assemble(Kernel *k, const char *path) {
-    const char *ptxas = SETTINGS.ptxas;
-    if (!ptxas) return CUDA_SUCCESS;
-    char command[12288], line[4096];
-    int suffix = SETTINGS.capability >= 90;
-    snprintf(command, sizeof command, "%s -v -arch=sm_%d%s %s -o %s.cubin 2>&1", ptxas, SETTINGS.capability, suffix ? "a" : "", path, path);
+static CUresult assemble(Kernel *k) {
+    if (!SETTINGS.ptxas) return CUDA_SUCCESS;
+    char command[3 * PATH_SIZE + 64], line[4096], report[16384] = "";
+    snprintf(command, sizeof command, "'%s' -v -arch=sm_%d%s '%s' -o '%s.cubin' 2>&1", SETTINGS.ptxas, SETTINGS.capability,
+             SETTINGS.capability >= 90 ? "a" : "", k->path, k->path);
     double started = now();
-    // The environment of the program points to this library; ptxas needs none of it.
     FILE *pipe = popen(command, "r");
-    if (!pipe) return CUDA_SUCCESS;
-    char all[16384] = "";
+    if (!pipe) return refuse(CUDA_ERROR_OPERATING_SYSTEM, "%s: ptxas cannot be started", k->file);
     while (fgets(line, sizeof line, pipe)) {
-        char *at;
-        if ((at = strstr(line, "Used "))) sscanf(at, "Used %d registers", &k->registers);
-        if ((at = strstr(line, "bytes spill stores"))) {
-            at = strstr(line, "frame, ");
-            if (at) sscanf(at, "frame, %d bytes spill", &k->spills);
-        }
-        strncat(all, line, sizeof all - strlen(all) - 1);
+        read_report(k, line);
+        strncat(report, line, sizeof report - strlen(report) - 1);
     }
     int status = pclose(pipe);
-    N.ptxas_seconds += now() - started;
-    event("ptxas", (uint64_t)((now() - started) * 1e6), k->registers, k->name);
-    if (status) {
-        invalid("%s: ptxas refuses it: %s", path, all);
-        return CUDA_ERROR_INVALID_PTX;
-    }
-    return CUDA_SUCCESS;
+    double took = now() - started;
+    COUNTS.ptxas_seconds += took;
+    event("ptxas", took * 1e6, k->registers, k->name);
+    return status ? refuse(CUDA_ERROR_INVALID_PTX, "%s: ptxas refuses it: %s", k->file, report) : CUDA_SUCCESS;
 }
 
-CUresult cuModuleLoadData(CUmodule *module, const void *image) {
-    // What a driver says that is older than the NVRTC which made the PTX.
-    if (SETTINGS.old_driver) return CUDA_ERROR_UNSUPPORTED_PTX_VERSION;
-    pthread_mutex_lock(&LOCK);
+static Kernel *new_kernel(void) {
     Kernel *k = calloc(1, sizeof *k);
-    size_t index = KERNEL_COUNT++;
-    KERNELS[index] = k;
-    k->max_dynamic = SHARED_DEFAULT;
-    N.loads++;
-    char path[4096];
-    snprintf(k->file, sizeof k->file, "%05zu.ptx", index);
-    snprintf(path, sizeof path, "%s/modules/%s", LOGS, k->file);
-    size_t length = strlen(image); // NVRTC's PTX ends with a zero.
-    FILE *f = fopen(path, "w");
-    if (f) { fwrite(image, 1, length, f); fclose(f); }
-    if (memcmp(image, "\177ELF", 4) == 0) invalid("%s is a cubin", k->file);
-    read_ptx(k, image);
-    event("module", index, length, k->name);
-    CUresult result = assemble(k, path);
-    Module *m = calloc(1, sizeof *m);
-    m->kernel = k;
-    *module = (CUmodule)m;
-    pthread_mutex_unlock(&LOCK);
+    char name[32];
+    snprintf(name, sizeof name, "modules/%05zu.ptx", KERNEL_COUNT);
+    path_of(k->path, name);
+    k->file = strrchr(k->path, '/') + 1;
+    return KERNELS[KERNEL_COUNT++] = k;
+}
+
+static CUresult load(CUmodule *module, const char *ptx) {
+    if (need_context("cuModuleLoadData")) return CUDA_ERROR_INVALID_CONTEXT;
+    if (SETTINGS.old_driver) return refuse(CUDA_ERROR_UNSUPPORTED_PTX_VERSION, "a module: its PTX is newer than this driver");
+    if (!strncmp(ptx, "\177ELF", 4)) return refuse(CUDA_ERROR_INVALID_IMAGE, "a module: a cubin, and only PTX is known here");
+    if (KERNEL_COUNT == MAX_KERNELS) return refuse(CUDA_ERROR_OUT_OF_MEMORY, "more than %d modules", MAX_KERNELS);
+    Kernel *k = new_kernel();
+    FILE *f = fopen(k->path, "w");
+    if (!f) return refuse(CUDA_ERROR_OPERATING_SYSTEM, "%s cannot be written", k->path);
+    fputs(ptx, f);
+    fclose(f);
+    CUresult result = read_ptx(k, ptx);
+    event("module", KERNEL_COUNT - 1, strlen(ptx), k->name);
+    if (!result) result = assemble(k);
+    if (!result) *module = (CUmodule)k;
     return result;
 }
+CUresult cuModuleLoadData(CUmodule *module, const void *image) { lock(); return unlock(load(module, image)); }
 
-CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned count, CUjit_option *options, void **values) {
-    (void)count, (void)options, (void)values;
-    return cuModuleLoadData(module, image);
+/// The kernel behind a module or a function, which are the same here. Call with LOCK held.
+static Kernel *loaded(const void *handle) {
+    Kernel *k = (Kernel *)handle;
+    if (k && !k->unloaded) return k;
+    refuse(CUDA_ERROR_INVALID_HANDLE, "a module or function that is not loaded");
+    return NULL;
 }
 
-CUresult cuModuleUnload(CUmodule module) { free(module); return CUDA_SUCCESS; }
+/// A kernel that is unloaded stays in memory, for summary.txt and for who still has its handle.
+static CUresult unload(Kernel *k) {
+    if (!k) return CUDA_ERROR_INVALID_HANDLE;
+    k->unloaded = 1;
+    return CUDA_SUCCESS;
+}
+CUresult cuModuleUnload(CUmodule module) { lock(); return unlock(unload(loaded(module))); }
 
-CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name) {
-    Kernel *k = ((Module *)module)->kernel;
-    if (strcmp(name, k->name)) {
-        pthread_mutex_lock(&LOCK);
-        invalid("%s has no function %s but %s", k->file, name, k->name);
-        pthread_mutex_unlock(&LOCK);
-        return CUDA_ERROR_NOT_FOUND;
-    }
+static CUresult find(CUfunction *function, Kernel *k, const char *name) {
+    if (!k) return CUDA_ERROR_INVALID_HANDLE;
+    if (strcmp(name, k->name)) return refuse(CUDA_ERROR_NOT_FOUND, "%s has no function %s but %s", k->file, name, k->name);
     *function = (CUfunction)k;
     return CUDA_SUCCESS;
 }
-
-CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute, int value) {
-    Kernel *k = (Kernel *)function;
-    CUresult result = CUDA_SUCCESS;
-    pthread_mutex_lock(&LOCK);
-    N.set_attribute++;
-    if (attribute == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) {
-        if (value < 0 || value + k->static_shared > (int)shared_limit()) {
-            invalid("%s: %d + %d bytes of shared memory, more than %d", k->name, value, k->static_shared, (int)shared_limit());
-            result = CUDA_ERROR_INVALID_VALUE;
-        } else k->max_dynamic = value;
-    }
-    pthread_mutex_unlock(&LOCK);
-    return result;
+CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name) {
+    lock();
+    return unlock(find(function, loaded(module), name));
 }
 
-CUresult cuFuncGetAttribute(int *value, CUfunction_attribute attribute, CUfunction function) {
-    Kernel *k = (Kernel *)function;
-    switch (attribute) {
-    case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *value = 1024; break;
-    case CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES: *value = k->static_shared; break;
-    case CU_FUNC_ATTRIBUTE_NUM_REGS: *value = k->registers; break;
-    case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: *value = k->max_dynamic; break;
-    default: *value = 0;
-    }
+static CUresult set_max_dynamic_shared(Kernel *k, CUfunction_attribute attribute, int bytes) {
+    if (!k) return CUDA_ERROR_INVALID_HANDLE;
+    if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES)
+        return refuse(CUDA_ERROR_NOT_SUPPORTED, "not in the stub: attribute %d of a function", attribute);
+    if (bytes < 0 || (unsigned)bytes > shared_limit() - k->static_shared)
+        return refuse(CUDA_ERROR_INVALID_VALUE, "%s: %d + %u bytes of shared memory, more than %u", k->name, bytes, k->static_shared, shared_limit());
+    k->max_dynamic_shared = bytes;
+    return CUDA_SUCCESS;
+}
+CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute, int value) {
+    lock();
+    return unlock(set_max_dynamic_shared(loaded(function), attribute, value));
+}
+
+// ---------------------------------------------------------------- launches
+
+/// Runs a kernel on the CPU, if STUB_EXECUTE names a library that can.
+typedef int (*Execute)(const char *ptx_file, const char *name, void **parameters, unsigned *grid, unsigned *block, unsigned shared);
+static Execute EXECUTE;
+
+static CUresult check_sizes(const Kernel *k, const unsigned *grid, const unsigned *block) {
+    if (!grid[0] || !grid[1] || !grid[2] || !block[0] || !block[1] || !block[2])
+        return refuse(CUDA_ERROR_INVALID_VALUE, "%s: a grid of %u %u %u blocks of %u %u %u", k->name, grid[0], grid[1], grid[2], block[0],
+                      block[1], block[2]);
+    if (grid[0] > MAX_GRID_X || grid[1] > MAX_GRID_YZ || grid[2] > MAX_GRID_YZ)
+        return refuse(CUDA_ERROR_INVALID_VALUE, "%s: a grid of %u %u %u", k->name, grid[0], grid[1], grid[2]);
+    if (block[0] > MAX_THREADS || block[1] > MAX_THREADS || block[2] > MAX_BLOCK_Z || block[0] * block[1] * block[2] > MAX_THREADS)
+        return refuse(CUDA_ERROR_INVALID_VALUE, "%s: blocks of %u %u %u", k->name, block[0], block[1], block[2]);
     return CUDA_SUCCESS;
 }
 
-/// Runs kernels on the CPU, if STUB_EXECUTE names a library that can (see README); set up at the first launch.
-typedef int (*Execute)(const char *ptx_file, const char *name, void **params, unsigned *grid, unsigned *block, unsigned shared);
-static Execute EXECUTE;
+static CUresult check_resources(const Kernel *k, unsigned threads, unsigned shared) {
+    if (shared > k->max_dynamic_shared)
+        return refuse(CUDA_ERROR_INVALID_VALUE, "%s: %u bytes of dynamic shared memory, %u allowed", k->name, shared, k->max_dynamic_shared);
+    if (threads > k->max_threads) return refuse(CUDA_ERROR_INVALID_VALUE, "%s: %u threads, %u allowed", k->name, threads, k->max_threads);
+    unsigned warps = (threads + 31) / 32, registers_of_warp = (k->registers + 7) / 8 * 8 * 32;
+    if (warps * registers_of_warp > REGISTERS)
+        return refuse(CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, "%s: %u threads of %u registers", k->name, threads, k->registers);
+    return CUDA_SUCCESS;
+}
 
-CUresult cuLaunchKernel(CUfunction function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                        unsigned shared, CUstream stream, void **params, void **extra) {
-    (void)stream, (void)extra;
-    Kernel *k = (Kernel *)function;
+/// A kernel must not be given memory that is not there. CUDA says so at the next wait; here the launch is refused. An empty
+/// tensor may begin at the end of its block.
+static CUresult check_pointer(const Kernel *k, int i, CUdeviceptr address) {
+    if (block_of(&DEVICE, address) || block_of(&DEVICE, address - 1)) return CUDA_SUCCESS;
+    return refuse(CUDA_ERROR_ILLEGAL_ADDRESS, "%s: parameter %d of %d is %llx, not inside a live block", k->name, i, k->parameters, address);
+}
+
+static CUresult check_parameters(const Kernel *k, void **parameters) {
     CUresult result = CUDA_SUCCESS;
-    pthread_mutex_lock(&LOCK);
-    N.launches++;
-    k->launches++;
-    unsigned threads = bx * by * bz;
-    event("launch", (uint64_t)gx * gy * gz, threads, k->name);
-#define REFUSE(code, condition, ...) if (condition) { invalid(__VA_ARGS__); result = code; }
-    REFUSE(CUDA_ERROR_INVALID_VALUE, !gx || !gy || !gz || !bx || !by || !bz, "%s: a grid of %u %u %u blocks of %u %u %u", k->name, gx, gy, gz, bx, by, bz)
-    REFUSE(CUDA_ERROR_INVALID_VALUE, gx > 0x7fffffffu || gy > 65535 || gz > 65535, "%s: a grid of %u %u %u", k->name, gx, gy, gz)
-    REFUSE(CUDA_ERROR_INVALID_VALUE, bx > 1024 || by > 1024 || bz > 64 || threads > 1024, "%s: blocks of %u %u %u", k->name, bx, by, bz)
-    REFUSE(CUDA_ERROR_INVALID_VALUE, (int)shared > k->max_dynamic, "%s: %u bytes of dynamic shared memory, %d allowed", k->name, shared, k->max_dynamic)
-    REFUSE(CUDA_ERROR_INVALID_VALUE, (int)shared + k->static_shared > (int)shared_limit(), "%s: %u + %d bytes of shared memory", k->name, shared, k->static_shared)
-    REFUSE(CUDA_ERROR_INVALID_VALUE, k->maxntid[0] && (int)threads > k->maxntid[0] * k->maxntid[1] * k->maxntid[2], "%s: %u threads, %d %d %d allowed", k->name, threads, k->maxntid[0], k->maxntid[1], k->maxntid[2])
-    REFUSE(CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES, k->registers && ((threads + 31) / 32) * (((unsigned)k->registers + 7) / 8 * 8) * 32 > REGISTERS, "%s: %u threads of %d registers", k->name, threads, k->registers)
-    REFUSE(CUDA_ERROR_INVALID_VALUE, k->param_bytes > 32764, "%s: %d bytes of parameters", k->name, k->param_bytes)
-    for (int i = 0; i < k->params; i++) {
-        if (!params[i]) { invalid("%s: parameter %d is missing", k->name, i); result = CUDA_ERROR_INVALID_VALUE; break; }
-        if (k->is_map[i] && (uintptr_t)params[i] % 64) invalid("%s: parameter %d, a tensor map, is not aligned", k->name, i);
-        if (k->is_pointer[i]) {
-            uint64_t ptr = *(uint64_t *)params[i];
-            // The one behind everything may belong to a block of 0 bytes at the end of a page; a read there would be the kernel's fault.
-            if (!block_of(&DEVICE, ptr)) { invalid("%s: parameter %d of %d is %llx, not inside a live block", k->name, i, k->params, (unsigned long long)ptr); }
-        }
-    }
-    if (result == CUDA_SUCCESS && EXECUTE) {
-        char path[4096];
-        snprintf(path, sizeof path, "%s/modules/%s", LOGS, k->file);
-        int failed = EXECUTE(path, k->name, params, (unsigned[]){gx, gy, gz}, (unsigned[]){bx, by, bz}, shared);
-        if (failed) { invalid("%s: could not be run on the CPU (%d)", k->name, failed); }
-    }
-    pthread_mutex_unlock(&LOCK);
+    for (int i = 0; i < k->parameters && !result; i++)
+        if (!parameters || !parameters[i]) result = refuse(CUDA_ERROR_INVALID_VALUE, "%s: parameter %d is missing", k->name, i);
+        else if (k->is_pointer[i]) result = check_pointer(k, i, *(CUdeviceptr *)parameters[i]);
     return result;
 }
 
-CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                                   unsigned shared, CUstream stream, void **params) {
-    return cuLaunchKernel(f, gx, gy, gz, bx, by, bz, shared, stream, params, NULL);
+static CUresult launch(Kernel *k, unsigned *grid, unsigned *block, unsigned shared, void **parameters) {
+    if (!k) return CUDA_ERROR_INVALID_HANDLE;
+    unsigned threads = block[0] * block[1] * block[2];
+    CUresult result = check_sizes(k, grid, block);
+    if (!result) result = check_resources(k, threads, shared);
+    if (!result) result = check_parameters(k, parameters);
+    if (result) return result;
+    event("launch", (Count)grid[0] * grid[1] * grid[2], threads, k->name);
+    COUNTS.launches++;
+    k->launches++;
+    int failed = EXECUTE ? EXECUTE(k->path, k->name, parameters, grid, block, shared) : 0;
+    return failed ? refuse(CUDA_ERROR_LAUNCH_FAILED, "%s: could not be run on the CPU (%d)", k->name, failed) : CUDA_SUCCESS;
+}
+
+CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,
+                        unsigned block_z, unsigned shared, CUstream stream, void **parameters, void **extra) {
+    (void)stream;
+    lock();
+    if (extra) return unlock(refuse(CUDA_ERROR_NOT_SUPPORTED, "not in the stub: launches with `extra`"));
+    unsigned grid[] = {grid_x, grid_y, grid_z}, block[] = {block_x, block_y, block_z};
+    return unlock(launch(loaded(function), grid, block, shared, parameters));
 }
 
 // ---------------------------------------------------------------- tensor maps (the descriptors of bulk copies)
@@ -844,7 +854,7 @@ __attribute__((constructor)) static void start(void) {
 }
 
 static void write_summary(FILE *f) {
-    fprintf(f, "launches %llu of %zu kernels (modules %zu, ptxas %.1f s)\n", N.launches, KERNEL_COUNT, KERNEL_COUNT, N.ptxas_seconds);
+    fprintf(f, "launches %llu of %zu kernels (modules %zu, ptxas %.1f s)\n", COUNTS.launches, KERNEL_COUNT, KERNEL_COUNT, COUNTS.ptxas_seconds);
     fprintf(f, "host to device %llu copies %llu bytes\n", TO_DEVICE.count, TO_DEVICE.bytes);
     fprintf(f, "device to host %llu copies %llu bytes\n", TO_HOST.count, TO_HOST.bytes);
     fprintf(f, "device to device %llu copies %llu bytes\n", ON_DEVICE.count, ON_DEVICE.bytes);
@@ -855,7 +865,7 @@ static void write_summary(FILE *f) {
     fprintf(f, "%8s %5s %6s %6s %6s %s\n", "launches", "regs", "spill", "static", "params", "kernel");
     for (size_t i = 0; i < KERNEL_COUNT; i++) {
         const Kernel *k = KERNELS[i];
-        fprintf(f, "%8llu %5u %6u %6u %6d %s %s\n", k->launches, k->registers, k->spills, k->static_shared, k->param_bytes, k->file, k->name);
+        fprintf(f, "%8llu %5u %6u %6u %6d %s %s\n", k->launches, k->registers, k->spills, k->static_shared, k->parameter_bytes, k->file, k->name);
     }
 }
 
