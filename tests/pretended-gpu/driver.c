@@ -430,15 +430,27 @@ CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, u
 
 // ---------------------------------------------------------------- tensor maps (the descriptors of bulk copies)
 
+/// As in emulator/emulator.hpp. The first stride is that of the second dimension, at index 1.
 typedef struct {
     uint64_t address, dims[5], strides[5];
     uint32_t box[5], element_strides[5], rank, type, interleave, swizzle, fill;
 } Map;
-static Map MAPS[1 << 20];
-static uint32_t MAP_COUNT = 1;
-const void *stub_map(uint32_t index) { return index < MAP_COUNT ? &MAPS[index] : NULL; }
 
-static int type_bytes(CUtensorMapDataType type) {
+/// A descriptor holds a mark and a place in this ring, whose oldest maps are forgotten.
+enum { MAP_MARK = 0x7473eb00, MAX_MAPS = 65536 };
+static Map MAPS[MAX_MAPS];
+static uint32_t MAP_COUNT;
+
+/// The emulator asks for what a descriptor stands for.
+static const void *map_at(uint32_t index) { return index < MAX_MAPS && MAPS[index].rank ? &MAPS[index] : NULL; }
+
+static CUresult refuse_map(const Map *m, const char *why) {
+    return refuse(CUDA_ERROR_INVALID_VALUE, "tensor map: type %u rank %u at %p dims %lu %lu %lu strides %lu %lu box %u %u %u swizzle %u: %s",
+                  m->type, m->rank, (void *)m->address, m->dims[0], m->dims[1], m->dims[2], m->strides[1], m->strides[2], m->box[0],
+                  m->box[1], m->box[2], m->swizzle, why);
+}
+
+static unsigned type_bytes(uint32_t type) {
     switch (type) {
     case CU_TENSOR_MAP_DATA_TYPE_UINT8: return 1;
     case CU_TENSOR_MAP_DATA_TYPE_UINT16: case CU_TENSOR_MAP_DATA_TYPE_FLOAT16: case CU_TENSOR_MAP_DATA_TYPE_BFLOAT16: return 2;
@@ -447,87 +459,92 @@ static int type_bytes(CUtensorMapDataType type) {
     }
 }
 
-CUresult cuTensorMapEncodeTiled(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t rank, void *address, const cuuint64_t *dims,
+static unsigned widest_box(uint32_t swizzle) {
+    switch (swizzle) {
+    case CU_TENSOR_MAP_SWIZZLE_NONE: return UINT_MAX;
+    case CU_TENSOR_MAP_SWIZZLE_32B: return 32;
+    case CU_TENSOR_MAP_SWIZZLE_64B: return 64;
+    default: return 128;
+    }
+}
+
+/// What the documentation demands of every map: `box[0]` is the box's inner side, or the channels of an im2col map.
+static CUresult check_map(const Map *m, const void *descriptor) {
+    unsigned inner = m->box[0] * type_bytes(m->type);
+    if ((uintptr_t)descriptor % 64) return refuse_map(m, "the descriptor must be aligned to 64 bytes");
+    if (m->address % 16) return refuse_map(m, "the tensor must be aligned to 16 bytes");
+    for (unsigned i = 0; i < m->rank; i++) {
+        if (!m->dims[i] || m->dims[i] > 1ull << 32) return refuse_map(m, "a dimension");
+        if (!m->element_strides[i] || m->element_strides[i] > 8) return refuse_map(m, "an element stride");
+        if (m->strides[i] % 16 || m->strides[i] >= 1ull << 40) return refuse_map(m, "a stride must be a multiple of 16 below 2^40");
+    }
+    if (!inner || inner % 16) return refuse_map(m, "the inner side of the box must be a multiple of 16 bytes");
+    if (inner > widest_box(m->swizzle)) return refuse_map(m, "the inner side of the box is wider than the swizzle");
+    return check_inside(m->address, 1, "tensor map");
+}
+
+static CUresult read_map(Map *m, CUtensorMapDataType type, unsigned rank, void *address, const cuuint64_t *dims, const cuuint64_t *strides,
+                         const cuuint32_t *element_strides, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle) {
+    *m = (Map){.address = (uint64_t)address, .rank = rank, .type = type, .interleave = interleave, .swizzle = swizzle};
+    if (SETTINGS.capability < 90) return refuse(CUDA_ERROR_NOT_SUPPORTED, "tensor maps need compute capability 9.0");
+    if (interleave || type > CU_TENSOR_MAP_DATA_TYPE_TFLOAT32_FTZ)
+        return refuse(CUDA_ERROR_NOT_SUPPORTED, "not in the stub: tensor maps of interleaved or packed numbers");
+    if (rank < 1 || rank > 5) return refuse_map(m, "rank");
+    for (unsigned i = 0; i < rank; i++) {
+        m->dims[i] = dims[i], m->element_strides[i] = element_strides[i];
+        if (i) m->strides[i] = strides[i - 1];
+    }
+    return CUDA_SUCCESS;
+}
+
+static CUresult encode_tiled(void *descriptor, Map *m, const cuuint32_t *box) {
+    for (unsigned i = 0; i < m->rank; i++) m->box[i] = box[i];
+    for (unsigned i = 0; i < m->rank; i++)
+        if (!box[i] || box[i] > 256) return refuse_map(m, "a side of the box");
+    CUresult result = check_map(m, descriptor);
+    if (result) return result;
+    event("map", m->rank, m->box[0] * type_bytes(m->type), "");
+    uint32_t index = MAP_COUNT++ % MAX_MAPS, words[] = {MAP_MARK, index};
+    MAPS[index] = *m;
+    memset(descriptor, 0, sizeof(CUtensorMap));
+    memcpy(descriptor, words, sizeof words);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuTensorMapEncodeTiled(CUtensorMap *descriptor, CUtensorMapDataType type, cuuint32_t rank, void *address, const cuuint64_t *dims,
                                 const cuuint64_t *strides, const cuuint32_t *box, const cuuint32_t *element_strides,
                                 CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle, CUtensorMapL2promotion promotion,
                                 CUtensorMapFloatOOBfill fill) {
     (void)promotion;
-    pthread_mutex_lock(&LOCK);
-    CUresult result = CUDA_SUCCESS;
-    int bytes = type_bytes(type);
-    char text[512];
-    snprintf(text, sizeof text, "tensor map: type %d rank %u at %p dims %llu %llu %llu strides %llu %llu box %u %u %u swizzle %d", type, rank, address,
-             (unsigned long long)dims[0], rank > 1 ? (unsigned long long)dims[1] : 0, rank > 2 ? (unsigned long long)dims[2] : 0,
-             rank > 1 ? (unsigned long long)strides[0] : 0, rank > 2 ? (unsigned long long)strides[1] : 0, box[0], rank > 1 ? box[1] : 0,
-             rank > 2 ? box[2] : 0, swizzle);
-#define MAP_REFUSE(condition, why) if (condition) { invalid("%s: %s", text, why); result = CUDA_ERROR_INVALID_VALUE; }
-    MAP_REFUSE((uintptr_t)map % 64, "the descriptor must be aligned to 64 bytes")
-    MAP_REFUSE((uintptr_t)address % 16, "the tensor must be aligned to 16 bytes")
-    MAP_REFUSE(rank < 1 || rank > 5 || (interleave != CU_TENSOR_MAP_INTERLEAVE_NONE && rank < 3), "rank")
-    for (unsigned i = 0; i < rank; i++) {
-        MAP_REFUSE(!dims[i] || dims[i] > 1ull << 32, "a dimension")
-        MAP_REFUSE(!box[i] || box[i] > 256, "a side of the box")
-        MAP_REFUSE(!element_strides[i] || element_strides[i] > 8, "an element stride")
-        if (i + 1 < rank) {
-            MAP_REFUSE(strides[i] % 16 || strides[i] >= 1ull << 40, "a stride must be a multiple of 16 below 2^40")
-            // Documented: each stride at least the size of what it strides over.
-            uint64_t least = i ? strides[i - 1] * dims[i] : dims[0] * bytes;
-            MAP_REFUSE(dims[i + 1] > 1 && strides[i] && strides[i] < least && strides[i] * dims[i + 1] < least, "a stride is smaller than what it strides over")
-        }
-    }
-    unsigned inner = box[0] * bytes;
-    MAP_REFUSE(interleave == CU_TENSOR_MAP_INTERLEAVE_NONE && inner % 16, "the inner side of the box must be a multiple of 16 bytes")
-    MAP_REFUSE(swizzle == CU_TENSOR_MAP_SWIZZLE_32B && inner > 32, "the inner side of the box is wider than the swizzle")
-    MAP_REFUSE(swizzle == CU_TENSOR_MAP_SWIZZLE_64B && inner > 64, "the inner side of the box is wider than the swizzle")
-    MAP_REFUSE(swizzle >= CU_TENSOR_MAP_SWIZZLE_128B && inner > 128, "the inner side of the box is wider than the swizzle")
-    if (address) !check_inside((uint64_t)address, 1, "tensor map");
-    event("map", rank, inner, NULL);
-    if (result == CUDA_SUCCESS) {
-        uint32_t index = MAP_COUNT < (1 << 20) - 1 ? MAP_COUNT++ : (MAP_COUNT = 2, 1); // a ring
-        Map *m = &MAPS[index];
-        memset(m, 0, sizeof *m);
-        m->address = (uint64_t)address, m->rank = rank, m->type = type, m->interleave = interleave, m->swizzle = swizzle, m->fill = fill;
-        for (unsigned i = 0; i < rank; i++) {
-            m->dims[i] = dims[i], m->box[i] = box[i], m->element_strides[i] = element_strides[i];
-            if (i + 1 < rank) m->strides[i + 1] = strides[i];
-        }
-        memset(map, 0, sizeof *map);
-        ((uint32_t *)map)[0] = 0x7473eb00;
-        ((uint32_t *)map)[1] = index;
-    }
-    pthread_mutex_unlock(&LOCK);
-    return result;
+    Map m;
+    lock();
+    CUresult result = read_map(&m, type, rank, address, dims, strides, element_strides, interleave, swizzle);
+    m.fill = fill;
+    return unlock(result ? result : encode_tiled(descriptor, &m, box));
 }
 
-/// Bulk copies for convolutions: what the documentation says must hold is checked, nothing is kept (the emulator has none).
-CUresult cuTensorMapEncodeIm2col(CUtensorMap *map, CUtensorMapDataType type, cuuint32_t rank, void *address, const cuuint64_t *dims,
+/// Maps for convolutions are checked, and their descriptors are empty: the emulator does not know them.
+static CUresult encode_im2col(void *descriptor, Map *m, unsigned channels, unsigned pixels) {
+    m->box[0] = channels, m->box[1] = pixels;
+    if (m->rank < 3) return refuse_map(m, "im2col needs a rank of 3");
+    if (channels > 256 || pixels > 1024) return refuse_map(m, "channels or pixels");
+    CUresult result = check_map(m, descriptor);
+    if (result) return result;
+    if (EXECUTE) return refuse(CUDA_ERROR_NOT_SUPPORTED, "not in the emulator: im2col maps");
+    event("map-im2col", m->rank, m->box[0] * type_bytes(m->type), "");
+    memset(descriptor, 0, sizeof(CUtensorMap));
+    return CUDA_SUCCESS;
+}
+
+CUresult cuTensorMapEncodeIm2col(CUtensorMap *descriptor, CUtensorMapDataType type, cuuint32_t rank, void *address, const cuuint64_t *dims,
                                  const cuuint64_t *strides, const int *lower, const int *upper, cuuint32_t channels, cuuint32_t pixels,
                                  const cuuint32_t *element_strides, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
                                  CUtensorMapL2promotion promotion, CUtensorMapFloatOOBfill fill) {
-    (void)promotion, (void)fill, (void)lower, (void)upper;
-    pthread_mutex_lock(&LOCK);
-    CUresult result = CUDA_SUCCESS;
-    int bytes = type_bytes(type);
-    char text[512];
-    snprintf(text, sizeof text, "im2col map: type %d rank %u at %p channels %u pixels %u swizzle %d", type, rank, address, channels, pixels, swizzle);
-    MAP_REFUSE((uintptr_t)map % 64, "the descriptor must be aligned to 64 bytes")
-    MAP_REFUSE((uintptr_t)address % 16, "the tensor must be aligned to 16 bytes")
-    MAP_REFUSE(rank < 3 || rank > 5, "rank")
-    MAP_REFUSE(channels > 256 || pixels > 1024, "channels or pixels")
-    for (unsigned i = 0; i < rank; i++) {
-        MAP_REFUSE(!dims[i] || dims[i] > 1ull << 32, "a dimension")
-        MAP_REFUSE(!element_strides[i] || element_strides[i] > 8, "an element stride")
-        if (i + 1 < rank) MAP_REFUSE(strides[i] % 16 || strides[i] >= 1ull << 40, "a stride must be a multiple of 16 below 2^40")
-    }
-    unsigned inner = channels * bytes;
-    MAP_REFUSE(interleave == CU_TENSOR_MAP_INTERLEAVE_NONE && inner % 16, "channels must be a multiple of 16 bytes")
-    MAP_REFUSE(swizzle == CU_TENSOR_MAP_SWIZZLE_32B && inner > 32, "channels are wider than the swizzle")
-    MAP_REFUSE(swizzle == CU_TENSOR_MAP_SWIZZLE_64B && inner > 64, "channels are wider than the swizzle")
-    MAP_REFUSE(swizzle >= CU_TENSOR_MAP_SWIZZLE_128B && inner > 128, "channels are wider than the swizzle")
-    event("map-im2col", rank, inner, NULL);
-    memset(map, 0, sizeof *map);
-    pthread_mutex_unlock(&LOCK);
-    return result;
+    (void)lower, (void)upper, (void)promotion, (void)fill;
+    Map m;
+    lock();
+    CUresult result = read_map(&m, type, rank, address, dims, strides, element_strides, interleave, swizzle);
+    return unlock(result ? result : encode_im2col(descriptor, &m, channels, pixels));
 }
 
 // ---------------------------------------------------------------- copies
@@ -843,7 +860,7 @@ static void load_emulator(const char *path) {
     EXECUTE = (Execute)dlsym(library, "stub_execute");
     const void *(**lookup)(uint32_t) = dlsym(library, "emu_lookup");
     if (!EXECUTE || !lookup) die(path, "no emulator");
-    *lookup = stub_map;
+    *lookup = map_at;
 }
 
 __attribute__((constructor)) static void start(void) {
