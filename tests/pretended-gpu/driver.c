@@ -95,7 +95,7 @@ static CUresult refuse(CUresult error, const char *format, ...) {
 
 /// A line of events.log: seconds, kind, two numbers, a name. Call with LOCK held.
 static void event(const char *kind, Count a, Count b, const char *name) {
-    if (EVENTS) fprintf(EVENTS, "%.6f %s %llu %llu %s\n", now(), kind, a, b, name ? name : "");
+    if (EVENTS) fprintf(EVENTS, "%.6f %s %llu %llu %s\n", now(), kind, a, b, name);
 }
 
 // ---------------------------------------------------------------- the context of a thread
@@ -111,16 +111,6 @@ static CUresult need_context(const char *call) {
 static CUresult need_init(const char *call) {
     return INITIALISED ? CUDA_SUCCESS : refuse(CUDA_ERROR_NOT_INITIALIZED, "%s before cuInit", call);
 }
-
-// ---------------------------------------------------------------- for the parts that are still to be revised
-
-static struct {
-    Count launches, loads, syncs, event_syncs, stream_waits, events, set_attribute;
-    Count h2d, h2d_bytes, d2h, d2h_bytes, d2d, d2d_bytes, sets;
-    Count allocs, frees, live, peak, host_live, host_peak, host_allocs;
-    double ptxas_seconds;
-} N;
-#define invalid(...) (void)refuse(CUDA_SUCCESS, __VA_ARGS__)
 
 // ---------------------------------------------------------------- memory
 
@@ -649,60 +639,42 @@ CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t size, CUstr
     return unlock(fill(to, value, size));
 }
 
-// ---------------------------------------------------------------- streams and events
+// ---------------------------------------------------------------- streams and events: all work is done when a call returns
 
+static CUresult make_handle(void **handle, const char *call, const char *kind) {
+    static uintptr_t last = 0x5000;
+    CUresult result = need_context(call);
+    if (result) return result;
+    *handle = (void *)(last += 16);
+    event(kind, last, 0, "");
+    return CUDA_SUCCESS;
+}
 CUresult cuStreamCreate(CUstream *stream, unsigned flags) {
     (void)flags;
-    static uintptr_t next = 0x5000;
-    pthread_mutex_lock(&LOCK);
-    *stream = (CUstream)(next += 0x10);
-    event("stream", next, 0, NULL);
-    pthread_mutex_unlock(&LOCK);
-    return CUDA_SUCCESS;
+    lock();
+    return unlock(make_handle((void **)stream, "cuStreamCreate", "stream"));
 }
-CUresult cuStreamCreateWithPriority(CUstream *stream, unsigned flags, int priority) { (void)priority; return cuStreamCreate(stream, flags); }
-CUresult cuStreamDestroy(CUstream stream) { (void)stream; return CUDA_SUCCESS; }
-CUresult cuStreamSynchronize(CUstream stream) {
-    (void)stream;
-    pthread_mutex_lock(&LOCK);
-    N.syncs++;
-    event("sync", 0, 0, "stream");
-    pthread_mutex_unlock(&LOCK);
-    return CUDA_SUCCESS;
-}
-CUresult cuStreamQuery(CUstream stream) { (void)stream; return CUDA_SUCCESS; }
-CUresult cuStreamWaitEvent(CUstream stream, CUevent e, unsigned flags) {
-    (void)stream, (void)e, (void)flags;
-    pthread_mutex_lock(&LOCK);
-    N.stream_waits++;
-    event("streamwait", (uintptr_t)stream, 0, NULL);
-    pthread_mutex_unlock(&LOCK);
-    return CUDA_SUCCESS;
-}
-CUresult cuEventCreate(CUevent *e, unsigned flags) {
+CUresult cuEventCreate(CUevent *made, unsigned flags) {
     (void)flags;
-    *e = calloc(1, sizeof(double));
-    return CUDA_SUCCESS;
+    lock();
+    return unlock(make_handle((void **)made, "cuEventCreate", "event"));
 }
-CUresult cuEventDestroy(CUevent e) { free(e); return CUDA_SUCCESS; }
-CUresult cuEventRecord(CUevent e, CUstream stream) {
-    (void)stream;
-    *(double *)e = now();
-    pthread_mutex_lock(&LOCK);
-    N.events++;
-    pthread_mutex_unlock(&LOCK);
-    return CUDA_SUCCESS;
+CUresult cuEventDestroy(CUevent made) { (void)made; return CUDA_SUCCESS; }
+
+static CUresult counted(Count *count, const char *kind, const void *handle, const char *name) {
+    lock();
+    ++*count;
+    event(kind, (uintptr_t)handle, 0, name);
+    return unlock(CUDA_SUCCESS);
 }
-CUresult cuEventSynchronize(CUevent e) {
-    (void)e;
-    pthread_mutex_lock(&LOCK);
-    N.event_syncs++;
-    event("sync", 0, 0, "event");
-    pthread_mutex_unlock(&LOCK);
-    return CUDA_SUCCESS;
+CUresult cuStreamSynchronize(CUstream stream) { (void)stream; return counted(&COUNTS.syncs, "sync", NULL, "stream"); }
+CUresult cuCtxSynchronize(void) { return counted(&COUNTS.syncs, "sync", NULL, "context"); }
+CUresult cuEventSynchronize(CUevent made) { (void)made; return counted(&COUNTS.event_syncs, "sync", NULL, "event"); }
+CUresult cuEventRecord(CUevent made, CUstream stream) { (void)stream; return counted(&COUNTS.events, "record", made, ""); }
+CUresult cuStreamWaitEvent(CUstream stream, CUevent made, unsigned flags) {
+    (void)made, (void)flags;
+    return counted(&COUNTS.stream_waits, "streamwait", stream, "");
 }
-CUresult cuEventQuery(CUevent e) { (void)e; return CUDA_SUCCESS; }
-CUresult cuEventElapsedTime(float *ms, CUevent from, CUevent to) { *ms = (*(double *)to - *(double *)from) * 1e3; return CUDA_SUCCESS; }
 
 // ---------------------------------------------------------------- device and context
 
@@ -876,7 +848,7 @@ static void write_summary(FILE *f) {
     fprintf(f, "device to host %llu copies %llu bytes\n", TO_HOST.count, TO_HOST.bytes);
     fprintf(f, "device to device %llu copies %llu bytes\n", ON_DEVICE.count, ON_DEVICE.bytes);
     fprintf(f, "waits: %llu for events, %llu for streams or the context; %llu events recorded, %llu waits between streams\n",
-            N.event_syncs, N.syncs, N.events, N.stream_waits);
+            COUNTS.event_syncs, COUNTS.syncs, COUNTS.events, COUNTS.stream_waits);
     fprintf(f, "device memory: %llu allocations, %llu frees, peak %llu bytes; pinned: %llu allocations, peak %llu bytes\n",
             DEVICE.allocations, DEVICE.frees, DEVICE.peak, PINNED.allocations, PINNED.peak);
     fprintf(f, "%8s %5s %6s %6s %6s %s\n", "launches", "regs", "spill", "static", "params", "kernel");
