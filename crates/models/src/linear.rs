@@ -64,11 +64,8 @@ impl<B: Backend> Linear<B> {
         let Some(adapter) = &self.adapter else { return linear(input, weight, bias) };
         // The adapter may be in f32 while the weights are in 16 bits.
         let own = FloatDType::from(adapter.a.val().dtype());
-        let low = low_rank(
-            input.clone().cast(own),
-            adapter.a.val(),
-            adapter.b.val() * adapter.scale(),
-        );
+        let low =
+            low_rank(input.clone().cast(own), adapter.a.val(), adapter.b.val() * adapter.scale());
         let output = linear(input, weight, bias);
         let low = low.cast(FloatDType::from(output.dtype()));
         output + low

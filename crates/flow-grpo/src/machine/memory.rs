@@ -77,7 +77,7 @@ pub fn gpu_name() -> Option<String> {
 
 /// Used memory of the first NVIDIA GPU, in MiB. Burn keeps memory that it has allocated, so this is
 /// a peak.
-pub fn gpu_used_mib() -> Option<u64> {
+fn gpu_used_mib() -> Option<u64> {
     nvidia("memory.used")?.first()?.parse().ok()
 }
 
@@ -89,6 +89,11 @@ pub fn taken_mib() -> Option<u64> {
     #[cfg(not(feature = "cuda"))]
     let taken: Option<u64> = None;
     taken.map(|bytes| bytes >> 20)
+}
+
+/// The peak of the memory in which the tensors are, in MiB, if known: the machine's or the GPU's.
+pub fn peak_of_tensors_mib() -> Option<u64> {
+    if ON_CPU { peak_mib() } else { taken_mib().or_else(gpu_used_mib) }
 }
 
 /// The version of NVIDIA's driver, on a GPU backend with `nvidia-smi`.

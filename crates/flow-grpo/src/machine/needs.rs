@@ -1,8 +1,8 @@
 //! The memory that a run needs: an estimate before it starts.
 //!
 //! The estimate adds up weights and optimiser state, the models of rewards, trajectories, and the
-//! activations of the passes that run at the same time; on a GPU, twice that, because of the pages in
-//! which CubeCL takes memory. On CPU backends it is compared with the memory that the system has
+//! activations of the passes that run at the same time; on a GPU, more than twice that, because of the
+//! pages in which CubeCL takes memory. On CPU backends it is compared with the memory that the system has
 //! left, on CUDA with the memory of the GPU that was free at the start; on wgpu it is not checked.
 
 use anyhow::{Result, ensure};
@@ -263,11 +263,12 @@ fn available(usable: u64) -> String {
 /// Memory of a GPU that CubeCL has taken and no tensor uses, when tensors use `held` bytes.
 ///
 /// CubeCL takes pages of up to a quarter of the device's memory, cuts tensors of one range of sizes
-/// from each, and gives no page back. As much again as the tensors use: training SD3.5 Medium took
-/// 31,600 MiB where the other parts of the estimate add up to 15,900 (lab notebook, 2026-11-26, under
-/// a pretended driver). On a CPU the allocator's reserve is in [`program`].
+/// from each, and gives no page back, so work of different times does not share them. Five thirds
+/// of what the tensors use: training SD3.5 Medium took 26,560 MiB where the other parts of the
+/// estimate add up to 10,570 (lab notebook, 2026-11-27, one setting, under a pretended driver). On a
+/// CPU the allocator's reserve is in [`program`].
 fn empty_pages(held: u64, on_cpu: bool) -> u64 {
-    if on_cpu { 0 } else { held }
+    if on_cpu { 0 } else { held.saturating_mul(5) / 3 }
 }
 
 fn mebibytes(bytes: u64) -> String {
@@ -353,11 +354,11 @@ mod tests {
     }
 
     #[test]
-    fn on_a_gpu_the_pages_are_as_large_again_as_the_tensors() {
+    fn on_a_gpu_the_pages_are_larger_than_the_tensors() {
         assert_eq!(empty_pages(7, true), 0);
-        // SD3.5 Medium with micro-batches of 8, in MiB: without pages, 14,890 and the program.
-        let taken = 14_890 + empty_pages(14_890, false);
-        assert!((31_600_u64.abs_diff(taken + 1024)) < 1_600, "{taken}");
+        // SD3.5 Medium with micro-batches of 8, in MiB: without pages, 9,550 and the program.
+        let taken = 9_550 + empty_pages(9_550, false);
+        assert!((26_560_u64.abs_diff(taken + 1024)) < 1_000, "{taken}");
     }
 
     #[test]

@@ -98,8 +98,9 @@ impl<P: Pipeline<Training>> Session<'_, P> {
         }
         self.view.finish();
         self.report(run);
-        let memory =
-            memory::peak_mib().map(|peak| format!(" and {peak} MiB of memory")).unwrap_or_default();
+        let memory = memory::peak_of_tensors_mib()
+            .map(|peak| format!(" and {peak} MiB of memory"))
+            .unwrap_or_default();
         let (took, report) = (whole_seconds(started.elapsed()), run.path().join("report.html"));
         self.view.say(&format!("training took {took}{memory}; see {}", report.display()));
         Ok(())

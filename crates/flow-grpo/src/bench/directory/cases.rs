@@ -214,6 +214,5 @@ fn measure(case: &dyn Fn(), repetitions: u32) -> Measured {
         })
         .collect();
     let [min, median, max] = spread(&seconds);
-    let peak_mib = if backend::ON_CPU { memory::peak_mib() } else { memory::gpu_used_mib() };
-    Measured { median, min, max, peak_mib }
+    Measured { median, min, max, peak_mib: memory::peak_of_tensors_mib() }
 }

@@ -75,7 +75,7 @@ impl<P: Pipeline<Training>> Session<'_, P> {
         let prompts: Vec<&Prompt> =
             iteration.rows.iter().map(|row| &prompts[row.prompt].prompt).collect();
         let mut metrics = iteration.metrics.clone();
-        metrics.time.peak_memory_mib = memory::peak_mib();
+        metrics.time.peak_memory_mib = memory::peak_of_tensors_mib();
         let gold = self.gold_of(&iteration.images, &prompts)?;
         let monitors = Monitors::of(&iteration.images, &iteration.rows, &prompts)?;
         Ok(EpochLine { event: "epoch", metrics, gold, monitors })
