@@ -23,7 +23,7 @@ use training::{
 };
 
 use crate::{
-    backend::{self, Device, Plain, Training},
+    backend::{Device, Plain, Training},
     bench::{
         count::Case,
         directory::{
