@@ -18,16 +18,16 @@ pub struct Picture {
 enum Of {
     /// A file of a run's samples.
     Samples(&'static Run, &'static str),
-    /// A model draws for prompts, so many images for each.
-    Drawn(Model, &'static [&'static str], u32),
+    /// A model draws a group of images for each prompt.
+    Drawn(Model, &'static Prompts),
 }
 
 /// What draws.
 enum Model {
     /// A built-in checkpoint.
     Base(&'static str),
-    /// The policy of a run.
-    Policy(&'static Run),
+    /// A checkpoint of a run: `policy` or `best`.
+    Trained(&'static Run, &'static str),
 }
 
 /// A run, in a directory of this name.
@@ -48,22 +48,40 @@ const HACKED: Run =
     Run { name: "hacked", options: &[OF_PROXY, "--set grpo.objective.kl_weight=0"] };
 const HELD: Run = Run { name: "held", options: &[OF_PROXY, "--set grpo.objective.kl_weight=0.4"] };
 
-const SIGNS: [&str; 3] = [
-    "a red sign that says \"BUS\"",
-    "a blue sign that says \"SUN\"",
-    "a green sign that says \"PIG\"",
-];
-const EMOJIS: [&str; 4] = ["grapes", "dress", "water buffalo", "angry face"];
-const SCENES: [&str; 8] = [
-    "a photo of a magenta circle and a cyan cross",
-    "a photo of a red square and a blue circle",
-    "a photo of a yellow circle",
-    "a photo of three red squares",
-    "a photo of two green triangles",
-    "a photo of a triangle above a cross",
-    "a photo of a square",
-    "a photo of a circle and a cross",
-];
+/// What is drawn.
+struct Prompts {
+    texts: &'static [&'static str],
+    /// Images for each prompt.
+    count: u32,
+    /// Seed of the noise, the same before and after training.
+    seed: u64,
+}
+
+const SIGNS: Prompts = Prompts {
+    texts: &[
+        "a red sign that says \"BUS\"",
+        "a blue sign that says \"SUN\"",
+        "a green sign that says \"PIG\"",
+    ],
+    count: 8,
+    seed: 7,
+};
+const EMOJIS: Prompts =
+    Prompts { texts: &["grapes", "dress", "water buffalo", "angry face"], count: 8, seed: 11 };
+const SCENES: Prompts = Prompts {
+    texts: &[
+        "a photo of a magenta circle and a cyan cross",
+        "a photo of a red square and a blue circle",
+        "a photo of a yellow circle",
+        "a photo of three red squares",
+        "a photo of two green triangles",
+        "a photo of a triangle above a cross",
+        "a photo of a square",
+        "a photo of a circle and a cross",
+    ],
+    count: 4,
+    seed: 1,
+};
 
 /// All of them.
 pub const PICTURES: [Picture; 11] = [
@@ -72,25 +90,20 @@ pub const PICTURES: [Picture; 11] = [
     samples("shapes-before", &SHAPES, "validation-000000"),
     samples("shapes-after", &SHAPES, "validation-000150"),
     samples("groups", &TEXT, "training-000020"),
-    drawn("text-before", Model::Base("text-base"), &SIGNS, 8),
-    drawn("text-after", Model::Policy(&TEXT), &SIGNS, 8),
-    drawn("emoji-before", Model::Base("emoji-base"), &EMOJIS, 8),
-    drawn("emoji-after", Model::Policy(&EMOJI), &EMOJIS, 8),
-    drawn("hacked", Model::Policy(&HACKED), &SCENES, 4),
-    drawn("held", Model::Policy(&HELD), &SCENES, 4),
+    drawn("text-before", Model::Base("text-base"), &SIGNS),
+    drawn("text-after", Model::Trained(&TEXT, "policy"), &SIGNS),
+    drawn("emoji-before", Model::Base("emoji-base"), &EMOJIS),
+    drawn("emoji-after", Model::Trained(&EMOJI, "best"), &EMOJIS),
+    drawn("hacked", Model::Trained(&HACKED, "policy"), &SCENES),
+    drawn("held", Model::Trained(&HELD, "policy"), &SCENES),
 ];
 
 const fn samples(name: &'static str, run: &'static Run, file: &'static str) -> Picture {
     Picture { name, of: Of::Samples(run, file) }
 }
 
-const fn drawn(
-    name: &'static str,
-    model: Model,
-    prompts: &'static [&'static str],
-    count: u32,
-) -> Picture {
-    Picture { name, of: Of::Drawn(model, prompts, count) }
+const fn drawn(name: &'static str, model: Model, prompts: &'static Prompts) -> Picture {
+    Picture { name, of: Of::Drawn(model, prompts) }
 }
 
 impl Picture {
@@ -107,22 +120,18 @@ impl Picture {
                     .with_context(|| format!("cannot write {}", path.display()))?;
                 print(format!("{}\n", path.display()))
             }
-            Of::Drawn(model, prompts, count) => {
+            Of::Drawn(model, Prompts { texts, count, seed }) => {
                 let checkpoint = match model {
                     Model::Base(name) => (*name).to_owned(),
-                    Model::Policy(run) => run.file(runs, "policy.safetensors")?,
+                    Model::Trained(run, which) => {
+                        run.file(runs, &format!("{which}.safetensors"))?
+                    }
                 };
-                let (count, path) = (count.to_string(), path.to_string_lossy().into_owned());
-                let mut options = vec![
-                    "sample",
-                    "--checkpoint",
-                    &checkpoint,
-                    "--count",
-                    &count,
-                    "--output",
-                    &path,
-                ];
-                options.extend(prompts.iter().flat_map(|prompt| ["--prompt", prompt]));
+                let [count, seed] = [count.to_string(), seed.to_string()];
+                let path = path.to_string_lossy();
+                let mut options = vec!["sample", "--checkpoint", &checkpoint, "--output", &path];
+                options.extend(["--count", &count, "--seed", &seed]);
+                options.extend(texts.iter().flat_map(|text| ["--prompt", text]));
                 let command = sample::SampleArgs::augment_args(clap::Command::new("sample"));
                 let found = command.try_get_matches_from(options)?;
                 sample::run(&sample::SampleArgs::from_arg_matches(&found)?)
