@@ -23,6 +23,7 @@ const BOOK: &str = "book/book";
 
 /// What to do with the book after it is built.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "every field is a flag of the command line")]
 pub struct BookArgs {
     /// Test every demo in a headless Chromium.
     #[arg(long)]
