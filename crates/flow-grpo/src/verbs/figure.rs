@@ -92,9 +92,9 @@ pub fn run(args: &FigureArgs) -> Result<()> {
     if args.names.iter().any(|asked| asked == OF_RUNS) {
         sick::sick_runs(&args.output, OF_RUNS, &runs("sick"))?;
     }
-    let asked =
+    let mut asked =
         PICTURES.iter().filter(|picture| args.names.iter().any(|name| name == picture.name));
-    asked.into_iter().try_for_each(|picture| picture.draw(&args.output, &runs("book")))
+    asked.try_for_each(|picture| picture.draw(&args.output, &runs("book")))
 }
 
 /// The flow of a mixture of three Gaussians.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, FromArgMatches};
+use files::write_atomically;
 
 use crate::{terminal::output::print, verbs::sample};
 
@@ -116,8 +117,8 @@ impl Picture {
         match &self.of {
             Of::Samples(run, file) => {
                 let from = run.file(runs, &format!("samples/{file}.png"))?;
-                std::fs::copy(&from, &path)
-                    .with_context(|| format!("cannot write {}", path.display()))?;
+                let image = std::fs::read(&from).with_context(|| format!("cannot read {from}"))?;
+                write_atomically(&path, &image)?;
                 print(format!("{}\n", path.display()))
             }
             Of::Drawn(model, Prompts { texts, count, seed }) => {
