@@ -4,7 +4,7 @@ use crate::{
 };
 
 // ANCHOR: log_prob_gradient
-/// 7.1: the derivative by the mean is `(next − mean)/std²`, and the mean has the velocity's factor.
+/// 7.1: the derivative with respect to the mean is `(next − mean)/std²`, and the mean has the velocity's factor.
 pub fn log_prob_gradient(step: &Step, x: Point, velocity: Point, next: Point) -> Point {
     let gradient = |k: usize| {
         let mean = step.latent * x[k] + step.velocity * velocity[k];
@@ -123,7 +123,7 @@ fn update(policy: &mut Policy, kept: &[Transition]) -> f64 {
         let stopped = if at.advantage > 0.0 { rho > 1.2 } else { rho < 0.8 };
         if !stopped {
             let size = LEARNING_RATE * at.advantage * rho / GROUP as f64 / 2.0;
-            // The gradient by the mean, times std².
+            // The gradient with respect to the mean, times std².
             let distances = at.next.iter().zip(mean).map(|(next, mean)| next - mean);
             for (shift, distance) in policy.shifts[at.prompt][at.i].iter_mut().zip(distances) {
                 *shift += size * step.velocity * distance;

@@ -38,7 +38,7 @@ pub fn velocity_of_images(x: f64, t: f64, images: &[f64]) -> f64 {
 /// **1.4** Learning the velocity. `pairs` has drawn pairs `[x₀, x₁]`. Fit the field `v(x) = slope·x` at
 /// the time `t`, as flow matching does: with the smallest mean of `(slope·x_t − target)²`.
 ///
-/// In the book: *Learning the velocity*. Hint: set the derivative by `slope` to zero; no loop of gradient
+/// In the book: *Learning the velocity*. Hint: set the derivative with respect to `slope` to zero; no loop of gradient
 /// steps is needed.
 pub fn fit_velocity(pairs: &[[f64; 2]], t: f64) -> f64 {
     todo!("1.4: the best slope")

@@ -7,7 +7,7 @@ use crate::{Curve, Noise};
 
 // ANCHOR: reinforce_gradient
 /// **4.1** The gradient of an expectation. The policy `N(mean, std²)` drew `draws`, which got
-/// `rewards`. Estimate the derivative of the mean reward by `mean`, without a baseline.
+/// `rewards`. Estimate the derivative of the mean reward with respect to `mean`, without a baseline.
 ///
 /// In the book: *The gradient of an expectation*. Hint: what is `∇log π` for a spread other than 1?
 pub fn reinforce_gradient(draws: &[f64], rewards: &[f64], mean: f64, std: f64) -> f64 {

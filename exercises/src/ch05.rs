@@ -17,7 +17,7 @@ pub fn step_log_prob(next: &[f64], mean: &[f64], std: f64) -> f64 {
 /// **5.2** The ratio of the new to the old policy at `next`: the ratio of the densities, and not its
 /// geometric mean over the elements. Both have the standard deviation `std`.
 ///
-/// In the book: *Using a sample twice*, in chapter 4. On-policy it is 1.
+/// In the book: *Using a sample twice*, in chapter 4. If both means are equal, it is 1.
 pub fn ratio(next: &[f64], mean: &[f64], old_mean: &[f64], std: f64) -> f64 {
     todo!("5.2: π(next) / π_old(next)")
 }
@@ -53,9 +53,9 @@ pub fn step_kl(velocity: &[f64], reference: &[f64], t: f64, next: f64, sigma: f6
 /// `random` draw noise at the level `a = level` and the others are ODE steps; data `N(0, data)`,
 /// reward `x₀`, and the same change of the velocity in all steps. A step contributes its push (the
 /// factor of the velocity) times the gains of the later steps; the score function sees the
-/// contributions of the random steps alone. The gain of a step is the derivative of its mean by `x`,
-/// where the velocity is a multiple of `x` too. An ODE step has no noise, so its mean has no score term:
-/// `σ_t` is 0 in its push and in its gain.
+/// contributions of the random steps alone. The gain of a step is the derivative of its mean with
+/// respect to `x`, where the velocity is a multiple of `x` too. An ODE step has no noise, so its mean
+/// has no score term: `σ_t` is 0 in its push and in its gain.
 ///
 /// In the book: the table of *Steps without noise*. The velocity of Gaussian data is in chapter 1. In
 /// the step from `t = 1`, take `1 − next` for `1 − t` in `σ_t`.

@@ -9,8 +9,8 @@ use crate::{
 };
 
 // ANCHOR: log_prob_gradient
-/// **7.1** The gradient of a step, by hand: the derivative of the log-probability of `next` by the
-/// velocity. The step is `N(latent·x + velocity·v, std²)` in both elements.
+/// **7.1** The gradient of a step, by hand: the derivative of the log-probability of `next` with
+/// respect to the velocity. The step is `N(latent·x + velocity·v, std²)` in both elements.
 ///
 /// In the book: *The log-probability*, in chapter 5. The policy's shift is added to the velocity, so this
 /// is its gradient too.
@@ -105,7 +105,7 @@ fn update(policy: &mut Policy, kept: &[Transition]) -> f64 {
         let stopped = if at.advantage > 0.0 { rho > 1.2 } else { rho < 0.8 };
         if !stopped {
             let size = LEARNING_RATE * at.advantage * rho / GROUP as f64 / 2.0;
-            // The gradient by the mean, times std².
+            // The gradient with respect to the mean, times std².
             let distances = at.next.iter().zip(mean).map(|(next, mean)| next - mean);
             for (shift, distance) in policy.shifts[at.prompt][at.i].iter_mut().zip(distances) {
                 *shift += size * step.velocity * distance;

@@ -92,6 +92,9 @@ fn from_pure_noise_the_order_is_the_square_of_the_noise_level_up_to_one() {
         let order = order(level, 200_000);
         assert!((order - expected).abs() < 0.02, "a = {level}: order {order}");
     }
+    // At √2 the terms of order 1 cancel.
+    let exception = order(2.0_f64.sqrt(), 4_000);
+    assert!((exception - 2.0).abs() < 0.01, "a = √2: order {exception}");
 }
 
 #[test]

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use burn::{
-    module::{Module, ModuleVisitor, Param, ParamId},
-    tensor::{Tensor, backend::Backend},
+    module::{AutodiffModule, Module, ModuleVisitor, Param, ParamId},
+    tensor::{FloatDType, Tensor, backend::Backend},
 };
 use flow::VelocityField;
 use grpo::{GrpoConfig, Policy};
@@ -113,7 +113,7 @@ fn a_layer_with_an_adapter_of_rank_32_and_its_gradients_are_the_formula() {
             .map(|(m, n)| matrix(m, n, m + n));
     let param = |tensor: &Tensor<Training, 2>| Param::initialized(ParamId::new(), tensor.clone());
     let mut layer = Linear::new(param(&w), None);
-    layer.adapter = Some(LowRank { a: param(&a), b: param(&b), alpha: 64.0 });
+    layer.adapter = Some(LowRank::new(param(&a), param(&b), 64.0));
     let y = layer.forward(x.clone());
     let gradients = (y.clone() * c.clone()).sum().backward();
     let gradient = |of: &Tensor<Training, 2>| numbers(of.grad(&gradients).expect("a gradient"));
@@ -144,6 +144,42 @@ fn a_layer_with_an_adapter_of_rank_32_and_its_gradients_are_the_formula() {
         product(&of_low, &transpose(&a_, rank), inputs),
     );
     assert!(distance(&gradient(&x), &of_x) < TOLERANCE);
+}
+
+#[test]
+fn a_prepared_adapter_is_kept_for_products_and_ignored_by_gradients() {
+    let matrix = |m: usize, n: usize, seed: usize| noise(m, [n, 1, 1], seed).reshape([m, n]);
+    let param = |x: Tensor<Plain, 2>| Param::initialized(ParamId::new(), x);
+    let x = matrix(5, 8, 1);
+    let mut layer = Linear::new(param(matrix(8, 6, 2)), None);
+    layer.adapter = Some(LowRank::new(param(matrix(8, 4, 3)), param(matrix(4, 6, 4)), 64.0));
+    let wanted = numbers(layer.forward(x.clone()));
+    layer.prepare(FloatDType::F32);
+    assert_eq!(numbers(layer.forward(x.clone())), wanted);
+
+    // Another `A`: what is kept does not know of it, a differentiated layer does.
+    layer.adapter.as_mut().expect("an adapter").a = param(matrix(8, 4, 5));
+    assert_eq!(numbers(layer.forward(x.clone())), wanted);
+    let moved = {
+        let mut fresh = layer.clone();
+        fresh.prepare(FloatDType::F32);
+        numbers(fresh.forward(x.clone()))
+    };
+    assert!(distance(&moved, &wanted) > 0.1);
+    let mut differentiated: Linear<Training> = Linear::from_inner(layer);
+    differentiated.adapter = differentiated.adapter.map(|mut adapter| {
+        adapter.a = adapter.a.set_require_grad(true);
+        adapter.b = adapter.b.set_require_grad(true);
+        adapter
+    });
+    let y = differentiated.forward(Tensor::from_inner(x));
+    assert!(distance(&numbers(y.clone().inner()), &moved) < TOLERANCE);
+    let gradients = y.sum().backward();
+    let adapter = differentiated.adapter.expect("an adapter");
+    for factor in [adapter.a, adapter.b] {
+        let gradient = factor.val().grad(&gradients).expect("a gradient");
+        assert!(numbers(gradient).iter().any(|&x| x.abs() > 0.1));
+    }
 }
 
 /// f32 against f64: sums of 416 products at most, of numbers that are sums themselves.

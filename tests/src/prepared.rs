@@ -9,8 +9,8 @@ use std::{
 };
 
 use burn::{
-    module::{Module, Param},
-    tensor::{FloatDType, Tensor, TensorData, backend::Backend},
+    module::{Module, Param, ParamId},
+    tensor::{Distribution, FloatDType, Tensor, TensorData, backend::Backend},
 };
 use flow::{Guidance, Sampler, VelocityField};
 use grpo::{
@@ -19,7 +19,7 @@ use grpo::{
     images::Decoder,
 };
 use models::{
-    Choices,
+    Adaptable, Choices, LowRank,
     sd3::ModelDirectory,
     storage::TensorFiles,
     text::{Embedding, Features, PromptEmbedding},
@@ -68,10 +68,19 @@ fn stored(count: usize, text: [usize; 2], pooled: usize, path: &Path) -> Vec<Emb
 }
 
 /// Asserts that a prepared network computes the same numbers, and reads its prompts no more.
-fn check<N>(network: N, text: [usize; 2], pooled: usize, latent: [usize; 3])
+fn check<N>(mut network: N, text: [usize; 2], pooled: usize, latent: [usize; 3])
 where
-    N: VelocityField<Plain, Condition = Embedding> + Clone,
+    N: VelocityField<Plain, Condition = Embedding> + Adaptable<Plain> + Clone,
 {
+    let device = Device::default();
+    for (_, layer) in network.linears() {
+        let [inputs, outputs] = layer.weight.dims();
+        let factor = |size| {
+            let values = Tensor::random(size, Distribution::Normal(0.0, 0.1), &device);
+            Param::initialized(ParamId::new(), values)
+        };
+        layer.adapter = Some(LowRank::new(factor([inputs, 4]), factor([4, outputs]), 8.0));
+    }
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("prompts.safetensors");
     let prompts = stored(4, text, pooled, &path);

@@ -41,7 +41,8 @@ pub fn linear<B: Backend, const D: usize>(
 
 /// Product with a factor of low rank, `(x·A)·B`.
 ///
-/// Where sides are padded, the rank is padded in `A` and `B`, which are small, and not in `x·A`.
+/// The rank is padded in `A` and `B`, which are small, and not in `x·A`; [`filled_rank`] does it
+/// beforehand.
 ///
 /// # Shapes
 /// `x`: `[…, M, inputs]`; `a`: `[inputs, r]`; `b`: `[r, outputs]`; result: `[…, M, outputs]`
@@ -50,8 +51,16 @@ pub fn low_rank<B: Backend, const D: usize>(
     a: Tensor<B, 2>,
     b: Tensor<B, 2>,
 ) -> Tensor<B, D> {
-    let [a, b] = if fills_up::<B>(&x.device()) { [fill(a, 1), fill(b, 0)] } else { [a, b] };
+    let [a, b] = filled_rank(a, b);
     linear(linear(x, a, None), b, None)
+}
+
+/// The factors of [`low_rank`] with their rank padded, on backends that need it.
+///
+/// # Shapes
+/// `a`: `[inputs, r]`; `b`: `[r, outputs]`; results: `[inputs, r']`, `[r', outputs]`
+pub fn filled_rank<B: Backend>(a: Tensor<B, 2>, b: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
+    if fills_up::<B>(&a.device()) { [fill(a, 1), fill(b, 0)] } else { [a, b] }
 }
 
 /// Attention `softmax(scale·q·kᵀ + bias)·v`, where `scale` is `1/√w` unless given.

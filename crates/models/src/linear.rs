@@ -1,7 +1,7 @@
 //! A linear layer that can carry a low-rank adapter.
 
 use burn::{module::Param, prelude::*, tensor::FloatDType};
-use kernels::product::{linear, low_rank, matmul};
+use kernels::product::{filled_rank, linear, low_rank, matmul};
 
 /// A linear layer with an optional low-rank adapter.
 ///
@@ -24,13 +24,6 @@ pub struct Linear<B: Backend> {
     pub adapter: Option<LowRank<B>>,
 }
 
-impl<B: Backend> LowRank<B> {
-    /// `α/r`
-    fn scale(&self) -> f64 {
-        self.alpha / self.b.dims()[0] as f64
-    }
-}
-
 /// The low-rank adapter of one linear layer.
 ///
 /// # Shapes
@@ -44,6 +37,32 @@ pub struct LowRank<B: Backend> {
     /// `α`
     #[module(skip)]
     pub alpha: f64,
+    /// What [`Linear::prepare`] keeps.
+    ready: Option<[Tensor<B, 2>; 2]>,
+}
+
+impl<B: Backend> LowRank<B> {
+    /// An adapter of one layer.
+    pub fn new(a: Param<Tensor<B, 2>>, b: Param<Tensor<B, 2>>, alpha: f64) -> Self {
+        Self { a, b, alpha, ready: None }
+    }
+
+    /// `α/r`
+    fn scale(&self) -> f64 {
+        self.alpha / self.b.dims()[0] as f64
+    }
+
+    /// `A` and `α/r·B` in the precision of the layer. Under autodiff they are computed from `A` and
+    /// `B`, which get the gradient.
+    fn factors(&self, precision: FloatDType) -> [Tensor<B, 2>; 2] {
+        match &self.ready {
+            Some(ready) if !B::ad_enabled(&ready[0].device()) => ready.clone(),
+            _ => {
+                let (a, b) = (self.a.val(), self.b.val() * self.scale());
+                [a.cast(precision), b.cast(precision)]
+            }
+        }
+    }
 }
 
 impl<B: Backend> Linear<B> {
@@ -62,15 +81,21 @@ impl<B: Backend> Linear<B> {
         // Weights may be stored in fewer bits than the layer computes in.
         let weight = self.weight.val().cast(FloatDType::from(input.dtype()));
         let Some(adapter) = &self.adapter else { return linear(input, weight, bias) };
-        // The adapter may be in f32 while the weights are in 16 bits.
-        let own = FloatDType::from(adapter.a.val().dtype());
-        let low =
-            low_rank(input.clone().cast(own), adapter.a.val(), adapter.b.val() * adapter.scale());
-        let output = linear(input, weight, bias);
-        let low = low.cast(FloatDType::from(output.dtype()));
-        output + low
+        // The adapter is in f32 also where the layer computes in 16 bits.
+        let [a, b] = adapter.factors(FloatDType::from(input.dtype()));
+        linear(input.clone(), weight, bias) + low_rank(input, a, b)
     }
     // ANCHOR_END: linear
+
+    /// Keeps the adapter's factors as products in `precision` need them, which takes several kernels
+    /// per layer. Valid until the adapter changes.
+    pub fn prepare(&mut self, precision: FloatDType) {
+        if let Some(adapter) = &mut self.adapter {
+            adapter.ready = None;
+            let [a, b] = adapter.factors(precision);
+            adapter.ready = Some(filled_rank(a, b));
+        }
+    }
 
     /// Merges the adapter into the weights: `W ← W + (α/r)·A·B`.
     #[must_use]

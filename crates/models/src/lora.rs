@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use burn::{
     module::{Param, ParamId},
     prelude::*,
+    tensor::FloatDType,
 };
 use kernels::product::matmul;
 use rand::SeedableRng;
@@ -165,7 +166,7 @@ impl Adapter {
     pub fn of<B: Backend>(network: &mut impl Adaptable<B>) -> Self {
         let mut adapter = Self { alpha: 1.0, layers: BTreeMap::new() };
         for (path, linear) in network.linears() {
-            if let Some(LowRank { a, b, alpha }) = &linear.adapter {
+            if let Some(LowRank { a, b, alpha, .. }) = &linear.adapter {
                 let factors = Factors { a: a.val().to_data(), b: b.val().to_data() };
                 adapter.alpha = *alpha;
                 adapter.layers.insert(path, factors);
@@ -205,11 +206,8 @@ impl Adapter {
                     Tensor::<B, 2>::from_data(data, device).require_grad(),
                 )
             };
-            linear.adapter = Some(LowRank {
-                a: param(id, factors.a),
-                b: param(id + 1, factors.b),
-                alpha: self.alpha,
-            });
+            let (a, b) = (param(id, factors.a), param(id + 1, factors.b));
+            linear.adapter = Some(LowRank::new(a, b, self.alpha));
         }
         problems.extend(
             rest.keys().map(|path| format!("{path} is not a linear layer of this network")),
@@ -245,6 +243,13 @@ impl Adapter {
     /// Paths of the adapted layers.
     pub fn layers(&self) -> impl Iterator<Item = &str> {
         self.layers.keys().map(String::as_str)
+    }
+}
+
+/// Keeps the factors of a network's adapter as products in `precision` need them.
+pub(crate) fn prepare<B: Backend>(network: &mut impl Adaptable<B>, precision: FloatDType) {
+    for (_, linear) in network.linears() {
+        linear.prepare(precision);
     }
 }
 

@@ -30,7 +30,7 @@ pub fn reinforce_gradient(answer: Estimate) -> Verdict {
                 (average(&|x, _| (x - 0.5) / 0.64), "The reward is missing."),
                 (
                     average(&|x, r| r * -(x - 0.5).powi(2) / 1.28),
-                    "This has log π; it must be the derivative of log π by the mean.",
+                    "This has log π; it must be the derivative of log π with respect to the mean.",
                 ),
                 (
                     average(&|x, r| (r - mean(&rewards)) * (x - 0.5) / 0.64),

@@ -90,7 +90,7 @@ pub fn clipped_loss(answer: Loss) -> Verdict {
             require(
                 (slope - right).abs() < 1e-4,
                 format!(
-                    "For {sign} and ρ {place}, the gradient by ρ is {slope:.2} instead of {right:.2}."
+                    "For {sign} and ρ {place}, the gradient with respect to ρ is {slope:.2} instead of {right:.2}."
                 ),
                 hint,
             )?;

@@ -29,7 +29,7 @@ pub fn log_prob_gradient(answer: fn(&Step, Point, Point, Point) -> Point) -> Ver
             &[
                 (
                     times(1.0 / s2),
-                    "That is the derivative by the mean; the mean has the velocity with the factor step.velocity.",
+                    "That is the derivative with respect to the mean; the mean has the velocity with the factor step.velocity.",
                 ),
                 (
                     times(-step.velocity / s2),

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     layers::{modulated, modulation, normalized},
     linear::Linear,
-    lora::Adaptable,
+    lora::{self, Adaptable},
     storage::Source,
     streams::{EPSILON, Tokens},
     text::{Embedding, HeldTexts, Texts},
@@ -219,6 +219,7 @@ impl<B: Kernels> VelocityField<B> for FluxTransformer<B> {
     }
 
     fn prepare(&mut self, conditions: &[Embedding], [_, height, width]: [usize; 3]) {
+        lora::prepare(self, self.precision);
         let device = self.tokens.weight.val().device();
         self.held = conditions.first().map(|first| Held {
             texts: HeldTexts::new(conditions, self.precision, &device),

@@ -16,7 +16,7 @@ use kernels::Kernels;
 use crate::{
     layers::{modulated, modulation, normalized},
     linear::Linear,
-    lora::Adaptable,
+    lora::{self, Adaptable},
     storage::Source,
     streams::{EPSILON, Tokens},
     text::{Embedding, HeldTexts, Texts},
@@ -182,6 +182,7 @@ impl<B: Kernels> VelocityField<B> for Transformer<B> {
     }
 
     fn prepare(&mut self, conditions: &[Embedding], _latent: [usize; 3]) {
+        lora::prepare(self, self.precision);
         let device = self.positions.val().device();
         self.held = Some(HeldTexts::new(conditions, self.precision, &device));
     }

@@ -125,7 +125,7 @@ fn exercise_7_1() -> Vec<Mutant> {
         mutant(
             "7.1",
             "by the mean",
-            "derivative by the mean",
+            "derivative with respect to the mean",
             log_prob_gradient(|s, x, v, n| {
                 times(1.0 / s.velocity, right::log_prob_gradient(s, x, v, n))
             }),
