@@ -1,17 +1,23 @@
-//! `figure`: draws the computed figures of the book: walkers, paths and marginals of the ODE and the SDE,
-//! their errors by the number of steps, the steps as a policy, tilted densities, guidance, a step and
-//! the memory of Stable Diffusion 3.5, the curves of sick runs, and images before and after a run.
+//! `figure`: draws the figures of the book: computed ones, the curves of sick runs, and images
+//! before and after a run.
 
+mod baselines;
+mod clip;
 mod guidance;
 mod line;
 mod optimum;
+mod pairs;
 mod pictures;
 mod policy;
 mod sd35;
 mod sick;
+mod transitions;
 mod walkers;
 
-use std::path::{Path, PathBuf};
+use std::{
+    f64::consts::SQRT_2,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 use burn::tensor::Tensor;
@@ -56,17 +62,24 @@ pub struct FigureArgs {
 type Draw = fn(&Path) -> Result<()>;
 
 /// The figures by the names of their files.
-const FIGURES: [(&str, Draw); 14] = [
+const FIGURES: [(&str, Draw); 21] = [
+    ("pairs", pairs::pairs),
+    ("field", pairs::field),
     ("euler", euler),
     ("walkers", walkers::walkers),
     ("marginals-10", |path| marginals(path, 10)),
     ("marginals", |path| marginals(path, 200)),
     ("paths", paths),
     ("spread", spread),
+    ("baselines", baselines::baselines),
+    ("one-step", policy::one_step),
     ("noise-of-steps", policy::noise_of_steps),
     ("seen-gradient", policy::seen_gradient),
+    ("clip", clip::clip),
     ("tilted", optimum::tilted),
     ("ode-sde-gap", optimum::gap),
+    ("noise-of-transitions", transitions::noise_of_transitions),
+    ("errors-of-transitions", transitions::errors_of_transitions),
     ("guidance", guidance::guidance),
     ("sd35-step", sd35::step),
     ("sd35-weights", sd35::weights),
@@ -223,32 +236,41 @@ fn histogram(particles: &[f64]) -> Vec<(f64, f64)> {
 
 /// The variance of the data of [`spread`].
 const DATA: f64 = 0.25;
+/// The numbers of steps of a figure of errors.
+const STEP_COUNTS: [usize; 14] = [5, 6, 7, 8, 10, 12, 14, 17, 20, 25, 30, 40, 60, 80];
 
 /// Draws the error of the final variance against the number of steps, for one Gaussian and several
-/// noise levels. The velocity of a Gaussian is linear in `x`, so a recursion gives the variance
-/// exactly, without sampling noise.
+/// noise levels.
 fn spread(path: &Path) -> Result<()> {
-    let curve = |level: f64| -> Result<Curve> {
-        let rule = FlowSde { noise_level: NoiseLevel::new(level).context("a level")? };
-        let mut points = Vec::new();
-        for steps in [5, 7, 10, 14, 20, 28, 40, 57, 80, 113, 160, 226, 320] {
-            let error = final_variance(&rule, steps)? / DATA - 1.0;
-            points.push(((steps as f64).log10(), 100.0 * error));
-        }
-        Ok(Curve { name: format!("a = {level:.1}"), points })
+    let curve = |(name, level): (&str, f64)| -> Result<Curve> {
+        let level = NoiseLevel::new(level).context("a level")?;
+        errors(name, FlowSde { noise_level: level }.into())
     };
-    let curves_of = [0.0, 0.7, 1.0, 1.4].map(curve).into_iter().collect::<Result<Vec<_>>>()?;
+    let levels = [("ODE", 0.0), ("a = 0.7", 0.7), ("a = 1", 1.0), ("a = √2", SQRT_2)];
+    let curves_of = levels.into_iter().map(curve).collect::<Result<Vec<_>>>()?;
+    draw_errors(path, curves_of)
+}
+
+/// Draws curves of [`errors`].
+fn draw_errors(path: &Path, curves_of: Vec<Curve>) -> Result<()> {
     let title = "error of the final variance in per cent".to_owned();
-    let svg = curves(&[Panel { title, curves: curves_of }], "log10 of the number of steps")?;
+    let svg = curves(&[Panel { title, curves: curves_of }], "number of steps")?;
     Ok(write_atomically(path, svg.as_bytes())?)
 }
 
-/// The variance at t = 0 of a sampler of centred Gaussian data.
-fn final_variance(rule: &FlowSde, steps: usize) -> Result<f64> {
+/// The relative error, in per cent, of the variance at t = 0 of a sampler of centred Gaussian data,
+/// against the number of steps. The velocity of a Gaussian is linear in `x`, so a recursion gives
+/// the variance exactly, without sampling noise.
+fn errors(name: &str, transition: Transition) -> Result<Curve> {
     let marginal = |t: f64| (1.0 - t).powi(2) * DATA + t * t;
-    Ok((GridKind::Linear {}).grid(steps)?.steps().fold(1.0, |variance, step| {
-        let slope = (step.from - (1.0 - step.from) * DATA) / marginal(step.from);
-        let Affine { latent, velocity, std } = Transition::from(*rule).affine(step);
-        (latent + velocity * slope).powi(2) * variance + std.powi(2)
-    }))
+    let error = |steps: usize| -> Result<(f64, f64)> {
+        let last = (GridKind::Linear {}).grid(steps)?.steps().fold(1.0, |variance, step| {
+            let slope = (step.from - (1.0 - step.from) * DATA) / marginal(step.from);
+            let Affine { latent, velocity, std } = transition.affine(step);
+            (latent + velocity * slope).powi(2) * variance + std.powi(2)
+        });
+        Ok((steps as f64, 100.0 * (last / DATA - 1.0)))
+    };
+    let points = STEP_COUNTS.into_iter().map(error).collect::<Result<_>>()?;
+    Ok(Curve { name: name.to_owned(), points })
 }

@@ -1,8 +1,8 @@
 //! The steps of a sampler as a policy: how loud they are, and what their score function sees.
 
-use std::path::Path;
+use std::{f64::consts::TAU, path::Path};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use files::write_atomically;
 use flow::{Affine, FlowSde, GridKind, Ode, Transition};
 use run::curves::{Curve, Panel, curves};
@@ -11,6 +11,34 @@ use run::curves::{Curve, Panel, curves};
 const STEPS: usize = 10;
 /// The grid of Stable Diffusion 3 as the published code builds it.
 const SD3: GridKind = GridKind::Sd3DoubleShift { shift: 3.0 };
+
+/// Draws the step of the book's example: data `N(0, 0.25)`, at `x = 0.8` and `t = 0.5`, the sixth of
+/// ten steps.
+pub fn one_step(path: &Path) -> Result<()> {
+    let (x, data) = (0.8, 0.25);
+    let step = (GridKind::Linear {}).grid(STEPS)?.steps().nth(5).context("ten steps")?;
+    let t = step.from;
+    let v = (t - (1.0 - t) * data) / ((1.0 - t).powi(2) * data + t * t) * x;
+    let mean = |rule: Affine| rule.latent * x + rule.velocity * v;
+    let [ode, sde] = [Ode {}.into(), Transition::from(FlowSde::default())].map(|t| t.affine(step));
+    let density =
+        |y: f64| (-((y - mean(sde)) / sde.std).powi(2) / 2.0).exp() / (sde.std * TAU.sqrt());
+    let curve = (0..=200).map(|i| 1.6 * f64::from(i) / 200.0 - 0.2).map(|y| (y, density(y)));
+    let line = |name: &str, place: f64, height: f64| Curve {
+        name: name.to_owned(),
+        points: vec![(place, 0.0), (place, height)],
+    };
+    let panel = Panel {
+        title: "density of x' in a step from x = 0.8, t = 0.5 to t = 0.4".to_owned(),
+        curves: vec![
+            Curve { name: "policy, a = 0.7".to_owned(), points: curve.collect() },
+            line("mean", mean(sde), density(mean(sde))),
+            line("step of the ODE", mean(ode), density(mean(sde))),
+            line("x", x, density(mean(sde))),
+        ],
+    };
+    Ok(write_atomically(path, curves(&[panel], "x'")?.as_bytes())?)
+}
 
 /// Draws the standard deviation of every step on two grids.
 pub fn noise_of_steps(path: &Path) -> Result<()> {
