@@ -5,7 +5,10 @@
 //! forms; `θ` is a constant that is added to the velocity.
 
 use burn::tensor::Tensor;
-use flow::{Affine, GridKind, IsotropicGaussian, KlForm, Ode, Reduction, Step, Transition};
+use flow::{
+    Affine, Dance, FlowCps, GridKind, IsotropicGaussian, KlForm, NoiseLevel, Ode, Reduction, Step,
+    Transition,
+};
 use grpo::advantage::{AdvantageConfig, Spread, group_advantages};
 
 use crate::{
@@ -117,6 +120,28 @@ fn ten_steps_of_the_sde_miss_the_spread_by_less_than_ten_of_the_ode() {
         let got = percent(steps, data);
         let far = got.iter().zip(expected).any(|(a, b): (&f64, f64)| (a - b).abs() > 0.06);
         assert!(!far, "{steps} steps, data {data}: {got:.2?}");
+    }
+}
+
+#[test]
+fn the_transitions_of_the_family_take_the_steps_of_the_books_table() {
+    let level = |x: f64| NoiseLevel::new(x).expect("a level");
+    let rows: [(Transition, [f64; 5]); 5] = [
+        (Ode {}.into(), [0.704, 0.0, 0.0, -25.8, -7.1]),
+        (flow_sde(0.7), [0.641, 0.221, 0.074, -8.0, -1.1]),
+        (Dance { noise_level: level(0.3) }.into(), [0.692, 0.095, 0.095, -22.0, -6.1]),
+        (Dance { noise_level: level(0.7) }.into(), [0.641, 0.221, 0.221, -9.9, -2.8]),
+        (FlowCps { noise_level: level(0.8) }.into(), [0.350, 0.380, 0.0, -50.5, -40.4]),
+    ];
+    for (transition, [mean, std, last, ten, forty]) in rows {
+        let links = chain(1.0, 10, 10, transition);
+        let of_steps = [links[5].gain * 0.8, links[5].std, links[9].std];
+        let errors = [10, 40].map(|n| spread_error(&chain(1.0, n, n, transition), DATA) * 100.0);
+        assert!(
+            distance(&of_steps, &[mean, std, last]) < 1e-3
+                && errors.iter().zip([ten, forty]).all(|(a, b)| (a - b).abs() < 0.06),
+            "{transition:?}: {of_steps:.4?}, {errors:.2?}"
+        );
     }
 }
 

@@ -30,12 +30,13 @@ pub fn errors_of_transitions(path: &Path) -> Result<()> {
 }
 
 /// The transitions with their names in a legend.
-fn all() -> Result<[(&'static str, Transition); 4]> {
+fn all() -> Result<[(&'static str, Transition); 5]> {
     let level = |level: f64| NoiseLevel::new(level).context("a level");
     Ok([
         ("ODE", Ode {}.into()),
         ("Flow-GRPO, 0.7", FlowSde::default().into()),
-        ("Flow-CPS, 0.7", FlowCps { noise_level: level(0.7)? }.into()),
+        ("Flow-CPS, 0.8", FlowCps { noise_level: level(0.8)? }.into()),
         ("DanceGRPO, 0.3", Dance { noise_level: level(0.3)? }.into()),
+        ("DanceGRPO, 0.7", Dance { noise_level: level(0.7)? }.into()),
     ])
 }
