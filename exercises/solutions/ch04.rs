@@ -27,14 +27,14 @@ pub fn group_variances(group: usize) -> [f64; 2] {
 // ANCHOR_END: group_variances
 
 // ANCHOR: climbed_objective
-/// 4.4: `f′(q) = 1/√(q(1−q))`, so `f(q) = 2·arcsin √q`. It is steep at 0 and at 1.
+/// 4.4: `φ′(ν) = 1/√(ν(1−ν))`, so `φ(ν) = 2·arcsin √ν`. It is steep at 0 and at 1.
 pub fn climbed_objective(success: f64) -> f64 {
     2.0 * success.sqrt().asin()
 }
 // ANCHOR_END: climbed_objective
 
 // ANCHOR: best_baseline
-/// 4.5: `E[(r − b)²g²]` is smallest at `E[r·g²]/E[g²]`, with `g = ∇log π`.
+/// 4.5: `E[(r − b)²·(∇log π)²]` is smallest at `E[r·(∇log π)²]/E[(∇log π)²]`.
 pub fn best_baseline(draws: &[f64], rewards: &[f64], mean: f64, std: f64) -> f64 {
     let square = |x: f64| ((x - mean) / std.powi(2)).powi(2);
     let weighted: f64 = draws.iter().zip(rewards).map(|(x, r)| r * square(*x)).sum();

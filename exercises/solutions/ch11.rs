@@ -1,6 +1,6 @@
 // ANCHOR: best_pressure
-/// 11.1: the means move by `p` and `liking·p`. Gold is `p − (liking²p² + 1)/4` and largest at
-/// `2/liking²`.
+/// 11.1: at the pressure `ψ = 1/β`, the means move by `ψ` and `liking·ψ`. Gold is
+/// `ψ − (liking²ψ² + 1)/4` and largest at `2/liking²`.
 pub fn best_pressure(liking: f64) -> f64 {
     2.0 / liking.powi(2)
 }

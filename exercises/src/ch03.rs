@@ -69,13 +69,14 @@ pub fn spread_error(steps: usize, level: f64, data: f64) -> f64 {
 
 // ANCHOR: covariance_in_time
 /// **3.5** At √2 the SDE runs the noising backwards. A particle is at `x_t` at the time `t`, and later
-/// in sampling, at the time `s < t`, at `x_s`. What is the covariance of the two, for data
-/// `N(0, data)`, many small steps and the noise level `a = level`? The law asks for `t` up to 0.95.
+/// in sampling, at the time `t′ < t`, at `x_t′`. What is the covariance of the two, for data
+/// `N(0, data)`, many small steps and the noise level `a = level`? The code calls `t′` `s`. The law
+/// asks for `t` up to 0.95.
 ///
 /// A step multiplies `x` by a gain and adds noise that knows nothing of `x_t`. So the covariance is
-/// `V_t` times the product of the gains from `t` down to `s`. Walk it in some thousand steps, or do the
-/// integral. Then compare with noising: at √2, `x_t` is `(1−t)/(1−s)·x_s` and independent noise, for
-/// any data.
+/// `V_t` times the product of the gains from `t` down to `t′`. Walk it in some thousand steps, or
+/// do the integral. Then compare with noising: at √2, `x_t` is `(1−t)/(1−t′)·x_t′` and independent
+/// noise, for any data.
 pub fn covariance_in_time(level: f64, s: f64, t: f64, data: f64) -> f64 {
     todo!("3.5: Cov(x_s, x_t)")
 }

@@ -31,8 +31,8 @@ pub fn leave_one_out(rewards: &[f64]) -> Vec<f64> {
 ///
 /// In the book: *A baseline for free: the group's mean*, whose table has a group of four. Hint: with the
 /// group's mean, the estimate is `Σ(x_j − x̄)(x_j − θ)/G`. This is `Σ(x_j − x̄)²/G`, because
-/// `Σ(x_j − x̄) = 0`. A sum of `k` squared normal numbers has the variance `2k`; how many free ones are
-/// in this sum?
+/// `Σ(x_j − x̄) = 0`. A sum of `n` squared normal numbers has the variance `2n`; how many free ones
+/// are in this sum?
 pub fn group_variances(group: usize) -> [f64; 2] {
     todo!("4.3: the variances of two estimates")
 }
@@ -40,10 +40,10 @@ pub fn group_variances(group: usize) -> [f64; 2] {
 
 // ANCHOR: climbed_objective
 /// **4.4** What dividing by the group's spread climbs. Rewards are 0 and 1, and a prompt is solved with
-/// the probability `success`. Divided by the group's std, the gradient of `success` becomes the
+/// the probability `ν = success`. Divided by the group's std, the gradient of `success` becomes the
 /// gradient of another function of `success`. Which one? An added constant is free.
 ///
-/// In the book: *Dividing by a spread is another matter*. Hint: `∇f(q) = f′(q)·∇q`.
+/// In the book: *Dividing by a spread is another matter*. Hint: `∇φ(ν) = φ′(ν)·∇ν`.
 pub fn climbed_objective(success: f64) -> f64 {
     todo!("4.4: the function whose gradient is ∇success / std")
 }

@@ -12,9 +12,9 @@ pub fn guided_velocity(with: &[f64], without: &[f64], scale: f64) -> Vec<f64> {
 // ANCHOR_END: guided_velocity
 
 // ANCHOR: merged
-/// **8.2** Merging an adapter. The matrix that gives `x·W + (alpha/rank)·(x·D)·U` as one product `x·M`.
-/// A matrix is a list of rows: `weights` has inputs × outputs numbers, `down` inputs × rank, `up`
-/// rank × outputs.
+/// **8.2** Merging an adapter. Find the matrix that gives `X·W + (alpha/rank)·(X·D)·U` in one
+/// product, whatever `X` is. A matrix is a list of rows: `weights` has inputs × outputs numbers,
+/// `down` inputs × rank, `up` rank × outputs.
 ///
 /// In the book: *Adapters*.
 pub fn merged(

@@ -4,9 +4,9 @@
 #![allow(unused_variables, reason = "blanks use no arguments")]
 
 // ANCHOR: best_pressure
-/// **11.1** The best pressure. Gold is `x − y²/4`, and the proxy is `x + liking·y`; both numbers are
-/// standard normal in the base model's images. Training moves the images to the base model times
-/// `e^(proxy/β)`. At which pressure `1/β` is the mean gold largest?
+/// **11.1** The best pressure. Gold is `y₁ − y₂²/4`, and the proxy is `y₁ + liking·y₂`; both
+/// numbers are standard normal in the base model's images. Training moves the images to the base
+/// model times `e^(proxy/β)`. At which pressure `1/β` is the mean gold largest?
 ///
 /// In the book: *Why more reward can be worse*, where `liking = 1`.
 pub fn best_pressure(liking: f64) -> f64 {

@@ -45,7 +45,7 @@ impl MixtureField {
     }
 
     // ANCHOR: score
-    /// The exact score `Σ_k r_k(x)·((1 − t)·m_k − x) / var_k`, `[B, C, H, W]`.
+    /// The exact score `Σ_k Pr(k | x)·((1 − t)·m_k − x) / var_k`, `[B, C, H, W]`.
     pub fn score<B: Backend>(&self, latent: Tensor<B, 4>, t: f64) -> Tensor<B, 4> {
         self.weighted(latent, t, |component, offset| {
             offset * (-1.0 / marginal_variance(component, t))
@@ -68,8 +68,8 @@ impl MixtureField {
         sum.reshape([rows]) / constant
     }
 
-    /// The velocity `Σ_k r_k(x)·[−m_k + (t − (1 − t)·s_k²)/var_k · (x − (1 − t)·m_k)]`, with every
-    /// row at the time `t`.
+    /// The velocity `Σ_k Pr(k | x)·[−m_k + (t − (1 − t)·s_k²)/var_k · (x − (1 − t)·m_k)]`, with
+    /// every row at the time `t`.
     fn velocity_at<B: Backend>(&self, latent: Tensor<B, 4>, t: f64) -> Tensor<B, 4> {
         self.weighted(latent, t, |component, offset| {
             let gain = (t - (1.0 - t) * component.std.powi(2)) / marginal_variance(component, t);
@@ -78,8 +78,8 @@ impl MixtureField {
         })
     }
 
-    /// The sum `Σ_k r_k(x)·f(k, x − (1 − t)·m_k)` with the responsibilities `r_k` of the marginal
-    /// at `t`.
+    /// The sum `Σ_k Pr(k | x)·f(k, x − (1 − t)·m_k)` with the probabilities of the components,
+    /// given `x` at the time `t`.
     fn weighted<B: Backend>(
         &self,
         latent: Tensor<B, 4>,
