@@ -8,7 +8,7 @@ const STEPS = 60;
 const PACE = 0.12;
 // Tools: the side of a brush, or the index of a shape to stamp.
 const BRUSHES = [1, 2, 4];
-const START = { tool: "brush 2", colour: 0, prompt: 2 };
+const START = { tool: "brush 2", colour: 0, prompt: 2, run: "hacked" };
 // The largest side of a picture on the screen.
 const LARGEST = 340;
 // The height of the bars below the picture.
@@ -63,7 +63,7 @@ export function mount(stage, wasm) {
     const epochs = judge.epochs();
     const taken = () => drawn(() => judge.take(run.value === "held", epoch.value));
     const run = choice(runs, {
-        label: "picture of a run", value: "hacked",
+        label: "picture of a run", value: START.run,
         options: [["hacked", "without a KL penalty"], ["held", "with a KL weight of 0.4"]],
         change: () => taken(),
     });
@@ -100,6 +100,8 @@ export function mount(stage, wasm) {
         tool.set(START.tool);
         choose(START.colour);
         prompt.set(START.prompt);
+        run.set(START.run);
+        epoch.set(epochs.length - 1);
         drawn(() => judge.draw_scene(0));
     });
 

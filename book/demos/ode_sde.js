@@ -11,12 +11,12 @@ const PARTICLES = 2000;
 const PATHS = 24;
 /** Particles of the curve below, whose distance by chance is smaller. */
 const MANY = 8000;
-const NUMBERS_OF_STEPS = [3, 5, 10, 20, 40, 80, 160];
+const NUMBERS_OF_STEPS = [3, 5, 10, 20, 40, 80, 160, 200];
 const REACH = 3.5;
 const SECONDS = 4;
 const PAUSE = 1.5;
 const FUTURES = 0.7; // The point of noise from which all futures start.
-const CALM = { noise: 0.7, steps: 10, grid: 0, share: 1, ode: 0, tilt: 0 };
+const CALM = { noise: 0.7, steps: 10, shift: 1, twice: "", share: 1, ode: 0, tilt: 0 };
 
 export function mount(stage, wasm) {
     const demo = new wasm.OdeSde(PARTICLES, 1);
@@ -64,9 +64,12 @@ export function mount(stage, wasm) {
             label: "tilt λ", min: 0, max: 1.5, step: 0.05, value: START.tilt,
             show: (value) => value.toFixed(2), change: set("tilt"),
         }),
-        grid: choice(controls, {
-            label: "grid", value: START.grid, change: set("grid"),
-            options: [[0, "linear"], [1, "shifted by 3"], [2, "shifted by 3 twice"]],
+        shift: slider(controls, {
+            label: "shift of the grid χ", min: 1, max: 6, step: 0.5, value: START.shift, change: set("shift"),
+        }),
+        twice: choice(controls, {
+            label: "grid", value: START.twice, change: set("twice"),
+            options: [["", "shifted once"], ["yes", "shifted twice, as for SD3"]],
         }),
     };
     const buttons = add(stage, "div", { className: "demo-panel demo-buttons" });
@@ -109,8 +112,8 @@ export function mount(stage, wasm) {
         below.draw();
     }
     function chooseFor(one, steps) {
-        const { noise, grid, share, ode, tilt } = settings;
-        one.choose(noise, steps, grid, share, ode, tilt);
+        const { noise, shift, twice, share, ode, tilt } = settings;
+        one.choose(noise, steps, shift, Boolean(twice), share, ode, tilt);
     }
     function restart() {
         for (const one of [demo, twin]) {

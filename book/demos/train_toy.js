@@ -20,6 +20,7 @@ export function mount(stage, wasm) {
     let place = [...PLACE];
     let run = fresh();
     const base = run.points();
+    const diversityOfBase = wasm.TrainToy.diversity(base);
     const points = base.slice(); // x and y of one after the other.
     let history = []; // The numbers of each epoch.
     let fault = "";
@@ -120,10 +121,11 @@ export function mount(stage, wasm) {
     }
     function epoch() {
         try {
-            const { reward, ratio_min, ratio_max, clipped, kl } = run.epoch();
+            const { reward, ratio_min, ratio_max, clipped, kl, zero_spread } = run.epoch();
             refresh(history.length % PARTS);
             const clusters = wasm.TrainToy.clusters(points);
-            history.push({ reward, ratio_min, ratio_max, clipped, kl, clusters });
+            const diversity = wasm.TrainToy.diversity(points) / diversityOfBase;
+            history.push({ reward, ratio_min, ratio_max, clipped, kl, zero_spread, clusters, diversity });
         } catch (error) {
             fault = String(error);
             training.stop();
@@ -230,7 +232,8 @@ function numbersOf(history) {
     if (!last) return "Run trains; a click into the plane, or the arrow keys there, choose the rewarded place.";
     const shown = (value, digits) => (Number.isFinite(value) ? value.toFixed(digits) : "–");
     return `Epoch ${history.length}: reward ${shown(last.reward, 2)}, clipped ${shown(100 * last.clipped, 0)} %, ` +
-        `KL ${Number.isFinite(last.kl) ? last.kl.toExponential(1) : "–"}, clusters in use ${shown(last.clusters, 1)}`;
+        `KL ${Number.isFinite(last.kl) ? last.kl.toExponential(1) : "–"}, zero spread ${shown(last.zero_spread, 0)}, ` +
+        `clusters in use ${shown(last.clusters, 1)}, diversity ${shown(last.diversity, 2)} of the base's`;
 }
 
 /** The range of the ratios, at least from 0.9 to 1.1. */

@@ -84,28 +84,27 @@ impl OdeSde {
     /// Chooses the sampler and puts the particles back to the noise.
     ///
     /// - `noise_level`: `a`; at 0 every step is an ODE step
-    /// - `grid`: 0 linear, 1 shifted by 3, 2 shifted by 3 twice
+    /// - `shift`: of the time grid, positive; 1 is the linear grid
+    /// - `twice`: whether the grid is the published code's for Stable Diffusion 3, shifted twice
     /// - `score_share`: the factor of the score term; other values than 1 are wrong
     /// - `ode_steps`: the number of ODE steps at the end
     /// - `tilt`: the reward is `tilt·x`, and the SDE is the best policy for it with a KL weight of 1
     ///
     /// # Errors
     /// If a value is out of its range; the sampler then stays.
+    #[expect(clippy::too_many_arguments, reason = "JavaScript has no named arguments")]
     pub fn choose(
         &mut self,
         noise_level: f64,
         steps: usize,
-        grid: u32,
+        shift: f64,
+        twice: bool,
         score_share: f64,
         ode_steps: usize,
         tilt: f64,
     ) -> Result<(), String> {
-        let kind = match grid {
-            0 => GridKind::Linear {},
-            1 => GridKind::Shifted { shift: 3.0 },
-            2 => GridKind::Sd3DoubleShift { shift: 3.0 },
-            other => return Err(format!("a grid is 0, 1 or 2, not {other}")),
-        };
+        let kind =
+            if twice { GridKind::Sd3DoubleShift { shift } } else { GridKind::Shifted { shift } };
         if !score_share.is_finite() {
             return Err(format!("the share of the score must be finite, not {score_share}"));
         }
@@ -324,10 +323,21 @@ mod tests {
     const SEEDS: [u32; 3] = [1, 2, 3];
 
     /// The distance of 2,000 particles from the exact density, over that of as many exact draws.
-    fn distance(noise_level: f64, steps: usize, grid: u32, share: f64, ode: usize) -> f32 {
+    fn distance(noise_level: f64, steps: usize, shift: f64, share: f64, ode: usize) -> f32 {
+        distance_on((shift, false), noise_level, steps, share, ode)
+    }
+
+    /// The same on a grid of this shift, applied once or twice.
+    fn distance_on(
+        (shift, twice): (f64, bool),
+        noise_level: f64,
+        steps: usize,
+        share: f64,
+        ode: usize,
+    ) -> f32 {
         let of_seed = |seed| {
             let mut demo = OdeSde::new(2000, seed).expect("particles");
-            demo.choose(noise_level, steps, grid, share, ode, 0.0).expect("a sampler");
+            demo.choose(noise_level, steps, shift, twice, share, ode, 0.0).expect("a sampler");
             demo.restart(seed);
             while demo.advance() {}
             demo.distance() / demo.distance_by_chance()
@@ -338,27 +348,27 @@ mod tests {
     #[test]
     fn two_hundred_steps_reach_the_density_unless_the_share_of_the_score_is_wrong() {
         for noise_level in [0.0, 0.7, 1.4] {
-            let right = distance(noise_level, 200, 0, 1.0, 0);
+            let right = distance(noise_level, 200, 1.0, 1.0, 0);
             assert!(right < 2.5, "a = {noise_level}: {right} times the distance by chance");
         }
         for share in [0.0, 0.5, 1.5] {
-            let wrong = distance(0.7, 200, 0, share, 0);
+            let wrong = distance(0.7, 200, 1.0, share, 0);
             assert!(wrong > 3.0, "{share} of the score: {wrong} times the distance by chance");
         }
     }
 
     #[test]
     fn few_steps_are_farther_from_the_density_than_many_on_every_grid() {
-        for grid in 0..3 {
-            let [few, many] = [5, 100].map(|steps| distance(0.7, steps, grid, 1.0, 1));
-            assert!(few > 1.5 * many, "grid {grid}: {few} with 5 steps, {many} with 100");
+        for grid in [(1.0, false), (3.0, false), (3.0, true)] {
+            let [few, many] = [5, 100].map(|steps| distance_on(grid, 0.7, steps, 1.0, 1));
+            assert!(few > 1.5 * many, "grid {grid:?}: {few} with 5 steps, {many} with 100");
         }
     }
 
     /// The mean of 4,000 particles of the SDE, and of the ODE with its velocity.
     fn means(noise_level: f64, tilt: f64) -> [f32; 2] {
         let mut demo = OdeSde::new(4000, 1).expect("particles");
-        demo.choose(noise_level, 100, 0, 1.0, 0, tilt).expect("a sampler");
+        demo.choose(noise_level, 100, 1.0, false, 1.0, 0, tilt).expect("a sampler");
         [false, true].map(|by_ode| {
             demo.follow_ode(by_ode);
             while demo.advance() {}
@@ -372,7 +382,7 @@ mod tests {
         // The mean moves from −.38 to .81. The standard error of 4,000 particles is below .03.
         let goal = |tilt| {
             let mut demo = OdeSde::new(1, 1).expect("a particle");
-            demo.choose(0.7, 3, 0, 1.0, 0, tilt).expect("a sampler");
+            demo.choose(0.7, 3, 1.0, false, 1.0, 0, tilt).expect("a sampler");
             demo.goal_mean()
         };
         assert!((goal(0.0) + 0.38).abs() < 1e-6 && (goal(0.5) - 0.81).abs() < 0.01);
@@ -392,7 +402,7 @@ mod tests {
     fn without_noise_no_reward_moves_a_particle() {
         let ends = [0.0, 1.0].map(|tilt| {
             let mut demo = OdeSde::new(50, 1).expect("particles");
-            demo.choose(0.0, 10, 0, 1.0, 0, tilt).expect("a sampler");
+            demo.choose(0.0, 10, 1.0, false, 1.0, 0, tilt).expect("a sampler");
             while demo.advance() {}
             demo.places()
         });
@@ -403,7 +413,7 @@ mod tests {
     fn particles_from_one_place_part_only_by_noise() {
         for (noise_level, part) in [(0.0, false), (0.7, true)] {
             let mut demo = OdeSde::new(20, 1).expect("particles");
-            demo.choose(noise_level, 10, 0, 1.0, 0, 0.0).expect("a sampler");
+            demo.choose(noise_level, 10, 1.0, false, 1.0, 0, 0.0).expect("a sampler");
             demo.restart_at(0.7, 1);
             assert!(demo.places().iter().all(|&x| x == 0.7));
             while demo.advance() {}
@@ -425,19 +435,19 @@ mod tests {
     fn a_wrong_choice_is_refused_and_the_sampler_stays() {
         let mut demo = OdeSde::new(2, 1).expect("particles");
         assert!(OdeSde::new(0, 1).is_err());
-        for (noise_level, steps, grid, share, tilt) in [
-            (-1.0, 10, 0, 1.0, 0.0),
-            (0.7, 0, 0, 1.0, 0.0),
-            (0.7, 10, 3, 1.0, 0.0),
-            (0.7, 10, 0, f64::NAN, 0.0),
-            (0.7, 10, 0, 1.0, 2.1),
-            (0.7, 10, 0, 1.0, f64::NAN),
+        for (noise_level, steps, shift, share, tilt) in [
+            (-1.0, 10, 1.0, 1.0, 0.0),
+            (0.7, 0, 1.0, 1.0, 0.0),
+            (0.7, 10, 0.0, 1.0, 0.0),
+            (0.7, 10, 1.0, f64::NAN, 0.0),
+            (0.7, 10, 1.0, 1.0, 2.1),
+            (0.7, 10, 1.0, 1.0, f64::NAN),
         ] {
-            assert!(demo.choose(noise_level, steps, grid, share, 0, tilt).is_err());
+            assert!(demo.choose(noise_level, steps, shift, false, share, 0, tilt).is_err());
             assert_eq!(demo.times().len(), 11);
         }
         // More ODE steps than steps: no step is random.
-        demo.choose(0.7, 3, 0, 1.0, 20, 0.0).expect("a sampler");
+        demo.choose(0.7, 3, 1.0, false, 1.0, 20, 0.0).expect("a sampler");
         while demo.advance() {}
         assert!(!demo.advance());
     }

@@ -65,6 +65,8 @@ pub struct Epoch {
     pub kl: f32,
     /// Norm of the gradient before it is clipped.
     pub gradient: f32,
+    /// Share of the groups whose rewards are all equal: 0 or 1, for there is one group.
+    pub zero_spread: f32,
 }
 
 #[wasm_bindgen]
@@ -151,6 +153,7 @@ impl TrainToy {
             clipped: trained("clipped_low") + trained("clipped_high"),
             kl: trained("kl_reference"),
             gradient: metrics.gradient_norm as f32,
+            zero_spread: metrics.zero_spread as f32,
         })
     }
 
@@ -194,6 +197,17 @@ impl TrainToy {
             -share * share.ln()
         });
         shares.sum::<f32>().exp()
+    }
+
+    /// The diversity of points: the root of their mean squared distance from each other.
+    pub fn diversity(points: &[f32]) -> f32 {
+        let count = (points.len() / 2) as f32;
+        let spread = |axis: usize| {
+            let values = || points.iter().skip(axis).step_by(2);
+            let mean = values().sum::<f32>() / count;
+            values().map(|x| (x - mean).powi(2)).sum::<f32>()
+        };
+        (2.0 * (spread(0) + spread(1)) / (count - 1.0)).sqrt()
     }
 
     /// The centres of the eight clusters: x and y of one after the other.
@@ -321,6 +335,14 @@ mod tests {
         assert!((TrainToy::clusters(&all) - 8.0).abs() < 1e-5);
         assert!((TrainToy::clusters(&all[..4]) - 2.0).abs() < 1e-5);
         assert_eq!(TrainToy::clusters(&all[..2]), 1.0);
+    }
+
+    #[test]
+    fn diversity_is_the_distance_of_two_points() {
+        assert_eq!(TrainToy::diversity(&[1.0, 1.0, 4.0, 5.0]), 5.0);
+        let [ab, ac, bc] = [3.0_f32, 4.0, 5.0];
+        let all = ((ab * ab + ac * ac + bc * bc) / 3.0).sqrt();
+        assert!((TrainToy::diversity(&[0.0, 0.0, 3.0, 0.0, 0.0, 4.0]) - all).abs() < 1e-5);
     }
 
     #[test]

@@ -20,17 +20,17 @@ struct Expected {
 
 /// Ten steps of the SDE: the first places, and the distance from the exact density.
 fn ode_sde() -> Vec<f32> {
-    sampled(0.7, 0, 1, 0.0)
+    sampled(0.7, (1.0, false), 1, 0.0)
 }
 
 /// The same on SD3's grid with three ODE steps, after training for a reward.
 fn tilted() -> Vec<f32> {
-    sampled(1.0, 2, 3, 0.5)
+    sampled(1.0, (3.0, true), 3, 0.5)
 }
 
-fn sampled(noise_level: f64, grid: u32, ode_steps: usize, tilt: f64) -> Vec<f32> {
+fn sampled(noise_level: f64, (shift, twice): (f64, bool), ode_steps: usize, tilt: f64) -> Vec<f32> {
     let mut demo = OdeSde::new(500, 7).expect("particles");
-    demo.choose(noise_level, 10, grid, 1.0, ode_steps, tilt).expect("a sampler");
+    demo.choose(noise_level, 10, shift, twice, 1.0, ode_steps, tilt).expect("a sampler");
     while demo.advance() {}
     let mut numbers = demo.places()[..5].to_vec();
     numbers.extend([demo.distance(), demo.distance_by_chance()]);
