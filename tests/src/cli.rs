@@ -398,3 +398,48 @@ fn a_full_disk_breaks_the_run_with_one_clear_message() {
         "{text}"
     );
 }
+
+#[test]
+fn only_the_layers_that_are_named_are_trained() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let trained = |verb: &str, settings: &[&str]| {
+        let out = directory.path().join(verb);
+        let path = out.to_string_lossy().into_owned();
+        let mut args = vec![verb, "--preset", settings[0], "--out", &path];
+        args.extend(settings[1..].iter().flat_map(|setting| ["--set", setting]));
+        let output = run(&args);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        out
+    };
+    let tensors = |path: &Path| {
+        models::WeightsFile::read(path).and_then(|file| file.tensors()).expect("tensors")
+    };
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/checkpoints");
+    let base = tensors(&assets.join("toy-2d-base.safetensors"));
+    let pretrained = trained(
+        "pretrain",
+        &["toy-2d-base", "base=toy-2d-base", "layers=[\"output\"]", "steps=20", "warm_up=2"],
+    );
+    let policy =
+        trained("train", &["toy-2d", "tuning.layers=[\"output\", \"hidden.1\"]", "epochs=3"]);
+    for (file, layers) in [
+        (pretrained.join("base.safetensors"), &["output"][..]),
+        (policy.join("policy.safetensors"), &["output", "hidden.1"]),
+    ] {
+        for (name, values) in tensors(&file) {
+            let asked = layers.iter().any(|layer| name.starts_with(layer));
+            assert_eq!(values != base[&name], asked, "{}: {name}", file.display());
+        }
+    }
+    let refused = refused(&[
+        "train",
+        "--preset",
+        "toy-2d",
+        "--set",
+        "tuning.layers=[\"hidden\", \"outptu\"]",
+        "--out",
+        &directory.path().join("never").to_string_lossy(),
+    ]);
+    let named = "no layer `outptu`; its outermost layers are hidden, output";
+    assert!(refused.contains("tuning.layers") && refused.contains(named), "{refused}");
+}

@@ -132,6 +132,18 @@ fn smoke() -> Result<()> {
             .len();
         ensure!(size > 0, "the run left an empty {file}");
     }
+    let [figure, page] = ["compared.svg", "compared.html"].map(|name| directory.join(name));
+    flow_grpo(&[
+        "compare",
+        &format!("one={}", run.display()),
+        &format!("other={}", run.display()),
+        "--number",
+        "epoch.reward",
+        "--output",
+        &figure.to_string_lossy(),
+        "--html",
+        &page.to_string_lossy(),
+    ])?;
     let image = directory.join("samples.png");
     flow_grpo(&[
         "sample",

@@ -11,9 +11,10 @@ use pipelines::{DirectorySettings, ModelSource};
 use crate::named;
 
 /// The built-in checkpoints, by name.
-const BUILT_IN: [(&str, &[u8]); 4] = [
+const BUILT_IN: [(&str, &[u8]); 5] = [
     ("shapes-base", include_bytes!("../../../assets/checkpoints/shapes-base.safetensors")),
     ("emoji-base", include_bytes!("../../../assets/checkpoints/emoji-base.safetensors")),
+    ("emoji-clean", include_bytes!("../../../assets/checkpoints/emoji-clean.safetensors")),
     ("text-base", include_bytes!("../../../assets/checkpoints/text-base.safetensors")),
     ("toy-2d-base", include_bytes!("../../../assets/checkpoints/toy-2d-base.safetensors")),
 ];

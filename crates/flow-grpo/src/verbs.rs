@@ -63,7 +63,7 @@ verbs! {
     /// options of `train`.
     WarmUp(warm_up::WarmUpArgs),
     /// Train a base model by flow matching. Presets: shapes-base (default), shapes-64-base (for a
-    /// GPU), text-base, toy-2d-base, emoji-base.
+    /// GPU), text-base, toy-2d-base, emoji-clean, emoji-base.
     Pretrain(pretrain::PretrainArgs),
     /// Sample images for prompts.
     Sample(sample::SampleArgs),

@@ -2,8 +2,8 @@
 //! checkpoints.
 //!
 //! There is one entry per parameter tensor, flattened, keyed by its identity in the network, in a
-//! fixed order. [`Trained`] selects the tensors that are trained: all of them, or those of the
-//! adapters.
+//! fixed order. [`Trained`] selects the tensors that are trained: all of them, those of some
+//! layers, or those of the adapters.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +12,7 @@ use burn::{
     prelude::*,
     tensor::backend::AutodiffBackend,
 };
+use thiserror::Error;
 
 /// One flat vector per parameter tensor, in the order of the identities.
 #[derive(Clone, Debug)]
@@ -141,6 +142,16 @@ impl<B: Backend> Parameters<B> {
     }
 }
 
+/// A network has no layer of a name.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the network has no layer `{layer}`; its outermost layers are {known}")]
+pub struct NoSuchLayer {
+    /// The name.
+    pub layer: String,
+    /// The outermost layers that there are, as a list.
+    pub known: String,
+}
+
 /// The parameter tensors of a network that are trained, by identity. The others get no gradient and
 /// no optimiser state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,6 +173,32 @@ impl Trained {
         Self(
             names(network).into_iter().filter(|(_, name)| wanted(name)).map(|(id, _)| id).collect(),
         )
+    }
+
+    /// Trains the parameters of some layers, given by their paths in the network; all, if none is
+    /// given.
+    ///
+    /// # Errors
+    /// If the network has no parameter under one of the paths.
+    pub fn in_layers<B: Backend, M: Module<B>>(
+        network: &M,
+        layers: &[String],
+    ) -> Result<Self, NoSuchLayer> {
+        if layers.is_empty() {
+            return Ok(Self::all(network));
+        }
+        let is_in = |name: &str, layer: &str| {
+            name.strip_prefix(layer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let names = names(network);
+        for layer in layers {
+            if !names.values().any(|name| is_in(name, layer)) {
+                let outermost = names.values().filter_map(|name| name.split('.').next());
+                let known: Vec<&str> = outermost.collect::<BTreeSet<_>>().into_iter().collect();
+                return Err(NoSuchLayer { layer: layer.clone(), known: known.join(", ") });
+            }
+        }
+        Ok(Self::named(network, |name| layers.iter().any(|layer| is_in(name, layer))))
     }
 
     /// The trained parameters of a network.

@@ -91,6 +91,14 @@ impl Browser {
         self.navigate(url)
     }
 
+    /// Opens a page that runs no scripts, at the size of the page before.
+    pub fn open_without_scripts(&mut self, url: &str) -> Result<()> {
+        let off = |value: bool| json!({ "value": value });
+        self.call("Emulation.setScriptExecutionDisabled", &off(true))?;
+        self.navigate(url)?;
+        self.call("Emulation.setScriptExecutionDisabled", &off(false)).map(drop)
+    }
+
     /// Tells pages opened from now on that their reader wants less motion.
     pub fn move_less(&mut self) -> Result<()> {
         let features = json!([{"name": "prefers-reduced-motion", "value": "reduce"}]);

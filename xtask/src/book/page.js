@@ -3,6 +3,14 @@
     const problems = [];
     const wide = document.documentElement.scrollWidth - innerWidth;
     if (wide > 0) problems.push(`it is ${wide} px too wide`);
+    if (innerWidth > 600) {
+        for (const code of document.querySelectorAll(".content pre > code")) {
+            const cut = code.scrollWidth - code.clientWidth;
+            if (code.clientWidth > 0 && cut > 1) {
+                problems.push(`a block of code is ${cut} px too wide: ${code.textContent.slice(0, 40)}`);
+            }
+        }
+    }
     for (const { name } of performance.getEntriesByType("resource")) {
         if (!name.startsWith(location.origin)) problems.push(`it asks for ${name}`);
     }

@@ -22,12 +22,17 @@ const SIZES: [[u32; 2]; 2] = [[1280, 900], [390, 844]];
 const THEMES: [&str; 2] = ["light", "navy"];
 /// What runs in the page.
 const PROBE: &str = include_str!("probe.js");
-/// The folder of a run with a report; `cargo xtask ci` trains it before the book is tested.
-const RUN: &str = "target/smoke/toy";
+/// The folder with the report of a run and a comparison; `cargo xtask ci` makes them before the book
+/// is tested.
+const RUNS: &str = "target/smoke";
+const REPORTS: [&str; 2] = ["toy/report.html", "compared.html"];
 /// What uses a report.
 const REPORT: &str = include_str!("report.js");
 /// What looks at a page as a whole.
 const PAGE: &str = include_str!("page.js");
+/// Whether every demo shows its picture, and nothing else.
+const STILLS: &str = "[...document.querySelectorAll('.demo')].every((demo) => \
+    demo.querySelector('img')?.offsetHeight > 100 && !demo.querySelector('canvas'))";
 /// What finds a reader's ways into a demo.
 const INPUTS: &str = include_str!("inputs.js");
 /// Numbers that the native build computes, which the test `native_numbers_are_those_of_the_file` of
@@ -52,12 +57,20 @@ pub fn test() -> Result<()> {
     let mut browser = Browser::start(&program, Path::new("target/chromium"))?;
     fs::create_dir_all(SHOTS)?;
     let mut problems = Vec::new();
-    for (page, _) in &all {
-        browser.open(&format!("{site}/{page}"), SIZES[1], THEMES[0])?;
-        let found = browser.evaluate(&format!("({PAGE})()"))?;
-        let found: Vec<String> = strings(&found).collect();
-        let found = found.into_iter().chain(browser.complaints());
-        problems.extend(found.map(|what| format!("{page}, {} px: {what}", SIZES[1][0])));
+    for (page, has_demo) in &all {
+        for size in SIZES {
+            browser.open(&format!("{site}/{page}"), size, THEMES[0])?;
+            let found = browser.evaluate(&format!("({PAGE})()"))?;
+            let found: Vec<String> = strings(&found).collect();
+            let found = found.into_iter().chain(browser.complaints());
+            problems.extend(found.map(|what| format!("{page}, {} px: {what}", size[0])));
+        }
+        if *has_demo {
+            browser.open_without_scripts(&format!("{site}/{page}"))?;
+            if browser.evaluate(STILLS)? != true {
+                problems.push(format!("{page}: without scripts a demo shows no picture"));
+            }
+        }
     }
     for page in pages.iter().copied() {
         for (number, size) in SIZES.into_iter().enumerate() {
@@ -75,7 +88,7 @@ pub fn test() -> Result<()> {
         }
     }
     problems.extend(wrong_numbers(&mut browser)?);
-    problems.extend(report(&mut browser)?);
+    problems.extend(reports(&mut browser)?);
     ensure!(problems.is_empty(), "the book in Chromium:\n  - {}", problems.join("\n  - "));
     println!(
         "book: {} pages tested in Chromium, {} of them with demos; screenshots in {SHOTS}",
@@ -85,28 +98,33 @@ pub fn test() -> Result<()> {
     Ok(())
 }
 
-/// Uses the report of a run, if there is one; returns what is wrong with it.
-fn report(browser: &mut Browser) -> Result<Vec<String>> {
-    if !Path::new(RUN).join("report.html").is_file() {
-        println!("no report is tested, because {RUN} has none: `cargo xtask ci` makes it");
-        return Ok(Vec::new());
+/// Uses the reports of runs, if there are any; returns what is wrong with them.
+fn reports(browser: &mut Browser) -> Result<Vec<String>> {
+    let (pages, missing): (Vec<_>, Vec<_>) =
+        REPORTS.into_iter().partition(|page| Path::new(RUNS).join(page).is_file());
+    for page in missing {
+        println!("{RUNS}/{page} is not tested: `cargo xtask ci` makes it");
     }
-    let server = Server::start(Path::new(RUN), 0)?;
     let mut problems = Vec::new();
-    for size in SIZES {
-        browser.open(
-            &format!("http://127.0.0.1:{}/report.html", server.port()),
-            size,
-            THEMES[0],
-        )?;
-        for script in [PAGE, REPORT] {
-            problems.extend(strings(&browser.evaluate(&format!("({script})()"))?));
-        }
-        // A browser asks every site for an icon; a report is opened as a file.
-        let complaints = browser.complaints().into_iter();
-        problems.extend(complaints.filter(|what| !what.contains("favicon.ico")));
+    if pages.is_empty() {
+        return Ok(problems);
     }
-    Ok(problems.into_iter().map(|what| format!("report.html: {what}")).collect())
+    let server = Server::start(Path::new(RUNS), 0)?;
+    for page in pages {
+        for size in SIZES {
+            let url = format!("http://127.0.0.1:{}/{page}", server.port());
+            browser.open(&url, size, THEMES[0])?;
+            let mut found = Vec::new();
+            for script in [PAGE, REPORT] {
+                found.extend(strings(&browser.evaluate(&format!("({script})()"))?));
+            }
+            // A browser asks every site for an icon; a report is opened as a file.
+            let complaints = browser.complaints().into_iter();
+            found.extend(complaints.filter(|what| !what.contains("favicon.ico")));
+            problems.extend(found.iter().map(|what| format!("{page}, {} px: {what}", size[0])));
+        }
+    }
+    Ok(problems)
 }
 
 /// Looks at the demos of the open page, moves their controls, and writes a screenshot of each;

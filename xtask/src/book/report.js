@@ -31,6 +31,28 @@ async () => {
         const at = { clientX: left + width / 2, clientY: top + height / 2, bubbles: true };
         figure.querySelector("svg").dispatchEvent(new PointerEvent("pointermove", at));
     });
+    await changes("an arrow key on a curve", () => {
+        const key = { key: "ArrowLeft", bubbles: true };
+        figure.querySelector("svg").dispatchEvent(new KeyboardEvent("keydown", key));
+    });
+    for (const slider of document.querySelectorAll("section.images input[type=range]")) {
+        if (slider.max === "0") continue;
+        await changes("the slider of the images", () => {
+            slider.value = 0;
+            say(slider, "input");
+        });
+    }
+    // The table of all points goes into a file, which is read here instead.
+    const files = [];
+    const click = HTMLAnchorElement.prototype.click;
+    HTMLAnchorElement.prototype.click = function () { files.push(this); };
+    document.getElementById("csv").click();
+    HTMLAnchorElement.prototype.click = click;
+    const table = files.length === 1 ? await (await fetch(files[0].href)).text() : "";
+    const [head, ...rows] = table.trim().split("\n");
+    if (!head?.startsWith("run,panel,line,epoch") || rows.length < 10) {
+        problems.push(`the button of the table gives ${files.length} files with ${rows.length} rows`);
+    }
     const root = document.documentElement;
     const scheme = root.style.colorScheme;
     document.getElementById("theme").click();

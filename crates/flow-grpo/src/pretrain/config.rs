@@ -51,6 +51,10 @@ pub struct PretrainConfig {
     /// training starts from random weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
+    /// The layers that are trained, by their paths in the network, as `output` or `blocks.0`; all, if
+    /// none is named. The others stay as they are in `base`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<String>,
     /// Kind and sizes of the network: a `dit` learns the images of `data`, an `mlp` the points of
     /// the toy task.
     pub model: Architecture,
@@ -88,6 +92,10 @@ impl Checked for PretrainConfig {
 
     fn problems(&self) -> Vec<String> {
         let mut problems = settings::problems(self);
+        if !self.layers.is_empty() && self.base.is_none() {
+            problems
+                .push("layers needs a base: weights that are not trained stay random".to_owned());
+        }
         // Relations between the sizes; their ranges are checked above.
         let mut of_model: Vec<String> =
             self.model.problems().into_iter().map(|problem| format!("model.{problem}")).collect();

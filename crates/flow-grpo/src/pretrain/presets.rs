@@ -3,7 +3,7 @@
 use crate::config::Preset;
 
 /// The presets of `pretrain`; the first is the default.
-pub const PRETRAIN_PRESETS: [Preset; 5] = [
+pub const PRETRAIN_PRESETS: [Preset; 6] = [
     Preset {
         name: "shapes-base",
         text: include_str!("../../../../assets/presets/shapes-base.toml"),
@@ -14,6 +14,10 @@ pub const PRETRAIN_PRESETS: [Preset; 5] = [
     },
     Preset { name: "text-base", text: include_str!("../../../../assets/presets/text-base.toml") },
     Preset { name: "emoji-base", text: include_str!("../../../../assets/presets/emoji-base.toml") },
+    Preset {
+        name: "emoji-clean",
+        text: include_str!("../../../../assets/presets/emoji-clean.toml"),
+    },
     Preset {
         name: "toy-2d-base",
         text: include_str!("../../../../assets/presets/toy-2d-base.toml"),

@@ -69,6 +69,7 @@ pub struct Session<'a, N: Trainable<Training>> {
     reward: Option<WeightedReward>,
     workers: Workers,
     network: N::InnerModule,
+    trained: Trained,
     optimisation: Optimisation<Plain>,
     step: usize,
 }
@@ -85,7 +86,7 @@ where
         device: &'a Device,
     ) -> Result<Self> {
         let (card, network) = (own.card.clone(), own.network()?);
-        let trained = Trained::all(&network);
+        let trained = Trained::in_layers(&network, &config.layers).context("layers")?;
         let weights = trained.of(&network);
         let optimizer = Optimizer::new(config.optimizer, &weights).with_muon(
             config.muon.unwrap_or_default(),
@@ -113,6 +114,7 @@ where
             workers: Workers::new(backend::workers()).context("cannot start worker threads")?,
             optimisation,
             network,
+            trained,
             step: 0,
         };
         session.resume(run)?;
@@ -205,12 +207,12 @@ where
         let micro_batches = (0..rows)
             .step_by(self.config.micro_batch)
             .map(|from| from..(from + self.config.micro_batch).min(rows));
-        let trained = Trained::all(&self.network);
+        let trained = &self.trained;
         let jobs = micro_batches.map(|rows| (self.network.clone(), rows)).collect();
         let (batches, step) = (&self.batches, self.step);
         let scale = self.optimisation.loss_factor();
         let results = self.workers.map(jobs, |(network, rows)| {
-            batches.loss_and_gradient::<N>(network, &trained, step, rows, scale)
+            batches.loss_and_gradient::<N>(network, trained, step, rows, scale)
         })?;
         let loss: f64 = results.iter().map(|(loss, _)| loss).sum();
         let gradient = results.into_iter().map(|(_, gradient)| gradient).reduce(|a, b| a.plus(&b));

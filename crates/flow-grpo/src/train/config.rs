@@ -118,13 +118,13 @@ impl Checked for TrainConfig {
         }
         parts.retain(|problem| !problems.contains(problem));
         problems.extend(parts);
-        if self.adapter.is_some() && matches!(self.tuning, Tuning::Full {}) {
+        if self.adapter.is_some() && matches!(self.tuning, Tuning::Full { .. }) {
             problems.push(
                 "adapter is for tuning.kind = \"lora\"; merge it into the base model to train all weights"
                     .to_owned(),
             );
         }
-        if self.model.is_some() && matches!(self.tuning, Tuning::Full {}) {
+        if self.model.is_some() && matches!(self.tuning, Tuning::Full { .. }) {
             problems.push(
                 "tuning.kind must be \"lora\" for a model directory: its transformer is too large to be written whole".to_owned(),
             );

@@ -1,4 +1,4 @@
-//! Trained parameters of a run: all weights, or a low-rank adapter.
+//! Trained parameters of a run: all weights, those of some layers, or a low-rank adapter.
 
 use std::path::Path;
 
@@ -20,19 +20,30 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Tuning {
-    /// All weights; the reference is a frozen copy of the base.
-    Full {},
+    /// The weights themselves; the reference is a frozen copy of the base.
+    Full {
+        /// The layers whose weights are trained, by their paths in the network, as `output` or
+        /// `blocks.0`; all, if none is named.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        layers: Vec<String>,
+    },
     /// A low-rank adapter on some layers; the reference is the base without the adapter.
     Lora(LoraConfig),
 }
 
-/// The initial policy of a run: the base with all weights trained, or with an adapter.
+/// The initial policy of a run: the base, with weights that are trained, or with an adapter.
 pub fn policy<N: Network<Plain>>(
     config: &TrainConfig,
     mut base: N,
     device: &Device,
 ) -> Result<Policy<N>> {
-    let Tuning::Lora(lora) = &config.tuning else { return Ok(Policy::full(base)) };
+    let lora = match &config.tuning {
+        Tuning::Lora(lora) => lora,
+        Tuning::Full { layers } => {
+            let trained = Trained::in_layers(&base, layers).context("tuning.layers")?;
+            return Ok(Policy { trained, network: base.clone(), reference: base });
+        }
+    };
     let adapter = if let Some(path) = &config.adapter {
         let place = named::place(Path::new(path)).context("adapter")?;
         let adapter = Adapter::read(&place).context("adapter")?;
@@ -71,7 +82,7 @@ pub fn write_policy<P: Pipeline<Training>>(
     directory: &Path,
 ) -> Result<()> {
     match config.tuning {
-        Tuning::Full {} => Ok(pipeline.write(&policy, StoredAs::F32, file)?),
+        Tuning::Full { .. } => Ok(pipeline.write(&policy, StoredAs::F32, file)?),
         Tuning::Lora(_) => {
             let adapter = Adapter::of(&mut policy);
             adapter.write_peft(directory, &config.base)?;

@@ -183,7 +183,7 @@ impl EvaluatedRun {
                 format!("--as-in: {} is not the configuration of a training run", file.display())
             })?;
         let policy = match config.tuning {
-            Tuning::Full {} => {
+            Tuning::Full { .. } => {
                 (Some(path.join("policy.safetensors").to_string_lossy().into_owned()), None)
             }
             Tuning::Lora(_) => (Some(config.base.clone()), Some(path.join("adapter"))),

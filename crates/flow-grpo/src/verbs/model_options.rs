@@ -18,7 +18,7 @@ use crate::{
 /// The network and how it samples.
 #[derive(Args, Clone, Debug)]
 pub struct ModelArgs {
-    /// A checkpoint file, or a built-in checkpoint: shapes-base, text-base, emoji-base, toy-2d-base
+    /// A checkpoint file, or a built-in checkpoint: shapes-base, text-base, emoji-base, emoji-clean, toy-2d-base
     /// [default: the base of the adapter, otherwise shapes-base].
     #[arg(long)]
     pub checkpoint: Option<String>,
