@@ -11,6 +11,7 @@ mod pictures;
 mod policy;
 mod sd35;
 mod sick;
+mod toy;
 mod transitions;
 mod walkers;
 
@@ -49,8 +50,8 @@ pub struct FigureArgs {
     /// The figures to draw; if none is named, all that need no runs.
     #[arg(value_parser = names())]
     names: Vec<String>,
-    /// The directory of the runs, for figures of runs [default: runs/sick for `sick-runs`,
-    /// runs/book for images].
+    /// The directory of the runs, for figures of runs [default: runs/book for images, runs/NAME
+    /// otherwise, without `-runs`].
     #[arg(long)]
     runs: Option<PathBuf>,
     /// The directory for the figures.
@@ -86,12 +87,20 @@ const FIGURES: [(&str, Draw); 21] = [
     ("sd35-memory", sd35::memory),
 ];
 
-/// The curves of runs.
-const OF_RUNS: &str = "sick-runs";
+/// Draws the curves of runs in a directory into files of a name in another.
+type DrawRuns = fn(&Path, &str, &Path) -> Result<()>;
+
+/// The curves of runs: the names of the figure and of the usual folder of its runs.
+const OF_RUNS: [(&str, &str, DrawRuns); 3] = [
+    ("sick-runs", "sick", sick::sick_runs),
+    ("rank", "rank", toy::rank),
+    ("updates", "updates", toy::updates),
+];
 
 fn names() -> Vec<&'static str> {
     let pictures = PICTURES.iter().map(|picture| picture.name);
-    FIGURES.iter().map(|(name, _)| *name).chain([OF_RUNS]).chain(pictures).collect()
+    let of_runs = OF_RUNS.iter().map(|(name, ..)| *name);
+    FIGURES.iter().map(|(name, _)| *name).chain(of_runs).chain(pictures).collect()
 }
 
 /// Draws figures into a directory.
@@ -102,11 +111,11 @@ pub fn run(args: &FigureArgs) -> Result<()> {
         }
     }
     let runs = |usual: &str| args.runs.clone().unwrap_or_else(|| Path::new("runs").join(usual));
-    if args.names.iter().any(|asked| asked == OF_RUNS) {
-        sick::sick_runs(&args.output, OF_RUNS, &runs("sick"))?;
+    let is_asked = |name: &str| args.names.iter().any(|asked| asked == name);
+    for (name, folder, draw) in OF_RUNS.into_iter().filter(|(name, ..)| is_asked(name)) {
+        draw(&args.output, name, &runs(folder))?;
     }
-    let mut asked =
-        PICTURES.iter().filter(|picture| args.names.iter().any(|name| name == picture.name));
+    let mut asked = PICTURES.iter().filter(|picture| is_asked(picture.name));
     asked.try_for_each(|picture| picture.draw(&args.output, &runs("book")))
 }
 

@@ -1,10 +1,11 @@
 //! The figures that are images: what models draw before and after a run.
 
-use std::path::Path;
+use std::{io::Cursor, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, FromArgMatches};
 use files::write_atomically;
+use image::{ImageFormat, Rgb, RgbImage, imageops};
 
 use crate::{terminal::output::print, verbs::sample};
 
@@ -19,6 +20,8 @@ pub struct Picture {
 enum Of {
     /// A file of a run's samples.
     Samples(&'static Run, &'static str),
+    /// Files of a run's samples, side by side.
+    Film(&'static Run, &'static [&'static str]),
     /// A model draws a group of images for each prompt.
     Drawn(Model, &'static Prompts),
 }
@@ -39,6 +42,7 @@ struct Run {
 }
 
 const TOY: Run = Run { name: "toy-2d", options: &["--preset toy-2d"] };
+const FILM: Run = Run { name: "toy-film", options: &["--preset toy-2d", "--set evaluate_every=5"] };
 const SHAPES: Run = Run { name: "shapes", options: &["--preset shapes"] };
 const TEXT: Run = Run { name: "text", options: &["--preset text"] };
 const EMOJI: Run = Run { name: "emoji", options: &["--preset emoji"] };
@@ -85,9 +89,16 @@ const SCENES: Prompts = Prompts {
 };
 
 /// All of them.
-pub const PICTURES: [Picture; 11] = [
+pub const PICTURES: [Picture; 12] = [
     samples("toy-before", &TOY, "validation-000000"),
     samples("toy-after", &TOY, "validation-000030"),
+    Picture {
+        name: "toy-film",
+        of: Of::Film(
+            &FILM,
+            &["validation-000005", "validation-000010", "validation-000015", "validation-000020"],
+        ),
+    },
     samples("shapes-before", &SHAPES, "validation-000000"),
     samples("shapes-after", &SHAPES, "validation-000150"),
     samples("groups", &TEXT, "training-000020"),
@@ -121,6 +132,14 @@ impl Picture {
                 write_atomically(&path, &image)?;
                 print(format!("{}\n", path.display()))
             }
+            Of::Film(run, files) => {
+                let frames = files
+                    .iter()
+                    .map(|file| run.file(runs, &format!("samples/{file}.png")))
+                    .collect::<Result<Vec<_>>>()?;
+                film(&frames, &path)?;
+                print(format!("{}\n", path.display()))
+            }
             Of::Drawn(model, Prompts { texts, count, seed }) => {
                 let checkpoint = match model {
                     Model::Base(name) => (*name).to_owned(),
@@ -139,6 +158,24 @@ impl Picture {
             }
         }
     }
+}
+
+/// Side of a frame of a film, in pixels, and the space between two.
+const FRAME: u32 = 260;
+const GAP: u32 = 8;
+
+/// Writes square images side by side.
+fn film(frames: &[String], path: &Path) -> Result<()> {
+    let width = frames.len() as u32 * (FRAME + GAP) - GAP;
+    let mut strip = RgbImage::from_pixel(width, FRAME, Rgb([255; 3]));
+    for (left, file) in (0..).step_by((FRAME + GAP) as usize).zip(frames) {
+        let frame = image::open(file).with_context(|| format!("cannot read {file}"))?.to_rgb8();
+        let frame = imageops::resize(&frame, FRAME, FRAME, imageops::FilterType::CatmullRom);
+        imageops::overlay(&mut strip, &frame, left, 0);
+    }
+    let mut png = Cursor::new(Vec::new());
+    strip.write_to(&mut png, ImageFormat::Png)?;
+    Ok(write_atomically(path, png.get_ref())?)
 }
 
 impl Run {

@@ -71,7 +71,8 @@ fn panel((title, number, names): &Spec, runs: &Path) -> Result<Panel> {
     Ok(Panel { title: (*title).to_owned(), curves: curves.collect::<Result<_>>()? })
 }
 
-fn curve(run: &Path, name: &str, number: &str) -> Result<Curve> {
+/// A number of every epoch of a run.
+pub fn curve(run: &Path, name: &str, number: &str) -> Result<Curve> {
     let text = read(&run.join("metrics.jsonl"))?;
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let point = |line: Value| Some((line["epoch"].as_f64()?, line.pointer(number)?.as_f64()?));
