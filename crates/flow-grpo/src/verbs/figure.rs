@@ -13,6 +13,7 @@ mod sd35;
 mod sick;
 mod toy;
 mod transitions;
+mod verdict;
 mod walkers;
 
 use std::{

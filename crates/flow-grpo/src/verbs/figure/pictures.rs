@@ -5,8 +5,12 @@ use std::{io::Cursor, path::Path};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, FromArgMatches};
 use files::write_atomically;
-use image::{ImageFormat, Rgb, RgbImage, imageops};
+use image::{
+    ImageFormat, Rgb, RgbImage,
+    imageops::{self, FilterType},
+};
 
+use super::verdict;
 use crate::{terminal::output::print, verbs::sample};
 
 /// A figure with images.
@@ -22,6 +26,8 @@ enum Of {
     Samples(&'static Run, &'static str),
     /// Files of a run's samples, side by side.
     Film(&'static Run, &'static [&'static str]),
+    /// Small images side by side, which need no run.
+    Computed(fn() -> Vec<RgbImage>),
     /// A model draws a group of images for each prompt.
     Drawn(Model, &'static Prompts),
 }
@@ -89,7 +95,7 @@ const SCENES: Prompts = Prompts {
 };
 
 /// All of them.
-pub const PICTURES: [Picture; 12] = [
+pub const PICTURES: [Picture; 13] = [
     samples("toy-before", &TOY, "validation-000000"),
     samples("toy-after", &TOY, "validation-000030"),
     Picture {
@@ -101,6 +107,7 @@ pub const PICTURES: [Picture; 12] = [
     },
     samples("shapes-before", &SHAPES, "validation-000000"),
     samples("shapes-after", &SHAPES, "validation-000150"),
+    Picture { name: "verdict", of: Of::Computed(verdict::frames) },
     samples("groups", &TEXT, "training-000020"),
     drawn("text-before", Model::Base("text-base"), &SIGNS),
     drawn("text-after", Model::Trained(&TEXT, "policy"), &SIGNS),
@@ -133,13 +140,16 @@ impl Picture {
                 print(format!("{}\n", path.display()))
             }
             Of::Film(run, files) => {
-                let frames = files
-                    .iter()
-                    .map(|file| run.file(runs, &format!("samples/{file}.png")))
-                    .collect::<Result<Vec<_>>>()?;
-                film(&frames, &path)?;
-                print(format!("{}\n", path.display()))
+                let frame = |file: &&str| {
+                    let file = run.file(runs, &format!("samples/{file}.png"))?;
+                    let frame =
+                        image::open(&file).with_context(|| format!("cannot read {file}"))?;
+                    Ok(frame.to_rgb8())
+                };
+                let frames = files.iter().map(frame).collect::<Result<Vec<_>>>()?;
+                film(&frames, FilterType::CatmullRom, &path)
             }
+            Of::Computed(frames) => film(&frames(), FilterType::Nearest, &path),
             Of::Drawn(model, Prompts { texts, count, seed }) => {
                 let checkpoint = match model {
                     Model::Base(name) => (*name).to_owned(),
@@ -161,21 +171,21 @@ impl Picture {
 }
 
 /// Side of a frame of a film, in pixels, and the space between two.
-const FRAME: u32 = 260;
+const FRAME: u32 = 264;
 const GAP: u32 = 8;
 
 /// Writes square images side by side.
-fn film(frames: &[String], path: &Path) -> Result<()> {
+fn film(frames: &[RgbImage], filter: FilterType, path: &Path) -> Result<()> {
     let width = frames.len() as u32 * (FRAME + GAP) - GAP;
     let mut strip = RgbImage::from_pixel(width, FRAME, Rgb([255; 3]));
-    for (left, file) in (0..).step_by((FRAME + GAP) as usize).zip(frames) {
-        let frame = image::open(file).with_context(|| format!("cannot read {file}"))?.to_rgb8();
-        let frame = imageops::resize(&frame, FRAME, FRAME, imageops::FilterType::CatmullRom);
+    for (left, frame) in (0..).step_by((FRAME + GAP) as usize).zip(frames) {
+        let frame = imageops::resize(frame, FRAME, FRAME, filter);
         imageops::overlay(&mut strip, &frame, left, 0);
     }
     let mut png = Cursor::new(Vec::new());
     strip.write_to(&mut png, ImageFormat::Png)?;
-    Ok(write_atomically(path, png.get_ref())?)
+    write_atomically(path, png.get_ref())?;
+    print(format!("{}\n", path.display()))
 }
 
 impl Run {
