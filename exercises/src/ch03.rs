@@ -78,6 +78,6 @@ pub fn spread_error(steps: usize, level: f64, data: f64) -> f64 {
 /// do the integral. Then compare with noising: at √2, `x_t` is `(1−t)/(1−t′)·x_t′` and independent
 /// noise, for any data.
 pub fn covariance_in_time(level: f64, s: f64, t: f64, data: f64) -> f64 {
-    todo!("3.5: Cov(x_s, x_t)")
+    todo!("3.5: Cov(x_t′, x_t)")
 }
 // ANCHOR_END: covariance_in_time

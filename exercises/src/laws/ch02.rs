@@ -104,7 +104,7 @@ fn wrong_scores(x: f64, means: &[f64], var: f64) -> [(f64, &'static str); 11] {
     let all: f64 = means.iter().map(|m| bell(m - x, var)).sum();
     let (count, norm) = (means.len() as f64, (std::f64::consts::TAU * var).sqrt());
     let whole = "The weights do not sum to 1: divide by their sum.";
-    let root = "`variance` is s² itself: no root is taken of it, and no square.";
+    let root = "`variance` is the variance itself: no root is taken of it, and no square.";
     [
         (-score, "The sign is wrong: the score points to where the density is higher."),
         (

@@ -250,7 +250,7 @@ pub fn covariance_in_time(answer: fn(f64, f64, f64, f64) -> f64) -> Verdict {
             ),
             (
                 near(exact * marginal(s, data) / marginal(t, data)),
-                "The walk starts at t, and the covariance at V_t: here it starts at V_s.",
+                "The walk starts at t, and the covariance at V_t: here it starts at V_t′.",
             ),
             (near(exact / ode), "That is the correlation; the covariance is asked for."),
             (near(reversal), "That is the covariance of noising. The SDE has it at a = √2 alone."),
@@ -259,10 +259,10 @@ pub fn covariance_in_time(answer: fn(f64, f64, f64, f64) -> f64) -> Verdict {
                 near(faded(0.5)),
                 "The forgetting has half of its strength: the score has the factor ½σ², and no other ½.",
             ),
-            (true, "The gain of a short step is 1 − (slope + σ²/(2V))·|Δt|, from t down to s."),
+            (true, "The gain of a short step is 1 − (slope + σ²/(2V))·|Δt|, from t down to t′."),
         ]);
         let finding = format!(
-            "At a = {level:.2}, Cov(x_s, x_t) for s = {s:.2}, t = {t:.2}, V₀ = {data:.2} is {got:.4} instead of {exact:.4}."
+            "At a = {level:.2}, Cov(x_t′, x_t) for t′ = {s:.2}, t = {t:.2}, V₀ = {data:.2} is {got:.4} instead of {exact:.4}."
         );
         require(near(exact), finding, hint)?;
     }

@@ -126,7 +126,7 @@ pub fn group_variances(answer: fn(usize) -> [f64; 2]) -> Verdict {
     Ok(())
 }
 
-/// 4.4: the derivative is `1/√(q(1−q))`.
+/// 4.4: the derivative is `1/√(ν(1−ν))`.
 pub fn climbed_objective(answer: fn(f64) -> f64) -> Verdict {
     for q in [0.05, 0.2, 0.5, 0.7, 0.95_f64] {
         let h = 1e-5;
@@ -136,15 +136,15 @@ pub fn climbed_objective(answer: fn(f64) -> f64) -> Verdict {
         let hint = if near(1.0) {
             "That climbs the success rate itself, as without a std."
         } else if near(1.0 / (q * (1.0 - q))) {
-            "The log-odds divide by q(1−q), the variance. The std is its root."
+            "The log-odds divide by ν(1−ν), the variance. The std is its root."
         } else if near(0.5 * right) {
-            "Only a factor is wrong: √q has the derivative 1/(2√q)."
+            "Only a factor is wrong: √ν has the derivative 1/(2√ν)."
         } else if near(1.0 / q) {
-            "ln q would divide by q: that is the objective of the log-likelihood."
+            "ln ν would divide by ν: that is the objective of the log-likelihood."
         } else if near((q * (1.0 - q)).sqrt()) {
             "The gradient is divided by the std, and here it is multiplied."
         } else {
-            "Integrate 1/√(q(1−q)); the substitution q = sin²u helps."
+            "Integrate 1/√(ν(1−ν)); the substitution ν = sin²(angle) helps."
         };
         require(
             near(right),

@@ -19,7 +19,7 @@ pub fn log_prob_gradient(answer: fn(&Step, Point, Point, Point) -> Point) -> Ver
         let s2 = step.std.powi(2);
         let dt = -1.0 / STEPS as f64;
         let of = format!(
-            "In step {i} (t = {:.1}, std = {:.3}) the gradients by the two elements",
+            "In step {i} (t = {:.1}, std = {:.3}) the gradients with respect to the two elements",
             step.t, step.std
         );
         numbers(

@@ -41,7 +41,7 @@ pub fn guided_velocity(answer: Guided) -> Verdict {
 type Matrix = Vec<Vec<f64>>;
 type Merged = fn(&[Vec<f64>], &[Vec<f64>], &[Vec<f64>], f64) -> Matrix;
 
-/// `x·M`.
+/// `x` times the matrix.
 fn product(x: &[f64], matrix: &[Vec<f64>]) -> Vec<f64> {
     let outputs = matrix.first().map_or(0, Vec::len);
     (0..outputs).map(|j| x.iter().zip(matrix).map(|(x, row)| x * row[j]).sum()).collect()

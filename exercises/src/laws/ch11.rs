@@ -19,9 +19,12 @@ pub fn best_pressure(answer: fn(f64) -> f64) -> Verdict {
             got,
             best,
             &[
-                (2.0 / liking, "y moves by liking/β, and its square has liking²."),
+                (2.0 / liking, "y₂ moves by liking/β, and its square has liking²."),
                 (2.0, "That is for a liking of 1."),
-                (1.0 / liking.powi(2), "The derivative of p − liking²p²/4 by p is 1 − liking²p/2."),
+                (
+                    1.0 / liking.powi(2),
+                    "The derivative of ψ − liking²ψ²/4 with respect to the pressure ψ is 1 − liking²ψ/2.",
+                ),
                 (
                     4.0 / liking.powi(2),
                     "There the loss has eaten the gain: gold is what it was before training.",

@@ -74,13 +74,13 @@ pub fn moved(answer: fn(usize, f64, f64) -> [f64; 2]) -> Verdict {
         let (ratio, factor) = (ode / sde, 1.0 + level * level / 2.0);
         let near = |wrong: f64| (ratio / wrong - 1.0).abs() < 0.01;
         let hint = if near(right * factor) {
-            "A shift z of the SDE is a change of the velocity by z/((1+a²/2)Δt): the ODE's step moves by z/(1+a²/2)."
+            "A shift s²P of the SDE's step is a change of the velocity by s²P/((1+a²/2)Δt): the ODE's step moves by s²P/(1+a²/2)."
         } else if near(1.0) {
             "The ODE has its own gains, without the score: a shift is forgotten more slowly there."
         } else if near(1.0 / right) {
             "The SDE comes first."
         } else {
-            "Walk from the last step back: add z·P to the SDE and z·Δt/push·Q to the ODE, then multiply P and Q by the step's gains."
+            "Walk from the last step back: add s²P·P to the SDE and s²P·Δt/push·Λ to the ODE, then multiply P and Λ by the step's gains."
         };
         require(
             near(right),

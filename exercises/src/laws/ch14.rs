@@ -105,7 +105,7 @@ pub fn shifted_twice(answer: fn(usize, f64) -> Vec<f64>) -> Verdict {
                 ),
                 (
                     grid(steps, 0.001, |t| shifted(shifted(t, k), k)),
-                    "That shifts every time twice, which is a shift of k²: between the two shifts the times are spread evenly again.",
+                    "That shifts every time twice, which is a shift of χ²: between the two shifts the times are spread evenly again.",
                 ),
                 (grid(steps, least, |t| t), "The even grid is right; it is shifted once more."),
                 (
@@ -282,7 +282,7 @@ pub fn best_segment(answer: fn(usize, f64, f64) -> usize) -> Verdict {
         let near = |wrong: f64| (got as f64 - wrong.clamp(1.0, blocks as f64)).abs() < 1.0;
         let root = (blocks as f64 * input / inside).sqrt();
         let hint = if near((blocks as f64).sqrt()) && !near(root) {
-            "√n is right if a block holds as much as its input. Here the two differ."
+            "√blocks is right if a block holds as much as its input. Here the two differ."
         } else if near((blocks as f64 * inside / input).sqrt()) && !near(root) {
             "Upside down: large blocks call for short segments."
         } else if near(root) {

@@ -313,8 +313,8 @@ fn exercise_3_5() -> Vec<Mutant> {
         ),
         mutant(
             "3.5",
-            "V_s for V_t",
-            "here it starts at V_s",
+            "V_t′ for V_t",
+            "here it starts at V_t′",
             covariance_in_time(|a, s, t, data| {
                 let variance = |u: f64| (1.0 - u).powi(2) * data + u * u;
                 solutions::ch03::covariance_in_time(a, s, t, data) * variance(s) / variance(t)

@@ -76,8 +76,8 @@ fn grids() -> Vec<Mutant> {
         ),
         mutant(
             "14.2",
-            "a shift of k²",
-            "a shift of k²",
+            "a shift of χ²",
+            "a shift of χ²",
             ch14::shifted_twice(|n, k| {
                 even(n, 0.001).map(|t| shifted(t, k * k)).chain([0.0]).collect()
             }),
