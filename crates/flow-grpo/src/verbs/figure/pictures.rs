@@ -52,6 +52,16 @@ const FILM: Run = Run { name: "toy-film", options: &["--preset toy-2d", "--set e
 const SHAPES: Run = Run { name: "shapes", options: &["--preset shapes"] };
 const TEXT: Run = Run { name: "text", options: &["--preset text"] };
 const EMOJI: Run = Run { name: "emoji", options: &["--preset emoji"] };
+const EMOJI_FREE: Run = Run {
+    name: "emoji-free",
+    options: &[
+        "--preset emoji",
+        "--set grpo.objective.kl_weight=0",
+        "--set grpo.objective.kl_ode_steps=0",
+    ],
+};
+const EMOJI_HELD: Run =
+    Run { name: "emoji-held", options: &["--preset emoji", "--set grpo.objective.kl_weight=0.02"] };
 /// The options of a run that learns what the proxy likes.
 const OF_PROXY: &str = "--preset shapes --set rewards={shapes_proxy=1.0} --set gold={shapes_strict=1.0} \
     --set 'best_by=\"gold.shapes_strict\"' --set grpo.objective.kl_ode_steps=0 --set epochs=100 --set grpo.cool_down=0";
@@ -79,6 +89,8 @@ const SIGNS: Prompts = Prompts {
 };
 const EMOJIS: Prompts =
     Prompts { texts: &["grapes", "dress", "water buffalo", "angry face"], count: 8, seed: 11 };
+/// Two of them, for pictures beside each other.
+const TWO_EMOJIS: Prompts = Prompts { texts: &["dress", "angry face"], count: 4, seed: 11 };
 const SCENES: Prompts = Prompts {
     texts: &[
         "a photo of a magenta circle and a cyan cross",
@@ -95,7 +107,7 @@ const SCENES: Prompts = Prompts {
 };
 
 /// All of them.
-pub const PICTURES: [Picture; 13] = [
+pub const PICTURES: [Picture; 15] = [
     samples("toy-before", &TOY, "validation-000000"),
     samples("toy-after", &TOY, "validation-000030"),
     Picture {
@@ -113,6 +125,8 @@ pub const PICTURES: [Picture; 13] = [
     drawn("text-after", Model::Trained(&TEXT, "policy"), &SIGNS),
     drawn("emoji-before", Model::Base("emoji-base"), &EMOJIS),
     drawn("emoji-after", Model::Trained(&EMOJI, "best"), &EMOJIS),
+    drawn("emoji-free", Model::Trained(&EMOJI_FREE, "policy"), &TWO_EMOJIS),
+    drawn("emoji-held", Model::Trained(&EMOJI_HELD, "policy"), &TWO_EMOJIS),
     drawn("hacked", Model::Trained(&HACKED, "policy"), &SCENES),
     drawn("held", Model::Trained(&HELD, "policy"), &SCENES),
 ];
