@@ -138,7 +138,7 @@ fn the_transitions_of_the_family_take_the_steps_of_the_books_table() {
         let of_steps = [links[5].gain * 0.8, links[5].std, links[9].std];
         let errors = [10, 40].map(|n| spread_error(&chain(1.0, n, n, transition), DATA) * 100.0);
         assert!(
-            distance(&of_steps, &[mean, std, last]) < 1e-3
+            distance(&of_steps, &[mean, std, last]) < 2e-3
                 && errors.iter().zip([ten, forty]).all(|(a, b)| (a - b).abs() < 0.06),
             "{transition:?}: {of_steps:.4?}, {errors:.2?}"
         );

@@ -53,8 +53,8 @@ pub struct PretrainConfig {
     pub base: Option<String>,
     /// The layers that are trained, by their paths in the network, as `output` or `blocks.0`; all, if
     /// none is named. The others stay as they are in `base`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub layers: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<String>>,
     /// Kind and sizes of the network: a `dit` learns the images of `data`, an `mlp` the points of
     /// the toy task.
     pub model: Architecture,
@@ -92,7 +92,7 @@ impl Checked for PretrainConfig {
 
     fn problems(&self) -> Vec<String> {
         let mut problems = settings::problems(self);
-        if !self.layers.is_empty() && self.base.is_none() {
+        if self.layers.is_some() && self.base.is_none() {
             problems
                 .push("layers needs a base: weights that are not trained stay random".to_owned());
         }

@@ -86,7 +86,8 @@ where
         device: &'a Device,
     ) -> Result<Self> {
         let (card, network) = (own.card.clone(), own.network()?);
-        let trained = Trained::in_layers(&network, &config.layers).context("layers")?;
+        let trained = Trained::in_layers(&network, config.layers.as_deref().unwrap_or_default())
+            .context("layers")?;
         let weights = trained.of(&network);
         let optimizer = Optimizer::new(config.optimizer, &weights).with_muon(
             config.muon.unwrap_or_default(),

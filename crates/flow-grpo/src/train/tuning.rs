@@ -24,8 +24,8 @@ pub enum Tuning {
     Full {
         /// The layers whose weights are trained, by their paths in the network, as `output` or
         /// `blocks.0`; all, if none is named.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        layers: Vec<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        layers: Option<Vec<String>>,
     },
     /// A low-rank adapter on some layers; the reference is the base without the adapter.
     Lora(LoraConfig),
@@ -40,7 +40,8 @@ pub fn policy<N: Network<Plain>>(
     let lora = match &config.tuning {
         Tuning::Lora(lora) => lora,
         Tuning::Full { layers } => {
-            let trained = Trained::in_layers(&base, layers).context("tuning.layers")?;
+            let trained = Trained::in_layers(&base, layers.as_deref().unwrap_or_default())
+                .context("tuning.layers")?;
             return Ok(Policy { trained, network: base.clone(), reference: base });
         }
     };
