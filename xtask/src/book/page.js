@@ -14,6 +14,10 @@
     for (const { name } of performance.getEntriesByType("resource")) {
         if (!name.startsWith(location.origin)) problems.push(`it asks for ${name}`);
     }
+    // Two tildes in a line, which accents of formulas have too, would strike out what is between them.
+    for (const struck of document.querySelectorAll(".content del, .katex-error")) {
+        problems.push(`a formula is broken: ${struck.textContent.slice(0, 40)}`);
+    }
     const broken = [...document.images].filter((image) => image.complete && image.naturalWidth === 0);
     for (const image of broken) problems.push(`it shows no ${image.src}`);
     const silent = [...document.querySelectorAll(".content img")].filter((image) => !image.alt);
