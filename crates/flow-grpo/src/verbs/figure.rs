@@ -272,12 +272,10 @@ fn draw_errors(path: &Path, curves_of: Vec<Curve>) -> Result<()> {
 /// against the number of steps. The velocity of a Gaussian is linear in `x`, so a recursion gives
 /// the variance exactly, without sampling noise.
 fn errors(name: &str, transition: Transition) -> Result<Curve> {
-    let marginal = |t: f64| (1.0 - t).powi(2) * DATA + t * t;
     let error = |steps: usize| -> Result<(f64, f64)> {
         let last = (GridKind::Linear {}).grid(steps)?.steps().fold(1.0, |variance, step| {
-            let slope = (step.from - (1.0 - step.from) * DATA) / marginal(step.from);
             let Affine { latent, velocity, std } = transition.affine(step);
-            (latent + velocity * slope).powi(2) * variance + std.powi(2)
+            (latent + velocity * line::slope(step.from, DATA)).powi(2) * variance + std.powi(2)
         });
         Ok((steps as f64, 100.0 * (last / DATA - 1.0)))
     };

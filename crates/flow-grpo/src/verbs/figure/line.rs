@@ -37,6 +37,11 @@ pub fn velocity(field: &MixtureField, x: f64, t: f64) -> f64 {
     if total > 0.0 { sum / total } else { x / t.max(1e-3) }
 }
 
+/// The velocity of centred Gaussian data of a variance, divided by `x`.
+pub fn slope(t: f64, data: f64) -> f64 {
+    (t - (1.0 - t) * data) / ((1.0 - t).powi(2) * data + t * t)
+}
+
 /// The standard normal noise of a step, a number for every particle.
 pub fn noise(step: usize) -> Vec<f64> {
     let key = |row: usize| Key::new(1, Purpose::Step).row(row, 0).step(step);

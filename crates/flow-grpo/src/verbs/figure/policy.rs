@@ -7,6 +7,8 @@ use files::write_atomically;
 use flow::{Affine, FlowSde, GridKind, Ode, Transition};
 use run::curves::{Curve, Panel, curves};
 
+use super::line::slope;
+
 /// The number of steps.
 const STEPS: usize = 10;
 /// The grid of Stable Diffusion 3 as the published code builds it.
@@ -18,7 +20,7 @@ pub fn one_step(path: &Path) -> Result<()> {
     let (x, data) = (0.8, 0.25);
     let step = (GridKind::Linear {}).grid(STEPS)?.steps().nth(5).context("ten steps")?;
     let t = step.from;
-    let v = (t - (1.0 - t) * data) / ((1.0 - t).powi(2) * data + t * t) * x;
+    let v = slope(t, data) * x;
     let mean = |rule: Affine| rule.latent * x + rule.velocity * v;
     let [ode, sde] = [Ode {}.into(), Transition::from(FlowSde::default())].map(|t| t.affine(step));
     let density =
@@ -82,11 +84,9 @@ fn seen(kind: GridKind, random: usize, data: f64) -> Result<f64> {
         let noisy = step.index < random;
         let rule: Transition = if noisy { FlowSde::default().into() } else { Ode {}.into() };
         let Affine { latent, velocity, .. } = rule.affine(step);
-        let (t, rest) = (step.from, 1.0 - step.from);
-        let slope = (t - rest * data) / (rest.powi(2) * data + t * t);
         all += velocity * later;
         of_random += if noisy { velocity * later } else { 0.0 };
-        later *= latent + velocity * slope;
+        later *= latent + velocity * slope(step.from, data);
     }
     Ok(of_random / all)
 }
