@@ -14,6 +14,8 @@ const FIRST_EPOCHS = 30;
 const CLUSTERS = 8;
 /** A frame draws the points anew in this many parts, one after the other. */
 const PARTS = 8;
+/** Epochs of a run that nobody sees: a browser compiles code fully only after it has run for a while. */
+const REHEARSED = 24;
 
 export function mount(stage, wasm) {
     const settings = { ...START };
@@ -224,7 +226,19 @@ export function mount(stage, wasm) {
         say(fault || numbersOf(history));
     }
 
+    /** Trains a run that nobody sees, an epoch at a time, until the reader starts his own. */
+    function rehearse(unseen, left) {
+        if (left === 0 || training.running || history.length > 0) {
+            unseen.free();
+            return;
+        }
+        unseen.epoch();
+        unseen.points_of(0, points.length / 2 / PARTS);
+        setTimeout(() => rehearse(unseen, left - 1));
+    }
+
     label();
+    rehearse(fresh(), REHEARSED);
 }
 
 function numbersOf(history) {

@@ -9,6 +9,9 @@
 //!
 //! The book derives the mathematics in its chapters *Flow matching*, *Noise*, *From the ODE to the
 //! SDE* and *The sampler as a policy*.
+//!
+//! # A first sample
+#![doc = include_str!("sampling.md")]
 
 pub mod analytic;
 mod field;

@@ -15,16 +15,16 @@ pub enum GridKind {
     /// The own grid of the model that is trained. A program replaces it with another kind when it
     /// opens the model.
     OfModel {},
-    /// The linear grid under the static shift `t ↦ k·t / (1 + (k − 1)·t)` (arXiv 2403.03206,
+    /// The linear grid under the static shift `t ↦ χ·t / (1 + (χ − 1)·t)` (arXiv 2403.03206,
     /// section 5.3.2).
     Shifted {
-        /// The shift `k ≥ 1`; 1 is the linear grid.
+        /// The shift `χ ≥ 1`; 1 is the linear grid.
         #[schemars(range(min = 1.0))]
         shift: f64,
     },
     /// The grid intended for SD3: `N` points spread evenly from 1 to 1/1000, shifted once, then 0.
     Sd3SingleShift {
-        /// The shift `k`; 3 for SD3 and SD3.5.
+        /// The shift `χ`; 3 for SD3 and SD3.5.
         #[schemars(range(min = 1.0))]
         shift: f64,
     },
@@ -34,7 +34,7 @@ pub enum GridKind {
     ///
     /// Deviation `double-shift` (diffusers issue 13243).
     Sd3DoubleShift {
-        /// The shift `k`; 3 for SD3 and SD3.5.
+        /// The shift `χ`; 3 for SD3 and SD3.5.
         #[schemars(range(min = 1.0))]
         shift: f64,
     },
@@ -58,12 +58,12 @@ impl GridKind {
         let mut times: Vec<f64> = match self {
             Self::OfModel {} => return Err(GridError::OfModel),
             Self::Linear {} => linear.collect(),
-            Self::Shifted { shift: k } => linear.map(|t| shift(t, k)).collect(),
-            Self::Sd3SingleShift { shift: k } => {
-                spread(FIRST_TRAINED_TIME, steps).map(|t| shift(t, k)).collect()
+            Self::Shifted { shift: chi } => linear.map(|t| shift(t, chi)).collect(),
+            Self::Sd3SingleShift { shift: chi } => {
+                spread(FIRST_TRAINED_TIME, steps).map(|t| shift(t, chi)).collect()
             }
-            Self::Sd3DoubleShift { shift: k } => {
-                spread(shift(FIRST_TRAINED_TIME, k), steps).map(|t| shift(t, k)).collect()
+            Self::Sd3DoubleShift { shift: chi } => {
+                spread(shift(FIRST_TRAINED_TIME, chi), steps).map(|t| shift(t, chi)).collect()
             }
         };
         times.push(0.0);
@@ -89,9 +89,9 @@ fn spread(last: f64, n: usize) -> impl Iterator<Item = f64> {
     (0..n).map(move |i| 1.0 + (last - 1.0) * i as f64 / gaps)
 }
 
-/// The static resolution shift `t ↦ k·t / (1 + (k − 1)·t)`.
-fn shift(t: f64, k: f64) -> f64 {
-    k * t / (1.0 + (k - 1.0) * t)
+/// The static resolution shift `t ↦ χ·t / (1 + (χ − 1)·t)`.
+fn shift(t: f64, chi: f64) -> f64 {
+    chi * t / (1.0 + (chi - 1.0) * t)
 }
 
 /// A strictly decreasing grid from 1 to 0.

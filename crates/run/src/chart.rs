@@ -6,17 +6,47 @@ pub mod bars;
 pub(crate) mod heat;
 pub(crate) mod histogram;
 
+use std::collections::BTreeMap;
+
 use maud::{Markup, html};
 
-/// A line of a chart.
+/// A curve of a chart.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Line {
-    /// The name in the legend.
+pub struct Curve {
+    /// The name in the legend; a chart whose curves have no names has none.
     pub name: String,
     /// The points, from left to right.
     pub points: Vec<(f64, f64)>,
     /// `[x, low, high]` where an interval is known.
     pub band: Vec<[f64; 3]>,
+}
+
+impl Curve {
+    /// A curve without a band.
+    pub fn new(name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
+        Self { name: name.into(), points, band: Vec::new() }
+    }
+
+    /// One curve for the seeds of an experiment: their mean, with a band from the lowest to the
+    /// highest, at the places that all have. A single seed keeps its own band.
+    pub fn of_seeds(name: impl Into<String>, seeds: &[Self]) -> Self {
+        let name = name.into();
+        if let [seed] = seeds {
+            return Self { name, ..seed.clone() };
+        }
+        let mut values: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+        for &(x, y) in seeds.iter().flat_map(|seed| &seed.points) {
+            values.entry(x as u64).or_default().push(y);
+        }
+        let mut curve = Self::new(name, Vec::new());
+        for (x, values) in values.into_iter().filter(|(_, values)| values.len() == seeds.len()) {
+            let (x, mean) = (x as f64, values.iter().sum::<f64>() / values.len() as f64);
+            curve.points.push((x, mean));
+            let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+            curve.band.push([x, low, values.iter().copied().fold(f64::NEG_INFINITY, f64::max)]);
+        }
+        curve
+    }
 }
 
 /// A vertical line at a place of the horizontal axis.
@@ -38,22 +68,22 @@ pub(crate) const RIGHT: f64 = 626.0;
 pub(crate) const TOP: f64 = 10.0;
 pub(crate) const BOTTOM: f64 = 206.0;
 
-/// A line with more points has no dots.
+/// A curve with more points has no dots.
 const DOTTED: usize = 40;
 const COLORS: [&str; 10] = [
     "#1f77b4", "#d9620b", "#2a8f2a", "#c92a2b", "#8455b0", "#8c564b", "#c4519f", "#6b6b6b",
     "#8a8b12", "#0f8fa0",
 ];
 
-/// The colour of a line.
-pub(crate) fn color(line: usize) -> &'static str {
-    COLORS[line % COLORS.len()]
+/// The colour of a curve.
+pub(crate) fn color(curve: usize) -> &'static str {
+    COLORS[curve % COLORS.len()]
 }
 
-/// The class of a line: its colour, and dashes once every colour is used.
-pub(crate) fn class(line: usize) -> String {
-    let dashed = if line >= COLORS.len() { " dashed" } else { "" };
-    format!("c{}{dashed}", line % COLORS.len())
+/// The class of a curve: its colour, and dashes once every colour is used.
+pub(crate) fn class(curve: usize) -> String {
+    let dashed = if curve >= COLORS.len() { " dashed" } else { "" };
+    format!("c{}{dashed}", curve % COLORS.len())
 }
 
 /// An axis: its range, and the distance between its labels.
@@ -116,10 +146,10 @@ fn nice(step: f64) -> f64 {
     digit.unwrap_or(10.0) * power
 }
 
-/// The content of an `svg` of [`SIZE`]: axes, grid, bands, lines and marks.
-pub(crate) fn chart(lines: &[Line], marks: &[Mark], x_name: &str) -> Markup {
-    let points = || lines.iter().flat_map(|line| &line.points);
-    let bands = || lines.iter().flat_map(|line| &line.band);
+/// The content of an `svg` of [`SIZE`]: axes, grid, bands, curves and marks.
+pub(crate) fn chart(curves: &[Curve], marks: &[Mark], x_name: &str) -> Markup {
+    let points = || curves.iter().flat_map(|curve| &curve.points);
+    let bands = || curves.iter().flat_map(|curve| &curve.band);
     let xs: Vec<f64> = points().map(|point| point.0).collect();
     let ys: Vec<f64> = points()
         .map(|point| point.1)
@@ -129,8 +159,8 @@ pub(crate) fn chart(lines: &[Line], marks: &[Mark], x_name: &str) -> Markup {
     let at = |&(px, py): &(f64, f64)| (x.place(px, LEFT, RIGHT), y.place(py, BOTTOM, TOP));
     html! {
         g .axes { (axes(x, y, x_name)) }
-        @for (i, line) in lines.iter().enumerate() {
-            path .band .(class(i)) d=(area(&line.band, &at)) fill=(color(i)) fill-opacity="0.16" {}
+        @for (i, curve) in curves.iter().enumerate() {
+            path .band .(class(i)) d=(area(&curve.band, &at)) fill=(color(i)) fill-opacity="0.16" {}
         }
         @for mark in marks.iter().filter(|mark| mark.x >= x.low && mark.x <= x.high) {
             @let place = format!("{:.1}", x.place(mark.x, LEFT, RIGHT));
@@ -139,12 +169,12 @@ pub(crate) fn chart(lines: &[Line], marks: &[Mark], x_name: &str) -> Markup {
                 title { (mark.text) }
             }
         }
-        @for (i, line) in lines.iter().enumerate() {
-            path .line .(class(i)) d=(path(&line.points, &at, 'L')) fill="none" stroke=(color(i))
+        @for (i, curve) in curves.iter().enumerate() {
+            path .line .(class(i)) d=(path(&curve.points, &at, 'L')) fill="none" stroke=(color(i))
                 stroke-width="2" stroke-linejoin="round"
                 stroke-dasharray=[(i >= COLORS.len()).then_some("7 4")] {}
-            @if line.points.len() <= DOTTED {
-                path .dots .(class(i)) d=(path(&line.points, &at, 'M')) fill="none" stroke=(color(i))
+            @if curve.points.len() <= DOTTED {
+                path .dots .(class(i)) d=(path(&curve.points, &at, 'M')) fill="none" stroke=(color(i))
                     stroke-width="6" stroke-linecap="round" {}
             }
         }
@@ -212,20 +242,31 @@ mod tests {
 
     #[test]
     fn points_stand_between_the_edges_and_bands_around_them() {
-        let line = Line {
+        let curve = Curve {
             name: "a".to_owned(),
             points: vec![(0.0, 1.0), (10.0, 2.0)],
             band: vec![[0.0, 0.0, 2.0], [10.0, 1.0, 3.0]],
         };
         let mark = |x| Mark { x, kind: "best", text: "a < b".to_owned() };
-        let svg = chart(&[line], &[mark(5.0), mark(11.0)], "epochs").into_string();
+        let svg = chart(&[curve], &[mark(5.0), mark(11.0)], "epochs").into_string();
         assert!(svg.contains("d=\"M66.0 137.7L626.0 78.3\""), "{svg}");
         assert!(svg.contains("d=\"M66.0 197.1L626.0 137.7L626.0 18.9L66.0 78.3Z\""), "{svg}");
         assert_eq!(svg.matches("a &lt; b").count(), 1, "a mark beyond the axis is left out: {svg}");
     }
 
     #[test]
-    fn an_eleventh_line_is_dashed() {
+    fn seeds_are_one_curve_with_their_extremes() {
+        let seed = |points: &[(f64, f64)]| Curve::new("", points.to_vec());
+        let seeds = [seed(&[(1.0, 0.25), (2.0, 0.5)]), seed(&[(1.0, 0.75), (3.0, 1.0)])];
+        let both = Curve::of_seeds("both", &seeds);
+        assert_eq!((both.points, both.band), (vec![(1.0, 0.5)], vec![[1.0, 0.25, 0.75]]));
+        let with_band = Curve { band: vec![[1.0, 0.0, 1.0]], ..seeds[0].clone() };
+        let one = Curve::of_seeds("one", std::slice::from_ref(&with_band));
+        assert_eq!(one, Curve { name: "one".to_owned(), ..with_band });
+    }
+
+    #[test]
+    fn an_eleventh_curve_is_dashed() {
         assert_ne!(class(0), class(10));
         assert_eq!(color(0), color(10));
     }

@@ -57,26 +57,27 @@ impl NamedRun {
 pub struct Comparison {
     /// The panels.
     pub svg: String,
-    /// The first and last value of every curve, one per line.
+    /// The first and last value of every run, one per line.
     pub table: String,
     /// Curves that are missing, one sentence each.
     pub notes: Vec<String>,
 }
 
 /// Compares numbers of runs: those of evaluations as in `best_by`, those of epochs as `epoch.NAME`.
+/// Runs of one name are seeds of one experiment and share a curve.
 ///
 /// # Errors
 /// If no run has one of the numbers.
 pub fn compare(runs: &[NamedRun], numbers: &[String]) -> Result<Comparison, RunError> {
     let (mut panels, mut table, mut notes) = (Vec::new(), String::new(), Vec::new());
     for number in numbers {
-        let curve = |run: &NamedRun| Curve { name: run.name.clone(), points: run.points(number) };
+        let curve = |run: &NamedRun| Curve::new(run.name.clone(), run.points(number));
         let of_runs: Vec<Curve> = runs.iter().map(curve).collect();
         if of_runs.iter().all(|curve| curve.points.is_empty()) {
             let numbers = numbers_of(runs);
             return Err(RunError::NumberOfNoRun { number: number.clone(), numbers });
         }
-        for Curve { name, points } in &of_runs {
+        for Curve { name, points, .. } in &of_runs {
             match (points.first(), points.last()) {
                 (Some(first), Some(last)) => {
                     let (first, last, epochs) = (first.1, last.1, last.0);
@@ -87,9 +88,23 @@ pub fn compare(runs: &[NamedRun], numbers: &[String]) -> Result<Comparison, RunE
                 _ => notes.push(format!("note: {name} has no `{number}` and no curve")),
             }
         }
-        panels.push(Panel { title: number.clone(), curves: of_runs });
+        panels.push(Panel::new(number.clone(), of_experiments(&of_runs)));
     }
     Ok(Comparison { svg: curves(&panels, "epochs")?, table, notes })
+}
+
+/// One curve for the runs of each name, in the order of the first.
+fn of_experiments(runs: &[Curve]) -> Vec<Curve> {
+    let of_name = |name: &str| -> Vec<Curve> {
+        runs.iter().filter(|run| run.name == name && !run.points.is_empty()).cloned().collect()
+    };
+    let mut curves: Vec<Curve> = Vec::new();
+    for Curve { name, .. } in runs {
+        if curves.iter().all(|curve| curve.name != *name) {
+            curves.push(Curve::of_seeds(name.clone(), &of_name(name)));
+        }
+    }
+    curves
 }
 
 /// The numbers in the metrics of any run, as they are asked for.
@@ -120,6 +135,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn runs_of_one_name_share_a_curve() {
+        let run = |name: &str, y: f64| Curve::new(name, vec![(1.0, y)]);
+        let curves = of_experiments(&[run("a", 0.25), run("b", 1.0), run("a", 0.75)]);
+        let names: Vec<&str> = curves.iter().map(|curve| curve.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(curves[0].points, [(1.0, 0.5)]);
+    }
 
     fn run(name: &str, lines: &[Value]) -> NamedRun {
         NamedRun { name: name.to_owned(), path: PathBuf::new(), lines: lines.to_vec() }

@@ -4,17 +4,10 @@ use maud::{Markup, html};
 
 use crate::{
     RunError,
-    chart::{self, Line, SIZE},
+    chart::{self, SIZE},
 };
 
-/// One curve.
-#[derive(Clone, Debug)]
-pub struct Curve {
-    /// Name of the curve in the legend; a panel of curves without names has none.
-    pub name: String,
-    /// The points, from left to right.
-    pub points: Vec<(f64, f64)>,
-}
+pub use crate::chart::Curve;
 
 /// A panel of curves over the same axis.
 #[derive(Clone, Debug)]
@@ -23,6 +16,13 @@ pub struct Panel {
     pub title: String,
     /// The curves.
     pub curves: Vec<Curve>,
+}
+
+impl Panel {
+    /// A panel.
+    pub fn new(title: impl Into<String>, curves: Vec<Curve>) -> Self {
+        Self { title: title.into(), curves }
+    }
 }
 
 /// Heights of the space above a panel and of a row of its title or legend, in pixels.
@@ -46,7 +46,8 @@ pub fn curves(panels: &[Panel], x_name: &str) -> Result<String, RunError> {
         .collect();
     let points = |panel: &Panel| {
         let points = panel.curves.iter().flat_map(|curve| &curve.points);
-        points.flat_map(|&(x, y)| [x, y]).collect::<Vec<f64>>()
+        let bands = panel.curves.iter().flat_map(|curve| curve.band.iter().flatten());
+        points.flat_map(|&(x, y)| [x, y]).chain(bands.copied()).collect::<Vec<f64>>()
     };
     if let Some(panel) = drawn.iter().find(|panel| !points(panel).iter().all(|x| x.is_finite())) {
         let problem = format!("\"{}\" has a point that is not a finite number", panel.title);
@@ -73,12 +74,6 @@ pub fn curves(panels: &[Panel], x_name: &str) -> Result<String, RunError> {
 }
 
 fn drawing(panel: &Panel, x_name: &str) -> Markup {
-    let line = |curve: &Curve| Line {
-        name: curve.name.clone(),
-        points: curve.points.clone(),
-        band: Vec::new(),
-    };
-    let lines: Vec<Line> = panel.curves.iter().map(line).collect();
     let title = wrapped(&panel.title);
     let (legend, top) = (Legend::of(panel), MARGIN + ROW * title.len() as f64);
     html! {
@@ -87,7 +82,7 @@ fn drawing(panel: &Panel, x_name: &str) -> Markup {
         }
         g transform={ "translate(0 " (top) ")" } { (legend.drawing) }
         g transform={ "translate(0 " (top + legend.height) ")" } {
-            (chart::chart(&lines, &[], x_name))
+            (chart::chart(&panel.curves, &[], x_name))
         }
     }
 }
@@ -143,8 +138,8 @@ mod tests {
     use super::*;
 
     fn panel(title: &str, names: &[&str], points: &[(f64, f64)]) -> Panel {
-        let curve = |name: &&str| Curve { name: (*name).to_owned(), points: points.to_vec() };
-        Panel { title: title.to_owned(), curves: names.iter().map(curve).collect() }
+        let curve = |name: &&str| Curve::new(*name, points.to_vec());
+        Panel::new(title, names.iter().map(curve).collect())
     }
 
     #[test]

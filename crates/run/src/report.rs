@@ -14,10 +14,7 @@ use std::{fs, path::Path};
 use files::{Action, write_atomically};
 use serde_json::Value;
 
-use crate::{
-    RunDir, RunError,
-    curves::{Curve, Panel, curves},
-};
+use crate::{RunDir, RunError, curves::curves};
 use pictures::{Picture, SHOWN};
 
 pub use comparison::comparison;
@@ -153,15 +150,7 @@ fn sections(run: &RunDir, facts: &Facts<'_>, lines: &[Value], pictures: &[Pictur
 
 /// Draws all panels into `curves.svg`.
 fn write_curves(run: &RunDir, lines: &[Value]) -> Result<(), RunError> {
-    let panel = |panel: panels::Panel| Panel {
-        title: panel.title.to_owned(),
-        curves: panel
-            .lines
-            .into_iter()
-            .map(|line| Curve { name: line.name, points: line.points })
-            .collect(),
-    };
-    let panels: Vec<Panel> = panels::of_run(lines).into_iter().map(panel).collect();
+    let panels = panels::of_run(lines);
     run.write("curves.svg", &curves(&panels, "epochs")?)
 }
 

@@ -71,17 +71,17 @@ where
         let curve = |of: &dyn Fn(&Cost) -> Option<f64>| {
             let points =
                 costs.iter().filter_map(|(value, cost)| Some((*value, of(cost)?))).collect();
-            vec![Curve { name: name.to_owned(), points }]
+            vec![Curve::new(name, points)]
         };
         Ok(vec![
-            Panel {
-                title: format!("seconds of an epoch by {name}"),
-                curves: curve(&|cost| Some(cost.time.seconds)),
-            },
-            Panel {
-                title: format!("peak memory in MiB by {name}"),
-                curves: curve(&|cost| Some(cost.peak_mib? as f64)),
-            },
+            Panel::new(
+                format!("seconds of an epoch by {name}"),
+                curve(&|cost| Some(cost.time.seconds)),
+            ),
+            Panel::new(
+                format!("peak memory in MiB by {name}"),
+                curve(&|cost| Some(cost.peak_mib? as f64)),
+            ),
         ])
     };
     let mut panels = sweep("steps", &STEPS, &|config, steps| {

@@ -1,17 +1,18 @@
-//! `figure`: draws the figures of the book: computed ones, the curves of sick runs, and images
-//! before and after a run.
+//! `figure`: draws the figures of the book: computed ones, the curves of runs, and images before and
+//! after a run.
 
 mod baselines;
 mod clip;
 mod guidance;
 mod line;
+mod of_runs;
 mod optimum;
 mod pairs;
 mod pictures;
 mod policy;
 mod sd35;
 mod sick;
-mod toy;
+mod trained;
 mod transitions;
 mod verdict;
 mod walkers;
@@ -64,7 +65,7 @@ pub struct FigureArgs {
 type Draw = fn(&Path) -> Result<()>;
 
 /// The figures by the names of their files.
-const FIGURES: [(&str, Draw); 21] = [
+const FIGURES: [(&str, Draw); 22] = [
     ("pairs", pairs::pairs),
     ("field", pairs::field),
     ("euler", euler),
@@ -79,6 +80,7 @@ const FIGURES: [(&str, Draw); 21] = [
     ("seen-gradient", policy::seen_gradient),
     ("clip", clip::clip),
     ("tilted", optimum::tilted),
+    ("trained", trained::trained),
     ("ode-sde-gap", optimum::gap),
     ("noise-of-transitions", transitions::noise_of_transitions),
     ("errors-of-transitions", transitions::errors_of_transitions),
@@ -92,10 +94,11 @@ const FIGURES: [(&str, Draw); 21] = [
 type DrawRuns = fn(&Path, &str, &Path) -> Result<()>;
 
 /// The curves of runs: the names of the figure and of the usual folder of its runs.
-const OF_RUNS: [(&str, &str, DrawRuns); 3] = [
+const OF_RUNS: [(&str, &str, DrawRuns); 4] = [
     ("sick-runs", "sick", sick::sick_runs),
-    ("rank", "rank", toy::rank),
-    ("updates", "updates", toy::updates),
+    ("rank", "rank", of_runs::rank),
+    ("updates", "updates", of_runs::updates),
+    ("hacking", "hacking", of_runs::hacking),
 ];
 
 fn names() -> Vec<&'static str> {
@@ -144,14 +147,14 @@ fn marginals(path: &Path, steps: usize) -> Result<()> {
             let exact = (0..=200)
                 .map(|i| REACH * (f64::from(i) / 100.0 - 1.0))
                 .map(|x| (x, density(&field, x, t)));
-            Panel {
-                title: format!("t = {t:.1}, {steps} steps"),
-                curves: vec![
-                    Curve { name: "ODE".to_owned(), points: histogram(ode) },
-                    Curve { name: "SDE, a = 0.7".to_owned(), points: histogram(sde) },
-                    Curve { name: "exact density".to_owned(), points: exact.collect() },
+            Panel::new(
+                format!("t = {t:.1}, {steps} steps"),
+                vec![
+                    Curve::new("ODE", histogram(ode)),
+                    Curve::new("SDE, a = 0.7", histogram(sde)),
+                    Curve::new("exact density", exact.collect()),
                 ],
-            }
+            )
         })
         .collect();
     let svg = curves(&panels, "x")?;
@@ -181,11 +184,8 @@ fn paths_of(title: &str, transition: Transition, steps: usize) -> Result<Panel> 
     let point = |row: usize| {
         move |(step, latent): (usize, &Vec<f64>)| (step as f64 / steps as f64, latent[row])
     };
-    let curve = |row: usize| Curve {
-        name: String::new(),
-        points: latents.iter().enumerate().map(point(row)).collect(),
-    };
-    Ok(Panel { title: title.to_owned(), curves: (0..PATHS).map(curve).collect() })
+    let curve = |row: usize| Curve::new("", latents.iter().enumerate().map(point(row)).collect());
+    Ok(Panel::new(title, (0..PATHS).map(curve).collect()))
 }
 
 /// The particles at all times of the grid.
@@ -264,7 +264,7 @@ fn spread(path: &Path) -> Result<()> {
 /// Draws curves of [`errors`].
 fn draw_errors(path: &Path, curves_of: Vec<Curve>) -> Result<()> {
     let title = "error of the final variance in per cent".to_owned();
-    let svg = curves(&[Panel { title, curves: curves_of }], "number of steps")?;
+    let svg = curves(&[Panel::new(title, curves_of)], "number of steps")?;
     Ok(write_atomically(path, svg.as_bytes())?)
 }
 
@@ -280,5 +280,5 @@ fn errors(name: &str, transition: Transition) -> Result<Curve> {
         Ok((steps as f64, 100.0 * (last / DATA - 1.0)))
     };
     let points = STEP_COUNTS.into_iter().map(error).collect::<Result<_>>()?;
-    Ok(Curve { name: name.to_owned(), points })
+    Ok(Curve::new(name, points))
 }

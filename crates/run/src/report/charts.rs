@@ -6,16 +6,16 @@ use maud::{Markup, PreEscaped, html};
 use serde_json::{Value, json};
 
 use crate::{
-    chart::{self, Line, Mark, SIZE},
+    chart::{self, Curve, Mark, SIZE},
     lines::of_event,
 };
 
-/// A figure of a page: its title, its lines, and the run of each line.
+/// A figure of a page: its title, its curves, and the run of each curve.
 #[derive(Clone, Debug)]
 pub(super) struct Chart {
     pub title: String,
-    pub lines: Vec<Line>,
-    /// The index of each line's run in [`data`].
+    pub curves: Vec<Curve>,
+    /// The index of each curve's run in [`data`].
     pub runs: Vec<usize>,
     pub marks: Vec<Mark>,
 }
@@ -65,20 +65,20 @@ pub(super) fn figures(charts: &[Chart], first: usize) -> Markup {
 }
 
 fn figure(chart: &Chart, index: usize) -> Markup {
-    let last = |line: &Line| line.points.last().map_or_else(String::new, |point| short(point.1));
+    let last = |curve: &Curve| curve.points.last().map_or_else(String::new, |point| short(point.1));
     let said: Vec<String> =
-        chart.lines.iter().map(|line| format!("{} {}", line.name, last(line))).collect();
+        chart.curves.iter().map(|curve| format!("{} {}", curve.name, last(curve))).collect();
     html! {
         figure .panel data-panel=(index) {
             figcaption { (chart.title) " " output {} }
             ul .legend {
-                @for (i, line) in chart.lines.iter().enumerate() {
-                    li .(chart::class(i)) { (line.name) " " b { (last(line)) } }
+                @for (i, curve) in chart.curves.iter().enumerate() {
+                    li .(chart::class(i)) { (curve.name) " " b { (last(curve)) } }
                 }
             }
             svg viewBox={ "0 0 " (SIZE[0]) " " (SIZE[1]) } role="img" tabindex="0"
                 aria-label={ (chart.title) "; at the end: " (said.join(", ")) } {
-                (chart::chart(&chart.lines, &chart.marks, "epochs"))
+                (chart::chart(&chart.curves, &chart.marks, "epochs"))
             }
         }
     }
@@ -98,20 +98,20 @@ pub(super) fn data(runs: &[(String, Progress)], charts: &[Chart]) -> Markup {
 
 fn of_chart(chart: &Chart) -> Value {
     let lines: Vec<Value> =
-        chart.lines.iter().zip(&chart.runs).map(|(line, run)| of_line(line, *run)).collect();
+        chart.curves.iter().zip(&chart.runs).map(|(curve, run)| of_curve(curve, *run)).collect();
     json!({"title": chart.title, "lines": lines})
 }
 
-fn of_line(line: &Line, run: usize) -> Value {
+fn of_curve(curve: &Curve, run: usize) -> Value {
     let bounds: BTreeMap<u64, [f64; 2]> =
-        line.band.iter().map(|&[x, low, high]| (x.to_bits(), [low, high])).collect();
+        curve.band.iter().map(|&[x, low, high]| (x.to_bits(), [low, high])).collect();
     let bound = |side: usize| -> Vec<Option<f64>> {
         let of = |point: &(f64, f64)| bounds.get(&point.0.to_bits()).map(|b| rounded(b[side]));
-        if bounds.is_empty() { Vec::new() } else { line.points.iter().map(of).collect() }
+        if bounds.is_empty() { Vec::new() } else { curve.points.iter().map(of).collect() }
     };
-    let xs: Vec<f64> = line.points.iter().map(|point| point.0).collect();
-    let ys: Vec<f64> = line.points.iter().map(|point| rounded(point.1)).collect();
-    json!({"name": line.name, "run": run, "x": xs, "y": ys, "low": bound(0), "high": bound(1)})
+    let xs: Vec<f64> = curve.points.iter().map(|point| point.0).collect();
+    let ys: Vec<f64> = curve.points.iter().map(|point| rounded(point.1)).collect();
+    json!({"name": curve.name, "run": run, "x": xs, "y": ys, "low": bound(0), "high": bound(1)})
 }
 
 /// A number with six digits: more are not seen, and make a page large.
@@ -157,13 +157,13 @@ mod tests {
 
     #[test]
     fn the_data_of_the_script_cannot_end_its_element_and_holes_are_null() {
-        let line = Line {
+        let curve = Curve {
             name: "</script><b>".to_owned(),
             points: vec![(0.0, 1.0 / 3.0), (5.0, 1.0)],
             band: vec![[5.0, 0.5, 1.5]],
         };
         let chart =
-            Chart { title: "t".to_owned(), lines: vec![line], runs: vec![0], marks: vec![] };
+            Chart { title: "t".to_owned(), curves: vec![curve], runs: vec![0], marks: vec![] };
         let page = data(&[("a".to_owned(), Progress::default())], &[chart]).into_string();
         assert_eq!(page.matches("</").count(), 1, "{page}");
         assert!(page.contains(r#""low":[null,0.5]"#), "{page}");

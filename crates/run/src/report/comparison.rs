@@ -12,11 +12,14 @@ use toml::Table;
 use super::{
     about::{self, duration},
     charts::{self, Chart, Progress},
-    page,
-    panels::{self, Panel},
-    pictures,
+    page, panels, pictures,
 };
-use crate::{Program, SampleSet, chart::Line, compare::NamedRun, lines::of_event};
+use crate::{
+    Program, SampleSet,
+    compare::NamedRun,
+    curves::{Curve, Panel},
+    lines::of_event,
+};
 
 /// A run with its files, as far as they can be read.
 struct Compared<'a> {
@@ -94,20 +97,20 @@ fn groups<'a>(runs: &'a [Compared<'a>]) -> Vec<Group<'a>> {
 }
 
 /// The charts of every panel, with the index of the first one and the panel's title: one chart for
-/// every line of a panel, with a line for every group that has it.
+/// every curve of a panel, with a curve for every group that has it.
 fn sections(groups: &[Group<'_>]) -> Vec<(usize, &'static str, Vec<Chart>)> {
     let mut first = 0;
     let mut sections = Vec::new();
     for title in panels::titles() {
         let of_run = |run: &'_ &Compared<'_>| {
             let panel = run.panels.iter().find(|panel| panel.title == title);
-            panel.map(|panel| panel.lines.clone()).unwrap_or_default()
+            panel.map(|panel| panel.curves.clone()).unwrap_or_default()
         };
-        let lines: Vec<Vec<Vec<Line>>> =
+        let curves: Vec<Vec<Vec<Curve>>> =
             groups.iter().map(|(_, runs)| runs.iter().map(of_run).collect()).collect();
-        let names: BTreeSet<&String> = lines.iter().flatten().flatten().map(|l| &l.name).collect();
+        let names: BTreeSet<&String> = curves.iter().flatten().flatten().map(|c| &c.name).collect();
         let charts: Vec<Chart> =
-            names.into_iter().map(|name| chart(title, name, groups, &lines)).collect();
+            names.into_iter().map(|name| chart(title, name, groups, &curves)).collect();
         if !charts.is_empty() {
             first += charts.len();
             sections.push((first - charts.len(), title, charts));
@@ -116,50 +119,24 @@ fn sections(groups: &[Group<'_>]) -> Vec<(usize, &'static str, Vec<Chart>)> {
     sections
 }
 
-/// The chart of one line of a panel; `lines` has those of every run of every group.
-fn chart(panel: &str, name: &str, groups: &[Group<'_>], lines: &[Vec<Vec<Line>>]) -> Chart {
+/// The chart of one curve of a panel; `curves` has those of every run of every group.
+fn chart(panel: &str, name: &str, groups: &[Group<'_>], curves: &[Vec<Vec<Curve>>]) -> Chart {
     let mut chart = Chart {
         title: format!("{panel}: {name}"),
-        lines: Vec::new(),
+        curves: Vec::new(),
         runs: Vec::new(),
         marks: Vec::new(),
     };
-    for (index, ((group, _), runs)) in groups.iter().zip(lines).enumerate() {
-        let of_run = |lines: &'_ Vec<Line>| lines.iter().find(|line| line.name == name).cloned();
-        let found: Vec<Line> = runs.iter().filter_map(of_run).collect();
+    for (index, ((group, _), runs)) in groups.iter().zip(curves).enumerate() {
+        let of_run =
+            |curves: &'_ Vec<Curve>| curves.iter().find(|curve| curve.name == name).cloned();
+        let found: Vec<Curve> = runs.iter().filter_map(of_run).collect();
         if !found.is_empty() {
-            chart.lines.push(Line { name: (*group).to_owned(), ..together(&found) });
+            chart.curves.push(Curve::of_seeds(*group, &found));
             chart.runs.push(index);
         }
     }
     chart
-}
-
-/// One line for the runs of a group: itself, or the mean and the extremes at the places that all
-/// have.
-fn together(lines: &[Line]) -> Line {
-    if let [line] = lines {
-        return line.clone();
-    }
-    let mut values: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-    for &(x, y) in lines.iter().flat_map(|line| &line.points) {
-        values.entry(x as u64).or_default().push(y);
-    }
-    values.retain(|_, values| values.len() == lines.len());
-    let bound = |values: &[f64], pick: fn(f64, f64) -> f64| values.iter().copied().reduce(pick);
-    Line {
-        name: String::new(),
-        points: values
-            .iter()
-            .map(|(x, values)| (*x as f64, values.iter().sum::<f64>() / values.len() as f64))
-            .collect(),
-        band: values
-            .iter()
-            .filter_map(|(x, values)| {
-                Some([*x as f64, bound(values, f64::min)?, bound(values, f64::max)?])
-            })
-            .collect(),
-    }
 }
 
 /// The last evaluation of every run beside its first.
@@ -284,13 +261,6 @@ mod tests {
         let line = |(i, reward): (usize, &f64)| json!({"event": "epoch", "epoch": i + 1, "reward": reward});
         let lines = rewards.iter().enumerate().map(line).collect();
         NamedRun { name: name.to_owned(), path: path.to_owned(), lines }
-    }
-
-    #[test]
-    fn runs_of_one_name_are_one_line_with_their_extremes() {
-        let line = |points: &[(f64, f64)]| Line { points: points.to_vec(), ..Line::default() };
-        let both = together(&[line(&[(1.0, 0.25), (2.0, 0.5)]), line(&[(1.0, 0.75), (3.0, 1.0)])]);
-        assert_eq!((both.points, both.band), (vec![(1.0, 0.5)], vec![[1.0, 0.25, 0.75]]));
     }
 
     #[test]

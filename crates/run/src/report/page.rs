@@ -68,9 +68,9 @@ pub(super) fn sections(
     let charts: Vec<Chart> = drawn
         .into_iter()
         .map(|panel| Chart {
-            title: panel.title.to_owned(),
-            runs: vec![0; panel.lines.len()],
-            lines: panel.lines,
+            title: panel.title,
+            runs: vec![0; panel.curves.len()],
+            curves: panel.curves,
             marks: marks.clone(),
         })
         .collect();

@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::{chart::Line, lines::of_event};
+use crate::{
+    curves::{Curve, Panel},
+    lines::of_event,
+};
 
 /// A panel: its title, and where its curves come from.
 struct Spec {
@@ -12,13 +15,6 @@ struct Spec {
     /// Whether the panel says something only if an epoch has several updates.
     several_updates: bool,
     curves: &'static [Source],
-}
-
-/// A panel with the lines of a run.
-#[derive(Clone, Debug)]
-pub(super) struct Panel {
-    pub title: &'static str,
-    pub lines: Vec<Line>,
 }
 
 /// The source of curves; `event` is `epoch` or `eval`, and numbers have JSON pointers in a line.
@@ -114,11 +110,11 @@ const PANELS: &[Spec] = &[
 pub(super) fn of_run(lines: &[Value]) -> Vec<Panel> {
     let several = several_updates(lines);
     let drawn = PANELS.iter().filter(|spec| several || !spec.several_updates);
-    let panel = |spec: &Spec| Panel {
-        title: spec.title,
-        lines: spec.curves.iter().flat_map(|source| source.lines(lines)).collect(),
+    let panel = |spec: &Spec| {
+        let curves = spec.curves.iter().flat_map(|source| source.curves(lines));
+        Panel::new(spec.title, curves.collect())
     };
-    drawn.map(panel).filter(|panel| !panel.lines.is_empty()).collect()
+    drawn.map(panel).filter(|panel| !panel.curves.is_empty()).collect()
 }
 
 /// The titles of all panels, in their order.
@@ -133,21 +129,21 @@ pub(super) fn several_updates(lines: &[Value]) -> bool {
 }
 
 impl Panel {
-    /// The value of a panel whose lines never change, and are equal.
+    /// The value of a panel whose curves never change, and are equal.
     pub fn constant(&self) -> Option<f64> {
-        let mut values = self.lines.iter().flat_map(|line| &line.points).map(|point| point.1);
+        let mut values = self.curves.iter().flat_map(|curve| &curve.points).map(|point| point.1);
         let first = values.next()?;
-        let more = self.lines.iter().any(|line| line.points.len() > 1);
+        let more = self.curves.iter().any(|curve| curve.points.len() > 1);
         (more && values.all(|value| value == first)).then_some(first)
     }
 }
 
 impl Source {
-    /// The lines that have points.
-    fn lines(self, lines: &[Value]) -> Vec<Line> {
+    /// The curves that have points.
+    fn curves(self, lines: &[Value]) -> Vec<Curve> {
         let found = match self {
             Self::Number { event, name, at, interval } => {
-                vec![line(name, lines, event, at, interval)]
+                vec![curve(name, lines, event, at, interval)]
             }
             Self::Each { event, object, intervals } => {
                 let of_field = |name: &String| {
@@ -156,17 +152,13 @@ impl Source {
                         "" => String::new(),
                         intervals => format!("{intervals}/{field}"),
                     };
-                    line(name, lines, event, &format!("{object}/{field}"), &interval)
+                    curve(name, lines, event, &format!("{object}/{field}"), &interval)
                 };
                 fields(lines, event, object).iter().map(of_field).collect()
             }
             Self::ByStep { at } => trained_steps(lines)
                 .into_iter()
-                .map(|step| Line {
-                    name: format!("step {step}"),
-                    points: step_points(lines, step, at),
-                    band: Vec::new(),
-                })
+                .map(|step| Curve::new(format!("step {step}"), step_points(lines, step, at)))
                 .collect(),
             Self::Faults => faults(lines),
         };
@@ -180,13 +172,13 @@ fn escaped(name: &str) -> String {
 }
 
 /// One number over the epochs.
-fn line(name: &str, lines: &[Value], event: &str, at: &str, interval: &str) -> Line {
+fn curve(name: &str, lines: &[Value], event: &str, at: &str, interval: &str) -> Curve {
     let point = |line: &Value| Some((line["epoch"].as_f64()?, line.pointer(at)?.as_f64()?));
     let bounds = |line: &Value| {
         let bounds = line.pointer(interval)?;
         Some([line["epoch"].as_f64()?, bounds[0].as_f64()?, bounds[1].as_f64()?])
     };
-    Line {
+    Curve {
         name: name.to_owned(),
         points: of_event(lines, event).filter_map(point).collect(),
         band: of_event(lines, event).filter_map(bounds).collect(),
@@ -219,7 +211,7 @@ fn step_points(lines: &[Value], step: u64, at: &str) -> Vec<(f64, f64)> {
 }
 
 /// The share of every fault that occurs: 0 in an evaluation without it.
-fn faults(lines: &[Value]) -> Vec<Line> {
+fn faults(lines: &[Value]) -> Vec<Curve> {
     let shares: Vec<(f64, BTreeMap<String, f64>)> = of_event(lines, "eval")
         .filter_map(|line| Some((line["epoch"].as_f64()?, fault_shares(line)?)))
         .collect();
@@ -228,10 +220,7 @@ fn faults(lines: &[Value]) -> Vec<Line> {
         let of = move |shares: &BTreeMap<String, f64>| shares.get(name).copied().unwrap_or(0.0);
         shares.iter().map(|(epoch, shares)| (*epoch, of(shares))).collect()
     };
-    names
-        .into_iter()
-        .map(|name| Line { name: name.clone(), points: point(name), band: Vec::new() })
-        .collect()
+    names.into_iter().map(|name| Curve::new(name, point(name))).collect()
 }
 
 /// The share of every fault among all images of an evaluation.
@@ -256,12 +245,12 @@ mod tests {
 
     use super::*;
 
-    /// The lines of the panel whose title begins so: names and points.
+    /// The curves of the panel whose title begins so: names and points.
     fn drawn(lines: &[Value], title: &str) -> Vec<(String, Vec<(f64, f64)>)> {
         let panels = of_run(lines);
         let panel = panels.iter().find(|panel| panel.title.starts_with(title));
-        let lines = panel.map(|panel| panel.lines.clone()).unwrap_or_default();
-        lines.into_iter().map(|line| (line.name, line.points)).collect()
+        let curves = panel.map(|panel| panel.curves.clone()).unwrap_or_default();
+        curves.into_iter().map(|curve| (curve.name, curve.points)).collect()
     }
 
     fn named(name: &str, points: &[(f64, f64)]) -> (String, Vec<(f64, f64)>) {
@@ -269,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_fields_and_steps_become_lines_over_the_epochs() {
+    fn numbers_fields_and_steps_become_curves_over_the_epochs() {
         let lines = [
             json!({"event": "eval", "epoch": 0, "overall": 0.5, "tags": {"a/b": 0.25},
                    "overall_interval": [0.4, 0.6], "intervals": {"a/b": [0.1, 0.5]}}),
@@ -289,9 +278,9 @@ mod tests {
             [named("step 4", &[(1.0, 0.125)]), named("step 9", &[(2.0, 0.5)])]
         );
         let bands: Vec<Vec<[f64; 3]>> =
-            of_run(&lines).iter().take(2).map(|panel| panel.lines[0].band.clone()).collect();
+            of_run(&lines).iter().take(2).map(|panel| panel.curves[0].band.clone()).collect();
         assert_eq!(bands, [[[0.0, 0.4, 0.6]], [[0.0, 0.1, 0.5]]]);
-        assert!(of_run(&lines).iter().skip(2).all(|panel| panel.lines[0].band.is_empty()));
+        assert!(of_run(&lines).iter().skip(2).all(|panel| panel.curves[0].band.is_empty()));
     }
 
     #[test]
@@ -325,11 +314,14 @@ mod tests {
         second["epoch"] = 2.into();
         let constant = |lines: &[Value]| {
             let panels = of_run(lines);
-            panels.iter().filter_map(|panel| Some((panel.title, panel.constant()?))).collect()
+            panels
+                .iter()
+                .filter_map(|panel| Some((panel.title.clone(), panel.constant()?)))
+                .collect()
         };
-        let all: Vec<(&str, f64)> = constant(&[line(2), second.clone()]);
+        let all: Vec<(String, f64)> = constant(&[line(2), second.clone()]);
         let clip = "share of transitions stopped by the clip";
-        assert_eq!(all, [("weight of that KL", 0.5), (clip, 0.0)]);
+        assert_eq!(all, [("weight of that KL".to_owned(), 0.5), (clip.to_owned(), 0.0)]);
         second["clipped_high"] = 0.25.into();
         second["kl_weight"] = 0.25.into();
         assert!(constant(&[line(2), second]).is_empty());

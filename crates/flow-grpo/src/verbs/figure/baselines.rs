@@ -18,12 +18,14 @@ pub fn baselines(path: &Path) -> Result<()> {
     let none = |_: f64, _: f64| 0.0;
     let group = |mean: f64, _: f64| mean;
     let others = |mean: f64, own: f64| (mean * GROUP as f64 - own) / (GROUP as f64 - 1.0);
-    let curve = |name: &str, baseline: &dyn Fn(f64, f64) -> f64| Curve {
-        name: name.to_owned(),
-        points: (0..=20)
-            .map(|offset| f64::from(offset) / 2.0)
-            .map(|offset| (offset, spread(&draws, offset, baseline)))
-            .collect(),
+    let curve = |name: &str, baseline: &dyn Fn(f64, f64) -> f64| {
+        Curve::new(
+            name,
+            (0..=20)
+                .map(|offset| f64::from(offset) / 2.0)
+                .map(|offset| (offset, spread(&draws, offset, baseline)))
+                .collect(),
+        )
     };
     let curves_of = vec![
         curve("no baseline", &none),
@@ -31,7 +33,7 @@ pub fn baselines(path: &Path) -> Result<()> {
         curve("leave-one-out", &others),
     ];
     let title = "standard deviation of the estimate of a group of four".to_owned();
-    let svg = curves(&[Panel { title, curves: curves_of }], "offset of the rewards")?;
+    let svg = curves(&[Panel::new(title, curves_of)], "offset of the rewards")?;
     Ok(write_atomically(path, svg.as_bytes())?)
 }
 

@@ -23,10 +23,10 @@ pub fn clip(path: &Path) -> Result<()> {
         let loss = clipped_loss(log.clone(), log.zeros_like(), log.full_like(advantage), range);
         let losses = loss.loss.to_data().iter::<f64>().collect::<Vec<f64>>();
         let points = ratios.iter().copied().zip(losses).collect();
-        Panel {
-            title: format!("loss for the advantage {advantage}, clip range {CLIP}"),
-            curves: vec![Curve { name: String::new(), points }],
-        }
+        Panel::new(
+            format!("loss for the advantage {advantage}, clip range {CLIP}"),
+            vec![Curve::new("", points)],
+        )
     };
     let svg = curves(&[1.0, -1.0].map(panel), "ratio")?;
     Ok(write_atomically(path, svg.as_bytes())?)

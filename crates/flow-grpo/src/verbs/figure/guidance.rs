@@ -21,12 +21,11 @@ pub fn guidance(path: &Path) -> Result<()> {
             let without = velocity(&all, x, step.from);
             without + scale * (velocity(&asked, x, step.from) - without)
         })?;
-        Ok(Curve { name: format!("g = {scale}"), points: histogram(&points) })
+        Ok(Curve::new(format!("g = {scale}"), histogram(&points)))
     };
     let x = |i: i32| 3.5 * (f64::from(i) / 200.0 - 1.0);
-    let curve = |name: &str, of: &dyn Fn(f64) -> f64| Curve {
-        name: name.to_owned(),
-        points: (0..=400).map(|i| (x(i), of(x(i)))).collect(),
+    let curve = |name: &str, of: &dyn Fn(f64) -> f64| {
+        Curve::new(name, (0..=400).map(|i| (x(i), of(x(i)))).collect())
     };
     // p(x)·p(c | x)^g, normalised on the range of the figure.
     let sharpened = |scale: f64| {
@@ -38,21 +37,18 @@ pub fn guidance(path: &Path) -> Result<()> {
         curve("p(x)·p(c|x)^g", &|x| raw(x) / total)
     };
     let panels = [
-        Panel {
-            title: "without guidance".to_owned(),
-            curves: vec![
+        Panel::new(
+            "without guidance",
+            vec![
                 curve("all data", &|x| density(&all, x, 0.0)),
                 curve("asked for", &|x| density(&asked, x, 0.0)),
             ],
-        },
-        Panel {
-            title: "samples with guidance".to_owned(),
-            curves: vec![guided(0.0)?, guided(1.0)?, guided(2.0)?, guided(5.0)?],
-        },
-        Panel {
-            title: "g = 5: samples, and the sharpened density".to_owned(),
-            curves: vec![guided(5.0)?, sharpened(5.0)],
-        },
+        ),
+        Panel::new(
+            "samples with guidance",
+            vec![guided(0.0)?, guided(1.0)?, guided(2.0)?, guided(5.0)?],
+        ),
+        Panel::new("g = 5: samples, and the sharpened density", vec![guided(5.0)?, sharpened(5.0)]),
     ];
     let svg = curves(&panels, "x")?;
     Ok(write_atomically(path, svg.as_bytes())?)

@@ -36,12 +36,12 @@ pub fn tilted(path: &Path) -> Result<()> {
     let exact = |name: &str, field: &MixtureField| {
         let x = |i: i32| 3.5 * (f64::from(i) / 200.0 - 1.0);
         let points = (0..=400).map(|i| (x(i), density(field, x(i), 0.0))).collect();
-        Curve { name: name.to_owned(), points }
+        Curve::new(name, points)
     };
-    let mut panels = vec![Panel {
-        title: "density of the base model, tilted by the reward x".to_owned(),
-        curves: vec![exact("base", &base), exact("β = 2", &tilt(2.0)), exact("β = 1", &tilt(1.0))],
-    }];
+    let mut panels = vec![Panel::new(
+        "density of the base model, tilted by the reward x",
+        vec![exact("base", &base), exact("β = 2", &tilt(2.0)), exact("β = 1", &tilt(1.0))],
+    )];
     for (title, level) in [
         ("after training with a = 0.7, β = 2", 0.7),
         ("after training with a = √2, β = 2", 2.0_f64.sqrt()),
@@ -53,18 +53,15 @@ pub fn tilted(path: &Path) -> Result<()> {
                 velocity(&base, x, step.from) + change.at(step.index, x)
             })
         };
-        let of = |name: &str, points: Vec<f64>| Curve {
-            name: name.to_owned(),
-            points: histogram(&points),
-        };
-        panels.push(Panel {
-            title: title.to_owned(),
-            curves: vec![
+        let of = |name: &str, points: Vec<f64>| Curve::new(name, histogram(&points));
+        panels.push(Panel::new(
+            title,
+            vec![
                 of("SDE", drawn(sde)?),
                 of("ODE", drawn(Ode {}.into())?),
                 exact("tilted", &tilt(BETA)),
             ],
-        });
+        ));
     }
     let svg = curves(&panels, "x")?;
     Ok(write_atomically(path, svg.as_bytes())?)
@@ -92,18 +89,18 @@ pub fn gap(path: &Path) -> Result<()> {
     let levels: Vec<f64> = (4..=40).map(|i| f64::from(i) / 20.0).collect();
     let curve = |name: &str, ratio: &dyn Fn(f64) -> Result<f64>| -> Result<Curve> {
         let points = levels.iter().map(|&level| Ok((level, ratio(level)?)));
-        Ok(Curve { name: name.to_owned(), points: points.collect::<Result<_>>()? })
+        Ok(Curve::new(name, points.collect::<Result<_>>()?))
     };
-    let panel = Panel {
-        title: "shift of the ODE / shift of the SDE".to_owned(),
-        curves: vec![
+    let panel = Panel::new(
+        "shift of the ODE / shift of the SDE",
+        vec![
             curve("2/(1 + a²/2)", &|level| Ok(2.0 / (1.0 + level * level / 2.0)))?,
             curve("1,000 steps", &|level| moved(1000, 1, level))?,
             curve("100 steps", &|level| moved(100, 1, level))?,
             curve("10 steps, ODE in 40", &|level| moved(10, 4, level))?,
             curve("10 steps", &|level| moved(10, 1, level))?,
         ],
-    };
+    );
     let svg = curves(&[panel], "noise level a")?;
     Ok(write_atomically(path, svg.as_bytes())?)
 }

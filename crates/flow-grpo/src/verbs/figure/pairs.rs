@@ -20,12 +20,11 @@ pub fn pairs(path: &Path) -> Result<()> {
         .zip(noise(0))
         .take(PATHS)
         .enumerate()
-        .map(|(row, (draw, end))| Curve {
-            name: String::new(),
-            points: vec![(0.0, end), (1.0, image((row as f64 + 0.5) / PATHS as f64, draw))],
+        .map(|(row, (draw, end))| {
+            Curve::new("", vec![(0.0, end), (1.0, image((row as f64 + 0.5) / PATHS as f64, draw))])
         })
         .collect();
-    let pairs = Panel { title: "pairs: x against 1 - t".to_owned(), curves: lines };
+    let pairs = Panel::new("pairs: x against 1 - t", lines);
     let flow = paths_of("particles that follow the mean velocity", Ode {}.into(), 200)?;
     Ok(write_atomically(path, curves(&[pairs, flow], "1 - t")?.as_bytes())?)
 }
@@ -46,14 +45,15 @@ fn image(share: f64, draw: f64) -> f64 {
 /// Draws the velocity of the mixture at three times.
 pub fn field(path: &Path) -> Result<()> {
     let field = mixture();
-    let at = |t: f64| Curve {
-        name: format!("t = {t}"),
-        points: (-100..=100)
-            .map(|i| f64::from(i) / 100.0 * REACH)
-            .map(|x| (x, velocity(&field, x, t)))
-            .collect(),
+    let at = |t: f64| {
+        Curve::new(
+            format!("t = {t}"),
+            (-100..=100)
+                .map(|i| f64::from(i) / 100.0 * REACH)
+                .map(|x| (x, velocity(&field, x, t)))
+                .collect(),
+        )
     };
-    let panel =
-        Panel { title: "mean velocity v(x, t)".to_owned(), curves: [1.0, 0.6, 0.3].map(at).into() };
+    let panel = Panel::new("mean velocity v(x, t)", [1.0, 0.6, 0.3].map(at).into());
     Ok(write_atomically(path, curves(&[panel], "x")?.as_bytes())?)
 }

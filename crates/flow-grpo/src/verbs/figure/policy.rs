@@ -26,19 +26,17 @@ pub fn one_step(path: &Path) -> Result<()> {
     let density =
         |y: f64| (-((y - mean(sde)) / sde.std).powi(2) / 2.0).exp() / (sde.std * TAU.sqrt());
     let curve = (0..=200).map(|i| 1.6 * f64::from(i) / 200.0 - 0.2).map(|y| (y, density(y)));
-    let line = |name: &str, place: f64, height: f64| Curve {
-        name: name.to_owned(),
-        points: vec![(place, 0.0), (place, height)],
-    };
-    let panel = Panel {
-        title: "density of x' in a step from x = 0.8, t = 0.5 to t = 0.4".to_owned(),
-        curves: vec![
-            Curve { name: "policy, a = 0.7".to_owned(), points: curve.collect() },
+    let line =
+        |name: &str, place: f64, height: f64| Curve::new(name, vec![(place, 0.0), (place, height)]);
+    let panel = Panel::new(
+        "density of x' in a step from x = 0.8, t = 0.5 to t = 0.4",
+        vec![
+            Curve::new("policy, a = 0.7", curve.collect()),
             line("mean", mean(sde), density(mean(sde))),
             line("step of the ODE", mean(ode), density(mean(sde))),
             line("x", x, density(mean(sde))),
         ],
-    };
+    );
     Ok(write_atomically(path, curves(&[panel], "x'")?.as_bytes())?)
 }
 
@@ -48,11 +46,10 @@ pub fn noise_of_steps(path: &Path) -> Result<()> {
         let std = |step| Transition::from(FlowSde::default()).affine(step).std;
         let steps = kind.grid(STEPS)?;
         let points = steps.steps().map(|step| ((step.index + 1) as f64, std(step))).collect();
-        Ok(Curve { name: name.to_owned(), points })
+        Ok(Curve::new(name, points))
     };
     let curves_of = vec![curve("linear grid", GridKind::Linear {})?, curve("grid of SD3", SD3)?];
-    let panel =
-        Panel { title: "standard deviation s of a step, a = 0.7".to_owned(), curves: curves_of };
+    let panel = Panel::new("standard deviation s of a step, a = 0.7", curves_of);
     Ok(write_atomically(path, curves(&[panel], "step, from noise to image")?.as_bytes())?)
 }
 
@@ -64,12 +61,12 @@ pub fn seen_gradient(path: &Path) -> Result<()> {
             let points = (1..=STEPS)
                 .map(|random| Ok((random as f64, 100.0 * seen(kind, random, data)?)))
                 .collect::<Result<_>>()?;
-            Ok(Curve { name: format!("V0 = {data}"), points })
+            Ok(Curve::new(format!("V0 = {data}"), points))
         };
-        Ok(Panel {
-            title: format!("share of the gradient that is seen, in per cent, {name}"),
-            curves: [1.0, 0.25, 0.0225].into_iter().map(curve).collect::<Result<_>>()?,
-        })
+        Ok(Panel::new(
+            format!("share of the gradient that is seen, in per cent, {name}"),
+            [1.0, 0.25, 0.0225].into_iter().map(curve).collect::<Result<_>>()?,
+        ))
     };
     let panels = [panel("linear grid", GridKind::Linear {})?, panel("grid of SD3", SD3)?];
     Ok(write_atomically(path, curves(&panels, "random steps of ten")?.as_bytes())?)

@@ -1,12 +1,13 @@
 //! Healthy and sick runs of the toy task, from the metrics that they wrote, and of the 150 lines,
 //! from what they printed.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use files::write_atomically;
 use run::curves::{Curve, Panel, curves};
-use serde_json::Value;
+
+use super::of_runs::{curve, read};
 
 /// A panel: its title, the number in a line of the metrics, and the runs that it shows.
 type Spec = (&'static str, &'static str, &'static [&'static str]);
@@ -45,7 +46,7 @@ pub fn sick_runs(output: &Path, name: &str, runs: &Path) -> Result<()> {
         write_atomically(&output.join(format!("{name}-{number}.svg")), svg.as_bytes())?;
     }
     let printed = OF_THE_LOOP.iter().map(|name| printed(runs, name)).collect::<Result<_>>()?;
-    let panel = Panel { title: "mean reward of an epoch".to_owned(), curves: printed };
+    let panel = Panel::new("mean reward of an epoch", printed);
     let last = output.join(format!("{name}-{}.svg", FIGURES.len() + 1));
     Ok(write_atomically(&last, curves(&[panel], "epoch")?.as_bytes())?)
 }
@@ -58,24 +59,10 @@ fn printed(runs: &Path, name: &str) -> Result<Curve> {
         Some((epoch.trim().parse().ok()?, reward.trim().parse().ok()?))
     };
     let points = text.lines().filter_map(point).filter(|(_, reward): &(f64, f64)| !reward.is_nan());
-    Ok(Curve { name: name.to_owned(), points: points.collect() })
-}
-
-fn read(file: &Path) -> Result<String> {
-    fs::read_to_string(file)
-        .with_context(|| format!("no run in {}: make it as the book says", file.display()))
+    Ok(Curve::new(name, points.collect()))
 }
 
 fn panel((title, number, names): &Spec, runs: &Path) -> Result<Panel> {
-    let curves = names.iter().map(|name| curve(&runs.join(name), name, number));
-    Ok(Panel { title: (*title).to_owned(), curves: curves.collect::<Result<_>>()? })
-}
-
-/// A number of every epoch of a run.
-pub fn curve(run: &Path, name: &str, number: &str) -> Result<Curve> {
-    let text = read(&run.join("metrics.jsonl"))?;
-    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let point = |line: Value| Some((line["epoch"].as_f64()?, line.pointer(number)?.as_f64()?));
-    let points = lines.filter(|line| line["event"] == "epoch").filter_map(point).collect();
-    Ok(Curve { name: name.to_owned(), points })
+    let curves = names.iter().map(|name| curve(&runs.join(name), name, "epoch", number));
+    Ok(Panel::new(*title, curves.collect::<Result<_>>()?))
 }

@@ -15,11 +15,10 @@ pub fn noise_of_transitions(path: &Path) -> Result<()> {
     let curve = |(name, transition): (&str, Transition)| -> Result<Curve> {
         let steps = (GridKind::Linear {}).grid(10)?;
         let of = |step: flow::Step| ((step.index + 1) as f64, transition.affine(step).std);
-        Ok(Curve { name: name.to_owned(), points: steps.steps().map(of).collect() })
+        Ok(Curve::new(name, steps.steps().map(of).collect()))
     };
     let curves_of = all()?.into_iter().skip(1).map(curve).collect::<Result<_>>()?;
-    let panel =
-        Panel { title: "standard deviation of a step, of ten".to_owned(), curves: curves_of };
+    let panel = Panel::new("standard deviation of a step, of ten", curves_of);
     Ok(write_atomically(path, curves(&[panel], "step, from noise to image")?.as_bytes())?)
 }
 

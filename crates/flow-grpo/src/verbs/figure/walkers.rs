@@ -26,13 +26,13 @@ pub fn walkers(path: &Path) -> Result<()> {
         let gaussian = |x: f64| (-x * x / (2.0 * t)).exp() / (TAU * t).sqrt();
         let x = |i: i32| REACH * f64::from(i) / 100.0;
         let exact = (-100..=100).map(|i| (x(i), gaussian(x(i)))).collect();
-        panels.push(Panel {
-            title: format!("density at t = {t}, after {step} steps"),
-            curves: vec![
-                Curve { name: "20,000 walkers".to_owned(), points: histogram(&places) },
-                Curve { name: "heat equation".to_owned(), points: exact },
+        panels.push(Panel::new(
+            format!("density at t = {t}, after {step} steps"),
+            vec![
+                Curve::new("20,000 walkers", histogram(&places)),
+                Curve::new("heat equation", exact),
             ],
-        });
+        ));
     }
     Ok(write_atomically(path, curves(&panels, "x")?.as_bytes())?)
 }
