@@ -9,9 +9,15 @@ pub mod host;
 pub mod memory;
 pub mod needs;
 
-use anyhow::Result;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::backend::Device;
+use anyhow::{Context, Result};
+use burn::tensor::backend::Backend;
+
+use crate::backend::{Device, Plain};
+
+/// Whether something may be computed on the device.
+static OPENED: AtomicBool = AtomicBool::new(false);
 
 /// The device of all tensors. On cuda, the first call looks at the machine and prints what it found.
 ///
@@ -24,7 +30,20 @@ use crate::backend::Device;
 pub fn device() -> Result<Device> {
     #[cfg(feature = "cuda")]
     cuda::prepare()?;
+    OPENED.store(true, Ordering::Relaxed);
     Ok(Device::default())
+}
+
+/// Waits until the device has nothing left to do. A process that ends while a thread of CubeCL still
+/// compiles a kernel takes NVRTC's memory from under it, and crashes.
+///
+/// # Errors
+/// If the device reports that something could not be computed.
+pub fn finish() -> Result<()> {
+    if OPENED.load(Ordering::Relaxed) {
+        Plain::sync(&Device::default()).context("the device did not finish its work")?;
+    }
+    Ok(())
 }
 
 /// The machine, for the record of a run: processor or GPU, number of threads, system.

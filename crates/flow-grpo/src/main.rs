@@ -33,5 +33,7 @@ fn main() -> ExitCode {
         terminal::view::give_back_terminal();
         hook(panic);
     }));
-    terminal::outcome::report(verbs::run())
+    let outcome = verbs::run();
+    let finished = machine::finish();
+    terminal::outcome::report(outcome.and(finished))
 }

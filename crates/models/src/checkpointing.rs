@@ -1,6 +1,10 @@
 //! Pieces of a backward pass that runs block by block.
 
-use burn::{prelude::*, tensor::backend::AutodiffBackend};
+use burn::{
+    module::{Module, ModuleVisitor, Param},
+    prelude::*,
+    tensor::backend::AutodiffBackend,
+};
 
 /// `Σ output·gradient`: a scalar whose backward pass carries `gradient` from `output` back to its
 /// inputs.
@@ -24,4 +28,56 @@ pub(crate) fn gradient_of<B: AutodiffBackend, const D: usize>(
     gradients: &mut B::Gradients,
 ) -> Tensor<B::InnerBackend, D> {
     leaf.grad_remove(gradients).expect("every part reads all of its inputs")
+}
+
+/// A value that several parts read, with the sum of its gradients over the parts that have run
+/// backward. Without a gradient to find, no part computes one.
+pub(crate) struct Shared<B: AutodiffBackend, const D: usize> {
+    values: Tensor<B::InnerBackend, D>,
+    has_gradient: bool,
+    gradient: Option<Tensor<B::InnerBackend, D>>,
+}
+
+impl<B: AutodiffBackend, const D: usize> Shared<B, D> {
+    pub fn new(values: Tensor<B::InnerBackend, D>, has_gradient: bool) -> Self {
+        Self { values, has_gradient, gradient: None }
+    }
+
+    /// The value, for one part.
+    pub fn read(&self) -> Tensor<B, D> {
+        if self.has_gradient {
+            leaf(self.values.clone())
+        } else {
+            Tensor::from_inner(self.values.clone())
+        }
+    }
+
+    /// Adds the gradient of a part that has [`Self::read`] it.
+    pub fn collect(&mut self, read: &Tensor<B, D>, gradients: &mut B::Gradients) {
+        if self.has_gradient {
+            let more = gradient_of(read, gradients);
+            self.gradient = Some(match self.gradient.take() {
+                Some(sum) => sum + more,
+                None => more,
+            });
+        }
+    }
+
+    /// The sum of the gradients; `None` if there is none to find.
+    pub fn gradient(self) -> Option<Tensor<B::InnerBackend, D>> {
+        self.gradient
+    }
+}
+
+/// Whether a parameter of the module is trained.
+pub(crate) fn is_trained<B: AutodiffBackend, M: Module<B>>(module: &M) -> bool {
+    struct Found(bool);
+    impl<B: Backend> ModuleVisitor<B> for Found {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+            self.0 |= param.val().is_require_grad();
+        }
+    }
+    let mut found = Found(false);
+    module.visit(&mut found);
+    found.0
 }

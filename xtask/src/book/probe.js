@@ -39,7 +39,8 @@ async (index, moves) => {
 
     let frames = 0;
     if (moves) {
-        // A demo that waits for its reader is started.
+        // A demo that waits for its reader, who looks at it first, is started.
+        await pause(1000);
         const named = (name) => [...demo.querySelectorAll("button")].find((each) => each.textContent === name);
         named("Run")?.click();
         const began = performance.now();

@@ -55,8 +55,20 @@ fn end(by_hand: bool) {
         );
     } else if by_hand {
         crate::terminal::view::give_back_terminal();
-        std::process::exit(EXIT_CODE.into());
+        exit_at_once();
     }
+}
+
+/// Ends the process without what libraries do at an end: kernels may be in the middle of being
+/// compiled.
+#[cfg(unix)]
+fn exit_at_once() -> ! {
+    signal_hook::low_level::exit(EXIT_CODE.into())
+}
+
+#[cfg(not(unix))]
+fn exit_at_once() -> ! {
+    std::process::exit(EXIT_CODE.into())
 }
 
 /// Whether the end was requested.

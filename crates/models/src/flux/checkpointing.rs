@@ -7,7 +7,7 @@ use kernels::Kernels;
 
 use super::FluxTransformer;
 use crate::{
-    checkpointing::{gradient_of, leaf, pulled},
+    checkpointing::{Shared, gradient_of, is_trained, leaf, pulled},
     streams::Tokens,
     text::Embedding,
 };
@@ -37,7 +37,7 @@ where
         let [_, _, height, width] = query.latent.dims();
         let (mut tokens, conditioning) =
             network.embed(query.latent.clone(), query.time.clone(), &query.conditions);
-        let rope = network.rope(&tokens, [height, width]);
+        let rope = network.rope(tokens.text.dims()[1], [height, width]);
         let mut double_blocks = Vec::with_capacity(network.double_blocks.len());
         for block in &network.double_blocks {
             double_blocks.push(tokens.clone());
@@ -62,27 +62,27 @@ where
         let Kept { query, conditioning: kept_conditioning, double_blocks, single_blocks, both } =
             kept;
         let [_, _, height, width] = query.latent.dims();
-        let (both, conditioning) = (leaf::<B, 3>(both), leaf::<B, 2>(kept_conditioning.clone()));
+        let patches = height / 2 * (width / 2);
+        let words = both.dims()[1] - patches;
+        // Adapters inside the blocks leave what comes before them as it is.
+        let embeds = [&self.tokens, &self.context].into_iter().any(is_trained)
+            || [&self.time, &self.pooled].into_iter().chain(&self.guidance).any(is_trained);
+        let mut shared = Shared::<B, 2>::new(kept_conditioning, embeds);
+        let (both, conditioning) = (leaf::<B, 3>(both), shared.read());
         let velocity = self.finish(both.clone(), conditioning.clone(), [height, width]);
         let mut gradients = pulled(velocity, gradient).backward();
         let mut of_both = gradient_of(&both, &mut gradients);
-        let mut of_conditioning = gradient_of(&conditioning, &mut gradients);
+        shared.collect(&conditioning, &mut gradients);
         take(gradients);
 
-        let (tokens, _) = self.embed(
-            leaf(query.latent.clone()),
-            Tensor::from_inner(query.time.clone()),
-            &query.conditions,
-        );
-        let rope = self.rope(&tokens, [height, width]);
-        let [words, patches] = [tokens.text.dims()[1], tokens.image.dims()[1]];
+        let rope = self.rope(words, [height, width]);
         for (block, both) in self.single_blocks.iter().zip(single_blocks).rev() {
             let both = leaf::<B, 3>(both);
-            let conditioning = leaf::<B, 2>(kept_conditioning.clone());
+            let conditioning = shared.read();
             let output = block.forward(both.clone(), conditioning.clone(), &rope);
             let mut gradients = pulled(output, of_both).backward();
             of_both = gradient_of(&both, &mut gradients);
-            of_conditioning = of_conditioning + gradient_of(&conditioning, &mut gradients);
+            shared.collect(&conditioning, &mut gradients);
             take(gradients);
         }
         let mut of_text = of_both.clone().narrow(1, 0, words);
@@ -90,15 +90,16 @@ where
         for (block, tokens) in self.double_blocks.iter().zip(double_blocks).rev() {
             let inputs =
                 Tokens { image: leaf::<B, 3>(tokens.image), text: leaf::<B, 3>(tokens.text) };
-            let conditioning = leaf::<B, 2>(kept_conditioning.clone());
+            let conditioning = shared.read();
             let outputs = block.forward(inputs.clone(), conditioning.clone(), &rope);
             let sum = pulled(outputs.image, of_image) + pulled(outputs.text, of_text);
             let mut gradients = sum.backward();
             of_image = gradient_of(&inputs.image, &mut gradients);
             of_text = gradient_of(&inputs.text, &mut gradients);
-            of_conditioning = of_conditioning + gradient_of(&conditioning, &mut gradients);
+            shared.collect(&conditioning, &mut gradients);
             take(gradients);
         }
+        let Some(of_conditioning) = shared.gradient() else { return };
         let (tokens, conditioning) =
             self.embed(leaf(query.latent), Tensor::from_inner(query.time), &query.conditions);
         let sum = pulled(tokens.image, of_image)

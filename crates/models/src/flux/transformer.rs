@@ -44,11 +44,11 @@ struct Held<B: Backend> {
 /// Source: Black Forest Labs' FLUX.1; diffusers' `FluxTransformer2DModel`.
 #[derive(Module, Debug)]
 pub struct FluxTransformer<B: Backend> {
-    tokens: Linear<B>,
-    context: Linear<B>,
-    time: Embedder<B>,
-    guidance: Option<Embedder<B>>,
-    pooled: Embedder<B>,
+    pub(super) tokens: Linear<B>,
+    pub(super) context: Linear<B>,
+    pub(super) time: Embedder<B>,
+    pub(super) guidance: Option<Embedder<B>>,
+    pub(super) pooled: Embedder<B>,
     pub(super) double_blocks: Vec<DoubleBlock<B>>,
     pub(super) single_blocks: Vec<SingleBlock<B>>,
     modulation: Linear<B>,
@@ -120,12 +120,12 @@ impl<B: Backend> FluxTransformer<B> {
         (Tokens { image, text }, activation::silu(self.conditioning(time, pooled)))
     }
 
-    /// The positions of the tokens of a latent.
-    pub(super) fn rope(&self, tokens: &Tokens<B>, [height, width]: [usize; 2]) -> Rope<B> {
-        let (words, patches) = (tokens.text.dims()[1], [height / 2, width / 2]);
+    /// The positions of the text and of the patches of a latent.
+    pub(super) fn rope(&self, words: usize, [height, width]: [usize; 2]) -> Rope<B> {
+        let patches = [height / 2, width / 2];
         match &self.held {
             Some(Held { rope, .. }) if rope.is_of(words, patches) => rope.clone(),
-            _ => Rope::new(&self.config, words, patches, &tokens.text.device()),
+            _ => Rope::new(&self.config, words, patches, &self.tokens.weight.device()),
         }
     }
 
@@ -174,7 +174,7 @@ impl<B: Kernels> FluxTransformer<B> {
     ) -> Tensor<B, 4> {
         let [_, _, height, width] = latent.dims();
         let (tokens, conditioning) = self.embed(latent, time, conditions);
-        let rope = self.rope(&tokens, [height, width]);
+        let rope = self.rope(tokens.text.dims()[1], [height, width]);
         let tokens = self
             .double_blocks
             .iter()

@@ -7,7 +7,7 @@ use kernels::Kernels;
 
 use super::Transformer;
 use crate::{
-    checkpointing::{gradient_of, leaf, pulled},
+    checkpointing::{Shared, gradient_of, is_trained, leaf, pulled},
     streams::Tokens,
     text::Embedding,
 };
@@ -54,17 +54,28 @@ where
     ) {
         let Kept { query, conditioning: kept_conditioning, blocks, image } = kept;
         let [_, _, height, width] = query.latent.dims();
-        let (image, conditioning) = (leaf::<B, 3>(image), leaf::<B, 2>(kept_conditioning.clone()));
+        // Adapters inside the blocks leave what comes before them as it is.
+        let before = [
+            &self.patches,
+            &self.time_in,
+            &self.time_out,
+            &self.pooled_in,
+            &self.pooled_out,
+            &self.context_embedder,
+        ];
+        let embeds = before.into_iter().any(is_trained) || self.positions.val().is_require_grad();
+        let mut shared = Shared::<B, 2>::new(kept_conditioning, embeds);
+        let (image, conditioning) = (leaf::<B, 3>(image), shared.read());
         let velocity = self.finish(image.clone(), conditioning.clone(), [height, width]);
         let mut gradients = pulled(velocity, gradient).backward();
         let mut of_image = gradient_of(&image, &mut gradients);
-        let mut of_conditioning = gradient_of(&conditioning, &mut gradients);
+        shared.collect(&conditioning, &mut gradients);
         let mut of_text = None; // The text is not used after the last block.
         take(gradients);
         for (block, tokens) in self.blocks.iter().zip(blocks).rev() {
             let inputs =
                 Tokens { image: leaf::<B, 3>(tokens.image), text: leaf::<B, 3>(tokens.text) };
-            let conditioning = leaf::<B, 2>(kept_conditioning.clone());
+            let conditioning = shared.read();
             let outputs = block.forward(inputs.clone(), conditioning.clone());
             let mut sum = pulled(outputs.image, of_image);
             if let Some(of_text) = of_text {
@@ -73,9 +84,10 @@ where
             let mut gradients = sum.backward();
             of_image = gradient_of(&inputs.image, &mut gradients);
             of_text = Some(gradient_of(&inputs.text, &mut gradients));
-            of_conditioning = of_conditioning + gradient_of(&conditioning, &mut gradients);
+            shared.collect(&conditioning, &mut gradients);
             take(gradients);
         }
+        let Some(of_conditioning) = shared.gradient() else { return };
         let (tokens, conditioning) =
             self.embed(leaf(query.latent), Tensor::from_inner(query.time), &query.conditions);
         let of_text = of_text.expect("there is at least one block");
