@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use files::write_atomically;
 use flow::VelocityField;
 use grpo::{EpochTimes, Policy, Task, Trainer, groups::Mix};
@@ -86,10 +86,17 @@ where
     };
     let mut panels = sweep("steps", &STEPS, &|config, steps| {
         config.grpo.groups = if smallest { 1 } else { GROUPS_OF_STEPS };
-        config.grpo.rollout.steps = steps;
+        set_steps(config, steps);
     })?;
     panels.extend(sweep("groups", &GROUPS, &|config, groups| config.grpo.groups = groups)?);
     Ok(write_atomically(plot, curves(&panels, "")?.as_bytes())?)
+}
+
+/// Sets the number of steps. As many draw noise as are configured, but the last two never do: the KL
+/// penalty may be taken at one of them.
+fn set_steps(config: &mut TrainConfig, steps: usize) {
+    let rollout = &mut config.grpo.rollout;
+    (rollout.steps, rollout.random_steps) = (steps, rollout.random_steps.min(steps - 2));
 }
 
 /// Measures one epoch, after a warm-up epoch.
@@ -113,10 +120,30 @@ where
     };
     let workers = Workers::new(backend::workers()).context("cannot start worker threads")?;
     let (grpo, policy) = (config.grpo.clone(), Policy::full(own.network()?));
+    let problems = grpo.problems();
+    ensure!(problems.is_empty(), "this epoch cannot be timed: {}", problems.join("; "));
     let mut trainer: Trainer<Training, N> =
         Trainer::new(grpo, config.epochs, config.seed, task, policy, workers);
     trainer.iterate()?;
     memory::forget_peak();
     let time = trainer.iterate()?.metrics.time;
     Ok(Cost { time, peak_mib: memory::peak_mib() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config, train::presets::TRAIN_PRESETS};
+
+    #[test]
+    fn every_epoch_of_a_sweep_can_be_trained() {
+        let table = TRAIN_PRESETS[0].table(&TRAIN_PRESETS);
+        let preset: TrainConfig = config::resolve(table, None, None, &[]).expect("a valid preset");
+        for steps in STEPS {
+            let mut config = preset.clone();
+            set_steps(&mut config, steps);
+            assert_eq!(config.grpo.rollout.steps, steps);
+            assert_eq!(config.grpo.problems(), Vec::<String>::new(), "{steps} steps");
+        }
+    }
 }
