@@ -226,7 +226,7 @@ export function mount(stage, wasm) {
         say(fault || numbersOf(history));
     }
 
-    /** Trains a run that nobody sees, an epoch at a time, until the reader starts his own. */
+    /** Trains a run that nobody sees, an epoch at a time, or until the reader starts one. */
     function rehearse(unseen, left) {
         if (left === 0 || training.running || history.length > 0) {
             unseen.free();
@@ -238,7 +238,7 @@ export function mount(stage, wasm) {
     }
 
     label();
-    rehearse(fresh(), REHEARSED);
+    setTimeout(() => rehearse(fresh(), REHEARSED));
 }
 
 function numbersOf(history) {

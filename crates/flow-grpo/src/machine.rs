@@ -14,9 +14,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use burn::tensor::backend::Backend;
 
-use crate::backend::{Device, Plain};
+use crate::{
+    backend::{Device, Plain},
+    terminal::outcome::BrokeRun,
+};
 
-/// Whether something may be computed on the device.
+/// Whether the program has asked for the device.
 static OPENED: AtomicBool = AtomicBool::new(false);
 
 /// The device of all tensors. On cuda, the first call looks at the machine and prints what it found.
@@ -34,14 +37,15 @@ pub fn device() -> Result<Device> {
     Ok(Device::default())
 }
 
-/// Waits until the device has nothing left to do. A process that ends while a thread of CubeCL still
-/// compiles a kernel takes NVRTC's memory from under it, and crashes.
+/// Waits until all kernels are compiled and launched. A process that ends while a thread of CubeCL
+/// compiles a kernel frees NVRTC's memory under it, and crashes.
 ///
 /// # Errors
 /// If the device reports that something could not be computed.
 pub fn finish() -> Result<()> {
     if OPENED.load(Ordering::Relaxed) {
-        Plain::sync(&Device::default()).context("the device did not finish its work")?;
+        let finished = Plain::sync(&Device::default());
+        finished.context("the device did not finish its work").context(BrokeRun)?;
     }
     Ok(())
 }

@@ -34,6 +34,8 @@ fn main() -> ExitCode {
         hook(panic);
     }));
     let outcome = verbs::run();
-    let finished = machine::finish();
-    terminal::outcome::report(outcome.and(finished))
+    let failed = outcome.is_err();
+    let code = terminal::outcome::report(outcome);
+    let finished = terminal::outcome::report(machine::finish());
+    if failed { code } else { finished }
 }

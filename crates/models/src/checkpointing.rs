@@ -30,22 +30,22 @@ pub(crate) fn gradient_of<B: AutodiffBackend, const D: usize>(
     leaf.grad_remove(gradients).expect("every part reads all of its inputs")
 }
 
-/// A value that several parts read, with the sum of its gradients over the parts that have run
-/// backward. Without a gradient to find, no part computes one.
+/// A value that several parts read, and the sum of its gradients over the parts that have run
+/// backward. If no gradient is wanted, the parts compute none.
 pub(crate) struct Shared<B: AutodiffBackend, const D: usize> {
     values: Tensor<B::InnerBackend, D>,
-    has_gradient: bool,
+    wanted: bool,
     gradient: Option<Tensor<B::InnerBackend, D>>,
 }
 
 impl<B: AutodiffBackend, const D: usize> Shared<B, D> {
-    pub fn new(values: Tensor<B::InnerBackend, D>, has_gradient: bool) -> Self {
-        Self { values, has_gradient, gradient: None }
+    pub fn new(values: Tensor<B::InnerBackend, D>, wanted: bool) -> Self {
+        Self { values, wanted, gradient: None }
     }
 
     /// The value, for one part.
     pub fn read(&self) -> Tensor<B, D> {
-        if self.has_gradient {
+        if self.wanted {
             leaf(self.values.clone())
         } else {
             Tensor::from_inner(self.values.clone())
@@ -54,7 +54,7 @@ impl<B: AutodiffBackend, const D: usize> Shared<B, D> {
 
     /// Adds the gradient of a part that has [`Self::read`] it.
     pub fn collect(&mut self, read: &Tensor<B, D>, gradients: &mut B::Gradients) {
-        if self.has_gradient {
+        if self.wanted {
             let more = gradient_of(read, gradients);
             self.gradient = Some(match self.gradient.take() {
                 Some(sum) => sum + more,
@@ -63,7 +63,7 @@ impl<B: AutodiffBackend, const D: usize> Shared<B, D> {
         }
     }
 
-    /// The sum of the gradients; `None` if there is none to find.
+    /// The sum of the gradients; `None` if it is not wanted.
     pub fn gradient(self) -> Option<Tensor<B::InnerBackend, D>> {
         self.gradient
     }

@@ -28,19 +28,21 @@ impl Curve {
     }
 
     /// One curve for the seeds of an experiment: their mean, with a band from the lowest to the
-    /// highest, at the places that all have. A single seed keeps its own band.
+    /// highest, at the places that all have. A single seed keeps its own band. A place is at least 0,
+    /// and a seed has it once.
     pub fn of_seeds(name: impl Into<String>, seeds: &[Self]) -> Self {
         let name = name.into();
         if let [seed] = seeds {
             return Self { name, ..seed.clone() };
         }
+        // Numbers from 0 on have the order of their bits.
         let mut values: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
         for &(x, y) in seeds.iter().flat_map(|seed| &seed.points) {
-            values.entry(x as u64).or_default().push(y);
+            values.entry(x.to_bits()).or_default().push(y);
         }
         let mut curve = Self::new(name, Vec::new());
         for (x, values) in values.into_iter().filter(|(_, values)| values.len() == seeds.len()) {
-            let (x, mean) = (x as f64, values.iter().sum::<f64>() / values.len() as f64);
+            let (x, mean) = (f64::from_bits(x), values.iter().sum::<f64>() / values.len() as f64);
             curve.points.push((x, mean));
             let low = values.iter().copied().fold(f64::INFINITY, f64::min);
             curve.band.push([x, low, values.iter().copied().fold(f64::NEG_INFINITY, f64::max)]);

@@ -1,4 +1,4 @@
-//! Comparison of runs: one panel per number, one curve per run.
+//! Comparison of runs: one panel per number, one curve per name.
 
 use std::{
     collections::BTreeSet,
@@ -59,7 +59,7 @@ pub struct Comparison {
     pub svg: String,
     /// The first and last value of every run, one per line.
     pub table: String,
-    /// Curves that are missing, one sentence each.
+    /// What is missing, one sentence each.
     pub notes: Vec<String>,
 }
 
@@ -85,15 +85,23 @@ pub fn compare(runs: &[NamedRun], numbers: &[String]) -> Result<Comparison, RunE
                         "{number:<28} {name:<24} {first:.3} -> {last:.3} after {epochs} epochs\n"
                     );
                 }
-                _ => notes.push(format!("note: {name} has no `{number}` and no curve")),
+                _ => notes.push(format!("note: a run named {name} has no `{number}`")),
             }
         }
-        panels.push(Panel::new(number.clone(), of_experiments(&of_runs)));
+        let curves = of_experiments(&of_runs);
+        for Curve { name, .. } in curves.iter().filter(|curve| curve.points.is_empty()) {
+            if of_runs.iter().any(|run| run.name == *name && !run.points.is_empty()) {
+                notes.push(format!(
+                    "note: the runs named {name} have no epoch of `{number}` in common, so no curve"
+                ));
+            }
+        }
+        panels.push(Panel::new(number.clone(), curves));
     }
     Ok(Comparison { svg: curves(&panels, "epochs")?, table, notes })
 }
 
-/// One curve for the runs of each name, in the order of the first.
+/// One curve for each name, in the order in which the names first occur.
 fn of_experiments(runs: &[Curve]) -> Vec<Curve> {
     let of_name = |name: &str| -> Vec<Curve> {
         runs.iter().filter(|run| run.name == name && !run.points.is_empty()).cloned().collect()
@@ -145,6 +153,15 @@ mod tests {
         assert_eq!(curves[0].points, [(1.0, 0.5)]);
     }
 
+    #[test]
+    fn runs_of_one_name_without_a_common_epoch_are_named() {
+        let at =
+            |epoch: usize| run("a", &[json!({"event": "epoch", "epoch": epoch, "reward": 0.5})]);
+        let compared = compare(&[at(1), at(2)], &["epoch.reward".to_owned()]).expect("compared");
+        let note = "note: the runs named a have no epoch of `epoch.reward` in common, so no curve";
+        assert_eq!(compared.notes, [note]);
+    }
+
     fn run(name: &str, lines: &[Value]) -> NamedRun {
         NamedRun { name: name.to_owned(), path: PathBuf::new(), lines: lines.to_vec() }
     }
@@ -166,10 +183,7 @@ mod tests {
         assert!(table.contains("0.250 -> 0.750 after 8 epochs"), "{table}");
         assert_eq!(
             notes,
-            [
-                "note: b has no `rewards.x` and no curve",
-                "note: a has no `epoch.reward` and no curve"
-            ]
+            ["note: a run named b has no `rewards.x`", "note: a run named a has no `epoch.reward`"]
         );
         let error = compare(&runs, &["overall".to_owned()]).expect_err("no run has it");
         assert_eq!(

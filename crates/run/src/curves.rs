@@ -19,7 +19,7 @@ pub struct Panel {
 }
 
 impl Panel {
-    /// A panel.
+    /// A panel of these curves.
     pub fn new(title: impl Into<String>, curves: Vec<Curve>) -> Self {
         Self { title: title.into(), curves }
     }
@@ -38,19 +38,19 @@ const KEY: f64 = 46.0;
 /// panels without points are left out.
 ///
 /// # Errors
-/// If a point is not finite.
+/// If a point, or a bound of a band, is not finite.
 pub fn curves(panels: &[Panel], x_name: &str) -> Result<String, RunError> {
     let drawn: Vec<&Panel> = panels
         .iter()
         .filter(|panel| panel.curves.iter().any(|curve| !curve.points.is_empty()))
         .collect();
-    let points = |panel: &Panel| {
+    let numbers = |panel: &Panel| {
         let points = panel.curves.iter().flat_map(|curve| &curve.points);
         let bands = panel.curves.iter().flat_map(|curve| curve.band.iter().flatten());
         points.flat_map(|&(x, y)| [x, y]).chain(bands.copied()).collect::<Vec<f64>>()
     };
-    if let Some(panel) = drawn.iter().find(|panel| !points(panel).iter().all(|x| x.is_finite())) {
-        let problem = format!("\"{}\" has a point that is not a finite number", panel.title);
+    if let Some(panel) = drawn.iter().find(|panel| !numbers(panel).iter().all(|x| x.is_finite())) {
+        let problem = format!("\"{}\" has a number that is not finite", panel.title);
         return Err(RunError::Drawing { what: "curves", problem });
     }
     let mut height = 0.0;
@@ -157,6 +157,6 @@ mod tests {
         let svg = curves(&[panel("empty", &["x"], &[])], "").expect("an SVG");
         assert!(!svg.contains("empty"), "{svg}");
         let error = curves(&[panel("bad", &["x"], &[(0.0, f64::NAN)])], "").expect_err("refused");
-        assert!(error.to_string().contains("\"bad\" has a point"), "{error}");
+        assert!(error.to_string().contains("\"bad\" has a number"), "{error}");
     }
 }

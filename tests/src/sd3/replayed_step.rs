@@ -22,7 +22,7 @@ use models::{
 };
 use training::{
     noise::{Key, Purpose},
-    parameters::{Parameters, Trained},
+    parameters::{Parameters, Trained, names},
     workers::Workers,
 };
 
@@ -329,6 +329,34 @@ fn a_gradient_found_part_by_part_is_the_same_in_every_layer() {
         let worst = whole.iter().zip(&parts[&name]).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(worst <= 1e-5 * largest, "{name}: off by {worst:e} of {largest:e}");
     }
+}
+
+#[test]
+fn every_weight_has_the_same_gradient_part_by_part() {
+    let step = ReplayedStep::read();
+    let latent = step.model.tensor::<4>("latents");
+    let [whole, parts] =
+        [&WholeGraph as &dyn Differentiate<Training, _>, &Checkpointing].map(|differentiate| {
+            let trained = Trained::all(&step.base);
+            let query = Query::at(0.7, latent.clone(), &step.conditions);
+            let mut loss = |velocity: Tensor<Training, 4>| velocity.powi_scalar(2).sum();
+            let network: Transformer<Plain> = step.base.clone();
+            differentiate.gradient(network, &trained, query, &mut loss).to_data()
+        });
+    let names = names(&step.base);
+    let values = |data: &TensorData| data.iter::<f64>().collect::<Vec<f64>>();
+    let largest = whole.values().flat_map(values).fold(0.0, |most: f64, x| most.max(x.abs()));
+    let mut unused = Vec::new();
+    for (id, whole) in &whole {
+        let (whole, parts) = (values(whole), values(&parts[id]));
+        let worst = whole.iter().zip(&parts).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(worst <= 1e-5 * largest, "{}: off by {worst:e} of {largest:e}", names[id]);
+        if whole.iter().all(|value| *value == 0.0) {
+            unused.push(names[id].as_str());
+        }
+    }
+    // The text's queries in the last block are not used.
+    assert!(unused.iter().all(|name| name.starts_with("blocks.2.text.query")), "{unused:?}");
 }
 
 #[test]

@@ -39,7 +39,7 @@ async (index, moves) => {
 
     let frames = 0;
     if (moves) {
-        // A demo that waits for its reader, who looks at it first, is started.
+        // A demo that waits for its reader is started. He looks at it first, and it may rehearse.
         await pause(1000);
         const named = (name) => [...demo.querySelectorAll("button")].find((each) => each.textContent === name);
         named("Run")?.click();

@@ -59,8 +59,8 @@ fn end(by_hand: bool) {
     }
 }
 
-/// Ends the process without what libraries do at an end: kernels may be in the middle of being
-/// compiled.
+/// Ends the process without exit handlers: one of them frees the memory of a compiler that may still
+/// be at work.
 #[cfg(unix)]
 fn exit_at_once() -> ! {
     signal_hook::low_level::exit(EXIT_CODE.into())

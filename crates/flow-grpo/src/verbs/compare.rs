@@ -12,7 +12,9 @@ use crate::terminal::output;
 /// Options of `compare`.
 #[derive(Args, Debug)]
 pub struct CompareArgs {
-    /// Run directories; NAME=RUN gives a curve another name.
+    /// Run directories; NAME=RUN gives a curve another name. Runs of one NAME are seeds of one
+    /// experiment and share a curve: their mean, in a band from the lowest to the highest, at the
+    /// epochs that all have.
     #[arg(required = true, value_name = "[NAME=]RUN")]
     runs: Vec<String>,
     /// A metric: of the evaluations as in `best_by`, or of the epochs as `epoch.NAME`; may be
@@ -22,13 +24,12 @@ pub struct CompareArgs {
     /// The SVG file to write.
     #[arg(long, default_value = "comparison.svg")]
     output: PathBuf,
-    /// A page to write as well: all curves, settings that differ, newest images. Runs of one NAME
-    /// are seeds of one experiment and share a line.
+    /// A page to write as well: all curves, settings that differ, newest images.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
 }
 
-/// Draws the comparison and prints the last value of every curve.
+/// Draws the comparison and prints the first and last value of every run.
 ///
 /// # Errors
 /// If a run cannot be read, or no run has one of the metrics.

@@ -109,6 +109,7 @@ fn names() -> Vec<&'static str> {
 
 /// Draws figures into a directory.
 pub fn run(args: &FigureArgs) -> Result<()> {
+    machine::device()?;
     for (name, draw) in FIGURES {
         if args.names.is_empty() || args.names.iter().any(|asked| asked == name) {
             draw(&args.output.join(format!("{name}.svg")))?;

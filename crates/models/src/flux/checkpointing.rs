@@ -64,7 +64,7 @@ where
         let [_, _, height, width] = query.latent.dims();
         let patches = height / 2 * (width / 2);
         let words = both.dims()[1] - patches;
-        // Adapters inside the blocks leave what comes before them as it is.
+        // If no layer before the blocks is trained, nobody needs the conditioning vector's gradient.
         let embeds = [&self.tokens, &self.context].into_iter().any(is_trained)
             || [&self.time, &self.pooled].into_iter().chain(&self.guidance).any(is_trained);
         let mut shared = Shared::<B, 2>::new(kept_conditioning, embeds);

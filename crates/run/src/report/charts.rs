@@ -97,9 +97,9 @@ pub(super) fn data(runs: &[(String, Progress)], charts: &[Chart]) -> Markup {
 }
 
 fn of_chart(chart: &Chart) -> Value {
-    let lines: Vec<Value> =
+    let curves: Vec<Value> =
         chart.curves.iter().zip(&chart.runs).map(|(curve, run)| of_curve(curve, *run)).collect();
-    json!({"title": chart.title, "lines": lines})
+    json!({"title": chart.title, "lines": curves})
 }
 
 fn of_curve(curve: &Curve, run: usize) -> Value {

@@ -130,7 +130,7 @@ pub(super) fn several_updates(lines: &[Value]) -> bool {
 
 impl Panel {
     /// The value of a panel whose curves never change, and are equal.
-    pub fn constant(&self) -> Option<f64> {
+    pub(super) fn constant(&self) -> Option<f64> {
         let mut values = self.curves.iter().flat_map(|curve| &curve.points).map(|point| point.1);
         let first = values.next()?;
         let more = self.curves.iter().any(|curve| curve.points.len() > 1);

@@ -32,7 +32,7 @@ pub fn baselines(path: &Path) -> Result<()> {
         curve("the group's mean", &group),
         curve("leave-one-out", &others),
     ];
-    let title = "standard deviation of the estimate of a group of four".to_owned();
+    let title = "standard deviation of the estimate of a group of four";
     let svg = curves(&[Panel::new(title, curves_of)], "offset of the rewards")?;
     Ok(write_atomically(path, svg.as_bytes())?)
 }

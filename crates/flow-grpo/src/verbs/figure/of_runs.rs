@@ -49,7 +49,7 @@ pub fn hacking(output: &Path, name: &str, runs: &Path) -> Result<()> {
     draw(output, name, &panels.map(panel).into_iter().collect::<Result<Vec<_>>>()?)
 }
 
-/// A number of the lines of an event of a run.
+/// A number of a run over its epochs, from the lines of one event: `epoch` or `eval`.
 pub fn curve(run: &Path, name: &str, event: &str, number: &str) -> Result<Curve> {
     let text = read(&run.join("metrics.jsonl"))?;
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

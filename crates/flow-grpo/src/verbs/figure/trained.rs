@@ -38,16 +38,21 @@ use crate::{
 
 /// The weight of the KL penalty, in units of the reward.
 const BETA: f64 = 2.0;
-/// Epochs of training, and points of an epoch.
+/// Epochs of training.
 const EPOCHS: usize = 400;
+/// Points of an epoch.
 const GROUP: usize = 512;
-/// Steps of the SDE, the last one without noise, and of an evaluation.
+/// Steps of a trajectory; the last draws no noise.
 const STEPS: usize = 10;
-const MORE: usize = 40;
+/// Steps of a finer ODE.
+const FINE_STEPS: usize = 40;
 /// Points of a histogram.
 const POINTS: usize = 20_000;
-/// Added to the standard deviation that rewards are divided by, so that training hardly changes it.
+/// What rewards are divided by: nearly a constant, though training changes their standard deviation,
+/// which is a part of it.
 const SPREAD: f64 = 100.0;
+/// The standard deviation of `x` in the data.
+const OF_DATA: f64 = 1.43;
 
 /// The reward `x` of a point.
 struct East;
@@ -58,8 +63,8 @@ impl Reward for East {
     }
 }
 
-/// Draws the density of `x` after training with two noise levels: of the SDE that was trained, of
-/// the ODE in as many steps and in more, and of the tilted data.
+/// Draws the density of `x` after training with two noise levels: of the SDE as in training, of the
+/// ODE in as many steps and in more, and of the tilted data.
 pub fn trained(path: &Path) -> Result<()> {
     let base = base()?;
     let mut panels = Vec::new();
@@ -71,17 +76,17 @@ pub fn trained(path: &Path) -> Result<()> {
         let ode = |steps: usize| -> Result<Sampler> {
             Ok(Sampler::ode((GridKind::Linear {}).grid(steps)?))
         };
-        let of = |name: &str, sampler: &Sampler| {
+        let sampled = |name: &str, sampler: &Sampler| {
             let points = east(sampler, &policy);
             let mean = points.iter().sum::<f64>() / points.len() as f64;
             Curve::new(format!("{name}: mean {mean:.2}"), histogram(&points))
         };
         panels.push(Panel::new(
-            format!("x after training with a = {name}, β = 2"),
+            format!("x after training with a = {name}, β = {BETA}"),
             vec![
-                of("SDE, 10 steps", &sde),
-                of("ODE, 10", &ode(STEPS)?),
-                of("ODE, 40", &ode(MORE)?),
+                sampled("SDE, 10 steps", &sde),
+                sampled("ODE, 10", &ode(STEPS)?),
+                sampled("ODE, 40", &ode(FINE_STEPS)?),
                 tilted(),
             ],
         ));
@@ -98,7 +103,7 @@ fn base() -> Result<MlpField<Plain>> {
     Ok(file.load_into(sizes.init(0, &Device::default()))?)
 }
 
-/// Trains with the reward `x` and the penalty `β·KL` of trajectories.
+/// Trains with the reward `x` and the penalty `β·KL` of every step, at stored latents.
 fn train(base: &MlpField<Plain>, transition: FlowSde) -> Result<MlpField<Plain>> {
     let config = GrpoConfig {
         groups: 1,
@@ -112,7 +117,7 @@ fn train(base: &MlpField<Plain>, transition: FlowSde) -> Result<MlpField<Plain>>
             random_steps: STEPS - 1,
             ..RolloutConfig::default()
         },
-        advantage: AdvantageConfig { epsilon: SPREAD, ..AdvantageConfig::default() },
+        advantage: AdvantageConfig { epsilon: SPREAD - OF_DATA, ..AdvantageConfig::default() },
         objective: Objective::Clipped(ObjectiveConfig {
             kl_weight: BETA / SPREAD,
             kl_form: KlForm::PaperMean,

@@ -54,7 +54,7 @@ where
     ) {
         let Kept { query, conditioning: kept_conditioning, blocks, image } = kept;
         let [_, _, height, width] = query.latent.dims();
-        // Adapters inside the blocks leave what comes before them as it is.
+        // If no layer before the blocks is trained, nobody needs the conditioning vector's gradient.
         let before = [
             &self.patches,
             &self.time_in,
