@@ -64,7 +64,7 @@ const EMOJI_HELD: Run =
     Run { name: "emoji-held", options: &["--preset emoji", "--set grpo.objective.kl_weight=0.02"] };
 /// The options of a run that learns what the proxy likes.
 const OF_PROXY: &str = "--preset shapes --set rewards={shapes_proxy=1.0} --set gold={shapes_strict=1.0} \
-    --set 'best_by=\"gold.shapes_strict\"' --set grpo.objective.kl_ode_steps=0 --set epochs=100 --set grpo.cool_down=0";
+    --set 'best_by=\"gold.shapes_strict\"' --set grpo.objective.kl_ode_steps=0 --set evaluate_every=20 --set epochs=100 --set grpo.cool_down=0";
 const HACKED: Run =
     Run { name: "hacked", options: &[OF_PROXY, "--set grpo.objective.kl_weight=0"] };
 const HELD: Run = Run { name: "held", options: &[OF_PROXY, "--set grpo.objective.kl_weight=0.4"] };
