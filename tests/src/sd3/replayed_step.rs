@@ -335,14 +335,13 @@ fn a_gradient_found_part_by_part_is_the_same_in_every_layer() {
 fn every_weight_has_the_same_gradient_part_by_part() {
     let step = ReplayedStep::read();
     let latent = step.model.tensor::<4>("latents");
-    let [whole, parts] =
-        [&WholeGraph as &dyn Differentiate<Training, _>, &Checkpointing].map(|differentiate| {
-            let trained = Trained::all(&step.base);
-            let query = Query::at(0.7, latent.clone(), &step.conditions);
-            let mut loss = |velocity: Tensor<Training, 4>| velocity.powi_scalar(2).sum();
-            let network: Transformer<Plain> = step.base.clone();
-            differentiate.gradient(network, &trained, query, &mut loss).to_data()
-        });
+    let ways: [&dyn Differentiate<Training, Transformer<Training>>; 2] =
+        [&WholeGraph, &Checkpointing];
+    let [whole, parts] = ways.map(|way| {
+        let query = Query::at(0.7, latent.clone(), &step.conditions);
+        let mut loss = |velocity: Tensor<Training, 4>| velocity.powi_scalar(2).sum();
+        way.gradient(step.base.clone(), &Trained::all(&step.base), query, &mut loss).to_data()
+    });
     let names = names(&step.base);
     let values = |data: &TensorData| data.iter::<f64>().collect::<Vec<f64>>();
     let largest = whole.values().flat_map(values).fold(0.0, |most: f64, x| most.max(x.abs()));
