@@ -87,6 +87,7 @@ fn a_training_run_leaves_a_directory_that_explains_it() {
 }
 
 /// The number between `before` and `after` in a text.
+#[cfg(all(target_os = "linux", any(feature = "flex", feature = "ndarray")))]
 fn number_between(text: &str, before: &str, after: &str) -> f64 {
     let number =
         text.split_once(after).and_then(|(text, _)| text.rsplit_once(before)?.1.parse().ok());
