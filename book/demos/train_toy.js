@@ -14,7 +14,7 @@ const FIRST_EPOCHS = 30;
 const CLUSTERS = 8;
 /** A frame draws the points anew in this many parts, one after the other. */
 const PARTS = 8;
-/** Epochs of a run that nobody sees: a browser compiles code fully only after it has run for a while. */
+/** Epochs of a run that nobody sees: a browser compiles code, drawing too, fully only after it has run for a while. */
 const REHEARSED = 24;
 
 export function mount(stage, wasm) {
@@ -234,6 +234,7 @@ export function mount(stage, wasm) {
         }
         unseen.epoch();
         unseen.points_of(0, points.length / 2 / PARTS);
+        view.draw();
         setTimeout(() => rehearse(unseen, left - 1));
     }
 
