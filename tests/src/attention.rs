@@ -133,10 +133,10 @@ fn attention_and_its_gradients_are_what_f64_computes() {
     }
 }
 
-/// Inputs and results of 16 bits; inside, the kernels compute in f32.
-#[test]
+/// Inputs and results of 16 bits. Where there are matrix units, weights and their gradients are
+/// rounded to 16 bits, too; all else inside is f32.
 #[cfg(on_gpu)]
-fn attention_of_16_bits_is_right_to_their_precision() {
+fn is_right_in_16_bits(sizes: Sizes, of: impl Fn([Tensor<Plain, 4>; 4]) -> [Tensor<Plain, 4>; 4]) {
     use burn::tensor::FloatDType;
 
     use crate::backend::PRECISION;
@@ -147,16 +147,47 @@ fn attention_of_16_bits_is_right_to_their_precision() {
             println!("{dtype:?}: not on this device");
             continue;
         }
-        let sizes = Sizes { samples: 1, heads: 2, queries: 45, keys: 70, width: 64 };
-        let inputs = sizes.inputs().map(|x| x.cast(dtype));
+        let inputs = of(sizes.inputs().map(|x| x.cast(dtype)));
         let got = computed(&inputs);
-        for head in 0..2 {
-            let errors = errors(&got, &inputs, 0, head);
-            // Output and gradients are rounded, the output once more within the gradients.
-            let rounding = 0.5_f64.powi(digits);
-            assert!(errors.iter().all(|&error| error < 2.0 * rounding), "{dtype:?}: {errors:?}");
+        for sample in 0..sizes.samples {
+            for head in 0..sizes.heads {
+                let errors = errors(&got, &inputs, sample, head);
+                // Output and gradients are rounded, the output once more within the gradients.
+                let rounding = 0.5_f64.powi(digits);
+                assert!(
+                    errors.iter().all(|&error| error < 2.0 * rounding),
+                    "{dtype:?}, {sizes:?}, sample {sample}, head {head}: {errors:?}"
+                );
+            }
         }
     }
+}
+
+#[test]
+#[cfg(on_gpu)]
+fn attention_of_16_bits_is_right_to_their_precision() {
+    for (samples, heads, queries, keys, width) in [
+        (1, 2, 45, 70, 64),
+        (2, 1, 1, 3, 8),
+        (1, 1, 70, 129, 24),
+        (1, 2, 129, 65, 64),
+        (1, 1, 130, 70, 128),
+        (1, 1, 33, 40, 136),
+        (1, 1, 20, 20, 7),
+    ] {
+        is_right_in_16_bits(Sizes { samples, heads, queries, keys, width }, |inputs| inputs);
+    }
+}
+
+#[test]
+#[cfg(on_gpu)]
+fn attention_of_16_bits_leaves_out_what_is_not_there() {
+    // All scores are far below zero. A token beyond the last one would have the score 0 and take
+    // all the weight.
+    let sizes = Sizes { samples: 1, heads: 1, queries: 21, keys: 35, width: 16 };
+    is_right_in_16_bits(sizes, |[query, key, value, gradient]| {
+        [query * 0.25 + 4.0, key * 0.25 - 4.0, value, gradient]
+    });
 }
 
 #[test]
@@ -165,7 +196,7 @@ fn attention_reads_views_as_what_they_show() {
     // w, L]`.
     let sizes = Sizes { samples: 2, heads: 3, queries: 19, keys: 19, width: 8 };
     for order in [[0, 2, 1, 3], [2, 0, 1, 3], [0, 1, 3, 2]] {
-        is_right(sizes, |inputs| {
+        let views = |inputs: [Tensor<Plain, 4>; 4]| {
             inputs.map(|x| {
                 let mut back = [0; 4];
                 order.iter().enumerate().for_each(|(position, &dim)| back[dim] = position as isize);
@@ -173,7 +204,10 @@ fn attention_reads_views_as_what_they_show() {
                 // Adding makes a new tensor in this order of memory.
                 (stored + 0.0).permute(back)
             })
-        });
+        };
+        is_right(sizes, views);
+        #[cfg(on_gpu)]
+        is_right_in_16_bits(sizes, views);
     }
 }
 

@@ -23,18 +23,20 @@
 //! keys per cube (arXiv 2307.08691, section 3.2, without its atomic additions). The scores are
 //! therefore computed three times in all, and equal inputs give equal bits.
 //!
-//! Tensors are f32, f16 or bf16, of any length. Tiles, sums and products are f32. Beside inputs and
-//! results, a forward pass takes one f32 per query and head, a backward pass another one.
+//! Tensors are f32, f16 or bf16, of any length. Beside inputs and results, a forward pass takes one
+//! f32 per query and head, a backward pass another one.
 //!
-//! Tensor cores, asynchronous copies and several stages of tiles are not used: the products run on
-//! the units for ordinary arithmetic. Masks and biases are left to the composition, as are features
-//! so many that no tile fits into shared memory.
+//! On CUDA, 16-bit tensors of up to 128 features per head go to the same kernels on matrix units
+//! (`matrix`). Everything else runs on the units for ordinary arithmetic, with tiles, sums and
+//! products in f32. Asynchronous copies and several stages of tiles are not used. Masks and biases
+//! are left to the composition, as are features so many that no tile fits into shared memory.
 
 mod backward;
 mod forward;
 #[cfg(feature = "fusion")]
 mod fused;
 mod launch;
+mod matrix;
 mod tile;
 
 use burn::{
@@ -53,8 +55,8 @@ use crate::{Kernels, plain, product};
 
 /// A backend whose device runs the kernels.
 trait Attends: Backend {
-    /// Whether a tile of heads of `width` features fits into the device's shared memory.
-    fn fits(device: &Self::Device, width: usize) -> bool;
+    /// Whether the device's kernels take heads of `width` features in this precision.
+    fn fits(device: &Self::Device, dtype: DType, width: usize) -> bool;
 
     /// Output and log-sum-exp of query, key and value.
     ///
@@ -88,7 +90,7 @@ fn takes<B: Attends, K: Backend<Device = B::Device>>(inputs: &[Tensor<K, 4>; 3])
     matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
         && inputs.iter().all(|x| x.dtype() == dtype && x.shape().num_elements() > 0)
         && rows.max(heads) <= MOST_CUBES
-        && B::fits(&inputs[0].device(), width)
+        && B::fits(&inputs[0].device(), dtype, width)
 }
 
 /// Attention `softmax(scale·q·kᵀ)·v` by `run`, or by the composition if the kernels of `B` do not

@@ -13,8 +13,8 @@ use burn_ir::{CustomOpIr, HandleContainer, OperationIr, TensorIr};
 use super::{Attends, Saved};
 
 impl<B: FusionBackend + Attends> Attends for Fusion<B> {
-    fn fits(device: &Self::Device, width: usize) -> bool {
-        B::fits(device, width)
+    fn fits(device: &Self::Device, dtype: DType, width: usize) -> bool {
+        B::fits(device, dtype, width)
     }
 
     fn forward(inputs: [FloatTensor<Self>; 3], scale: f32) -> [FloatTensor<Self>; 2] {

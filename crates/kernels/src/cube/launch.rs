@@ -12,6 +12,7 @@ use burn_cubecl::{
 use super::{
     Attends, Saved, backward,
     forward::forward,
+    matrix,
     tile::{ACROSS, PER_UNIT, Tile},
 };
 
@@ -58,13 +59,19 @@ fn vector(width: usize) -> usize {
 impl<R: CubeRuntime, F: FloatElement, I: IntElement, B: BoolElement> Attends
     for CubeBackend<R, F, I, B>
 {
-    fn fits(device: &Self::Device, width: usize) -> bool {
+    fn fits(device: &Self::Device, dtype: DType, width: usize) -> bool {
+        if matrix::takes::<R>(device, dtype, width) {
+            return true;
+        }
         let memory = R::client(device).properties().hardware.max_shared_memory_size;
         BACKWARD.tile(width, vector(width), memory).is_some()
     }
 
     fn forward(inputs: [FloatTensor<Self>; 3], scale: f32) -> [FloatTensor<Self>; 2] {
-        let [query, key, value] = inputs.map(readable);
+        if on_matrix_units(&inputs[0]) {
+            return matrix::forward(inputs, scale);
+        }
+        let [query, key, value] = inputs.map(whole_vectors);
         let launch = Launch::new(FORWARD, &query);
         let output = like(&query);
         let log_sum_exp = per_query(&query);
@@ -86,9 +93,12 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, B: BoolElement> Attends
     }
 
     fn backward(saved: Saved<Self>, gradient: FloatTensor<Self>) -> [FloatTensor<Self>; 3] {
+        if on_matrix_units(&gradient) {
+            return matrix::backward(saved, gradient);
+        }
         let Saved { inputs, output, log_sum_exp, scale } = saved;
-        let [query, key, value] = inputs.map(readable);
-        let [output, gradient] = [output, gradient].map(readable);
+        let [query, key, value] = inputs.map(whole_vectors);
+        let [output, gradient] = [output, gradient].map(whole_vectors);
         let launch = Launch::new(BACKWARD, &query);
         let delta = per_query(&query);
         let results = [&query, &key, &value].map(like);
@@ -160,11 +170,19 @@ impl Launch {
     }
 }
 
+fn on_matrix_units<R: CubeRuntime>(tensor: &CubeTensor<R>) -> bool {
+    matrix::takes::<R>(&tensor.device, tensor.dtype, tensor.meta.shape()[3])
+}
+
+fn whole_vectors<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
+    let vector = vector(tensor.meta.shape()[3]);
+    readable(tensor, vector)
+}
+
 /// The tensor, copied unless the features of a token are neighbours in memory and begin where a
 /// vector may begin.
-fn readable<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
+pub(super) fn readable<R: CubeRuntime>(tensor: CubeTensor<R>, vector: usize) -> CubeTensor<R> {
     let strides = tensor.meta.strides();
-    let vector = vector(tensor.meta.shape()[3]);
     if strides[3] == 1 && strides[..3].iter().all(|stride| stride.is_multiple_of(vector)) {
         return tensor;
     }
@@ -174,7 +192,7 @@ fn readable<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
 /// An uninitialised tensor of the same shape, whose heads lie beside each other in memory, as the
 /// layer after attention wants them: `[B, L, heads, w]`, or `[L, B, heads, w]` where the tensor
 /// itself has its tokens outermost.
-fn like<R: CubeRuntime>(tensor: &CubeTensor<R>) -> CubeTensor<R> {
+pub(super) fn like<R: CubeRuntime>(tensor: &CubeTensor<R>) -> CubeTensor<R> {
     let strides = tensor.meta.strides();
     let (in_memory, back) = if strides[2] > strides[0] {
         ([2, 0, 1, 3], [1, 2, 0, 3])
@@ -188,7 +206,7 @@ fn like<R: CubeRuntime>(tensor: &CubeTensor<R>) -> CubeTensor<R> {
 }
 
 /// An uninitialised f32 per query and head, `[B, heads, Q, 1]`.
-fn per_query<R: CubeRuntime>(query: &CubeTensor<R>) -> CubeTensor<R> {
+pub(super) fn per_query<R: CubeRuntime>(query: &CubeTensor<R>) -> CubeTensor<R> {
     let [samples, heads, queries, _] = query.shape().dims::<4>();
     empty(query, [samples, heads, queries, 1], DType::F32)
 }
