@@ -13,6 +13,7 @@ use grpo::{
     images::Decoder,
     update::{Checkpointing, Differentiate, WholeGraph},
 };
+use kernels::Kernels;
 use models::{
     Adaptable, Adapter, Choices, LoraConfig,
     directory::TransformerSizes,
@@ -43,7 +44,7 @@ fn open() -> FluxDirectory {
         .expect("a whole model")
 }
 
-pub fn transformer<B: Backend>(device: &B::Device) -> FluxTransformer<B> {
+pub fn transformer<B: Kernels>(device: &B::Device) -> FluxTransformer<B> {
     open().transformer(FloatDType::F32, device).expect("a transformer")
 }
 

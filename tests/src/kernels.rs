@@ -189,3 +189,30 @@ fn products_are_filled_up_on_gpus_and_nowhere_else() {
         [on_a_gpu; 2]
     );
 }
+
+#[test]
+fn weights_of_16_bits_in_another_precision_are_what_a_cast_makes_of_them() {
+    use burn::tensor::FloatDType::{BF16, F16, F32};
+    let device = Device::default();
+    let [weight] = inputs([[13, 22]], 3);
+    for stored in [F16, BF16, F32] {
+        if !Plain::supports_dtype(&device, stored.into()) {
+            continue;
+        }
+        // Large and small numbers, and some that 16 bits do not have.
+        let stored = (weight.clone() * weight.clone().powi_scalar(8)).cast(stored);
+        let infinite = stored.clone() / stored.clone().zeros_like();
+        let views = [stored.clone(), stored.clone().transpose(), stored.narrow(1, 3, 8), infinite];
+        for view in views {
+            let wanted = numbers(view.clone().cast(F32));
+            let bits = |x: &[f64]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            let got = numbers(Plain::in_precision(view.clone(), F32));
+            assert_eq!(bits(&got), bits(&wanted));
+            let tracked = Tensor::<Training, 2>::from_inner(view);
+            for tracked in [tracked.clone(), tracked.require_grad()] {
+                let got = numbers(Training::in_precision(tracked, F32).inner());
+                assert_eq!(bits(&got), bits(&wanted));
+            }
+        }
+    }
+}

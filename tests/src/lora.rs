@@ -104,7 +104,15 @@ fn transpose(a: &[f64], n: usize) -> Vec<f64> {
 #[test]
 fn a_layer_with_an_adapter_of_rank_32_and_its_gradients_are_the_formula() {
     // Every side is 32 more than a multiple of 64: products of this size have been wrong on GPUs.
-    let [tokens, inputs, rank, outputs] = [416, 96, 32, 160];
+    for samples in [1, 32] {
+        is_the_formula(samples, [416, 96, 32, 160]);
+    }
+    // GPUs pad none of these numbers of rows: three samples of 205, four of 32 together.
+    is_the_formula(3, [615, 96, 32, 160]);
+    is_the_formula(4, [128, 96, 32, 160]);
+}
+
+fn is_the_formula(samples: usize, [tokens, inputs, rank, outputs]: [usize; 4]) {
     let matrix = |m: usize, n: usize, seed: usize| -> Tensor<Training, 2> {
         Tensor::from_inner(noise(m, [n, 1, 1], seed).reshape([m, n])).require_grad()
     };
@@ -114,7 +122,8 @@ fn a_layer_with_an_adapter_of_rank_32_and_its_gradients_are_the_formula() {
     let param = |tensor: &Tensor<Training, 2>| Param::initialized(ParamId::new(), tensor.clone());
     let mut layer = Linear::new(param(&w), None);
     layer.adapter = Some(LowRank::new(param(&a), param(&b), 64.0));
-    let y = layer.forward(x.clone());
+    let y = layer.forward::<3>(x.clone().reshape([samples, tokens / samples, inputs]));
+    let y: Tensor<Training, 2> = y.reshape([tokens, outputs]);
     let gradients = (y.clone() * c.clone()).sum().backward();
     let gradient = |of: &Tensor<Training, 2>| numbers(of.grad(&gradients).expect("a gradient"));
     let [x_, w_, a_, b_, c_] = [&x, &w, &a, &b, &c].map(|tensor| numbers(tensor.clone().inner()));
@@ -147,42 +156,44 @@ fn a_layer_with_an_adapter_of_rank_32_and_its_gradients_are_the_formula() {
 }
 
 #[test]
-fn a_prepared_adapter_is_kept_for_products_and_ignored_by_gradients() {
+fn a_prepared_adapter_is_kept_for_products_and_gets_the_same_gradients() {
     let matrix = |m: usize, n: usize, seed: usize| noise(m, [n, 1, 1], seed).reshape([m, n]);
     let param = |x: Tensor<Plain, 2>| Param::initialized(ParamId::new(), x);
     let x = matrix(5, 8, 1);
     let mut layer = Linear::new(param(matrix(8, 6, 2)), None);
     layer.adapter = Some(LowRank::new(param(matrix(8, 4, 3)), param(matrix(4, 6, 4)), 64.0));
-    let wanted = numbers(layer.forward(x.clone()));
-    layer.prepare(FloatDType::F32);
-    assert_eq!(numbers(layer.forward(x.clone())), wanted);
-
-    // Another `A`: what is kept does not know of it, a differentiated layer does.
-    layer.adapter.as_mut().expect("an adapter").a = param(matrix(8, 4, 5));
-    assert_eq!(numbers(layer.forward(x.clone())), wanted);
-    let moved = {
-        let mut fresh = layer.clone();
-        fresh.prepare(FloatDType::F32);
-        numbers(fresh.forward(x.clone()))
+    // Output, and gradients of `A` and `B`.
+    let differentiated = |layer: &Linear<Plain>| {
+        let mut layer: Linear<Training> = Linear::from_inner(layer.clone());
+        layer.adapter = layer.adapter.map(|mut adapter| {
+            adapter.a = adapter.a.set_require_grad(true);
+            adapter.b = adapter.b.set_require_grad(true);
+            adapter
+        });
+        let y = layer.forward(Tensor::from_inner(x.clone()));
+        let gradients = (y.clone() * y.clone()).sum().backward();
+        let adapter = layer.adapter.expect("an adapter");
+        let of = |factor: Param<Tensor<Training, 2>>| {
+            numbers(factor.val().grad(&gradients).expect("a gradient"))
+        };
+        [numbers(y.inner()), of(adapter.a), of(adapter.b)]
     };
-    assert!(distance(&moved, &wanted) > 0.1);
-    let mut differentiated: Linear<Training> = Linear::from_inner(layer);
-    differentiated.adapter = differentiated.adapter.map(|mut adapter| {
-        adapter.a = adapter.a.set_require_grad(true);
-        adapter.b = adapter.b.set_require_grad(true);
-        adapter
-    });
-    let y = differentiated.forward(Tensor::from_inner(x));
-    assert!(distance(&numbers(y.clone().inner()), &moved) < TOLERANCE);
-    let gradients = y.sum().backward();
-    let adapter = differentiated.adapter.expect("an adapter");
-    for factor in [adapter.a, adapter.b] {
-        let gradient = factor.val().grad(&gradients).expect("a gradient");
-        assert!(numbers(gradient).iter().any(|&x| x.abs() > 0.1));
-    }
+    let (output, wanted) = (numbers(layer.forward(x.clone())), differentiated(&layer));
+    assert_eq!(wanted[0], output);
+    layer.prepare(FloatDType::F32);
+    assert_eq!(numbers(layer.forward(x.clone())), output);
+    assert_eq!(differentiated(&layer), wanted);
+
+    // Another `A`: what is kept does not know of it until it is prepared again.
+    layer.adapter.as_mut().expect("an adapter").a = param(matrix(8, 4, 5));
+    assert_eq!(numbers(layer.forward(x.clone())), output);
+    assert_eq!(differentiated(&layer), wanted);
+    layer.prepare(FloatDType::F32);
+    assert!(distance(&numbers(layer.forward(x.clone())), &output) > 0.1);
+    assert!(distance(&differentiated(&layer)[2], &wanted[2]) > 0.1);
 }
 
-/// f32 against f64: sums of 416 products at most, of numbers that are sums themselves.
+/// f32 against f64: sums of 615 products at most, of numbers that are sums themselves.
 const TOLERANCE: f64 = 1e-5;
 
 /// Finds the paths of a network's linear layers by visiting its parameters.

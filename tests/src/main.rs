@@ -40,6 +40,7 @@ mod muon;
 mod networks;
 mod nft;
 mod nft_question;
+mod norms;
 mod ode_steps;
 mod penalty;
 mod prepared;

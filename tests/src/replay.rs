@@ -231,7 +231,7 @@ fn a_scaled_loss_keeps_what_half_precision_rounds_to_nothing() {
         norm(&mut gradient.iter().zip(&exact).map(|(a, b)| a - b))
             / norm(&mut exact.iter().copied())
     };
-    let (unscaled, scaled) = (error(1.0), error(LossScale::default().factor));
+    let (unscaled, scaled) = (error(1.0), error(training::loss_scale::LossScale::default().factor));
     println!("relative error of the gradient: {unscaled:.3} unscaled, {scaled:.4} scaled");
     assert!(unscaled > 0.2 && scaled < 0.05, "{unscaled} {scaled}");
 }

@@ -35,8 +35,12 @@ mod backward;
 mod forward;
 #[cfg(feature = "fusion")]
 mod fused;
+mod heads;
 mod launch;
 mod matrix;
+mod norm;
+mod operation;
+mod rows;
 mod tile;
 
 use burn::{
@@ -51,7 +55,7 @@ use burn::{
     tensor::{DType, Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor},
 };
 
-use crate::{Kernels, plain, product};
+use crate::{Kernels, low_rank, plain, product, pull};
 
 /// A backend whose device runs the kernels.
 trait Attends: Backend {
@@ -203,15 +207,53 @@ macro_rules! attention_kernels {
     };
 }
 
+/// The methods of [`Kernels`] for a backend, given a function that runs an
+/// [`Operation`](operation::Operation) on it.
+macro_rules! operation_kernels {
+    ($run:expr) => {
+        fn modulated_layer_norm(
+            x: Tensor<Self, 3>,
+            shift: Tensor<Self, 3>,
+            scale: Tensor<Self, 3>,
+        ) -> Tensor<Self, 3> {
+            norm::modulated_layer_norm([x, shift, scale], $run)
+        }
+
+        fn normalized_heads(x: Tensor<Self, 3>, scale: Tensor<Self, 1>) -> Tensor<Self, 4> {
+            heads::normalized_heads(x, scale, $run)
+        }
+
+        fn joint_heads(x: [Tensor<Self, 3>; 2], scale: [Tensor<Self, 1>; 2]) -> Tensor<Self, 4> {
+            heads::joint_heads(x, scale, $run)
+        }
+    };
+}
+
 /// Implements [`Kernels`] for a GPU backend, with and without autodiff.
 macro_rules! gpu_backend {
     ($backend:ty) => {
         impl Kernels for $backend {
             attention_kernels!($backend, run::<$backend>);
+            operation_kernels!(<$backend as operation::Runs>::forward);
         }
 
         impl<C: CheckpointStrategy> Kernels for Autodiff<$backend, C> {
             attention_kernels!($backend, run_tracked::<$backend, C>);
+            operation_kernels!(operation::run_tracked::<$backend, C, _, _>);
+
+            fn pulled<const D: usize>(
+                output: Tensor<Self, D>,
+                gradient: Tensor<Self, D>,
+            ) -> Tensor<Self, 1> {
+                pull::tracked(output, gradient)
+            }
+
+            fn low_rank<const D: usize>(
+                x: Tensor<Self, D>,
+                factors: low_rank::Factors<Self>,
+            ) -> Tensor<Self, D> {
+                low_rank::graph::tracked(x, factors)
+            }
         }
     };
 }

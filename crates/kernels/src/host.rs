@@ -13,20 +13,29 @@ use burn::{
         },
     },
     tensor::{
-        DType, Shape, Tensor, TensorData, TensorMetadata, TensorPrimitive, backend::Backend,
-        ops::FloatTensor,
+        DType, FloatDType, Shape, Tensor, TensorData, TensorMetadata, TensorPrimitive,
+        backend::Backend, ops::FloatTensor,
     },
 };
+#[cfg(feature = "flex")]
+use half::{bf16, f16, slice::HalfFloatSliceExt};
 
 use crate::{
     Kernels,
     attention::Attention,
     elementwise::{GatedResidual, ModulatedNorm, SquaredRelu},
-    plain,
+    heads::Heads,
+    layer_norm::ModulatedLayerNorm,
+    low_rank, plain, pull,
 };
 
-/// A differentiable operation on row-major numbers; the result has the shape of the first input.
+/// A differentiable operation on row-major numbers.
 pub(crate) trait Operation<const N: usize>: Copy + Debug + Send + 'static {
+    /// Shape of the result; that of the first input unless an operation says otherwise.
+    fn shape(&self, inputs: [Shape; N]) -> Shape {
+        inputs[0].clone()
+    }
+
     /// Computes the result.
     fn forward(&self, inputs: [&[f32]; N]) -> Vec<f32>;
 
@@ -38,6 +47,12 @@ pub(crate) trait Operation<const N: usize>: Copy + Debug + Send + 'static {
 trait Host: Backend {
     /// Values of an f32 tensor, row-major; copied only if the tensor is stored in another order.
     fn values(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]>;
+
+    /// The f32 values of a tensor of 16 bits whose numbers lie in memory row by row; `None` of any
+    /// other tensor.
+    fn widened(_tensor: &FloatTensor<Self>) -> Option<Vec<f32>> {
+        None
+    }
 }
 
 #[cfg(feature = "flex")]
@@ -47,6 +62,17 @@ impl Host for burn_flex::Flex {
             Some((from, to)) => tensor.storage::<f32>()[from..to].into(),
             None => copied::<Self>(tensor).into(),
         }
+    }
+
+    fn widened(tensor: &FloatTensor<Self>) -> Option<Vec<f32>> {
+        let (from, to) = tensor.layout().contiguous_offsets()?;
+        let mut values = vec![0.0; to - from];
+        match tensor.dtype() {
+            DType::F16 => tensor.storage::<f16>()[from..to].convert_to_f32_slice(&mut values),
+            DType::BF16 => tensor.storage::<bf16>()[from..to].convert_to_f32_slice(&mut values),
+            _ => return None,
+        }
+        Some(values)
     }
 }
 
@@ -72,13 +98,31 @@ fn tensor_of<B: Backend>(values: Vec<f32>, shape: Shape, device: &B::Device) -> 
     B::float_from_data(TensorData::new(values, shape), device)
 }
 
+/// As [`Kernels::in_precision`]. Burn goes through f64 and copies a transposed matrix number by
+/// number, which takes as long as a product with a few hundred rows.
+fn in_precision<B: Host>(weight: Tensor<B, 2>, precision: FloatDType) -> Tensor<B, 2> {
+    let widened = |weight: &Tensor<B, 2>| {
+        let values = B::widened(&primitive(weight.clone()))?;
+        Some(Tensor::from_data(TensorData::new(values, weight.dims()), &weight.device()))
+    };
+    if precision != FloatDType::F32 {
+        return weight.cast(precision);
+    }
+    // Weights of published models are transposed: PyTorch stores `[outputs, inputs]`.
+    let transposed = weight.clone().transpose();
+    widened(&weight)
+        .or_else(|| widened(&transposed).map(Tensor::transpose))
+        .unwrap_or_else(|| weight.cast(precision))
+}
+
 fn run<B: Host, O: Operation<N>, const N: usize>(
     operation: O,
     inputs: &[FloatTensor<B>; N],
 ) -> FloatTensor<B> {
     let values = inputs.each_ref().map(B::values);
     let result = operation.forward(values.each_ref().map(|values| &**values));
-    tensor_of::<B>(result, inputs[0].shape(), &B::float_device(&inputs[0]))
+    let shape = operation.shape(inputs.each_ref().map(TensorMetadata::shape));
+    tensor_of::<B>(result, shape, &B::float_device(&inputs[0]))
 }
 
 #[derive(Debug)]
@@ -130,7 +174,7 @@ fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B>
     tensor.into_primitive().tensor()
 }
 
-fn tensor<B: Backend>(primitive: FloatTensor<B>) -> Tensor<B, 2> {
+fn tensor<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
 }
 
@@ -165,6 +209,39 @@ macro_rules! fused_kernels {
                 return plain::squared_relu(x);
             }
             tensor($run(SquaredRelu, [primitive(x)]))
+        }
+
+        fn modulated_layer_norm(
+            x: Tensor<Self, 3>,
+            shift: Tensor<Self, 3>,
+            scale: Tensor<Self, 3>,
+        ) -> Tensor<Self, 3> {
+            plain::check_modulation(&x, [&shift, &scale]);
+            if x.dtype() != DType::F32 {
+                return plain::modulated_layer_norm(x, shift, scale);
+            }
+            let [_, length, width] = x.dims();
+            let operation = ModulatedLayerNorm { length, width };
+            tensor($run(operation, [primitive(x), primitive(shift), primitive(scale)]))
+        }
+
+        fn normalized_heads(x: Tensor<Self, 3>, scale: Tensor<Self, 1>) -> Tensor<Self, 4> {
+            plain::check_heads([&x], [&scale]);
+            if [x.dtype(), scale.dtype()] != [DType::F32; 2] {
+                return plain::normalized_heads(x, scale);
+            }
+            tensor($run(Heads::of(&x, &scale), [primitive(x), primitive(scale)]))
+        }
+
+        fn joint_heads(x: [Tensor<Self, 3>; 2], scale: [Tensor<Self, 1>; 2]) -> Tensor<Self, 4> {
+            plain::check_heads(x.each_ref(), scale.each_ref());
+            if x[0].dtype() != DType::F32 || scale.each_ref().map(Tensor::dtype) != [DType::F32; 2]
+            {
+                return plain::joint_heads(x, scale);
+            }
+            let (operation, [a, b], [of_a, of_b]) = (Heads::of(&x[0], &scale[0]), x, scale);
+            let inputs = [primitive(a), primitive(of_a), primitive(b), primitive(of_b)];
+            tensor($run(operation, inputs))
         }
 
         fn normalized_attention(
@@ -207,10 +284,35 @@ macro_rules! host_backend {
     ($backend:ty) => {
         impl Kernels for $backend {
             fused_kernels!(|operation, inputs| run::<$backend, _, _>(operation, &inputs));
+
+            fn in_precision(weight: Tensor<Self, 2>, precision: FloatDType) -> Tensor<Self, 2> {
+                in_precision(weight, precision)
+            }
         }
 
         impl<C: CheckpointStrategy> Kernels for Autodiff<$backend, C> {
             fused_kernels!(run_tracked::<$backend, C, _, _>);
+
+            fn in_precision(weight: Tensor<Self, 2>, precision: FloatDType) -> Tensor<Self, 2> {
+                if primitive(weight.clone()).node.requirement.is_none() {
+                    return Tensor::from_inner(in_precision(weight.inner(), precision));
+                }
+                weight.cast(precision)
+            }
+
+            fn pulled<const D: usize>(
+                output: Tensor<Self, D>,
+                gradient: Tensor<Self, D>,
+            ) -> Tensor<Self, 1> {
+                pull::tracked(output, gradient)
+            }
+
+            fn low_rank<const D: usize>(
+                x: Tensor<Self, D>,
+                factors: low_rank::Factors<Self>,
+            ) -> Tensor<Self, D> {
+                low_rank::graph::tracked(x, factors)
+            }
         }
     };
 }

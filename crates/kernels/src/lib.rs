@@ -3,11 +3,12 @@
 //! [`Kernels`] is a backend extension. [`plain`] and [`product`] define each operation as a
 //! composition of tensor operations. The CPU backends run the same formula as one loop over the
 //! numbers, with a backward pass written by hand, because a composition of `n` operations reads and
-//! writes its tensors `n` times. GPUs run the composition, except for attention, which is three
-//! kernels (`cube`), because the composition writes a score for every pair of tokens.
+//! writes its tensors `n` times. GPUs have kernels (`cube`) for attention, whose composition writes
+//! a score for every pair of tokens, and for the norms of large transformers; they run the
+//! composition of everything else.
 //!
 //! Knows nothing of models, conditioning or images. The fused path of the CPU backends takes f32
-//! tensors only; other precisions take the plain path.
+//! tensors only, that of GPUs f32, f16 and bf16; other precisions take the plain path.
 
 // Without a CPU backend there is nothing to fuse.
 #[cfg(any(feature = "flex", feature = "ndarray"))]
@@ -17,18 +18,25 @@ mod cube;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod elementwise;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
+mod heads;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
 mod host;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+mod layer_norm;
+pub mod low_rank;
 pub mod plain;
 pub mod product;
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
+mod pull;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod simd;
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{FloatDType, Tensor, backend::Backend};
 
 /// The fused operations of a transformer block.
 ///
-/// Rows are token-major: row `l·B + b` belongs to token `l` of sample `b`. Shift, scale and gate
-/// are `[1, B·D]`, the same for every token.
+/// Where `x` is `[L·B, D]`, rows are token-major: row `l·B + b` belongs to token `l` of sample `b`.
+/// Shift, scale and gate are `[1, B·D]`, the same for every token.
 pub trait Kernels: Backend {
     /// Root-mean-square norm, then scale and shift.
     ///
@@ -63,6 +71,86 @@ pub trait Kernels: Backend {
     /// Squared ReLU, `max(x, 0)²` (arXiv 2109.08668), element by element.
     fn squared_relu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
         plain::squared_relu(x)
+    }
+
+    /// Layer norm, then scale and shift, the same for every token of a sample.
+    ///
+    /// ```text
+    /// y = (x − mean(x)) / √(variance(x) + ε) · (1 + scale) + shift        ε = 10⁻⁶
+    /// ```
+    ///
+    /// Computes in f32; the result has the precision of `x`.
+    ///
+    /// Source: arXiv 1607.06450 for the norm, arXiv 2212.09748 (adaLN) for the rest.
+    ///
+    /// # Shapes
+    /// `x`: `[B, L, D]`; `shift`, `scale`: `[B, 1, D]`; result: `[B, L, D]`
+    fn modulated_layer_norm(
+        x: Tensor<Self, 3>,
+        shift: Tensor<Self, 3>,
+        scale: Tensor<Self, 3>,
+    ) -> Tensor<Self, 3> {
+        plain::modulated_layer_norm(x, shift, scale)
+    }
+
+    /// Splits features into heads, each RMS-normalised and scaled.
+    ///
+    /// ```text
+    /// y = x / √(mean(x²) + ε) · scale        over the w features of a head; ε = 10⁻⁶
+    /// ```
+    ///
+    /// Computes in f32; the result has the precision of `x`.
+    ///
+    /// Source: arXiv 1910.07467 for the norm, arXiv 2403.03206, section 5.3.2, for its place.
+    ///
+    /// # Shapes
+    /// `x`: `[B, L, H·w]`; `scale`: `[w]`; result: `[B, H, L, w]`
+    fn normalized_heads(x: Tensor<Self, 3>, scale: Tensor<Self, 1>) -> Tensor<Self, 4> {
+        plain::normalized_heads(x, scale)
+    }
+
+    /// [`Self::normalized_heads`] of two streams, the tokens of the second after those of the
+    /// first.
+    ///
+    /// # Shapes
+    /// `x`: `[B, L₁, H·w]` and `[B, L₂, H·w]`; `scale`: `[w]` each; result: `[B, H, L₁ + L₂, w]`
+    fn joint_heads(x: [Tensor<Self, 3>; 2], scale: [Tensor<Self, 1>; 2]) -> Tensor<Self, 4> {
+        plain::joint_heads(x, scale)
+    }
+
+    /// The number 0, whose backward pass brings `gradient` to `output`.
+    ///
+    /// Such numbers may be added to each other before the backward pass, and nothing else: it does
+    /// not look at the gradient of the number, which is 1 then.
+    ///
+    /// # Shapes
+    /// `gradient`: as `output`; result: `[1]`
+    fn pulled<const D: usize>(
+        output: Tensor<Self, D>,
+        _gradient: Tensor<Self, D>,
+    ) -> Tensor<Self, 1> {
+        Tensor::zeros([1], (&output.device(), output.dtype()))
+    }
+
+    /// A matrix of weights in another precision.
+    ///
+    /// # Shapes
+    /// `weight` and the result: `[inputs, outputs]`
+    fn in_precision(weight: Tensor<Self, 2>, precision: FloatDType) -> Tensor<Self, 2> {
+        weight.cast(precision)
+    }
+
+    /// Product with a factor of low rank, `(x·A)·(s·B)`, in the precision of `x`.
+    ///
+    /// Source: LoRA, arXiv 2106.09685, section 4.1.
+    ///
+    /// # Shapes
+    /// `x`: `[…, M, inputs]`; result: `[…, M, outputs]`
+    fn low_rank<const D: usize>(
+        x: Tensor<Self, D>,
+        factors: low_rank::Factors<Self>,
+    ) -> Tensor<Self, D> {
+        low_rank::plain(x, &factors)
     }
 
     /// Softmax attention of every head of every sample.

@@ -1,6 +1,6 @@
 //! The kernels as compositions of tensor operations, which run on every backend.
 
-use burn::tensor::{Tensor, activation, backend::Backend};
+use burn::tensor::{FloatDType, Tensor, activation, backend::Backend};
 
 use crate::product::matmul;
 
@@ -52,6 +52,60 @@ pub fn normalized_attention<B: Backend>(
     let weights = activation::softmax(matmul(split(query), split(key).transpose()), 2); // [B·heads, L, L]
     let mixed = matmul(weights, split(value)); // [B·heads, L, w]
     mixed.swap_dims(0, 1).reshape([tokens_and_rows, d])
+}
+
+/// Plain composition of [`Kernels::modulated_layer_norm`](crate::Kernels::modulated_layer_norm).
+pub fn modulated_layer_norm<B: Backend>(
+    x: Tensor<B, 3>,
+    shift: Tensor<B, 3>,
+    scale: Tensor<B, 3>,
+) -> Tensor<B, 3> {
+    let precision = FloatDType::from(x.dtype());
+    let [x, shift, scale] = [x, shift, scale].map(|x| x.cast(FloatDType::F32));
+    let centred = x.clone() - x.mean_dim(2);
+    let variance = (centred.clone() * centred.clone()).mean_dim(2); // [B, L, 1]
+    let normed = centred / (variance + EPSILON).sqrt();
+    (normed * (scale + 1.0) + shift).cast(precision)
+}
+
+/// Plain composition of [`Kernels::normalized_heads`](crate::Kernels::normalized_heads).
+pub fn normalized_heads<B: Backend>(x: Tensor<B, 3>, scale: Tensor<B, 1>) -> Tensor<B, 4> {
+    let precision = FloatDType::from(x.dtype());
+    let ([rows, length, features], [width]) = (x.dims(), scale.dims());
+    let heads = x.cast(FloatDType::F32).reshape([rows, length, features / width, width]);
+    let mean_square = (heads.clone() * heads.clone()).mean_dim(3);
+    let normed = heads / (mean_square + EPSILON).sqrt();
+    let scaled = normed * scale.cast(FloatDType::F32).unsqueeze();
+    scaled.cast(precision).swap_dims(1, 2) // [B, H, L, w]
+}
+
+/// Plain composition of [`Kernels::joint_heads`](crate::Kernels::joint_heads).
+pub fn joint_heads<B: Backend>(x: [Tensor<B, 3>; 2], scale: [Tensor<B, 1>; 2]) -> Tensor<B, 4> {
+    let heads = x.into_iter().zip(scale).map(|(x, scale)| normalized_heads(x, scale));
+    Tensor::cat(heads.collect(), 2)
+}
+
+/// Panics unless shift and scale are `[B, 1, D]` for an `x` `[B, L, D]`.
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
+pub(crate) fn check_modulation<B: Backend>(x: &Tensor<B, 3>, of_samples: [&Tensor<B, 3>; 2]) {
+    let [rows, _, features] = x.dims();
+    for tensor in of_samples {
+        assert_eq!(tensor.dims(), [rows, 1, features], "shift or scale of {:?}", x.dims());
+    }
+}
+
+/// Panics unless every `x` is `[B, L, H·w]`, with one `B` and one `H`, and every scale `[w]`.
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
+pub(crate) fn check_heads<B: Backend, const S: usize>(
+    x: [&Tensor<B, 3>; S],
+    scale: [&Tensor<B, 1>; S],
+) {
+    let ([rows, _, features], [width]) = (x[0].dims(), scale[0].dims());
+    assert!(features.is_multiple_of(width), "{features} features are not whole heads of {width}");
+    for (x, scale) in x.into_iter().zip(scale) {
+        assert_eq!([x.dims()[0], x.dims()[2]], [rows, features], "samples and features");
+        assert_eq!(scale.dims(), [width], "features per head");
+    }
 }
 
 /// `x / √(mean(x²) + ε)` over the last dimension.

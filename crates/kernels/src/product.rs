@@ -39,23 +39,8 @@ pub fn linear<B: Backend, const D: usize>(
     }
 }
 
-/// Product with a factor of low rank, `(x·A)·B`.
-///
-/// The rank is padded in `A` and `B`, which are small, and not in `x·A`; [`filled_rank`] does it
-/// beforehand.
-///
-/// # Shapes
-/// `x`: `[…, M, inputs]`; `a`: `[inputs, r]`; `b`: `[r, outputs]`; result: `[…, M, outputs]`
-pub fn low_rank<B: Backend, const D: usize>(
-    x: Tensor<B, D>,
-    a: Tensor<B, 2>,
-    b: Tensor<B, 2>,
-) -> Tensor<B, D> {
-    let [a, b] = filled_rank(a, b);
-    linear(linear(x, a, None), b, None)
-}
-
-/// The factors of [`low_rank`] with their rank padded, on backends that need it.
+/// The factors of a product of low rank with their rank padded, on backends that need it. They are
+/// small, and `x·A` is not.
 ///
 /// # Shapes
 /// `a`: `[inputs, r]`; `b`: `[r, outputs]`; results: `[inputs, r']`, `[r', outputs]`
@@ -137,6 +122,12 @@ pub fn filled_attention<B: Backend>(
 /// Whether products are padded on this backend, as they are on the backends of `CubeCL`.
 pub fn fills_up<B: Backend>(device: &B::Device) -> bool {
     B::name(device).contains("cubecl")
+}
+
+/// Whether a product pads no inner dimension of this length.
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
+pub(crate) fn stays_as_it_is<B: Backend>(device: &B::Device, side: usize) -> bool {
+    filled_length(side) == side || !fills_up::<B>(device)
 }
 
 /// Padded length of a side.

@@ -28,6 +28,14 @@ pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.reduce_add() + rest
 }
 
+/// Sum `Σ x`.
+#[inline]
+pub(crate) fn sum(x: &[f32]) -> f32 {
+    let (x, rest) = x.as_chunks();
+    let sums = x.iter().fold(f32x8::ZERO, |sums, x| sums + f32x8::from(*x));
+    sums.reduce_add() + rest.iter().sum::<f32>()
+}
+
 /// Loads the first [`LANES`] numbers.
 #[inline(always)]
 fn load(from: &[f32]) -> f32x8 {
@@ -201,10 +209,12 @@ mod tests {
         }
 
         #[test]
-        fn a_dot_product_has_no_forgotten_element(count in 0_usize..50, seed: u32) {
+        fn a_dot_product_and_a_sum_forget_no_element(count in 0_usize..50, seed: u32) {
             let (a, b) = (numbers(count, seed), numbers(count, seed ^ 1));
             let want: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
             prop_assert!((f64::from(dot(&a, &b)) - want).abs() < 1e-5);
+            let want: f64 = a.iter().copied().map(f64::from).sum();
+            prop_assert!((f64::from(sum(&a)) - want).abs() < 1e-5);
         }
     }
 }

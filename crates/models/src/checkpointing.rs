@@ -5,14 +5,15 @@ use burn::{
     prelude::*,
     tensor::backend::AutodiffBackend,
 };
+use kernels::Kernels;
 
-/// `Σ output·gradient`: a scalar whose backward pass carries `gradient` from `output` back to its
-/// inputs.
-pub(crate) fn pulled<B: AutodiffBackend, const D: usize>(
+/// A number whose backward pass carries `gradient` from `output` back to its inputs; see
+/// [`Kernels::pulled`].
+pub(crate) fn pulled<B: AutodiffBackend + Kernels, const D: usize>(
     output: Tensor<B, D>,
     gradient: Tensor<B::InnerBackend, D>,
 ) -> Tensor<B, 1> {
-    (output * Tensor::from_inner(gradient)).sum()
+    B::pulled(output, Tensor::from_inner(gradient))
 }
 
 /// A leaf of the autodiff graph that requires a gradient.

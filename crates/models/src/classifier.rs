@@ -7,6 +7,7 @@ use burn::{
     prelude::*,
     tensor::activation,
 };
+use kernels::Kernels;
 use serde::{Deserialize, Serialize};
 
 use crate::{init::Initializer, linear::Linear};
@@ -63,7 +64,7 @@ impl ClassifierConfig {
     }
 }
 
-impl<B: Backend> Classifier<B> {
+impl<B: Kernels> Classifier<B> {
     /// Logits of the answer yes, one per question.
     ///
     /// # Shapes

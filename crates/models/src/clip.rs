@@ -23,6 +23,7 @@ pub use preprocess::{Fit, MEAN, Preprocess, STD};
 pub use vision::ClipVision;
 
 use crate::{storage::Source, text::clip::ClipText};
+use kernels::Kernels;
 
 /// A CLIP model.
 #[derive(Module, Debug)]
@@ -35,7 +36,7 @@ pub struct Clip<B: Backend> {
     pub logit_scale: Param<Tensor<B, 1>>,
 }
 
-impl<B: Backend> Clip<B> {
+impl<B: Kernels> Clip<B> {
     /// Loads a model of these sizes from a source, under the names of transformers.
     pub fn load(config: &ClipModelConfig, source: &mut Source<'_, B>) -> Self {
         Self {

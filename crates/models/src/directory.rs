@@ -12,6 +12,7 @@ use std::{
 
 use burn::{prelude::*, tensor::FloatDType};
 use flow::GridKind;
+use kernels::Kernels;
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -125,10 +126,10 @@ pub trait Family: Clone + Copy + Debug + Default + Send + Sync + 'static {
     fn reads_guidance(config: &Self::Config) -> bool;
 
     /// Gives a transformer the guidance scale, if it reads one.
-    fn guided<B: Backend>(transformer: Self::Transformer<B>, scale: f64) -> Self::Transformer<B>;
+    fn guided<B: Kernels>(transformer: Self::Transformer<B>, scale: f64) -> Self::Transformer<B>;
 
     /// Loads a transformer of these sizes from a source.
-    fn load<B: Backend>(config: &Self::Config, source: &mut Source<'_, B>) -> Self::Transformer<B>;
+    fn load<B: Kernels>(config: &Self::Config, source: &mut Source<'_, B>) -> Self::Transformer<B>;
 
     /// Opens single-file weights and translates their names into those of diffusers; reads only
     /// the header.
@@ -185,7 +186,7 @@ impl<F: Family> ModelDirectory<F> {
     /// # Errors
     /// If the directory is not a model of the family; otherwise lists everything that is missing,
     /// misshapen or unexpected in any part.
-    pub fn open<B: Backend>(
+    pub fn open<B: Kernels>(
         path: &Path,
         choices: &Choices,
         device: &B::Device,
@@ -326,7 +327,7 @@ impl<F: Family> ModelDirectory<F> {
     }
 
     /// Loads the transformer, which computes in `precision`.
-    pub fn transformer<B: Backend>(
+    pub fn transformer<B: Kernels>(
         &self,
         precision: FloatDType,
         device: &B::Device,
@@ -335,7 +336,7 @@ impl<F: Family> ModelDirectory<F> {
     }
 
     /// Loads the autoencoder, which computes in `precision`.
-    pub fn vae<B: Backend>(
+    pub fn vae<B: Kernels>(
         &self,
         precision: FloatDType,
         device: &B::Device,
@@ -344,7 +345,7 @@ impl<F: Family> ModelDirectory<F> {
     }
 
     /// Loads the CLIP encoders with their tokenizers.
-    pub fn clip_reader<B: Backend>(
+    pub fn clip_reader<B: Kernels>(
         &self,
         precision: FloatDType,
         device: &B::Device,
@@ -362,7 +363,7 @@ impl<F: Family> ModelDirectory<F> {
 
     /// Loads T5 and its tokenizer, for prompts of `max_sequence_length` tokens; `None` if T5 is not
     /// used.
-    pub fn t5_reader<B: Backend>(
+    pub fn t5_reader<B: Kernels>(
         &self,
         max_sequence_length: usize,
         precision: FloatDType,
@@ -468,7 +469,7 @@ impl<F: Family> ModelDirectory<F> {
     }
 
     /// Lists missing, misshapen and unexpected tensors of all parts, reading only headers.
-    fn tensor_problems<B: Backend>(&self, device: &B::Device, all: &mut Problems) {
+    fn tensor_problems<B: Kernels>(&self, device: &B::Device, all: &mut Problems) {
         self.transformer.compare::<B, _>(F::load::<B>, device, all);
         self.vae.compare::<B, _>(Vae::load, device, all);
         for clip in &self.clip {

@@ -502,7 +502,7 @@ impl<B: Kernels> Block<B> {
 }
 
 /// Computes the `N` modulations (shifts, scales, gates) of a layer, each `[1, B·D]`.
-fn modulation<B: Backend, const N: usize>(
+fn modulation<B: Kernels, const N: usize>(
     layer: &Linear<B>,
     condition: Tensor<B, 2>,
 ) -> [Tensor<B, 2>; N] {

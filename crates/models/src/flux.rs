@@ -6,6 +6,7 @@ use std::path::Path;
 
 use burn::prelude::*;
 use flow::GridKind;
+use kernels::Kernels;
 
 mod blocks;
 mod checkpointing;
@@ -60,11 +61,11 @@ impl Family for Flux {
         config.guidance_embeds
     }
 
-    fn guided<B: Backend>(transformer: FluxTransformer<B>, scale: f64) -> FluxTransformer<B> {
+    fn guided<B: Kernels>(transformer: FluxTransformer<B>, scale: f64) -> FluxTransformer<B> {
         transformer.with_guidance(scale)
     }
 
-    fn load<B: Backend>(config: &FluxConfig, source: &mut Source<'_, B>) -> FluxTransformer<B> {
+    fn load<B: Kernels>(config: &FluxConfig, source: &mut Source<'_, B>) -> FluxTransformer<B> {
         FluxTransformer::load(config, source)
     }
 

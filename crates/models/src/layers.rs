@@ -145,17 +145,8 @@ pub(crate) fn gelu_tanh<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B
     x * 0.5 * (inner.tanh() + 1.0)
 }
 
-/// Applies scale and shift: `x·(1 + scale) + shift`.
-pub(crate) fn modulated<B: Backend>(
-    x: Tensor<B, 3>,
-    shift: Tensor<B, 3>,
-    scale: Tensor<B, 3>,
-) -> Tensor<B, 3> {
-    x * (scale + 1.0) + shift
-}
-
 /// Computes the `N` modulations (shifts, scales, gates) of a layer, each `[B, 1, D]`.
-pub(crate) fn modulation<B: Backend, const N: usize>(
+pub(crate) fn modulation<B: Kernels, const N: usize>(
     layer: &Linear<B>,
     conditioning: Tensor<B, 2>,
 ) -> [Tensor<B, 3>; N] {

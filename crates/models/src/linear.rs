@@ -1,7 +1,11 @@
 //! A linear layer that can carry a low-rank adapter.
 
 use burn::{module::Param, prelude::*, tensor::FloatDType};
-use kernels::product::{filled_rank, linear, low_rank, matmul};
+use kernels::{
+    Kernels,
+    low_rank::Factors,
+    product::{linear, matmul},
+};
 
 /// A linear layer with an optional low-rank adapter.
 ///
@@ -52,16 +56,8 @@ impl<B: Backend> LowRank<B> {
         self.alpha / self.b.dims()[0] as f64
     }
 
-    /// `A` and `α/r·B` in the precision of the layer. Under autodiff they are computed from `A` and
-    /// `B`, which get the gradient.
-    fn factors(&self, precision: FloatDType) -> [Tensor<B, 2>; 2] {
-        match &self.ready {
-            Some(ready) if !B::ad_enabled(&ready[0].device()) => ready.clone(),
-            _ => {
-                let (a, b) = (self.a.val(), self.b.val() * self.scale());
-                [a.cast(precision), b.cast(precision)]
-            }
-        }
+    fn factors(&self) -> Factors<B> {
+        Factors { a: self.a.val(), b: self.b.val(), scale: self.scale(), kept: self.ready.clone() }
     }
 }
 
@@ -71,29 +67,11 @@ impl<B: Backend> Linear<B> {
         Self { weight, bias, adapter: None }
     }
 
-    // ANCHOR: linear
-    /// Applies the layer, and its adapter if there is one.
-    ///
-    /// # Shapes
-    /// - `input`: `[…, inputs]`; the result: `[…, outputs]`
-    pub fn forward<const D: usize>(&self, input: Tensor<B, D>) -> Tensor<B, D> {
-        let bias = self.bias.as_ref().map(Param::val);
-        // Weights may be stored in fewer bits than the layer computes in.
-        let weight = self.weight.val().cast(FloatDType::from(input.dtype()));
-        let Some(adapter) = &self.adapter else { return linear(input, weight, bias) };
-        // The adapter is in f32 also where the layer computes in 16 bits.
-        let [a, b] = adapter.factors(FloatDType::from(input.dtype()));
-        linear(input.clone(), weight, bias) + low_rank(input, a, b)
-    }
-    // ANCHOR_END: linear
-
     /// Keeps the adapter's factors as products in `precision` need them, which takes several kernels
     /// per layer. Valid until the adapter changes.
     pub fn prepare(&mut self, precision: FloatDType) {
         if let Some(adapter) = &mut self.adapter {
-            adapter.ready = None;
-            let [a, b] = adapter.factors(precision);
-            adapter.ready = Some(filled_rank(a, b));
+            adapter.ready = Some(adapter.factors().ready(precision));
         }
     }
 
@@ -109,4 +87,20 @@ impl<B: Backend> Linear<B> {
         }
         self
     }
+}
+
+impl<B: Kernels> Linear<B> {
+    // ANCHOR: linear
+    /// Applies the layer, and its adapter if there is one.
+    ///
+    /// # Shapes
+    /// - `input`: `[…, inputs]`; the result: `[…, outputs]`
+    pub fn forward<const D: usize>(&self, input: Tensor<B, D>) -> Tensor<B, D> {
+        let bias = self.bias.as_ref().map(Param::val);
+        // Weights may be stored in fewer bits than the layer computes in.
+        let weight = B::in_precision(self.weight.val(), FloatDType::from(input.dtype()));
+        let Some(adapter) = &self.adapter else { return linear(input, weight, bias) };
+        linear(input.clone(), weight, bias) + B::low_rank(input, adapter.factors())
+    }
+    // ANCHOR_END: linear
 }

@@ -2,6 +2,7 @@
 
 use burn::{prelude::*, tensor::activation};
 use flow::VelocityField;
+use kernels::Kernels;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -77,7 +78,7 @@ impl<B: Backend> Adaptable<B> for MlpField<B> {
     }
 }
 
-impl<B: Backend> VelocityField<B> for MlpField<B> {
+impl<B: Kernels> VelocityField<B> for MlpField<B> {
     type Condition = TokenIds;
 
     fn velocity(

@@ -6,6 +6,7 @@
 use std::{collections::HashMap, path::Path};
 
 use burn::{prelude::*, tensor::TensorData};
+use kernels::Kernels;
 use thiserror::Error;
 
 mod aesthetic;
@@ -52,7 +53,7 @@ struct Matcher<B: Backend> {
     device: B::Device,
 }
 
-impl<B: Backend> Matcher<B> {
+impl<B: Kernels> Matcher<B> {
     fn load(files: &ClipFiles, device: &B::Device) -> Result<Self, PreferenceError> {
         let tokenizer = files.tokenizer()?;
         let (clip, preprocess) = (files.model(device)?, files.preprocess().clone());
@@ -119,7 +120,7 @@ fn pixels<B: Backend>(
 #[derive(Debug)]
 pub struct ClipScore<B: Backend>(Matcher<B>);
 
-impl<B: Backend> ClipScore<B> {
+impl<B: Kernels> ClipScore<B> {
     /// Opens a directory such as `openai/clip-vit-large-patch14`, in the layout of transformers or
     /// OpenCLIP.
     ///
@@ -160,7 +161,7 @@ pub struct PickScore<B: Backend> {
 /// Divides PickScore's logit, so that scores are about 1.
 const PICKSCORE_DIVISOR: f32 = 26.0;
 
-impl<B: Backend> PickScore<B> {
+impl<B: Kernels> PickScore<B> {
     /// Opens a directory such as `yuvalkirstain/PickScore_v1`.
     ///
     /// # Errors
@@ -202,7 +203,7 @@ pub struct Hpsv2<B: Backend>(Matcher<B>);
 /// Names of the published weights in a directory, without the ending, the newest first.
 const HPS: [&str; 2] = ["HPS_v2.1_compressed", "HPS_v2_compressed"];
 
-impl<B: Backend> Hpsv2<B> {
+impl<B: Kernels> Hpsv2<B> {
     /// Opens a file of weights in the layout of OpenCLIP, or the directory that holds it, such as
     /// `HPS_v2.1_compressed.pt`. The files of CLIP's tokenizer are beside it. Without an
     /// `open_clip_config.json`, the network is ViT-H/14.

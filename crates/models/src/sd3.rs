@@ -7,6 +7,7 @@ use std::path::Path;
 
 use burn::prelude::*;
 use flow::GridKind;
+use kernels::Kernels;
 
 pub mod random;
 mod single_file;
@@ -60,7 +61,7 @@ impl Family for Sd3 {
         transformer
     }
 
-    fn load<B: Backend>(config: &TransformerConfig, source: &mut Source<'_, B>) -> Transformer<B> {
+    fn load<B: Kernels>(config: &TransformerConfig, source: &mut Source<'_, B>) -> Transformer<B> {
         Transformer::load(config, source)
     }
 

@@ -8,13 +8,10 @@ use burn::{
 use kernels::Kernels;
 
 use crate::{
-    layers::{attend, gelu_tanh, join_heads, rms_normalized, split_heads},
+    layers::{attend, gelu_tanh, join_heads, split_heads},
     linear::Linear,
     storage::Source,
 };
-
-/// Added to a variance or a mean square before the square root.
-pub(crate) const EPSILON: f64 = 1e-6;
 
 /// The tokens of both streams.
 #[derive(Clone, Debug)]
@@ -42,6 +39,9 @@ pub(crate) struct AttentionSizes {
     pub normalised: bool,
 }
 
+/// The learned scale of normalised queries or keys, `[w]`.
+type Scale<B> = Option<Param<Tensor<B, 1>>>;
+
 /// One stream's layers around an attention.
 #[derive(Module, Debug)]
 pub(crate) struct Projections<B: Backend> {
@@ -49,13 +49,13 @@ pub(crate) struct Projections<B: Backend> {
     key: Linear<B>,
     value: Linear<B>,
     pub output: Option<Linear<B>>,
-    query_scale: Option<Param<Tensor<B, 1>>>,
-    key_scale: Option<Param<Tensor<B, 1>>>,
+    query_scale: Scale<B>,
+    key_scale: Scale<B>,
     #[module(skip)]
     heads: usize,
 }
 
-impl<B: Backend> Projections<B> {
+impl<B: Kernels> Projections<B> {
     pub fn load(
         AttentionSizes { heads, features, normalised }: AttentionSizes,
         path: &str,
@@ -79,18 +79,9 @@ impl<B: Backend> Projections<B> {
         }
     }
 
-    /// Query, key and value of every head, `[B, heads, L, w]`.
-    pub fn split(&self, tokens: Tensor<B, 3>) -> [Tensor<B, 4>; 3] {
-        let features = |layer: &Linear<B>| split_heads(layer.forward(tokens.clone()), self.heads);
-        let scaled = |x: Tensor<B, 4>, scale: &Option<Param<Tensor<B, 1>>>| match scale {
-            Some(scale) => rms_normalized(x, scale.val(), EPSILON),
-            None => x,
-        };
-        [
-            scaled(features(&self.query), &self.query_scale),
-            scaled(features(&self.key), &self.key_scale),
-            features(&self.value),
-        ]
+    /// Query, key and value, `[B, L, D]`.
+    fn project(&self, tokens: Tensor<B, 3>) -> [Tensor<B, 3>; 3] {
+        [&self.query, &self.key, &self.value].map(|layer| layer.forward(tokens.clone()))
     }
 
     /// Applies the output layer, if there is one.
@@ -117,6 +108,32 @@ impl<B: Backend> Projections<B> {
 }
 
 impl<B: Kernels> Projections<B> {
+    /// Query, key and value of every head, `[B, heads, L, w]`.
+    pub fn split(&self, tokens: Tensor<B, 3>) -> [Tensor<B, 4>; 3] {
+        let [query, key, value] = self.project(tokens);
+        let heads = |x: Tensor<B, 3>, scale: &Scale<B>| match scale {
+            Some(scale) => B::normalized_heads(x, scale.val()),
+            None => split_heads(x, self.heads),
+        };
+        [heads(query, &self.query_scale), heads(key, &self.key_scale), heads(value, &None)]
+    }
+
+    /// Query, key and value of two streams, the tokens of the second after those of the first,
+    /// `[B, heads, L₁ + L₂, w]`.
+    pub fn joint([a, b]: [&Self; 2], [of_a, of_b]: [Tensor<B, 3>; 2]) -> [Tensor<B, 4>; 3] {
+        let [query_a, key_a, value_a] = a.project(of_a);
+        let [query_b, key_b, value_b] = b.project(of_b);
+        let heads = |x: [Tensor<B, 3>; 2], scale: [&Scale<B>; 2]| match scale {
+            [Some(a), Some(b)] => B::joint_heads(x, [a.val(), b.val()]),
+            _ => Tensor::cat(x.map(|x| split_heads(x, a.heads)).into(), 2),
+        };
+        [
+            heads([query_a, query_b], [&a.query_scale, &b.query_scale]),
+            heads([key_a, key_b], [&a.key_scale, &b.key_scale]),
+            heads([value_a, value_b], [&None, &None]),
+        ]
+    }
+
     /// Self-attention of the stream.
     pub fn attention(&self, tokens: Tensor<B, 3>) -> Tensor<B, 3> {
         self.output(join_heads(attend(self.split(tokens))))
@@ -130,7 +147,7 @@ pub(crate) struct FeedForward<B: Backend> {
     output: Linear<B>,
 }
 
-impl<B: Backend> FeedForward<B> {
+impl<B: Kernels> FeedForward<B> {
     pub fn load(path: &str, d: usize, source: &mut Source<'_, B>) -> Self {
         let input = source.linear(&format!("{path}.net.0.proj"), d, 4 * d);
         Self { input, output: source.linear(&format!("{path}.net.2"), 4 * d, d) }

@@ -1,6 +1,7 @@
 //! The autoencoder between images and latents (arXiv 2112.10752; diffusers' `AutoencoderKL`).
 
 use burn::{module::Module, prelude::*, tensor::FloatDType, tensor::activation};
+use kernels::Kernels;
 use kernels::product::attention;
 use serde::{Deserialize, Serialize};
 
@@ -139,7 +140,7 @@ pub struct Posterior<B: Backend> {
     pub log_variance: Tensor<B, 4>,
 }
 
-impl<B: Backend> Vae<B> {
+impl<B: Kernels> Vae<B> {
     /// Loads a network of these sizes from a source.
     pub fn load(config: &VaeConfig, source: &mut Source<'_, B>) -> Self {
         let (encoder, decoder) = (Encoder::load(config, source), Decoder::load(config, source));
@@ -192,7 +193,7 @@ struct Encoder<B: Backend> {
     conv_out: Conv<B>,
 }
 
-impl<B: Backend> Encoder<B> {
+impl<B: Kernels> Encoder<B> {
     fn load(config: &VaeConfig, source: &mut Source<'_, B>) -> Self {
         let channels = &config.block_out_channels;
         let (first, last) = (channels[0], channels[channels.len() - 1]);
@@ -230,7 +231,7 @@ struct Decoder<B: Backend> {
     conv_out: Conv<B>,
 }
 
-impl<B: Backend> Decoder<B> {
+impl<B: Kernels> Decoder<B> {
     fn load(config: &VaeConfig, source: &mut Source<'_, B>) -> Self {
         let channels: Vec<usize> = config.block_out_channels.iter().rev().copied().collect();
         let (first, last) = (channels[0], channels[channels.len() - 1]);
@@ -318,7 +319,7 @@ struct Middle<B: Backend> {
     after: Residual<B>,
 }
 
-impl<B: Backend> Middle<B> {
+impl<B: Kernels> Middle<B> {
     fn load(config: &VaeConfig, path: &str, channels: usize, source: &mut Source<'_, B>) -> Self {
         Self {
             before: Residual::load(config, &format!("{path}.resnets.0"), [channels; 2], source),
@@ -383,7 +384,7 @@ struct PixelAttention<B: Backend> {
     output: Linear<B>,
 }
 
-impl<B: Backend> PixelAttention<B> {
+impl<B: Kernels> PixelAttention<B> {
     fn load(config: &VaeConfig, path: &str, channels: usize, source: &mut Source<'_, B>) -> Self {
         let mut linear = |name: &str| source.linear(&format!("{path}.{name}"), channels, channels);
         let [query, key, value, output] = ["to_q", "to_k", "to_v", "to_out.0"].map(&mut linear);

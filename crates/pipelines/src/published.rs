@@ -18,6 +18,7 @@ use grpo::{
     images::{Decode, Decoder},
     update::{Checkpointing, Differentiate, WholeGraph},
 };
+use kernels::Kernels;
 use models::{
     Adapter, Choices, Family, ModelDirectory, Vae,
     directory::{Kept, TransformerSizes},
@@ -131,7 +132,7 @@ impl Embeddings {
 /// Advice if T5 is too large.
 const WITHOUT_T5: &str = "leave it out: `sample --without-t5`, `train --set model.t5=false`; long prompts are then followed less well";
 
-impl<F: Family, B: Backend> Published<F, B> {
+impl<F: Family, B: Kernels> Published<F, B> {
     /// Opens a model directory.
     ///
     /// # Errors
@@ -290,7 +291,7 @@ pub fn footprint(transformer: &impl TransformerSizes, sizes: Sizes, recompute: b
 impl<F, B> Pipeline<B> for Published<F, B::InnerBackend>
 where
     F: Family,
-    B: AutodiffBackend,
+    B: AutodiffBackend<InnerBackend: Kernels>,
     F::Transformer<B::InnerBackend>: Network<B::InnerBackend, Condition = Embedding>,
     F::Transformer<B>: Network<B, Condition = Embedding>
         + AutodiffModule<B, InnerModule = F::Transformer<B::InnerBackend>>
@@ -438,7 +439,7 @@ where
 /// The autoencoder as a decoder of latents, a few at a time.
 struct VaeDecoder<B: Backend>(Vae<B>);
 
-impl<B: Backend> VaeDecoder<B> {
+impl<B: Kernels> VaeDecoder<B> {
     /// The decoder's output before clamping, `[b, 3, H, W]` for a few images at a time.
     fn batches(&self, latents: &Tensor<B, 4>) -> impl Iterator<Item = Tensor<B, 4>> {
         let rows = latents.dims()[0];
@@ -449,7 +450,7 @@ impl<B: Backend> VaeDecoder<B> {
     }
 }
 
-impl<B: Backend> Decode<B> for VaeDecoder<B> {
+impl<B: Kernels> Decode<B> for VaeDecoder<B> {
     fn decode(&self, latents: Tensor<B, 4>) -> Vec<Image> {
         self.batches(&latents).flat_map(|decoded| Decoder::Pixels.decode(decoded)).collect()
     }

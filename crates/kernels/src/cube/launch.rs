@@ -1,11 +1,9 @@
 //! Launches the kernels: chooses tiles, allocates results.
 
-use burn::tensor::{DType, Shape, TensorMetadata, ops::FloatTensor};
+use burn::tensor::{DType, TensorMetadata, ops::FloatTensor};
 use burn_cubecl::{
     BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement,
     cubecl::{CubeCount, CubeDim},
-    kernel::into_contiguous,
-    ops::numeric::empty_device_contiguous_dtype,
     tensor::CubeTensor,
 };
 
@@ -13,6 +11,7 @@ use super::{
     Attends, Saved, backward,
     forward::forward,
     matrix,
+    rows::{empty, readable, vector},
     tile::{ACROSS, PER_UNIT, Tile},
 };
 
@@ -49,11 +48,6 @@ impl Tiles {
             .into_iter()
             .find(|&tile| self.bytes(tile, vector) <= memory)
     }
-}
-
-/// Numbers per access to memory, for heads of `width` features.
-fn vector(width: usize) -> usize {
-    if width.is_multiple_of(4) { 4 } else { 1 }
 }
 
 impl<R: CubeRuntime, F: FloatElement, I: IntElement, B: BoolElement> Attends
@@ -179,16 +173,6 @@ fn whole_vectors<R: CubeRuntime>(tensor: CubeTensor<R>) -> CubeTensor<R> {
     readable(tensor, vector)
 }
 
-/// The tensor, copied unless the features of a token are neighbours in memory and begin where a
-/// vector may begin.
-pub(super) fn readable<R: CubeRuntime>(tensor: CubeTensor<R>, vector: usize) -> CubeTensor<R> {
-    let strides = tensor.meta.strides();
-    if strides[3] == 1 && strides[..3].iter().all(|stride| stride.is_multiple_of(vector)) {
-        return tensor;
-    }
-    into_contiguous(tensor)
-}
-
 /// An uninitialised tensor of the same shape, whose heads lie beside each other in memory, as the
 /// layer after attention wants them: `[B, L, heads, w]`, or `[L, B, heads, w]` where the tensor
 /// itself has its tokens outermost.
@@ -209,9 +193,4 @@ pub(super) fn like<R: CubeRuntime>(tensor: &CubeTensor<R>) -> CubeTensor<R> {
 pub(super) fn per_query<R: CubeRuntime>(query: &CubeTensor<R>) -> CubeTensor<R> {
     let [samples, heads, queries, _] = query.shape().dims::<4>();
     empty(query, [samples, heads, queries, 1], DType::F32)
-}
-
-fn empty<R: CubeRuntime>(beside: &CubeTensor<R>, shape: [usize; 4], dtype: DType) -> CubeTensor<R> {
-    let (client, device) = (beside.client.clone(), beside.device.clone());
-    empty_device_contiguous_dtype(client, device, Shape::new(shape), dtype)
 }

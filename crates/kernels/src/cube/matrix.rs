@@ -23,7 +23,8 @@ use burn_cubecl::{
 use self::fragments::{EIGHT, Layout, PLANES, UNITS};
 use super::{
     Attends, Saved,
-    launch::{like, per_query, readable},
+    launch::{like, per_query},
+    rows::readable,
 };
 
 /// Most features per head: with more, a plane's registers do not hold its sums.

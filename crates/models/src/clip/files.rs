@@ -15,6 +15,7 @@ use crate::{
     },
     text::tokenizer::PromptTokenizer,
 };
+use kernels::Kernels;
 
 /// A CLIP model on disk; no weights are loaded.
 #[derive(Clone, Debug)]
@@ -103,7 +104,7 @@ impl ClipFiles {
     ///
     /// # Errors
     /// With every tensor that is missing, misshapen or unexpected.
-    pub fn model<B: Backend>(&self, device: &B::Device) -> Result<Clip<B>, ModelError> {
+    pub fn model<B: Kernels>(&self, device: &B::Device) -> Result<Clip<B>, ModelError> {
         let load = |source: &mut Source<'_, B>| Clip::load(&self.config, source);
         self.load(self.tensors.clone(), load, device)
     }
@@ -112,7 +113,7 @@ impl ClipFiles {
     ///
     /// # Errors
     /// With every tensor that is missing, misshapen or unexpected.
-    pub fn vision<B: Backend>(&self, device: &B::Device) -> Result<ClipVision<B>, ModelError> {
+    pub fn vision<B: Kernels>(&self, device: &B::Device) -> Result<ClipVision<B>, ModelError> {
         let tensors = self.tensors.only(|name| {
             name.starts_with("vision_model.") || name.starts_with("visual_projection.")
         });

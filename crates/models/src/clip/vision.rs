@@ -14,6 +14,7 @@ use crate::{
     storage::Source,
     text::clip::{Layer, LayerSizes},
 };
+use kernels::Kernels;
 
 /// An image tower with its projection.
 #[derive(Module, Debug)]
@@ -29,7 +30,7 @@ pub struct ClipVision<B: Backend> {
     precision: FloatDType,
 }
 
-impl<B: Backend> ClipVision<B> {
+impl<B: Kernels> ClipVision<B> {
     /// Loads a network of these sizes from a source, under the names of transformers.
     pub fn load(config: &VisionConfig, source: &mut Source<'_, B>) -> Self {
         let (d, patch) = (config.hidden_size, config.patch_size);

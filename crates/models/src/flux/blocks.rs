@@ -6,10 +6,10 @@ use kernels::Kernels;
 
 use super::{FluxConfig, rope::Rope};
 use crate::{
-    layers::{attend, gelu_tanh, join_heads, modulated, modulation, normalized},
+    layers::{attend, gelu_tanh, join_heads, modulation},
     linear::Linear,
     storage::Source,
-    streams::{AttentionSizes, EPSILON, FeedForward, IMAGE, Names, Projections, TEXT, Tokens},
+    streams::{AttentionSizes, FeedForward, IMAGE, Names, Projections, TEXT, Tokens},
 };
 
 impl FluxConfig {
@@ -54,7 +54,7 @@ const OF_IMAGE: StreamNames =
 const OF_TEXT: StreamNames =
     StreamNames { modulation: "norm1_context.linear", attention: TEXT, mlp: "ff_context" };
 
-impl<B: Backend> Stream<B> {
+impl<B: Kernels> Stream<B> {
     fn load(
         config: &FluxConfig,
         path: &str,
@@ -75,18 +75,6 @@ impl<B: Backend> Stream<B> {
         }
     }
 
-    /// The tokens after the attention's output is added and the MLP has run.
-    fn finish(
-        &self,
-        x: Tensor<B, 3>,
-        mixed: Tensor<B, 3>,
-        [gate, mlp_shift, mlp_scale, mlp_gate]: [Tensor<B, 3>; 4],
-    ) -> Tensor<B, 3> {
-        let x = x + gate * self.attention.output(mixed);
-        let hidden = modulated(normalized(x.clone(), EPSILON), mlp_shift, mlp_scale);
-        x + mlp_gate * self.mlp.forward(hidden)
-    }
-
     fn linears(&mut self, names: StreamNames) -> Vec<(String, &mut Linear<B>)> {
         let mut all = vec![(names.modulation.to_owned(), &mut self.modulation)];
         all.extend(self.attention.linears("attn", names.attention));
@@ -95,7 +83,21 @@ impl<B: Backend> Stream<B> {
     }
 }
 
-impl<B: Backend> DoubleBlock<B> {
+impl<B: Kernels> Stream<B> {
+    /// The tokens after the attention's output is added and the MLP has run.
+    fn finish(
+        &self,
+        x: Tensor<B, 3>,
+        mixed: Tensor<B, 3>,
+        [gate, mlp_shift, mlp_scale, mlp_gate]: [Tensor<B, 3>; 4],
+    ) -> Tensor<B, 3> {
+        let x = x + gate * self.attention.output(mixed);
+        let hidden = B::modulated_layer_norm(x.clone(), mlp_shift, mlp_scale);
+        x + mlp_gate * self.mlp.forward(hidden)
+    }
+}
+
+impl<B: Kernels> DoubleBlock<B> {
     pub fn load(config: &FluxConfig, index: usize, source: &mut Source<'_, B>) -> Self {
         let path = format!("transformer_blocks.{index}");
         Self {
@@ -123,18 +125,15 @@ impl<B: Kernels> DoubleBlock<B> {
         let patches = image.dims()[1];
         let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] =
             modulation(&self.image.modulation, conditioning.clone());
-        let of_image = modulated(normalized(image.clone(), EPSILON), shift, scale);
+        let of_image = B::modulated_layer_norm(image.clone(), shift, scale);
         let image_rest = [gate, mlp_shift, mlp_scale, mlp_gate];
         let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] =
             modulation(&self.text.modulation, conditioning);
-        let of_text = modulated(normalized(text.clone(), EPSILON), shift, scale);
+        let of_text = B::modulated_layer_norm(text.clone(), shift, scale);
         let text_rest = [gate, mlp_shift, mlp_scale, mlp_gate];
 
-        let [image_q, image_k, image_v] = self.image.attention.split(of_image);
-        let [text_q, text_k, text_v] = self.text.attention.split(of_text);
-        let both = [(text_q, image_q), (text_k, image_k), (text_v, image_v)]
-            .map(|(a, b)| Tensor::cat(vec![a, b], 2));
-        let [query, key, value] = both;
+        let layers = [&self.text.attention, &self.image.attention];
+        let [query, key, value] = Projections::joint(layers, [of_text, of_image]);
         let mixed = join_heads(attend([rope.rotate(query), rope.rotate(key), value])); // [B, T + P, D]
         Tokens {
             image: self.image.finish(image, mixed.clone().narrow(1, words, patches), image_rest),
@@ -156,7 +155,7 @@ pub(super) struct SingleBlock<B: Backend> {
     output: Linear<B>,
 }
 
-impl<B: Backend> SingleBlock<B> {
+impl<B: Kernels> SingleBlock<B> {
     pub fn load(config: &FluxConfig, index: usize, source: &mut Source<'_, B>) -> Self {
         let (path, d) = (format!("single_transformer_blocks.{index}"), config.width());
         let at = |name: &str| format!("{path}.{name}");
@@ -186,7 +185,7 @@ impl<B: Kernels> SingleBlock<B> {
         rope: &Rope<B>,
     ) -> Tensor<B, 3> {
         let [shift, scale, gate] = modulation(&self.modulation, conditioning);
-        let normed = modulated(normalized(tokens.clone(), EPSILON), shift, scale);
+        let normed = B::modulated_layer_norm(tokens.clone(), shift, scale);
         let [query, key, value] = self.attention.split(normed.clone());
         let mixed = join_heads(attend([rope.rotate(query), rope.rotate(key), value]));
         let hidden = gelu_tanh(self.mlp.forward(normed));
@@ -201,7 +200,7 @@ pub(super) struct Embedder<B: Backend> {
     output: Linear<B>,
 }
 
-impl<B: Backend> Embedder<B> {
+impl<B: Kernels> Embedder<B> {
     pub fn load(path: &str, inputs: usize, d: usize, source: &mut Source<'_, B>) -> Self {
         let input = source.linear(&format!("{path}.linear_1"), inputs, d);
         Self { input, output: source.linear(&format!("{path}.linear_2"), d, d) }

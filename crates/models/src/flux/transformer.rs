@@ -18,11 +18,11 @@ use super::{
     rope::Rope,
 };
 use crate::{
-    layers::{modulated, modulation, normalized},
+    layers::modulation,
     linear::Linear,
     lora::{self, Adaptable},
     storage::Source,
-    streams::{EPSILON, Tokens},
+    streams::Tokens,
     text::{Embedding, HeldTexts, Texts},
     time_embedding::Sinusoidal,
 };
@@ -63,7 +63,7 @@ pub struct FluxTransformer<B: Backend> {
     precision: FloatDType,
 }
 
-impl<B: Backend> FluxTransformer<B> {
+impl<B: Kernels> FluxTransformer<B> {
     /// Loads a network of these sizes from a source; the guidance scale is 3.5.
     pub fn load(config: &FluxConfig, source: &mut Source<'_, B>) -> Self {
         let d = config.width();
@@ -129,22 +129,6 @@ impl<B: Backend> FluxTransformer<B> {
         }
     }
 
-    /// Computes the velocity, `[B, C, H, W]`, from the tokens after the last block.
-    pub(super) fn finish(
-        &self,
-        both: Tensor<B, 3>,
-        conditioning: Tensor<B, 2>,
-        [height, width]: [usize; 2],
-    ) -> Tensor<B, 4> {
-        let [_, tokens, _] = both.dims();
-        let patches = height * width / 4;
-        let image = both.narrow(1, tokens - patches, patches);
-        let [scale, shift] = modulation(&self.modulation, conditioning);
-        let patches = self.output.forward(modulated(normalized(image, EPSILON), shift, scale));
-        let channels = self.config.in_channels / 4;
-        unpacked(patches, [channels, height, width]).cast(FloatDType::F32)
-    }
-
     /// The sum of the embeddings of time, guidance scale and pooled text, `[B, D]`.
     fn conditioning(&self, time: Tensor<B, 1>, of_pooled: Tensor<B, 2>) -> Tensor<B, 2> {
         let of_time = self.time.forward(self.features(time.clone()));
@@ -186,6 +170,22 @@ impl<B: Kernels> FluxTransformer<B> {
         self.finish(both, conditioning, [height, width])
     }
     // ANCHOR_END: forward
+
+    /// Computes the velocity, `[B, C, H, W]`, from the tokens after the last block.
+    pub(super) fn finish(
+        &self,
+        both: Tensor<B, 3>,
+        conditioning: Tensor<B, 2>,
+        [height, width]: [usize; 2],
+    ) -> Tensor<B, 4> {
+        let [_, tokens, _] = both.dims();
+        let patches = height * width / 4;
+        let image = both.narrow(1, tokens - patches, patches);
+        let [scale, shift] = modulation(&self.modulation, conditioning);
+        let patches = self.output.forward(B::modulated_layer_norm(image, shift, scale));
+        let channels = self.config.in_channels / 4;
+        unpacked(patches, [channels, height, width]).cast(FloatDType::F32)
+    }
 }
 
 /// `[B, C, H, W]` to `[B, H/2·W/2, 4C]`: in a token the channel is outermost, then row and column
@@ -236,7 +236,7 @@ impl<B: Kernels> VelocityField<B> for FluxTransformer<B> {
     }
 }
 
-impl<B: Backend> Adaptable<B> for FluxTransformer<B> {
+impl<B: Kernels> Adaptable<B> for FluxTransformer<B> {
     fn linears(&mut self) -> Vec<(String, &mut Linear<B>)> {
         let mut all = vec![
             ("x_embedder".to_owned(), &mut self.tokens),

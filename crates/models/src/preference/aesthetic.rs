@@ -11,6 +11,7 @@ use crate::{
     rgb8::Rgb8,
     storage::{ModelError, Problems, Source, TensorFiles},
 };
+use kernels::Kernels;
 
 /// LAION's aesthetic predictor, about 1 to 10.
 ///
@@ -43,7 +44,7 @@ const HEAD: [&str; 2] = ["sac+logos+ava1-l14-linearMSE", "aesthetic_head"];
 /// Places of the linear layers in the published sequence; dropout stands in the others.
 const PLACES: [usize; 5] = [0, 2, 4, 6, 7];
 
-impl<B: Backend> Aesthetic<B> {
+impl<B: Kernels> Aesthetic<B> {
     /// Opens a directory of CLIP ViT-L/14 that also has the head,
     /// `sac+logos+ava1-l14-linearMSE.pth` or `.safetensors`, or that file; or a file or directory
     /// with both in one set of weights (`clip.*` and `mlp.*`), such as `RE-N-Y/laion-aesthetic`. The
@@ -89,7 +90,7 @@ impl<B: Backend> Aesthetic<B> {
     }
 }
 
-impl<B: Backend> Head<B> {
+impl<B: Kernels> Head<B> {
     /// Opens a head of any inner sizes for embeddings of `inputs` numbers.
     fn open(
         path: &Path,

@@ -9,6 +9,7 @@ use crate::{
     clip::{ClipFiles, unit},
     rgb8::Rgb8,
 };
+use kernels::Kernels;
 
 /// The factor between a cosine and a logit.
 const SCALE: f64 = 100.0;
@@ -27,7 +28,7 @@ pub struct ZeroShot<B: Backend>(Matcher<B>);
 #[derive(Clone, Debug)]
 pub struct Classes<B: Backend>(Tensor<B, 2>);
 
-impl<B: Backend> ZeroShot<B> {
+impl<B: Kernels> ZeroShot<B> {
     /// Opens a directory such as `openai/clip-vit-large-patch14`, in the layout of transformers or
     /// OpenCLIP.
     ///

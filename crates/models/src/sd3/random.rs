@@ -3,11 +3,9 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use burn::{
-    prelude::*,
-    tensor::{DType, bf16},
-};
+use burn::tensor::{DType, bf16};
 use files::write_atomically;
+use kernels::Kernels;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
@@ -117,7 +115,7 @@ impl Sizes {
     }
 
     /// Number of parameters of all parts together.
-    pub fn count<B: Backend>(&self, device: &B::Device) -> usize {
+    pub fn count<B: Kernels>(&self, device: &B::Device) -> usize {
         self.tensors::<B>(device)
             .iter()
             .flat_map(|(_, tensors)| tensors)
@@ -126,11 +124,11 @@ impl Sizes {
     }
 
     /// Names and shapes of all tensors, by part, under the names of a model directory.
-    pub fn tensors<B: Backend>(&self, device: &B::Device) -> Vec<(&'static str, Tensors)> {
+    pub fn tensors<B: Kernels>(&self, device: &B::Device) -> Vec<(&'static str, Tensors)> {
         self.parts::<B>(device).into_iter().map(|part| (part.name, part.tensors)).collect()
     }
 
-    fn parts<B: Backend>(&self, device: &B::Device) -> Vec<Part> {
+    fn parts<B: Kernels>(&self, device: &B::Device) -> Vec<Part> {
         let of_transformer =
             described::<B>(device, |source| drop(Transformer::load(&self.transformer, source)));
         let of_vae = described::<B>(device, |source| drop(Vae::load(&self.vae, source)));
@@ -181,7 +179,7 @@ struct Part {
 ///
 /// # Errors
 /// If the directory cannot be written.
-pub fn write<B: Backend>(
+pub fn write<B: Kernels>(
     sizes: &Sizes,
     seed: u64,
     directory: &Path,

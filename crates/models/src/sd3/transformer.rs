@@ -14,11 +14,11 @@ use flow::VelocityField;
 use kernels::Kernels;
 
 use crate::{
-    layers::{modulated, modulation, normalized},
+    layers::modulation,
     linear::Linear,
     lora::{self, Adaptable},
     storage::Source,
-    streams::{EPSILON, Tokens},
+    streams::Tokens,
     text::{Embedding, HeldTexts, Texts},
     time_embedding::Sinusoidal,
 };
@@ -54,7 +54,7 @@ pub struct Transformer<B: Backend> {
     precision: FloatDType,
 }
 
-impl<B: Backend> Transformer<B> {
+impl<B: Kernels> Transformer<B> {
     /// Loads a network of these sizes from a source.
     pub fn load(config: &TransformerConfig, source: &mut Source<'_, B>) -> Self {
         let (d, side) = (config.width(), config.pos_embed_max_size);
@@ -129,24 +129,6 @@ impl<B: Backend> Transformer<B> {
             square.narrow(0, (side - height) / 2, height).narrow(1, (side - width) / 2, width);
         middle.reshape([1, height * width, d]).cast(self.precision)
     }
-
-    /// Computes the velocity, `[B, C, H, W]`, from the image tokens after the last block.
-    fn finish(
-        &self,
-        image: Tensor<B, 3>,
-        conditioning: Tensor<B, 2>,
-        [height, width]: [usize; 2],
-    ) -> Tensor<B, 4> {
-        let rows = image.dims()[0];
-        let [scale, shift] = modulation(&self.modulation, conditioning);
-        let patches = self.output.forward(modulated(normalized(image, EPSILON), shift, scale));
-        let (p, channels) = (self.config.patch_size, self.config.out_channels);
-        let split = patches.reshape([rows, height / p, width / p, p, p, channels]);
-        split
-            .permute([0, 5, 1, 3, 2, 4])
-            .reshape([rows, channels, height, width])
-            .cast(FloatDType::F32)
-    }
 }
 
 impl<B: Kernels> Transformer<B> {
@@ -167,6 +149,24 @@ impl<B: Kernels> Transformer<B> {
         self.finish(tokens.image, conditioning, [height, width])
     }
     // ANCHOR_END: forward
+
+    /// Computes the velocity, `[B, C, H, W]`, from the image tokens after the last block.
+    fn finish(
+        &self,
+        image: Tensor<B, 3>,
+        conditioning: Tensor<B, 2>,
+        [height, width]: [usize; 2],
+    ) -> Tensor<B, 4> {
+        let rows = image.dims()[0];
+        let [scale, shift] = modulation(&self.modulation, conditioning);
+        let patches = self.output.forward(B::modulated_layer_norm(image, shift, scale));
+        let (p, channels) = (self.config.patch_size, self.config.out_channels);
+        let split = patches.reshape([rows, height / p, width / p, p, p, channels]);
+        split
+            .permute([0, 5, 1, 3, 2, 4])
+            .reshape([rows, channels, height, width])
+            .cast(FloatDType::F32)
+    }
 }
 
 impl<B: Kernels> VelocityField<B> for Transformer<B> {
@@ -196,7 +196,7 @@ impl<B: Kernels> VelocityField<B> for Transformer<B> {
     }
 }
 
-impl<B: Backend> Adaptable<B> for Transformer<B> {
+impl<B: Kernels> Adaptable<B> for Transformer<B> {
     fn linears(&mut self) -> Vec<(String, &mut Linear<B>)> {
         let named = |(name, layer): (&str, _)| (name.to_owned(), layer);
         let input = [

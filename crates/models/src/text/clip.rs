@@ -9,6 +9,7 @@ use burn::{
         ops::AttentionModuleOptions,
     },
 };
+use kernels::Kernels;
 use kernels::product;
 use serde::{Deserialize, Serialize};
 
@@ -196,7 +197,7 @@ pub struct Encoded<B: Backend> {
     pub pooled: Tensor<B, 2>,
 }
 
-impl<B: Backend> ClipText<B> {
+impl<B: Kernels> ClipText<B> {
     /// Loads a network of these sizes from a source.
     pub fn load(config: &ClipConfig, source: &mut Source<'_, B>) -> Self {
         let d = config.hidden_size;
@@ -293,7 +294,7 @@ pub(crate) struct Layer<B: Backend> {
     activation: Activation,
 }
 
-impl<B: Backend> Layer<B> {
+impl<B: Kernels> Layer<B> {
     /// Loads a layer whose tensors have names that begin with `name`.
     pub(crate) fn load(name: &str, sizes: LayerSizes, source: &mut Source<'_, B>) -> Self {
         let LayerSizes { width: d, inner, heads, activation, epsilon } = sizes;

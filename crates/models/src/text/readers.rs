@@ -6,12 +6,13 @@ use burn::prelude::*;
 
 use super::{clip::ClipText, t5::T5Encoder, tokenizer::PromptTokenizer};
 use crate::storage::ModelError;
+use kernels::Kernels;
 
 /// The CLIP encoders of a model with their tokenizers, one or several.
 #[derive(Debug)]
 pub struct ClipReader<B: Backend>(pub(crate) Vec<(PromptTokenizer, ClipText<B>)>);
 
-impl<B: Backend> ClipReader<B> {
+impl<B: Kernels> ClipReader<B> {
     /// Number of tokens of a prompt that CLIP reads.
     pub fn length(&self) -> usize {
         self.0.iter().map(|(tokenizer, _)| tokenizer.length()).min().unwrap_or(0)
@@ -57,7 +58,7 @@ pub struct T5Reader<B: Backend> {
     pub(crate) encoder: T5Encoder<B>,
 }
 
-impl<B: Backend> T5Reader<B> {
+impl<B: Kernels> T5Reader<B> {
     /// Number of prompts that are longer than T5 reads; the rest of such a prompt is ignored.
     pub fn cuts(&self, prompts: &[&str]) -> usize {
         prompts.iter().filter(|prompt| self.tokenizer.cuts(prompt)).count()

@@ -6,6 +6,7 @@ use burn::{
     prelude::*,
     tensor::{FloatDType, TensorData, module::embedding},
 };
+use kernels::Kernels;
 use kernels::product::attention;
 use serde::{Deserialize, Serialize};
 
@@ -124,7 +125,7 @@ pub struct T5Encoder<B: Backend> {
     precision: FloatDType,
 }
 
-impl<B: Backend> T5Encoder<B> {
+impl<B: Kernels> T5Encoder<B> {
     /// Loads a network of these sizes from a source.
     pub fn load(config: &T5Config, source: &mut Source<'_, B>) -> Self {
         let buckets = [config.relative_attention_num_buckets, config.num_heads];
@@ -198,7 +199,7 @@ struct Layer<B: Backend> {
     epsilon: f64,
 }
 
-impl<B: Backend> Layer<B> {
+impl<B: Kernels> Layer<B> {
     fn load(config: &T5Config, index: usize, source: &mut Source<'_, B>) -> Self {
         let (d, inner, wide) = (config.d_model, config.num_heads * config.d_kv, config.d_ff);
         let at = |name: &str| format!("encoder.block.{index}.layer.{name}");

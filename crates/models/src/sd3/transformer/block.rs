@@ -6,10 +6,10 @@ use kernels::Kernels;
 
 use super::TransformerConfig;
 use crate::{
-    layers::{attend, join_heads, modulated, modulation, normalized},
+    layers::{attend, join_heads, modulation},
     linear::Linear,
     storage::Source,
-    streams::{AttentionSizes, EPSILON, FeedForward, IMAGE, Projections, TEXT, Tokens},
+    streams::{AttentionSizes, FeedForward, IMAGE, Projections, TEXT, Tokens},
 };
 
 /// A block of the transformer.
@@ -33,7 +33,7 @@ pub(super) struct Block<B: Backend> {
     ff_context: Option<FeedForward<B>>,
 }
 
-impl<B: Backend> Block<B> {
+impl<B: Kernels> Block<B> {
     pub fn load(config: &TransformerConfig, index: usize, source: &mut Source<'_, B>) -> Self {
         let d = config.width();
         let last = index + 1 == config.num_layers;
@@ -104,20 +104,23 @@ impl<B: Kernels> Block<B> {
         Tokens { image, text }: Tokens<B>,
         conditioning: Tensor<B, 2>,
     ) -> Tokens<B> {
-        let normed = normalized(image.clone(), EPSILON);
         let (first, second) = self.modulations(conditioning.clone());
         let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] = first;
         let of_text = self.text_modulations(conditioning);
         let [text_shift, text_scale] = [of_text[0].clone(), of_text[1].clone()];
 
-        let image_in = modulated(normed.clone(), shift, scale);
-        let text_in = modulated(normalized(text.clone(), EPSILON), text_shift, text_scale);
+        let image_in = B::modulated_layer_norm(image.clone(), shift, scale);
+        let text_in = B::modulated_layer_norm(text.clone(), text_shift, text_scale);
         let (image_out, text_out) = joint_attention(&self.image, &self.text, image_in, text_in);
-        let mut image = image + gate * image_out;
-        if let (Some(attention), Some([shift, scale, gate])) = (&self.second, second) {
-            image = image + gate * attention.attention(modulated(normed, shift, scale));
-        }
-        let hidden = modulated(normalized(image.clone(), EPSILON), mlp_shift, mlp_scale);
+        let attended = image.clone() + gate * image_out;
+        let image = match (&self.second, second) {
+            (Some(attention), Some([shift, scale, gate])) => {
+                let second_in = B::modulated_layer_norm(image, shift, scale);
+                attended + gate * attention.attention(second_in)
+            }
+            _ => attended,
+        };
+        let hidden = B::modulated_layer_norm(image.clone(), mlp_shift, mlp_scale);
         let image = image + mlp_gate * self.ff.forward(hidden);
 
         let (Some(feed_forward), Some(text_out), [_, _, gate, mlp_shift, mlp_scale, mlp_gate]) =
@@ -126,8 +129,7 @@ impl<B: Kernels> Block<B> {
             return Tokens { image, text }; // The text is not used after the last block.
         };
         let text = text + gate.clone() * text_out;
-        let hidden =
-            modulated(normalized(text.clone(), EPSILON), mlp_shift.clone(), mlp_scale.clone());
+        let hidden = B::modulated_layer_norm(text.clone(), mlp_shift.clone(), mlp_scale.clone());
         let text = text + mlp_gate.clone() * feed_forward.forward(hidden);
         Tokens { image, text }
     }
@@ -142,11 +144,7 @@ fn joint_attention<B: Kernels>(
     text_tokens: Tensor<B, 3>,
 ) -> (Tensor<B, 3>, Option<Tensor<B, 3>>) {
     let [patches, words] = [image_tokens.dims()[1], text_tokens.dims()[1]];
-    let [of_image, of_text] = [image.split(image_tokens), text.split(text_tokens)];
-    let [image_q, image_k, image_v] = of_image;
-    let [text_q, text_k, text_v] = of_text;
-    let both = [(image_q, text_q), (image_k, text_k), (image_v, text_v)]
-        .map(|(a, b)| Tensor::cat(vec![a, b], 2));
+    let both = Projections::joint([image, text], [image_tokens, text_tokens]);
     let mixed = join_heads(attend(both)); // [B, P + T, D]
     let part = |layer: &Linear<B>, from: usize, length: usize| {
         layer.forward(mixed.clone().narrow(1, from, length))

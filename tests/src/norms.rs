@@ -1,0 +1,450 @@
+//! The norms of large transformers on the backend under test: layer norm with shift and scale, and
+//! RMS norm of heads. Outputs are compared with the definition in f64, gradients with differences
+//! of it.
+
+use burn::prelude::*;
+use kernels::{Kernels, plain};
+
+use crate::{
+    backend::{Plain, Training, distance, numbers},
+    closed_forms::noise,
+};
+
+type T<const D: usize> = Tensor<Training, D>;
+
+/// An output, and the gradients of its inputs.
+#[derive(Clone, Debug, PartialEq)]
+struct Pass<const N: usize> {
+    output: Vec<f64>,
+    gradients: [Vec<f64>; N],
+}
+
+impl<const N: usize> Pass<N> {
+    /// Largest relative error of the output, and of a gradient.
+    fn errors(&self, want: &Self) -> [f64; 2] {
+        let of_gradients = self.gradients.iter().zip(&want.gradients);
+        let of_gradients = of_gradients.map(|(got, want)| distance(got, want)).fold(0.0, f64::max);
+        [distance(&self.output, &want.output), of_gradients]
+    }
+}
+
+/// Computes an operation; the gradient of an input that is not tracked is empty.
+fn computed<const N: usize>(
+    inputs: &[Tensor<Plain, 3>; N],
+    weights: &Tensor<Plain, 4>,
+    tracked: [bool; N],
+    operation: impl Fn([T<3>; N]) -> T<4>,
+) -> Pass<N> {
+    let mut tracked = tracked.into_iter();
+    let inputs = inputs.clone().map(|x| {
+        let x = Tensor::from_inner(x);
+        if tracked.next() == Some(true) { x.require_grad() } else { x }
+    });
+    let output = operation(inputs.clone());
+    let gradients = (output.clone() * Tensor::from_inner(weights.clone())).sum().backward();
+    Pass {
+        output: numbers(output.inner()),
+        gradients: inputs.map(|x| x.grad(&gradients).map(numbers).unwrap_or_default()),
+    }
+}
+
+/// Adds the gradients of `Σ weights·f(inputs)` to `sums`, by differences.
+fn add_gradients<const N: usize>(
+    sums: [&mut [f64]; N],
+    inputs: [&[f64]; N],
+    weights: &[f64],
+    f: impl Fn([&[f64]; N]) -> Vec<f64>,
+) {
+    const STEP: f64 = 1e-5;
+    let mut moved = inputs.map(<[f64]>::to_vec);
+    for (index, sums) in sums.into_iter().enumerate() {
+        for (i, sum) in sums.iter_mut().enumerate() {
+            let [after, before] = [STEP, -STEP].map(|step| {
+                moved[index][i] = inputs[index][i] + step;
+                f(moved.each_ref().map(Vec::as_slice))
+            });
+            moved[index][i] = inputs[index][i];
+            let change = after.iter().zip(before).map(|(after, before)| after - before);
+            *sum += change.zip(weights).map(|(change, w)| change * w / (2.0 * STEP)).sum::<f64>();
+        }
+    }
+}
+
+/// Layer norm of a token, by definition.
+fn layer_norm([x, shift, scale]: [&[f64]; 3]) -> Vec<f64> {
+    let width = x.len() as f64;
+    let mean = x.iter().sum::<f64>() / width;
+    let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / width;
+    let normed = x.iter().map(|x| (x - mean) / (variance + 1e-6).sqrt());
+    normed.zip(shift).zip(scale).map(|((n, shift), scale)| n * (1.0 + scale) + shift).collect()
+}
+
+/// RMS norm of a head of a token, by definition.
+fn head([x, scale]: [&[f64]; 2]) -> Vec<f64> {
+    let mean_square = x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64;
+    x.iter().zip(scale).map(|(x, scale)| x / (mean_square + 1e-6).sqrt() * scale).collect()
+}
+
+/// Samples, tokens and features of a layer norm.
+#[derive(Clone, Copy, Debug)]
+struct Norm {
+    samples: usize,
+    length: usize,
+    width: usize,
+}
+
+impl Norm {
+    /// `x`, shift and scale.
+    fn inputs(self) -> [Tensor<Plain, 3>; 3] {
+        let Self { samples, length, width } = self;
+        let mut stream = 0;
+        [length, 1, 1].map(|length| {
+            stream += 1;
+            noise(samples, [1, length, width], stream).squeeze_dim(1)
+        })
+    }
+
+    /// Gradient of the output.
+    fn weights(self) -> Tensor<Plain, 4> {
+        noise(1, [self.samples, self.length, self.width], 9)
+    }
+
+    fn by_definition(self, inputs: &[Tensor<Plain, 3>; 3], weights: &Tensor<Plain, 4>) -> Pass<3> {
+        let Self { samples, length, width } = self;
+        let ([x, shift, scale], weights) = (inputs.clone().map(numbers), numbers(weights.clone()));
+        let mut output = vec![];
+        let [mut of_x, mut of_shift, mut of_scale] =
+            [&x, &shift, &scale].map(|input| vec![0.0; input.len()]);
+        for row in 0..samples * length {
+            let (at, sample) = (row * width, row / length * width);
+            let (here, there) = (at..at + width, sample..sample + width);
+            let inputs = [&x[here.clone()], &shift[there.clone()], &scale[there.clone()]];
+            output.extend(layer_norm(inputs));
+            let sums = [
+                &mut of_x[here.clone()],
+                &mut of_shift[there.clone()],
+                &mut of_scale[there.clone()],
+            ];
+            add_gradients(sums, inputs, &weights[here], layer_norm);
+        }
+        Pass { output, gradients: [of_x, of_shift, of_scale] }
+    }
+
+    const SIZES: [Self; 7] = [
+        Self { samples: 1, length: 1, width: 8 },
+        Self { samples: 2, length: 5, width: 7 },
+        Self { samples: 3, length: 1, width: 24 },
+        Self { samples: 2, length: 37, width: 12 },
+        Self { samples: 1, length: 19, width: 130 },
+        Self { samples: 2, length: 3, width: 516 },
+        Self { samples: 1, length: 2, width: 1031 },
+    ];
+}
+
+fn fused_norm([x, shift, scale]: [T<3>; 3]) -> T<4> {
+    Training::modulated_layer_norm(x, shift, scale).unsqueeze()
+}
+
+fn plain_norm([x, shift, scale]: [T<3>; 3]) -> T<4> {
+    plain::modulated_layer_norm(x, shift, scale).unsqueeze()
+}
+
+/// Samples, heads and features per head, and the tokens of each of `S` streams.
+#[derive(Clone, Copy, Debug)]
+struct Streams<const S: usize> {
+    samples: usize,
+    heads: usize,
+    width: usize,
+    lengths: [usize; S],
+}
+
+impl<const S: usize> Streams<S> {
+    /// `x` of stream `s`, `[B, L, H·w]`.
+    fn x(self, s: usize) -> Tensor<Plain, 3> {
+        let features = [1, self.lengths[s], self.heads * self.width];
+        noise(self.samples, features, 1 + s).squeeze_dim(1)
+    }
+
+    /// The scale of stream `s`, `[1, 1, w]`.
+    fn scale(self, s: usize) -> Tensor<Plain, 3> {
+        noise(1, [1, 1, self.width], 3 + s).squeeze_dim(1)
+    }
+
+    /// Gradient of the output.
+    fn weights(self) -> Tensor<Plain, 4> {
+        noise(self.samples, [self.heads, self.lengths.iter().sum(), self.width], 9)
+    }
+
+    fn by_definition<const N: usize>(
+        self,
+        inputs: &[Tensor<Plain, 3>; N],
+        weights: &Tensor<Plain, 4>,
+    ) -> Pass<N> {
+        let Self { samples, heads, width, lengths } = self;
+        let (inputs, weights) = (inputs.clone().map(numbers), numbers(weights.clone()));
+        let mut output = vec![0.0; weights.len()];
+        let mut gradients = inputs.each_ref().map(|input| vec![0.0; input.len()]);
+        let streams = inputs.chunks_exact(2).zip(gradients.chunks_exact_mut(2));
+        let (total, mut start) = (lengths.iter().sum::<usize>(), 0);
+        for (length, (inputs, gradients)) in lengths.into_iter().zip(streams) {
+            for row in 0..samples * length * heads {
+                let (sample, token, h) = (row / heads / length, row / heads % length, row % heads);
+                let to = ((sample * heads + h) * total + start + token) * width;
+                let (here, there) = (row * width..(row + 1) * width, to..to + width);
+                let inputs = [&inputs[0][here.clone()], &inputs[1]];
+                output[there.clone()].copy_from_slice(&head(inputs));
+                let [of_x, of_scale] = gradients else { unreachable!("pairs") };
+                add_gradients([&mut of_x[here], of_scale], inputs, &weights[there], head);
+            }
+            start += length;
+        }
+        Pass { output, gradients }
+    }
+}
+
+impl Streams<1> {
+    fn inputs(self) -> [Tensor<Plain, 3>; 2] {
+        [self.x(0), self.scale(0)]
+    }
+
+    const SIZES: [Self; 6] = [
+        Self { samples: 1, heads: 1, width: 8, lengths: [1] },
+        Self { samples: 2, heads: 3, width: 7, lengths: [5] },
+        Self { samples: 3, heads: 2, width: 24, lengths: [1] },
+        Self { samples: 2, heads: 4, width: 64, lengths: [19] },
+        Self { samples: 1, heads: 2, width: 128, lengths: [3] },
+        // More rows than the sums of rows have units.
+        Self { samples: 2, heads: 8, width: 64, lengths: [300] },
+    ];
+}
+
+impl Streams<2> {
+    fn inputs(self) -> [Tensor<Plain, 3>; 4] {
+        [self.x(0), self.scale(0), self.x(1), self.scale(1)]
+    }
+
+    const SIZES: [Self; 4] = [
+        Self { samples: 1, heads: 1, width: 8, lengths: [1, 1] },
+        Self { samples: 2, heads: 3, width: 7, lengths: [5, 2] },
+        Self { samples: 2, heads: 2, width: 64, lengths: [16, 9] },
+        Self { samples: 3, heads: 4, width: 24, lengths: [1, 20] },
+    ];
+}
+
+/// `[1, 1, w]` to `[w]`
+fn flat(scale: T<3>) -> T<1> {
+    let width = scale.dims()[2];
+    scale.reshape([width])
+}
+
+fn fused_heads([x, scale]: [T<3>; 2]) -> T<4> {
+    Training::normalized_heads(x, flat(scale))
+}
+
+fn plain_heads([x, scale]: [T<3>; 2]) -> T<4> {
+    plain::normalized_heads(x, flat(scale))
+}
+
+fn fused_joint([a, of_a, b, of_b]: [T<3>; 4]) -> T<4> {
+    Training::joint_heads([a, b], [flat(of_a), flat(of_b)])
+}
+
+fn plain_joint([a, of_a, b, of_b]: [T<3>; 4]) -> T<4> {
+    plain::joint_heads([a, b], [flat(of_a), flat(of_b)])
+}
+
+/// Largest relative error of a gradient of a composition: see `attention`.
+const OF_COMPOSITION: f64 = if cfg!(feature = "ndarray") { 1e-3 } else { 1e-5 };
+
+/// Asserts that an operation and its composition are right.
+fn is_right<const N: usize>(
+    sizes: impl std::fmt::Debug,
+    inputs: &[Tensor<Plain, 3>; N],
+    weights: &Tensor<Plain, 4>,
+    want: &Pass<N>,
+    [fused, plain]: [fn([T<3>; N]) -> T<4>; 2],
+) {
+    for (operation, of_gradients) in [(fused, 1e-5), (plain, OF_COMPOSITION)] {
+        let [output, gradients] = computed(inputs, weights, [true; N], operation).errors(want);
+        assert!(
+            output < 1e-5 && gradients < of_gradients,
+            "{sizes:?}, to {of_gradients:e}: {output:e}, {gradients:e}"
+        );
+    }
+}
+
+#[test]
+fn a_layer_norm_and_its_gradients_are_what_f64_computes() {
+    for sizes in Norm::SIZES {
+        let (inputs, weights) = (sizes.inputs(), sizes.weights());
+        let want = sizes.by_definition(&inputs, &weights);
+        is_right(sizes, &inputs, &weights, &want, [fused_norm, plain_norm]);
+    }
+}
+
+#[test]
+fn heads_and_their_gradients_are_what_f64_computes() {
+    for sizes in Streams::<1>::SIZES {
+        let (inputs, weights) = (sizes.inputs(), sizes.weights());
+        let want = sizes.by_definition(&inputs, &weights);
+        is_right(sizes, &inputs, &weights, &want, [fused_heads, plain_heads]);
+    }
+}
+
+#[test]
+fn joint_heads_and_their_gradients_are_what_f64_computes() {
+    for sizes in Streams::<2>::SIZES {
+        let (inputs, weights) = (sizes.inputs(), sizes.weights());
+        let want = sizes.by_definition(&inputs, &weights);
+        is_right(sizes, &inputs, &weights, &want, [fused_joint, plain_joint]);
+    }
+}
+
+/// Asserts that an input's gradient does not depend on which others are tracked, and that those
+/// which are not get none.
+fn tracks_each<const N: usize>(
+    inputs: &[Tensor<Plain, 3>; N],
+    weights: &Tensor<Plain, 4>,
+    operation: fn([T<3>; N]) -> T<4>,
+) {
+    let all = computed(inputs, weights, [true; N], operation);
+    for subset in 1..1 << N {
+        let tracked = std::array::from_fn(|i| subset >> i & 1 == 1);
+        let some = computed(inputs, weights, tracked, operation);
+        assert!(some.output == all.output, "tracked: {subset:b}");
+        for ((some, all), tracked) in some.gradients.iter().zip(&all.gradients).zip(tracked) {
+            let want: &[f64] = if tracked { all } else { &[] };
+            assert!(some == want, "tracked: {subset:b}");
+        }
+    }
+}
+
+#[test]
+fn gradients_are_those_of_the_tracked_inputs() {
+    let sizes = Norm { samples: 2, length: 5, width: 12 };
+    tracks_each(&sizes.inputs(), &sizes.weights(), fused_norm);
+    let sizes = Streams { samples: 2, heads: 3, width: 8, lengths: [5] };
+    tracks_each(&sizes.inputs(), &sizes.weights(), fused_heads);
+    let sizes = Streams { samples: 2, heads: 3, width: 8, lengths: [5, 4] };
+    tracks_each(&sizes.inputs(), &sizes.weights(), fused_joint);
+}
+
+#[test]
+fn a_layer_norm_does_not_see_a_shift_of_its_input() {
+    let sizes = Norm { samples: 2, length: 5, width: 48 };
+    let [x, shift, scale] = sizes.inputs();
+    let norm = |x| numbers(Plain::modulated_layer_norm(x, shift.clone(), scale.clone()));
+    let d = distance(&norm(x.clone() + 3.0), &norm(x));
+    assert!(d < 3e-6, "{d:e}");
+}
+
+#[test]
+fn joint_heads_are_the_heads_of_both_streams_side_by_side() {
+    for sizes in Streams::<2>::SIZES {
+        let (inputs, weights) = (sizes.inputs(), sizes.weights());
+        let side_by_side = |[a, of_a, b, of_b]: [T<3>; 4]| {
+            Tensor::cat(vec![fused_heads([a, of_a]), fused_heads([b, of_b])], 2)
+        };
+        let joint = computed(&inputs, &weights, [true; 4], fused_joint);
+        assert!(joint == computed(&inputs, &weights, [true; 4], side_by_side), "{sizes:?}");
+    }
+}
+
+/// The operation with another order of its output's memory, so that the gradient comes in another
+/// order, too.
+fn turned<const N: usize>(operation: fn([T<3>; N]) -> T<4>) -> impl Fn([T<3>; N]) -> T<4> {
+    move |inputs| operation(inputs).swap_dims(1, 3)
+}
+
+#[test]
+fn norms_read_views_as_what_they_show() {
+    // Memory in the order `[L, B, …]`, and parts of larger tensors, as of all modulations at once.
+    let stored = |x: Tensor<Plain, 3>| {
+        let larger = Tensor::cat(vec![x.clone() * 2.0, x.clone(), x.clone()], 1);
+        let turned = (larger.swap_dims(0, 1) + 0.0).swap_dims(0, 1);
+        turned.narrow(1, x.dims()[1], x.dims()[1])
+    };
+    for width in [7, 12] {
+        let sizes = Norm { samples: 2, length: 5, width };
+        let (inputs, weights) = (sizes.inputs(), sizes.weights());
+        let want = computed(&inputs, &weights, [true; 3], fused_norm);
+        let inputs = inputs.map(stored);
+        assert!(computed(&inputs, &weights, [true; 3], fused_norm) == want, "{sizes:?}");
+        let got = computed(&inputs, &weights.swap_dims(1, 3), [true; 3], turned(fused_norm));
+        assert!(got.gradients == want.gradients, "{sizes:?}");
+
+        let sizes = Streams { samples: 2, heads: 3, width, lengths: [5, 4] };
+        let (inputs, weights) = (sizes.inputs(), sizes.weights());
+        let want = computed(&inputs, &weights, [true; 4], fused_joint);
+        let inputs = inputs.map(stored);
+        assert!(computed(&inputs, &weights, [true; 4], fused_joint) == want, "{sizes:?}");
+        let got = computed(&inputs, &weights.swap_dims(1, 3), [true; 4], turned(fused_joint));
+        assert!(got.gradients == want.gradients, "{sizes:?}");
+    }
+}
+
+#[test]
+#[should_panic(expected = "not whole heads")]
+fn features_that_are_not_whole_heads_are_refused() {
+    let [x, scale] = Streams { samples: 1, heads: 3, width: 8, lengths: [2] }.inputs();
+    let _ = Plain::normalized_heads(x.narrow(2, 0, 20), scale.reshape([8]));
+}
+
+/// Inputs and results of 16 bits; inside, the kernels compute in f32.
+#[test]
+#[cfg(on_gpu)]
+fn norms_of_16_bits_are_right_to_their_precision() {
+    use burn::tensor::FloatDType;
+
+    use crate::backend::PRECISION;
+    let device = crate::backend::Device::default();
+    for (dtype, digits) in [(FloatDType::F16, 11), (FloatDType::BF16, 8)] {
+        if !Plain::supports_dtype(&device, dtype.into()) {
+            assert_eq!(PRECISION, "f32", "cuda has both");
+            println!("{dtype:?}: not on this device");
+            continue;
+        }
+        let rounding = 0.5_f64.powi(digits);
+        let holds = |[output, gradients]: [f64; 2], what: &str| {
+            assert!(
+                output < 2.0 * rounding && gradients < 2.0 * rounding,
+                "{what}, {dtype:?}: {output:e}, {gradients:e}"
+            );
+        };
+        let sizes = Norm { samples: 2, length: 19, width: 260 };
+        let (inputs, weights) =
+            (sizes.inputs().map(|x| x.cast(dtype)), sizes.weights().cast(dtype));
+        let want = sizes.by_definition(&inputs, &weights);
+        holds(computed(&inputs, &weights, [true; 3], fused_norm).errors(&want), "layer norm");
+
+        let sizes = Streams { samples: 2, heads: 3, width: 64, lengths: [19, 5] };
+        let (inputs, weights) =
+            (sizes.inputs().map(|x| x.cast(dtype)), sizes.weights().cast(dtype));
+        let want = sizes.by_definition(&inputs, &weights);
+        holds(computed(&inputs, &weights, [true; 4], fused_joint).errors(&want), "heads");
+        // A scale in f32 beside features of 16 bits.
+        let [a, of_a, b, of_b] = inputs;
+        let inputs = [a, of_a.cast(FloatDType::F32), b, of_b.cast(FloatDType::F32)];
+        holds(computed(&inputs, &weights, [true; 4], fused_joint).errors(&want), "heads in f32");
+    }
+}
+
+#[test]
+#[cfg(on_gpu)]
+#[ignore = "minutes where the CPU is the GPU: cargo xtask test --backend wgpu -- --ignored more_rows"]
+fn norms_of_more_rows_than_a_launch_has_cubes_are_right() {
+    // A launch has 65,535 cubes, of 32 rows each where rows are as short as these.
+    let (rows, width) = (65_535 * 32 + 50, 4);
+    let sizes = Norm { samples: 1, length: rows, width };
+    let (inputs, weights) = (sizes.inputs(), sizes.weights());
+    let want = sizes.by_definition(&inputs, &weights);
+    let got = computed(&inputs, &weights, [true; 3], fused_norm);
+    assert!(distance(&got.output, &want.output) < 1e-5);
+    assert!(distance(&got.gradients[0], &want.gradients[0]) < 1e-3);
+    let sizes = Streams { samples: 1, heads: 2, width, lengths: [rows / 2] };
+    let (inputs, weights) = (sizes.inputs(), sizes.weights());
+    let want = sizes.by_definition(&inputs, &weights);
+    let got = computed(&inputs, &weights, [true; 2], fused_heads);
+    assert!(distance(&got.output, &want.output) < 1e-5);
+    assert!(distance(&got.gradients[0], &want.gradients[0]) < 1e-3);
+}
