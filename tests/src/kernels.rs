@@ -216,3 +216,32 @@ fn weights_of_16_bits_in_another_precision_are_what_a_cast_makes_of_them() {
         }
     }
 }
+
+#[test]
+fn gelu_is_its_composition() {
+    let [x] = inputs([[13, 29]], 5);
+    // From where its tanh is -1 to where it is 1.
+    agree([x.clone() * 3.0], |[x]| Training::gelu_tanh(x), |[x]| plain::gelu_tanh(x));
+    let far = numbers(Plain::gelu_tanh(x.clone() * 1e4));
+    let wanted = numbers(activation::relu(x * 1e4));
+    assert!(distance(&far, &wanted) < 1e-6);
+}
+
+#[test]
+fn a_gated_branch_of_samples_is_its_composition() {
+    for (seed, [samples, length, d]) in [[1, 1, 5], [3, 4, 7], [2, 5, 16]].into_iter().enumerate() {
+        let rows = samples * length;
+        let of_samples = |f: fn(T<3>, T<3>, T<3>) -> T<3>| {
+            move |[x, branch, gate]: [T<2>; 3]| {
+                let tokens = |x: T<2>| x.reshape([samples, length, d]);
+                let gate = gate.reshape([samples, 1, d]);
+                f(tokens(x), tokens(branch), gate).reshape([rows, d])
+            }
+        };
+        agree(
+            inputs([[rows, d], [rows, d], [samples, d]], seed),
+            of_samples(Training::add_gated),
+            of_samples(plain::add_gated),
+        );
+    }
+}

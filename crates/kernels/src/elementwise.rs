@@ -2,7 +2,13 @@
 
 use std::borrow::Cow;
 
-use crate::{host::Operation, plain::EPSILON, simd::dot};
+use wide::f32x8;
+
+use crate::{
+    host::Operation,
+    plain::{EPSILON, GELU_CUBE, GELU_SLOPE},
+    simd::{LANES, dot, exp},
+};
 
 /// `x / √(mean(x²) + ε) · (1 + scale) + shift`; inputs `x`, `shift`, `scale`.
 #[derive(Clone, Copy, Debug)]
@@ -83,18 +89,36 @@ pub(crate) fn norm_backward(of_x: &mut [f32], x: &[f32], of_norm: &[f32], per_rm
     }
 }
 
-/// `x + branch·gate`; inputs `x`, `branch`, `gate`.
+/// `x + branch·gate`; inputs `x`, `branch`, `gate`, each in as many parts as given. A part's gate
+/// repeats along its numbers.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct GatedResidual;
+pub(crate) struct GatedResidual {
+    pub parts: usize,
+}
+
+impl GatedResidual {
+    /// Pieces of `x` as long as a part's gate.
+    fn pieces<'a>(
+        &self,
+        x: &'a [f32],
+        branch: &'a [f32],
+        gate: &'a [f32],
+    ) -> impl Iterator<Item = [&'a [f32]; 3]> {
+        let width = gate.len() / self.parts;
+        let parts =
+            x.chunks_exact(x.len() / self.parts).zip(branch.chunks_exact(x.len() / self.parts));
+        parts.zip(gate.chunks_exact(width)).flat_map(move |((x, branch), gate)| {
+            let pieces = x.chunks_exact(width).zip(branch.chunks_exact(width));
+            pieces.map(move |(x, branch)| [x, branch, gate])
+        })
+    }
+}
 
 impl Operation<3> for GatedResidual {
     fn forward(&self, [x, branch, gate]: [&[f32]; 3]) -> Vec<f32> {
-        let mut y = vec![0.0; x.len()];
-        let tokens = x.chunks_exact(gate.len()).zip(branch.chunks_exact(gate.len()));
-        for (y, (x, branch)) in y.chunks_exact_mut(gate.len()).zip(tokens) {
-            for (((y, x), branch), gate) in y.iter_mut().zip(x).zip(branch).zip(gate) {
-                *y = x + branch * gate;
-            }
+        let mut y = Vec::with_capacity(x.len());
+        for [x, branch, gate] in self.pieces(x, branch, gate) {
+            y.extend(x.iter().zip(branch).zip(gate).map(|((x, branch), gate)| x + branch * gate));
         }
         y
     }
@@ -104,19 +128,64 @@ impl Operation<3> for GatedResidual {
         [_, branch, gate]: [&[f32]; 3],
         gradient: &'a [f32],
     ) -> [Cow<'a, [f32]>; 3] {
-        let mut of_branch = vec![0.0; branch.len()];
+        let mut of_branch = Vec::with_capacity(branch.len());
         let mut of_gate = vec![0.0; gate.len()];
-        let tokens = gradient.chunks_exact(gate.len()).zip(branch.chunks_exact(gate.len()));
-        for (of_branch, (gradient, branch)) in of_branch.chunks_exact_mut(gate.len()).zip(tokens) {
-            let out = of_branch.iter_mut().zip(&mut of_gate);
-            for (((g, branch), gate), (of_branch, of_gate)) in
-                gradient.iter().zip(branch).zip(gate).zip(out)
-            {
-                *of_branch = g * gate;
+        let (width, pieces) = (gate.len() / self.parts, branch.len() / gate.len());
+        for (index, [gradient, branch, gate]) in self.pieces(gradient, branch, gate).enumerate() {
+            of_branch.extend(gradient.iter().zip(gate).map(|(g, gate)| g * gate));
+            let of_gate = &mut of_gate[index / pieces * width..][..width];
+            for ((of_gate, g), branch) in of_gate.iter_mut().zip(gradient).zip(branch) {
                 *of_gate += g * branch;
             }
         }
         [gradient.into(), of_branch.into(), of_gate.into()]
+    }
+}
+
+/// GELU in its tanh form, `x·σ(2u)` with `u = √(2/π)·(x + 0.044715·x³)`; input `x`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GeluTanh;
+
+impl GeluTanh {
+    /// Applies `f(x, σ(2u))` to all numbers, vector by vector.
+    fn each(x: &[f32], f: impl Fn(f32x8, f32x8) -> f32x8) -> Vec<f32> {
+        let mut y = vec![0.0; x.len()];
+        let lanes = |x: &[f32; LANES]| {
+            let x = f32x8::from(*x);
+            let twice = x * (x * x).mul_add(f32x8::splat(GELU_CUBE), f32x8::ONE);
+            let z = twice * f32x8::splat(2.0 * GELU_SLOPE);
+            let e = exp(-z.abs());
+            // σ(z) is 1/(1 + e⁻ᶻ), and for z < 0 eᶻ/(1 + eᶻ), which does not overflow.
+            let numerator = z.simd_ge(f32x8::ZERO).select(f32x8::ONE, e);
+            f(x, numerator / (f32x8::ONE + e)).to_array()
+        };
+        let ((from, rest), (to, end)) = (x.as_chunks::<LANES>(), y.as_chunks_mut::<LANES>());
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = lanes(from);
+        }
+        let mut last = [0.0; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        end.copy_from_slice(&lanes(&last)[..rest.len()]);
+        y
+    }
+}
+
+impl Operation<1> for GeluTanh {
+    fn forward(&self, [x]: [&[f32]; 1]) -> Vec<f32> {
+        Self::each(x, |x, sigmoid| x * sigmoid)
+    }
+
+    fn backward<'a>(&self, [x]: [&[f32]; 1], gradient: &'a [f32]) -> [Cow<'a, [f32]>; 1] {
+        let mut of_x = Self::each(x, |x, sigmoid| {
+            // 2u' = 2·√(2/π)·(1 + 3·0.044715·x²)
+            let slope = (x * x).mul_add(f32x8::splat(3.0 * GELU_CUBE), f32x8::ONE)
+                * f32x8::splat(2.0 * GELU_SLOPE);
+            sigmoid * (x * slope).mul_add(f32x8::ONE - sigmoid, f32x8::ONE)
+        });
+        for (of_x, g) in of_x.iter_mut().zip(gradient) {
+            *of_x *= g;
+        }
+        [of_x.into()]
     }
 }
 

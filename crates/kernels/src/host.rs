@@ -23,7 +23,8 @@ use half::{bf16, f16, slice::HalfFloatSliceExt};
 use crate::{
     Kernels,
     attention::Attention,
-    elementwise::{GatedResidual, ModulatedNorm, SquaredRelu},
+    attention_graph,
+    elementwise::{GatedResidual, GeluTanh, ModulatedNorm, SquaredRelu},
     heads::Heads,
     layer_norm::ModulatedLayerNorm,
     low_rank, plain, pull,
@@ -48,8 +49,7 @@ trait Host: Backend {
     /// Values of an f32 tensor, row-major; copied only if the tensor is stored in another order.
     fn values(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]>;
 
-    /// The f32 values of a tensor of 16 bits whose numbers lie in memory row by row; `None` of any
-    /// other tensor.
+    /// The f32 values of a row-major tensor of 16 bits; `None` of any other tensor.
     fn widened(_tensor: &FloatTensor<Self>) -> Option<Vec<f32>> {
         None
     }
@@ -98,8 +98,8 @@ fn tensor_of<B: Backend>(values: Vec<f32>, shape: Shape, device: &B::Device) -> 
     B::float_from_data(TensorData::new(values, shape), device)
 }
 
-/// As [`Kernels::in_precision`]. Burn goes through f64 and copies a transposed matrix number by
-/// number, which takes as long as a product with a few hundred rows.
+/// As [`Kernels::in_precision`], for 16 bits to f32 in one pass and in the order of memory that the
+/// weights have. Burn goes through f64, and copies a transposed matrix number by number.
 fn in_precision<B: Host>(weight: Tensor<B, 2>, precision: FloatDType) -> Tensor<B, 2> {
     let widened = |weight: &Tensor<B, 2>| {
         let values = B::widened(&primitive(weight.clone()))?;
@@ -108,7 +108,7 @@ fn in_precision<B: Host>(weight: Tensor<B, 2>, precision: FloatDType) -> Tensor<
     if precision != FloatDType::F32 {
         return weight.cast(precision);
     }
-    // Weights of published models are transposed: PyTorch stores `[outputs, inputs]`.
+    // PyTorch stores `[outputs, inputs]`, so that weights of published models are transposed.
     let transposed = weight.clone().transpose();
     widened(&weight)
         .or_else(|| widened(&transposed).map(Tensor::transpose))
@@ -201,7 +201,10 @@ macro_rules! fused_kernels {
             if x.dtype() != DType::F32 {
                 return plain::gated_residual(x, branch, gate);
             }
-            tensor($run(GatedResidual, [primitive(x), primitive(branch), primitive(gate)]))
+            tensor($run(
+                GatedResidual { parts: 1 },
+                [primitive(x), primitive(branch), primitive(gate)],
+            ))
         }
 
         fn squared_relu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
@@ -209,6 +212,27 @@ macro_rules! fused_kernels {
                 return plain::squared_relu(x);
             }
             tensor($run(SquaredRelu, [primitive(x)]))
+        }
+
+        fn add_gated(
+            x: Tensor<Self, 3>,
+            branch: Tensor<Self, 3>,
+            gate: Tensor<Self, 3>,
+        ) -> Tensor<Self, 3> {
+            plain::check_modulation(&x, [&gate, &gate]);
+            if x.dtype() != DType::F32 {
+                return plain::add_gated(x, branch, gate);
+            }
+            assert_eq!(x.dims(), branch.dims(), "the branch has the shape of its input");
+            let operation = GatedResidual { parts: gate.dims()[0] };
+            tensor($run(operation, [primitive(x), primitive(branch), primitive(gate)]))
+        }
+
+        fn gelu_tanh<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, D> {
+            if x.dtype() != DType::F32 {
+                return plain::gelu_tanh(x);
+            }
+            tensor($run(GeluTanh, [primitive(x)]))
         }
 
         fn modulated_layer_norm(
@@ -292,6 +316,14 @@ macro_rules! host_backend {
 
         impl<C: CheckpointStrategy> Kernels for Autodiff<$backend, C> {
             fused_kernels!(run_tracked::<$backend, C, _, _>);
+
+            fn softmax_attention(
+                query: Tensor<Self, 4>,
+                key: Tensor<Self, 4>,
+                value: Tensor<Self, 4>,
+            ) -> Tensor<Self, 4> {
+                attention_graph::tracked([query, key, value])
+            }
 
             fn in_precision(weight: Tensor<Self, 2>, precision: FloatDType) -> Tensor<Self, 2> {
                 if primitive(weight.clone()).node.requirement.is_none() {

@@ -13,6 +13,8 @@
 // Without a CPU backend there is nothing to fuse.
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod attention;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+mod attention_graph;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod cube;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
@@ -71,6 +73,27 @@ pub trait Kernels: Backend {
     /// Squared ReLU, `max(x, 0)²` (arXiv 2109.08668), element by element.
     fn squared_relu(x: Tensor<Self, 2>) -> Tensor<Self, 2> {
         plain::squared_relu(x)
+    }
+
+    /// Adds a gated branch, `x + branch·gate`, with the same gate for every token of a sample.
+    ///
+    /// # Shapes
+    /// `x`, `branch`: `[B, L, D]`; `gate`: `[B, 1, D]`; result: `[B, L, D]`
+    fn add_gated(
+        x: Tensor<Self, 3>,
+        branch: Tensor<Self, 3>,
+        gate: Tensor<Self, 3>,
+    ) -> Tensor<Self, 3> {
+        plain::add_gated(x, branch, gate)
+    }
+
+    /// GELU in its tanh form (arXiv 1606.08415, section 2), element by element.
+    ///
+    /// ```text
+    /// y = x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³)))
+    /// ```
+    fn gelu_tanh<const D: usize>(x: Tensor<Self, D>) -> Tensor<Self, D> {
+        plain::gelu_tanh(x)
     }
 
     /// Layer norm, then scale and shift, the same for every token of a sample.

@@ -7,6 +7,12 @@ use crate::product::matmul;
 /// Added to a mean square before the square root.
 pub(crate) const EPSILON: f32 = 1e-6;
 
+/// Factor of the cube in [`gelu_tanh`].
+pub(crate) const GELU_CUBE: f32 = 0.044_715;
+
+/// `√(2/π)`
+pub(crate) const GELU_SLOPE: f32 = 0.797_884_6;
+
 /// Plain composition of [`Kernels::modulated_norm`](crate::Kernels::modulated_norm).
 pub fn modulated_norm<B: Backend>(
     x: Tensor<B, 2>,
@@ -31,6 +37,22 @@ pub fn gated_residual<B: Backend>(
 pub fn squared_relu<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
     let positive = activation::relu(x);
     positive.clone() * positive
+}
+
+/// Plain composition of [`Kernels::add_gated`](crate::Kernels::add_gated).
+pub fn add_gated<B: Backend>(
+    x: Tensor<B, 3>,
+    branch: Tensor<B, 3>,
+    gate: Tensor<B, 3>,
+) -> Tensor<B, 3> {
+    x + branch * gate
+}
+
+/// Plain composition of [`Kernels::gelu_tanh`](crate::Kernels::gelu_tanh).
+pub fn gelu_tanh<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
+    let cube = x.clone() * x.clone() * x.clone();
+    let inner = (x.clone() + cube * GELU_CUBE) * GELU_SLOPE;
+    x * 0.5 * (inner.tanh() + 1.0)
 }
 
 /// Plain composition of [`Kernels::normalized_attention`](crate::Kernels::normalized_attention).

@@ -35,8 +35,21 @@ pub fn linear<B: Backend, const D: usize>(
     if fills_up::<B>(&x.device()) {
         filled_linear(x, weight, bias)
     } else {
-        module::linear(x, weight, bias)
+        flat_linear(x, weight, bias)
     }
+}
+
+/// [`linear`] as one product of all rows. A batch of products would copy a transposed weight, as
+/// that of every published model is, on each call.
+fn flat_linear<B: Backend, const D: usize>(
+    x: Tensor<B, D>,
+    weight: Tensor<B, 2>,
+    bias: Option<Tensor<B, 1>>,
+) -> Tensor<B, D> {
+    let mut dims = x.dims();
+    let rows: Tensor<B, 2> = x.reshape([-1, dims[D - 1] as i32]);
+    dims[D - 1] = weight.dims()[1];
+    module::linear(rows, weight, bias).reshape(dims)
 }
 
 /// The factors of a product of low rank with their rank padded, on backends that need it. They are

@@ -138,13 +138,6 @@ pub(crate) fn attend<B: Kernels>([query, key, value]: [Tensor<B, 4>; 3]) -> Tens
     B::softmax_attention(query, key, value)
 }
 
-/// GELU in its tanh form (arXiv 1606.08415, section 2).
-pub(crate) fn gelu_tanh<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
-    let cube = x.clone() * x.clone() * x.clone();
-    let inner = (x.clone() + cube * 0.044_715) * (2.0 / std::f64::consts::PI).sqrt();
-    x * 0.5 * (inner.tanh() + 1.0)
-}
-
 /// Computes the `N` modulations (shifts, scales, gates) of a layer, each `[B, 1, D]`.
 pub(crate) fn modulation<B: Kernels, const N: usize>(
     layer: &Linear<B>,

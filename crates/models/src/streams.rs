@@ -8,7 +8,7 @@ use burn::{
 use kernels::Kernels;
 
 use crate::{
-    layers::{attend, gelu_tanh, join_heads, split_heads},
+    layers::{attend, join_heads, split_heads},
     linear::Linear,
     storage::Source,
 };
@@ -154,7 +154,7 @@ impl<B: Kernels> FeedForward<B> {
     }
 
     pub fn forward(&self, tokens: Tensor<B, 3>) -> Tensor<B, 3> {
-        self.output.forward(gelu_tanh(self.input.forward(tokens)))
+        self.output.forward(B::gelu_tanh(self.input.forward(tokens)))
     }
 
     pub fn linears(&mut self, path: &str) -> [(String, &mut Linear<B>); 2] {

@@ -6,7 +6,7 @@ use kernels::Kernels;
 
 use super::{FluxConfig, rope::Rope};
 use crate::{
-    layers::{attend, gelu_tanh, join_heads, modulation},
+    layers::{attend, join_heads, modulation},
     linear::Linear,
     storage::Source,
     streams::{AttentionSizes, FeedForward, IMAGE, Names, Projections, TEXT, Tokens},
@@ -91,9 +91,9 @@ impl<B: Kernels> Stream<B> {
         mixed: Tensor<B, 3>,
         [gate, mlp_shift, mlp_scale, mlp_gate]: [Tensor<B, 3>; 4],
     ) -> Tensor<B, 3> {
-        let x = x + gate * self.attention.output(mixed);
+        let x = B::add_gated(x, self.attention.output(mixed), gate);
         let hidden = B::modulated_layer_norm(x.clone(), mlp_shift, mlp_scale);
-        x + mlp_gate * self.mlp.forward(hidden)
+        B::add_gated(x, self.mlp.forward(hidden), mlp_gate)
     }
 }
 
@@ -188,8 +188,9 @@ impl<B: Kernels> SingleBlock<B> {
         let normed = B::modulated_layer_norm(tokens.clone(), shift, scale);
         let [query, key, value] = self.attention.split(normed.clone());
         let mixed = join_heads(attend([rope.rotate(query), rope.rotate(key), value]));
-        let hidden = gelu_tanh(self.mlp.forward(normed));
-        tokens + gate * self.output.forward(Tensor::cat(vec![mixed, hidden], 2))
+        let hidden = B::gelu_tanh(self.mlp.forward(normed));
+        let branch = self.output.forward(Tensor::cat(vec![mixed, hidden], 2));
+        B::add_gated(tokens, branch, gate)
     }
 }
 

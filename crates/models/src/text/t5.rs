@@ -11,7 +11,7 @@ use kernels::product::attention;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    layers::{gelu_tanh, join_heads, rms_normalized, split_heads},
+    layers::{join_heads, rms_normalized, split_heads},
     linear::Linear,
     sizes::{not_an_epsilon, out_of_range},
     storage::Source,
@@ -226,7 +226,7 @@ impl<B: Kernels> Layer<B> {
         let mixed = join_heads(attention(query, key, value, Some(bias.clone()), Some(1.0)));
         let tokens = tokens + self.output.forward(mixed);
         let normed = rms_normalized(tokens.clone(), self.mlp_scale.val(), self.epsilon);
-        let hidden = gelu_tanh(self.gate.forward(normed.clone())) * self.input.forward(normed);
+        let hidden = B::gelu_tanh(self.gate.forward(normed.clone())) * self.input.forward(normed);
         tokens + self.mlp_out.forward(hidden)
     }
 }

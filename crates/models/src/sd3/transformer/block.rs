@@ -112,25 +112,25 @@ impl<B: Kernels> Block<B> {
         let image_in = B::modulated_layer_norm(image.clone(), shift, scale);
         let text_in = B::modulated_layer_norm(text.clone(), text_shift, text_scale);
         let (image_out, text_out) = joint_attention(&self.image, &self.text, image_in, text_in);
-        let attended = image.clone() + gate * image_out;
+        let attended = B::add_gated(image.clone(), image_out, gate);
         let image = match (&self.second, second) {
             (Some(attention), Some([shift, scale, gate])) => {
                 let second_in = B::modulated_layer_norm(image, shift, scale);
-                attended + gate * attention.attention(second_in)
+                B::add_gated(attended, attention.attention(second_in), gate)
             }
             _ => attended,
         };
         let hidden = B::modulated_layer_norm(image.clone(), mlp_shift, mlp_scale);
-        let image = image + mlp_gate * self.ff.forward(hidden);
+        let image = B::add_gated(image, self.ff.forward(hidden), mlp_gate);
 
         let (Some(feed_forward), Some(text_out), [_, _, gate, mlp_shift, mlp_scale, mlp_gate]) =
             (&self.ff_context, text_out, &of_text[..])
         else {
             return Tokens { image, text }; // The text is not used after the last block.
         };
-        let text = text + gate.clone() * text_out;
+        let text = B::add_gated(text, text_out, gate.clone());
         let hidden = B::modulated_layer_norm(text.clone(), mlp_shift.clone(), mlp_scale.clone());
-        let text = text + mlp_gate.clone() * feed_forward.forward(hidden);
+        let text = B::add_gated(text, feed_forward.forward(hidden), mlp_gate.clone());
         Tokens { image, text }
     }
     // ANCHOR_END: block
