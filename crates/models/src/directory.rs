@@ -78,8 +78,8 @@ pub struct Kept {
     /// Whether it keeps no more than the inputs of every block and the activations of one
     /// (activation checkpointing).
     pub in_parts: bool,
-    /// Whether it keeps the scores of attention, one for each pair of tokens. CPU backends do; the
-    /// kernels for GPUs compute them again.
+    /// Whether the backward pass computes all scores of an attention at once, one for each pair of
+    /// tokens. CPU backends do; the kernels for GPUs go tile by tile. No backend keeps them.
     pub scores: bool,
 }
 

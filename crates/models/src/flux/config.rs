@@ -69,7 +69,8 @@ impl FluxConfig {
     /// Height and width of the published model's latents: 1024 pixels.
     const USUAL_SIDE: usize = 128;
 
-    /// Number of values per row that a double block keeps, and number that a single block keeps.
+    /// Number of values per row that a double block keeps, and number that a single block keeps, with
+    /// the scores of each attention if `scores`.
     fn kept_of_blocks(&self, tokens: usize, scores: bool) -> [usize; 2] {
         let attention = if scores { self.num_attention_heads * tokens.pow(2) * 3 } else { 0 };
         // Both norms, q, k, v before and after their norms and rotations, the attention output, both
@@ -179,8 +180,9 @@ impl TransformerSizes for FluxConfig {
             let inputs = (self.num_layers + self.num_single_layers) * inputs;
             return inputs + self.alive_per_row(latent, text_tokens, kept.scores) + gradients;
         }
-        let [double, single] = self.kept_of_blocks(tokens, kept.scores);
-        self.num_layers * double + self.num_single_layers * single
+        let [double, single] = self.kept_of_blocks(tokens, false);
+        let scores = self.kept_of_blocks(tokens, kept.scores)[0] - double;
+        self.num_layers * double + self.num_single_layers * single + scores
     }
 
     fn alive_per_row(&self, latent: [usize; 3], text_tokens: usize, scores: bool) -> usize {
