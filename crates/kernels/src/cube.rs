@@ -26,8 +26,8 @@
 //! Tensors are f32, f16 or bf16, of any length. Beside inputs and results, a forward pass takes one
 //! f32 per query and head, a backward pass another one.
 //!
-//! On CUDA, 16-bit tensors of up to 128 features per head go to the same kernels on matrix units
-//! (`matrix`). Everything else runs on the units for ordinary arithmetic, with tiles, sums and
+//! On CUDA, 16-bit tensors with a multiple of 8 features per head, up to 128, go to the same kernels
+//! on tensor cores (`matrix`), if the device has `mma.m16n8k16`. Everything else runs on the units for ordinary arithmetic, with tiles, sums and
 //! products in f32. Asynchronous copies and several stages of tiles are not used. Masks and biases
 //! are left to the composition, as are features so many that no tile fits into shared memory.
 

@@ -178,6 +178,11 @@ fn tensor<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D>
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
 }
 
+/// Whether the loops over numbers take tensors of these types, the first of these sides.
+fn fused<const N: usize, const D: usize>(dtypes: [DType; N], sides: [usize; D]) -> bool {
+    dtypes == [DType::F32; N] && !sides.contains(&0)
+}
+
 /// The methods of [`Kernels`] for a backend, given a function that runs an [`Operation`] on it.
 macro_rules! fused_kernels {
     ($run:expr) => {
@@ -198,7 +203,7 @@ macro_rules! fused_kernels {
             branch: Tensor<Self, 2>,
             gate: Tensor<Self, 2>,
         ) -> Tensor<Self, 2> {
-            if x.dtype() != DType::F32 {
+            if !fused([x.dtype()], x.dims()) {
                 return plain::gated_residual(x, branch, gate);
             }
             tensor($run(
@@ -219,8 +224,8 @@ macro_rules! fused_kernels {
             branch: Tensor<Self, 3>,
             gate: Tensor<Self, 3>,
         ) -> Tensor<Self, 3> {
-            plain::check_modulation(&x, [&gate, &gate]);
-            if x.dtype() != DType::F32 {
+            plain::check_modulation(&x, [&gate]);
+            if !fused([x.dtype(), branch.dtype(), gate.dtype()], x.dims()) {
                 return plain::add_gated(x, branch, gate);
             }
             assert_eq!(x.dims(), branch.dims(), "the branch has the shape of its input");
@@ -241,7 +246,7 @@ macro_rules! fused_kernels {
             scale: Tensor<Self, 3>,
         ) -> Tensor<Self, 3> {
             plain::check_modulation(&x, [&shift, &scale]);
-            if x.dtype() != DType::F32 {
+            if !fused([x.dtype(), shift.dtype(), scale.dtype()], x.dims()) {
                 return plain::modulated_layer_norm(x, shift, scale);
             }
             let [_, length, width] = x.dims();
@@ -251,7 +256,7 @@ macro_rules! fused_kernels {
 
         fn normalized_heads(x: Tensor<Self, 3>, scale: Tensor<Self, 1>) -> Tensor<Self, 4> {
             plain::check_heads([&x], [&scale]);
-            if [x.dtype(), scale.dtype()] != [DType::F32; 2] {
+            if !fused([x.dtype(), scale.dtype()], x.dims()) {
                 return plain::normalized_heads(x, scale);
             }
             tensor($run(Heads::of(&x, &scale), [primitive(x), primitive(scale)]))
@@ -259,8 +264,9 @@ macro_rules! fused_kernels {
 
         fn joint_heads(x: [Tensor<Self, 3>; 2], scale: [Tensor<Self, 1>; 2]) -> Tensor<Self, 4> {
             plain::check_heads(x.each_ref(), scale.each_ref());
-            if x[0].dtype() != DType::F32 || scale.each_ref().map(Tensor::dtype) != [DType::F32; 2]
-            {
+            let ([a, b], [of_a, of_b]) = (x.each_ref(), scale.each_ref());
+            let dtypes = [a.dtype(), b.dtype(), of_a.dtype(), of_b.dtype()];
+            if !fused(dtypes, a.dims()) || !fused([], b.dims()) {
                 return plain::joint_heads(x, scale);
             }
             let (operation, [a, b], [of_a, of_b]) = (Heads::of(&x[0], &scale[0]), x, scale);

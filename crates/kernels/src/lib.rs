@@ -141,7 +141,7 @@ pub trait Kernels: Backend {
         plain::joint_heads(x, scale)
     }
 
-    /// The number 0, whose backward pass brings `gradient` to `output`.
+    /// A number whose backward pass brings `gradient` to `output`; what it is says nothing.
     ///
     /// Such numbers may be added to each other before the backward pass, and nothing else: it does
     /// not look at the gradient of the number, which is 1 then.
@@ -150,9 +150,9 @@ pub trait Kernels: Backend {
     /// `gradient`: as `output`; result: `[1]`
     fn pulled<const D: usize>(
         output: Tensor<Self, D>,
-        _gradient: Tensor<Self, D>,
+        gradient: Tensor<Self, D>,
     ) -> Tensor<Self, 1> {
-        Tensor::zeros([1], (&output.device(), output.dtype()))
+        (output * gradient).sum()
     }
 
     /// A matrix of weights in another precision.
@@ -168,12 +168,12 @@ pub trait Kernels: Backend {
     /// Source: LoRA, arXiv 2106.09685, section 4.1.
     ///
     /// # Shapes
-    /// `x`: `[…, M, inputs]`; result: `[…, M, outputs]`
+    /// `x`: `[…, M, inputs]`, at least two dimensions; result: `[…, M, outputs]`
     fn low_rank<const D: usize>(
         x: Tensor<Self, D>,
         factors: low_rank::Factors<Self>,
     ) -> Tensor<Self, D> {
-        low_rank::plain(x, &factors)
+        low_rank::composed(x, factors)
     }
 
     /// Softmax attention of every head of every sample.

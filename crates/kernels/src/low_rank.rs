@@ -2,7 +2,7 @@
 //!
 //! The factors are trained in f32, and the product computes in the precision of its input. A graph
 //! of tensor operations would scale, cast and pad the factors in every pass, and do all of it
-//! backwards. Here a pass takes factors that were made ready once, and its gradient is
+//! backwards. Here a pass can take factors that were made ready once, and its gradient is
 //!
 //! ```text
 //! y = (x·A)·(s·B)        du = dy·(s·B)ᵀ        dx = du·Aᵀ        dA = xᵀ·du        dB = s·(x·A)ᵀ·dy
@@ -39,15 +39,18 @@ impl<B: Backend> Factors<B> {
     }
 
     fn kept_or_ready(&self, precision: FloatDType) -> [Tensor<B, 2>; 2] {
-        self.kept.clone().unwrap_or_else(|| self.ready(precision))
+        let kept = self.kept.clone().filter(|kept| kept[0].dtype() == precision.into());
+        kept.unwrap_or_else(|| self.ready(precision))
     }
 }
 
-/// [`Kernels::low_rank`](crate::Kernels::low_rank) as a composition.
-pub(crate) fn plain<B: Backend, const D: usize>(
+/// [`Kernels::low_rank`](crate::Kernels::low_rank) as a composition, for any backend. Under autodiff
+/// it uses no kept factors, which would get no gradient.
+pub fn composed<B: Backend, const D: usize>(
     x: Tensor<B, D>,
-    factors: &Factors<B>,
+    mut factors: Factors<B>,
 ) -> Tensor<B, D> {
+    factors.kept.take_if(|kept| B::ad_enabled(&kept[0].device()));
     let [a, b] = factors.kept_or_ready(FloatDType::from(x.dtype()));
     linear(linear(x, a, None), b, None)
 }

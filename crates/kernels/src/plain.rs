@@ -107,12 +107,15 @@ pub fn joint_heads<B: Backend>(x: [Tensor<B, 3>; 2], scale: [Tensor<B, 1>; 2]) -
     Tensor::cat(heads.collect(), 2)
 }
 
-/// Panics unless shift and scale are `[B, 1, D]` for an `x` `[B, L, D]`.
+/// Panics unless each modulation (shift, scale, gate) is `[B, 1, D]` for an `x` `[B, L, D]`.
 #[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
-pub(crate) fn check_modulation<B: Backend>(x: &Tensor<B, 3>, of_samples: [&Tensor<B, 3>; 2]) {
+pub(crate) fn check_modulation<B: Backend, const N: usize>(
+    x: &Tensor<B, 3>,
+    modulations: [&Tensor<B, 3>; N],
+) {
     let [rows, _, features] = x.dims();
-    for tensor in of_samples {
-        assert_eq!(tensor.dims(), [rows, 1, features], "shift or scale of {:?}", x.dims());
+    for modulation in modulations {
+        assert_eq!(modulation.dims(), [rows, 1, features], "modulation of {:?}", x.dims());
     }
 }
 

@@ -57,7 +57,7 @@ fn flat_linear<B: Backend, const D: usize>(
 ///
 /// # Shapes
 /// `a`: `[inputs, r]`; `b`: `[r, outputs]`; results: `[inputs, r']`, `[r', outputs]`
-pub fn filled_rank<B: Backend>(a: Tensor<B, 2>, b: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
+pub(crate) fn filled_rank<B: Backend>(a: Tensor<B, 2>, b: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
     if fills_up::<B>(&a.device()) { [fill(a, 1), fill(b, 0)] } else { [a, b] }
 }
 

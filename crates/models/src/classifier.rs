@@ -7,7 +7,6 @@ use burn::{
     prelude::*,
     tensor::activation,
 };
-use kernels::Kernels;
 use serde::{Deserialize, Serialize};
 
 use crate::{init::Initializer, linear::Linear};
@@ -64,7 +63,7 @@ impl ClassifierConfig {
     }
 }
 
-impl<B: Kernels> Classifier<B> {
+impl<B: Backend> Classifier<B> {
     /// Logits of the answer yes, one per question.
     ///
     /// # Shapes
@@ -72,7 +71,7 @@ impl<B: Kernels> Classifier<B> {
     pub fn logits(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
         let features =
             self.convolutions.iter().fold(images, |x, layer| activation::relu(layer.forward(x)));
-        self.output.forward(activation::relu(self.hidden.forward(features.flatten(1, 3))))
+        self.output.composed(activation::relu(self.hidden.composed(features.flatten(1, 3))))
     }
 }
 

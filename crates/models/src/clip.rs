@@ -8,6 +8,7 @@ use burn::{
     prelude::*,
     tensor::FloatDType,
 };
+use kernels::Kernels;
 
 mod config;
 mod contrastive;
@@ -23,7 +24,6 @@ pub use preprocess::{Fit, MEAN, Preprocess, STD};
 pub use vision::ClipVision;
 
 use crate::{storage::Source, text::clip::ClipText};
-use kernels::Kernels;
 
 /// A CLIP model.
 #[derive(Module, Debug)]

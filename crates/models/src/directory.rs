@@ -79,7 +79,7 @@ pub struct Kept {
     /// (activation checkpointing).
     pub in_parts: bool,
     /// Whether the backward pass computes all scores of an attention at once, one for each pair of
-    /// tokens. CPU backends do; the kernels for GPUs go tile by tile. No backend keeps them.
+    /// tokens. CPU backends do; the kernels for GPUs go tile by tile. None keeps them.
     pub scores: bool,
 }
 

@@ -3,7 +3,7 @@
 use burn::{module::Param, prelude::*, tensor::FloatDType};
 use kernels::{
     Kernels,
-    low_rank::Factors,
+    low_rank::{self, Factors},
     product::{linear, matmul},
 };
 
@@ -67,8 +67,16 @@ impl<B: Backend> Linear<B> {
         Self { weight, bias, adapter: None }
     }
 
+    /// [`Self::forward`] on a backend that may have no kernels, such as that of a browser.
+    pub(crate) fn composed<const D: usize>(&self, input: Tensor<B, D>) -> Tensor<B, D> {
+        let bias = self.bias.as_ref().map(Param::val);
+        let weight = self.weight.val().cast(FloatDType::from(input.dtype()));
+        let Some(adapter) = &self.adapter else { return linear(input, weight, bias) };
+        linear(input.clone(), weight, bias) + low_rank::composed(input, adapter.factors())
+    }
+
     /// Keeps the adapter's factors as products in `precision` need them, which takes several kernels
-    /// per layer. Valid until the adapter changes.
+    /// per layer. Until it is called again, outputs and gradients are those of these factors.
     pub fn prepare(&mut self, precision: FloatDType) {
         if let Some(adapter) = &mut self.adapter {
             adapter.ready = Some(adapter.factors().ready(precision));

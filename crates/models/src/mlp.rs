@@ -2,7 +2,6 @@
 
 use burn::{prelude::*, tensor::activation};
 use flow::VelocityField;
-use kernels::Kernels;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -78,7 +77,7 @@ impl<B: Backend> Adaptable<B> for MlpField<B> {
     }
 }
 
-impl<B: Kernels> VelocityField<B> for MlpField<B> {
+impl<B: Backend> VelocityField<B> for MlpField<B> {
     type Condition = TokenIds;
 
     fn velocity(
@@ -90,7 +89,7 @@ impl<B: Kernels> VelocityField<B> for MlpField<B> {
         let shape = latent.dims();
         let input = Tensor::cat(vec![latent.flatten(1, 3), self.time.features(time)], 1); // [B, elements + 2·HALF]
         let features =
-            self.hidden.iter().fold(input, |x, layer| activation::silu(layer.forward(x)));
-        self.output.forward(features).reshape(shape)
+            self.hidden.iter().fold(input, |x, layer| activation::silu(layer.composed(x)));
+        self.output.composed(features).reshape(shape)
     }
 }

@@ -1,8 +1,7 @@
 //! The autoencoder between images and latents (arXiv 2112.10752; diffusers' `AutoencoderKL`).
 
 use burn::{module::Module, prelude::*, tensor::FloatDType, tensor::activation};
-use kernels::Kernels;
-use kernels::product::attention;
+use kernels::{Kernels, product::attention};
 use serde::{Deserialize, Serialize};
 
 use crate::{

@@ -82,7 +82,7 @@ impl<const N: usize> Operation<N> for Heads {
         let gradient = readable(gradient, vector(width));
         let of_streams = streams(inputs).into_iter().zip(wanted.chunks_exact(2));
         let mut results = of_streams.flat_map(|(stream, wanted)| {
-            // Without any input that is tracked there is nothing to launch.
+            // If neither input is tracked there is nothing to launch.
             if wanted[0] || wanted[1] {
                 stream.gradients(&gradient, [wanted[0], wanted[1]])
             } else {

@@ -62,7 +62,7 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, B: BoolElement> Attends
     }
 
     fn forward(inputs: [FloatTensor<Self>; 3], scale: f32) -> [FloatTensor<Self>; 2] {
-        if on_matrix_units(&inputs[0]) {
+        if on_tensor_cores(&inputs[0]) {
             return matrix::forward(inputs, scale);
         }
         let [query, key, value] = inputs.map(whole_vectors);
@@ -87,7 +87,7 @@ impl<R: CubeRuntime, F: FloatElement, I: IntElement, B: BoolElement> Attends
     }
 
     fn backward(saved: Saved<Self>, gradient: FloatTensor<Self>) -> [FloatTensor<Self>; 3] {
-        if on_matrix_units(&gradient) {
+        if on_tensor_cores(&gradient) {
             return matrix::backward(saved, gradient);
         }
         let Saved { inputs, output, log_sum_exp, scale } = saved;
@@ -164,7 +164,7 @@ impl Launch {
     }
 }
 
-fn on_matrix_units<R: CubeRuntime>(tensor: &CubeTensor<R>) -> bool {
+fn on_tensor_cores<R: CubeRuntime>(tensor: &CubeTensor<R>) -> bool {
     matrix::takes::<R>(&tensor.device, tensor.dtype, tensor.meta.shape()[3])
 }
 

@@ -1,4 +1,4 @@
-//! The kernels on matrix units: 16-bit tensors on CUDA.
+//! The kernels on tensor cores: 16-bit tensors on CUDA.
 //!
 //! The same attention as the parent's, with its products computed 16 x 16 x 8 numbers at a time by
 //! a plane (arXiv 2307.08691). Factors are the tensors' own 16 bits, in shared memory; the weights
@@ -30,7 +30,7 @@ use super::{
 /// Most features per head: with more, a plane's registers do not hold its sums.
 const MOST_FEATURES: usize = 128;
 
-/// Whether the device has matrix units for heads of `width` features in this precision.
+/// Whether the device has tensor cores for heads of `width` features in this precision.
 pub(super) fn takes<R: CubeRuntime>(device: &R::Device, dtype: DType, width: usize) -> bool {
     let kind = match dtype {
         DType::F16 => FloatKind::F16,

@@ -15,7 +15,7 @@ use super::MOST_CUBES;
 /// Units of a cube.
 const COUNT: usize = 256;
 
-/// Most units side by side: more would wait for each other longer than they read.
+/// Most units side by side: with more, the synchronisation would take longer than the reading.
 const MOST_ACROSS: usize = 128;
 
 /// Arrangement of the units of a cube.

@@ -25,7 +25,8 @@ pub(crate) fn tracked<B: Backend, C: CheckpointStrategy, const D: usize>(
 ) -> Tensor<Autodiff<B, C>, D> {
     let nodes = [primitive(x.clone()).node, primitive(a.clone()).node, primitive(b.clone()).node];
     let mut dims = x.dims();
-    let x = x.inner().reshape([-1, dims[D - 2] as i32, dims[D - 1] as i32]);
+    let samples: usize = dims[..D - 2].iter().product();
+    let x = x.inner().reshape([samples, dims[D - 2], dims[D - 1]]);
     let factors = Factors {
         a: a.inner(),
         b: b.inner(),

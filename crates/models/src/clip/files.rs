@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::{prelude::*, tensor::FloatDType};
+use kernels::Kernels;
 use serde_json::Value;
 
 use super::{Clip, ClipModelConfig, ClipVision, Fit, Preprocess};
@@ -15,7 +16,6 @@ use crate::{
     },
     text::tokenizer::PromptTokenizer,
 };
-use kernels::Kernels;
 
 /// A CLIP model on disk; no weights are loaded.
 #[derive(Clone, Debug)]

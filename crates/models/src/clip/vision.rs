@@ -5,7 +5,7 @@ use burn::{
     prelude::*,
     tensor::FloatDType,
 };
-use kernels::product::linear;
+use kernels::{Kernels, product::linear};
 
 use super::VisionConfig;
 use crate::{
@@ -14,7 +14,6 @@ use crate::{
     storage::Source,
     text::clip::{Layer, LayerSizes},
 };
-use kernels::Kernels;
 
 /// An image tower with its projection.
 #[derive(Module, Debug)]

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use burn::{module::Module, prelude::*, tensor::FloatDType};
+use kernels::Kernels;
 
 use super::{BATCH, PreferenceError, memory, pixels};
 use crate::{
@@ -11,7 +12,6 @@ use crate::{
     rgb8::Rgb8,
     storage::{ModelError, Problems, Source, TensorFiles},
 };
-use kernels::Kernels;
 
 /// LAION's aesthetic predictor, about 1 to 10.
 ///

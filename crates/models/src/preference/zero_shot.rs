@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use burn::prelude::*;
+use kernels::Kernels;
 
 use super::{BATCH, Matcher, PreferenceError, pixels};
 use crate::{
     clip::{ClipFiles, unit},
     rgb8::Rgb8,
 };
-use kernels::Kernels;
 
 /// The factor between a cosine and a logit.
 const SCALE: f64 = 100.0;

@@ -9,8 +9,7 @@ use burn::{
         ops::AttentionModuleOptions,
     },
 };
-use kernels::Kernels;
-use kernels::product;
+use kernels::{Kernels, product};
 use serde::{Deserialize, Serialize};
 
 use crate::{

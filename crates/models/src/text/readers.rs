@@ -3,10 +3,10 @@
 //! CLIP and T5 encode prompts independently, so they need not be in memory at the same time.
 
 use burn::prelude::*;
+use kernels::Kernels;
 
 use super::{clip::ClipText, t5::T5Encoder, tokenizer::PromptTokenizer};
 use crate::storage::ModelError;
-use kernels::Kernels;
 
 /// The CLIP encoders of a model with their tokenizers, one or several.
 #[derive(Debug)]

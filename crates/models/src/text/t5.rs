@@ -6,8 +6,7 @@ use burn::{
     prelude::*,
     tensor::{FloatDType, TensorData, module::embedding},
 };
-use kernels::Kernels;
-use kernels::product::attention;
+use kernels::{Kernels, product::attention};
 use serde::{Deserialize, Serialize};
 
 use crate::{

@@ -1,4 +1,4 @@
-//! The two kernels of the backward pass on matrix units, on the device.
+//! The two kernels of the backward pass on tensor cores, on the device.
 
 #![allow(clippy::too_many_arguments, reason = "a kernel has an argument for each tensor")]
 

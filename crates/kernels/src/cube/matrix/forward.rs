@@ -1,4 +1,4 @@
-//! The forward pass on matrix units, on the device.
+//! The forward pass on tensor cores, on the device.
 
 #![allow(clippy::too_many_arguments, reason = "a kernel has an argument for each tensor")]
 

@@ -1,4 +1,4 @@
-//! Tiles of 16-bit numbers in shared memory, and their products on the matrix units of CUDA.
+//! Tiles of 16-bit numbers in shared memory, and their products on the tensor cores of CUDA.
 //!
 //! A plane's product of `[16, 16]` and `[16, 8]` has its numbers spread over 32 units (PTX ISA,
 //! `mma.m16n8k16`). With `g = unit / 4` and `t = unit % 4`, a unit has
@@ -9,7 +9,7 @@
 //! sum     rows g, g + 8            columns 2t, 2t + 1
 //! ```
 //!
-//! So two neighbouring sums are a left factor of the next product, without a word to other units.
+//! So two neighbouring sums are a left factor of the next product, without an exchange with other units.
 //! `ldmatrix` brings factors from shared memory to their units, four blocks of `[8, 8]` at a time,
 //! transposed if asked to.
 
@@ -107,16 +107,19 @@ pub(super) fn load<F: Float, N: Size>(
     let head = head(from) / N::value();
     let stride = from.stride(2) / N::value();
     let features = from.shape(3) / N::value();
-    let vectors = layout.vectors();
+    let vectors = comptime!(layout.vectors());
+    let count = comptime!(rows * vectors);
     #[unroll]
-    for i in 0..comptime!(rows * vectors / (PLANES * UNITS)) {
+    for i in 0..comptime!(count.div_ceil(PLANES * UNITS)) {
         let at = UNIT_POS as usize + i * PLANES * UNITS;
-        let (row, feature) = (at / vectors, at % vectors);
-        let mut x = Vector::new(F::from_int(0));
-        if start + row < from.shape(2) && feature < features {
-            x = from[head + (start + row) * stride + feature];
+        if at < count {
+            let (row, feature) = (at / vectors, at % vectors);
+            let mut x = Vector::new(F::from_int(0));
+            if start + row < from.shape(2) && feature < features {
+                x = from[head + (start + row) * stride + feature];
+            }
+            to[row * comptime!(layout.pitch()) + feature] = x;
         }
-        to[row * layout.pitch() + feature] = x;
     }
 }
 
