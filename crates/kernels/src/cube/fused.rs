@@ -4,13 +4,10 @@
 use std::marker::PhantomData;
 
 use burn::tensor::{DType, Shape, TensorMetadata, ops::FloatTensor};
-use burn_fusion::{
-    Fusion, FusionBackend, FusionRuntime,
-    stream::{Operation, OperationStreams},
-};
-use burn_ir::{CustomOpIr, HandleContainer, OperationIr, TensorIr};
+use burn_fusion::{Fusion, FusionBackend, FusionRuntime, FusionTensor, stream::Operation};
+use burn_ir::{CustomOpIr, HandleContainer};
 
-use super::{Attends, Saved};
+use super::{Attends, Saved, operation::recording};
 
 impl<B: FusionBackend + Attends> Attends for Fusion<B> {
     fn fits(device: &Self::Device, dtype: DType, width: usize) -> bool {
@@ -21,7 +18,7 @@ impl<B: FusionBackend + Attends> Attends for Fusion<B> {
         let output = (inputs[0].shape(), inputs[0].dtype());
         let [rows, heads, queries, _] = inputs[0].shape().dims();
         let log_sum_exp = (Shape::new([rows, heads, queries, 1]), DType::F32);
-        record("attention", inputs, [output, log_sum_exp], |desc| Forward::<B> {
+        record(inputs, [output, log_sum_exp], |desc| Forward::<B> {
             desc,
             scale,
             backend: PhantomData,
@@ -32,27 +29,17 @@ impl<B: FusionBackend + Attends> Attends for Fusion<B> {
         let Saved { inputs: [query, key, value], output, log_sum_exp, scale } = saved;
         let outputs = [&query, &key, &value].map(|x| (x.shape(), x.dtype()));
         let inputs = [query, key, value, output, log_sum_exp, gradient];
-        record("attention_backward", inputs, outputs, |desc| BackwardPass::<B> {
-            desc,
-            scale,
-            backend: PhantomData,
-        })
+        record(inputs, outputs, |desc| BackwardPass::<B> { desc, scale, backend: PhantomData })
     }
 }
 
-/// Records an operation with outputs of the given shapes and types.
+/// [`recording::record`] of as many results as outputs.
 fn record<R: FusionRuntime, O: Operation<R> + 'static, const N: usize, const M: usize>(
-    name: &'static str,
-    inputs: [burn_fusion::FusionTensor<R>; N],
+    inputs: [FusionTensor<R>; N],
     outputs: [(Shape, DType); M],
-    operation: impl Fn(CustomOpIr) -> O,
-) -> [burn_fusion::FusionTensor<R>; M] {
-    let streams = OperationStreams::with_inputs(&inputs);
-    let client = inputs[0].client.clone();
-    let outputs =
-        outputs.map(|(shape, dtype)| TensorIr::uninit(client.create_empty_handle(), shape, dtype));
-    let desc = CustomOpIr::new(name, &inputs.map(burn_fusion::FusionTensor::into_ir), &outputs);
-    let results = client.register(streams, OperationIr::Custom(desc.clone()), operation(desc));
+    operation: impl FnOnce(CustomOpIr) -> O,
+) -> [FusionTensor<R>; M] {
+    let results = recording::record(inputs.into(), outputs.into(), operation);
     results.try_into().unwrap_or_else(|_| unreachable!("as many results as outputs"))
 }
 

@@ -22,7 +22,7 @@ use burn_cubecl::{
 };
 
 #[cfg(feature = "fusion")]
-mod recording;
+pub(super) mod recording;
 
 /// An operation of the device with `N` inputs and one output, whose precision is that of the first
 /// input.

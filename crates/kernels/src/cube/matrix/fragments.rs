@@ -174,6 +174,26 @@ fn fetch<F: Float, N: Size>(
     product.load_matrix::<Vector<F, N>, Const<2>>(&row, MatrixIdent::A, 4usize, transpose)
 }
 
+/// Adds the products of all blocks of rows with 16 columns to the sums of the column group `first`
+/// and the next, of `groups` groups of eight columns per block.
+#[cube]
+fn add_products<F: Float>(
+    sums: &mut Sums,
+    rows: &Sequence<Array<Pair<F>>>,
+    columns: &Array<Pair<F>>,
+    #[comptime] first: usize,
+    #[comptime] groups: usize,
+    #[comptime] layout: Layout,
+) {
+    #[unroll]
+    for block in 0..comptime!(layout.blocks) {
+        let at = comptime!(block * groups + first);
+        add_product::<F>(sums.index_mut(at), rows.index(block), columns, 0usize);
+        let at = comptime!(at + 1);
+        add_product::<F>(sums.index_mut(at), rows.index(block), columns, 1usize);
+    }
+}
+
 /// Adds a product; `half` says which eight of the right factor's 16 columns.
 #[cube]
 fn add_product<F: Float>(
@@ -222,13 +242,7 @@ pub(super) fn products<F: Float, N: Size>(
         #[unroll]
         for c in 0..comptime!(layout.columns / SIDE) {
             let columns = right::<F, N>(right_tile, c, step, layout);
-            #[unroll]
-            for block in 0..comptime!(layout.blocks) {
-                let at = comptime!(block * tiles + 2 * c);
-                add_product::<F>(sums.index_mut(at), rows.index(block), &columns, 0usize);
-                let at = comptime!(at + 1);
-                add_product::<F>(sums.index_mut(at), rows.index(block), &columns, 1usize);
-            }
+            add_products::<F>(&mut sums, &rows, &columns, comptime!(2 * c), tiles, layout);
         }
     }
     sums
@@ -254,13 +268,7 @@ pub(super) fn add_mixed<F: Float, N: Size>(
         #[unroll]
         for c in 0..comptime!(layout.features / SIDE) {
             let columns = transposed::<F, N>(right_tile, c, step, layout);
-            #[unroll]
-            for block in 0..comptime!(layout.blocks) {
-                let at = comptime!(block * vectors + 2 * c);
-                add_product::<F>(sums.index_mut(at), rows.index(block), &columns, 0usize);
-                let at = comptime!(at + 1);
-                add_product::<F>(sums.index_mut(at), rows.index(block), &columns, 1usize);
-            }
+            add_products::<F>(sums, &rows, &columns, comptime!(2 * c), vectors, layout);
         }
     }
 }

@@ -41,7 +41,7 @@ impl<B: FusionBackend + Runs> Runs for Fusion<B> {
 }
 
 /// Records an operation with outputs of the given shapes and types.
-fn record<R: FusionRuntime, O: stream::Operation<R> + 'static>(
+pub(in crate::cube) fn record<R: FusionRuntime, O: stream::Operation<R> + 'static>(
     inputs: Vec<FusionTensor<R>>,
     outputs: Vec<(Shape, DType)>,
     operation: impl FnOnce(CustomOpIr) -> O,
