@@ -21,8 +21,8 @@ pub struct InitRandomArgs {
     /// The directory to write; 16 GB for sd35-medium, 7 GB without T5.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Number of layers of the transformer, at most the model's own number. Fewer layers of full
-    /// width fit on a small machine.
+    /// Most layers that the transformer and the text encoders have, at most the transformer's own
+    /// number. Fewer layers of full width fit on a small machine.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     layers: Option<u32>,
     /// Leaves out T5, which has 9.5 GB.

@@ -106,11 +106,19 @@ impl Sizes {
         Self { transformer, vae, clip: medium.clip.map(clip), t5: None }
     }
 
-    /// Reduces the transformer to this number of layers.
+    /// Reduces the transformer and the text encoders to this number of layers, CLIP to two at
+    /// least, because its second to last layer is what is read. A part that has fewer keeps its own.
     #[must_use]
     pub fn with_layers(mut self, layers: usize) -> Self {
-        self.transformer.num_layers = layers;
-        self.transformer.dual_attention_layers.retain(|layer| *layer < layers);
+        let transformer = &mut self.transformer;
+        transformer.num_layers = transformer.num_layers.min(layers);
+        transformer.dual_attention_layers.retain(|layer| *layer < layers);
+        for clip in &mut self.clip {
+            clip.num_hidden_layers = clip.num_hidden_layers.min(layers.max(2));
+        }
+        if let Some(t5) = &mut self.t5 {
+            t5.num_layers = t5.num_layers.min(layers);
+        }
         self
     }
 
