@@ -345,7 +345,15 @@ impl<B: AutodiffBackend, M: TrainableField<B>> Trainer<B, M> {
         let (policy, prompts) =
             (self.old_policy().unwrap_or_else(|| self.policy.clone()), &self.task.prompts);
         let decoder = &self.task.decoder;
-        let take = |latents| take(decoder.decode(latents));
+        // Each phase gives back the memory that the one before it has left, on backends that keep it.
+        let device = &self.device;
+        let give_back = || B::memory_cleanup(device);
+        give_back();
+        let take = |latents| {
+            give_back();
+            take(decoder.decode(latents));
+            give_back();
+        };
         let trajectories = match self.config.replay_batches {
             ReplayBatches::MicroBatch => {
                 rollout.sample_and_pass_on(&policy, prompts, rows, keys, &self.device, take)
@@ -365,6 +373,7 @@ impl<B: AutodiffBackend, M: TrainableField<B>> Trainer<B, M> {
         rows: &[Row],
         advantages: &Advantages,
     ) -> Result<Vec<EpochUpdate>, TrainError> {
+        B::memory_cleanup(&self.device);
         let conditions: Vec<M::Condition> =
             rows.iter().map(|row| self.task.prompts[row.prompt].condition.clone()).collect();
         let mut updates = Vec::new();

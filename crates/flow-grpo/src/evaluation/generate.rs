@@ -1,7 +1,7 @@
 //! Images for inference, made by the ODE.
 
 use anyhow::Result;
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, backend::Backend};
 use flow::{GridKind, Guidance, Sampler};
 use grpo::evaluate::{Generator, Row, Start};
 use pipelines::Pipeline;
@@ -52,7 +52,16 @@ impl<P: Pipeline<Training>> Evaluator<'_, P> {
         rows: &[Row],
     ) -> Result<Vec<Image>> {
         let decoder = self.pipeline.decoder()?;
-        self.sample(network, prompts, rows, None, |latents| decoder.decode(latents))
+        // Memory that sampling has left is given back to decoding, and the other way round.
+        let give_back = || Plain::memory_cleanup(self.device);
+        give_back();
+        let decode = |latents| {
+            give_back();
+            let images = decoder.decode(latents);
+            give_back();
+            images
+        };
+        self.sample(network, prompts, rows, None, decode)
             .map(|batches| batches.into_iter().flatten().collect())
     }
 
