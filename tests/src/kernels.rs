@@ -2,7 +2,11 @@
 //! and gradients.
 
 use burn::{prelude::*, tensor::activation};
-use kernels::{Kernels, plain, product};
+use kernels::{
+    Kernels,
+    low_rank::{self, Factors, Pair},
+    plain, product,
+};
 use proptest::{prelude::*, test_runner::RngSeed};
 
 use crate::{
@@ -244,4 +248,91 @@ fn a_gated_branch_of_samples_is_its_composition() {
             of_samples(plain::add_gated),
         );
     }
+}
+
+#[test]
+fn the_product_of_low_rank_of_any_number_of_layers_is_its_composition() {
+    let [x] = inputs([[7, 8]], 6);
+    for count in 1..=4 {
+        // Layers of 6 outputs, with columns before the first, between them and after the last that
+        // no layer has.
+        let mut values = vec![x.clone()];
+        for i in 0..count {
+            values.extend(inputs([[8, 2 + i], [2 + i, 6]], 10 + i));
+        }
+        let pass = |product: fn(T<2>, Factors<Training>) -> T<2>| {
+            let leaf = |x: &Tensor<Plain, 2>| Tensor::from_inner(x.clone()).require_grad();
+            let leaves: Vec<T<2>> = values.iter().map(leaf).collect();
+            let pair = |(i, factors): (usize, &[T<2>])| Pair {
+                a: factors[0].clone(),
+                b: factors[1].clone(),
+                scale: 0.5 + i as f64,
+                from: 1 + 7 * i,
+            };
+            let pairs = leaves[1..].chunks_exact(2).enumerate().map(pair).collect();
+            let factors = Factors { pairs, outputs: 1 + 7 * count, kept: None };
+            let output = product(leaves[0].clone(), factors);
+            let gradients = output.clone().powi_scalar(2).sum().backward();
+            let of = |leaf: &T<2>| numbers(leaf.grad(&gradients).expect("a gradient"));
+            (numbers(output.inner()), leaves.iter().map(of).collect::<Vec<_>>())
+        };
+        let (got, want) = (pass(Training::low_rank), pass(low_rank::composed));
+        assert!(distance(&got.0, &want.0) < of_products(1e-6), "{count}");
+        for (got, want) in got.1.iter().zip(&want.1) {
+            assert!(distance(got, want) < of_products(1e-5), "{count}");
+        }
+    }
+}
+
+/// The gradient of a function of three pieces of `x·2`, where `x·2` is used as a whole, too.
+fn gradient_of_pieces(
+    x: &Tensor<Plain, 2>,
+    split: impl Fn(T<2>) -> [T<2>; 3],
+    used: [bool; 3],
+) -> Vec<f64> {
+    let x = Tensor::<Training, 2>::from_inner(x.clone()).require_grad();
+    let whole = x.clone() * 2.0;
+    let mut sum = whole.clone().sin().sum();
+    for ((piece, used), factor) in split(whole).into_iter().zip(used).zip(1..) {
+        if used {
+            // Each piece is used twice.
+            sum = sum + (piece.clone() * piece.exp() * factor).sum();
+        }
+    }
+    numbers(x.grad(&sum.backward()).expect("a gradient"))
+}
+
+#[test]
+fn pieces_and_their_gradient_are_those_of_narrow() {
+    let [x] = inputs([[6, 12]], 4);
+    for (dim, sizes) in [(0, [1, 2, 3]), (1, [5, 4, 3]), (1, [4, 4, 4])] {
+        let pieces = Plain::split(x.clone(), dim, sizes).map(numbers);
+        assert_eq!(pieces, plain::split(x.clone(), dim, sizes).map(numbers));
+        for subset in 1..8 {
+            let used = std::array::from_fn(|i| subset >> i & 1 == 1);
+            let got = gradient_of_pieces(&x, |x| Training::split(x, dim, sizes), used);
+            // Burn's own gradient.
+            let want = gradient_of_pieces(&x, |x| plain::split(x, dim, sizes), used);
+            assert_eq!(got, want, "dimension {dim}, {sizes:?}, used: {used:?}");
+        }
+    }
+}
+
+#[test]
+fn pieces_without_a_graph_take_no_gradient_and_give_none() {
+    let [x, w] = inputs([[4, 6], [4, 3]], 5);
+    let x = Tensor::<Training, 2>::from_inner(x);
+    let w = Tensor::<Training, 2>::from_inner(w).require_grad();
+    let [a, b] = Training::split(x.clone(), 1, [3, 3]);
+    let gradients = (a * w.clone() + b.clone()).sum().backward();
+    let [want, _] = Training::split(x.clone(), 1, [3, 3]);
+    assert_eq!(numbers(w.grad(&gradients).expect("a gradient")), numbers(want.inner()));
+    assert!(x.grad(&gradients).is_none() && b.grad(&gradients).is_none());
+}
+
+#[test]
+#[should_panic(expected = "pieces of [2, 3] along dimension 1")]
+fn pieces_that_are_not_the_whole_are_refused() {
+    let [x] = inputs([[4, 6]], 5);
+    let _ = Plain::split(x, 1, [2, 3]);
 }

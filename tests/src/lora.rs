@@ -10,14 +10,14 @@ use burn::{
 use flow::VelocityField;
 use grpo::{GrpoConfig, Policy};
 use models::{
-    Adaptable, Adapter, Dit, Linear, LoraConfig, LowRank,
+    Adaptable, Adapter, Dit, Joined, Linear, LoraConfig, LowRank, Part,
     lora::{self, LoraInit},
 };
 use serde_json::Value;
 use training::parameters::{self, Parameters, Trained};
 
 use crate::{
-    backend::{Device, Plain, Training, distance, numbers},
+    backend::{Device, Plain, Training, distance, numbers, of_products},
     closed_forms::noise,
     networks::{conditions, network},
     training::{TestTrainer, config, policy_trainer, with_objective},
@@ -191,6 +191,150 @@ fn a_prepared_adapter_is_kept_for_products_and_gets_the_same_gradients() {
     layer.prepare(FloatDType::F32);
     assert!(distance(&numbers(layer.forward(x.clone())), &output) > 0.1);
     assert!(distance(&differentiated(&layer)[2], &wanted[2]) > 0.1);
+}
+
+/// Layers of 8 inputs, joined and alone. Each has its own number of outputs, rank and `α`; those in
+/// `adapted` have an adapter.
+fn joined_and_alone(adapted: [bool; 3]) -> (Joined<Plain>, [Part<Plain>; 3], [Linear<Plain>; 3]) {
+    let matrix = |m: usize, n: usize, seed: usize| noise(m, [n, 1, 1], seed).reshape([m, n]);
+    let param = |x: Tensor<Plain, 2>| Param::initialized(ParamId::new(), x);
+    let vector = |x: Tensor<Plain, 1>| Param::initialized(ParamId::new(), x);
+    let columns = [0..6, 6..16, 16..20];
+    let (weight, bias) = (matrix(8, 20, 1), matrix(1, 20, 2).reshape([20]));
+    let adapter = |i: usize| {
+        let (rank, outputs) = ([4, 3, 2][i], columns[i].len());
+        let (a, b) = (matrix(8, rank, 10 + i), matrix(rank, outputs, 20 + i));
+        adapted[i].then(|| LowRank::new(param(a), param(b), [8.0, 1.0, 5.0][i]))
+    };
+    let parts = std::array::from_fn(|i| {
+        let mut part = Part::new(columns[i].clone(), ParamId::new());
+        part.adapter = adapter(i);
+        part
+    });
+    let alone = std::array::from_fn(|i| {
+        let (from, outputs) = (columns[i].start, columns[i].len());
+        let weight = param(weight.clone().narrow(1, from, outputs));
+        let bias = vector(bias.clone().narrow(0, from, outputs));
+        let mut layer = Linear::new(weight, Some(bias));
+        layer.adapter = adapter(i);
+        layer
+    });
+    (Joined::new(param(weight), Some(vector(bias))), parts, alone)
+}
+
+/// A module in which every parameter is a leaf of the graph.
+fn in_graph<M: AutodiffModule<Training, InnerModule: Module<Plain>>>(module: M::InnerModule) -> M {
+    Trained::all(&module).with_graph(module)
+}
+
+#[test]
+fn joined_layers_and_their_gradients_are_those_of_each_layer_alone() {
+    let x: Tensor<Plain, 3> = noise(2, [1, 5, 8], 3).squeeze_dim(1);
+    let c: Tensor<Plain, 3> = noise(2, [1, 5, 20], 4).squeeze_dim(1);
+    let near = |got: &[f64], want: &[f64], what: &str| {
+        let far = distance(got, want);
+        assert!(far < of_products(TOLERANCE), "{what}: {far:e}");
+    };
+    for subset in 0..8 {
+        let (mut joined, parts, alone) =
+            joined_and_alone(std::array::from_fn(|i| subset >> i & 1 == 1));
+        let of_plain = alone.each_ref().map(|layer| layer.forward(x.clone()));
+        let of_plain = numbers(Tensor::cat(of_plain.into(), 2));
+
+        let alone = alone.map(in_graph::<Linear<Training>>);
+        let leaf = Tensor::<Training, 3>::from_inner(x.clone()).require_grad();
+        let outputs = alone.each_ref().map(|layer| layer.forward(leaf.clone()));
+        let loss = Tensor::cat(outputs.into(), 2) * Tensor::from_inner(c.clone());
+        let want = loss.sum().backward();
+        let want_of_x = numbers(leaf.grad(&want).expect("a gradient"));
+
+        for prepared in [false, true] {
+            if prepared {
+                joined.prepare(&parts.each_ref(), FloatDType::F32);
+            }
+            let what = format!("adapters {subset:03b}, prepared: {prepared}");
+            let output = joined.forward(x.clone(), &parts.each_ref());
+            near(&numbers(output), &of_plain, &what);
+
+            let joined: Joined<Training> = in_graph(joined.clone());
+            let parts = parts.clone().map(in_graph::<Part<Training>>);
+            let leaf = Tensor::<Training, 3>::from_inner(x.clone()).require_grad();
+            let output = joined.forward(leaf.clone(), &parts.each_ref());
+            near(&numbers(output.clone().inner()), &of_plain, &what);
+            let got = (output * Tensor::from_inner(c.clone())).sum().backward();
+            near(&numbers(leaf.grad(&got).expect("a gradient")), &want_of_x, &what);
+            let of_weight = joined.weight.val().grad(&got).expect("a gradient");
+            let of_bias = joined.bias.as_ref().expect("a bias").val().grad(&got);
+            let of_bias = of_bias.expect("a gradient");
+            let mut from = 0;
+            for (part, layer) in parts.iter().zip(&alone) {
+                let [_, outputs] = layer.weight.dims();
+                let gradient = |of: &Param<Tensor<Training, 2>>, all: &_| {
+                    numbers(of.val().grad(all).expect("a gradient"))
+                };
+                let got_of_weight = numbers(of_weight.clone().narrow(1, from, outputs));
+                near(&got_of_weight, &gradient(&layer.weight, &want), &what);
+                let bias = layer.bias.as_ref().expect("a bias").val().grad(&want);
+                let got_of_bias = numbers(of_bias.clone().narrow(0, from, outputs));
+                near(&got_of_bias, &numbers(bias.expect("a gradient")), &what);
+                from += outputs;
+                let (Some(one), Some(other)) = (&part.adapter, &layer.adapter) else { continue };
+                near(&gradient(&one.a, &got), &gradient(&other.a, &want), &what);
+                near(&gradient(&one.b, &got), &gradient(&other.b, &want), &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_joined_layers_keep_is_used_until_they_are_prepared_again() {
+    let (mut joined, mut parts, _) = joined_and_alone([true; 3]);
+    let x: Tensor<Plain, 2> = noise(5, [8, 1, 1], 3).reshape([5, 8]);
+    let output = |joined: &Joined<Plain>, parts: &[Part<Plain>; 3]| {
+        numbers(joined.forward(x.clone(), &parts.each_ref()))
+    };
+    joined.prepare(&parts.each_ref(), FloatDType::F32);
+    let before = output(&joined, &parts);
+    let adapter = parts[1].adapter.as_mut().expect("an adapter");
+    adapter.a = adapter.a.clone().map(|a| a + 1.0);
+    assert_eq!(output(&joined, &parts), before);
+    joined.prepare(&parts.each_ref(), FloatDType::F32);
+    assert!(distance(&output(&joined, &parts), &before) > 0.1);
+}
+
+#[test]
+fn only_the_factors_that_are_tracked_get_gradients() {
+    let (joined, parts, _) = joined_and_alone([true; 3]);
+    let x: Tensor<Plain, 2> = noise(5, [8, 1, 1], 3).reshape([5, 8]);
+    let gradients = |tracked: [bool; 6]| {
+        let joined = Joined::<Training>::from_inner(joined.clone());
+        let mut tracked = tracked.into_iter();
+        let mut next = || tracked.next().expect("two factors of each part");
+        let parts = parts.clone().map(|part| {
+            let mut part = Part::<Training>::from_inner(part);
+            part.adapter = part.adapter.map(|mut adapter| {
+                adapter.a = adapter.a.set_require_grad(next());
+                adapter.b = adapter.b.set_require_grad(next());
+                adapter
+            });
+            part
+        });
+        let output = joined.forward(Tensor::from_inner(x.clone()), &parts.each_ref());
+        let gradients = output.powi_scalar(2).sum().backward();
+        parts.map(|part| {
+            let LowRank { a, b, .. } = part.adapter.expect("an adapter");
+            [a, b].map(|factor| factor.val().grad(&gradients).map(numbers))
+        })
+    };
+    let all = gradients([true; 6]);
+    for subset in 1..64 {
+        let tracked: [bool; 6] = std::array::from_fn(|i| subset >> i & 1 == 1);
+        let some = gradients(tracked);
+        let pairs = some.iter().flatten().zip(all.iter().flatten()).zip(tracked);
+        for ((some, all), tracked) in pairs {
+            assert_eq!(some, if tracked { all } else { &None }, "tracked: {subset:b}");
+        }
+    }
 }
 
 /// f32 against f64: sums of 615 products at most, of numbers that are sums themselves.

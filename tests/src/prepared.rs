@@ -74,12 +74,12 @@ where
 {
     let device = Device::default();
     for (_, layer) in network.linears() {
-        let [inputs, outputs] = layer.weight.dims();
+        let [inputs, outputs] = layer.size();
         let factor = |size| {
             let values = Tensor::random(size, Distribution::Normal(0.0, 0.1), &device);
             Param::initialized(ParamId::new(), values)
         };
-        layer.adapter = Some(LowRank::new(factor([inputs, 4]), factor([4, outputs]), 8.0));
+        *layer.adapter = Some(LowRank::new(factor([inputs, 4]), factor([4, outputs]), 8.0));
     }
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("prompts.safetensors");

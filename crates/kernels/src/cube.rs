@@ -55,7 +55,7 @@ use burn::{
     tensor::{DType, Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor},
 };
 
-use crate::{Kernels, low_rank, plain, product, pull};
+use crate::{Kernels, low_rank, plain, product, pull, split};
 
 /// A backend whose device runs the kernels.
 trait Attends: Backend {
@@ -246,6 +246,14 @@ macro_rules! gpu_backend {
                 gradient: Tensor<Self, D>,
             ) -> Tensor<Self, 1> {
                 pull::tracked(output, gradient)
+            }
+
+            fn split<const D: usize, const N: usize>(
+                x: Tensor<Self, D>,
+                dim: usize,
+                sizes: [usize; N],
+            ) -> [Tensor<Self, D>; N] {
+                split::tracked(x, dim, sizes)
             }
 
             fn low_rank<const D: usize>(

@@ -27,7 +27,7 @@ use crate::{
     elementwise::{GatedResidual, GeluTanh, ModulatedNorm, SquaredRelu},
     heads::Heads,
     layer_norm::ModulatedLayerNorm,
-    low_rank, plain, pull,
+    low_rank, plain, pull, split,
 };
 
 /// A differentiable operation on row-major numbers.
@@ -343,6 +343,14 @@ macro_rules! host_backend {
                 gradient: Tensor<Self, D>,
             ) -> Tensor<Self, 1> {
                 pull::tracked(output, gradient)
+            }
+
+            fn split<const D: usize, const N: usize>(
+                x: Tensor<Self, D>,
+                dim: usize,
+                sizes: [usize; N],
+            ) -> [Tensor<Self, D>; N] {
+                split::tracked(x, dim, sizes)
             }
 
             fn low_rank<const D: usize>(

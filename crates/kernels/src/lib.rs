@@ -32,6 +32,8 @@ pub mod product;
 mod pull;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod simd;
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
+mod split;
 
 use burn::tensor::{FloatDType, Tensor, backend::Backend};
 
@@ -155,6 +157,23 @@ pub trait Kernels: Backend {
         (output * gradient).sum()
     }
 
+    /// Pieces of a tensor along a dimension, in their order.
+    ///
+    /// On the backends with kernels the gradient of `x` is put together once from those of the pieces.
+    ///
+    /// # Shapes
+    /// `sizes`: the length of each piece along `dim`
+    ///
+    /// # Panics
+    /// If the sizes do not add up to the length of `x` along `dim`.
+    fn split<const D: usize, const N: usize>(
+        x: Tensor<Self, D>,
+        dim: usize,
+        sizes: [usize; N],
+    ) -> [Tensor<Self, D>; N] {
+        plain::split(x, dim, sizes)
+    }
+
     /// A matrix of weights in another precision.
     ///
     /// # Shapes
@@ -163,7 +182,12 @@ pub trait Kernels: Backend {
         weight.cast(precision)
     }
 
-    /// Product with a factor of low rank, `(x·A)·(s·B)`, in the precision of `x`.
+    /// Product with factors of low rank, of one layer or of several side by side, in the precision
+    /// of `x`.
+    ///
+    /// ```text
+    /// y = (x·[A₁ … A_N])·diag(s₁·B₁, …, s_N·B_N)
+    /// ```
     ///
     /// Source: LoRA, arXiv 2106.09685, section 4.1.
     ///

@@ -1,46 +1,96 @@
-//! The product with a factor of low rank, whose gradient costs no more than its products.
+//! The product with factors of low rank, of one layer or of several side by side, whose gradient
+//! costs no more than its products.
 //!
 //! The factors are trained in f32, and the product computes in the precision of its input. A graph
 //! of tensor operations would scale, cast and pad the factors in every pass, and do all of it
 //! backwards. Here a pass can take factors that were made ready once, and its gradient is
 //!
 //! ```text
-//! y = (x·A)·(s·B)        du = dy·(s·B)ᵀ        dx = du·Aᵀ        dA = xᵀ·du        dB = s·(x·A)ᵀ·dy
+//! A = [A₁ … A_N]        B = diag(s₁·B₁, …, s_N·B_N)
+//! y = (x·A)·B        du = dy·Bᵀ        dx = du·Aᵀ        dA = xᵀ·du        dBᵢ = sᵢ·((x·A)ᵀ·dy)ᵢ
 //! ```
+//!
+//! where `(…)ᵢ` is the block of layer `i`: the rows of its rank, the columns of its outputs.
 
 #[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
 pub(crate) mod graph;
+
+use std::ops::Range;
 
 use burn::tensor::{FloatDType, Tensor, backend::Backend};
 
 use crate::product::{filled_rank, linear};
 
-/// Two trained factors and their scale.
-///
-/// # Shapes
-/// `a`: `[inputs, r]`; `b`: `[r, outputs]`
+/// The trained factors of layers side by side.
 #[derive(Clone, Debug)]
 pub struct Factors<B: Backend> {
+    /// The factors of each layer that has some, at least one, all in one precision.
+    pub pairs: Vec<Pair<B>>,
+    /// Outputs of all layers together. Where no pair has its columns, `y` is zero.
+    pub outputs: usize,
+    /// What [`Self::ready`] returned for these values, if it is kept.
+    pub kept: Option<[Tensor<B, 2>; 2]>,
+}
+
+/// Two trained factors of a layer, and their scale.
+///
+/// # Shapes
+/// `a`: `[inputs, r]`; `b`: `[r, outputs of the layer]`
+#[derive(Clone, Debug)]
+pub struct Pair<B: Backend> {
     /// `A`
     pub a: Tensor<B, 2>,
     /// `B`
     pub b: Tensor<B, 2>,
     /// `s`
     pub scale: f64,
-    /// What [`Self::ready`] returned for these values, if it is kept.
-    pub kept: Option<[Tensor<B, 2>; 2]>,
+    /// The first output of the layer among those of all layers.
+    pub from: usize,
+}
+
+impl<B: Backend> Pair<B> {
+    /// `s·B` in a precision.
+    fn scaled(&self, precision: FloatDType) -> Tensor<B, 2> {
+        (self.b.clone() * self.scale).cast(precision)
+    }
 }
 
 impl<B: Backend> Factors<B> {
-    /// `A` and `s·B` in a precision, their rank padded on backends that need it.
+    /// The joined `A` `[inputs, Σr]` and `B` `[Σr, outputs]` in a precision, their rank padded on
+    /// backends that need it.
     pub fn ready(&self, precision: FloatDType) -> [Tensor<B, 2>; 2] {
-        let (a, b) = (self.a.clone(), self.b.clone() * self.scale);
-        filled_rank(a.cast(precision), b.cast(precision))
+        if let [pair] = &self.pairs[..]
+            && pair.b.dims()[1] == self.outputs
+        {
+            return filled_rank(pair.a.clone().cast(precision), pair.scaled(precision));
+        }
+        let a = self.pairs.iter().map(|pair| pair.a.clone().cast(precision)).collect();
+        filled_rank(Tensor::cat(a, 1), self.diagonal(precision))
     }
 
     fn kept_or_ready(&self, precision: FloatDType) -> [Tensor<B, 2>; 2] {
         let kept = self.kept.clone().filter(|kept| kept[0].dtype() == precision.into());
         kept.unwrap_or_else(|| self.ready(precision))
+    }
+
+    /// `diag(s₁·B₁, …, s_N·B_N)` in a precision.
+    fn diagonal(&self, precision: FloatDType) -> Tensor<B, 2> {
+        let rank = self.pairs.iter().map(|pair| pair.b.dims()[0]).sum();
+        let device = self.pairs[0].b.device();
+        let zeros = Tensor::zeros([rank, self.outputs], (&device, precision.into()));
+        let blocks = self.blocks().into_iter().zip(&self.pairs);
+        blocks.fold(zeros, |all, (block, pair)| all.slice_assign(block, pair.scaled(precision)))
+    }
+
+    /// Rows and columns of each pair in the joined `B`.
+    fn blocks(&self) -> Vec<[Range<usize>; 2]> {
+        let mut row = 0;
+        let block = |pair: &Pair<B>| {
+            let [rank, outputs] = pair.b.dims();
+            row += rank;
+            [row - rank..row, pair.from..pair.from + outputs]
+        };
+        self.pairs.iter().map(block).collect()
     }
 }
 

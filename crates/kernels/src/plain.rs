@@ -107,6 +107,21 @@ pub fn joint_heads<B: Backend>(x: [Tensor<B, 3>; 2], scale: [Tensor<B, 1>; 2]) -
     Tensor::cat(heads.collect(), 2)
 }
 
+/// Plain composition of [`Kernels::split`](crate::Kernels::split).
+pub fn split<B: Backend, const D: usize, const N: usize>(
+    x: Tensor<B, D>,
+    dim: usize,
+    sizes: [usize; N],
+) -> [Tensor<B, D>; N] {
+    let [all, sum] = [x.dims()[dim], sizes.iter().sum()];
+    assert_eq!(all, sum, "pieces of {sizes:?} along dimension {dim}");
+    let mut from = 0;
+    sizes.map(|size| {
+        from += size;
+        x.clone().narrow(dim, from - size, size)
+    })
+}
+
 /// Panics unless each modulation (shift, scale, gate) is `[B, 1, D]` for an `x` `[B, L, D]`.
 #[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
 pub(crate) fn check_modulation<B: Backend, const N: usize>(

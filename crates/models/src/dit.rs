@@ -17,7 +17,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    init::Initializer, linear::Linear, lora::Adaptable, time_embedding::Sinusoidal,
+    init::Initializer,
+    linear::{Linear, Product},
+    lora::Adaptable,
+    time_embedding::Sinusoidal,
     vocabulary::TokenIds,
 };
 
@@ -391,7 +394,7 @@ impl<B: Kernels> VelocityField<B> for Dit<B> {
 }
 
 impl<B: Backend> Adaptable<B> for Dit<B> {
-    fn linears(&mut self) -> Vec<(String, &mut Linear<B>)> {
+    fn products(&mut self) -> Vec<(String, Product<'_, B>)> {
         let text = [("text_in", &mut self.text_in), ("text_out", &mut self.text_out)];
         let text = text.into_iter().filter_map(|(name, layer)| Some((name, layer.as_mut()?)));
         let input = [
@@ -405,9 +408,9 @@ impl<B: Backend> Adaptable<B> for Dit<B> {
             block
                 .linears()
                 .into_iter()
-                .map(move |(name, layer)| (format!("blocks.{i}.{name}"), layer))
+                .map(move |(name, layer)| (format!("blocks.{i}.{name}"), Product::Single(layer)))
         });
-        let named = |(name, layer): (&str, _)| (name.to_owned(), layer);
+        let named = |(name, layer): (&str, _)| (name.to_owned(), Product::Single(layer));
         text.chain(input).map(named).chain(blocks).chain(output.map(named)).collect()
     }
 }

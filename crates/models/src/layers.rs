@@ -145,5 +145,5 @@ pub(crate) fn modulation<B: Kernels, const N: usize>(
 ) -> [Tensor<B, 3>; N] {
     let [rows, d] = conditioning.dims();
     let all = layer.forward(conditioning).reshape([rows, N, d]);
-    std::array::from_fn(|i| all.clone().narrow(1, i, 1))
+    B::split(all, 1, [1; N])
 }

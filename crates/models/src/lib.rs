@@ -29,7 +29,7 @@ pub mod weights;
 pub use classifier::{Classifier, ClassifierConfig};
 pub use directory::{Choices, Family, ModelDirectory};
 pub use dit::{Dit, DitConfig, Prediction};
-pub use linear::{Linear, LowRank};
+pub use linear::{Joined, Layer, Linear, LowRank, Part, Product};
 pub use lora::{Adaptable, Adapter, LoraConfig};
 pub use mlp::{MlpConfig, MlpField};
 pub use storage::ModelError;

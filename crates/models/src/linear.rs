@@ -1,11 +1,22 @@
-//! A linear layer that can carry a low-rank adapter.
+//! Linear layers that can carry low-rank adapters: a single one, or several of one input as one
+//! product ([`Joined`]).
 
-use burn::{module::Param, prelude::*, tensor::FloatDType};
+use std::ops::Range;
+
+use burn::{
+    module::{Param, ParamId},
+    prelude::*,
+    tensor::FloatDType,
+};
 use kernels::{
     Kernels,
-    low_rank::{self, Factors},
+    low_rank::{self, Factors, Pair},
     product::{linear, matmul},
 };
+
+mod joined;
+
+pub use joined::{Joined, Part};
 
 /// A linear layer with an optional low-rank adapter.
 ///
@@ -41,7 +52,7 @@ pub struct LowRank<B: Backend> {
     /// `α`
     #[module(skip)]
     pub alpha: f64,
-    /// What [`Linear::prepare`] keeps.
+    /// What [`Linear::prepare`] keeps; `None` in a joined layer.
     ready: Option<[Tensor<B, 2>; 2]>,
 }
 
@@ -56,8 +67,19 @@ impl<B: Backend> LowRank<B> {
         self.alpha / self.b.dims()[0] as f64
     }
 
+    /// The factors of a layer whose outputs begin at `from`.
+    fn pair(&self, from: usize) -> Pair<B> {
+        Pair { a: self.a.val(), b: self.b.val(), scale: self.scale(), from }
+    }
+
     fn factors(&self) -> Factors<B> {
-        Factors { a: self.a.val(), b: self.b.val(), scale: self.scale(), kept: self.ready.clone() }
+        let outputs = self.b.dims()[1];
+        Factors { pairs: vec![self.pair(0)], outputs, kept: self.ready.clone() }
+    }
+
+    /// The change of the weight, `(α/r)·A·B`.
+    fn change(&self) -> Tensor<B, 2> {
+        matmul(self.a.val(), self.b.val()) * self.scale()
     }
 }
 
@@ -84,16 +106,13 @@ impl<B: Backend> Linear<B> {
     }
 
     /// Merges the adapter into the weights: `W ← W + (α/r)·A·B`.
-    #[must_use]
-    pub fn merged(mut self) -> Self {
+    fn merge(&mut self) {
         if let Some(adapter) = self.adapter.take() {
-            let change = matmul(adapter.a.val(), adapter.b.val()) * adapter.scale();
-            self.weight = self.weight.map(|weight| {
-                let change = change.cast(FloatDType::from(weight.dtype()));
+            self.weight = self.weight.clone().map(|weight| {
+                let change = adapter.change().cast(FloatDType::from(weight.dtype()));
                 weight + change
             });
         }
-        self
     }
 }
 
@@ -111,4 +130,84 @@ impl<B: Kernels> Linear<B> {
         linear(input.clone(), weight, bias) + B::low_rank(input, adapter.factors())
     }
     // ANCHOR_END: linear
+}
+
+/// The linear layers that one product computes: a single one, or several joined ones.
+#[derive(Debug)]
+pub enum Product<'a, B: Backend> {
+    /// A layer of its own.
+    Single(&'a mut Linear<B>),
+    /// Layers of the same input, in the order of their columns.
+    Joined {
+        /// The layers' weights.
+        joined: &'a mut Joined<B>,
+        /// Each layer's name and adapter.
+        parts: Vec<(&'static str, &'a mut Part<B>)>,
+    },
+}
+
+impl<'a, B: Backend> Product<'a, B> {
+    /// The layers with their paths, given the path of a single layer or of what holds joined ones.
+    /// Joined layers forget the factors that they keep, because their adapters may change.
+    pub(crate) fn layers(self, path: String) -> Vec<(String, Layer<'a, B>)> {
+        match self {
+            Self::Single(Linear { weight, adapter, .. }) => {
+                let columns = 0..weight.dims()[1];
+                let id = weight.id;
+                vec![(path, Layer { weight, columns, id, adapter })]
+            }
+            Self::Joined { joined, parts } => {
+                let Joined { weight, ready, .. } = joined;
+                *ready = None;
+                let weight: &'a _ = weight;
+                let layer = |(name, part): (_, &'a mut Part<B>)| {
+                    let Part { adapter, columns, id } = part;
+                    let layer = Layer { weight, columns: columns.clone(), id: *id, adapter };
+                    (format!("{path}.{name}"), layer)
+                };
+                parts.into_iter().map(layer).collect()
+            }
+        }
+    }
+
+    /// Keeps the adapters' factors as products in `precision` need them: see [`Linear::prepare`].
+    pub(crate) fn prepare(self, precision: FloatDType) {
+        match self {
+            Self::Single(linear) => linear.prepare(precision),
+            Self::Joined { joined, parts } => {
+                let parts: Vec<&Part<B>> = parts.iter().map(|(_, part)| &**part).collect();
+                joined.prepare(&parts, precision);
+            }
+        }
+    }
+
+    /// Merges the adapters into the weights.
+    pub(crate) fn merge(self) {
+        match self {
+            Self::Single(linear) => linear.merge(),
+            Self::Joined { joined, parts } => {
+                joined.merge(parts.into_iter().map(|(_, part)| part));
+            }
+        }
+    }
+}
+
+/// A linear layer as its adapter sees it.
+#[derive(Debug)]
+pub struct Layer<'a, B: Backend> {
+    /// The weight of the layer, or of all layers that it is joined with, `[inputs, outputs]`.
+    pub weight: &'a Param<Tensor<B, 2>>,
+    /// The layer's columns of the weight.
+    pub columns: Range<usize>,
+    /// Identity of the layer's weight, or the one that it would have alone.
+    pub id: ParamId,
+    /// The adapter, if there is one.
+    pub adapter: &'a mut Option<LowRank<B>>,
+}
+
+impl<B: Backend> Layer<'_, B> {
+    /// Inputs and outputs.
+    pub fn size(&self) -> [usize; 2] {
+        [self.weight.dims()[0], self.columns.len()]
+    }
 }

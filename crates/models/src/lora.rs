@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    linear::{Linear, LowRank},
+    linear::{Layer, LowRank, Product},
     weights::WeightsError,
 };
 
@@ -30,9 +30,15 @@ pub use storage::{DIFFUSERS_WEIGHTS, base_of};
 
 /// A network whose linear layers can carry adapters.
 pub trait Adaptable<B: Backend> {
-    /// The linear layers that can carry an adapter, with their paths in the network, in the order
-    /// of the fields.
-    fn linears(&mut self) -> Vec<(String, &mut Linear<B>)>;
+    /// The linear layers by the products that compute them, in the order of the fields: with the
+    /// path of a single layer in the network, or of what holds joined ones.
+    fn products(&mut self) -> Vec<(String, Product<'_, B>)>;
+
+    /// The linear layers that can carry an adapter, with their paths in the network. Joined layers
+    /// forget the factors that they keep, because their adapters may change.
+    fn linears(&mut self) -> Vec<(String, Layer<'_, B>)> {
+        self.products().into_iter().flat_map(|(path, product)| product.layers(path)).collect()
+    }
 }
 
 /// Configuration of a new adapter.
@@ -142,7 +148,7 @@ impl Adapter {
             if !config.adapts(&path) {
                 continue;
             }
-            let [inputs, outputs] = linear.weight.dims();
+            let [inputs, outputs] = linear.size();
             let a: Vec<f32> = match config.init {
                 LoraInit::Gaussian => {
                     let normal =
@@ -166,7 +172,7 @@ impl Adapter {
     pub fn of<B: Backend>(network: &mut impl Adaptable<B>) -> Self {
         let mut adapter = Self { alpha: 1.0, layers: BTreeMap::new() };
         for (path, linear) in network.linears() {
-            if let Some(LowRank { a, b, alpha, .. }) = &linear.adapter {
+            if let Some(LowRank { a, b, alpha, .. }) = linear.adapter {
                 let factors = Factors { a: a.val().to_data(), b: b.val().to_data() };
                 adapter.alpha = *alpha;
                 adapter.layers.insert(path, factors);
@@ -187,9 +193,9 @@ impl Adapter {
         let mut rest = self.layers.clone();
         let mut problems = Vec::new();
         for (path, linear) in network.linears() {
-            linear.adapter = None;
+            *linear.adapter = None;
             let Some(factors) = rest.remove(&path) else { continue };
-            let [inputs, outputs] = linear.weight.dims();
+            let [inputs, outputs] = linear.size();
             if factors.a.shape[0] != inputs || factors.b.shape[1] != outputs {
                 let [a, b] = [factors.a.shape[0], factors.b.shape[1]];
                 problems.push(format!(
@@ -199,7 +205,7 @@ impl Adapter {
             }
             // Identities derived from the identity of the weights: saved optimiser state fits the
             // network of the next process.
-            let id = (1 << 40) + 2 * linear.weight.id.val();
+            let id = (1 << 40) + 2 * linear.id.val();
             let param = |id: u64, data| {
                 Param::initialized(
                     ParamId::from(id),
@@ -207,7 +213,7 @@ impl Adapter {
                 )
             };
             let (a, b) = (param(id, factors.a), param(id + 1, factors.b));
-            linear.adapter = Some(LowRank::new(a, b, self.alpha));
+            *linear.adapter = Some(LowRank::new(a, b, self.alpha));
         }
         problems.extend(
             rest.keys().map(|path| format!("{path} is not a linear layer of this network")),
@@ -248,16 +254,16 @@ impl Adapter {
 
 /// Keeps the factors of a network's adapter as products in `precision` need them.
 pub(crate) fn prepare<B: Backend>(network: &mut impl Adaptable<B>, precision: FloatDType) {
-    for (_, linear) in network.linears() {
-        linear.prepare(precision);
+    for (_, product) in network.products() {
+        product.prepare(precision);
     }
 }
 
 /// Merges the adapter of a network into its weights.
 #[must_use]
 pub fn merged<B: Backend, N: Adaptable<B>>(mut network: N) -> N {
-    for (_, linear) in network.linears() {
-        *linear = linear.clone().merged();
+    for (_, product) in network.products() {
+        product.merge();
     }
     network
 }

@@ -6,7 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    init::Initializer, linear::Linear, lora::Adaptable, time_embedding::Sinusoidal,
+    init::Initializer,
+    linear::{Linear, Product},
+    lora::Adaptable,
+    time_embedding::Sinusoidal,
     vocabulary::TokenIds,
 };
 
@@ -70,10 +73,10 @@ pub struct MlpField<B: Backend> {
 }
 
 impl<B: Backend> Adaptable<B> for MlpField<B> {
-    fn linears(&mut self) -> Vec<(String, &mut Linear<B>)> {
-        let hidden =
-            self.hidden.iter_mut().enumerate().map(|(i, layer)| (format!("hidden.{i}"), layer));
-        hidden.chain([("output".to_owned(), &mut self.output)]).collect()
+    fn products(&mut self) -> Vec<(String, Product<'_, B>)> {
+        let hidden = self.hidden.iter_mut().enumerate();
+        let hidden = hidden.map(|(i, layer)| (format!("hidden.{i}"), Product::Single(layer)));
+        hidden.chain([("output".to_owned(), Product::Single(&mut self.output))]).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use kernels::Kernels;
 
 use crate::{
     layers::{attend, join_heads, split_heads},
-    linear::Linear,
+    linear::{Joined, Linear, Part, Product},
     storage::Source,
 };
 
@@ -45,9 +45,10 @@ type Scale<B> = Option<Param<Tensor<B, 1>>>;
 /// One stream's layers around an attention.
 #[derive(Module, Debug)]
 pub(crate) struct Projections<B: Backend> {
-    query: Linear<B>,
-    key: Linear<B>,
-    value: Linear<B>,
+    joined: Joined<B>,
+    query: Part<B>,
+    key: Part<B>,
+    value: Part<B>,
     pub output: Option<Linear<B>>,
     query_scale: Scale<B>,
     key_scale: Scale<B>,
@@ -68,10 +69,12 @@ impl<B: Kernels> Projections<B> {
         let scale = |index: usize, source: &mut Source<'_, B>| {
             normalised.then(|| source.tensor(&format!("{}.weight", at(index)), [features]))
         };
+        let (joined, [query, key, value]) = source.joined([at(0), at(1), at(2)], d, d);
         Self {
-            query: source.linear(&at(0), d, d),
-            key: source.linear(&at(1), d, d),
-            value: source.linear(&at(2), d, d),
+            joined,
+            query,
+            key,
+            value,
             output: has_output.then(|| source.linear(&at(3), d, d)),
             query_scale: scale(4, source),
             key_scale: scale(5, source),
@@ -81,7 +84,9 @@ impl<B: Kernels> Projections<B> {
 
     /// Query, key and value, `[B, L, D]`.
     fn project(&self, tokens: Tensor<B, 3>) -> [Tensor<B, 3>; 3] {
-        [&self.query, &self.key, &self.value].map(|layer| layer.forward(tokens.clone()))
+        let all = self.joined.forward(tokens, &[&self.query, &self.key, &self.value]);
+        let d = all.dims()[2] / 3;
+        B::split(all, 2, [d; 3])
     }
 
     /// Applies the output layer, if there is one.
@@ -92,18 +97,12 @@ impl<B: Kernels> Projections<B> {
         }
     }
 
-    pub fn linears(&mut self, path: &str, names: Names) -> Vec<(String, &mut Linear<B>)> {
-        let layers = [
-            Some(&mut self.query),
-            Some(&mut self.key),
-            Some(&mut self.value),
-            self.output.as_mut(),
-        ];
-        layers
-            .into_iter()
-            .zip(names)
-            .filter_map(|(layer, name)| Some((format!("{path}.{name}"), layer?)))
-            .collect()
+    pub fn products(&mut self, path: &str, names: Names) -> Vec<(String, Product<'_, B>)> {
+        let parts = names.into_iter().zip([&mut self.query, &mut self.key, &mut self.value]);
+        let joined = Product::Joined { joined: &mut self.joined, parts: parts.collect() };
+        let output = self.output.as_mut().map(Product::Single);
+        let output = output.map(|output| (format!("{path}.{}", names[3]), output));
+        [(path.to_owned(), joined)].into_iter().chain(output).collect()
     }
 }
 
@@ -157,10 +156,10 @@ impl<B: Kernels> FeedForward<B> {
         self.output.forward(B::gelu_tanh(self.input.forward(tokens)))
     }
 
-    pub fn linears(&mut self, path: &str) -> [(String, &mut Linear<B>); 2] {
+    pub fn products(&mut self, path: &str) -> [(String, Product<'_, B>); 2] {
         [
-            (format!("{path}.net.0.proj"), &mut self.input),
-            (format!("{path}.net.2"), &mut self.output),
+            (format!("{path}.net.0.proj"), Product::Single(&mut self.input)),
+            (format!("{path}.net.2"), Product::Single(&mut self.output)),
         ]
     }
 }

@@ -5,13 +5,15 @@ use std::{collections::BTreeMap, path::Path};
 use burn::tensor::FloatDType;
 use flow::VelocityField;
 use models::{
-    Choices,
+    Adaptable, Adapter, Choices, LoraConfig,
+    lora::LoraInit,
     sd3::{ModelDirectory, Transformer},
     storage::TensorFiles,
 };
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use training::parameters::Parameters;
 
-use crate::backend::{Device, Plain};
+use crate::backend::{Device, Plain, distance, numbers};
 
 use super::{Model, copy, encode, golden};
 
@@ -54,7 +56,8 @@ fn a_single_file_with_a_second_attention_is_the_same_model_rounded() {
             .collect::<BTreeMap<_, _>>()
     };
     let (exact, rounded) = (weights(&model.open()), weights(&single));
-    assert_eq!(exact.len(), 117);
+    // Query, key and value of a stream have one weight and one bias together.
+    assert_eq!(exact.len(), 89);
     for (name, exact) in exact {
         for (exact, rounded) in exact.iter::<f32>().zip(rounded[&name].iter::<f32>()) {
             assert!(
@@ -245,4 +248,90 @@ fn headers_are_read_without_the_numbers() {
     let vae =
         TensorFiles::open(&golden("sd3-plain/vae"), "diffusion_pytorch_model").expect("a file");
     assert_ne!(files.digest().expect("a digest"), vae.digest().expect("a digest"));
+}
+
+/// A copy of a model in which a weight of every block's keys has another type and other values.
+fn with_keys(dtype: Dtype, change: impl Fn(&[u8]) -> Vec<u8>) -> tempfile::TempDir {
+    let directory = copy("sd3-tiny");
+    let path = directory.path().join("transformer/diffusion_pytorch_model.safetensors");
+    let bytes = std::fs::read(&path).expect("the golden is committed");
+    let file = SafeTensors::deserialize(&bytes).expect("safetensors");
+    let stored: Vec<_> = file
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            let (shape, data) = (view.shape().to_vec(), view.data());
+            if name.ends_with("to_k.weight") {
+                (name, dtype, shape, change(data))
+            } else {
+                (name, view.dtype(), shape, data.to_vec())
+            }
+        })
+        .collect();
+    let views = stored.iter().map(|(name, dtype, shape, data)| {
+        (name, TensorView::new(*dtype, shape.clone(), data).expect("whole"))
+    });
+    safetensors::serialize_to_file(views, None, &path).expect("written");
+    directory
+}
+
+#[test]
+fn layers_whose_weights_are_stored_in_several_types_are_one_product() {
+    let model = Model::read("sd3-tiny");
+    // The upper half of an f32, little-endian, is a bf16.
+    let halves = |data: &[u8]| data.chunks_exact(4).flat_map(|x| [x[2], x[3]]).collect();
+    let mixed = with_keys(Dtype::BF16, halves);
+    let mixed =
+        ModelDirectory::open::<Plain>(mixed.path(), &Choices::default(), &Device::default())
+            .expect("a whole model")
+            .transformer::<Plain>(FloatDType::F32, &Device::default())
+            .expect("a transformer");
+    let conditions = model.encode(&model.prompts());
+    let velocity = |transformer: &Transformer<Plain>| {
+        let time = model.tensor::<1>("timestep") / 1000.0;
+        numbers(transformer.velocity(model.tensor("latents"), time, &conditions))
+    };
+    let far = distance(&velocity(&mixed), &velocity(&model.transformer()));
+    assert!(far > 1e-6 && far < 1e-2, "{far:e}");
+}
+
+#[test]
+fn a_weight_that_cannot_be_joined_is_named() {
+    let nan = |data: &[u8]| [&f32::NAN.to_le_bytes(), &data[4..]].concat();
+    let model = with_keys(Dtype::F32, nan);
+    let error =
+        ModelDirectory::open::<Plain>(model.path(), &Choices::default(), &Device::default())
+            .expect("the headers are whole")
+            .transformer::<Plain>(FloatDType::F32, &Device::default())
+            .expect_err("a number is not finite")
+            .to_string();
+    let name = "transformer_blocks.1.attn.to_k.weight";
+    assert!(error.contains(name) && !error.contains("to_q"), "{error}");
+}
+
+#[test]
+fn adapters_of_joined_layers_have_the_names_and_identities_of_adapters_of_layers_alone() {
+    let model = Model::read("sd3-tiny");
+    let mut transformer = model.transformer();
+    let layers = transformer.linears().into_iter();
+    let ids: BTreeMap<String, u64> = layers.map(|(path, layer)| (path, layer.id.val())).collect();
+    let id = |name: &str| ids[&format!("transformer_blocks.0.attn.{name}")];
+    // A weight and a bias each.
+    assert_eq!(
+        ["to_q", "to_k", "to_v", "to_out.0"].map(id),
+        [0, 2, 4, 6].map(|more| id("to_q") + more)
+    );
+    assert_eq!(ids["proj_out"] + 2, model.open().transformer_tensors() as u64);
+
+    // The names under which checkpoints keep the state of the optimiser.
+    let targets = vec!["all-linear".to_owned()];
+    let config = LoraConfig { rank: 1, alpha: 1.0, init: LoraInit::Gaussian, targets };
+    let adapter = Adapter::new(&config, &mut transformer, 1).expect("an adapter");
+    let adapted = adapter.attach(transformer, &Device::default()).expect("it fits");
+    let names = training::parameters::names(&adapted);
+    for (layer, field) in [("to_q", "image.query"), ("add_v_proj", "text.value")] {
+        let a = (1 << 40) + 2 * id(layer);
+        assert_eq!(names[&a], format!("blocks.0.{field}.adapter.a"));
+        assert_eq!(names[&(a + 1)], format!("blocks.0.{field}.adapter.b"));
+    }
 }

@@ -14,38 +14,65 @@ use burn::{
     },
 };
 
-use super::Factors;
+use super::{Factors, Pair, composed};
 use crate::product::{linear, matmul, stays_as_it_is};
 
 /// [`Kernels::low_rank`](crate::Kernels::low_rank), tracked for the backward pass if an input
-/// requires a gradient.
+/// requires a gradient. More than three layers take the composition, because the number of inputs
+/// of an operation is part of its type.
 pub(crate) fn tracked<B: Backend, C: CheckpointStrategy, const D: usize>(
     x: Tensor<Autodiff<B, C>, D>,
-    Factors { a, b, scale, kept }: Factors<Autodiff<B, C>>,
+    factors: Factors<Autodiff<B, C>>,
 ) -> Tensor<Autodiff<B, C>, D> {
-    let nodes = [primitive(x.clone()).node, primitive(a.clone()).node, primitive(b.clone()).node];
+    match factors.pairs.len() {
+        1 => run_tracked::<B, C, D, 3>(x, factors),
+        2 => run_tracked::<B, C, D, 5>(x, factors),
+        3 => run_tracked::<B, C, D, 7>(x, factors),
+        _ => composed(x, factors),
+    }
+}
+
+/// The operation with `N` inputs: `x`, and the two factors of each pair.
+fn run_tracked<B: Backend, C: CheckpointStrategy, const D: usize, const N: usize>(
+    x: Tensor<Autodiff<B, C>, D>,
+    factors: Factors<Autodiff<B, C>>,
+) -> Tensor<Autodiff<B, C>, D> {
+    let of_pairs = factors.pairs.iter().flat_map(|pair| [pair.a.clone(), pair.b.clone()]);
+    let nodes: Vec<_> = [primitive(x.clone()).node]
+        .into_iter()
+        .chain(of_pairs.map(|factor| primitive(factor).node))
+        .collect();
+    let nodes: [_; N] = nodes.try_into().expect("x and two factors of each pair");
     let mut dims = x.dims();
     let samples: usize = dims[..D - 2].iter().product();
     let x = x.inner().reshape([samples, dims[D - 2], dims[D - 1]]);
-    let factors = Factors {
-        a: a.inner(),
-        b: b.inner(),
-        scale,
-        kept: kept.map(|kept| kept.map(Tensor::inner)),
-    };
+    let factors = inner(factors);
     let ready = factors.kept_or_ready(FloatDType::from(x.dtype()));
     let reduced = linear(x.clone(), ready[0].clone(), None);
     let output = linear(reduced.clone(), ready[1].clone(), None);
     dims[D - 1] = output.dims()[2];
     let output = output.reshape(dims).into_primitive().tensor();
-    let prepared = Backward::<B, 3>::prepare::<C>(Gradient, nodes).compute_bound().stateful();
+    let prepared = Backward::<B, N>::prepare::<C>(Gradient, nodes).compute_bound().stateful();
     Tensor::from_primitive(TensorPrimitive::Float(match prepared {
-        OpsKind::Tracked(prepared) => {
-            let Factors { a, b, .. } = factors;
-            prepared.finish(Saved { x, reduced, ready, a, b, scale }, output)
-        }
+        OpsKind::Tracked(prepared) => prepared.finish(Saved { x, reduced, ready, factors }, output),
         OpsKind::UnTracked(prepared) => prepared.finish(output),
     }))
+}
+
+/// The factors without their graph.
+fn inner<B: Backend, C: CheckpointStrategy>(factors: Factors<Autodiff<B, C>>) -> Factors<B> {
+    let Factors { pairs, outputs, kept } = factors;
+    let of_pair = |Pair { a, b, scale, from }: Pair<Autodiff<B, C>>| Pair {
+        a: a.inner(),
+        b: b.inner(),
+        scale,
+        from,
+    };
+    Factors {
+        pairs: pairs.into_iter().map(of_pair).collect(),
+        outputs,
+        kept: kept.map(|kept| kept.map(Tensor::inner)),
+    }
 }
 
 #[derive(Debug)]
@@ -56,25 +83,23 @@ struct Gradient;
 struct Saved<B: Backend> {
     /// `[samples, rows, inputs]`
     x: Tensor<B, 3>,
-    /// `x·A`, `[samples, rows, r]`, as padded as the factors.
+    /// `x·A`, `[samples, rows, Σr]`, as padded as the factors.
     reduced: Tensor<B, 3>,
-    /// `A` and `s·B` as the product took them.
+    /// `A` and `B` as the product took them.
     ready: [Tensor<B, 2>; 2],
-    a: Tensor<B, 2>,
-    b: Tensor<B, 2>,
-    scale: f64,
+    factors: Factors<B>,
 }
 
-impl<B: Backend> Backward<B, 3> for Gradient {
+impl<B: Backend, const N: usize> Backward<B, N> for Gradient {
     type State = Saved<B>;
 
     fn backward(
         self,
-        ops: Ops<Self::State, 3>,
+        ops: Ops<Self::State, N>,
         grads: &mut Gradients,
         _checkpointer: &mut Checkpointer,
     ) {
-        let Saved { x, reduced, ready: [a_ready, b_ready], a, b, scale } = ops.state;
+        let Saved { x, reduced, ready: [a, b], factors } = ops.state;
         let of_output = grads.consume::<B>(&ops.node);
         let shape_of_x = {
             let mut shape = of_output.shape();
@@ -85,21 +110,30 @@ impl<B: Backend> Backward<B, 3> for Gradient {
         let [samples, rows, _] = x.dims();
         let of_output = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(of_output));
         let of_output: Tensor<B, 3> = of_output.reshape([samples as i32, rows as i32, -1]);
-        let of_reduced = linear(of_output.clone(), b_ready.transpose(), None);
-        let [of_x, of_a, of_b] = ops.parents;
-        if let Some(parent) = of_x {
-            let gradient = linear(of_reduced.clone(), a_ready.transpose(), None);
-            let gradient = B::float_reshape(primitive(gradient), shape_of_x);
-            grads.register::<B>(parent.id, gradient);
+        let of_reduced = linear(of_output.clone(), b.transpose(), None);
+
+        let mut parents = ops.parents.into_iter().map(|parent| parent.map(|node| node.id));
+        if let Some(id) = parents.next().flatten() {
+            let gradient = linear(of_reduced.clone(), a.transpose(), None);
+            grads.register::<B>(id, B::float_reshape(primitive(gradient), shape_of_x));
         }
-        if let Some(parent) = of_a {
+        let parents: Vec<_> = parents.collect();
+        let of_pairs = || parents.chunks_exact(2).zip(factors.blocks()).zip(&factors.pairs);
+        if of_pairs().any(|((ids, _), _)| ids[0].is_some()) {
             // Transposed, because the first rows of a matrix are cut off without a copy.
-            let gradient = of_factor(of_reduced, x).narrow(0, 0, a.dims()[1]);
-            grads.register::<B>(parent.id, primitive(gradient.cast(a.dtype()).transpose()));
+            let of_a = of_factor(of_reduced, x).cast(factors.pairs[0].a.dtype()); // [Σr, inputs]
+            for ((ids, [rank, _]), _) in of_pairs() {
+                let Some(id) = ids[0] else { continue };
+                let gradient = of_a.clone().narrow(0, rank.start, rank.len()).transpose();
+                grads.register::<B>(id, primitive(gradient));
+            }
         }
-        if let Some(parent) = of_b {
-            let gradient = of_factor(reduced, of_output).narrow(0, 0, b.dims()[0]);
-            grads.register::<B>(parent.id, primitive(gradient.cast(b.dtype()) * scale));
+        if of_pairs().any(|((ids, _), _)| ids[1].is_some()) {
+            let of_b = of_factor(reduced, of_output).cast(factors.pairs[0].b.dtype()); // [Σr, outputs]
+            for ((ids, block), pair) in of_pairs() {
+                let Some(id) = ids[1] else { continue };
+                grads.register::<B>(id, primitive(of_b.clone().slice(block) * pair.scale));
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use kernels::Kernels;
 use super::{FluxConfig, rope::Rope};
 use crate::{
     layers::{attend, join_heads, modulation},
-    linear::Linear,
+    linear::{Linear, Product},
     storage::Source,
     streams::{AttentionSizes, FeedForward, IMAGE, Names, Projections, TEXT, Tokens},
 };
@@ -75,10 +75,11 @@ impl<B: Kernels> Stream<B> {
         }
     }
 
-    fn linears(&mut self, names: StreamNames) -> Vec<(String, &mut Linear<B>)> {
-        let mut all = vec![(names.modulation.to_owned(), &mut self.modulation)];
-        all.extend(self.attention.linears("attn", names.attention));
-        all.extend(self.mlp.linears(names.mlp));
+    fn products(&mut self, names: StreamNames) -> Vec<(String, Product<'_, B>)> {
+        let modulation = Product::Single(&mut self.modulation);
+        let mut all = vec![(names.modulation.to_owned(), modulation)];
+        all.extend(self.attention.products("attn", names.attention));
+        all.extend(self.mlp.products(names.mlp));
         all
     }
 }
@@ -106,9 +107,9 @@ impl<B: Kernels> DoubleBlock<B> {
         }
     }
 
-    pub fn linears(&mut self) -> Vec<(String, &mut Linear<B>)> {
-        let mut all = self.image.linears(OF_IMAGE);
-        all.extend(self.text.linears(OF_TEXT));
+    pub fn products(&mut self) -> Vec<(String, Product<'_, B>)> {
+        let mut all = self.image.products(OF_IMAGE);
+        all.extend(self.text.products(OF_TEXT));
         all
     }
 }
@@ -135,9 +136,10 @@ impl<B: Kernels> DoubleBlock<B> {
         let layers = [&self.text.attention, &self.image.attention];
         let [query, key, value] = Projections::joint(layers, [of_text, of_image]);
         let mixed = join_heads(attend([rope.rotate(query), rope.rotate(key), value])); // [B, T + P, D]
+        let [of_text, of_image] = B::split(mixed, 1, [words, patches]);
         Tokens {
-            image: self.image.finish(image, mixed.clone().narrow(1, words, patches), image_rest),
-            text: self.text.finish(text, mixed.narrow(1, 0, words), text_rest),
+            image: self.image.finish(image, of_image, image_rest),
+            text: self.text.finish(text, of_text, text_rest),
         }
     }
 }
@@ -167,11 +169,11 @@ impl<B: Kernels> SingleBlock<B> {
         }
     }
 
-    pub fn linears(&mut self) -> Vec<(String, &mut Linear<B>)> {
-        let mut all = vec![("norm.linear".to_owned(), &mut self.modulation)];
-        all.extend(self.attention.linears("attn", IMAGE));
-        all.push(("proj_mlp".to_owned(), &mut self.mlp));
-        all.push(("proj_out".to_owned(), &mut self.output));
+    pub fn products(&mut self) -> Vec<(String, Product<'_, B>)> {
+        let mut all = vec![("norm.linear".to_owned(), Product::Single(&mut self.modulation))];
+        all.extend(self.attention.products("attn", IMAGE));
+        all.push(("proj_mlp".to_owned(), Product::Single(&mut self.mlp)));
+        all.push(("proj_out".to_owned(), Product::Single(&mut self.output)));
         all
     }
 }
@@ -211,10 +213,10 @@ impl<B: Kernels> Embedder<B> {
         self.output.forward(activation::silu(self.input.forward(x)))
     }
 
-    pub fn linears(&mut self, path: &str) -> [(String, &mut Linear<B>); 2] {
+    pub fn products(&mut self, path: &str) -> [(String, Product<'_, B>); 2] {
         [
-            (format!("{path}.linear_1"), &mut self.input),
-            (format!("{path}.linear_2"), &mut self.output),
+            (format!("{path}.linear_1"), Product::Single(&mut self.input)),
+            (format!("{path}.linear_2"), Product::Single(&mut self.output)),
         ]
     }
 }

@@ -1,6 +1,7 @@
 //! Rotary positions in three axes.
 
 use burn::{module::Module, prelude::*, tensor::FloatDType};
+use kernels::Kernels;
 
 use super::FluxConfig;
 use crate::layers::in_f32;
@@ -58,7 +59,9 @@ impl<B: Backend> Rope<B> {
     pub fn is_of(&self, text: usize, patches: [usize; 2]) -> bool {
         self.text == text && self.patches == patches
     }
+}
 
+impl<B: Kernels> Rope<B> {
     /// Rotates neighbouring features: `(a, b) → (a·cos − b·sin, a·sin + b·cos)`.
     ///
     /// # Shapes
@@ -68,8 +71,8 @@ impl<B: Backend> Rope<B> {
         let rotated = in_f32(x, |x| {
             let [rows, heads, length, width] = x.dims();
             let pairs = x.reshape([rows, heads, length, width / 2, 2]);
-            let [a, b] = [0, 1]
-                .map(|i| pairs.clone().narrow(4, i, 1).reshape([rows, heads, length, width / 2]));
+            let [a, b] = B::split(pairs, 4, [1, 1])
+                .map(|of_pair| of_pair.reshape([rows, heads, length, width / 2]));
             let (cos, sin) = (self.cos.clone(), self.sin.clone());
             let turned = [a.clone() * cos.clone() - b.clone() * sin.clone(), a * sin + b * cos];
             Tensor::stack::<5>(turned.into(), 4).reshape([rows, heads, length, width])

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     layers::modulation,
-    linear::Linear,
+    linear::{Linear, Product},
     lora::{self, Adaptable},
     storage::Source,
     streams::Tokens,
@@ -237,34 +237,34 @@ impl<B: Kernels> VelocityField<B> for FluxTransformer<B> {
 }
 
 impl<B: Kernels> Adaptable<B> for FluxTransformer<B> {
-    fn linears(&mut self) -> Vec<(String, &mut Linear<B>)> {
+    fn products(&mut self) -> Vec<(String, Product<'_, B>)> {
         let mut all = vec![
-            ("x_embedder".to_owned(), &mut self.tokens),
-            ("context_embedder".to_owned(), &mut self.context),
+            ("x_embedder".to_owned(), Product::Single(&mut self.tokens)),
+            ("context_embedder".to_owned(), Product::Single(&mut self.context)),
         ];
-        all.extend(self.time.linears("time_text_embed.timestep_embedder"));
+        all.extend(self.time.products("time_text_embed.timestep_embedder"));
         all.extend(
             self.guidance
                 .iter_mut()
-                .flat_map(|guidance| guidance.linears("time_text_embed.guidance_embedder")),
+                .flat_map(|guidance| guidance.products("time_text_embed.guidance_embedder")),
         );
-        all.extend(self.pooled.linears("time_text_embed.text_embedder"));
+        all.extend(self.pooled.products("time_text_embed.text_embedder"));
         for (index, block) in self.double_blocks.iter_mut().enumerate() {
             all.extend(
                 block
-                    .linears()
+                    .products()
                     .into_iter()
-                    .map(|(name, layer)| (format!("transformer_blocks.{index}.{name}"), layer)),
+                    .map(|(name, product)| (format!("transformer_blocks.{index}.{name}"), product)),
             );
         }
         for (index, block) in self.single_blocks.iter_mut().enumerate() {
             let named =
-                |(name, layer)| (format!("single_transformer_blocks.{index}.{name}"), layer);
-            all.extend(block.linears().into_iter().map(named));
+                |(name, product)| (format!("single_transformer_blocks.{index}.{name}"), product);
+            all.extend(block.products().into_iter().map(named));
         }
         all.extend([
-            ("norm_out.linear".to_owned(), &mut self.modulation),
-            ("proj_out".to_owned(), &mut self.output),
+            ("norm_out.linear".to_owned(), Product::Single(&mut self.modulation)),
+            ("proj_out".to_owned(), Product::Single(&mut self.output)),
         ]);
         all
     }

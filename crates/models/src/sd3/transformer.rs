@@ -15,7 +15,7 @@ use kernels::Kernels;
 
 use crate::{
     layers::modulation,
-    linear::Linear,
+    linear::{Linear, Product},
     lora::{self, Adaptable},
     storage::Source,
     streams::Tokens,
@@ -197,8 +197,8 @@ impl<B: Kernels> VelocityField<B> for Transformer<B> {
 }
 
 impl<B: Kernels> Adaptable<B> for Transformer<B> {
-    fn linears(&mut self) -> Vec<(String, &mut Linear<B>)> {
-        let named = |(name, layer): (&str, _)| (name.to_owned(), layer);
+    fn products(&mut self) -> Vec<(String, Product<'_, B>)> {
+        let named = |(name, layer): (&str, _)| (name.to_owned(), Product::Single(layer));
         let input = [
             ("time_text_embed.timestep_embedder.linear_1", &mut self.time_in),
             ("time_text_embed.timestep_embedder.linear_2", &mut self.time_out),
@@ -209,9 +209,9 @@ impl<B: Kernels> Adaptable<B> for Transformer<B> {
         let output = [("norm_out.linear", &mut self.modulation), ("proj_out", &mut self.output)];
         let blocks = self.blocks.iter_mut().enumerate().flat_map(|(index, block)| {
             block
-                .linears()
+                .products()
                 .into_iter()
-                .map(move |(name, layer)| (format!("transformer_blocks.{index}.{name}"), layer))
+                .map(move |(name, product)| (format!("transformer_blocks.{index}.{name}"), product))
         });
         input.map(named).into_iter().chain(blocks).chain(output.map(named)).collect()
     }

@@ -16,7 +16,7 @@ use rand_distr::{Distribution, Normal};
 use super::{Stored, TensorFiles};
 use crate::{
     layers::{Conv, GroupNorm, LayerNorm},
-    linear::Linear,
+    linear::{Joined, Linear, Part},
 };
 
 /// Provides tensors by name.
@@ -90,6 +90,33 @@ impl<'a, B: Backend> Source<'a, B> {
         Linear::new(weight, Some(bias))
     }
 
+    /// Linear layers of the same input, of equal size and with biases, as one product: their joined
+    /// weights, and each layer's part.
+    pub fn joined<const N: usize>(
+        &mut self,
+        names: [String; N],
+        inputs: usize,
+        outputs: usize,
+    ) -> (Joined<B>, [Part<B>; N]) {
+        let first = self.made;
+        let (weights, biases) = names
+            .iter()
+            .map(|name| {
+                let weight = self.stored(&format!("{name}.weight"), [outputs, inputs]);
+                (weight, self.values(&format!("{name}.bias"), [outputs]))
+            })
+            .unzip();
+        let weight = self.side_by_side(weights, [outputs, inputs]).transpose();
+        let joined = Joined::new(self.param(weight), Some(self.param(Tensor::cat(biases, 0))));
+        // Identities are those that the layers would have alone: a weight and a bias each.
+        self.made = first + 2 * N as u64;
+        let part = |i: usize| {
+            let id = ParamId::from(first + 2 * i as u64);
+            Part::new(i * outputs..(i + 1) * outputs, id)
+        };
+        (joined, std::array::from_fn(part))
+    }
+
     /// A linear layer without a bias.
     pub fn linear_without_bias(&mut self, name: &str, inputs: usize, outputs: usize) -> Linear<B> {
         Linear::new(self.transposed(name, inputs, outputs), None)
@@ -147,6 +174,19 @@ impl<'a, B: Backend> Source<'a, B> {
     fn transposed(&mut self, name: &str, inputs: usize, outputs: usize) -> Param<Tensor<B, 2>> {
         let weight: Tensor<B, 2> = self.stored(&format!("{name}.weight"), [outputs, inputs]);
         self.param(weight.transpose())
+    }
+
+    /// Weights of this shape as one, along their first dimension.
+    fn side_by_side(&self, weights: Vec<Tensor<B, 2>>, shape: [usize; 2]) -> Tensor<B, 2> {
+        if weights.iter().any(|weight| weight.dims() != shape) {
+            return Tensor::zeros([1; 2], self.device); // A placeholder is among them.
+        }
+        let dtype = weights[0].dtype();
+        if weights.iter().all(|weight| weight.dtype() == dtype) {
+            return Tensor::cat(weights, 0);
+        }
+        // Only a network that computes in f32 has several types.
+        Tensor::cat(weights.into_iter().map(|weight| weight.cast(self.precision)).collect(), 0)
     }
 
     fn param<const D: usize>(&mut self, values: Tensor<B, D>) -> Param<Tensor<B, D>> {

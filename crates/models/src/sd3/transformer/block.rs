@@ -7,7 +7,7 @@ use kernels::Kernels;
 use super::TransformerConfig;
 use crate::{
     layers::{attend, join_heads, modulation},
-    linear::Linear,
+    linear::{Linear, Product},
     storage::Source,
     streams::{AttentionSizes, FeedForward, IMAGE, Projections, TEXT, Tokens},
 };
@@ -82,16 +82,16 @@ impl<B: Kernels> Block<B> {
         vec![shift, scale]
     }
 
-    pub fn linears(&mut self) -> Vec<(String, &mut Linear<B>)> {
+    pub fn products(&mut self) -> Vec<(String, Product<'_, B>)> {
         let mut all = vec![
-            ("norm1.linear".to_owned(), &mut self.norm1),
-            ("norm1_context.linear".to_owned(), &mut self.norm1_context),
+            ("norm1.linear".to_owned(), Product::Single(&mut self.norm1)),
+            ("norm1_context.linear".to_owned(), Product::Single(&mut self.norm1_context)),
         ];
-        all.extend(self.image.linears("attn", IMAGE));
-        all.extend(self.text.linears("attn", TEXT));
-        all.extend(self.second.iter_mut().flat_map(|second| second.linears("attn2", IMAGE)));
-        all.extend(self.ff.linears("ff"));
-        all.extend(self.ff_context.iter_mut().flat_map(|ff| ff.linears("ff_context")));
+        all.extend(self.image.products("attn", IMAGE));
+        all.extend(self.text.products("attn", TEXT));
+        all.extend(self.second.iter_mut().flat_map(|second| second.products("attn2", IMAGE)));
+        all.extend(self.ff.products("ff"));
+        all.extend(self.ff_context.iter_mut().flat_map(|ff| ff.products("ff_context")));
         all
     }
 }
@@ -146,9 +146,7 @@ fn joint_attention<B: Kernels>(
     let [patches, words] = [image_tokens.dims()[1], text_tokens.dims()[1]];
     let both = Projections::joint([image, text], [image_tokens, text_tokens]);
     let mixed = join_heads(attend(both)); // [B, P + T, D]
-    let part = |layer: &Linear<B>, from: usize, length: usize| {
-        layer.forward(mixed.clone().narrow(1, from, length))
-    };
+    let [of_image, of_text] = B::split(mixed, 1, [patches, words]);
     let output = image.output.as_ref().expect("the image's stream continues after every block");
-    (part(output, 0, patches), text.output.as_ref().map(|output| part(output, patches, words)))
+    (output.forward(of_image), text.output.as_ref().map(|output| output.forward(of_text)))
 }
