@@ -14,6 +14,7 @@ mod clip;
 mod closed_forms;
 mod config;
 mod contrastive;
+mod convolution;
 #[cfg(on_gpu)]
 mod double_buffering;
 mod durability;

@@ -1,12 +1,12 @@
-//! The norms of large transformers on the backend under test: layer norm with shift and scale, and
-//! RMS norm of heads. Outputs are compared with the definition in f64, gradients with differences
+//! The norms of large networks on the backend under test: layer norm with shift and scale, RMS norm
+//! of heads, and group norm with SiLU. Outputs are compared with the definition in f64, gradients with differences
 //! of it.
 
 use burn::prelude::*;
 use kernels::{Kernels, plain};
 
 use crate::{
-    backend::{Plain, Training, distance, numbers},
+    backend::{Device, Plain, Training, distance, numbers},
     closed_forms::noise,
 };
 
@@ -253,6 +253,84 @@ fn plain_joint([a, of_a, b, of_b]: [T<3>; 4]) -> T<4> {
     plain::joint_heads([a, b], [flat(of_a), flat(of_b)])
 }
 
+/// Images of a group norm, its groups, channels per group and pixels.
+#[derive(Clone, Copy, Debug)]
+struct Groups {
+    images: usize,
+    groups: usize,
+    channels: usize,
+    sides: [usize; 2],
+}
+
+impl Groups {
+    /// `x` `[B, C, H·W]`, weight and bias `[1, 1, C]`.
+    fn inputs(self) -> [Tensor<Plain, 3>; 3] {
+        let Self { images, groups, channels, sides: [height, width] } = self;
+        let all = groups * channels;
+        let x = noise(images, [1, all, height * width], 1).squeeze_dim(1);
+        [x, noise(1, [1, 1, all], 2).squeeze_dim(1), noise(1, [1, 1, all], 3).squeeze_dim(1)]
+    }
+
+    /// Gradient of the output.
+    fn weights(self) -> Tensor<Plain, 4> {
+        noise(self.images, [self.groups * self.channels, self.sides[0], self.sides[1]], 9)
+    }
+
+    /// A group, by definition.
+    fn group([x, weight, bias]: [&[f64]; 3]) -> Vec<f64> {
+        let count = x.len() as f64;
+        let mean = x.iter().sum::<f64>() / count;
+        let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / count;
+        let channels = x.chunks(x.len() / weight.len()).zip(weight.iter().zip(bias));
+        let affine = channels.flat_map(|(x, (weight, bias))| {
+            x.iter().map(move |x| (x - mean) / (variance + 1e-6).sqrt() * weight + bias)
+        });
+        affine.map(|z| z / (1.0 + (-z).exp())).collect()
+    }
+
+    fn by_definition(self, inputs: &[Tensor<Plain, 3>; 3], weights: &Tensor<Plain, 4>) -> Pass<3> {
+        let Self { images, groups, channels, sides: [height, width] } = self;
+        let (inputs, weights) = (inputs.clone().map(numbers), numbers(weights.clone()));
+        let mut gradients = inputs.each_ref().map(|input| vec![0.0; input.len()]);
+        let mut output = vec![];
+        let size = channels * height * width;
+        for index in 0..images * groups {
+            let (here, of) = (index * size..(index + 1) * size, index % groups * channels);
+            let there = of..of + channels;
+            let [x, weight, bias] = inputs.each_ref();
+            let inputs = [&x[here.clone()], &weight[there.clone()], &bias[there.clone()]];
+            output.extend(Self::group(inputs));
+            let [of_x, of_weight, of_bias] = gradients.each_mut();
+            let sums = [
+                &mut of_x[here.clone()],
+                &mut of_weight[there.clone()],
+                &mut of_bias[there.clone()],
+            ];
+            add_gradients(sums, inputs, &weights[here], Self::group);
+        }
+        Pass { output, gradients }
+    }
+
+    const SIZES: [Self; 6] = [
+        Self { images: 1, groups: 1, channels: 1, sides: [2, 4] },
+        Self { images: 2, groups: 3, channels: 1, sides: [3, 5] },
+        Self { images: 2, groups: 2, channels: 3, sides: [4, 4] },
+        Self { images: 3, groups: 4, channels: 2, sides: [1, 9] },
+        Self { images: 1, groups: 2, channels: 5, sides: [1, 1] },
+        // A channel is added in more than one part.
+        Self { images: 1, groups: 1, channels: 2, sides: [27, 41] },
+    ];
+
+    /// An operation on images as one on `[B, C, H·W]`.
+    fn of(self, operation: fn(T<4>, T<1>, T<1>, usize) -> T<4>) -> impl Fn([T<3>; 3]) -> T<4> {
+        let Self { images, groups, channels, sides: [height, width] } = self;
+        move |[x, weight, bias]| {
+            let x = x.reshape([images, groups * channels, height, width]);
+            operation(x, flat(weight), flat(bias), groups)
+        }
+    }
+}
+
 /// Largest relative error of a gradient of a composition: see `attention`.
 const OF_COMPOSITION: f64 = if cfg!(feature = "ndarray") { 1e-3 } else { 1e-5 };
 
@@ -262,7 +340,7 @@ fn is_right<const N: usize>(
     inputs: &[Tensor<Plain, 3>; N],
     weights: &Tensor<Plain, 4>,
     want: &Pass<N>,
-    [fused, plain]: [fn([T<3>; N]) -> T<4>; 2],
+    [fused, plain]: [impl Fn([T<3>; N]) -> T<4>; 2],
 ) {
     for (operation, of_gradients) in [(fused, 1e-5), (plain, OF_COMPOSITION)] {
         let [output, gradients] = computed(inputs, weights, [true; N], operation).errors(want);
@@ -300,17 +378,27 @@ fn joint_heads_and_their_gradients_are_what_f64_computes() {
     }
 }
 
+#[test]
+fn a_group_norm_with_silu_and_its_gradients_are_what_f64_computes() {
+    for sizes in Groups::SIZES {
+        let (inputs, weights) = (sizes.inputs(), sizes.weights());
+        let want = sizes.by_definition(&inputs, &weights);
+        let operations = [Training::group_norm_silu, plain::group_norm_silu];
+        is_right(sizes, &inputs, &weights, &want, operations.map(|f| sizes.of(f)));
+    }
+}
+
 /// Asserts that an input's gradient does not depend on which others are tracked, and that those
 /// which are not get none.
 fn tracks_each<const N: usize>(
     inputs: &[Tensor<Plain, 3>; N],
     weights: &Tensor<Plain, 4>,
-    operation: fn([T<3>; N]) -> T<4>,
+    operation: impl Fn([T<3>; N]) -> T<4>,
 ) {
-    let all = computed(inputs, weights, [true; N], operation);
+    let all = computed(inputs, weights, [true; N], &operation);
     for subset in 1..1 << N {
         let tracked = std::array::from_fn(|i| subset >> i & 1 == 1);
-        let some = computed(inputs, weights, tracked, operation);
+        let some = computed(inputs, weights, tracked, &operation);
         assert!(some.output == all.output, "tracked: {subset:b}");
         for ((some, all), tracked) in some.gradients.iter().zip(&all.gradients).zip(tracked) {
             let want: &[f64] = if tracked { all } else { &[] };
@@ -327,6 +415,42 @@ fn gradients_are_those_of_the_tracked_inputs() {
     tracks_each(&sizes.inputs(), &sizes.weights(), fused_heads);
     let sizes = Streams { samples: 2, heads: 3, width: 8, lengths: [5, 4] };
     tracks_each(&sizes.inputs(), &sizes.weights(), fused_joint);
+    let sizes = Groups { images: 2, groups: 3, channels: 2, sides: [3, 4] };
+    tracks_each(&sizes.inputs(), &sizes.weights(), sizes.of(Training::group_norm_silu));
+}
+
+// GPUs run the composition, whose sums are those of Burn.
+#[test]
+#[cfg(not(on_gpu))]
+fn a_group_norm_is_exact_where_numbers_are_many_and_far_from_zero() {
+    // A single sum of so many numbers in f32 is off by a thousandth.
+    let x = noise(1, [1, 1100, 1000], 1) * 0.1 + 30.0;
+    let [weight, bias] = [1.0, 0.0].map(|x| Tensor::<Plain, 1>::full([1], x, &Device::default()));
+    let y = numbers(Plain::group_norm_silu(x.clone(), weight, bias, 1));
+    let want = Groups::group([&numbers(x), &[1.0], &[0.0]]);
+    let d = distance(&y, &want);
+    assert!(d < 1e-4, "{d:e}");
+}
+
+#[test]
+fn a_group_norm_reads_views_as_what_they_show() {
+    let sizes = Groups { images: 2, groups: 2, channels: 3, sides: [3, 5] };
+    let (inputs, weights) = (sizes.inputs(), sizes.weights());
+    let norm = sizes.of(Training::group_norm_silu);
+    let want = computed(&inputs, &weights, [true; 3], &norm);
+    let views = inputs.map(|x| (x.swap_dims(1, 2) + 0.0).swap_dims(1, 2));
+    assert!(computed(&views, &weights, [true; 3], &norm) == want);
+    let turned = |inputs: [T<3>; 3]| norm(inputs).swap_dims(1, 3);
+    let got = computed(&views, &weights.swap_dims(1, 3), [true; 3], turned);
+    assert!(got.gradients == want.gradients);
+}
+
+#[test]
+#[should_panic(expected = "are not 4 groups")]
+fn channels_that_are_not_whole_groups_are_refused() {
+    let [x, weight, _] = Groups { images: 1, groups: 3, channels: 2, sides: [1, 1] }.inputs();
+    let weight = weight.reshape([6]);
+    let _ = Plain::group_norm_silu(x.reshape([1, 6, 1, 1]), weight.clone(), weight, 4);
 }
 
 #[test]
@@ -397,7 +521,7 @@ fn norms_of_16_bits_are_right_to_their_precision() {
     use burn::tensor::FloatDType;
 
     use crate::backend::PRECISION;
-    let device = crate::backend::Device::default();
+    let device = Device::default();
     for (dtype, digits) in [(FloatDType::F16, 11), (FloatDType::BF16, 8)] {
         if !Plain::supports_dtype(&device, dtype.into()) {
             assert_eq!(PRECISION, "f32", "cuda has both");

@@ -7,7 +7,7 @@ use wide::f32x8;
 use crate::{
     host::Operation,
     plain::{EPSILON, GELU_CUBE, GELU_SLOPE},
-    simd::{LANES, dot, exp},
+    simd::{LANES, dot, sigmoid},
 };
 
 /// `x / √(mean(x²) + ε) · (1 + scale) + shift`; inputs `x`, `shift`, `scale`.
@@ -153,11 +153,7 @@ impl GeluTanh {
         let lanes = |x: &[f32; LANES]| {
             let x = f32x8::from(*x);
             let twice = x * (x * x).mul_add(f32x8::splat(GELU_CUBE), f32x8::ONE);
-            let z = twice * f32x8::splat(2.0 * GELU_SLOPE);
-            let e = exp(-z.abs());
-            // σ(z) is 1/(1 + e⁻ᶻ), and for z < 0 eᶻ/(1 + eᶻ), which does not overflow.
-            let numerator = z.simd_ge(f32x8::ZERO).select(f32x8::ONE, e);
-            f(x, numerator / (f32x8::ONE + e)).to_array()
+            f(x, sigmoid(twice * f32x8::splat(2.0 * GELU_SLOPE))).to_array()
         };
         let ((from, rest), (to, end)) = (x.as_chunks::<LANES>(), y.as_chunks_mut::<LANES>());
         for (to, from) in to.iter_mut().zip(from) {

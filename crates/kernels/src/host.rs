@@ -23,8 +23,9 @@ use half::{bf16, f16, slice::HalfFloatSliceExt};
 use crate::{
     Kernels,
     attention::Attention,
-    attention_graph,
+    attention_graph, convolution,
     elementwise::{GatedResidual, GeluTanh, ModulatedNorm, SquaredRelu},
+    group_norm::GroupNormSilu,
     heads::Heads,
     layer_norm::ModulatedLayerNorm,
     low_rank, plain, pull, split,
@@ -45,7 +46,7 @@ pub(crate) trait Operation<const N: usize>: Copy + Debug + Send + 'static {
 }
 
 /// A backend that keeps its tensors in host memory.
-trait Host: Backend {
+pub(crate) trait Host: Backend {
     /// Values of an f32 tensor, row-major; copied only if the tensor is stored in another order.
     fn values(tensor: &FloatTensor<Self>) -> Cow<'_, [f32]>;
 
@@ -170,8 +171,15 @@ fn run_tracked<B: Host, C: CheckpointStrategy, O: Operation<N>, const N: usize>(
     }
 }
 
-fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
+pub(crate) fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
     tensor.into_primitive().tensor()
+}
+
+/// Whether the backward pass brings a tensor a gradient.
+fn is_tracked<B: Backend, C: CheckpointStrategy, const D: usize>(
+    tensor: &Tensor<Autodiff<B, C>, D>,
+) -> bool {
+    !primitive(tensor.clone()).node.requirement.is_none()
 }
 
 fn tensor<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
@@ -254,6 +262,21 @@ macro_rules! fused_kernels {
             tensor($run(operation, [primitive(x), primitive(shift), primitive(scale)]))
         }
 
+        fn group_norm_silu(
+            x: Tensor<Self, 4>,
+            weight: Tensor<Self, 1>,
+            bias: Tensor<Self, 1>,
+            groups: usize,
+        ) -> Tensor<Self, 4> {
+            let [_, channels, height, width] = x.dims();
+            let dtypes = [x.dtype(), weight.dtype(), bias.dtype()];
+            if !fused(dtypes, x.dims()) || !channels.is_multiple_of(groups) {
+                return plain::group_norm_silu(x, weight, bias, groups);
+            }
+            let operation = GroupNormSilu { groups, pixels: height * width };
+            tensor($run(operation, [primitive(x), primitive(weight), primitive(bias)]))
+        }
+
         fn normalized_heads(x: Tensor<Self, 3>, scale: Tensor<Self, 1>) -> Tensor<Self, 4> {
             plain::check_heads([&x], [&scale]);
             if !fused([x.dtype(), scale.dtype()], x.dims()) {
@@ -315,6 +338,17 @@ macro_rules! host_backend {
         impl Kernels for $backend {
             fused_kernels!(|operation, inputs| run::<$backend, _, _>(operation, &inputs));
 
+            fn convolution(
+                x: Tensor<Self, 4>,
+                weight: Tensor<Self, 4>,
+                bias: Tensor<Self, 1>,
+            ) -> Tensor<Self, 4> {
+                if !fused([x.dtype(), weight.dtype(), bias.dtype()], x.dims()) {
+                    return plain::convolution(x, weight, bias);
+                }
+                convolution::forward(x, weight, bias)
+            }
+
             fn in_precision(weight: Tensor<Self, 2>, precision: FloatDType) -> Tensor<Self, 2> {
                 in_precision(weight, precision)
             }
@@ -331,8 +365,20 @@ macro_rules! host_backend {
                 attention_graph::tracked([query, key, value])
             }
 
+            fn convolution(
+                x: Tensor<Self, 4>,
+                weight: Tensor<Self, 4>,
+                bias: Tensor<Self, 1>,
+            ) -> Tensor<Self, 4> {
+                if is_tracked(&x) || is_tracked(&weight) || is_tracked(&bias) {
+                    return plain::convolution(x, weight, bias);
+                }
+                let [x, weight] = [x, weight].map(Tensor::inner);
+                Tensor::from_inner(<$backend>::convolution(x, weight, bias.inner()))
+            }
+
             fn in_precision(weight: Tensor<Self, 2>, precision: FloatDType) -> Tensor<Self, 2> {
-                if primitive(weight.clone()).node.requirement.is_none() {
+                if !is_tracked(&weight) {
                     return Tensor::from_inner(in_precision(weight.inner(), precision));
                 }
                 weight.cast(precision)

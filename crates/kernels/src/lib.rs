@@ -1,4 +1,5 @@
-//! Fused operations of a transformer block, and matrix products that are correct on every backend.
+//! Fused operations of a transformer block and of an autoencoder, and matrix products that are
+//! correct on every backend.
 //!
 //! [`Kernels`] is a backend extension. [`plain`] and [`product`] define each operation as a
 //! composition of tensor operations. The CPU backends run the same formula as one loop over the
@@ -15,10 +16,14 @@
 mod attention;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod attention_graph;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+mod convolution;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod cube;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod elementwise;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+mod group_norm;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod heads;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
@@ -37,7 +42,7 @@ mod split;
 
 use burn::tensor::{FloatDType, Tensor, backend::Backend};
 
-/// The fused operations of a transformer block.
+/// The fused operations of a transformer block and of an autoencoder.
 ///
 /// Where `x` is `[L·B, D]`, rows are token-major: row `l·B + b` belongs to token `l` of sample `b`.
 /// Shift, scale and gate are `[1, B·D]`, the same for every token.
@@ -141,6 +146,52 @@ pub trait Kernels: Backend {
     /// `x`: `[B, L₁, H·w]` and `[B, L₂, H·w]`; `scale`: `[w]` each; result: `[B, H, L₁ + L₂, w]`
     fn joint_heads(x: [Tensor<Self, 3>; 2], scale: [Tensor<Self, 1>; 2]) -> Tensor<Self, 4> {
         plain::joint_heads(x, scale)
+    }
+
+    /// Group norm with learned weight and bias, then SiLU.
+    ///
+    /// ```text
+    /// y = z·σ(z)      z = (x − mean(x)) / √(variance(x) + ε) · weight + bias      ε = 10⁻⁶
+    /// ```
+    ///
+    /// Mean and variance are those of a group, `C/groups` channels of an image. Computes in f32; the
+    /// result has the precision of `x`.
+    ///
+    /// Source: arXiv 1803.08494 for the norm, arXiv 1606.08415 for SiLU.
+    ///
+    /// # Shapes
+    /// `x`: `[B, C, H, W]`; `weight`, `bias`: `[C]`; result: `[B, C, H, W]`
+    ///
+    /// # Panics
+    /// If `C` is not a multiple of `groups`.
+    fn group_norm_silu(
+        x: Tensor<Self, 4>,
+        weight: Tensor<Self, 1>,
+        bias: Tensor<Self, 1>,
+        groups: usize,
+    ) -> Tensor<Self, 4> {
+        plain::group_norm_silu(x, weight, bias, groups)
+    }
+
+    /// Convolution with 3×3 weights that keeps the size of an image: the margin is one pixel of
+    /// zeros.
+    ///
+    /// The CPU backends use Winograd's method (arXiv 1509.09308): a quarter of the multiplications,
+    /// with a rounding error four times that of the definition in f32. A convolution that is
+    /// differentiated is Burn's.
+    ///
+    /// # Shapes
+    /// `x`: `[B, C, H, W]`; `weight`: `[outputs, C, 3, 3]`; `bias`: `[outputs]`; result: `[B, outputs,
+    /// H, W]`
+    ///
+    /// # Panics
+    /// If the shapes are others.
+    fn convolution(
+        x: Tensor<Self, 4>,
+        weight: Tensor<Self, 4>,
+        bias: Tensor<Self, 1>,
+    ) -> Tensor<Self, 4> {
+        plain::convolution(x, weight, bias)
     }
 
     /// A number whose backward pass brings `gradient` to `output`; what it is says nothing.

@@ -1,6 +1,8 @@
 //! The kernels as compositions of tensor operations, which run on every backend.
 
-use burn::tensor::{FloatDType, Tensor, activation, backend::Backend};
+use burn::tensor::{
+    FloatDType, Tensor, activation, backend::Backend, module::conv2d, ops::ConvOptions,
+};
 
 use crate::product::matmul;
 
@@ -120,6 +122,44 @@ pub fn split<B: Backend, const D: usize, const N: usize>(
         from += size;
         x.clone().narrow(dim, from - size, size)
     })
+}
+
+/// Plain composition of [`Kernels::group_norm_silu`](crate::Kernels::group_norm_silu).
+pub fn group_norm_silu<B: Backend>(
+    x: Tensor<B, 4>,
+    weight: Tensor<B, 1>,
+    bias: Tensor<B, 1>,
+    groups: usize,
+) -> Tensor<B, 4> {
+    activation::silu(group_norm(x, weight, bias, groups))
+}
+
+/// Group norm with learned weight and bias, as in
+/// [`Kernels::group_norm_silu`](crate::Kernels::group_norm_silu).
+pub fn group_norm<B: Backend>(
+    x: Tensor<B, 4>,
+    weight: Tensor<B, 1>,
+    bias: Tensor<B, 1>,
+    groups: usize,
+) -> Tensor<B, 4> {
+    let (precision, shape) = (FloatDType::from(x.dtype()), x.dims());
+    let [rows, channels, ..] = shape;
+    assert!(channels.is_multiple_of(groups), "{channels} channels are not {groups} groups");
+    let grouped: Tensor<B, 2> = x.cast(FloatDType::F32).reshape([(rows * groups) as i32, -1]);
+    let centred = grouped.clone() - grouped.mean_dim(1);
+    let variance = (centred.clone() * centred.clone()).mean_dim(1);
+    let normed = centred / (variance + EPSILON).sqrt();
+    normed.reshape(shape).cast(precision) * weight.reshape([1, -1, 1, 1])
+        + bias.reshape([1, -1, 1, 1])
+}
+
+/// Plain composition of [`Kernels::convolution`](crate::Kernels::convolution).
+pub fn convolution<B: Backend>(
+    x: Tensor<B, 4>,
+    weight: Tensor<B, 4>,
+    bias: Tensor<B, 1>,
+) -> Tensor<B, 4> {
+    conv2d(x, weight, Some(bias), ConvOptions::new([1; 2], [1; 2], [1; 2], 1))
 }
 
 /// Panics unless each modulation (shift, scale, gate) is `[B, 1, D]` for an `x` `[B, L, D]`.

@@ -38,7 +38,7 @@ pub(crate) fn sum(x: &[f32]) -> f32 {
 
 /// Loads the first [`LANES`] numbers.
 #[inline(always)]
-fn load(from: &[f32]) -> f32x8 {
+pub(crate) fn load(from: &[f32]) -> f32x8 {
     f32x8::from(<[f32; LANES]>::try_from(&from[..LANES]).expect("as many as asked for"))
 }
 
@@ -63,6 +63,14 @@ pub(crate) fn exp(x: f32x8) -> f32x8 {
         TAYLOR.into_iter().fold(f32x8::splat(1.0 / 5040.0), |p, c| p.mul_add(r, f32x8::splat(c)));
     let power: u32x8 = (shifted.to_bits() << 23_u32) + u32x8::splat(0x3f80_0000);
     p * f32x8::from_bits(power)
+}
+
+/// `σ(x) = 1/(1 + e⁻ˣ)`; for `x < 0` it is `eˣ/(1 + eˣ)`, which does not overflow.
+#[inline(always)]
+pub(crate) fn sigmoid(x: f32x8) -> f32x8 {
+    let e = exp(-x.abs());
+    let numerator = x.simd_ge(f32x8::ZERO).select(f32x8::ONE, e);
+    numerator / (f32x8::ONE + e)
 }
 
 /// The left factor of a product, as it is or transposed.

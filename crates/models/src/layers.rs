@@ -6,7 +6,7 @@ use burn::{
     prelude::*,
     tensor::{DType, FloatDType, module::conv2d, ops::ConvOptions},
 };
-use kernels::Kernels;
+use kernels::{Kernels, plain};
 
 use crate::linear::Linear;
 
@@ -73,16 +73,21 @@ pub struct GroupNorm<B: Backend> {
     pub(crate) groups: usize,
 }
 
-impl<B: Backend> GroupNorm<B> {
+impl<B: Kernels> GroupNorm<B> {
     /// Normalises each group of channels.
     ///
     /// # Shapes
     /// `x` and the result: `[B, C, H, W]`
     pub(crate) fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
-        let [rows, channels, height, width] = x.dims();
-        let grouped = x.reshape([rows * self.groups, channels / self.groups * height * width]);
-        let x = normalized(grouped, 1e-6).reshape([rows, channels, height, width]);
-        x * self.weight.val().reshape([1, -1, 1, 1]) + self.bias.val().reshape([1, -1, 1, 1])
+        plain::group_norm(x, self.weight.val(), self.bias.val(), self.groups)
+    }
+
+    /// [`Self::forward`], then SiLU.
+    ///
+    /// # Shapes
+    /// `x` and the result: `[B, C, H, W]`
+    pub(crate) fn silu(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+        B::group_norm_silu(x, self.weight.val(), self.bias.val(), self.groups)
     }
 }
 
@@ -93,14 +98,16 @@ pub struct Conv<B: Backend> {
     pub(crate) bias: Param<Tensor<B, 1>>,
 }
 
-impl<B: Backend> Conv<B> {
+impl<B: Kernels> Conv<B> {
     /// Convolves with stride 1.
     ///
     /// # Shapes
     /// `x`: `[B, inputs, H, W]`; the result: `[B, outputs, H, W]`
     pub(crate) fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
-        let margin = self.weight.dims()[2] / 2;
-        self.convolve(x, 1, margin)
+        match self.weight.dims()[2] {
+            3 => B::convolution(x, self.weight.val(), self.bias.val()),
+            side => self.convolve(x, 1, side / 2),
+        }
     }
 
     /// Convolves with stride 2, after one row of zeros at the bottom and one column at the right

@@ -127,7 +127,9 @@ impl<B: Kernels> Linear<B> {
         // Weights may be stored in fewer bits than the layer computes in.
         let weight = B::in_precision(self.weight.val(), FloatDType::from(input.dtype()));
         let Some(adapter) = &self.adapter else { return linear(input, weight, bias) };
-        linear(input.clone(), weight, bias) + B::low_rank(input, adapter.factors())
+        // First, so that a backend that fuses operations adds it where it adds the bias.
+        let change = B::low_rank(input.clone(), adapter.factors());
+        linear(input, weight, bias) + change
     }
     // ANCHOR_END: linear
 }

@@ -1,6 +1,14 @@
 //! The autoencoder between images and latents (arXiv 2112.10752; diffusers' `AutoencoderKL`).
 
-use burn::{module::Module, prelude::*, tensor::FloatDType, tensor::activation};
+use burn::{
+    module::Module,
+    prelude::*,
+    tensor::{
+        FloatDType,
+        module::interpolate,
+        ops::{InterpolateMode, InterpolateOptions},
+    },
+};
 use kernels::{Kernels, product::attention};
 use serde::{Deserialize, Serialize};
 
@@ -217,7 +225,7 @@ impl<B: Kernels> Encoder<B> {
                 Some(conv) => conv.halved(level.forward(x)),
                 None => level.forward(x),
             });
-        self.conv_out.forward(activation::silu(self.norm_out.forward(self.middle.forward(x))))
+        self.conv_out.forward(self.norm_out.silu(self.middle.forward(x)))
     }
 }
 
@@ -262,20 +270,15 @@ impl<B: Kernels> Decoder<B> {
             Some(conv) => conv.forward(doubled(level.forward(x))),
             None => level.forward(x),
         });
-        self.conv_out.forward(activation::silu(self.norm_out.forward(x)))
+        self.conv_out.forward(self.norm_out.silu(x))
     }
 }
 
 /// Doubles both sides by repeating pixels, `[B, C, H, W]` to `[B, C, 2H, 2W]`.
 fn doubled<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 4> {
-    let [rows, channels, height, width] = x.dims();
-    let planes: Tensor<B, 5> = x.reshape([rows * channels, height, 1, width, 1]);
-    planes.expand([rows * channels, height, 2, width, 2]).reshape([
-        rows,
-        channels,
-        2 * height,
-        2 * width,
-    ])
+    let [.., height, width] = x.dims();
+    let options = InterpolateOptions::new(InterpolateMode::Nearest);
+    interpolate(x, [2 * height, 2 * width], options)
 }
 
 /// The residual blocks of one resolution, and the convolution that leads to the next.
@@ -285,7 +288,7 @@ struct Level<B: Backend> {
     resize: Option<Conv<B>>,
 }
 
-impl<B: Backend> Level<B> {
+impl<B: Kernels> Level<B> {
     fn load(
         config: &VaeConfig,
         path: &str,
@@ -348,7 +351,7 @@ struct Residual<B: Backend> {
     shortcut: Option<Conv<B>>,
 }
 
-impl<B: Backend> Residual<B> {
+impl<B: Kernels> Residual<B> {
     fn load(
         config: &VaeConfig,
         path: &str,
@@ -367,8 +370,8 @@ impl<B: Backend> Residual<B> {
     }
 
     fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
-        let hidden = self.conv1.forward(activation::silu(self.norm1.forward(x.clone())));
-        let hidden = self.conv2.forward(activation::silu(self.norm2.forward(hidden)));
+        let hidden = self.conv1.forward(self.norm1.silu(x.clone()));
+        let hidden = self.conv2.forward(self.norm2.silu(hidden));
         self.shortcut.as_ref().map_or(x.clone(), |shortcut| shortcut.forward(x)) + hidden
     }
 }

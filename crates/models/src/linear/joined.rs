@@ -99,6 +99,7 @@ impl<B: Kernels> Joined<B> {
         let bias = self.bias.as_ref().map(Param::val);
         let weight = B::in_precision(self.weight.val(), FloatDType::from(input.dtype()));
         let Some(factors) = self.factors(parts) else { return linear(input, weight, bias) };
-        linear(input.clone(), weight, bias) + B::low_rank(input, factors)
+        let change = B::low_rank(input.clone(), factors); // first, as in `Linear::forward`
+        linear(input, weight, bias) + change
     }
 }
