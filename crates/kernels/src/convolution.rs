@@ -76,15 +76,34 @@ fn to_pixels([a, b, c, d, e, f]: [f32x8; SIDE]) -> [f32x8; STEP] {
     ]
 }
 
-/// Applies a map along the rows of a tile, then along its columns.
+/// Applies a map along the rows of the tile that `at(row, column)` reads, then along its columns.
+// Constant bounds, because the compiler unrolls these loops; closures of `from_fn` it calls.
 #[inline(always)]
-fn along_both<const N: usize>(
-    tile: [[f32x8; SIDE]; SIDE],
+#[allow(clippy::needless_range_loop)]
+fn along_both<'a, const N: usize>(
+    at: impl Fn(usize, usize) -> &'a [f32],
     map: impl Fn([f32x8; SIDE]) -> [f32x8; N],
 ) -> [[f32x8; N]; N] {
-    let rows = tile.map(&map);
-    let columns: [[f32x8; N]; N] = from_fn(|j| map(rows.map(|row| row[j])));
-    from_fn(|i| columns.map(|column| column[i]))
+    let mut rows = [[f32x8::ZERO; N]; SIDE];
+    for i in 0..SIDE {
+        let mut row = [f32x8::ZERO; SIDE];
+        for j in 0..SIDE {
+            row[j] = load(at(i, j));
+        }
+        rows[i] = map(row);
+    }
+    let mut both = [[f32x8::ZERO; N]; N];
+    for j in 0..N {
+        let mut column = [f32x8::ZERO; SIDE];
+        for i in 0..SIDE {
+            column[i] = rows[i][j];
+        }
+        let column = map(column);
+        for i in 0..N {
+            both[i][j] = column[i];
+        }
+    }
+    both
 }
 
 #[inline(always)]
@@ -212,10 +231,10 @@ fn cut(tiles: &mut [f32], plane: &[f32], first: usize, sizes: Sizes) {
             }
         }
         for t in (0..sizes.columns).step_by(LANES) {
-            let tile: [[f32x8; SIDE]; SIDE] = from_fn(|i| {
-                from_fn(|j| load(&lines[(i * STEP + j % STEP) * length + t + j / STEP..]))
-            });
-            for (index, value) in along_both(tile, of_pixels).into_iter().flatten().enumerate() {
+            let pixel =
+                |i: usize, j: usize| &lines[(i * STEP + j % STEP) * length + t + j / STEP..];
+            let numbers = along_both(pixel, of_pixels);
+            for (index, value) in numbers.as_flattened().iter().enumerate() {
                 let at = index * sizes.tiles() + row * sizes.columns + t;
                 tiles[at..at + LANES].copy_from_slice(&value.to_array());
             }
@@ -242,12 +261,10 @@ fn join(pixels: &mut [f32], products: &[&[f32]; AREA], bias: f32, sizes: Sizes) 
     let mut lines = vec![0.0; STEP * STEP * length];
     for (row, pixels) in pixels.chunks_mut(STEP * sizes.width).enumerate() {
         for t in (0..length).step_by(LANES) {
-            let at = row * length + t;
-            let tile: [[f32x8; SIDE]; SIDE] =
-                from_fn(|i| from_fn(|j| load(&products[i * SIDE + j][at..])));
-            let values = along_both(tile, to_pixels).into_iter().flatten();
-            for (line, value) in lines.chunks_exact_mut(length).zip(values) {
-                line[t..t + LANES].copy_from_slice(&(value + f32x8::splat(bias)).to_array());
+            let product = |i: usize, j: usize| &products[i * SIDE + j][row * length + t..];
+            let values = along_both(product, to_pixels);
+            for (line, value) in lines.chunks_exact_mut(length).zip(values.as_flattened()) {
+                line[t..t + LANES].copy_from_slice(&(*value + f32x8::splat(bias)).to_array());
             }
         }
         for (pixels, phases) in
