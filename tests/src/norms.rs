@@ -255,14 +255,14 @@ fn plain_joint([a, of_a, b, of_b]: [T<3>; 4]) -> T<4> {
 
 /// Images of a group norm, its groups, channels per group and pixels.
 #[derive(Clone, Copy, Debug)]
-struct Groups {
+struct Grouped {
     images: usize,
     groups: usize,
     channels: usize,
     sides: [usize; 2],
 }
 
-impl Groups {
+impl Grouped {
     /// `x` `[B, C, H·W]`, weight and bias `[1, 1, C]`.
     fn inputs(self) -> [Tensor<Plain, 3>; 3] {
         let Self { images, groups, channels, sides: [height, width] } = self;
@@ -380,7 +380,7 @@ fn joint_heads_and_their_gradients_are_what_f64_computes() {
 
 #[test]
 fn a_group_norm_with_silu_and_its_gradients_are_what_f64_computes() {
-    for sizes in Groups::SIZES {
+    for sizes in Grouped::SIZES {
         let (inputs, weights) = (sizes.inputs(), sizes.weights());
         let want = sizes.by_definition(&inputs, &weights);
         let operations = [Training::group_norm_silu, plain::group_norm_silu];
@@ -415,7 +415,7 @@ fn gradients_are_those_of_the_tracked_inputs() {
     tracks_each(&sizes.inputs(), &sizes.weights(), fused_heads);
     let sizes = Streams { samples: 2, heads: 3, width: 8, lengths: [5, 4] };
     tracks_each(&sizes.inputs(), &sizes.weights(), fused_joint);
-    let sizes = Groups { images: 2, groups: 3, channels: 2, sides: [3, 4] };
+    let sizes = Grouped { images: 2, groups: 3, channels: 2, sides: [3, 4] };
     tracks_each(&sizes.inputs(), &sizes.weights(), sizes.of(Training::group_norm_silu));
 }
 
@@ -427,14 +427,14 @@ fn a_group_norm_is_exact_where_numbers_are_many_and_far_from_zero() {
     let x = noise(1, [1, 1100, 1000], 1) * 0.1 + 30.0;
     let [weight, bias] = [1.0, 0.0].map(|x| Tensor::<Plain, 1>::full([1], x, &Device::default()));
     let y = numbers(Plain::group_norm_silu(x.clone(), weight, bias, 1));
-    let want = Groups::group([&numbers(x), &[1.0], &[0.0]]);
+    let want = Grouped::group([&numbers(x), &[1.0], &[0.0]]);
     let d = distance(&y, &want);
     assert!(d < 1e-4, "{d:e}");
 }
 
 #[test]
 fn a_group_norm_reads_views_as_what_they_show() {
-    let sizes = Groups { images: 2, groups: 2, channels: 3, sides: [3, 5] };
+    let sizes = Grouped { images: 2, groups: 2, channels: 3, sides: [3, 5] };
     let (inputs, weights) = (sizes.inputs(), sizes.weights());
     let norm = sizes.of(Training::group_norm_silu);
     let want = computed(&inputs, &weights, [true; 3], &norm);
@@ -448,7 +448,7 @@ fn a_group_norm_reads_views_as_what_they_show() {
 #[test]
 #[should_panic(expected = "are not 4 groups")]
 fn channels_that_are_not_whole_groups_are_refused() {
-    let [x, weight, _] = Groups { images: 1, groups: 3, channels: 2, sides: [1, 1] }.inputs();
+    let [x, weight, _] = Grouped { images: 1, groups: 3, channels: 2, sides: [1, 1] }.inputs();
     let weight = weight.reshape([6]);
     let _ = Plain::group_norm_silu(x.reshape([1, 6, 1, 1]), weight.clone(), weight, 4);
 }
