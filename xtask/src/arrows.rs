@@ -62,14 +62,16 @@ const CRATES: [(&str, &[&str]); 20] = [
 ];
 
 /// Arrows between modules that close a circle and stay: the crate, an arrow, and the reason.
-const CIRCLES: [(&str, [&str; 2], &str); 9] = [
+const CIRCLES: [(&str, [&str; 2], &str); 11] = [
     ("grpo", ["algorithm", "config"], "the settings name an algorithm, which reads its own"),
     ("grpo", ["algorithm", "metrics"], "the metrics of an epoch hold the outcomes of algorithms"),
     ("grpo", ["algorithm", "trainer"], "an algorithm refuses an epoch by the trainer's error"),
     ("grpo", ["algorithm", "update"], "a replay runs any algorithm, which asks the replay"),
     ("judges", ["wire", "transport"], "a protocol judges the transport's answer about health"),
     ("kernels", ["host", "attention"], "the host makes every operation one of the graph"),
+    ("kernels", ["host", "convolution"], "the convolution reads the host's numbers in place"),
     ("kernels", ["host", "elementwise"], "the host makes every operation one of the graph"),
+    ("kernels", ["host", "group_norm"], "the host makes every operation one of the graph"),
     ("kernels", ["host", "heads"], "the host makes every operation one of the graph"),
     ("kernels", ["host", "layer_norm"], "the host makes every operation one of the graph"),
 ];

@@ -59,27 +59,26 @@ impl<B: Backend> Factors<B> {
     /// The joined `A` `[inputs, Σr]` and `B` `[Σr, outputs]` in a precision, their rank padded on
     /// backends that need it.
     pub fn ready(&self, precision: FloatDType) -> [Tensor<B, 2>; 2] {
+        let ranks: usize = self.pairs.iter().map(|pair| pair.b.dims()[0]).sum();
+        let ([inputs, _], device) = (self.pairs[0].a.dims(), self.pairs[0].a.device());
+        let rank = filled_rank::<B>(&device, ranks);
         if let [pair] = &self.pairs[..]
-            && pair.b.dims()[1] == self.outputs
+            && pair.b.dims() == [rank, self.outputs]
         {
-            return filled_rank(pair.a.clone().cast(precision), pair.scaled(precision));
+            return [pair.a.clone().cast(precision), pair.scaled(precision)];
         }
-        let a = self.pairs.iter().map(|pair| pair.a.clone().cast(precision)).collect();
-        filled_rank(Tensor::cat(a, 1), self.diagonal(precision))
+        let zeros = |shape: [usize; 2]| Tensor::zeros(shape, (&device, precision.into()));
+        let (mut a, mut b) = (zeros([inputs, rank]), zeros([rank, self.outputs]));
+        for (pair, [rows, columns]) in self.pairs.iter().zip(self.blocks()) {
+            a = a.slice_assign([0..inputs, rows.clone()], pair.a.clone().cast(precision));
+            b = b.slice_assign([rows, columns], pair.scaled(precision));
+        }
+        [a, b]
     }
 
     fn kept_or_ready(&self, precision: FloatDType) -> [Tensor<B, 2>; 2] {
         let kept = self.kept.clone().filter(|kept| kept[0].dtype() == precision.into());
         kept.unwrap_or_else(|| self.ready(precision))
-    }
-
-    /// `diag(s₁·B₁, …, s_N·B_N)` in a precision.
-    fn diagonal(&self, precision: FloatDType) -> Tensor<B, 2> {
-        let rank = self.pairs.iter().map(|pair| pair.b.dims()[0]).sum();
-        let device = self.pairs[0].b.device();
-        let zeros = Tensor::zeros([rank, self.outputs], (&device, precision.into()));
-        let blocks = self.blocks().into_iter().zip(&self.pairs);
-        blocks.fold(zeros, |all, (block, pair)| all.slice_assign(block, pair.scaled(precision)))
     }
 
     /// Rows and columns of each pair in the joined `B`.

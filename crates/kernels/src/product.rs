@@ -52,13 +52,10 @@ fn flat_linear<B: Backend, const D: usize>(
     module::linear(rows, weight, bias).reshape(dims)
 }
 
-/// The factors of a product of low rank with their rank padded, on backends that need it. They are
-/// small, and `x·A` is not.
-///
-/// # Shapes
-/// `a`: `[inputs, r]`; `b`: `[r, outputs]`; results: `[inputs, r']`, `[r', outputs]`
-pub(crate) fn filled_rank<B: Backend>(a: Tensor<B, 2>, b: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
-    if fills_up::<B>(&a.device()) { [fill(a, 1), fill(b, 0)] } else { [a, b] }
+/// The rank that the factors of a product of low rank are padded to. They are small, and `x·A` is
+/// not.
+pub(crate) fn filled_rank<B: Backend>(device: &B::Device, rank: usize) -> usize {
+    if fills_up::<B>(device) { filled_length(rank) } else { rank }
 }
 
 /// Attention `softmax(scale·q·kᵀ + bias)·v`, where `scale` is `1/√w` unless given.

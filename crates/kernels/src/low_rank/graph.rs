@@ -121,18 +121,19 @@ impl<B: Backend, const N: usize> Backward<B, N> for Gradient {
         let of_pairs = || parents.chunks_exact(2).zip(factors.blocks()).zip(&factors.pairs);
         if of_pairs().any(|((ids, _), _)| ids[0].is_some()) {
             // Transposed, because the first rows of a matrix are cut off without a copy.
-            let of_a = of_factor(of_reduced, x).cast(factors.pairs[0].a.dtype()); // [Σr, inputs]
-            for ((ids, [rank, _]), _) in of_pairs() {
+            let of_a = of_factor(of_reduced, x); // [Σr, inputs]
+            for ((ids, [rank, _]), pair) in of_pairs() {
                 let Some(id) = ids[0] else { continue };
                 let gradient = of_a.clone().narrow(0, rank.start, rank.len()).transpose();
-                grads.register::<B>(id, primitive(gradient));
+                grads.register::<B>(id, primitive(gradient.cast(pair.a.dtype())));
             }
         }
         if of_pairs().any(|((ids, _), _)| ids[1].is_some()) {
-            let of_b = of_factor(reduced, of_output).cast(factors.pairs[0].b.dtype()); // [Σr, outputs]
+            let of_b = of_factor(reduced, of_output); // [Σr, outputs]
             for ((ids, block), pair) in of_pairs() {
                 let Some(id) = ids[1] else { continue };
-                grads.register::<B>(id, primitive(of_b.clone().slice(block) * pair.scale));
+                let gradient = of_b.clone().slice(block).cast(pair.b.dtype()) * pair.scale;
+                grads.register::<B>(id, primitive(gradient));
             }
         }
     }
