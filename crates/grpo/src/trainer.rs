@@ -110,6 +110,7 @@ pub struct Trainer<B: AutodiffBackend, M: TrainableField<B>> {
     guidance: Option<Guidance<M::Condition>>,
     algorithm: Box<dyn Algorithm<B, M::Condition>>,
     differentiate: Box<dyn Differentiate<B, M>>,
+    at_phase_end: fn(),
     sampler: Sampler,
     workers: Workers,
     device: B::Device,
@@ -173,6 +174,7 @@ impl<B: AutodiffBackend, M: TrainableField<B>> Trainer<B, M> {
                 scale: config.rollout.guidance,
             }),
             differentiate: Box::new(WholeGraph),
+            at_phase_end: || {},
             kl_weight: config.objective.kl_weight(),
             epoch: 0,
             epochs,
@@ -188,6 +190,14 @@ impl<B: AutodiffBackend, M: TrainableField<B>> Trainer<B, M> {
     #[must_use]
     pub fn differentiating(mut self, differentiate: Box<dyn Differentiate<B, M>>) -> Self {
         self.differentiate = differentiate;
+        self
+    }
+
+    /// Sets what is called at the end of each phase of an epoch (sampling, decoding, updates), before
+    /// the device gets back the memory that the phase has left.
+    #[must_use]
+    pub fn at_phase_end(mut self, call: fn()) -> Self {
+        self.at_phase_end = call;
         self
     }
 
@@ -345,9 +355,13 @@ impl<B: AutodiffBackend, M: TrainableField<B>> Trainer<B, M> {
         let (policy, prompts) =
             (self.old_policy().unwrap_or_else(|| self.policy.clone()), &self.task.prompts);
         let decoder = &self.task.decoder;
-        // Each phase gives back the memory that the one before it has left, on backends that keep it.
-        let device = &self.device;
-        let give_back = || B::memory_cleanup(device);
+        // Backends that keep memory for the next tensors of the same sizes give it back: the next phase
+        // has other sizes.
+        let (device, at_phase_end) = (&self.device, self.at_phase_end);
+        let give_back = || {
+            at_phase_end();
+            B::memory_cleanup(device);
+        };
         give_back();
         let take = |latents| {
             give_back();
@@ -373,6 +387,7 @@ impl<B: AutodiffBackend, M: TrainableField<B>> Trainer<B, M> {
         rows: &[Row],
         advantages: &Advantages,
     ) -> Result<Vec<EpochUpdate>, TrainError> {
+        (self.at_phase_end)();
         B::memory_cleanup(&self.device);
         let conditions: Vec<M::Condition> =
             rows.iter().map(|row| self.task.prompts[row.prompt].condition.clone()).collect();

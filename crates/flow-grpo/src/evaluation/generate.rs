@@ -11,6 +11,7 @@ use training::{noise::Key, workers::Workers};
 use crate::{
     backend::{Device, Plain, Training},
     evaluation::prompts::Prompts,
+    machine::memory,
     terminal::progress::Progress,
 };
 
@@ -53,7 +54,10 @@ impl<P: Pipeline<Training>> Evaluator<'_, P> {
     ) -> Result<Vec<Image>> {
         let decoder = self.pipeline.decoder()?;
         // Memory that sampling has left is given back to decoding, and the other way round.
-        let give_back = || Plain::memory_cleanup(self.device);
+        let give_back = || {
+            memory::note();
+            Plain::memory_cleanup(self.device);
+        };
         give_back();
         let decode = |latents| {
             give_back();

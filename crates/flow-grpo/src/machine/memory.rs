@@ -75,14 +75,19 @@ pub fn gpu_name() -> Option<String> {
     nvidia("name")?.into_iter().next()
 }
 
-/// Used memory of the first NVIDIA GPU, in MiB. Burn keeps memory that it has allocated, so this is
-/// a peak.
+/// Used memory of the first NVIDIA GPU, in MiB. Burn keeps memory that it has allocated until a
+/// phase ends.
 fn gpu_used_mib() -> Option<u64> {
     nvidia("memory.used")?.first()?.parse().ok()
 }
 
-/// Memory of the GPU that was taken since the program began, in MiB, on cuda. Burn gives none back,
-/// so this is a peak.
+/// Notes the memory of the GPU that is taken now, for the peak.
+pub fn note() {
+    taken_mib();
+}
+
+/// The most memory of the GPU that was taken since the program began when this was called or
+/// noted, in MiB, on cuda. Burn gives memory back only between phases, so this is a peak.
 pub fn taken_mib() -> Option<u64> {
     #[cfg(feature = "cuda")]
     let taken = super::cuda::taken_memory();

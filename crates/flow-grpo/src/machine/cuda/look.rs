@@ -6,7 +6,10 @@
 use std::{
     fs,
     panic::{self, AssertUnwindSafe},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use anyhow::{Error, Result};
@@ -53,11 +56,16 @@ pub fn free_memory() -> Option<u64> {
     DEVICE.get().map(|(_, free)| *free)
 }
 
-/// Bytes of the device's memory that were taken since the program looked, if it has.
+/// The most that [`taken_memory`] has found.
+static MOST_TAKEN: AtomicU64 = AtomicU64::new(0);
+
+/// The most bytes of the device's memory that were taken since the program looked, if it has, at
+/// any call.
 pub fn taken_memory() -> Option<u64> {
     let (context, before) = DEVICE.get()?;
     let (free, _) = context.mem_get_info().ok()?;
-    Some(before.saturating_sub(free as u64))
+    let taken = before.saturating_sub(free as u64);
+    Some(taken.max(MOST_TAKEN.fetch_max(taken, Ordering::Relaxed)))
 }
 
 fn look() -> (Found, Option<Arc<CudaContext>>) {

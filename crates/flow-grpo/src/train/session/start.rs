@@ -11,6 +11,7 @@ use super::Session;
 use crate::{
     backend::{self, Device, Training},
     evaluation::Prompts,
+    machine::memory,
     terminal::{interrupt, view::View},
     train::{
         config::TrainConfig,
@@ -103,6 +104,6 @@ fn trainer<P: Pipeline<Training>>(
     grpo.rollout.guidance = pipeline.classifier_free(grpo.rollout.guidance);
     let policy = policy(config, base, device)?;
     let trainer = Trainer::new(grpo, config.epochs, config.seed, task, policy, workers);
-    let trainer = trainer.differentiating(pipeline.differentiate());
+    let trainer = trainer.differentiating(pipeline.differentiate()).at_phase_end(memory::note);
     Ok(if backend::SCALES_LOSS { trainer.scaling_loss(LossScale::default()) } else { trainer })
 }

@@ -21,7 +21,7 @@ pub use step::step;
 use crate::{
     backend::Plain,
     config,
-    machine::needs::{Batches, Needs, Network, Place},
+    machine::needs::{Batches, Needs, Network, Place, page_of_gpu},
     train::{config::TrainConfig, presets::TRAIN_PRESETS, tuning::Tuning},
 };
 
@@ -29,8 +29,9 @@ use crate::{
 const PRESET: &str = "sd35m-ocr-1gpu";
 /// Bytes of a GiB.
 const GIB: f64 = (1_u64 << 30) as f64;
-/// A GPU that computes in 16 bits.
-const GPU: Place = Place { on_cpu: false, workers: 1, precision: FloatDType::BF16 };
+/// A GPU of 80 GiB that computes in 16 bits.
+const GPU: Place =
+    Place { on_cpu: false, page: page_of_gpu(80 << 30), workers: 1, precision: FloatDType::BF16 };
 
 /// The model and the settings of the figures.
 struct Setting {
