@@ -1,5 +1,7 @@
 //! Runs with different settings that must give the same result.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use burn::tensor::Tensor;
 use flow::{FlowSde, GridKind, Sampler, VelocityField};
 use grpo::{
@@ -199,4 +201,17 @@ fn the_speeds_of_an_epoch_are_numbers_over_seconds() {
     let parts = 24.0 / metrics.time.images_per_second
         + metrics.transitions as f64 / metrics.time.transitions_per_second;
     assert!((0.5..1.5).contains(&(parts / metrics.time.seconds)), "{:?}", metrics.time);
+}
+
+#[test]
+fn every_phase_of_an_epoch_ends_with_a_call() {
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    let config = GrpoConfig { rollout_batch: 10, ..config() };
+    let mut trainer = trainer(config, 1).at_phase_end(|| {
+        CALLS.fetch_add(1, Ordering::Relaxed);
+    });
+    trainer.iterate().expect("an epoch");
+    // What came before the epoch; sampling and decoding of 10, 10 and 4 images; and what is left before
+    // the updates.
+    assert_eq!(CALLS.load(Ordering::Relaxed), 1 + 2 * 3 + 1);
 }
