@@ -1,7 +1,10 @@
 //! The kernels of the backend under test, compared with the compositions that define them: values
 //! and gradients.
 
-use burn::{prelude::*, tensor::activation};
+use burn::{
+    prelude::*,
+    tensor::{FloatDType, activation},
+};
 use kernels::{
     Kernels,
     low_rank::{self, Factors, Pair},
@@ -281,6 +284,30 @@ fn the_product_of_low_rank_of_any_number_of_layers_is_its_composition() {
         for (got, want) in got.1.iter().zip(&want.1) {
             assert!(distance(got, want) < of_products(1e-5), "{count}");
         }
+    }
+}
+
+/// Factors are copied, scaled and rounded, so that a kernel gives the numbers of the composition.
+#[test]
+fn factors_are_made_ready_and_cut_as_their_composition_does_it() {
+    for count in 1..=4 {
+        let pair = |i: usize| {
+            let [a, b] = inputs([[8, 2 + i], [2 + i, 6]], 10 + i);
+            // The first factor of every other layer lies in memory as its transpose.
+            let a = if i.is_multiple_of(2) { a } else { (a.transpose() + 0.0).transpose() };
+            Pair { a, b, scale: 0.5 + i as f64, from: 1 + 7 * i }
+        };
+        let pairs = (0..count).map(pair).collect();
+        let factors = Factors::<Plain> { pairs, outputs: 1 + 7 * count, kept: None };
+        let want = factors.ready(FloatDType::F32);
+        let got = Plain::ready_factors(&factors, FloatDType::F32);
+        assert!(got.map(numbers) == want.clone().map(numbers), "{count}");
+
+        let [rank, outputs] = want[1].dims();
+        let of_joined: [Tensor<Plain, 2>; 2] = inputs([[rank, 8], [rank, outputs]], 20);
+        let want = factors.cut(of_joined.clone()).into_iter().map(|pair| pair.map(numbers));
+        let got = Plain::cut_factors(&factors, of_joined).into_iter().map(|pair| pair.map(numbers));
+        assert!(got.eq(want), "{count}");
     }
 }
 

@@ -3,7 +3,11 @@
 //! of it.
 
 use burn::prelude::*;
-use kernels::{Kernels, plain};
+use kernels::{
+    Kernels,
+    heads::{self, Stream},
+    plain,
+};
 
 use crate::{
     backend::{Device, Plain, Training, distance, numbers},
@@ -159,22 +163,32 @@ struct Streams<const S: usize> {
 }
 
 impl<const S: usize> Streams<S> {
-    /// `x` of stream `s`, `[B, L, H·w]`.
+    /// What is projected in stream `s`, `[B, L, 3·H·w]`.
     fn x(self, s: usize) -> Tensor<Plain, 3> {
-        let features = [1, self.lengths[s], self.heads * self.width];
+        let features = [1, self.lengths[s], 3 * self.heads * self.width];
         noise(self.samples, features, 1 + s).squeeze_dim(1)
     }
 
-    /// The scale of stream `s`, `[1, 1, w]`.
-    fn scale(self, s: usize) -> Tensor<Plain, 3> {
-        noise(1, [1, 1, self.width], 3 + s).squeeze_dim(1)
+    /// The scale of queries (0) or keys (1) of stream `s`, `[1, 1, w]`.
+    fn scale(self, s: usize, part: usize) -> Tensor<Plain, 3> {
+        noise(1, [1, 1, self.width], 3 + 2 * s + part).squeeze_dim(1)
     }
 
-    /// Gradient of the output.
+    /// What is projected, and both scales, of each stream.
+    fn inputs<const N: usize>(self) -> [Tensor<Plain, 3>; N] {
+        assert_eq!(N, 3 * S);
+        std::array::from_fn(|i| match (i / 3, i % 3) {
+            (s, 0) => self.x(s),
+            (s, part) => self.scale(s, part - 1),
+        })
+    }
+
+    /// Gradient of queries, keys and values, one sample after the other.
     fn weights(self) -> Tensor<Plain, 4> {
-        noise(self.samples, [self.heads, self.lengths.iter().sum(), self.width], 9)
+        noise(3 * self.samples, [self.heads, self.lengths.iter().sum(), self.width], 9)
     }
 
+    /// Queries, keys and values by definition; inputs are those of [`Self::inputs`].
     fn by_definition<const N: usize>(
         self,
         inputs: &[Tensor<Plain, 3>; N],
@@ -184,29 +198,47 @@ impl<const S: usize> Streams<S> {
         let (inputs, weights) = (inputs.clone().map(numbers), numbers(weights.clone()));
         let mut output = vec![0.0; weights.len()];
         let mut gradients = inputs.each_ref().map(|input| vec![0.0; input.len()]);
-        let streams = inputs.chunks_exact(2).zip(gradients.chunks_exact_mut(2));
+        let streams = inputs.chunks_exact(3).zip(gradients.chunks_exact_mut(3));
         let (total, mut start) = (lengths.iter().sum::<usize>(), 0);
         for (length, (inputs, gradients)) in lengths.into_iter().zip(streams) {
-            for row in 0..samples * length * heads {
-                let (sample, token, h) = (row / heads / length, row / heads % length, row % heads);
-                let to = ((sample * heads + h) * total + start + token) * width;
+            let [of_x, of_scales @ ..] = gradients else { unreachable!("three of each") };
+            for row in 0..samples * length * 3 * heads {
+                let (token, part, h) = (row / heads / 3, row / heads % 3, row % heads);
+                let (sample, token) = (token / length, token % length);
+                let to = (((part * samples + sample) * heads + h) * total + start + token) * width;
                 let (here, there) = (row * width..(row + 1) * width, to..to + width);
-                let inputs = [&inputs[0][here.clone()], &inputs[1]];
+                let x = &inputs[0][here.clone()];
+                if part == 2 {
+                    output[there.clone()].copy_from_slice(x);
+                    of_x[here].copy_from_slice(&weights[there]);
+                    continue;
+                }
+                let inputs = [x, &inputs[1 + part]];
                 output[there.clone()].copy_from_slice(&head(inputs));
-                let [of_x, of_scale] = gradients else { unreachable!("pairs") };
-                add_gradients([&mut of_x[here], of_scale], inputs, &weights[there], head);
+                let sums = [&mut of_x[here], &mut of_scales[part][..]];
+                add_gradients(sums, inputs, &weights[there], head);
             }
             start += length;
         }
         Pass { output, gradients }
     }
+
+    /// An operation on streams as one on their tensors, its results one after the other.
+    fn of<const N: usize>(
+        self,
+        operation: fn([Stream<Training>; S], usize) -> [T<4>; 3],
+    ) -> impl Fn([T<3>; N]) -> T<4> {
+        move |inputs| {
+            let streams = std::array::from_fn(|s| {
+                let scales = [1, 2].map(|i| flat(inputs[3 * s + i].clone()));
+                Stream { projected: inputs[3 * s].clone(), scales: Some(scales) }
+            });
+            Tensor::cat(operation(streams, self.heads).into(), 0)
+        }
+    }
 }
 
 impl Streams<1> {
-    fn inputs(self) -> [Tensor<Plain, 3>; 2] {
-        [self.x(0), self.scale(0)]
-    }
-
     const SIZES: [Self; 6] = [
         Self { samples: 1, heads: 1, width: 8, lengths: [1] },
         Self { samples: 2, heads: 3, width: 7, lengths: [5] },
@@ -219,10 +251,6 @@ impl Streams<1> {
 }
 
 impl Streams<2> {
-    fn inputs(self) -> [Tensor<Plain, 3>; 4] {
-        [self.x(0), self.scale(0), self.x(1), self.scale(1)]
-    }
-
     const SIZES: [Self; 4] = [
         Self { samples: 1, heads: 1, width: 8, lengths: [1, 1] },
         Self { samples: 2, heads: 3, width: 7, lengths: [5, 2] },
@@ -235,22 +263,6 @@ impl Streams<2> {
 fn flat(scale: T<3>) -> T<1> {
     let width = scale.dims()[2];
     scale.reshape([width])
-}
-
-fn fused_heads([x, scale]: [T<3>; 2]) -> T<4> {
-    Training::normalized_heads(x, flat(scale))
-}
-
-fn plain_heads([x, scale]: [T<3>; 2]) -> T<4> {
-    plain::normalized_heads(x, flat(scale))
-}
-
-fn fused_joint([a, of_a, b, of_b]: [T<3>; 4]) -> T<4> {
-    Training::joint_heads([a, b], [flat(of_a), flat(of_b)])
-}
-
-fn plain_joint([a, of_a, b, of_b]: [T<3>; 4]) -> T<4> {
-    plain::joint_heads([a, b], [flat(of_a), flat(of_b)])
 }
 
 /// Images of a group norm, its groups, channels per group and pixels.
@@ -363,18 +375,72 @@ fn a_layer_norm_and_its_gradients_are_what_f64_computes() {
 #[test]
 fn heads_and_their_gradients_are_what_f64_computes() {
     for sizes in Streams::<1>::SIZES {
-        let (inputs, weights) = (sizes.inputs(), sizes.weights());
+        let (inputs, weights) = (sizes.inputs::<3>(), sizes.weights());
         let want = sizes.by_definition(&inputs, &weights);
-        is_right(sizes, &inputs, &weights, &want, [fused_heads, plain_heads]);
+        let operations = [Training::heads, heads::composed].map(|f| sizes.of(f));
+        is_right(sizes, &inputs, &weights, &want, operations);
     }
 }
 
 #[test]
-fn joint_heads_and_their_gradients_are_what_f64_computes() {
+fn heads_of_two_streams_and_their_gradients_are_what_f64_computes() {
     for sizes in Streams::<2>::SIZES {
-        let (inputs, weights) = (sizes.inputs(), sizes.weights());
+        let (inputs, weights) = (sizes.inputs::<6>(), sizes.weights());
         let want = sizes.by_definition(&inputs, &weights);
-        is_right(sizes, &inputs, &weights, &want, [fused_joint, plain_joint]);
+        let operations = [Training::heads, heads::composed].map(|f| sizes.of(f));
+        is_right(sizes, &inputs, &weights, &want, operations);
+    }
+}
+
+/// The heads of streams that are not normalised are numbers at other places: no rounding.
+#[test]
+fn heads_without_scales_are_the_numbers_themselves() {
+    let bare = |operation: fn([Stream<Training>; 2], usize) -> [T<4>; 3]| {
+        move |inputs: [T<3>; 2]| {
+            let streams = inputs.map(|projected| Stream { projected, scales: None });
+            Tensor::cat(operation(streams, 3).into(), 0)
+        }
+    };
+    for width in [7, 8] {
+        let sizes = Streams { samples: 2, heads: 3, width, lengths: [5, 4] };
+        let (inputs, weights) = ([0, 1].map(|s| sizes.x(s)), sizes.weights());
+        let want = computed(&inputs, &weights, [true; 2], bare(heads::composed));
+        assert!(computed(&inputs, &weights, [true; 2], bare(Training::heads)) == want);
+        tracks_each(&inputs, &weights, bare(Training::heads));
+    }
+}
+
+/// One scaled stream beside one without scales is the composition.
+#[test]
+fn streams_of_two_kinds_have_heads() {
+    let sizes = Streams { samples: 2, heads: 3, width: 8, lengths: [5, 4] };
+    let scales = [0, 1].map(|part| flat(Tensor::from_inner(sizes.scale(0, part))));
+    let [a, b] = [0, 1].map(|s| Tensor::from_inner(sizes.x(s)));
+    let streams =
+        [Stream { projected: a, scales: Some(scales) }, Stream { projected: b, scales: None }];
+    let numbers = |heads: [T<4>; 3]| heads.map(|x| numbers(x.inner()));
+    let want = heads::composed(streams.clone(), 3);
+    assert!(numbers(Training::heads(streams, 3)) == numbers(want));
+}
+
+/// The gradient of a query does not depend on whether keys and values are used.
+#[test]
+fn heads_that_are_not_used_have_no_gradient() {
+    let sizes = Streams { samples: 2, heads: 3, width: 8, lengths: [5, 4] };
+    let (inputs, weights) = (sizes.inputs::<6>(), sizes.weights());
+    let alone = |part: usize| {
+        let only = sizes.of(Training::heads);
+        let weights = weights.clone().narrow(0, part * 2, 2);
+        let pass =
+            computed(&inputs, &weights, [true; 6], |inputs| only(inputs).narrow(0, part * 2, 2));
+        pass.gradients
+    };
+    let all = computed(&inputs, &weights, [true; 6], sizes.of(Training::heads)).gradients;
+    let parts = [0, 1, 2].map(alone);
+    for (input, all) in all.iter().enumerate() {
+        let sum = (0..all.len()).map(|i| parts.iter().map(|part| part[input][i]).sum::<f64>());
+        let d = distance(&sum.collect::<Vec<_>>(), all);
+        assert!(d < 1e-6, "input {input}: {d:e}");
     }
 }
 
@@ -412,9 +478,9 @@ fn gradients_are_those_of_the_tracked_inputs() {
     let sizes = Norm { samples: 2, length: 5, width: 12 };
     tracks_each(&sizes.inputs(), &sizes.weights(), fused_norm);
     let sizes = Streams { samples: 2, heads: 3, width: 8, lengths: [5] };
-    tracks_each(&sizes.inputs(), &sizes.weights(), fused_heads);
+    tracks_each(&sizes.inputs::<3>(), &sizes.weights(), sizes.of(Training::heads));
     let sizes = Streams { samples: 2, heads: 3, width: 8, lengths: [5, 4] };
-    tracks_each(&sizes.inputs(), &sizes.weights(), fused_joint);
+    tracks_each(&sizes.inputs::<6>(), &sizes.weights(), sizes.of(Training::heads));
     let sizes = Grouped { images: 2, groups: 3, channels: 2, sides: [3, 4] };
     tracks_each(&sizes.inputs(), &sizes.weights(), sizes.of(Training::group_norm_silu));
 }
@@ -463,20 +529,23 @@ fn a_layer_norm_does_not_see_a_shift_of_its_input() {
 }
 
 #[test]
-fn joint_heads_are_the_heads_of_both_streams_side_by_side() {
+fn heads_of_two_streams_are_those_of_each_side_by_side() {
     for sizes in Streams::<2>::SIZES {
-        let (inputs, weights) = (sizes.inputs(), sizes.weights());
-        let side_by_side = |[a, of_a, b, of_b]: [T<3>; 4]| {
-            Tensor::cat(vec![fused_heads([a, of_a]), fused_heads([b, of_b])], 2)
+        let (inputs, weights) = (sizes.inputs::<6>(), sizes.weights());
+        let one_by_one = |streams: [Stream<Training>; 2], count| {
+            let [a, b] = streams.map(|stream| Training::heads([stream], count));
+            let mut both = a.into_iter().zip(b).map(|(a, b)| Tensor::cat(vec![a, b], 2));
+            [(); 3].map(|()| both.next().expect("three of each"))
         };
-        let joint = computed(&inputs, &weights, [true; 4], fused_joint);
-        assert!(joint == computed(&inputs, &weights, [true; 4], side_by_side), "{sizes:?}");
+        let joint = computed(&inputs, &weights, [true; 6], sizes.of(Training::heads));
+        let each = computed(&inputs, &weights, [true; 6], sizes.of(one_by_one));
+        assert!(joint == each, "{sizes:?}");
     }
 }
 
 /// The operation with another order of its output's memory, so that the gradient comes in another
 /// order, too.
-fn turned<const N: usize>(operation: fn([T<3>; N]) -> T<4>) -> impl Fn([T<3>; N]) -> T<4> {
+fn turned<const N: usize>(operation: impl Fn([T<3>; N]) -> T<4>) -> impl Fn([T<3>; N]) -> T<4> {
     move |inputs| operation(inputs).swap_dims(1, 3)
 }
 
@@ -498,20 +567,22 @@ fn norms_read_views_as_what_they_show() {
         assert!(got.gradients == want.gradients, "{sizes:?}");
 
         let sizes = Streams { samples: 2, heads: 3, width, lengths: [5, 4] };
-        let (inputs, weights) = (sizes.inputs(), sizes.weights());
-        let want = computed(&inputs, &weights, [true; 4], fused_joint);
+        let (inputs, weights) = (sizes.inputs::<6>(), sizes.weights());
+        let heads = sizes.of(Training::heads);
+        let want = computed(&inputs, &weights, [true; 6], &heads);
         let inputs = inputs.map(stored);
-        assert!(computed(&inputs, &weights, [true; 4], fused_joint) == want, "{sizes:?}");
-        let got = computed(&inputs, &weights.swap_dims(1, 3), [true; 4], turned(fused_joint));
+        assert!(computed(&inputs, &weights, [true; 6], &heads) == want, "{sizes:?}");
+        let got = computed(&inputs, &weights.swap_dims(1, 3), [true; 6], turned(heads));
         assert!(got.gradients == want.gradients, "{sizes:?}");
     }
 }
 
 #[test]
-#[should_panic(expected = "not whole heads")]
+#[should_panic(expected = "not queries, keys and values of 3 heads")]
 fn features_that_are_not_whole_heads_are_refused() {
-    let [x, scale] = Streams { samples: 1, heads: 3, width: 8, lengths: [2] }.inputs();
-    let _ = Plain::normalized_heads(x.narrow(2, 0, 20), scale.reshape([8]));
+    let sizes = Streams { samples: 1, heads: 3, width: 8, lengths: [2] };
+    let stream = Stream { projected: sizes.x(0).narrow(2, 0, 70), scales: None };
+    let _ = Plain::heads([stream], 3);
 }
 
 /// Inputs and results of 16 bits; inside, the kernels compute in f32.
@@ -543,13 +614,16 @@ fn norms_of_16_bits_are_right_to_their_precision() {
 
         let sizes = Streams { samples: 2, heads: 3, width: 64, lengths: [19, 5] };
         let (inputs, weights) =
-            (sizes.inputs().map(|x| x.cast(dtype)), sizes.weights().cast(dtype));
+            (sizes.inputs::<6>().map(|x| x.cast(dtype)), sizes.weights().cast(dtype));
         let want = sizes.by_definition(&inputs, &weights);
-        holds(computed(&inputs, &weights, [true; 4], fused_joint).errors(&want), "heads");
-        // A scale in f32 beside features of 16 bits.
-        let [a, of_a, b, of_b] = inputs;
-        let inputs = [a, of_a.cast(FloatDType::F32), b, of_b.cast(FloatDType::F32)];
-        holds(computed(&inputs, &weights, [true; 4], fused_joint).errors(&want), "heads in f32");
+        let heads = sizes.of(Training::heads);
+        holds(computed(&inputs, &weights, [true; 6], &heads).errors(&want), "heads");
+        // Scales in f32 beside features of 16 bits.
+        let [a, query_of_a, key_of_a, b, query_of_b, key_of_b] = inputs;
+        let [query_of_a, key_of_a, query_of_b, key_of_b] =
+            [query_of_a, key_of_a, query_of_b, key_of_b].map(|scale| scale.cast(FloatDType::F32));
+        let inputs = [a, query_of_a, key_of_a, b, query_of_b, key_of_b];
+        holds(computed(&inputs, &weights, [true; 6], &heads).errors(&want), "heads in f32");
     }
 }
 
@@ -566,9 +640,9 @@ fn norms_of_more_rows_than_a_launch_has_cubes_are_right() {
     assert!(distance(&got.output, &want.output) < 1e-5);
     assert!(distance(&got.gradients[0], &want.gradients[0]) < 1e-3);
     let sizes = Streams { samples: 1, heads: 2, width, lengths: [rows / 2] };
-    let (inputs, weights) = (sizes.inputs(), sizes.weights());
+    let (inputs, weights) = (sizes.inputs::<3>(), sizes.weights());
     let want = sizes.by_definition(&inputs, &weights);
-    let got = computed(&inputs, &weights, [true; 2], fused_heads);
+    let got = computed(&inputs, &weights, [true; 3], sizes.of(Training::heads));
     assert!(distance(&got.output, &want.output) < 1e-5);
     assert!(distance(&got.gradients[0], &want.gradients[0]) < 1e-3);
 }

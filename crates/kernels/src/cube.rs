@@ -37,6 +37,7 @@ mod forward;
 mod fused;
 mod heads;
 mod launch;
+mod low_rank;
 mod matrix;
 mod norm;
 mod operation;
@@ -52,10 +53,10 @@ use burn::{
             ops::{Backward, Ops, OpsKind},
         },
     },
-    tensor::{DType, Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor},
+    tensor::{DType, FloatDType, Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor},
 };
 
-use crate::{Kernels, low_rank, plain, product, pull, split};
+use crate::{Kernels, plain, product, pull, split};
 
 /// A backend whose device runs the kernels.
 trait Attends: Backend {
@@ -219,12 +220,22 @@ macro_rules! operation_kernels {
             norm::modulated_layer_norm([x, shift, scale], $run)
         }
 
-        fn normalized_heads(x: Tensor<Self, 3>, scale: Tensor<Self, 1>) -> Tensor<Self, 4> {
-            heads::normalized_heads(x, scale, $run)
-        }
-
-        fn joint_heads(x: [Tensor<Self, 3>; 2], scale: [Tensor<Self, 1>; 2]) -> Tensor<Self, 4> {
-            heads::joint_heads(x, scale, $run)
+        fn heads<const S: usize>(
+            streams: [crate::heads::Stream<Self>; S],
+            count: usize,
+        ) -> [Tensor<Self, 4>; 3] {
+            let inputs = crate::heads::inputs(&streams, count, operation::takes_type);
+            let operation = heads::Heads { count };
+            let all = match (inputs.as_deref(), streams[0].scales.is_some()) {
+                (Some([x]), false) => $run(operation, [x.clone()]),
+                (Some([a, b]), false) => $run(operation, [a.clone(), b.clone()]),
+                (Some([a, b, c]), true) => $run(operation, [a, b, c].map(Clone::clone)),
+                (Some([a, b, c, d, e, f]), true) => {
+                    $run(operation, [a, b, c, d, e, f].map(Clone::clone))
+                }
+                _ => return crate::heads::composed(streams, count),
+            };
+            all.map(operation::tensor)
         }
     };
 }
@@ -235,11 +246,25 @@ macro_rules! gpu_backend {
         impl Kernels for $backend {
             attention_kernels!($backend, run::<$backend>);
             operation_kernels!(<$backend as operation::Runs>::forward);
+
+            fn ready_factors(
+                factors: &crate::low_rank::Factors<Self>,
+                precision: FloatDType,
+            ) -> [Tensor<Self, 2>; 2] {
+                low_rank::ready(factors, precision)
+            }
+
+            fn cut_factors(
+                factors: &crate::low_rank::Factors<Self>,
+                of_joined: [Tensor<Self, 2>; 2],
+            ) -> Vec<[Tensor<Self, 2>; 2]> {
+                low_rank::cut(factors, of_joined)
+            }
         }
 
         impl<C: CheckpointStrategy> Kernels for Autodiff<$backend, C> {
             attention_kernels!($backend, run_tracked::<$backend, C>);
-            operation_kernels!(operation::run_tracked::<$backend, C, _, _>);
+            operation_kernels!(operation::run_tracked::<$backend, C, _, _, _>);
 
             fn pulled<const D: usize>(
                 output: Tensor<Self, D>,
@@ -258,9 +283,16 @@ macro_rules! gpu_backend {
 
             fn low_rank<const D: usize>(
                 x: Tensor<Self, D>,
-                factors: low_rank::Factors<Self>,
+                factors: crate::low_rank::Factors<Self>,
             ) -> Tensor<Self, D> {
-                low_rank::graph::tracked(x, factors)
+                crate::low_rank::graph::tracked(x, factors)
+            }
+
+            fn ready_factors(
+                factors: &crate::low_rank::Factors<Self>,
+                precision: FloatDType,
+            ) -> [Tensor<Self, 2>; 2] {
+                crate::low_rank::graph::ready(factors, precision)
             }
         }
     };

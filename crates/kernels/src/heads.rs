@@ -1,115 +1,112 @@
-//! RMS norm of the heads of one or several streams, one head of one token at a time.
+//! Query, key and value of every head, from the products that compute them for all heads at once.
 
-use std::borrow::Cow;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+pub(crate) mod host;
 
-use burn::tensor::{Shape, Tensor, backend::Backend};
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
+use burn::tensor::{DType, ops::FloatTensor};
+use burn::tensor::{FloatDType, Tensor, backend::Backend};
 
-use crate::{
-    elementwise::{norm_backward, per_rms},
-    host::Operation,
-};
+use crate::plain::{self, EPSILON};
 
-/// Normalised and scaled heads, one stream after the other along the tokens; inputs `x` and `scale`
-/// of each stream.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Heads {
-    /// Samples.
-    rows: usize,
-    /// Heads per token.
+/// A stream of tokens before an attention.
+#[derive(Clone, Debug)]
+pub struct Stream<B: Backend> {
+    /// Queries, keys and values of all heads, one after the other, `[B, L, 3·H·w]`.
+    pub projected: Tensor<B, 3>,
+    /// The learned scales of normalised queries and keys, `[w]` each; `None` if they are not
+    /// normalised.
+    pub scales: Option<[Tensor<B, 1>; 2]>,
+}
+
+impl<B: Backend> Stream<B> {
+    /// Query, key and value, `[B, H, L, w]`.
+    fn heads(self, count: usize) -> [Tensor<B, 4>; 3] {
+        let [rows, length, features] = self.projected.dims();
+        let width = features / (3 * count);
+        let parts = plain::split(self.projected, 2, [features / 3; 3]);
+        let mut scales = self.scales.into_iter().flatten();
+        parts.map(|part| {
+            let heads = part.reshape([rows, length, count, width]).swap_dims(1, 2);
+            match scales.next() {
+                Some(scale) => normalized(heads, scale),
+                None => heads,
+            }
+        })
+    }
+}
+
+/// RMS norm in f32 and scale of heads `[B, H, L, w]`.
+fn normalized<B: Backend>(heads: Tensor<B, 4>, scale: Tensor<B, 1>) -> Tensor<B, 4> {
+    let precision = FloatDType::from(heads.dtype());
+    let heads = heads.cast(FloatDType::F32);
+    let mean_square = (heads.clone() * heads.clone()).mean_dim(3);
+    let normed = heads / (mean_square + EPSILON).sqrt();
+    (normed * scale.cast(FloatDType::F32).unsqueeze()).cast(precision)
+}
+
+/// [`Kernels::heads`](crate::Kernels::heads) as a composition, for any backend.
+///
+/// # Panics
+/// As [`Kernels::heads`](crate::Kernels::heads).
+pub fn composed<B: Backend, const S: usize>(
+    streams: [Stream<B>; S],
     count: usize,
-    /// Features per head.
-    width: usize,
-}
-
-/// Tokens of a stream within the result.
-#[derive(Clone, Copy)]
-struct Place {
-    /// Its first token.
-    start: usize,
-    /// Number of its tokens.
-    length: usize,
-    /// Number of the tokens of all streams.
-    total: usize,
-}
-
-impl Heads {
-    /// Sizes of a stream `[B, L, H·w]` with a scale `[w]`.
-    pub fn of<B: Backend>(x: &Tensor<B, 3>, scale: &Tensor<B, 1>) -> Self {
-        let ([rows, _, features], [width]) = (x.dims(), scale.dims());
-        Self { rows, count: features / width, width }
-    }
-
-    /// The place of each stream, given its `x`.
-    fn places<'a>(&self, inputs: &[&'a [f32]]) -> impl Iterator<Item = Place> + use<'a> {
-        let features = self.rows * self.count * self.width;
-        let lengths: Vec<usize> = inputs.iter().step_by(2).map(|x| x.len() / features).collect();
-        let total = lengths.iter().sum();
-        lengths.into_iter().scan(0, move |next, length| {
-            let start = *next;
-            *next += length;
-            Some(Place { start, length, total })
-        })
-    }
-
-    /// Offset in the result of every head of a stream, in the order of the stream's numbers.
-    fn offsets(&self, place: Place) -> impl Iterator<Item = usize> + use<> {
-        let Self { rows, count, width } = *self;
-        let Place { start, length, total } = place;
-        (0..rows * length * count).map(move |i| {
-            let (row, token, head) = (i / count / length, i / count % length, i % count);
-            ((row * count + head) * total + start + token) * width
-        })
-    }
-
-    /// Writes the heads of a stream to the result.
-    fn write(&self, out: &mut [f32], [x, scale]: [&[f32]; 2], place: Place) {
-        for (x, at) in x.chunks_exact(self.width).zip(self.offsets(place)) {
-            let per_rms = per_rms(x);
-            for ((out, x), scale) in out[at..at + self.width].iter_mut().zip(x).zip(scale) {
-                *out = x * per_rms * scale;
-            }
+) -> [Tensor<B, 4>; 3] {
+    check(&streams, count);
+    let mut joint = [const { Vec::new() }; 3];
+    for stream in streams {
+        for (joint, heads) in joint.iter_mut().zip(stream.heads(count)) {
+            joint.push(heads);
         }
     }
+    joint.map(|mut heads| if S == 1 { heads.remove(0) } else { Tensor::cat(heads, 2) })
+}
 
-    /// Gradients of `x` and `scale` of a stream.
-    fn gradients(&self, [x, scale]: [&[f32]; 2], gradient: &[f32], place: Place) -> [Vec<f32>; 2] {
-        let [mut of_x, mut of_scale] = [x, scale].map(|x| vec![0.0; x.len()]);
-        let mut of_norm = vec![0.0; self.width];
-        let heads = of_x.chunks_exact_mut(self.width).zip(x.chunks_exact(self.width));
-        for ((of_x, x), at) in heads.zip(self.offsets(place)) {
-            let per_rms = per_rms(x);
-            let gradient = &gradient[at..at + self.width];
-            for ((((of_norm, of_scale), x), scale), g) in
-                of_norm.iter_mut().zip(&mut of_scale).zip(x).zip(scale).zip(gradient)
-            {
-                *of_norm = g * scale;
-                *of_scale += g * x * per_rms;
-            }
-            norm_backward(of_x, x, &of_norm, per_rms);
+/// Panics unless the streams are what [`Kernels::heads`](crate::Kernels::heads) takes.
+fn check<B: Backend, const S: usize>(streams: &[Stream<B>; S], count: usize) {
+    let [rows, _, features] = streams[0].projected.dims();
+    assert!(
+        features.is_multiple_of(3 * count),
+        "{features} features are not queries, keys and values of {count} heads"
+    );
+    for Stream { projected, scales } in streams {
+        assert_eq!(
+            [projected.dims()[0], projected.dims()[2]],
+            [rows, features],
+            "samples, features"
+        );
+        for scale in scales.iter().flatten() {
+            assert_eq!(scale.dims(), [features / (3 * count)], "features per head");
         }
-        [of_x, of_scale]
     }
 }
 
-impl<const N: usize> Operation<N> for Heads {
-    fn shape(&self, inputs: [Shape; N]) -> Shape {
-        let length = inputs.iter().step_by(2).map(|x| x[1]).sum();
-        Shape::new([self.rows, self.count, length, self.width])
-    }
-
-    fn forward(&self, inputs: [&[f32]; N]) -> Vec<f32> {
-        let numbers = inputs.iter().step_by(2).map(|x| x.len()).sum();
-        let mut out = vec![0.0; numbers];
-        for (stream, place) in inputs.as_chunks().0.iter().zip(self.places(&inputs)) {
-            self.write(&mut out, *stream, place);
-        }
-        out
-    }
-
-    fn backward<'a>(&self, inputs: [&[f32]; N], gradient: &'a [f32]) -> [Cow<'a, [f32]>; N] {
-        let streams = inputs.as_chunks().0.iter().zip(self.places(&inputs));
-        let mut results =
-            streams.flat_map(|(stream, place)| self.gradients(*stream, gradient, place));
-        std::array::from_fn(|_| results.next().expect("two gradients per stream").into())
-    }
+/// The tensors of the streams in their order, after a check: `projected`, then the scales where all
+/// streams have some. `None` if a fused operation does not take them: then `takes` says no to a
+/// type, or there are no numbers, or only some streams are normalised.
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
+pub(crate) fn inputs<B: Backend, const S: usize>(
+    streams: &[Stream<B>; S],
+    count: usize,
+    takes: impl Fn(DType) -> bool,
+) -> Option<Vec<FloatTensor<B>>> {
+    check(streams, count);
+    let types = |Stream { projected, scales }: &Stream<B>| {
+        let scales = scales.as_ref().map(|scales| scales.each_ref().map(Tensor::dtype));
+        (projected.dtype(), scales)
+    };
+    let (of_projected, of_scales) = types(&streams[0]);
+    let alike = streams.iter().all(|stream| types(stream) == (of_projected, of_scales));
+    let numbers = streams.iter().all(|stream| stream.projected.shape().num_elements() > 0);
+    let mut all_types = [of_projected].into_iter().chain(of_scales.into_iter().flatten());
+    (alike && numbers && all_types.all(takes)).then(|| {
+        let tensors = |Stream { projected, scales }: &Stream<B>| {
+            let scales = scales.iter().flatten().map(|x| x.clone().into_primitive().tensor());
+            let mut all = vec![projected.clone().into_primitive().tensor()];
+            all.extend(scales);
+            all
+        };
+        streams.iter().flat_map(tensors).collect()
+    })
 }

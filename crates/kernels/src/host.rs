@@ -26,7 +26,7 @@ use crate::{
     attention_graph, convolution,
     elementwise::{GatedResidual, GeluTanh, ModulatedNorm, SquaredRelu},
     group_norm::GroupNormSilu,
-    heads::Heads,
+    heads,
     layer_norm::ModulatedLayerNorm,
     low_rank, plain, pull, split,
 };
@@ -277,24 +277,23 @@ macro_rules! fused_kernels {
             tensor($run(operation, [primitive(x), primitive(weight), primitive(bias)]))
         }
 
-        fn normalized_heads(x: Tensor<Self, 3>, scale: Tensor<Self, 1>) -> Tensor<Self, 4> {
-            plain::check_heads([&x], [&scale]);
-            if !fused([x.dtype(), scale.dtype()], x.dims()) {
-                return plain::normalized_heads(x, scale);
-            }
-            tensor($run(Heads::of(&x, &scale), [primitive(x), primitive(scale)]))
-        }
-
-        fn joint_heads(x: [Tensor<Self, 3>; 2], scale: [Tensor<Self, 1>; 2]) -> Tensor<Self, 4> {
-            plain::check_heads(x.each_ref(), scale.each_ref());
-            let ([a, b], [of_a, of_b]) = (x.each_ref(), scale.each_ref());
-            let dtypes = [a.dtype(), b.dtype(), of_a.dtype(), of_b.dtype()];
-            if !fused(dtypes, a.dims()) || !fused([], b.dims()) {
-                return plain::joint_heads(x, scale);
-            }
-            let (operation, [a, b], [of_a, of_b]) = (Heads::of(&x[0], &scale[0]), x, scale);
-            let inputs = [primitive(a), primitive(of_a), primitive(b), primitive(of_b)];
-            tensor($run(operation, inputs))
+        fn heads<const S: usize>(
+            streams: [heads::Stream<Self>; S],
+            count: usize,
+        ) -> [Tensor<Self, 4>; 3] {
+            let inputs = heads::inputs(&streams, count, |dtype| dtype == DType::F32);
+            let operation = heads::host::Heads::of(&streams[0], count);
+            let [rows, ..] = streams[0].projected.dims();
+            let all = match (inputs.as_deref(), streams[0].scales.is_some()) {
+                (Some([x]), false) => $run(operation, [x.clone()]),
+                (Some([a, b]), false) => $run(operation, [a.clone(), b.clone()]),
+                (Some([a, b, c]), true) => $run(operation, [a, b, c].map(Clone::clone)),
+                (Some([a, b, c, d, e, f]), true) => {
+                    $run(operation, [a, b, c, d, e, f].map(Clone::clone))
+                }
+                _ => return heads::composed(streams, count),
+            };
+            Self::split(tensor(all), 0, [rows; 3])
         }
 
         fn normalized_attention(
@@ -404,6 +403,13 @@ macro_rules! host_backend {
                 factors: low_rank::Factors<Self>,
             ) -> Tensor<Self, D> {
                 low_rank::graph::tracked(x, factors)
+            }
+
+            fn ready_factors(
+                factors: &low_rank::Factors<Self>,
+                precision: FloatDType,
+            ) -> [Tensor<Self, 2>; 2] {
+                low_rank::graph::ready(factors, precision)
             }
         }
     };

@@ -24,13 +24,14 @@ mod cube;
 mod elementwise;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod group_norm;
-#[cfg(any(feature = "flex", feature = "ndarray"))]
-mod heads;
+pub mod heads;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod host;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod layer_norm;
 pub mod low_rank;
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
+mod outputs;
 pub mod plain;
 pub mod product;
 #[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
@@ -123,29 +124,28 @@ pub trait Kernels: Backend {
         plain::modulated_layer_norm(x, shift, scale)
     }
 
-    /// Splits features into heads, each RMS-normalised and scaled.
+    /// Query, key and value of every head of one or several streams, the tokens of a stream after
+    /// those of the stream before it. Queries and keys are RMS-normalised and scaled where the stream
+    /// has scales.
     ///
     /// ```text
     /// y = x / √(mean(x²) + ε) · scale        over the w features of a head; ε = 10⁻⁶
     /// ```
     ///
-    /// Computes in f32; the result has the precision of `x`.
+    /// Computes in f32; the results have the precision of the streams.
     ///
     /// Source: arXiv 1910.07467 for the norm, arXiv 2403.03206, section 5.3.2, for its place.
     ///
     /// # Shapes
-    /// `x`: `[B, L, H·w]`; `scale`: `[w]`; result: `[B, H, L, w]`
-    fn normalized_heads(x: Tensor<Self, 3>, scale: Tensor<Self, 1>) -> Tensor<Self, 4> {
-        plain::normalized_heads(x, scale)
-    }
-
-    /// [`Self::normalized_heads`] of two streams, the tokens of the second after those of the
-    /// first.
+    /// `count`: `H`, the number of heads; stream `s`: `[B, L_s, 3·H·w]`; results: `[B, H, Σ L_s, w]`
     ///
-    /// # Shapes
-    /// `x`: `[B, L₁, H·w]` and `[B, L₂, H·w]`; `scale`: `[w]` each; result: `[B, H, L₁ + L₂, w]`
-    fn joint_heads(x: [Tensor<Self, 3>; 2], scale: [Tensor<Self, 1>; 2]) -> Tensor<Self, 4> {
-        plain::joint_heads(x, scale)
+    /// # Panics
+    /// If the shapes are others.
+    fn heads<const S: usize>(
+        streams: [heads::Stream<Self>; S],
+        count: usize,
+    ) -> [Tensor<Self, 4>; 3] {
+        heads::composed(streams, count)
     }
 
     /// Group norm with learned weight and bias, then SiLU.
@@ -249,6 +249,23 @@ pub trait Kernels: Backend {
         factors: low_rank::Factors<Self>,
     ) -> Tensor<Self, D> {
         low_rank::composed(x, factors)
+    }
+
+    /// [`low_rank::Factors::ready`], in fewer steps where the backend has a kernel. Under autodiff the
+    /// result has no graph.
+    fn ready_factors(
+        factors: &low_rank::Factors<Self>,
+        precision: FloatDType,
+    ) -> [Tensor<Self, 2>; 2] {
+        factors.ready(precision)
+    }
+
+    /// [`low_rank::Factors::cut`], in fewer steps where the backend has a kernel.
+    fn cut_factors(
+        factors: &low_rank::Factors<Self>,
+        of_joined: [Tensor<Self, 2>; 2],
+    ) -> Vec<[Tensor<Self, 2>; 2]> {
+        factors.cut(of_joined)
     }
 
     /// Softmax attention of every head of every sample.

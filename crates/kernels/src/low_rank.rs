@@ -59,9 +59,8 @@ impl<B: Backend> Factors<B> {
     /// The joined `A` `[inputs, Σr]` and `B` `[Σr, outputs]` in a precision, their rank padded on
     /// backends that need it.
     pub fn ready(&self, precision: FloatDType) -> [Tensor<B, 2>; 2] {
-        let ranks: usize = self.pairs.iter().map(|pair| pair.b.dims()[0]).sum();
         let ([inputs, _], device) = (self.pairs[0].a.dims(), self.pairs[0].a.device());
-        let rank = filled_rank::<B>(&device, ranks);
+        let rank = self.filled_rank();
         if let [pair] = &self.pairs[..]
             && pair.b.dims() == [rank, self.outputs]
         {
@@ -76,9 +75,26 @@ impl<B: Backend> Factors<B> {
         [a, b]
     }
 
-    fn kept_or_ready(&self, precision: FloatDType) -> [Tensor<B, 2>; 2] {
-        let kept = self.kept.clone().filter(|kept| kept[0].dtype() == precision.into());
-        kept.unwrap_or_else(|| self.ready(precision))
+    /// The gradients of each pair's `A` and `B`, from that of the joined and transposed `A` `[Σr, inputs]`,
+    /// and that of the joined `B` `[Σr, outputs]`.
+    pub fn cut(&self, [of_a, of_b]: [Tensor<B, 2>; 2]) -> Vec<[Tensor<B, 2>; 2]> {
+        let of_pair = |(pair, [rows, columns]): (&Pair<B>, [Range<usize>; 2])| {
+            let of_a = of_a.clone().narrow(0, rows.start, rows.len()).transpose();
+            let of_b = of_b.clone().slice([rows, columns]).cast(pair.b.dtype()) * pair.scale;
+            [of_a.cast(pair.a.dtype()), of_b]
+        };
+        self.pairs.iter().zip(self.blocks()).map(of_pair).collect()
+    }
+
+    /// Sum of all ranks, padded on backends that need it.
+    pub(crate) fn filled_rank(&self) -> usize {
+        let ranks = self.pairs.iter().map(|pair| pair.b.dims()[0]).sum();
+        filled_rank::<B>(&self.pairs[0].a.device(), ranks)
+    }
+
+    /// What is kept, if it has this precision.
+    fn kept(&self, precision: FloatDType) -> Option<[Tensor<B, 2>; 2]> {
+        self.kept.clone().filter(|kept| kept[0].dtype() == precision.into())
     }
 
     /// Rows and columns of each pair in the joined `B`.
@@ -100,6 +116,7 @@ pub fn composed<B: Backend, const D: usize>(
     mut factors: Factors<B>,
 ) -> Tensor<B, D> {
     factors.kept.take_if(|kept| B::ad_enabled(&kept[0].device()));
-    let [a, b] = factors.kept_or_ready(FloatDType::from(x.dtype()));
+    let precision = FloatDType::from(x.dtype());
+    let [a, b] = factors.kept(precision).unwrap_or_else(|| factors.ready(precision));
     linear(linear(x, a, None), b, None)
 }

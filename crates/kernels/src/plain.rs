@@ -92,23 +92,6 @@ pub fn modulated_layer_norm<B: Backend>(
     (normed * (scale + 1.0) + shift).cast(precision)
 }
 
-/// Plain composition of [`Kernels::normalized_heads`](crate::Kernels::normalized_heads).
-pub fn normalized_heads<B: Backend>(x: Tensor<B, 3>, scale: Tensor<B, 1>) -> Tensor<B, 4> {
-    let precision = FloatDType::from(x.dtype());
-    let ([rows, length, features], [width]) = (x.dims(), scale.dims());
-    let heads = x.cast(FloatDType::F32).reshape([rows, length, features / width, width]);
-    let mean_square = (heads.clone() * heads.clone()).mean_dim(3);
-    let normed = heads / (mean_square + EPSILON).sqrt();
-    let scaled = normed * scale.cast(FloatDType::F32).unsqueeze();
-    scaled.cast(precision).swap_dims(1, 2) // [B, H, L, w]
-}
-
-/// Plain composition of [`Kernels::joint_heads`](crate::Kernels::joint_heads).
-pub fn joint_heads<B: Backend>(x: [Tensor<B, 3>; 2], scale: [Tensor<B, 1>; 2]) -> Tensor<B, 4> {
-    let heads = x.into_iter().zip(scale).map(|(x, scale)| normalized_heads(x, scale));
-    Tensor::cat(heads.collect(), 2)
-}
-
 /// Plain composition of [`Kernels::split`](crate::Kernels::split).
 pub fn split<B: Backend, const D: usize, const N: usize>(
     x: Tensor<B, D>,
@@ -171,20 +154,6 @@ pub(crate) fn check_modulation<B: Backend, const N: usize>(
     let [rows, _, features] = x.dims();
     for modulation in modulations {
         assert_eq!(modulation.dims(), [rows, 1, features], "modulation of {:?}", x.dims());
-    }
-}
-
-/// Panics unless every `x` is `[B, L, H·w]`, with one `B` and one `H`, and every scale `[w]`.
-#[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
-pub(crate) fn check_heads<B: Backend, const S: usize>(
-    x: [&Tensor<B, 3>; S],
-    scale: [&Tensor<B, 1>; S],
-) {
-    let ([rows, _, features], [width]) = (x[0].dims(), scale[0].dims());
-    assert!(features.is_multiple_of(width), "{features} features are not whole heads of {width}");
-    for (x, scale) in x.into_iter().zip(scale) {
-        assert_eq!([x.dims()[0], x.dims()[2]], [rows, features], "samples and features");
-        assert_eq!(scale.dims(), [width], "features per head");
     }
 }
 

@@ -97,14 +97,6 @@ impl<B: Backend> Linear<B> {
         linear(input.clone(), weight, bias) + low_rank::composed(input, adapter.factors())
     }
 
-    /// Keeps the adapter's factors as products in `precision` need them, which takes several kernels
-    /// per layer. Until it is called again, outputs and gradients are those of these factors.
-    pub fn prepare(&mut self, precision: FloatDType) {
-        if let Some(adapter) = &mut self.adapter {
-            adapter.ready = Some(adapter.factors().ready(precision));
-        }
-    }
-
     /// Merges the adapter into the weights: `W ← W + (α/r)·A·B`.
     fn merge(&mut self) {
         if let Some(adapter) = self.adapter.take() {
@@ -132,6 +124,14 @@ impl<B: Kernels> Linear<B> {
         linear(input, weight, bias) + change
     }
     // ANCHOR_END: linear
+
+    /// Keeps the adapter's factors as products in `precision` need them, which takes several kernels
+    /// per layer. Until it is called again, outputs and gradients are those of these factors.
+    pub fn prepare(&mut self, precision: FloatDType) {
+        if let Some(adapter) = &mut self.adapter {
+            adapter.ready = Some(B::ready_factors(&adapter.factors(), precision));
+        }
+    }
 }
 
 /// The linear layers that one product computes: a single one, or several joined ones.
@@ -172,6 +172,18 @@ impl<'a, B: Backend> Product<'a, B> {
         }
     }
 
+    /// Merges the adapters into the weights.
+    pub(crate) fn merge(self) {
+        match self {
+            Self::Single(linear) => linear.merge(),
+            Self::Joined { joined, parts } => {
+                joined.merge(parts.into_iter().map(|(_, part)| part));
+            }
+        }
+    }
+}
+
+impl<B: Kernels> Product<'_, B> {
     /// Keeps the adapters' factors as products in `precision` need them: see [`Linear::prepare`].
     pub(crate) fn prepare(self, precision: FloatDType) {
         match self {
@@ -179,16 +191,6 @@ impl<'a, B: Backend> Product<'a, B> {
             Self::Joined { joined, parts } => {
                 let parts: Vec<&Part<B>> = parts.iter().map(|(_, part)| &**part).collect();
                 joined.prepare(&parts, precision);
-            }
-        }
-    }
-
-    /// Merges the adapters into the weights.
-    pub(crate) fn merge(self) {
-        match self {
-            Self::Single(linear) => linear.merge(),
-            Self::Joined { joined, parts } => {
-                joined.merge(parts.into_iter().map(|(_, part)| part));
             }
         }
     }

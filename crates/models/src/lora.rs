@@ -13,7 +13,7 @@ use burn::{
     prelude::*,
     tensor::FloatDType,
 };
-use kernels::product::matmul;
+use kernels::{Kernels, product::matmul};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal, Uniform};
@@ -253,7 +253,7 @@ impl Adapter {
 }
 
 /// Keeps the factors of a network's adapter as products in `precision` need them.
-pub(crate) fn prepare<B: Backend>(network: &mut impl Adaptable<B>, precision: FloatDType) {
+pub(crate) fn prepare<B: Kernels>(network: &mut impl Adaptable<B>, precision: FloatDType) {
     for (_, product) in network.products() {
         product.prepare(precision);
     }

@@ -5,10 +5,10 @@ use burn::{
     module::{Module, Param},
     prelude::*,
 };
-use kernels::Kernels;
+use kernels::{Kernels, heads::Stream};
 
 use crate::{
-    layers::{attend, join_heads, split_heads},
+    layers::{attend, join_heads},
     linear::{Joined, Linear, Part, Product},
     storage::Source,
 };
@@ -82,11 +82,11 @@ impl<B: Kernels> Projections<B> {
         }
     }
 
-    /// Query, key and value, `[B, L, D]`.
-    fn project(&self, tokens: Tensor<B, 3>) -> [Tensor<B, 3>; 3] {
-        let all = self.joined.forward(tokens, &[&self.query, &self.key, &self.value]);
-        let d = all.dims()[2] / 3;
-        B::split(all, 2, [d; 3])
+    /// The stream before its attention.
+    fn project(&self, tokens: Tensor<B, 3>) -> Stream<B> {
+        let projected = self.joined.forward(tokens, &[&self.query, &self.key, &self.value]);
+        let scales = self.query_scale.as_ref().zip(self.key_scale.as_ref());
+        Stream { projected, scales: scales.map(|(query, key)| [query.val(), key.val()]) }
     }
 
     /// Applies the output layer, if there is one.
@@ -109,28 +109,13 @@ impl<B: Kernels> Projections<B> {
 impl<B: Kernels> Projections<B> {
     /// Query, key and value of every head, `[B, heads, L, w]`.
     pub fn split(&self, tokens: Tensor<B, 3>) -> [Tensor<B, 4>; 3] {
-        let [query, key, value] = self.project(tokens);
-        let heads = |x: Tensor<B, 3>, scale: &Scale<B>| match scale {
-            Some(scale) => B::normalized_heads(x, scale.val()),
-            None => split_heads(x, self.heads),
-        };
-        [heads(query, &self.query_scale), heads(key, &self.key_scale), heads(value, &None)]
+        B::heads([self.project(tokens)], self.heads)
     }
 
     /// Query, key and value of two streams, the tokens of the second after those of the first,
     /// `[B, heads, L₁ + L₂, w]`.
     pub fn joint([a, b]: [&Self; 2], [of_a, of_b]: [Tensor<B, 3>; 2]) -> [Tensor<B, 4>; 3] {
-        let [query_a, key_a, value_a] = a.project(of_a);
-        let [query_b, key_b, value_b] = b.project(of_b);
-        let heads = |x: [Tensor<B, 3>; 2], scale: [&Scale<B>; 2]| match scale {
-            [Some(a), Some(b)] => B::joint_heads(x, [a.val(), b.val()]),
-            _ => Tensor::cat(x.map(|x| split_heads(x, a.heads)).into(), 2),
-        };
-        [
-            heads([query_a, query_b], [&a.query_scale, &b.query_scale]),
-            heads([key_a, key_b], [&a.key_scale, &b.key_scale]),
-            heads([value_a, value_b], [&None, &None]),
-        ]
+        B::heads([a.project(of_a), b.project(of_b)], a.heads)
     }
 
     /// Self-attention of the stream.

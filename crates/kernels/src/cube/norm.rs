@@ -15,7 +15,7 @@ use burn::tensor::{DType, Shape, Tensor, TensorMetadata, backend::Backend, ops::
 use burn_cubecl::{CubeRuntime, tensor::CubeTensor};
 
 use super::{
-    operation::{Operation, primitive, takes, tensor},
+    operation::{Differentiable, Operation, primitive, takes, tensor},
     rows::{Units, cubes, empty, readable, vector},
 };
 use crate::plain;
@@ -28,23 +28,24 @@ pub(super) struct ModulatedLayerNorm;
 /// composition if the kernels do not take the inputs.
 pub(super) fn modulated_layer_norm<K: Backend>(
     inputs: [Tensor<K, 3>; 3],
-    run: impl FnOnce(ModulatedLayerNorm, [FloatTensor<K>; 3]) -> FloatTensor<K>,
+    run: impl FnOnce(ModulatedLayerNorm, [FloatTensor<K>; 3]) -> [FloatTensor<K>; 1],
 ) -> Tensor<K, 3> {
     let [x, shift, scale] = &inputs;
     plain::check_modulation(x, [shift, scale]);
     if inputs.iter().all(|input| takes(input) && input.dtype() == x.dtype()) {
-        return tensor(run(ModulatedLayerNorm, inputs.map(primitive)));
+        let [y] = run(ModulatedLayerNorm, inputs.map(primitive));
+        return tensor(y);
     }
     let [x, shift, scale] = inputs;
     plain::modulated_layer_norm(x, shift, scale)
 }
 
-impl Operation<3> for ModulatedLayerNorm {
-    fn shape(self, [x, ..]: [Shape; 3]) -> Shape {
-        x
+impl Operation<3, 1> for ModulatedLayerNorm {
+    fn shapes(self, [x, ..]: [Shape; 3]) -> [Shape; 1] {
+        [x]
     }
 
-    fn forward<R: CubeRuntime>(self, inputs: [CubeTensor<R>; 3]) -> CubeTensor<R> {
+    fn forward<R: CubeRuntime>(self, inputs: [CubeTensor<R>; 3]) -> [CubeTensor<R>; 1] {
         let [samples, length, width] = inputs[0].shape().dims::<3>();
         let vector = vector(width);
         let [x, shift, scale] = inputs.map(|input| readable(input, vector));
@@ -62,13 +63,15 @@ impl Operation<3> for ModulatedLayerNorm {
             units,
             y.dtype.into(),
         );
-        y
+        [y]
     }
+}
 
+impl Differentiable<3, 1> for ModulatedLayerNorm {
     fn backward<R: CubeRuntime>(
         self,
         [x, _, scale]: [CubeTensor<R>; 3],
-        gradient: CubeTensor<R>,
+        [gradient]: [CubeTensor<R>; 1],
         [wants_x, wants_shift, wants_scale]: [bool; 3],
     ) -> [Option<CubeTensor<R>>; 3] {
         let [samples, length, width] = x.shape().dims::<3>();

@@ -1,44 +1,50 @@
 //! Operations of the device: what one launches, and what follows for every backend.
 //!
-//! An [`Operation`] launches kernels on tensors of the device, forward and backward. From it follow
-//! a node of the autodiff graph, [`run_tracked`], and an operation that Burn's fusion records
-//! (`recording`).
+//! An [`Operation`] launches kernels on tensors of the device. From it follow an operation that Burn's
+//! fusion records (`recording`) and, if it is [`Differentiable`], a step of the autodiff graph,
+//! [`run_tracked`].
 
 use std::fmt::Debug;
 
 use burn::{
-    backend::{
-        Autodiff,
-        autodiff::{
-            checkpoint::{base::Checkpointer, strategy::CheckpointStrategy},
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
+    backend::{Autodiff, autodiff::checkpoint::strategy::CheckpointStrategy},
+    tensor::{
+        DType, Shape, Tensor, TensorMetadata, TensorPrimitive, backend::Backend, ops::FloatTensor,
     },
-    tensor::{DType, Shape, Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor},
 };
 use burn_cubecl::{
     BoolElement, CubeBackend, CubeRuntime, FloatElement, IntElement, tensor::CubeTensor,
 };
 
+use crate::outputs::{self, Gradient};
+
 #[cfg(feature = "fusion")]
 pub(super) mod recording;
 
-/// An operation of the device with `N` inputs and one output, whose precision is that of the first
-/// input.
-pub(super) trait Operation<const N: usize>: Copy + Debug + Send + Sync + 'static {
-    /// Shape of the output.
-    fn shape(self, inputs: [Shape; N]) -> Shape;
+/// An operation of the device with `N` inputs and `M` outputs.
+pub(super) trait Operation<const N: usize, const M: usize>:
+    Copy + Debug + Send + Sync + 'static
+{
+    /// Shapes of the outputs.
+    fn shapes(self, inputs: [Shape; N]) -> [Shape; M];
 
-    /// Computes the output.
-    fn forward<R: CubeRuntime>(self, inputs: [CubeTensor<R>; N]) -> CubeTensor<R>;
+    /// Precision of the outputs, given that of the first input.
+    fn dtype(self, first: DType) -> DType {
+        first
+    }
 
-    /// Turns the gradient of the output into the gradients of those inputs that are wanted, and
+    /// Computes the outputs.
+    fn forward<R: CubeRuntime>(self, inputs: [CubeTensor<R>; N]) -> [CubeTensor<R>; M];
+}
+
+/// An operation with a backward pass.
+pub(super) trait Differentiable<const N: usize, const M: usize>: Operation<N, M> {
+    /// Turns the gradients of the outputs into the gradients of those inputs that are wanted, and
     /// of no others.
     fn backward<R: CubeRuntime>(
         self,
         inputs: [CubeTensor<R>; N],
-        gradient: CubeTensor<R>,
+        of_outputs: [CubeTensor<R>; M],
         wanted: [bool; N],
     ) -> [Option<CubeTensor<R>>; N];
 }
@@ -46,16 +52,16 @@ pub(super) trait Operation<const N: usize>: Copy + Debug + Send + Sync + 'static
 /// A backend whose device runs operations.
 pub(super) trait Runs: Backend {
     /// As [`Operation::forward`].
-    fn forward<O: Operation<N>, const N: usize>(
+    fn forward<O: Operation<N, M>, const N: usize, const M: usize>(
         operation: O,
         inputs: [FloatTensor<Self>; N],
-    ) -> FloatTensor<Self>;
+    ) -> [FloatTensor<Self>; M];
 
-    /// As [`Operation::backward`].
-    fn backward<O: Operation<N>, const N: usize>(
+    /// As [`Differentiable::backward`].
+    fn backward<O: Differentiable<N, M>, const N: usize, const M: usize>(
         operation: O,
         inputs: [FloatTensor<Self>; N],
-        gradient: FloatTensor<Self>,
+        of_outputs: [FloatTensor<Self>; M],
         wanted: [bool; N],
     ) -> [Option<FloatTensor<Self>>; N];
 }
@@ -63,67 +69,73 @@ pub(super) trait Runs: Backend {
 impl<R: CubeRuntime, F: FloatElement, I: IntElement, T: BoolElement> Runs
     for CubeBackend<R, F, I, T>
 {
-    fn forward<O: Operation<N>, const N: usize>(
+    fn forward<O: Operation<N, M>, const N: usize, const M: usize>(
         operation: O,
         inputs: [FloatTensor<Self>; N],
-    ) -> FloatTensor<Self> {
+    ) -> [FloatTensor<Self>; M] {
         operation.forward(inputs)
     }
 
-    fn backward<O: Operation<N>, const N: usize>(
+    fn backward<O: Differentiable<N, M>, const N: usize, const M: usize>(
         operation: O,
         inputs: [FloatTensor<Self>; N],
-        gradient: FloatTensor<Self>,
+        of_outputs: [FloatTensor<Self>; M],
         wanted: [bool; N],
     ) -> [Option<FloatTensor<Self>>; N] {
-        operation.backward(inputs, gradient, wanted)
+        operation.backward(inputs, of_outputs, wanted)
     }
 }
 
 /// The backward pass of an operation as a step of autodiff.
-#[derive(Debug)]
-struct Gradient<O>(std::marker::PhantomData<O>);
+#[derive(Clone, Debug)]
+struct Saved<B: Backend, O, const N: usize> {
+    operation: O,
+    inputs: [FloatTensor<B>; N],
+}
 
-impl<B: Runs, O: Operation<N>, const N: usize> Backward<B, N> for Gradient<O> {
-    type State = (O, [FloatTensor<B>; N]);
-
+impl<B: Runs, O: Differentiable<N, M>, const N: usize, const M: usize> Gradient<B, N, M>
+    for Saved<B, O, N>
+{
     fn backward(
         self,
-        ops: Ops<Self::State, N>,
-        grads: &mut Gradients,
-        _checkpointer: &mut Checkpointer,
-    ) {
-        let (operation, inputs) = ops.state;
-        let gradient = grads.consume::<B>(&ops.node);
-        let wanted = ops.parents.each_ref().map(Option::is_some);
-        let of_inputs = B::backward(operation, inputs, gradient, wanted);
-        for (parent, of_input) in ops.parents.into_iter().zip(of_inputs) {
-            if let (Some(parent), Some(of_input)) = (parent, of_input) {
-                grads.register::<B>(parent.id, of_input);
-            }
-        }
+        of_outputs: [Option<FloatTensor<B>>; M],
+        wanted: [bool; N],
+    ) -> [Option<FloatTensor<B>>; N] {
+        let Self { operation, inputs } = self;
+        let shapes = operation.shapes(inputs.each_ref().map(TensorMetadata::shape));
+        let (device, dtype) = (B::float_device(&inputs[0]), operation.dtype(inputs[0].dtype()));
+        let mut shapes = shapes.into_iter();
+        let of_outputs = of_outputs.map(|gradient| {
+            let shape = shapes.next().expect("a shape per output");
+            gradient.unwrap_or_else(|| B::float_zeros(shape, &device, dtype.into()))
+        });
+        B::backward(operation, inputs, of_outputs, wanted)
     }
 }
 
 /// Runs an operation, tracked for the backward pass if an input requires a gradient.
-pub(super) fn run_tracked<B: Runs, C: CheckpointStrategy, O: Operation<N>, const N: usize>(
+pub(super) fn run_tracked<B, C, O, const N: usize, const M: usize>(
     operation: O,
     inputs: [FloatTensor<Autodiff<B, C>>; N],
-) -> FloatTensor<Autodiff<B, C>> {
-    let nodes = inputs.each_ref().map(|input| input.node.clone());
-    let inputs = inputs.map(|input| input.primitive);
-    let output = B::forward(operation, inputs.clone());
-    let gradient = Gradient::<O>(std::marker::PhantomData);
-    match Backward::<B, N>::prepare::<C>(gradient, nodes).compute_bound().stateful() {
-        OpsKind::Tracked(prepared) => prepared.finish((operation, inputs), output),
-        OpsKind::UnTracked(prepared) => prepared.finish(output),
-    }
+) -> [FloatTensor<Autodiff<B, C>>; M]
+where
+    B: Runs,
+    C: CheckpointStrategy,
+    O: Differentiable<N, M>,
+{
+    let values = inputs.each_ref().map(|input| input.primitive.clone());
+    let results = B::forward(operation, values.clone());
+    outputs::tracked::<B, C, _, N, M>(&inputs, results, Saved { operation, inputs: values })
+}
+
+/// Whether the kernels take tensors of this type.
+pub(super) fn takes_type(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
 }
 
 /// Whether the kernels take this tensor.
 pub(super) fn takes<K: Backend, const D: usize>(tensor: &Tensor<K, D>) -> bool {
-    matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16)
-        && tensor.shape().num_elements() > 0
+    takes_type(tensor.dtype()) && tensor.shape().num_elements() > 0
 }
 
 pub(super) fn primitive<K: Backend, const D: usize>(tensor: Tensor<K, D>) -> FloatTensor<K> {

@@ -15,12 +15,15 @@ use burn::{
 };
 
 use super::{Factors, Pair, composed};
-use crate::product::{linear, matmul, stays_as_it_is};
+use crate::{
+    Kernels,
+    product::{linear, matmul, stays_as_it_is},
+};
 
 /// [`Kernels::low_rank`](crate::Kernels::low_rank), tracked for the backward pass if an input
 /// requires a gradient. More than three layers take the composition, because the number of inputs
 /// of an operation is part of its type.
-pub(crate) fn tracked<B: Backend, C: CheckpointStrategy, const D: usize>(
+pub(crate) fn tracked<B: Kernels, C: CheckpointStrategy, const D: usize>(
     x: Tensor<Autodiff<B, C>, D>,
     factors: Factors<Autodiff<B, C>>,
 ) -> Tensor<Autodiff<B, C>, D> {
@@ -33,7 +36,7 @@ pub(crate) fn tracked<B: Backend, C: CheckpointStrategy, const D: usize>(
 }
 
 /// The operation with `N` inputs: `x`, and the two factors of each pair.
-fn run_tracked<B: Backend, C: CheckpointStrategy, const D: usize, const N: usize>(
+fn run_tracked<B: Kernels, C: CheckpointStrategy, const D: usize, const N: usize>(
     x: Tensor<Autodiff<B, C>, D>,
     factors: Factors<Autodiff<B, C>>,
 ) -> Tensor<Autodiff<B, C>, D> {
@@ -47,7 +50,8 @@ fn run_tracked<B: Backend, C: CheckpointStrategy, const D: usize, const N: usize
     let samples: usize = dims[..D - 2].iter().product();
     let x = x.inner().reshape([samples, dims[D - 2], dims[D - 1]]);
     let factors = inner(factors);
-    let ready = factors.kept_or_ready(FloatDType::from(x.dtype()));
+    let precision = FloatDType::from(x.dtype());
+    let ready = factors.kept(precision).unwrap_or_else(|| B::ready_factors(&factors, precision));
     let reduced = linear(x.clone(), ready[0].clone(), None);
     let output = linear(reduced.clone(), ready[1].clone(), None);
     dims[D - 1] = output.dims()[2];
@@ -57,6 +61,14 @@ fn run_tracked<B: Backend, C: CheckpointStrategy, const D: usize, const N: usize
         OpsKind::Tracked(prepared) => prepared.finish(Saved { x, reduced, ready, factors }, output),
         OpsKind::UnTracked(prepared) => prepared.finish(output),
     }))
+}
+
+/// [`Kernels::ready_factors`] without a graph.
+pub(crate) fn ready<B: Kernels, C: CheckpointStrategy>(
+    factors: &Factors<Autodiff<B, C>>,
+    precision: FloatDType,
+) -> [Tensor<Autodiff<B, C>, 2>; 2] {
+    B::ready_factors(&inner(factors.clone()), precision).map(Tensor::from_inner)
 }
 
 /// The factors without their graph.
@@ -90,7 +102,7 @@ struct Saved<B: Backend> {
     factors: Factors<B>,
 }
 
-impl<B: Backend, const N: usize> Backward<B, N> for Gradient {
+impl<B: Kernels, const N: usize> Backward<B, N> for Gradient {
     type State = Saved<B>;
 
     fn backward(
@@ -118,21 +130,15 @@ impl<B: Backend, const N: usize> Backward<B, N> for Gradient {
             grads.register::<B>(id, B::float_reshape(primitive(gradient), shape_of_x));
         }
         let parents: Vec<_> = parents.collect();
-        let of_pairs = || parents.chunks_exact(2).zip(factors.blocks()).zip(&factors.pairs);
-        if of_pairs().any(|((ids, _), _)| ids[0].is_some()) {
-            // Transposed, because the first rows of a matrix are cut off without a copy.
-            let of_a = of_factor(of_reduced, x); // [Σr, inputs]
-            for ((ids, [rank, _]), pair) in of_pairs() {
-                let Some(id) = ids[0] else { continue };
-                let gradient = of_a.clone().narrow(0, rank.start, rank.len()).transpose();
-                grads.register::<B>(id, primitive(gradient.cast(pair.a.dtype())));
-            }
+        if parents.iter().all(Option::is_none) {
+            return;
         }
-        if of_pairs().any(|((ids, _), _)| ids[1].is_some()) {
-            let of_b = of_factor(reduced, of_output); // [Σr, outputs]
-            for ((ids, block), pair) in of_pairs() {
-                let Some(id) = ids[1] else { continue };
-                let gradient = of_b.clone().slice(block).cast(pair.b.dtype()) * pair.scale;
+        // Transposed, because the first rows of a matrix are cut off without a copy.
+        let of_a = of_factor(of_reduced, x); // [Σr, inputs]
+        let of_b = of_factor(reduced, of_output); // [Σr, outputs]
+        let of_factors = B::cut_factors(&factors, [of_a, of_b]).into_iter().flatten();
+        for (id, gradient) in parents.into_iter().zip(of_factors) {
+            if let Some(id) = id {
                 grads.register::<B>(id, primitive(gradient));
             }
         }

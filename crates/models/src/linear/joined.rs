@@ -71,11 +71,6 @@ impl<B: Backend> Joined<B> {
         (!pairs.is_empty()).then(|| Factors { pairs, outputs, kept: self.ready.clone() })
     }
 
-    /// Keeps the adapters' factors: see [`Linear::prepare`](super::Linear::prepare).
-    pub fn prepare(&mut self, parts: &[&Part<B>], precision: FloatDType) {
-        self.ready = self.factors(parts).map(|factors| factors.ready(precision));
-    }
-
     /// Merges the adapters into the weights: `Wᵢ ← Wᵢ + (αᵢ/rᵢ)·Aᵢ·Bᵢ`.
     pub(super) fn merge<'a>(&mut self, parts: impl Iterator<Item = &'a mut Part<B>>) {
         self.ready = None;
@@ -101,5 +96,10 @@ impl<B: Kernels> Joined<B> {
         let Some(factors) = self.factors(parts) else { return linear(input, weight, bias) };
         let change = B::low_rank(input.clone(), factors); // first, as in `Linear::forward`
         linear(input, weight, bias) + change
+    }
+
+    /// Keeps the adapters' factors: see [`Linear::prepare`](super::Linear::prepare).
+    pub fn prepare(&mut self, parts: &[&Part<B>], precision: FloatDType) {
+        self.ready = self.factors(parts).map(|factors| B::ready_factors(&factors, precision));
     }
 }

@@ -10,33 +10,34 @@ use burn_fusion::{
 };
 use burn_ir::{CustomOpIr, HandleContainer, OperationIr, TensorIr};
 
-use super::{Operation, Runs};
+use super::{Differentiable, Operation, Runs};
 
 impl<B: FusionBackend + Runs> Runs for Fusion<B> {
-    fn forward<O: Operation<N>, const N: usize>(
+    fn forward<O: Operation<N, M>, const N: usize, const M: usize>(
         operation: O,
         inputs: [FloatTensor<Self>; N],
-    ) -> FloatTensor<Self> {
-        let shape = operation.shape(inputs.each_ref().map(TensorMetadata::shape));
-        let output = (shape, inputs[0].dtype());
-        let recorded = |desc| Forward::<B, O, N> { desc, operation, backend: PhantomData };
-        let mut outputs = record(Vec::from(inputs), vec![output], recorded);
-        outputs.pop().expect("a result per output")
+    ) -> [FloatTensor<Self>; M] {
+        let shapes = operation.shapes(inputs.each_ref().map(TensorMetadata::shape));
+        let dtype = operation.dtype(inputs[0].dtype());
+        let outputs = shapes.map(|shape| (shape, dtype)).into();
+        let recorded = |desc| Forward::<B, O, N, M> { desc, operation, backend: PhantomData };
+        let mut outputs = record(Vec::from(inputs), outputs, recorded).into_iter();
+        std::array::from_fn(|_| outputs.next().expect("a result per output"))
     }
 
-    fn backward<O: Operation<N>, const N: usize>(
+    fn backward<O: Differentiable<N, M>, const N: usize, const M: usize>(
         operation: O,
         inputs: [FloatTensor<Self>; N],
-        gradient: FloatTensor<Self>,
+        of_outputs: [FloatTensor<Self>; M],
         wanted: [bool; N],
     ) -> [Option<FloatTensor<Self>>; N] {
         let of_inputs = inputs.iter().zip(wanted).filter(|(_, wanted)| *wanted);
         let outputs = of_inputs.map(|(input, _)| (input.shape(), input.dtype())).collect();
-        let inputs = inputs.into_iter().chain([gradient]).collect();
+        let inputs = inputs.into_iter().chain(of_outputs).collect();
         let recorded =
-            |desc| BackwardPass::<B, O, N> { desc, operation, wanted, backend: PhantomData };
+            |desc| BackwardPass::<B, O, N, M> { desc, operation, wanted, backend: PhantomData };
         let mut results = record(inputs, outputs, recorded).into_iter();
-        wanted.map(|wanted| wanted.then(|| results.next().expect("a result per output")))
+        wanted.map(|wanted| wanted.then(|| results.next().expect("a result per input")))
     }
 }
 
@@ -59,39 +60,48 @@ pub(in crate::cube) fn record<R: FusionRuntime, O: stream::Operation<R> + 'stati
 
 /// A recorded forward pass.
 #[derive(Debug)]
-struct Forward<B, O, const N: usize> {
+struct Forward<B, O, const N: usize, const M: usize> {
     desc: CustomOpIr,
     operation: O,
     backend: PhantomData<B>,
 }
 
-impl<B: FusionBackend + Runs, O: Operation<N>, const N: usize> stream::Operation<B::FusionRuntime>
-    for Forward<B, O, N>
+impl<B, O, const N: usize, const M: usize> stream::Operation<B::FusionRuntime>
+    for Forward<B, O, N, M>
+where
+    B: FusionBackend + Runs,
+    O: Operation<N, M>,
 {
     fn execute(&self, handles: &mut HandleContainer<B::Handle>) {
-        let (inputs, [output]) = self.desc.as_fixed::<N, 1>();
+        let (inputs, outputs) = self.desc.as_fixed::<N, M>();
         let inputs = inputs.each_ref().map(|input| handles.get_float_tensor::<B>(input));
-        handles.register_float_tensor::<B>(&output.id, B::forward(self.operation, inputs));
+        for (output, result) in outputs.iter().zip(B::forward(self.operation, inputs)) {
+            handles.register_float_tensor::<B>(&output.id, result);
+        }
     }
 }
 
-/// A recorded backward pass; the gradient of the output is the last input.
+/// A recorded backward pass; the gradients of the outputs are the last inputs.
 #[derive(Debug)]
-struct BackwardPass<B, O, const N: usize> {
+struct BackwardPass<B, O, const N: usize, const M: usize> {
     desc: CustomOpIr,
     operation: O,
     wanted: [bool; N],
     backend: PhantomData<B>,
 }
 
-impl<B: FusionBackend + Runs, O: Operation<N>, const N: usize> stream::Operation<B::FusionRuntime>
-    for BackwardPass<B, O, N>
+impl<B, O, const N: usize, const M: usize> stream::Operation<B::FusionRuntime>
+    for BackwardPass<B, O, N, M>
+where
+    B: FusionBackend + Runs,
+    O: Differentiable<N, M>,
 {
     fn execute(&self, handles: &mut HandleContainer<B::Handle>) {
         let mut tensors = self.desc.inputs.iter().map(|input| handles.get_float_tensor::<B>(input));
-        let mut next = || tensors.next().expect("the inputs and the gradient");
+        let mut next = || tensors.next().expect("the inputs and the gradients");
         let inputs = std::array::from_fn(|_| next());
-        let results = B::backward(self.operation, inputs, next(), self.wanted);
+        let of_outputs = std::array::from_fn(|_| next());
+        let results = B::backward(self.operation, inputs, of_outputs, self.wanted);
         for (output, result) in self.desc.outputs.iter().zip(results.into_iter().flatten()) {
             handles.register_float_tensor::<B>(&output.id, result);
         }
