@@ -376,6 +376,31 @@ fn has_the_gradient_of_the_whole_graph(targets: &[&str], count: usize) {
 }
 
 #[test]
+fn adapters_of_modulations_have_the_names_and_identities_of_adapters_of_layers_alone() {
+    let mut network = transformer::<Plain>(&Device::default());
+    let layers = network.linears().into_iter();
+    let ids: BTreeMap<String, u64> = layers.map(|(path, layer)| (path, layer.id.val())).collect();
+    let id = |name: &str| ids[&format!("transformer_blocks.1.{name}")];
+    // A weight and a bias each; two norms of queries and keys.
+    let layers = ["norm1.linear", "attn.to_q", "ff.net.2", "norm1_context.linear"];
+    assert_eq!(layers.map(id), [0, 2, 14, 16].map(|more| id("norm1.linear") + more));
+    let context = ["norm1_context.linear", "attn.add_q_proj", "ff_context.net.2"];
+    assert_eq!(context.map(id), [0, 2, 14].map(|more| id("norm1_context.linear") + more));
+
+    // The names under which checkpoints keep the state of the optimiser.
+    let targets = vec!["norm1.linear".to_owned(), "norm1_context.linear".to_owned()];
+    let config = LoraConfig { rank: 1, alpha: 1.0, init: LoraInit::Gaussian, targets };
+    let adapter = Adapter::new(&config, &mut network, 1).expect("an adapter");
+    let adapted = adapter.attach(network, &Device::default()).expect("it fits");
+    let names = training::parameters::names(&adapted);
+    for (layer, field) in [("norm1.linear", "image"), ("norm1_context.linear", "text")] {
+        let a = (1 << 40) + 2 * id(layer);
+        assert_eq!(names[&a], format!("double_blocks.1.{field}.modulation.adapter.a"));
+        assert_eq!(names[&(a + 1)], format!("double_blocks.1.{field}.modulation.adapter.b"));
+    }
+}
+
+#[test]
 fn an_adapter_that_is_attached_to_a_prepared_transformer_takes_the_place_of_the_other() {
     let golden = Golden::named("flux-tiny/golden");
     let device = Device::default();

@@ -152,6 +152,41 @@ fn a_product_with_filled_sides_is_the_product() {
 }
 
 #[test]
+fn a_linear_layer_and_its_gradients_are_those_of_products_whatever_is_tracked() {
+    // Rows, inputs and outputs that products on GPUs pad, and some that they do not.
+    let sides = [[1, 32, 5], [16, 96, 160], [77, 32, 1], [13, 64, 96], [16, 96, 1], [1, 64, 64]];
+    for (seed, [m, k, n]) in sides.into_iter().enumerate() {
+        for case in 0..16 {
+            let (samples, subset) = ([1, 3][case / 8], case % 8);
+            let x = inputs([[samples * m, k], [k, n], [1, n], [samples * m, n]], seed);
+            let tracked = |i: usize| i == 3 || subset >> i & 1 == 1;
+            let pass = |layer: fn(T<3>, T<2>, Option<T<1>>) -> T<3>| {
+                let leaf = |i: usize| {
+                    let x = T::<2>::from_inner(x[i].clone());
+                    if tracked(i) { x.require_grad() } else { x }
+                };
+                let [x, w, b, c] = std::array::from_fn(leaf);
+                let rows = x.clone().reshape([samples, m, k]);
+                let y = layer(rows, w.clone(), Some(b.clone().squeeze_dim(0)));
+                let y = y + layer(x.clone().reshape([samples, m, k]), w.clone(), None).sin();
+                let y: T<2> = y.reshape([samples * m, n]);
+                let gradients = (y.clone() * c.clone()).sum().backward();
+                let of = |x: T<2>| x.grad(&gradients).map(numbers);
+                (numbers(y.inner()), [x, w, b, c].map(of))
+            };
+            let (got, want) = (pass(Training::linear_layer), pass(product::linear));
+            let what = format!("{samples} x {m} x {k} x {n}, tracked: {subset:03b}");
+            assert!(distance(&got.0, &want.0) < of_products(1e-6), "{what}");
+            for (i, (got, want)) in got.1.iter().zip(&want.1).enumerate() {
+                assert_eq!([got.is_some(), want.is_some()], [tracked(i); 2], "input {i}, {what}");
+                let (Some(got), Some(want)) = (got, want) else { continue };
+                assert!(distance(got, want) < of_products(1e-5), "input {i}, {what}");
+            }
+        }
+    }
+}
+
+#[test]
 fn attention_with_filled_sides_is_attention() {
     for (seed, [queries, keys, width]) in
         [[6, 10, 24], [32, 32, 32], [13, 64, 8], [1, 96, 64]].into_iter().enumerate()

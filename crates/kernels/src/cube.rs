@@ -56,7 +56,7 @@ use burn::{
     tensor::{DType, FloatDType, Tensor, TensorPrimitive, backend::Backend, ops::FloatTensor},
 };
 
-use crate::{Kernels, plain, product, pull, split};
+use crate::{Kernels, frozen, plain, product, pull, split};
 
 /// A backend whose device runs the kernels.
 trait Attends: Backend {
@@ -279,6 +279,14 @@ macro_rules! gpu_backend {
                 sizes: [usize; N],
             ) -> [Tensor<Self, D>; N] {
                 split::tracked(x, dim, sizes)
+            }
+
+            fn linear_layer<const D: usize>(
+                x: Tensor<Self, D>,
+                weight: Tensor<Self, 2>,
+                bias: Option<Tensor<Self, 1>>,
+            ) -> Tensor<Self, D> {
+                frozen::linear_layer(x, weight, bias)
             }
 
             fn low_rank<const D: usize>(

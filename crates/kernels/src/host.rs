@@ -25,6 +25,7 @@ use crate::{
     attention::Attention,
     attention_graph, convolution,
     elementwise::{GatedResidual, GeluTanh, ModulatedNorm, SquaredRelu},
+    frozen::{self, is_tracked},
     group_norm::GroupNormSilu,
     heads,
     layer_norm::ModulatedLayerNorm,
@@ -173,13 +174,6 @@ fn run_tracked<B: Host, C: CheckpointStrategy, O: Operation<N>, const N: usize>(
 
 pub(crate) fn primitive<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> FloatTensor<B> {
     tensor.into_primitive().tensor()
-}
-
-/// Whether the backward pass brings a tensor a gradient.
-fn is_tracked<B: Backend, C: CheckpointStrategy, const D: usize>(
-    tensor: &Tensor<Autodiff<B, C>, D>,
-) -> bool {
-    !primitive(tensor.clone()).node.requirement.is_none()
 }
 
 fn tensor<B: Backend, const D: usize>(primitive: FloatTensor<B>) -> Tensor<B, D> {
@@ -396,6 +390,14 @@ macro_rules! host_backend {
                 sizes: [usize; N],
             ) -> [Tensor<Self, D>; N] {
                 split::tracked(x, dim, sizes)
+            }
+
+            fn linear_layer<const D: usize>(
+                x: Tensor<Self, D>,
+                weight: Tensor<Self, 2>,
+                bias: Option<Tensor<Self, 1>>,
+            ) -> Tensor<Self, D> {
+                frozen::linear_layer(x, weight, bias)
             }
 
             fn low_rank<const D: usize>(

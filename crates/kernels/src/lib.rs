@@ -22,6 +22,8 @@ mod convolution;
 mod cube;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod elementwise;
+#[cfg(any(feature = "flex", feature = "ndarray", feature = "wgpu", feature = "cuda"))]
+mod frozen;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod group_norm;
 pub mod heads;
@@ -231,6 +233,22 @@ pub trait Kernels: Backend {
     /// `weight` and the result: `[inputs, outputs]`
     fn in_precision(weight: Tensor<Self, 2>, precision: FloatDType) -> Tensor<Self, 2> {
         weight.cast(precision)
+    }
+
+    /// Linear layer `x·W + b`.
+    ///
+    /// Under autodiff, a weight that is not tracked costs no more than its products need on GPUs
+    /// (see [`product`]).
+    ///
+    /// # Shapes
+    /// `x`: `[…, M, inputs]`, at least two dimensions; `weight`: `[inputs, outputs]`; `bias`:
+    /// `[outputs]`; result: `[…, M, outputs]`
+    fn linear_layer<const D: usize>(
+        x: Tensor<Self, D>,
+        weight: Tensor<Self, 2>,
+        bias: Option<Tensor<Self, 1>>,
+    ) -> Tensor<Self, D> {
+        product::linear(x, weight, bias)
     }
 
     /// Product with factors of low rank, of one layer or of several side by side, in the precision

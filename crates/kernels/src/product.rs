@@ -10,7 +10,8 @@
 //! such a side is padded by two rows or columns.
 //!
 //! In a differentiated product every side is the inner dimension of one of three products, the
-//! forward one and two gradients, so all sides are padded.
+//! forward one and two gradients, so all sides are padded. A linear layer with a frozen weight has
+//! no gradient of it, and [`Kernels::linear_layer`](crate::Kernels::linear_layer) pads no rows.
 
 use burn::tensor::{Tensor, activation, backend::Backend, module, ops::AttentionModuleOptions};
 

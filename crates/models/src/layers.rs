@@ -8,8 +8,6 @@ use burn::{
 };
 use kernels::{Kernels, plain};
 
-use crate::linear::Linear;
-
 /// Applies `f` to `x` in f32 and casts back.
 pub(crate) fn in_f32<B: Backend, const D: usize>(
     x: Tensor<B, D>,
@@ -145,12 +143,11 @@ pub(crate) fn attend<B: Kernels>([query, key, value]: [Tensor<B, 4>; 3]) -> Tens
     B::softmax_attention(query, key, value)
 }
 
-/// Computes the `N` modulations (shifts, scales, gates) of a layer, each `[B, 1, D]`.
-pub(crate) fn modulation<B: Kernels, const N: usize>(
-    layer: &Linear<B>,
-    conditioning: Tensor<B, 2>,
-) -> [Tensor<B, 3>; N] {
-    let [rows, d] = conditioning.dims();
-    let all = layer.forward(conditioning).reshape([rows, N, d]);
-    B::split(all, 1, [1; N])
+/// The `N` modulations (shifts, scales, gates) that lie side by side in the outputs of their layers.
+///
+/// # Shapes
+/// `outputs`: `[B, N·D]`; results: `[B, 1, D]`
+pub(crate) fn modulations<B: Kernels, const N: usize>(outputs: Tensor<B, 2>) -> [Tensor<B, 3>; N] {
+    let [rows, features] = outputs.dims();
+    B::split(outputs.reshape([rows, N, features / N]), 1, [1; N])
 }

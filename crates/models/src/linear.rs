@@ -118,10 +118,10 @@ impl<B: Kernels> Linear<B> {
         let bias = self.bias.as_ref().map(Param::val);
         // Weights may be stored in fewer bits than the layer computes in.
         let weight = B::in_precision(self.weight.val(), FloatDType::from(input.dtype()));
-        let Some(adapter) = &self.adapter else { return linear(input, weight, bias) };
+        let Some(adapter) = &self.adapter else { return B::linear_layer(input, weight, bias) };
         // First, so that a backend that fuses operations adds it where it adds the bias.
         let change = B::low_rank(input.clone(), adapter.factors());
-        linear(input, weight, bias) + change
+        B::linear_layer(input, weight, bias) + change
     }
     // ANCHOR_END: linear
 

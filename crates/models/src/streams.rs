@@ -69,7 +69,7 @@ impl<B: Kernels> Projections<B> {
         let scale = |index: usize, source: &mut Source<'_, B>| {
             normalised.then(|| source.tensor(&format!("{}.weight", at(index)), [features]))
         };
-        let (joined, [query, key, value]) = source.joined([at(0), at(1), at(2)], d, d);
+        let (joined, [query, key, value]) = source.joined([0, 1, 2].map(|i| (at(i), d)), d);
         Self {
             joined,
             query,

@@ -2,18 +2,24 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use burn::tensor::FloatDType;
+use burn::{
+    module::{Param, ParamId},
+    tensor::{FloatDType, Tensor},
+};
 use flow::VelocityField;
 use models::{
-    Adaptable, Adapter, Choices, LoraConfig,
+    Adaptable, Adapter, Choices, LoraConfig, LowRank,
     lora::LoraInit,
     sd3::{ModelDirectory, Transformer},
-    storage::TensorFiles,
+    storage::{Source, TensorFiles},
 };
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use training::parameters::Parameters;
 
-use crate::backend::{Device, Plain, distance, numbers};
+use crate::{
+    backend::{Device, Plain, distance, numbers, of_products},
+    closed_forms::noise,
+};
 
 use super::{Model, copy, encode, golden};
 
@@ -56,8 +62,9 @@ fn a_single_file_with_a_second_attention_is_the_same_model_rounded() {
             .collect::<BTreeMap<_, _>>()
     };
     let (exact, rounded) = (weights(&model.open()), weights(&single));
-    // Query, key and value of a stream have one weight and one bias together.
-    assert_eq!(exact.len(), 89);
+    // Query, key and value of a stream have one weight and one bias together, and so do the
+    // modulations of a block.
+    assert_eq!(exact.len(), 83);
     for (name, exact) in exact {
         for (exact, rounded) in exact.iter::<f32>().zip(rounded[&name].iter::<f32>()) {
             assert!(
@@ -250,29 +257,36 @@ fn headers_are_read_without_the_numbers() {
     assert_ne!(files.digest().expect("a digest"), vae.digest().expect("a digest"));
 }
 
-/// A copy of a model in which a weight of every block's keys has another type and other values.
-fn with_keys(dtype: Dtype, change: impl Fn(&[u8]) -> Vec<u8>) -> tempfile::TempDir {
+/// A tensor in a file: name, type, shape and bytes.
+type Entry = (String, Dtype, Vec<usize>, Vec<u8>);
+
+/// A copy of a model with what `change` makes of every tensor of its transformer.
+fn with_tensors(change: impl Fn(Entry) -> Vec<Entry>) -> tempfile::TempDir {
     let directory = copy("sd3-tiny");
     let path = directory.path().join("transformer/diffusion_pytorch_model.safetensors");
     let bytes = std::fs::read(&path).expect("the golden is committed");
     let file = SafeTensors::deserialize(&bytes).expect("safetensors");
-    let stored: Vec<_> = file
-        .tensors()
-        .into_iter()
-        .map(|(name, view)| {
-            let (shape, data) = (view.shape().to_vec(), view.data());
-            if name.ends_with("to_k.weight") {
-                (name, dtype, shape, change(data))
-            } else {
-                (name, view.dtype(), shape, data.to_vec())
-            }
-        })
-        .collect();
-    let views = stored.iter().map(|(name, dtype, shape, data)| {
+    let entries = file.tensors().into_iter().flat_map(|(name, view)| {
+        change((name, view.dtype(), view.shape().to_vec(), view.data().to_vec()))
+    });
+    let entries: Vec<Entry> = entries.collect();
+    let views = entries.iter().map(|(name, dtype, shape, data)| {
         (name, TensorView::new(*dtype, shape.clone(), data).expect("whole"))
     });
     safetensors::serialize_to_file(views, None, &path).expect("written");
     directory
+}
+
+/// A copy of a model in which the weight of every block's keys has another type and other values.
+fn with_keys(dtype: Dtype, change: impl Fn(&[u8]) -> Vec<u8>) -> tempfile::TempDir {
+    with_tensors(|entry| {
+        let (name, _, shape, data) = &entry;
+        if name.ends_with("to_k.weight") {
+            vec![(name.clone(), dtype, shape.clone(), change(data))]
+        } else {
+            vec![entry]
+        }
+    })
 }
 
 #[test]
@@ -296,6 +310,71 @@ fn layers_whose_weights_are_stored_in_several_types_are_one_product() {
 }
 
 #[test]
+fn joined_layers_of_any_numbers_of_outputs_are_the_layers_of_the_file_with_their_adapters() {
+    let device = Device::default();
+    let open = || {
+        let path = golden("sd3-tiny/transformer");
+        TensorFiles::open(&path, "diffusion_pytorch_model").expect("a file")
+    };
+    let source = || Source::<Plain>::files(open(), FloatDType::F32, &device);
+    let matrix = |m: usize, n: usize, seed: usize| noise(m, [n, 1, 1], seed).reshape([m, n]);
+    let adapter = |outputs: usize| {
+        let param = |x: Tensor<Plain, 2>| Param::initialized(ParamId::new(), x);
+        LowRank::new(param(matrix(32, 2, outputs)), param(matrix(2, outputs, 1)), 0.5)
+    };
+    // 9 + 6, 6 + 6 and 6 + 2 modulations of the first, a middle and the last block.
+    for block in 0..3 {
+        let layers = ["norm1", "norm1_context"].map(|layer| {
+            let name = format!("transformer_blocks.{block}.{layer}.linear");
+            let outputs = open().shape(&format!("{name}.weight")).expect("a weight")[0];
+            (name, outputs)
+        });
+        let x: Tensor<Plain, 2> = matrix(5, 32, block);
+        let alone = layers.clone().map(|(name, outputs)| {
+            let mut layer = source().linear(&name, 32, outputs);
+            layer.adapter = Some(adapter(outputs));
+            layer.forward(x.clone())
+        });
+        let outputs = [layers[0].1, layers[1].1];
+        let (joined, mut parts) = source().joined(layers, 32);
+        for (part, outputs) in parts.iter_mut().zip(outputs) {
+            part.adapter = Some(adapter(outputs));
+        }
+        let got = numbers(joined.forward(x, &parts.each_ref()));
+        let far = distance(&got, &numbers(Tensor::cat(alone.into(), 1)));
+        assert!(far < of_products(1e-6), "block {block}: {far:e}");
+    }
+}
+
+#[test]
+fn a_second_attention_whose_gate_is_zero_changes_nothing_in_any_block() {
+    let of_attention = ["to_q", "to_k", "to_v", "to_out", "norm_q", "norm_k"];
+    let model = Model::read("sd3-tiny");
+    let more = with_tensors(|(name, dtype, mut shape, mut data)| {
+        // The first block has one.
+        let without = !name.starts_with("transformer_blocks.0.");
+        if without && name.contains(".norm1.linear.") {
+            shape[0] = shape[0] / 6 * 9;
+            data.resize(data.len() / 6 * 9, 0);
+        }
+        let of_attention =
+            of_attention.iter().any(|layer| name.contains(&format!(".attn.{layer}.")));
+        let second = (name.replace(".attn.", ".attn2."), dtype, shape.clone(), data.clone());
+        let second = (without && of_attention).then_some(second);
+        [(name, dtype, shape, data)].into_iter().chain(second).collect()
+    });
+    let config = more.path().join("transformer/config.json");
+    replace(&config, "\"dual_attention_layers\": [\n    0", "\"dual_attention_layers\": [0, 1, 2");
+    let more = ModelDirectory::open::<Plain>(more.path(), &Choices::default(), &Device::default())
+        .expect("a whole model")
+        .transformer::<Plain>(FloatDType::F32, &Device::default())
+        .expect("a transformer");
+    let time = model.tensor::<1>("timestep") / 1000.0;
+    let conditions = model.encode(&model.prompts());
+    model.assert_near("velocity", more.velocity(model.tensor("latents"), time, &conditions));
+}
+
+#[test]
 fn a_weight_that_cannot_be_joined_is_named() {
     let nan = |data: &[u8]| [&f32::NAN.to_le_bytes(), &data[4..]].concat();
     let model = with_keys(Dtype::F32, nan);
@@ -315,12 +394,11 @@ fn adapters_of_joined_layers_have_the_names_and_identities_of_adapters_of_layers
     let mut transformer = model.transformer();
     let layers = transformer.linears().into_iter();
     let ids: BTreeMap<String, u64> = layers.map(|(path, layer)| (path, layer.id.val())).collect();
-    let id = |name: &str| ids[&format!("transformer_blocks.0.attn.{name}")];
+    let id = |name: &str| ids[&format!("transformer_blocks.0.{name}")];
     // A weight and a bias each.
-    assert_eq!(
-        ["to_q", "to_k", "to_v", "to_out.0"].map(id),
-        [0, 2, 4, 6].map(|more| id("to_q") + more)
-    );
+    let first = ["norm1.linear", "norm1_context.linear", "attn.to_q", "attn.to_k", "attn.to_v"];
+    assert_eq!(first.map(id), [0, 2, 4, 6, 8].map(|more| id("norm1.linear") + more));
+    assert_eq!(id("attn.to_out.0"), id("attn.to_v") + 2);
     assert_eq!(ids["proj_out"] + 2, model.open().transformer_tensors() as u64);
 
     // The names under which checkpoints keep the state of the optimiser.
@@ -329,7 +407,12 @@ fn adapters_of_joined_layers_have_the_names_and_identities_of_adapters_of_layers
     let adapter = Adapter::new(&config, &mut transformer, 1).expect("an adapter");
     let adapted = adapter.attach(transformer, &Device::default()).expect("it fits");
     let names = training::parameters::names(&adapted);
-    for (layer, field) in [("to_q", "image.query"), ("add_v_proj", "text.value")] {
+    for (layer, field) in [
+        ("norm1.linear", "norm1"),
+        ("norm1_context.linear", "norm1_context"),
+        ("attn.to_q", "image.query"),
+        ("attn.add_v_proj", "text.value"),
+    ] {
         let a = (1 << 40) + 2 * id(layer);
         assert_eq!(names[&a], format!("blocks.0.{field}.adapter.a"));
         assert_eq!(names[&(a + 1)], format!("blocks.0.{field}.adapter.b"));

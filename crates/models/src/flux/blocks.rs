@@ -6,9 +6,9 @@ use kernels::Kernels;
 
 use super::{FluxConfig, rope::Rope};
 use crate::{
-    layers::{attend, join_heads, modulation},
-    linear::{Linear, Product},
-    storage::Source,
+    layers::{attend, join_heads, modulations},
+    linear::{Joined, Linear, Part, Product},
+    storage::{Source, source::Unjoined},
     streams::{AttentionSizes, FeedForward, IMAGE, Names, Projections, TEXT, Tokens},
 };
 
@@ -29,6 +29,7 @@ impl FluxConfig {
 /// ```
 #[derive(Module, Debug)]
 pub(super) struct DoubleBlock<B: Backend> {
+    modulation: Joined<B>,
     image: Stream<B>,
     text: Stream<B>,
 }
@@ -36,7 +37,7 @@ pub(super) struct DoubleBlock<B: Backend> {
 /// One stream's layers in a double block.
 #[derive(Module, Debug)]
 struct Stream<B: Backend> {
-    modulation: Linear<B>,
+    modulation: Part<B>,
     attention: Projections<B>,
     mlp: FeedForward<B>,
 }
@@ -55,15 +56,18 @@ const OF_TEXT: StreamNames =
     StreamNames { modulation: "norm1_context.linear", attention: TEXT, mlp: "ff_context" };
 
 impl<B: Kernels> Stream<B> {
+    /// Loads the layers; the modulation's columns begin at `from`.
     fn load(
         config: &FluxConfig,
         path: &str,
         names: StreamNames,
+        from: usize,
         source: &mut Source<'_, B>,
-    ) -> Self {
+    ) -> (Self, Unjoined<B>) {
         let (d, at) = (config.width(), |name: &str| format!("{path}.{name}"));
-        Self {
-            modulation: source.linear(&at(names.modulation), d, 6 * d),
+        let modulation = source.unjoined(&at(names.modulation), d, 6 * d);
+        let stream = Self {
+            modulation: modulation.part(from),
             attention: Projections::load(
                 config.attention(),
                 &at("attn"),
@@ -72,15 +76,8 @@ impl<B: Kernels> Stream<B> {
                 source,
             ),
             mlp: FeedForward::load(&at(names.mlp), d, source),
-        }
-    }
-
-    fn products(&mut self, names: StreamNames) -> Vec<(String, Product<'_, B>)> {
-        let modulation = Product::Single(&mut self.modulation);
-        let mut all = vec![(names.modulation.to_owned(), modulation)];
-        all.extend(self.attention.products("attn", names.attention));
-        all.extend(self.mlp.products(names.mlp));
-        all
+        };
+        (stream, modulation)
     }
 }
 
@@ -101,16 +98,21 @@ impl<B: Kernels> Stream<B> {
 impl<B: Kernels> DoubleBlock<B> {
     pub fn load(config: &FluxConfig, index: usize, source: &mut Source<'_, B>) -> Self {
         let path = format!("transformer_blocks.{index}");
-        Self {
-            image: Stream::load(config, &path, OF_IMAGE, source),
-            text: Stream::load(config, &path, OF_TEXT, source),
-        }
+        let (image, of_image) = Stream::load(config, &path, OF_IMAGE, 0, source);
+        let (text, of_text) = Stream::load(config, &path, OF_TEXT, 6 * config.width(), source);
+        Self { modulation: source.join([of_image, of_text]), image, text }
     }
 
-    pub fn products(&mut self) -> Vec<(String, Product<'_, B>)> {
-        let mut all = self.image.products(OF_IMAGE);
-        all.extend(self.text.products(OF_TEXT));
-        all
+    pub fn products(&mut self, path: &str) -> Vec<(String, Product<'_, B>)> {
+        let at = |name: &str| format!("{path}.{name}");
+        let (mut parts, mut others) = (Vec::new(), Vec::new());
+        for (stream, names) in [(&mut self.image, OF_IMAGE), (&mut self.text, OF_TEXT)] {
+            parts.push((names.modulation, &mut stream.modulation));
+            others.extend(stream.attention.products(&at("attn"), names.attention));
+            others.extend(stream.mlp.products(&at(names.mlp)));
+        }
+        let modulation = Product::Joined { joined: &mut self.modulation, parts };
+        [(path.to_owned(), modulation)].into_iter().chain(others).collect()
     }
 }
 
@@ -124,14 +126,14 @@ impl<B: Kernels> DoubleBlock<B> {
     ) -> Tokens<B> {
         let words = text.dims()[1];
         let patches = image.dims()[1];
-        let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] =
-            modulation(&self.image.modulation, conditioning.clone());
+        let parts = [&self.image.modulation, &self.text.modulation];
+        let modulation = self.modulation.forward(conditioning, &parts);
+        let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate, of_text @ ..] =
+            modulations::<B, 12>(modulation);
         let of_image = B::modulated_layer_norm(image.clone(), shift, scale);
         let image_rest = [gate, mlp_shift, mlp_scale, mlp_gate];
-        let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] =
-            modulation(&self.text.modulation, conditioning);
+        let [shift, scale, text_rest @ ..] = of_text;
         let of_text = B::modulated_layer_norm(text.clone(), shift, scale);
-        let text_rest = [gate, mlp_shift, mlp_scale, mlp_gate];
 
         let layers = [&self.text.attention, &self.image.attention];
         let [query, key, value] = Projections::joint(layers, [of_text, of_image]);
@@ -169,11 +171,12 @@ impl<B: Kernels> SingleBlock<B> {
         }
     }
 
-    pub fn products(&mut self) -> Vec<(String, Product<'_, B>)> {
-        let mut all = vec![("norm.linear".to_owned(), Product::Single(&mut self.modulation))];
-        all.extend(self.attention.products("attn", IMAGE));
-        all.push(("proj_mlp".to_owned(), Product::Single(&mut self.mlp)));
-        all.push(("proj_out".to_owned(), Product::Single(&mut self.output)));
+    pub fn products(&mut self, path: &str) -> Vec<(String, Product<'_, B>)> {
+        let at = |name: &str| format!("{path}.{name}");
+        let mut all = vec![(at("norm.linear"), Product::Single(&mut self.modulation))];
+        all.extend(self.attention.products(&at("attn"), IMAGE));
+        all.push((at("proj_mlp"), Product::Single(&mut self.mlp)));
+        all.push((at("proj_out"), Product::Single(&mut self.output)));
         all
     }
 }
@@ -186,7 +189,7 @@ impl<B: Kernels> SingleBlock<B> {
         conditioning: Tensor<B, 2>,
         rope: &Rope<B>,
     ) -> Tensor<B, 3> {
-        let [shift, scale, gate] = modulation(&self.modulation, conditioning);
+        let [shift, scale, gate] = modulations(self.modulation.forward(conditioning));
         let normed = B::modulated_layer_norm(tokens.clone(), shift, scale);
         let [query, key, value] = self.attention.split(normed.clone());
         let mixed = join_heads(attend([rope.rotate(query), rope.rotate(key), value]));

@@ -18,7 +18,7 @@ use super::{
     rope::Rope,
 };
 use crate::{
-    layers::modulation,
+    layers::modulations,
     linear::{Linear, Product},
     lora::{self, Adaptable},
     storage::Source,
@@ -181,7 +181,7 @@ impl<B: Kernels> FluxTransformer<B> {
         let [_, tokens, _] = both.dims();
         let patches = height * width / 4;
         let image = both.narrow(1, tokens - patches, patches);
-        let [scale, shift] = modulation(&self.modulation, conditioning);
+        let [scale, shift] = modulations(self.modulation.forward(conditioning));
         let patches = self.output.forward(B::modulated_layer_norm(image, shift, scale));
         let channels = self.config.in_channels / 4;
         unpacked(patches, [channels, height, width]).cast(FloatDType::F32)
@@ -250,17 +250,10 @@ impl<B: Kernels> Adaptable<B> for FluxTransformer<B> {
         );
         all.extend(self.pooled.products("time_text_embed.text_embedder"));
         for (index, block) in self.double_blocks.iter_mut().enumerate() {
-            all.extend(
-                block
-                    .products()
-                    .into_iter()
-                    .map(|(name, product)| (format!("transformer_blocks.{index}.{name}"), product)),
-            );
+            all.extend(block.products(&format!("transformer_blocks.{index}")));
         }
         for (index, block) in self.single_blocks.iter_mut().enumerate() {
-            let named =
-                |(name, product)| (format!("single_transformer_blocks.{index}.{name}"), product);
-            all.extend(block.products().into_iter().map(named));
+            all.extend(block.products(&format!("single_transformer_blocks.{index}")));
         }
         all.extend([
             ("norm_out.linear".to_owned(), Product::Single(&mut self.modulation)),

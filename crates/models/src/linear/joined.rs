@@ -7,7 +7,7 @@ use burn::{
     prelude::*,
     tensor::FloatDType,
 };
-use kernels::{Kernels, low_rank::Factors, product::linear};
+use kernels::{Kernels, low_rank::Factors};
 
 use super::LowRank;
 
@@ -93,9 +93,11 @@ impl<B: Kernels> Joined<B> {
     pub fn forward<const D: usize>(&self, input: Tensor<B, D>, parts: &[&Part<B>]) -> Tensor<B, D> {
         let bias = self.bias.as_ref().map(Param::val);
         let weight = B::in_precision(self.weight.val(), FloatDType::from(input.dtype()));
-        let Some(factors) = self.factors(parts) else { return linear(input, weight, bias) };
+        let Some(factors) = self.factors(parts) else {
+            return B::linear_layer(input, weight, bias);
+        };
         let change = B::low_rank(input.clone(), factors); // first, as in `Linear::forward`
-        linear(input, weight, bias) + change
+        B::linear_layer(input, weight, bias) + change
     }
 
     /// Keeps the adapters' factors: see [`Linear::prepare`](super::Linear::prepare).

@@ -14,7 +14,7 @@ use flow::VelocityField;
 use kernels::Kernels;
 
 use crate::{
-    layers::modulation,
+    layers::modulations,
     linear::{Linear, Product},
     lora::{self, Adaptable},
     storage::Source,
@@ -158,7 +158,7 @@ impl<B: Kernels> Transformer<B> {
         [height, width]: [usize; 2],
     ) -> Tensor<B, 4> {
         let rows = image.dims()[0];
-        let [scale, shift] = modulation(&self.modulation, conditioning);
+        let [scale, shift] = modulations(self.modulation.forward(conditioning));
         let patches = self.output.forward(B::modulated_layer_norm(image, shift, scale));
         let (p, channels) = (self.config.patch_size, self.config.out_channels);
         let split = patches.reshape([rows, height / p, width / p, p, p, channels]);
@@ -207,12 +207,9 @@ impl<B: Kernels> Adaptable<B> for Transformer<B> {
             ("context_embedder", &mut self.context_embedder),
         ];
         let output = [("norm_out.linear", &mut self.modulation), ("proj_out", &mut self.output)];
-        let blocks = self.blocks.iter_mut().enumerate().flat_map(|(index, block)| {
-            block
-                .products()
-                .into_iter()
-                .map(move |(name, product)| (format!("transformer_blocks.{index}.{name}"), product))
-        });
+        let blocks = self.blocks.iter_mut().enumerate();
+        let blocks = blocks
+            .flat_map(|(index, block)| block.products(&format!("transformer_blocks.{index}")));
         input.map(named).into_iter().chain(blocks).chain(output.map(named)).collect()
     }
 }

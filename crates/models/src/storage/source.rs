@@ -90,31 +90,44 @@ impl<'a, B: Backend> Source<'a, B> {
         Linear::new(weight, Some(bias))
     }
 
-    /// Linear layers of the same input, of equal size and with biases, as one product: their joined
-    /// weights, and each layer's part.
+    /// Linear layers of the same input, with biases, as one product: their joined weights, and each
+    /// layer's part. A layer has a name and a number of outputs.
     pub fn joined<const N: usize>(
         &mut self,
-        names: [String; N],
+        layers: [(String, usize); N],
         inputs: usize,
-        outputs: usize,
     ) -> (Joined<B>, [Part<B>; N]) {
-        let first = self.made;
-        let (weights, biases) = names
-            .iter()
-            .map(|name| {
-                let weight = self.stored(&format!("{name}.weight"), [outputs, inputs]);
-                (weight, self.values(&format!("{name}.bias"), [outputs]))
-            })
-            .unzip();
-        let weight = self.side_by_side(weights, [outputs, inputs]).transpose();
-        let joined = Joined::new(self.param(weight), Some(self.param(Tensor::cat(biases, 0))));
-        // Identities are those that the layers would have alone: a weight and a bias each.
-        self.made = first + 2 * N as u64;
-        let part = |i: usize| {
-            let id = ParamId::from(first + 2 * i as u64);
-            Part::new(i * outputs..(i + 1) * outputs, id)
+        let layers = layers.map(|(name, outputs)| self.unjoined(&name, inputs, outputs));
+        let mut from = 0;
+        let parts = layers.each_ref().map(|layer| {
+            let part = layer.part(from);
+            from += layer.outputs;
+            part
+        });
+        (self.join(layers), parts)
+    }
+
+    /// A linear layer with a bias, to [`join`](Self::join) with others when they are loaded, too.
+    pub(crate) fn unjoined(&mut self, name: &str, inputs: usize, outputs: usize) -> Unjoined<B> {
+        let weight = self.stored(&format!("{name}.weight"), [outputs, inputs]);
+        let bias = self.values(&format!("{name}.bias"), [outputs]);
+        let id = self.made;
+        self.made += 2; // A weight and a bias, as those of a layer alone.
+        Unjoined { weight, bias, inputs, outputs, id }
+    }
+
+    /// Joins layers of the same input, in the order of their columns.
+    pub(crate) fn join<const N: usize>(&self, layers: [Unjoined<B>; N]) -> Joined<B> {
+        let [of_weight, of_bias] = [0, 1].map(|more| ParamId::from(layers[0].id + more));
+        let whole = layers.iter().all(|layer| layer.weight.dims() == [layer.outputs, layer.inputs]);
+        let (weights, biases) = layers.into_iter().map(|layer| (layer.weight, layer.bias)).unzip();
+        let weight = if whole {
+            self.side_by_side(weights).transpose()
+        } else {
+            Tensor::zeros([1; 2], self.device) // A placeholder is among them.
         };
-        (joined, std::array::from_fn(part))
+        let bias = Param::initialized(of_bias, Tensor::cat(biases, 0));
+        Joined::new(Param::initialized(of_weight, weight), Some(bias))
     }
 
     /// A linear layer without a bias.
@@ -176,11 +189,8 @@ impl<'a, B: Backend> Source<'a, B> {
         self.param(weight.transpose())
     }
 
-    /// Weights of this shape as one, along their first dimension.
-    fn side_by_side(&self, weights: Vec<Tensor<B, 2>>, shape: [usize; 2]) -> Tensor<B, 2> {
-        if weights.iter().any(|weight| weight.dims() != shape) {
-            return Tensor::zeros([1; 2], self.device); // A placeholder is among them.
-        }
+    /// Weights as one, along their first dimension.
+    fn side_by_side(&self, weights: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
         let dtype = weights[0].dtype();
         if weights.iter().all(|weight| weight.dtype() == dtype) {
             return Tensor::cat(weights, 0);
@@ -225,6 +235,26 @@ impl<'a, B: Backend> Source<'a, B> {
                 Tensor::zeros([1; D], self.device)
             }
         }
+    }
+}
+
+/// A linear layer whose weight and bias are not yet [joined](Source::join) with those of others.
+///
+/// # Shapes
+/// - `weight`: `[outputs, inputs]`; `bias`: `[outputs]`
+pub(crate) struct Unjoined<B: Backend> {
+    weight: Tensor<B, 2>,
+    bias: Tensor<B, 1>,
+    inputs: usize,
+    outputs: usize,
+    /// The identity that the weight would have alone.
+    id: u64,
+}
+
+impl<B: Backend> Unjoined<B> {
+    /// The layer's part in the product, if its columns begin at `from`.
+    pub fn part(&self, from: usize) -> Part<B> {
+        Part::new(from..from + self.outputs, ParamId::from(self.id))
     }
 }
 

@@ -6,8 +6,8 @@ use kernels::Kernels;
 
 use super::TransformerConfig;
 use crate::{
-    layers::{attend, join_heads, modulation},
-    linear::{Linear, Product},
+    layers::{attend, join_heads, modulations},
+    linear::{Joined, Part, Product},
     storage::Source,
     streams::{AttentionSizes, FeedForward, IMAGE, Projections, TEXT, Tokens},
 };
@@ -24,8 +24,9 @@ use crate::{
 /// conditioning vector (adaLN-zero, arXiv 2212.09748).
 #[derive(Module, Debug)]
 pub(super) struct Block<B: Backend> {
-    norm1: Linear<B>,
-    norm1_context: Linear<B>,
+    modulation: Joined<B>,
+    norm1: Part<B>,
+    norm1_context: Part<B>,
     image: Projections<B>,
     text: Projections<B>,
     second: Option<Projections<B>>,
@@ -44,13 +45,15 @@ impl<B: Kernels> Block<B> {
             features: config.attention_head_dim,
             normalised: config.qk_norm.is_some(),
         };
+        let modulations = [
+            (at("norm1.linear"), if dual { 9 * d } else { 6 * d }),
+            (at("norm1_context.linear"), if last { 2 * d } else { 6 * d }),
+        ];
+        let (modulation, [norm1, norm1_context]) = source.joined(modulations, d);
         Self {
-            norm1: source.linear(&at("norm1.linear"), d, if dual { 9 * d } else { 6 * d }),
-            norm1_context: source.linear(
-                &at("norm1_context.linear"),
-                d,
-                if last { 2 * d } else { 6 * d },
-            ),
+            modulation,
+            norm1,
+            norm1_context,
             image: Projections::load(sizes, &at("attn"), IMAGE, true, source),
             text: Projections::load(sizes, &at("attn"), TEXT, !last, source),
             second: dual.then(|| Projections::load(sizes, &at("attn2"), IMAGE, true, source)),
@@ -59,39 +62,37 @@ impl<B: Kernels> Block<B> {
         }
     }
 
-    /// Shift, scale and gate of the joint attention and of the MLP, and of the second attention if
-    /// there is one.
-    fn modulations(
-        &self,
-        conditioning: Tensor<B, 2>,
-    ) -> ([Tensor<B, 3>; 6], Option<[Tensor<B, 3>; 3]>) {
-        if self.second.is_none() {
-            return (modulation(&self.norm1, conditioning), None);
+    fn modulations(&self, conditioning: Tensor<B, 2>) -> Modulations<B> {
+        let all = self.modulation.forward(conditioning, &[&self.norm1, &self.norm1_context]);
+        let all: Vec<_> = match (self.second.is_some(), self.ff_context.is_some()) {
+            (false, true) => modulations::<B, 12>(all).into(),
+            (true, true) => modulations::<B, 15>(all).into(),
+            (false, false) => modulations::<B, 8>(all).into(),
+            (true, false) => modulations::<B, 11>(all).into(),
+        };
+        let mut all = all.into_iter();
+        let image = next(&mut all);
+        let second = self.second.is_some().then(|| next(&mut all));
+        let mut text: Vec<_> = all.collect();
+        if self.ff_context.is_none() {
+            text.reverse(); // Stored with scale first.
         }
-        let [a, b, c, d, e, f, g, h, i] = modulation(&self.norm1, conditioning);
-        ([a, b, c, d, e, f], Some([g, h, i]))
+        Modulations { image, second, text }
     }
 
-    /// Shift, scale and gate of the text's attention and MLP. The last block has only shift and
-    /// scale of the attention, stored with scale first.
-    fn text_modulations(&self, conditioning: Tensor<B, 2>) -> Vec<Tensor<B, 3>> {
-        if self.ff_context.is_some() {
-            return modulation::<B, 6>(&self.norm1_context, conditioning).into();
-        }
-        let [scale, shift] = modulation(&self.norm1_context, conditioning);
-        vec![shift, scale]
-    }
-
-    pub fn products(&mut self) -> Vec<(String, Product<'_, B>)> {
-        let mut all = vec![
-            ("norm1.linear".to_owned(), Product::Single(&mut self.norm1)),
-            ("norm1_context.linear".to_owned(), Product::Single(&mut self.norm1_context)),
+    pub fn products(&mut self, path: &str) -> Vec<(String, Product<'_, B>)> {
+        let at = |name: &str| format!("{path}.{name}");
+        let parts = vec![
+            ("norm1.linear", &mut self.norm1),
+            ("norm1_context.linear", &mut self.norm1_context),
         ];
-        all.extend(self.image.products("attn", IMAGE));
-        all.extend(self.text.products("attn", TEXT));
-        all.extend(self.second.iter_mut().flat_map(|second| second.products("attn2", IMAGE)));
-        all.extend(self.ff.products("ff"));
-        all.extend(self.ff_context.iter_mut().flat_map(|ff| ff.products("ff_context")));
+        let modulation = Product::Joined { joined: &mut self.modulation, parts };
+        let mut all = vec![(path.to_owned(), modulation)];
+        all.extend(self.image.products(&at("attn"), IMAGE));
+        all.extend(self.text.products(&at("attn"), TEXT));
+        all.extend(self.second.iter_mut().flat_map(|second| second.products(&at("attn2"), IMAGE)));
+        all.extend(self.ff.products(&at("ff")));
+        all.extend(self.ff_context.iter_mut().flat_map(|ff| ff.products(&at("ff_context"))));
         all
     }
 }
@@ -104,9 +105,8 @@ impl<B: Kernels> Block<B> {
         Tokens { image, text }: Tokens<B>,
         conditioning: Tensor<B, 2>,
     ) -> Tokens<B> {
-        let (first, second) = self.modulations(conditioning.clone());
-        let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] = first;
-        let of_text = self.text_modulations(conditioning);
+        let Modulations { image: of_image, second, text: of_text } = self.modulations(conditioning);
+        let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] = of_image;
         let [text_shift, text_scale] = [of_text[0].clone(), of_text[1].clone()];
 
         let image_in = B::modulated_layer_norm(image.clone(), shift, scale);
@@ -134,6 +134,22 @@ impl<B: Kernels> Block<B> {
         Tokens { image, text }
     }
     // ANCHOR_END: block
+}
+
+/// Shift, scale and gate of all that a block adds to its tokens.
+struct Modulations<B: Backend> {
+    /// Of the image's joint attention, and of its MLP.
+    image: [Tensor<B, 3>; 6],
+    /// Of the image's second attention, if there is one.
+    second: Option<[Tensor<B, 3>; 3]>,
+    /// Of the text's attention, and of its MLP; in the last block only shift and scale of the
+    /// attention.
+    text: Vec<Tensor<B, 3>>,
+}
+
+/// The next `N` modulations of a block.
+fn next<T, const N: usize>(all: &mut impl Iterator<Item = T>) -> [T; N] {
+    std::array::from_fn(|_| all.next().expect("no block has fewer"))
 }
 
 /// Joint attention over both streams; the text's output is `None` if it has no output layer.
