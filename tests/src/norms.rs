@@ -372,6 +372,36 @@ fn a_layer_norm_and_its_gradients_are_what_f64_computes() {
     }
 }
 
+/// Norms of `S` tensors as an operation on their inputs, its results one after the other.
+fn side_by_side<const S: usize, const N: usize>(
+    norms: fn([[T<3>; 3]; S]) -> [T<3>; S],
+) -> impl Fn([T<3>; N]) -> T<4> {
+    move |inputs| {
+        let of = |s: usize| std::array::from_fn(|i| inputs[3 * s + i].clone());
+        Tensor::cat(norms(std::array::from_fn(of)).into(), 1).unsqueeze()
+    }
+}
+
+/// Several norms at once are each the norm alone, bit by bit, also where two are of the same tensor.
+#[test]
+fn layer_norms_at_once_are_those_one_by_one() {
+    for width in [7, 24] {
+        let lengths = [5, 9, 5];
+        let weights = noise(1, [2, lengths.iter().sum(), width], 9);
+        let of_each = lengths.map(|length| Norm { samples: 2, length, width }.inputs());
+        // The third norm is of the tensor of the first, with another shift and scale.
+        let inputs: [Tensor<Plain, 3>; 9] = std::array::from_fn(|i| {
+            let input = of_each[i / 3][i % 3].clone();
+            if i > 6 { input * 2.0 } else { input }
+        });
+        let one_by_one: fn([[T<3>; 3]; 3]) -> [T<3>; 3] =
+            |norms| norms.map(|[x, shift, scale]| Training::modulated_layer_norm(x, shift, scale));
+        let [got, want] = [Training::modulated_layer_norms, one_by_one]
+            .map(|norms| computed(&inputs, &weights, [true; 9], side_by_side(norms)));
+        assert!(got == want, "{width}");
+    }
+}
+
 #[test]
 fn heads_and_their_gradients_are_what_f64_computes() {
     for sizes in Streams::<1>::SIZES {
@@ -477,6 +507,11 @@ fn tracks_each<const N: usize>(
 fn gradients_are_those_of_the_tracked_inputs() {
     let sizes = Norm { samples: 2, length: 5, width: 12 };
     tracks_each(&sizes.inputs(), &sizes.weights(), fused_norm);
+    let longer = Norm { length: 7, ..sizes };
+    let inputs: Vec<_> = sizes.inputs().into_iter().chain(longer.inputs()).collect();
+    let weights = noise(1, [2, 12, 12], 9);
+    let norms = side_by_side::<2, 6>(Training::modulated_layer_norms);
+    tracks_each(&inputs.try_into().expect("six"), &weights, norms);
     let sizes = Streams { samples: 2, heads: 3, width: 8, lengths: [5] };
     tracks_each(&sizes.inputs::<3>(), &sizes.weights(), sizes.of(Training::heads));
     let sizes = Streams { samples: 2, heads: 3, width: 8, lengths: [5, 4] };

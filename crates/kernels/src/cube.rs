@@ -57,6 +57,7 @@ use burn::{
 };
 
 use crate::{Kernels, frozen, plain, product, pull, split};
+use operation::exactly;
 
 /// A backend whose device runs the kernels.
 trait Attends: Backend {
@@ -217,7 +218,22 @@ macro_rules! operation_kernels {
             shift: Tensor<Self, 3>,
             scale: Tensor<Self, 3>,
         ) -> Tensor<Self, 3> {
-            norm::modulated_layer_norm([x, shift, scale], $run)
+            let [y] = Self::modulated_layer_norms([[x, shift, scale]]);
+            y
+        }
+
+        fn modulated_layer_norms<const S: usize>(
+            norms: [[Tensor<Self, 3>; 3]; S],
+        ) -> [Tensor<Self, 3>; S] {
+            let composed = |[x, shift, scale]: [_; 3]| plain::modulated_layer_norm(x, shift, scale);
+            let Some(inputs) = norm::inputs(&norms) else { return norms.map(composed) };
+            let y = match S {
+                1 => Vec::from(<[_; 1]>::from($run(norm::LayerNorms, exactly::<_, 3>(inputs)))),
+                2 => Vec::from(<[_; 2]>::from($run(norm::LayerNorms, exactly::<_, 6>(inputs)))),
+                3 => Vec::from(<[_; 3]>::from($run(norm::LayerNorms, exactly::<_, 9>(inputs)))),
+                _ => return norms.map(composed),
+            };
+            exactly(y).map(operation::tensor)
         }
 
         fn heads<const S: usize>(

@@ -126,6 +126,16 @@ pub trait Kernels: Backend {
         plain::modulated_layer_norm(x, shift, scale)
     }
 
+    /// [`Self::modulated_layer_norm`] of several tensors, each with its shift and scale.
+    ///
+    /// # Shapes
+    /// As there for each; results in the order of `norms`
+    fn modulated_layer_norms<const S: usize>(
+        norms: [[Tensor<Self, 3>; 3]; S],
+    ) -> [Tensor<Self, 3>; S] {
+        norms.map(|[x, shift, scale]| Self::modulated_layer_norm(x, shift, scale))
+    }
+
     /// Query, key and value of every head of one or several streams, the tokens of a stream after
     /// those of the stream before it. Queries and keys are RMS-normalised and scaled where the stream
     /// has scales.

@@ -118,6 +118,12 @@ impl<B: Kernels> Projections<B> {
         B::heads([a.project(of_a), b.project(of_b)], a.heads)
     }
 
+    /// Joint attention of two streams, before their output layers.
+    pub fn attended(layers: [&Self; 2], tokens: [Tensor<B, 3>; 2]) -> [Tensor<B, 3>; 2] {
+        let lengths = tokens.each_ref().map(|tokens| tokens.dims()[1]);
+        B::split(join_heads(attend(Self::joint(layers, tokens))), 1, lengths)
+    }
+
     /// Self-attention of the stream.
     pub fn attention(&self, tokens: Tensor<B, 3>) -> Tensor<B, 3> {
         self.output(join_heads(attend(self.split(tokens))))

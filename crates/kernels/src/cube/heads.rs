@@ -18,7 +18,6 @@ use burn_cubecl::{CubeRuntime, tensor::CubeTensor};
 use cubecl::prelude::CubeCount;
 
 use super::{
-    MOST_CUBES,
     operation::{Differentiable, Operation},
     rows::{Units, cubes, empty, readable, vector},
 };
@@ -139,8 +138,7 @@ impl<R: CubeRuntime> Streams<R> {
 
     /// Cubes for the rows of queries, keys and values of each stream.
     fn cubes(&self) -> CubeCount {
-        let of_rows = self.most_rows().div_ceil(self.units.down).min(MOST_CUBES);
-        CubeCount::Static(of_rows as u32, 3, self.streams as u32)
+        self.units.cubes(self.most_rows(), [3, self.streams])
     }
 
     /// Writes query, key and value.

@@ -11,7 +11,7 @@ use burn_cubecl::{CubeRuntime, tensor::CubeTensor};
 use cubecl::prelude::{CubeCount, CubeDim, SequenceArg};
 
 use super::{
-    operation::{Operation, Runs, primitive, tensor},
+    operation::{Operation, Runs, exactly, primitive, tensor},
     rows::empty,
 };
 use crate::low_rank::{Factors, Pair};
@@ -39,8 +39,7 @@ fn join<B: Runs, const P: usize, const N: usize>(
     };
     let inputs: Vec<_> =
         pairs.iter().flat_map(|pair| [&pair.a, &pair.b]).cloned().map(primitive).collect();
-    let inputs: [_; N] = inputs.try_into().unwrap_or_else(|_| unreachable!("two of each pair"));
-    B::forward(operation, inputs).map(tensor)
+    B::forward(operation, exactly::<_, N>(inputs)).map(tensor)
 }
 
 /// As [`Factors::cut`], in one launch for up to three layers.

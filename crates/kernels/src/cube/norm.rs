@@ -1,4 +1,4 @@
-//! Layer norm with shift and scale: one kernel forward, one or two backward.
+//! Layer norm with shift and scale, of one or several tensors: one kernel forward, one or more backward.
 //!
 //! ```text
 //! n  = (x − mean)·r            r = 1 / √(variance + ε)            y = n·(1 + scale) + shift
@@ -7,111 +7,191 @@
 //! ```
 //!
 //! Means are over the features of a token. A row is read once for its mean, once for its variance
-//! and once to be written; all but the first come from a cache.
+//! and once to be written; all but the first come from a cache. Cubes with another `y` take another
+//! tensor. Gradients of shift and scale, where they are wanted, take another launch for each tensor.
 
 mod on_device;
 
 use burn::tensor::{DType, Shape, Tensor, TensorMetadata, backend::Backend, ops::FloatTensor};
 use burn_cubecl::{CubeRuntime, tensor::CubeTensor};
+use cubecl::prelude::CubeCount;
 
 use super::{
-    operation::{Differentiable, Operation, primitive, takes, tensor},
+    operation::{Differentiable, Operation, primitive, takes},
     rows::{Units, cubes, empty, readable, vector},
 };
 use crate::plain;
 
-/// The operation; inputs `x` `[B, L, D]`, `shift` and `scale` `[B, 1, D]`.
+/// The operation; inputs `x` `[B, L, D]`, `shift` and `scale` `[B, 1, D]` of each output.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ModulatedLayerNorm;
+pub(super) struct LayerNorms;
 
-/// [`Kernels::modulated_layer_norm`](crate::Kernels::modulated_layer_norm) by `run`, or by the
-/// composition if the kernels do not take the inputs.
-pub(super) fn modulated_layer_norm<K: Backend>(
-    inputs: [Tensor<K, 3>; 3],
-    run: impl FnOnce(ModulatedLayerNorm, [FloatTensor<K>; 3]) -> [FloatTensor<K>; 1],
-) -> Tensor<K, 3> {
-    let [x, shift, scale] = &inputs;
-    plain::check_modulation(x, [shift, scale]);
-    if inputs.iter().all(|input| takes(input) && input.dtype() == x.dtype()) {
-        let [y] = run(ModulatedLayerNorm, inputs.map(primitive));
-        return tensor(y);
+/// The inputs of [`Kernels::modulated_layer_norms`](crate::Kernels::modulated_layer_norms), if the
+/// kernels take them.
+pub(super) fn inputs<K: Backend, const S: usize>(
+    norms: &[[Tensor<K, 3>; 3]; S],
+) -> Option<Vec<FloatTensor<K>>> {
+    for [x, shift, scale] in norms {
+        plain::check_modulation(x, [shift, scale]);
     }
-    let [x, shift, scale] = inputs;
-    plain::modulated_layer_norm(x, shift, scale)
+    let (dtype, width) = (norms[0][0].dtype(), norms[0][0].dims()[2]);
+    let alike = |x: &Tensor<K, 3>| takes(x) && x.dtype() == dtype && x.dims()[2] == width;
+    let all = norms.as_flattened();
+    all.iter().all(alike).then(|| all.iter().cloned().map(primitive).collect())
 }
 
-impl Operation<3, 1> for ModulatedLayerNorm {
-    fn shapes(self, [x, ..]: [Shape; 3]) -> [Shape; 1] {
-        [x]
+impl<const N: usize, const M: usize> Operation<N, M> for LayerNorms {
+    fn shapes(self, inputs: [Shape; N]) -> [Shape; M] {
+        std::array::from_fn(|i| inputs[3 * i].clone())
     }
 
-    fn forward<R: CubeRuntime>(self, inputs: [CubeTensor<R>; 3]) -> [CubeTensor<R>; 1] {
-        let [samples, length, width] = inputs[0].shape().dims::<3>();
-        let vector = vector(width);
-        let [x, shift, scale] = inputs.map(|input| readable(input, vector));
-        let y = empty(&x, [samples, length, width], x.dtype);
-        let units = Units::of_rows(width / vector);
+    fn forward<R: CubeRuntime>(self, inputs: [CubeTensor<R>; N]) -> [CubeTensor<R>; M] {
+        let norms = Norms::new(inputs);
+        let y: [_; M] = std::array::from_fn(|i| norms.empty(i));
         on_device::forward::launch::<R>(
-            &x.client.clone(),
-            units.cubes(samples * length),
-            units.dim(),
-            vector,
-            x.into_tensor_arg(),
-            shift.into_tensor_arg(),
-            scale.into_tensor_arg(),
-            y.clone().into_tensor_arg(),
-            units,
-            y.dtype.into(),
+            &norms.x[0].client.clone(),
+            norms.cubes(),
+            norms.units.dim(),
+            norms.vector,
+            norms.x.into_iter().map(CubeTensor::into_tensor_arg).collect(),
+            norms.shift.into_iter().map(CubeTensor::into_tensor_arg).collect(),
+            norms.scale.into_iter().map(CubeTensor::into_tensor_arg).collect(),
+            y.iter().cloned().map(CubeTensor::into_tensor_arg).collect(),
+            norms.units,
+            y[0].dtype.into(),
         );
-        [y]
+        y
     }
 }
 
-impl Differentiable<3, 1> for ModulatedLayerNorm {
+impl<const N: usize, const M: usize> Differentiable<N, M> for LayerNorms {
     fn backward<R: CubeRuntime>(
         self,
-        [x, _, scale]: [CubeTensor<R>; 3],
-        [gradient]: [CubeTensor<R>; 1],
-        [wants_x, wants_shift, wants_scale]: [bool; 3],
-    ) -> [Option<CubeTensor<R>>; 3] {
-        let [samples, length, width] = x.shape().dims::<3>();
+        inputs: [CubeTensor<R>; N],
+        gradients: [CubeTensor<R>; M],
+        wanted: [bool; N],
+    ) -> [Option<CubeTensor<R>>; N] {
+        let norms = Norms::new(inputs);
+        let gradients = gradients.map(|gradient| readable(gradient, norms.vector));
+        let wants_columns = (0..N).any(|i| i % 3 > 0 && wanted[i]);
+        let (of_x, statistics) = norms.of_rows(&gradients, wants_columns);
+        let mut results = [const { None }; N];
+        for i in 0..M {
+            results[3 * i] = wanted[3 * i].then(|| of_x[i].clone());
+            if wanted[3 * i + 1] || wanted[3 * i + 2] {
+                let [shift, scale] = norms.of_columns(i, &gradients[i], &statistics[i]);
+                results[3 * i + 1] = wanted[3 * i + 1].then_some(shift);
+                results[3 * i + 2] = wanted[3 * i + 2].then_some(scale);
+            }
+        }
+        results
+    }
+}
+
+/// The inputs as the kernels take them.
+struct Norms<R: CubeRuntime> {
+    /// `[B, L, D]` each
+    x: Vec<CubeTensor<R>>,
+    /// `[B, 1, D]` each
+    shift: Vec<CubeTensor<R>>,
+    /// `[B, 1, D]` each
+    scale: Vec<CubeTensor<R>>,
+    /// Numbers per access to memory.
+    vector: usize,
+    /// Units for the kernels that go through each row.
+    units: Units,
+}
+
+impl<R: CubeRuntime> Norms<R> {
+    fn new<const N: usize>(inputs: [CubeTensor<R>; N]) -> Self {
+        let [_, _, width] = inputs[0].shape().dims::<3>();
         let vector = vector(width);
-        let [x, scale, gradient] = [x, scale, gradient].map(|input| readable(input, vector));
-        let of_x = empty(&x, [samples, length, width], x.dtype);
-        let statistics = empty(&x, [samples, length, 2], DType::F32);
         let units = Units::of_rows(width / vector);
+        let mut norms = Self { x: vec![], shift: vec![], scale: vec![], vector, units };
+        let mut inputs = inputs.into_iter().map(|input| readable(input, vector));
+        while let (Some(x), Some(shift), Some(scale)) =
+            (inputs.next(), inputs.next(), inputs.next())
+        {
+            norms.x.push(x);
+            norms.shift.push(shift);
+            norms.scale.push(scale);
+        }
+        norms
+    }
+
+    /// An uninitialised tensor like the `x` of this index.
+    fn empty(&self, i: usize) -> CubeTensor<R> {
+        empty(&self.x[i], self.x[i].shape().dims::<3>(), self.x[i].dtype)
+    }
+
+    /// Cubes for the rows of each tensor.
+    fn cubes(&self) -> CubeCount {
+        let rows = |x: &CubeTensor<R>| {
+            let [samples, length, _] = x.shape().dims::<3>();
+            samples * length
+        };
+        let most = self.x.iter().map(rows).max().unwrap_or(0);
+        self.units.cubes(most, [self.x.len(), 1])
+    }
+
+    /// Gradient of each `x`; mean and `r` of each row, `[B, L, 2]`, if `keeps` is set.
+    fn of_rows(
+        &self,
+        gradients: &[CubeTensor<R>],
+        keeps: bool,
+    ) -> (Vec<CubeTensor<R>>, Vec<CubeTensor<R>>) {
+        let of_x: Vec<_> = (0..self.x.len()).map(|i| self.empty(i)).collect();
+        let statistics = |x: &CubeTensor<R>| {
+            let [samples, length, _] = x.shape().dims::<3>();
+            let rows = if keeps { [samples, length] } else { [1, 1] };
+            empty(x, [rows[0], rows[1], 2], DType::F32)
+        };
+        let statistics: Vec<_> = self.x.iter().map(statistics).collect();
+        let args = |tensors: &[CubeTensor<R>]| {
+            tensors.iter().cloned().map(CubeTensor::into_tensor_arg).collect()
+        };
         on_device::of_rows::launch::<R>(
+            &self.x[0].client,
+            self.cubes(),
+            self.units.dim(),
+            self.vector,
+            args(&self.x),
+            args(&self.scale),
+            args(gradients),
+            args(&of_x),
+            statistics.iter().cloned().map(CubeTensor::into_tensor_arg).collect(),
+            keeps,
+            self.units,
+            self.x[0].dtype.into(),
+        );
+        (of_x, statistics)
+    }
+
+    /// Gradients of the shift and the scale of this index.
+    fn of_columns(
+        &self,
+        i: usize,
+        gradient: &CubeTensor<R>,
+        statistics: &CubeTensor<R>,
+    ) -> [CubeTensor<R>; 2] {
+        let x = &self.x[i];
+        let [samples, _, width] = x.shape().dims::<3>();
+        let results = [(); 2].map(|()| empty(x, [samples, 1, width], x.dtype));
+        let [of_shift, of_scale] = results.clone();
+        let units = Units::SQUARE;
+        on_device::of_columns::launch::<R>(
             &x.client,
-            units.cubes(samples * length),
+            cubes(samples * (width / self.vector).div_ceil(units.across)),
             units.dim(),
-            vector,
+            self.vector,
             x.clone().into_tensor_arg(),
-            scale.into_tensor_arg(),
             gradient.clone().into_tensor_arg(),
-            of_x.clone().into_tensor_arg(),
             statistics.clone().into_tensor_arg(),
+            of_shift.into_tensor_arg(),
+            of_scale.into_tensor_arg(),
             units,
             x.dtype.into(),
         );
-        let of_x = wants_x.then_some(of_x);
-        if !wants_shift && !wants_scale {
-            return [of_x, None, None];
-        }
-        let [of_shift, of_scale] = [(); 2].map(|()| empty(&x, [samples, 1, width], x.dtype));
-        let (units, dtype) = (Units::SQUARE, x.dtype);
-        on_device::of_columns::launch::<R>(
-            &x.client.clone(),
-            cubes(samples * (width / vector).div_ceil(units.across)),
-            units.dim(),
-            vector,
-            x.into_tensor_arg(),
-            gradient.into_tensor_arg(),
-            statistics.into_tensor_arg(),
-            of_shift.clone().into_tensor_arg(),
-            of_scale.clone().into_tensor_arg(),
-            units,
-            dtype.into(),
-        );
-        [of_x, wants_shift.then_some(of_shift), wants_scale.then_some(of_scale)]
+        results
     }
 }

@@ -145,3 +145,9 @@ pub(super) fn primitive<K: Backend, const D: usize>(tensor: Tensor<K, D>) -> Flo
 pub(super) fn tensor<K: Backend, const D: usize>(primitive: FloatTensor<K>) -> Tensor<K, D> {
     Tensor::from_primitive(TensorPrimitive::Float(primitive))
 }
+
+/// As many tensors as there are.
+pub(super) fn exactly<T, const N: usize>(tensors: Vec<T>) -> [T; N] {
+    let count = tensors.len();
+    tensors.try_into().unwrap_or_else(|_| unreachable!("{count} tensors for {N}"))
+}

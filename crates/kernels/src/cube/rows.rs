@@ -46,9 +46,9 @@ impl Units {
         CubeDim::new_2d(self.across as u32, self.down as u32)
     }
 
-    /// Cubes for so many rows.
-    pub fn cubes(self, rows: usize) -> CubeCount {
-        cubes(rows.div_ceil(self.down))
+    /// Cubes along `x` for so many rows, as often as wanted along `y` and `z`.
+    pub fn cubes(self, rows: usize, [y, z]: [usize; 2]) -> CubeCount {
+        CubeCount::Static(rows.div_ceil(self.down).min(MOST_CUBES) as u32, y as u32, z as u32)
     }
 }
 

@@ -81,20 +81,6 @@ impl<B: Kernels> Stream<B> {
     }
 }
 
-impl<B: Kernels> Stream<B> {
-    /// The tokens after the attention's output is added and the MLP has run.
-    fn finish(
-        &self,
-        x: Tensor<B, 3>,
-        mixed: Tensor<B, 3>,
-        [gate, mlp_shift, mlp_scale, mlp_gate]: [Tensor<B, 3>; 4],
-    ) -> Tensor<B, 3> {
-        let x = B::add_gated(x, self.attention.output(mixed), gate);
-        let hidden = B::modulated_layer_norm(x.clone(), mlp_shift, mlp_scale);
-        B::add_gated(x, self.mlp.forward(hidden), mlp_gate)
-    }
-}
-
 impl<B: Kernels> DoubleBlock<B> {
     pub fn load(config: &FluxConfig, index: usize, source: &mut Source<'_, B>) -> Self {
         let path = format!("transformer_blocks.{index}");
@@ -130,18 +116,27 @@ impl<B: Kernels> DoubleBlock<B> {
         let modulation = self.modulation.forward(conditioning, &parts);
         let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate, of_text @ ..] =
             modulations::<B, 12>(modulation);
-        let of_image = B::modulated_layer_norm(image.clone(), shift, scale);
+        let image_norm = [image.clone(), shift, scale];
         let image_rest = [gate, mlp_shift, mlp_scale, mlp_gate];
         let [shift, scale, text_rest @ ..] = of_text;
-        let of_text = B::modulated_layer_norm(text.clone(), shift, scale);
+        let [of_text, of_image] =
+            B::modulated_layer_norms([[text.clone(), shift, scale], image_norm]);
 
         let layers = [&self.text.attention, &self.image.attention];
         let [query, key, value] = Projections::joint(layers, [of_text, of_image]);
         let mixed = join_heads(attend([rope.rotate(query), rope.rotate(key), value])); // [B, T + P, D]
         let [of_text, of_image] = B::split(mixed, 1, [words, patches]);
+
+        let [gate, shift, scale, mlp_gate] = image_rest;
+        let image = B::add_gated(image, self.image.attention.output(of_image), gate);
+        let image_norm = [image.clone(), shift, scale];
+        let [gate, shift, scale, text_mlp_gate] = text_rest;
+        let text = B::add_gated(text, self.text.attention.output(of_text), gate);
+        let text_norm = [text.clone(), shift, scale];
+        let [hidden, text_hidden] = B::modulated_layer_norms([image_norm, text_norm]);
         Tokens {
-            image: self.image.finish(image, of_image, image_rest),
-            text: self.text.finish(text, of_text, text_rest),
+            image: B::add_gated(image, self.image.mlp.forward(hidden), mlp_gate),
+            text: B::add_gated(text, self.text.mlp.forward(text_hidden), text_mlp_gate),
         }
     }
 }

@@ -4,30 +4,48 @@
 
 use cubecl::prelude::*;
 
-use super::super::rows::{Units, first_row, step, sum_across, sum_down, total};
+use super::super::rows::{Units, sum_across, sum_down, total};
 use crate::plain::EPSILON;
 
-/// The rows of `y`.
+/// The rows of each `y`, by the cube's `y`.
 #[cube(launch)]
 pub(super) fn forward<F: Float, N: Size>(
-    x: &Tensor<Vector<F, N>>,
-    shift: &Tensor<Vector<F, N>>,
-    scale: &Tensor<Vector<F, N>>,
-    y: &mut Tensor<Vector<F, N>>,
+    x: &Sequence<Tensor<Vector<F, N>>>,
+    shift: &Sequence<Tensor<Vector<F, N>>>,
+    scale: &Sequence<Tensor<Vector<F, N>>>,
+    y: &mut Sequence<Tensor<Vector<F, N>>>,
     #[comptime] units: Units,
     #[define(F)] _dtype: StorageType,
 ) {
     let mut scratch = SharedMemory::<f32>::new(comptime!(units.count()));
+    #[unroll]
+    for i in 0..comptime!(x.len()) {
+        if CUBE_POS_Y == comptime!(i as u32) {
+            let (x, shift, scale) = (x.index(i), shift.index(i), scale.index(i));
+            write::<F, N>(x, shift, scale, y.index_mut(i), &mut scratch, units);
+        }
+    }
+}
+
+#[cube]
+fn write<F: Float, N: Size>(
+    x: &Tensor<Vector<F, N>>,
+    shift: &Tensor<Vector<F, N>>,
+    scale: &Tensor<Vector<F, N>>,
+    y: &mut Tensor<Vector<F, N>>,
+    scratch: &mut SharedMemory<f32>,
+    #[comptime] units: Units,
+) {
     let rows = x.shape(0) * x.shape(1);
     let vectors = x.shape(2) / N::value();
-    let mut first = first_row(units);
+    let mut first = CUBE_POS_X as usize * units.down;
     while first < rows {
         // Units without a row repeat the last one, so that all of them take part in the sums.
         let row = first + UNIT_POS_Y as usize;
         let repeated = min(row, rows - 1);
         let from = token(x, repeated) / N::value();
-        let mean = mean_of::<F, N>(x, from, &mut scratch, units);
-        let per_std = per_std_of::<F, N>(x, from, mean, &mut scratch, units);
+        let mean = mean_of::<F, N>(x, from, scratch, units);
+        let per_std = per_std_of::<F, N>(x, from, mean, scratch, units);
         if row < rows {
             let shift_from = sample(shift, x, row) / N::value();
             let scale_from = sample(scale, x, row) / N::value();
@@ -41,34 +59,63 @@ pub(super) fn forward<F: Float, N: Size>(
                 i += units.across;
             }
         }
-        first += step(units);
+        first += CUBE_COUNT_X as usize * units.down;
     }
 }
 
-/// Gradient of `x`; mean and `r` of each row.
+/// Gradient of each `x`, by the cube's `y`; mean and `r` of each row if `keeps` is set.
 #[cube(launch)]
 pub(super) fn of_rows<F: Float, N: Size>(
+    x: &Sequence<Tensor<Vector<F, N>>>,
+    scale: &Sequence<Tensor<Vector<F, N>>>,
+    gradient: &Sequence<Tensor<Vector<F, N>>>,
+    of_x: &mut Sequence<Tensor<Vector<F, N>>>,
+    statistics: &mut Sequence<Tensor<f32>>,
+    #[comptime] keeps: bool,
+    #[comptime] units: Units,
+    #[define(F)] _dtype: StorageType,
+) {
+    let mut scratch = SharedMemory::<f32>::new(comptime!(units.count()));
+    #[unroll]
+    for i in 0..comptime!(x.len()) {
+        if CUBE_POS_Y == comptime!(i as u32) {
+            differentiate::<F, N>(
+                x.index(i),
+                scale.index(i),
+                gradient.index(i),
+                of_x.index_mut(i),
+                statistics.index_mut(i),
+                &mut scratch,
+                keeps,
+                units,
+            );
+        }
+    }
+}
+
+#[cube]
+fn differentiate<F: Float, N: Size>(
     x: &Tensor<Vector<F, N>>,
     scale: &Tensor<Vector<F, N>>,
     gradient: &Tensor<Vector<F, N>>,
     of_x: &mut Tensor<Vector<F, N>>,
     statistics: &mut Tensor<f32>,
+    scratch: &mut SharedMemory<f32>,
+    #[comptime] keeps: bool,
     #[comptime] units: Units,
-    #[define(F)] _dtype: StorageType,
 ) {
-    let mut scratch = SharedMemory::<f32>::new(comptime!(units.count()));
     let rows = x.shape(0) * x.shape(1);
     let vectors = x.shape(2) / N::value();
     let width = f32::cast_from(x.shape(2));
-    let mut first = first_row(units);
+    let mut first = CUBE_POS_X as usize * units.down;
     while first < rows {
         let row = first + UNIT_POS_Y as usize;
         let repeated = min(row, rows - 1);
         let from = token(x, repeated) / N::value();
         let gradient_from = token(gradient, repeated) / N::value();
         let scale_from = sample(scale, x, repeated) / N::value();
-        let mean = mean_of::<F, N>(x, from, &mut scratch, units);
-        let per_std = per_std_of::<F, N>(x, from, mean, &mut scratch, units);
+        let mean = mean_of::<F, N>(x, from, scratch, units);
+        let per_std = per_std_of::<F, N>(x, from, mean, scratch, units);
 
         let mut sum = Vector::<f32, N>::new(0.0);
         let mut along = Vector::<f32, N>::new(0.0);
@@ -80,13 +127,15 @@ pub(super) fn of_rows<F: Float, N: Size>(
             along += of_normed * normed_at::<F, N>(x, from + i, mean, per_std);
             i += units.across;
         }
-        let mean_of_gradient = sum_across(&mut scratch, total::<N>(sum), units) / width;
-        let mean_along = sum_across(&mut scratch, total::<N>(along), units) / width;
+        let mean_of_gradient = sum_across(scratch, total::<N>(sum), units) / width;
+        let mean_along = sum_across(scratch, total::<N>(along), units) / width;
 
         if row < rows {
-            if UNIT_POS_X == 0 {
-                statistics[2 * row] = mean;
-                statistics[2 * row + 1] = per_std;
+            if comptime!(keeps) {
+                if UNIT_POS_X == 0 {
+                    statistics[2 * row] = mean;
+                    statistics[2 * row + 1] = per_std;
+                }
             }
             let to = token(of_x, row) / N::value();
             let mut j = UNIT_POS_X as usize;
@@ -100,7 +149,7 @@ pub(super) fn of_rows<F: Float, N: Size>(
                 j += units.across;
             }
         }
-        first += step(units);
+        first += CUBE_COUNT_X as usize * units.down;
     }
 }
 

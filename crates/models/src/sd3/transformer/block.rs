@@ -6,7 +6,7 @@ use kernels::Kernels;
 
 use super::TransformerConfig;
 use crate::{
-    layers::{attend, join_heads, modulations},
+    layers::modulations,
     linear::{Joined, Part, Product},
     storage::Source,
     streams::{AttentionSizes, FeedForward, IMAGE, Projections, TEXT, Tokens},
@@ -105,33 +105,49 @@ impl<B: Kernels> Block<B> {
         Tokens { image, text }: Tokens<B>,
         conditioning: Tensor<B, 2>,
     ) -> Tokens<B> {
-        let Modulations { image: of_image, second, text: of_text } = self.modulations(conditioning);
+        let Modulations { image: of_image, second: of_second, text: of_text } =
+            self.modulations(conditioning);
         let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] = of_image;
         let [text_shift, text_scale] = [of_text[0].clone(), of_text[1].clone()];
 
-        let image_in = B::modulated_layer_norm(image.clone(), shift, scale);
-        let text_in = B::modulated_layer_norm(text.clone(), text_shift, text_scale);
-        let (image_out, text_out) = joint_attention(&self.image, &self.text, image_in, text_in);
-        let attended = B::add_gated(image.clone(), image_out, gate);
-        let image = match (&self.second, second) {
+        // Norms of both streams are one step, so that a GPU starts one kernel for them.
+        let image_norm = [image.clone(), shift, scale];
+        let text_norm = [text.clone(), text_shift, text_scale];
+        let (image_in, text_in, second) = match (&self.second, of_second) {
             (Some(attention), Some([shift, scale, gate])) => {
-                let second_in = B::modulated_layer_norm(image, shift, scale);
-                B::add_gated(attended, attention.attention(second_in), gate)
+                let second_norm = [image.clone(), shift, scale];
+                let [image_in, text_in, second_in] =
+                    B::modulated_layer_norms([image_norm, text_norm, second_norm]);
+                (image_in, text_in, Some((attention, second_in, gate)))
             }
-            _ => attended,
+            _ => {
+                let [image_in, text_in] = B::modulated_layer_norms([image_norm, text_norm]);
+                (image_in, text_in, None)
+            }
         };
-        let hidden = B::modulated_layer_norm(image.clone(), mlp_shift, mlp_scale);
-        let image = B::add_gated(image, self.ff.forward(hidden), mlp_gate);
 
-        let (Some(feed_forward), Some(text_out), [_, _, gate, mlp_shift, mlp_scale, mlp_gate]) =
-            (&self.ff_context, text_out, &of_text[..])
+        let streams = [&self.image, &self.text];
+        let [image_mixed, text_mixed] = Projections::attended(streams, [image_in, text_in]);
+        let mut image = B::add_gated(image, self.image.output(image_mixed), gate);
+        if let Some((attention, second_in, gate)) = second {
+            image = B::add_gated(image, attention.attention(second_in), gate);
+        }
+        let mlp_norm = [image.clone(), mlp_shift, mlp_scale];
+
+        let (Some(text_ff), [_, _, gate, mlp_shift, mlp_scale, text_mlp_gate]) =
+            (&self.ff_context, &of_text[..])
         else {
+            let [hidden] = B::modulated_layer_norms([mlp_norm]);
+            let image = B::add_gated(image, self.ff.forward(hidden), mlp_gate);
             return Tokens { image, text }; // The text is not used after the last block.
         };
-        let text = B::add_gated(text, text_out, gate.clone());
-        let hidden = B::modulated_layer_norm(text.clone(), mlp_shift.clone(), mlp_scale.clone());
-        let text = B::add_gated(text, feed_forward.forward(hidden), mlp_gate.clone());
-        Tokens { image, text }
+        let text = B::add_gated(text, self.text.output(text_mixed), gate.clone());
+        let text_mlp_norm = [text.clone(), mlp_shift.clone(), mlp_scale.clone()];
+        let [hidden, text_hidden] = B::modulated_layer_norms([mlp_norm, text_mlp_norm]);
+        Tokens {
+            image: B::add_gated(image, self.ff.forward(hidden), mlp_gate),
+            text: B::add_gated(text, text_ff.forward(text_hidden), text_mlp_gate.clone()),
+        }
     }
     // ANCHOR_END: block
 }
@@ -150,19 +166,4 @@ struct Modulations<B: Backend> {
 /// The next `N` modulations of a block.
 fn next<T, const N: usize>(all: &mut impl Iterator<Item = T>) -> [T; N] {
     std::array::from_fn(|_| all.next().expect("no block has fewer"))
-}
-
-/// Joint attention over both streams; the text's output is `None` if it has no output layer.
-fn joint_attention<B: Kernels>(
-    image: &Projections<B>,
-    text: &Projections<B>,
-    image_tokens: Tensor<B, 3>,
-    text_tokens: Tensor<B, 3>,
-) -> (Tensor<B, 3>, Option<Tensor<B, 3>>) {
-    let [patches, words] = [image_tokens.dims()[1], text_tokens.dims()[1]];
-    let both = Projections::joint([image, text], [image_tokens, text_tokens]);
-    let mixed = join_heads(attend(both)); // [B, P + T, D]
-    let [of_image, of_text] = B::split(mixed, 1, [patches, words]);
-    let output = image.output.as_ref().expect("the image's stream continues after every block");
-    (output.forward(of_image), text.output.as_ref().map(|output| output.forward(of_text)))
 }
