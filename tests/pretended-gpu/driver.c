@@ -22,6 +22,7 @@ static struct {
     int capability;            // STUB_SM: 90 is 9.0
     int no_device, old_driver; // STUB_NO_DEVICE, STUB_OLD_DRIVER
     const char *ptxas;         // STUB_PTXAS
+    useconds_t launch;         // STUB_LAUNCH_US
     size_t noise[MAX_NOISE];   // STUB_NOISE
     int noise_count;
 } SETTINGS = {.capability = 90};
@@ -405,6 +406,7 @@ static CUresult launch(Kernel *k, unsigned *grid, unsigned *block, unsigned shar
     event("launch", (Count)grid[0] * grid[1] * grid[2], threads, k->name);
     COUNTS.launches++;
     k->launches++;
+    if (SETTINGS.launch) usleep(SETTINGS.launch);
     int failed = EXECUTE ? EXECUTE(k->path, k->name, parameters, grid, block, shared) : 0;
     return failed ? refuse(CUDA_ERROR_LAUNCH_FAILED, "%s: could not be run on the CPU (%d)", k->name, failed) : CUDA_SUCCESS;
 }
@@ -800,10 +802,11 @@ static const char *setting(const char *name) {
 
 static void read_settings(void) {
     const char *memory = setting("STUB_MEMORY_MIB"), *capability = setting("STUB_SM");
-    const char *ptxas = setting("STUB_PTXAS"), *noise = setting("STUB_NOISE");
+    const char *ptxas = setting("STUB_PTXAS"), *noise = setting("STUB_NOISE"), *launch = setting("STUB_LAUNCH_US");
     if (memory) DEVICE.limit = strtoull(memory, NULL, 10) << 20;
     if (capability) SETTINGS.capability = atoi(capability);
     if (ptxas) SETTINGS.ptxas = strdup(ptxas); // the environment may change
+    if (launch) SETTINGS.launch = atoi(launch);
     SETTINGS.no_device = setting("STUB_NO_DEVICE") != NULL;
     SETTINGS.old_driver = setting("STUB_OLD_DRIVER") != NULL;
     for (char *end; noise && *noise && SETTINGS.noise_count < MAX_NOISE; noise = *end == ',' ? end + 1 : end) {

@@ -650,6 +650,20 @@ static void no_noise_where_kernels_are_computed(void) {
     assert(cu.to_host(&number, block(4), 4, NULL) == CUDA_SUCCESS && number == 0);
 }
 
+/// The seconds that ten launches take.
+static double seconds_of_launches(void) {
+    struct timespec begin, end;
+    use_device();
+    CUdeviceptr a = block(4);
+    CUfunction function = kernel();
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    for (int i = 0; i < 10; i++) assert(launch(function, a, 1, 32, 1, 1, 0) == CUDA_SUCCESS);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    return end.tv_sec - begin.tv_sec + 1e-9 * (end.tv_nsec - begin.tv_nsec);
+}
+
+static void launches_take_their_time(void) { assert(seconds_of_launches() >= 0.2); }
+
 static const char REPORT[] = "#!/bin/sh\necho 'ptxas info : 0 bytes stack frame, 12 bytes spill stores, 8 bytes spill loads'\n"
                              "echo 'ptxas info : Used 145 registers'\n";
 
@@ -711,6 +725,7 @@ static const Case CASES[] = {
     {"STUB_SM", another_capability, "STUB_SM=86"},
     {"STUB_NOISE", noise_of_two_sizes, "STUB_NOISE=64,8"},
     {"STUB_NOISE where kernels are computed", no_noise_where_kernels_are_computed, "STUB_NOISE=4", .emulated = 1},
+    {"STUB_LAUNCH_US", launches_take_their_time, "STUB_LAUNCH_US=20000"},
     {"STUB_PTXAS", registers_are_counted, "STUB_PTXAS=./ptxas"},
     {"STUB_PTXAS that refuses", what_ptxas_refuses_is_refused, "STUB_PTXAS=/bin/false"},
 };
@@ -720,7 +735,7 @@ enum { CASE_COUNT = sizeof CASES / sizeof *CASES };
 static void set_environment(const Case *c, const char *emulator) {
     static char setting[64];
     static const char *names[] = {"STUB_EVENTS", "STUB_NO_DEVICE", "STUB_OLD_DRIVER", "STUB_MEMORY_MIB", 
-                                  "STUB_SM", "STUB_NOISE", "STUB_PTXAS", "STUB_EXECUTE"};
+                                  "STUB_SM", "STUB_NOISE", "STUB_LAUNCH_US", "STUB_PTXAS", "STUB_EXECUTE"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) unsetenv(names[i]);
     setenv("STUB_DIR", "logs", 1);
     if (c->emulated) setenv("STUB_EXECUTE", emulator, 1);

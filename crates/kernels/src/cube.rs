@@ -37,6 +37,7 @@ mod forward;
 mod fused;
 mod heads;
 mod launch;
+mod linear;
 mod low_rank;
 mod matrix;
 mod norm;
@@ -262,6 +263,21 @@ macro_rules! gpu_backend {
         impl Kernels for $backend {
             attention_kernels!($backend, run::<$backend>);
             operation_kernels!(<$backend as operation::Runs>::forward);
+
+            fn low_rank<const D: usize>(
+                x: Tensor<Self, D>,
+                factors: crate::low_rank::Factors<Self>,
+            ) -> Tensor<Self, D> {
+                crate::low_rank::graph::untracked(x, factors)
+            }
+
+            fn linear_layer<const D: usize>(
+                x: Tensor<Self, D>,
+                weight: Tensor<Self, 2>,
+                bias: Option<Tensor<Self, 1>>,
+            ) -> Tensor<Self, D> {
+                linear::linear(x, weight, bias)
+            }
 
             fn ready_factors(
                 factors: &crate::low_rank::Factors<Self>,

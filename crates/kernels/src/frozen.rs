@@ -20,11 +20,11 @@ use burn::{
     tensor::{Tensor, TensorPrimitive, backend::Backend},
 };
 
-use crate::product::linear;
+use crate::{Kernels, product::linear};
 
 /// [`Kernels::linear_layer`](crate::Kernels::linear_layer) under autodiff: Burn's operation, if the
 /// weight is tracked.
-pub(crate) fn linear_layer<B: Backend, C: CheckpointStrategy, const D: usize>(
+pub(crate) fn linear_layer<B: Kernels, C: CheckpointStrategy, const D: usize>(
     x: Tensor<Autodiff<B, C>, D>,
     weight: Tensor<Autodiff<B, C>, 2>,
     bias: Option<Tensor<Autodiff<B, C>, 1>>,
@@ -46,13 +46,13 @@ pub(crate) fn is_tracked<B: Backend, C: CheckpointStrategy, const D: usize>(
 }
 
 /// `x·W + b`, tracked for the backward pass if `x` is.
-fn product<B: Backend, C: CheckpointStrategy, const D: usize>(
+fn product<B: Kernels, C: CheckpointStrategy, const D: usize>(
     x: Tensor<Autodiff<B, C>, D>,
     weight: Tensor<B, 2>,
     bias: Option<Tensor<B, 1>>,
 ) -> Tensor<Autodiff<B, C>, D> {
     let node = x.clone().into_primitive().tensor().node;
-    let output = linear(x.inner(), weight.clone(), bias).into_primitive().tensor();
+    let output = B::linear_layer(x.inner(), weight.clone(), bias).into_primitive().tensor();
     let prepared = Backward::<B, 1>::prepare::<C>(Gradient::<D>, [node]).compute_bound().stateful();
     Tensor::from_primitive(TensorPrimitive::Float(match prepared {
         OpsKind::Tracked(prepared) => prepared.finish(weight, output),
@@ -64,7 +64,7 @@ fn product<B: Backend, C: CheckpointStrategy, const D: usize>(
 #[derive(Debug)]
 struct Gradient<const D: usize>;
 
-impl<B: Backend, const D: usize> Backward<B, 1> for Gradient<D> {
+impl<B: Kernels, const D: usize> Backward<B, 1> for Gradient<D> {
     /// `W`
     type State = Tensor<B, 2>;
 
@@ -78,7 +78,7 @@ impl<B: Backend, const D: usize> Backward<B, 1> for Gradient<D> {
         let of_output = Tensor::<B, D>::from_primitive(TensorPrimitive::Float(of_output));
         let [x] = ops.parents;
         if let Some(x) = x {
-            let of_x = linear(of_output, ops.state.transpose(), None);
+            let of_x = B::linear_layer(of_output, ops.state.transpose(), None);
             grads.register::<B>(x.id, of_x.into_primitive().tensor());
         }
     }

@@ -104,8 +104,18 @@ pub fn filled_linear<B: Backend, const D: usize>(
     weight: Tensor<B, 2>,
     bias: Option<Tensor<B, 1>>,
 ) -> Tensor<B, D> {
+    filled_linear_by(x, weight, bias, |x, weight| module::linear(x, weight, None))
+}
+
+/// [`filled_linear`] whose product is `f(x, weight)` of the zero-padded factors.
+pub(crate) fn filled_linear_by<B: Backend, const D: usize>(
+    x: Tensor<B, D>,
+    weight: Tensor<B, 2>,
+    bias: Option<Tensor<B, 1>>,
+    f: impl FnOnce(Tensor<B, D>, Tensor<B, 2>) -> Tensor<B, D>,
+) -> Tensor<B, D> {
     let (rows, outputs) = (x.dims()[D - 2], weight.dims()[1]);
-    let product = module::linear(fill_left(x), fill_right(weight), None);
+    let product = f(fill_left(x), fill_right(weight));
     let product = cut(cut(product, D - 2, rows), D - 1, outputs);
     match bias {
         Some(bias) => product + bias.unsqueeze(),

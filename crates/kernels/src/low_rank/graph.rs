@@ -17,7 +17,7 @@ use burn::{
 use super::{Factors, Pair, composed};
 use crate::{
     Kernels,
-    product::{linear, matmul, stays_as_it_is},
+    product::{matmul, stays_as_it_is},
 };
 
 /// [`Kernels::low_rank`](crate::Kernels::low_rank), tracked for the backward pass if an input
@@ -46,21 +46,38 @@ fn run_tracked<B: Kernels, C: CheckpointStrategy, const D: usize, const N: usize
         .chain(of_pairs.map(|factor| primitive(factor).node))
         .collect();
     let nodes: [_; N] = nodes.try_into().expect("x and two factors of each pair");
-    let mut dims = x.dims();
-    let samples: usize = dims[..D - 2].iter().product();
-    let x = x.inner().reshape([samples, dims[D - 2], dims[D - 1]]);
-    let factors = inner(factors);
-    let precision = FloatDType::from(x.dtype());
-    let ready = factors.kept(precision).unwrap_or_else(|| B::ready_factors(&factors, precision));
-    let reduced = linear(x.clone(), ready[0].clone(), None);
-    let output = linear(reduced.clone(), ready[1].clone(), None);
-    dims[D - 1] = output.dims()[2];
-    let output = output.reshape(dims).into_primitive().tensor();
+    let (saved, output) = forward(x.inner(), inner(factors));
+    let output = output.into_primitive().tensor();
     let prepared = Backward::<B, N>::prepare::<C>(Gradient, nodes).compute_bound().stateful();
     Tensor::from_primitive(TensorPrimitive::Float(match prepared {
-        OpsKind::Tracked(prepared) => prepared.finish(Saved { x, reduced, ready, factors }, output),
+        OpsKind::Tracked(prepared) => prepared.finish(saved, output),
         OpsKind::UnTracked(prepared) => prepared.finish(output),
     }))
+}
+
+/// The product, and what its backward pass needs.
+fn forward<B: Kernels, const D: usize>(
+    x: Tensor<B, D>,
+    factors: Factors<B>,
+) -> (Saved<B>, Tensor<B, D>) {
+    let (precision, mut dims) = (FloatDType::from(x.dtype()), x.dims());
+    let ready = factors.kept(precision).unwrap_or_else(|| B::ready_factors(&factors, precision));
+    let samples: usize = dims[..D - 2].iter().product();
+    let x = x.reshape([samples, dims[D - 2], dims[D - 1]]);
+    let reduced = B::linear_layer(x.clone(), ready[0].clone(), None);
+    let output = B::linear_layer(reduced.clone(), ready[1].clone(), None);
+    dims[D - 1] = output.dims()[2];
+    (Saved { x, reduced, ready, factors }, output.reshape(dims))
+}
+
+/// [`Kernels::low_rank`] of a GPU without a graph.
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+pub(crate) fn untracked<B: Kernels, const D: usize>(
+    x: Tensor<B, D>,
+    factors: Factors<B>,
+) -> Tensor<B, D> {
+    let (_, output) = forward(x, factors);
+    output
 }
 
 /// [`Kernels::ready_factors`] without a graph.
@@ -122,11 +139,11 @@ impl<B: Kernels, const N: usize> Backward<B, N> for Gradient {
         let [samples, rows, _] = x.dims();
         let of_output = Tensor::<B, 2>::from_primitive(TensorPrimitive::Float(of_output));
         let of_output: Tensor<B, 3> = of_output.reshape([samples as i32, rows as i32, -1]);
-        let of_reduced = linear(of_output.clone(), b.transpose(), None);
+        let of_reduced = B::linear_layer(of_output.clone(), b.transpose(), None);
 
         let mut parents = ops.parents.into_iter().map(|parent| parent.map(|node| node.id));
         if let Some(id) = parents.next().flatten() {
-            let gradient = linear(of_reduced.clone(), a.transpose(), None);
+            let gradient = B::linear_layer(of_reduced.clone(), a.transpose(), None);
             grads.register::<B>(id, B::float_reshape(primitive(gradient), shape_of_x));
         }
         let parents: Vec<_> = parents.collect();
