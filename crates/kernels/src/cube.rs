@@ -264,6 +264,15 @@ macro_rules! gpu_backend {
             attention_kernels!($backend, run::<$backend>);
             operation_kernels!(<$backend as operation::Runs>::forward);
 
+            fn add_gated(
+                x: Tensor<Self, 3>,
+                branch: Tensor<Self, 3>,
+                gate: Tensor<Self, 3>,
+            ) -> Tensor<Self, 3> {
+                plain::check_modulation(&x, [&gate]);
+                linear::ended(plain::add_gated(x, branch, gate))
+            }
+
             fn low_rank<const D: usize>(
                 x: Tensor<Self, D>,
                 factors: crate::low_rank::Factors<Self>,
@@ -297,6 +306,15 @@ macro_rules! gpu_backend {
         impl<C: CheckpointStrategy> Kernels for Autodiff<$backend, C> {
             attention_kernels!($backend, run_tracked::<$backend, C>);
             operation_kernels!(operation::run_tracked::<$backend, C, _, _, _>);
+
+            fn add_gated(
+                x: Tensor<Self, 3>,
+                branch: Tensor<Self, 3>,
+                gate: Tensor<Self, 3>,
+            ) -> Tensor<Self, 3> {
+                plain::check_modulation(&x, [&gate]);
+                linear::ended_tracked(plain::add_gated(x, branch, gate))
+            }
 
             fn pulled<const D: usize>(
                 output: Tensor<Self, D>,

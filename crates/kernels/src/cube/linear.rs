@@ -1,15 +1,22 @@
-//! Linear layers whose bias, and whatever follows element by element, is added where the product is
+//! Linear layers whose bias, and whatever follows element by element, is computed where the product is
 //! written.
 //!
 //! Burn's fusion does so if the product is the first operation of its block. A batch of products needs
-//! its weight as `[1, inputs, outputs]`. As a tensor operation, that reshape would be the first. Here
-//! it is an operation of the device: no launch, but it ends the block before.
+//! its weight as `[1, inputs, outputs]`, and as a tensor operation that reshape would be the first. Here
+//! it is an operation of the device: no launch, and if no block is open it is over before the product
+//! begins one. [`ended`] ends a block.
 
-use burn::tensor::{Shape, Tensor, TensorMetadata, module};
+use burn::{
+    backend::{Autodiff, autodiff::checkpoint::strategy::CheckpointStrategy},
+    tensor::{Shape, Tensor, TensorMetadata, backend::Backend, module, ops::FloatTensor},
+};
 use burn_cubecl::{CubeRuntime, tensor::CubeTensor};
 
 use super::operation::{Operation, Runs, primitive, tensor};
-use crate::product::filled_linear_by;
+use crate::{
+    outputs::{self, Gradient},
+    product::filled_linear_by,
+};
 
 /// As [`Kernels::linear_layer`](crate::Kernels::linear_layer).
 pub(super) fn linear<B: Runs, const D: usize>(
@@ -21,27 +28,57 @@ pub(super) fn linear<B: Runs, const D: usize>(
         if D == 2 {
             return module::linear(x, weight, None);
         }
-        let [weight] = B::forward(OfBatch { dims: D - 2 }, [primitive(weight)]);
+        let [weight] = B::forward(View { before: D - 2 }, [primitive(weight)]);
         x.matmul(tensor(weight))
     })
 }
 
-/// A matrix as a batch of one: the input, with `dims` dimensions of length 1 before its own.
-#[derive(Clone, Copy, Debug)]
-struct OfBatch {
-    dims: usize,
+/// The tensor itself, after the end of the fused block that computes it.
+pub(super) fn ended<B: Runs, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
+    let [x] = B::forward(View { before: 0 }, [primitive(x)]);
+    tensor(x)
 }
 
-impl Operation<1, 1> for OfBatch {
-    fn shapes(self, [matrix]: [Shape; 1]) -> [Shape; 1] {
-        [Shape::from([vec![1; self.dims], matrix.dims::<2>().into()].concat())]
+/// [`ended`] under autodiff; the gradient passes by.
+pub(super) fn ended_tracked<B: Runs, C: CheckpointStrategy, const D: usize>(
+    x: Tensor<Autodiff<B, C>, D>,
+) -> Tensor<Autodiff<B, C>, D> {
+    let x = primitive(x);
+    let values = B::forward(View { before: 0 }, [x.primitive.clone()]);
+    let [x] = outputs::tracked::<B, C, _, 1, 1>(&[x], values, Same);
+    tensor(x)
+}
+
+/// The input with `before` dimensions of length 1 before its own.
+#[derive(Clone, Copy, Debug)]
+struct View {
+    before: usize,
+}
+
+impl Operation<1, 1> for View {
+    fn shapes(self, [x]: [Shape; 1]) -> [Shape; 1] {
+        [Shape::from([vec![1; self.before], x.to_vec()].concat())]
     }
 
-    fn forward<R: CubeRuntime>(self, [mut matrix]: [CubeTensor<R>; 1]) -> [CubeTensor<R>; 1] {
-        let numbers = matrix.shape().num_elements();
-        for _ in 0..self.dims {
-            matrix.meta.insert(0, 1, numbers);
+    fn forward<R: CubeRuntime>(self, [mut x]: [CubeTensor<R>; 1]) -> [CubeTensor<R>; 1] {
+        let numbers = x.shape().num_elements();
+        for _ in 0..self.before {
+            x.meta.insert(0, 1, numbers);
         }
-        [matrix]
+        [x]
+    }
+}
+
+/// The backward pass of what changes nothing.
+#[derive(Clone, Debug)]
+struct Same;
+
+impl<B: Backend> Gradient<B, 1, 1> for Same {
+    fn backward(
+        self,
+        of_outputs: [Option<FloatTensor<B>>; 1],
+        _wanted: [bool; 1],
+    ) -> [Option<FloatTensor<B>>; 1] {
+        of_outputs
     }
 }

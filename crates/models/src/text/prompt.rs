@@ -95,46 +95,36 @@ impl PromptEmbedding {
 /// Prompts whose features stay on the device.
 #[derive(Module, Debug)]
 pub(crate) struct HeldTexts<B: Backend> {
-    /// `[1, T, D]` for each prompt.
-    text: Vec<Tensor<B, 3>>,
-    /// `[1, D_pooled]` for each prompt.
-    pooled: Vec<Tensor<B, 2>>,
+    /// `[prompts, T, D]`
+    text: Tensor<B, 3>,
+    /// `[prompts, D_pooled]`
+    pooled: Tensor<B, 2>,
     #[module(skip)]
     prompts: Vec<Embedding>,
 }
 
 impl<B: Backend> HeldTexts<B> {
-    /// Moves the distinct prompts among `conditions` to the device.
+    /// Moves the distinct prompts among `conditions`, of which there is at least one, to the device.
     pub fn new(conditions: &[Embedding], precision: FloatDType, device: &B::Device) -> Self {
-        let mut held = Self { text: Vec::new(), pooled: Vec::new(), prompts: Vec::new() };
+        let mut prompts: Vec<Embedding> = Vec::new();
         for condition in conditions {
-            if held.position(condition).is_none() {
-                let (text, pooled) = on_device(&[condition], precision, device);
-                held.text.push(text);
-                held.pooled.push(pooled);
-                held.prompts.push(condition.clone());
+            if !prompts.iter().any(|prompt| Arc::ptr_eq(prompt, condition)) {
+                prompts.push(condition.clone());
             }
         }
-        held
+        let (text, pooled) = on_device(&prompts.iter().collect::<Vec<_>>(), precision, device);
+        Self { text, pooled, prompts }
     }
 
     /// The features of some prompts, unless one of them is not held.
     fn of(&self, prompts: &[&Embedding]) -> Option<(Tensor<B, 3>, Tensor<B, 2>)> {
-        let positions: Vec<usize> =
-            prompts.iter().map(|prompt| self.position(prompt)).collect::<Option<_>>()?;
-        Some((joined(&self.text, &positions), joined(&self.pooled, &positions)))
-    }
-
-    fn position(&self, prompt: &Embedding) -> Option<usize> {
-        self.prompts.iter().position(|held| Arc::ptr_eq(held, prompt))
-    }
-}
-
-/// The chosen tensors, one after the other.
-fn joined<B: Backend, const D: usize>(of: &[Tensor<B, D>], chosen: &[usize]) -> Tensor<B, D> {
-    match chosen {
-        [only] => of[*only].clone(),
-        _ => Tensor::cat(chosen.iter().map(|&index| of[index].clone()).collect(), 0),
+        let position = |prompt: &&Embedding| {
+            let found = self.prompts.iter().position(|held| Arc::ptr_eq(held, prompt));
+            found.map(|position| position as i32)
+        };
+        let positions: Vec<i32> = prompts.iter().map(position).collect::<Option<_>>()?;
+        let all = Tensor::<B, 1, Int>::from_ints(positions.as_slice(), &self.text.device());
+        Some((self.text.clone().select(0, all.clone()), self.pooled.clone().select(0, all)))
     }
 }
 
