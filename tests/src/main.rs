@@ -15,7 +15,8 @@ mod closed_forms;
 mod config;
 mod contrastive;
 mod convolution;
-#[cfg(on_gpu)]
+// Launches kernels by name, on tensors that fusion would hide.
+#[cfg(all(on_gpu, not(feature = "fusion")))]
 mod double_buffering;
 mod durability;
 mod ema;

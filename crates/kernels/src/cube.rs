@@ -241,15 +241,12 @@ macro_rules! operation_kernels {
             streams: [crate::heads::Stream<Self>; S],
             count: usize,
         ) -> [Tensor<Self, 4>; 3] {
-            let inputs = crate::heads::inputs(&streams, count, operation::takes_type);
             let operation = heads::Heads { count };
-            let all = match (inputs.as_deref(), streams[0].scales.is_some()) {
-                (Some([x]), false) => $run(operation, [x.clone()]),
-                (Some([a, b]), false) => $run(operation, [a.clone(), b.clone()]),
-                (Some([a, b, c]), true) => $run(operation, [a, b, c].map(Clone::clone)),
-                (Some([a, b, c, d, e, f]), true) => {
-                    $run(operation, [a, b, c, d, e, f].map(Clone::clone))
-                }
+            let all = match crate::heads::inputs(&streams, count, operation::takes_type) {
+                Some(inputs) if inputs.len() == 1 => $run(operation, exactly::<_, 1>(inputs)),
+                Some(inputs) if inputs.len() == 2 => $run(operation, exactly::<_, 2>(inputs)),
+                Some(inputs) if inputs.len() == 3 => $run(operation, exactly::<_, 3>(inputs)),
+                Some(inputs) if inputs.len() == 6 => $run(operation, exactly::<_, 6>(inputs)),
                 _ => return crate::heads::composed(streams, count),
             };
             all.map(operation::tensor)

@@ -113,17 +113,15 @@ impl<B: Kernels> Block<B> {
         // Norms of both streams are one step, so that a GPU starts one kernel for them.
         let image_norm = [image.clone(), shift, scale];
         let text_norm = [text.clone(), text_shift, text_scale];
-        let (image_in, text_in, second) = match (&self.second, of_second) {
-            (Some(attention), Some([shift, scale, gate])) => {
-                let second_norm = [image.clone(), shift, scale];
-                let [image_in, text_in, second_in] =
-                    B::modulated_layer_norms([image_norm, text_norm, second_norm]);
-                (image_in, text_in, Some((attention, second_in, gate)))
-            }
-            _ => {
-                let [image_in, text_in] = B::modulated_layer_norms([image_norm, text_norm]);
-                (image_in, text_in, None)
-            }
+        let second = self.second.as_ref().zip(of_second);
+        let (image_in, text_in, second) = if let Some((attention, [shift, scale, gate])) = second {
+            let second_norm = [image.clone(), shift, scale];
+            let [image_in, text_in, second_in] =
+                B::modulated_layer_norms([image_norm, text_norm, second_norm]);
+            (image_in, text_in, Some((attention, second_in, gate)))
+        } else {
+            let [image_in, text_in] = B::modulated_layer_norms([image_norm, text_norm]);
+            (image_in, text_in, None)
         };
 
         let streams = [&self.image, &self.text];
