@@ -1,10 +1,7 @@
 //! The kernels of the backend under test, compared with the compositions that define them: values
 //! and gradients.
 
-use burn::{
-    prelude::*,
-    tensor::{FloatDType, activation},
-};
+use burn::{prelude::*, tensor::activation};
 use kernels::{
     Kernels,
     low_rank::{self, Factors, Pair},
@@ -322,9 +319,13 @@ fn the_product_of_low_rank_of_any_number_of_layers_is_its_composition() {
     }
 }
 
-/// Factors are copied, scaled and rounded, so that a kernel gives the numbers of the composition.
+/// Factors are copied, scaled and rounded, so that a kernel gives the numbers of the composition,
+/// which is what CPUs run.
 #[test]
+#[cfg(on_gpu)]
 fn factors_are_made_ready_and_cut_as_their_composition_does_it() {
+    use burn::tensor::FloatDType;
+
     for count in 1..=4 {
         let pair = |i: usize| {
             let [a, b] = inputs([[8, 2 + i], [2 + i, 6]], 10 + i);

@@ -383,7 +383,9 @@ fn side_by_side<const S: usize, const N: usize>(
 }
 
 /// Several norms at once are each the norm alone, bit by bit, also where two are of the same tensor.
+/// CPUs compute one after the other.
 #[test]
+#[cfg(on_gpu)]
 fn layer_norms_at_once_are_those_one_by_one() {
     for width in [7, 24] {
         let lengths = [5, 9, 5];
